@@ -1,0 +1,22 @@
+"""fastcheck: is the gradient that you wrote by hand right, and how close is close enough?"""
+
+from fastcheck.cases.conv import ConvCase
+from fastcheck.check import check, compare
+from fastcheck.errors import FastcheckError, GradientMismatchError
+from fastcheck.npz import load_case
+from fastcheck.report import Report
+
+# Nothing here imports Numba: `check` does when it is called (tests/test_imports.py).
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConvCase",
+    "FastcheckError",
+    "GradientMismatchError",
+    "Report",
+    "__version__",
+    "check",
+    "compare",
+    "load_case",
+]

@@ -1,0 +1,90 @@
+"""The forward pass of a convolution case across threads, and the reference backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+from fastcheck_kernels import conv
+
+from fastcheck.cases.conv import ConvCase
+from fastcheck.geometry import ConvGeometry
+
+PIECES = 16
+"""Into how many parts a pass is cut: enough to share among threads, few enough to cost nothing."""
+
+
+def output(case: ConvCase, pool: Executor) -> np.ndarray:
+    """Evaluate the case's convolution: float64, shaped as the output."""
+    return convolve(case.geometry, case.input, case.weight, case.bias, pool)
+
+
+def magnitude(case: ConvCase, pool: Executor) -> np.ndarray:
+    """Return the sum of the sizes of each output's terms, sum |w x| + |b|, shaped as the output.
+
+    No partial sum of an output is larger, in whatever order it is summed.
+    """
+    return convolve(case.geometry, np.abs(case.input), np.abs(case.weight), np.abs(case.bias), pool)
+
+
+def convolve(geometry: ConvGeometry, input: np.ndarray, weight: np.ndarray, bias: np.ndarray, pool: Executor) -> np.ndarray:
+    """Cross-correlate float64 arrays of this geometry; the result does not depend on the pool."""
+    x, w = geometry.lift(input), geometry.lift(weight)
+    result = geometry.lift(np.empty(geometry.output_shape))
+    vector = geometry.vector()
+
+    def run(region: np.ndarray) -> None:
+        shape = region[:, conv.COUNT]
+        part = np.empty((shape[0], shape[1], int(shape[2:].prod())))
+        conv.forward(x, w, bias, vector, region, part)
+        place = tuple(slice(low, low + count) for low, count in region[:, : conv.STEP])
+        result[place] = part.reshape(shape)
+
+    _share(pool, run, _regions(result.shape))
+    return result.reshape(geometry.output_shape)
+
+
+def _regions(shape: tuple[int, ...]) -> Iterable[np.ndarray]:
+    """Cut an output into regions along samples and along its first spatial axis of more than one row."""
+    axis = next((a for a in (2, 3, 4) if shape[a] > 1), 4)
+    pieces = min(shape[axis], max(1, PIECES // shape[0]))
+    for n in range(shape[0]):
+        for rows in np.array_split(np.arange(shape[axis]), pieces):
+            region = np.array([(0, size, 1) for size in shape], dtype=np.int64)
+            region[0, : conv.STEP] = n, 1
+            region[axis, : conv.STEP] = rows[0], len(rows)
+            yield region
+
+
+def backward(
+    geometry: ConvGeometry, input: np.ndarray, weight: np.ndarray, grad_output: np.ndarray, pool: Executor
+) -> dict[str, np.ndarray]:
+    """Compute the reference VJPs of a convolution, from contiguous float64 arrays of this geometry.
+
+    Returns
+    -------
+    dict
+        float64 arrays under ``"input"``, ``"weight"`` and ``"bias"``.
+    """
+    vector = geometry.vector()
+    v, x, w = (geometry.lift(array) for array in (grad_output, input, weight))
+    grad_input, grad_weight = np.zeros_like(x), np.empty_like(w)
+    _share(pool, lambda r: conv.adjoint(v, w, vector, *r, grad_input), _ranges(x.shape[0] * x.shape[1]))
+    _share(pool, lambda r: conv.weight_vjp(x, v, vector, *r, grad_weight), _ranges(w.shape[0]))
+    return {
+        "input": grad_input.reshape(geometry.input_shape),
+        "weight": grad_weight.reshape(geometry.weight_shape),
+        "bias": v.sum(axis=(0, 2, 3, 4)),
+    }
+
+
+def _ranges(count: int) -> list[tuple[int, int]]:
+    edges = np.linspace(0, count, min(count, PIECES) + 1).astype(int)
+    return [(int(lo), int(hi)) for lo, hi in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def _share(pool: Executor, work: Callable[[Any], object], parts: Iterable[Any]) -> None:
+    for future in [pool.submit(work, part) for part in parts]:
+        future.result()

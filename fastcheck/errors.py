@@ -1,0 +1,26 @@
+"""The exceptions that fastcheck raises on purpose."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastcheck.report import Report
+
+
+class FastcheckError(ValueError):
+    """Bad input, told in one line: the argument, what it was and what was expected."""
+
+
+class GradientMismatchError(AssertionError):
+    """A check that did not pass.
+
+    Attributes
+    ----------
+    report : Report
+        The report of that check.
+    """
+
+    def __init__(self, message: str, report: Report) -> None:
+        super().__init__(message)
+        self.report = report

@@ -1,0 +1,219 @@
+"""Files in and out: ``.npz`` cases, ``.npy`` arrays, and writing that leaves nothing half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+import numpy as np
+
+from fastcheck import machine
+from fastcheck.cases.conv import TENSORS, ConvCase
+from fastcheck.errors import FastcheckError
+from fastcheck.naming import nearest
+
+_REQUIRED = ("input", "weight", "grad_output")
+_GRADIENTS = tuple(f"grad_{name}" for name in TENSORS)
+_GEOMETRY = ("stride", "padding", "dilation", "groups")
+_KEYS = (*_REQUIRED, "bias", "output", *_GRADIENTS, *_GEOMETRY, "precision")
+
+_DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, NotImplementedError, RuntimeError, SyntaxError)
+"""What NumPy and zipfile raise on a damaged archive."""
+
+
+def load_case(path: str | os.PathLike[str], **overrides: Any) -> ConvCase:
+    """Read a convolution case from an ``.npz`` file.
+
+    Parameters
+    ----------
+    path : path
+        Keys ``input, weight, grad_output``, at least one of ``grad_input, grad_weight, grad_bias``, and optionally
+        ``bias, output, stride, padding, dilation, groups, precision``.
+    **overrides
+        Values of ``stride``, ``padding``, ``dilation``, ``groups`` and ``precision`` that win over the file's;
+        None leaves the file's.
+
+    Returns
+    -------
+    ConvCase
+
+    Raises
+    ------
+    FastcheckError
+        If the file cannot be read, a key is missing or unknown, or the arrays make no case.
+    """
+    arrays = read_npz(path, known=_KEYS)
+    for key in _REQUIRED:
+        if key not in arrays:
+            raise FastcheckError(f"{path} has no key {key!r}: expected {', '.join(_REQUIRED)} and at least one grad_*")
+    if not any(key in arrays for key in _GRADIENTS):
+        raise FastcheckError(f"{path} has no gradient to check: expected at least one of {', '.join(_GRADIENTS)}")
+    options = {key: _option(key, arrays[key]) for key in (*_GEOMETRY, "precision") if key in arrays}
+    options |= {key: value for key, value in overrides.items() if value is not None}
+    return ConvCase(
+        arrays["input"],
+        arrays["weight"],
+        arrays.get("bias"),
+        grad_output=arrays["grad_output"],
+        grads={name: arrays[f"grad_{name}"] for name in TENSORS if f"grad_{name}" in arrays},
+        output=arrays.get("output"),
+        **options,
+    )
+
+
+def _option(key: str, array: np.ndarray) -> Any:
+    if array.dtype.kind == "U" and array.ndim == 0:
+        return str(array)
+    if key != "precision" and array.dtype.kind in "iu":
+        return array
+    raise FastcheckError(f"{key} has dtype {array.dtype} and shape {array.shape}: expected integers or a string")
+
+
+def read_npz(path: str | os.PathLike[str], known: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
+    """Read every array of an ``.npz`` file, after checking each one's header.
+
+    Raises
+    ------
+    FastcheckError
+        If the file is absent, no archive or damaged, a key is unknown, or an array is pickled or too large.
+    """
+    with _open(path) as stream:
+        try:
+            archive = zipfile.ZipFile(stream)
+        except _DAMAGED as error:
+            raise FastcheckError(f"{path} is not an .npz file, or is truncated: {error}") from None
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        for key in members:
+            if known is not None and key not in known:
+                raise FastcheckError(f"{path} has the unknown key {key!r}{nearest(key, known)}: expected {', '.join(known)}")
+        arrays = {}
+        for key, info in members.items():
+            with _told(f"{key} in {path}"):
+                with archive.open(info) as member:
+                    declared = _header_bytes(member, f"{key} in {path}")
+                if declared > info.file_size:
+                    raise FastcheckError(f"{key} in {path} is truncated: it declares {declared:,} bytes and holds {info.file_size:,}")
+                with archive.open(info) as member:
+                    arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
+        return arrays
+
+
+def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read one array from an ``.npy`` file, after checking its header.
+
+    Raises
+    ------
+    FastcheckError
+        If the file is absent or damaged, or the array is pickled or too large.
+    """
+    with _open(path) as stream, _told(str(path)):
+        declared = _header_bytes(stream, str(path))
+        held = os.fstat(stream.fileno()).st_size
+        if declared > held:
+            raise FastcheckError(f"{path} is truncated: it declares {declared:,} bytes and holds {held:,}")
+        stream.seek(0)
+        array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
+        return array
+
+
+def read_gradients(path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarray]:
+    """Read one array from ``.npy``, or named arrays from ``.npz``, whichever the file is."""
+    with _open(path) as stream:
+        start = stream.read(4)
+    return read_npz(path) if start.startswith(b"PK") else read_npy(path)
+
+
+@contextlib.contextmanager
+def _open(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    try:
+        stream = open(path, "rb")
+    except OSError as error:
+        raise FastcheckError(f"{path} cannot be read: {error.strerror or error}") from None
+    with stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Turn what damaged data raise into one clear line."""
+    try:
+        yield
+    except FastcheckError:
+        raise
+    except MemoryError:
+        raise FastcheckError(f"{what} does not fit in memory") from None
+    except _DAMAGED as error:
+        raise FastcheckError(f"{what} cannot be read, it is no array or is truncated: {error}") from None
+
+
+def _header_bytes(stream: IO[bytes], what: str) -> int:
+    """Return the bytes that an array's header declares, after refusing pickled arrays and ones beyond the memory."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    if dtype.hasobject:
+        raise FastcheckError(f"{what} is a pickled array of objects: expected float64, float32 or float16")
+    declared = dtype.itemsize
+    for size in shape:
+        declared *= size
+    free = machine.available_bytes()
+    if declared < 0 or (free is not None and declared > free):
+        raise FastcheckError(f"{what} declares the shape {shape} of {dtype}, {declared:,} bytes: it does not fit in memory")
+    return int(declared)
+
+
+def write_whole(path: str | os.PathLike[str], write: Callable[[TextIO], object]) -> None:
+    """Write a text file under a temporary name beside it, then rename it.
+
+    Raises
+    ------
+    FastcheckError
+        If it cannot be written; then nothing is left behind, and a file that was there stays as it was.
+    """
+    target = Path(path)
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+            write(stream)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise FastcheckError(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def _umask() -> int:
+    """Return the process's file mode mask, which can be read only by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse a path that could not be written, before work is spent on what should go there.
+
+    Raises
+    ------
+    FastcheckError
+        If its folder is absent or not writable, or it is a folder.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise FastcheckError(f"{path} cannot be written: it is a folder")
+    if not target.parent.is_dir():
+        raise FastcheckError(f"{path} cannot be written: {target.parent} is not a folder")
+    try:
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise FastcheckError(f"{path} cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,362 @@
+"""The frozen report of a check, and its JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from fastcheck.errors import FastcheckError, GradientMismatchError
+from fastcheck.geometry import Shape
+from fastcheck.tally import Finding, Tally
+from fastcheck.verdict import EXIT_CODES, Judgement, Verdict
+
+SCHEMA = 1
+"""Version of the JSON report."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One dimension of a tensor.
+
+    Attributes
+    ----------
+    index : tuple of int
+    analytic, numeric, difference : float
+        difference is analytic - numeric.
+    same_sign : bool
+    ratio : float
+        |analytic - numeric| / max(|analytic|, |numeric|), 0 where both are 0.
+    error_bar : float or None
+        None where only two arrays were compared.
+    verdict : {"pass", "fail"} or None
+    """
+
+    index: tuple[int, ...]
+    analytic: float
+    numeric: float
+    difference: float
+    same_sign: bool
+    ratio: float
+    error_bar: float | None
+    verdict: Verdict | None
+
+    @classmethod
+    def of(cls, finding: Finding, shape: Shape) -> Entry:
+        """Describe a finding of a tensor of this shape."""
+        a, n = finding.analytic, finding.numeric
+        difference = a - n
+        larger = max(abs(a), abs(n))
+        known = not math.isnan(finding.error_bar)
+        return cls(
+            index=tuple(int(i) for i in np.unravel_index(finding.index, shape)),
+            analytic=a,
+            numeric=n,
+            difference=difference,
+            same_sign=bool(np.sign(a) == np.sign(n)),
+            ratio=_ratio(difference, larger),
+            error_bar=finding.error_bar if known else None,
+            verdict=("pass" if abs(difference) <= finding.error_bar else "fail") if known else None,
+        )
+
+
+def _ratio(difference: float, larger: float) -> float:
+    if larger == 0:
+        return 0.0
+    ratio = abs(difference) / larger
+    return math.inf if math.isnan(ratio) else ratio
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a tensor keeps for each checked dimension, arrays of one length in ascending order of ``dims``."""
+
+    dims: np.ndarray
+    analytic: np.ndarray
+    numeric: np.ndarray
+    error_bar: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """Metrics of one tensor; the module's JSON has the same names.
+
+    Attributes
+    ----------
+    verdict, reason, advice : str
+    shape : tuple of int
+    evaluator : str or None
+        None where two arrays were compared.
+    step : float or None
+        The nominal step; the realised one is what divides.
+    dims_total, dims_checked, unresolved, kinks, excluded, non_finite, sign_mismatches, beyond_error_bar : int
+    norm_ratio, max_ratio, max_ratio_resolved : float
+    audit : dict or None
+        None where the evaluator takes no shortcut.
+    digits : dict
+        "min" and "median" over resolved dimensions (None without any), and the quarter-digit "histogram".
+    first_beyond : tuple of int or None
+        The first index outside its error bar.
+    worst : tuple of Entry
+        The largest |a - n| / error bar first.
+    diagnosis : dict or None
+    dims, analytic, numeric, error_bar : array or None
+        Flat indices and the values there, with ``keep=True`` alone; not part of the JSON.
+    """
+
+    verdict: Verdict
+    reason: str
+    advice: str
+    shape: tuple[int, ...]
+    evaluator: str | None
+    step: float | None
+    dims_total: int
+    dims_checked: int
+    unresolved: int
+    kinks: int
+    excluded: int
+    non_finite: int
+    norm_ratio: float
+    max_ratio: float
+    max_ratio_resolved: float
+    sign_mismatches: int
+    beyond_error_bar: int
+    audit: dict[str, Any] | None
+    digits: dict[str, Any]
+    first_beyond: tuple[int, ...] | None
+    worst: tuple[Entry, ...]
+    diagnosis: dict[str, Any] | None = None
+    kept: Kept | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        tally: Tally,
+        judgement: Judgement,
+        shape: Shape,
+        *,
+        evaluator: str | None = None,
+        step: float | None = None,
+        kept: Kept | None = None,
+    ) -> TensorReport:
+        """Describe a finished tally."""
+        first = tally.first_beyond
+        return cls(
+            verdict=judgement.verdict,
+            reason=judgement.reason,
+            advice=judgement.advice,
+            shape=tuple(shape),
+            evaluator=evaluator,
+            step=step,
+            dims_total=math.prod(shape),
+            dims_checked=tally.dims,
+            unresolved=tally.unresolved,
+            kinks=0,  # a loss that is linear in every operand has none
+            excluded=0,
+            non_finite=tally.non_finite,
+            norm_ratio=tally.norm_ratio,
+            max_ratio=tally.max_ratio,
+            max_ratio_resolved=tally.max_ratio_resolved,
+            sign_mismatches=tally.sign_mismatches,
+            beyond_error_bar=tally.beyond,
+            audit=None,
+            digits={"min": tally.min_digits, "median": tally.median_digits, "histogram": list(tally.histogram)},
+            first_beyond=None if first is None else tuple(int(i) for i in np.unravel_index(first, shape)),
+            worst=tuple(Entry.of(finding, shape) for finding in tally.worst),
+            kept=kept,
+        )
+
+    @property
+    def dims(self) -> np.ndarray | None:
+        return None if self.kept is None else self.kept.dims
+
+    @property
+    def analytic(self) -> np.ndarray | None:
+        return None if self.kept is None else self.kept.analytic
+
+    @property
+    def numeric(self) -> np.ndarray | None:
+        return None if self.kept is None else self.kept.numeric
+
+    @property
+    def error_bar(self) -> np.ndarray | None:
+        return None if self.kept is None else self.kept.error_bar
+
+
+@dataclass(frozen=True)
+class ForwardReport:
+    """The declared output beside the computed one.
+
+    Attributes
+    ----------
+    verdict : {"pass", "fail"}
+    norm_ratio : float
+    diagnosis : dict or None
+        "bug", "evidence" and "try" of a mismatch.
+    """
+
+    verdict: Verdict
+    norm_ratio: float
+    diagnosis: dict[str, str] | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The answer to a check.
+
+    Attributes
+    ----------
+    verdict : {"pass", "fail", "inconclusive", "error"}
+    seed : int
+    requested : dict
+        "step", "evaluator" and "dims" as they were asked for.
+    interrupted : bool
+        Whether the check was stopped: then the counts are those of the dimensions reached.
+    forward : ForwardReport or None
+        None without a declared output.
+    tensors : dict of str to TensorReport
+    run : dict
+        What depends on the machine and the moment: threads, seconds, peak_bytes, target, versions.
+    """
+
+    verdict: Verdict
+    seed: int
+    requested: dict[str, Any]
+    interrupted: bool
+    forward: ForwardReport | None
+    tensors: dict[str, TensorReport]
+    run: dict[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the verdict is "pass"."""
+        return self.verdict == "pass"
+
+    @property
+    def exit_code(self) -> int:
+        """What the command line returns for this report."""
+        return 130 if self.interrupted and self.verdict != "fail" else EXIT_CODES[self.verdict]
+
+    def raise_if_failed(self) -> None:
+        """Raise unless the check passed.
+
+        Raises
+        ------
+        GradientMismatchError
+            It carries the report.
+        """
+        if not self.passed:
+            raise GradientMismatchError(self.summary(), self)
+
+    def summary(self) -> str:
+        """Return the verdict and its reasons in one line."""
+        parts = []
+        if self.forward is not None and self.forward.diagnosis is not None:
+            parts.append(f"forward: {self.forward.diagnosis['bug']} ({self.forward.diagnosis['evidence']})")
+        for name, tensor in self.tensors.items():
+            place = f", first at {list(tensor.first_beyond)}" if tensor.first_beyond is not None else ""
+            parts.append(f"{name}: {tensor.reason}{place}")
+        return f"{self.verdict}: " + "; ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON report as Python objects, with nan and infinities as strings."""
+        tensors = {
+            name: {f.name: getattr(tensor, f.name) for f in fields(tensor) if f.name not in ("kept", "worst")}
+            | {"worst": [asdict(entry) for entry in tensor.worst]}
+            for name, tensor in self.tensors.items()
+        }
+        head = {
+            "schema": SCHEMA,
+            "verdict": self.verdict,
+            "seed": self.seed,
+            "requested": self.requested,
+            "interrupted": self.interrupted,
+            "forward": None if self.forward is None else asdict(self.forward),
+        }
+        encoded: dict[str, Any] = _encode({**head, "tensors": tensors, "run": self.run})
+        return encoded
+
+    def to_json(self) -> str:
+        """Return the JSON report (schema 1), indented, with a final newline."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """Read a JSON report.
+
+        Raises
+        ------
+        FastcheckError
+            If the text is no report of this schema.
+        """
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise FastcheckError(f"the report is not JSON: {error}") from None
+        if not isinstance(data, dict) or "schema" not in data:
+            raise FastcheckError("the report is not one of fastcheck's: it has no 'schema'")
+        if data["schema"] != SCHEMA:
+            raise FastcheckError(f"the report has schema {data['schema']!r}: this version reads schema {SCHEMA}")
+        try:
+            return _decode_report(data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FastcheckError(f"the report is damaged: {type(error).__name__} at {error}") from None
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _encode(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encode(entry) for entry in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    return value
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _decode_report(data: dict[str, Any]) -> Report:
+    if data["verdict"] not in EXIT_CODES:
+        raise ValueError(f"verdict {data['verdict']!r}")
+    forward = data["forward"]
+    return Report(
+        verdict=data["verdict"],
+        seed=data["seed"],
+        requested=dict(data["requested"]),
+        interrupted=bool(data["interrupted"]),
+        forward=None if forward is None else ForwardReport(forward["verdict"], float(forward["norm_ratio"]), forward["diagnosis"]),
+        tensors={name: _decode_tensor(tensor) for name, tensor in data["tensors"].items()},
+        run=dict(data["run"]),
+    )
+
+
+def _decode_tensor(data: dict[str, Any]) -> TensorReport:
+    known = {f.name for f in fields(TensorReport)} - {"kept"}
+    values = {name: data[name] for name in known}
+    for name in ("norm_ratio", "max_ratio", "max_ratio_resolved"):
+        values[name] = float(values[name])
+    values["step"] = _number(values["step"])
+    values["shape"] = tuple(values["shape"])
+    values["first_beyond"] = None if values["first_beyond"] is None else tuple(values["first_beyond"])
+    values["worst"] = tuple(_decode_entry(entry) for entry in values["worst"])
+    return TensorReport(**values)
+
+
+def _decode_entry(data: dict[str, Any]) -> Entry:
+    return Entry(
+        index=tuple(data["index"]),
+        analytic=float(data["analytic"]),
+        numeric=float(data["numeric"]),
+        difference=float(data["difference"]),
+        same_sign=bool(data["same_sign"]),
+        ratio=float(data["ratio"]),
+        error_bar=_number(data["error_bar"]),
+        verdict=data["verdict"],
+    )

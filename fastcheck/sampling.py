@@ -1,0 +1,162 @@
+"""Which dimensions of which tensor are checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from fastcheck.errors import FastcheckError
+from fastcheck.geometry import Shape
+from fastcheck.naming import nearest
+
+Dims = Literal["auto", "all"] | int | Mapping[str, Literal["auto", "all"] | int]
+
+AUTO_WORK = 2e10
+"""Multiply-adds that ``dims="auto"`` may spend on a tensor before it samples: seconds on one core."""
+
+AUTO_SAMPLE = 1024
+"""Dimensions of a tensor that ``dims="auto"`` samples where it cannot take all (at least; see `_automatic`)."""
+
+
+def choose(dims: Any, shapes: Mapping[str, Shape], work: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
+    """Choose dimensions of every tensor.
+
+    Parameters
+    ----------
+    dims : "auto", "all", int, or a mapping of tensor names to these
+        A number for all tensors is their total: it is spread over them evenly, and what a small tensor cannot
+        take goes to the others.
+    shapes : mapping of str to tuple of int
+    work : mapping of str to int
+        Multiply-adds of one dimension of each tensor.
+    seed : int
+
+    Returns
+    -------
+    dict of str to int64 array
+        Flat indices in ascending order.
+
+    Raises
+    ------
+    FastcheckError
+        If ``dims`` is none of these.
+    """
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    counts = _counts(dims, sizes, work)
+    chosen: dict[str, np.ndarray] = {}
+    for position, (name, shape) in enumerate(shapes.items()):
+        rng = np.random.default_rng([seed, position])
+        # The bias continues through the filters where the weight stopped, so that together they meet the most.
+        first = len(chosen["weight"]) if name == "bias" and "weight" in chosen else 0
+        chosen[name] = stratified(shape, counts[name], rng, filters=_filter_order(shapes, seed), first=first)
+    return chosen
+
+
+def _filter_order(shapes: Mapping[str, Shape], seed: int) -> np.ndarray | None:
+    filters = next((shapes[name][0] for name in ("weight", "bias") if name in shapes), 0)
+    return np.random.default_rng([seed, filters]).permutation(filters)
+
+
+def _counts(dims: Any, sizes: Mapping[str, int], work: Mapping[str, int]) -> dict[str, int]:
+    if isinstance(dims, Mapping):
+        for name in dims:
+            if name not in sizes:
+                raise FastcheckError(f"dims names {name!r}{nearest(name, sizes)}: expected {', '.join(sizes)}")
+        return {name: _count(dims.get(name, "auto"), sizes[name], work[name]) for name in sizes}
+    if isinstance(dims, str):
+        return {name: _count(dims, sizes[name], work[name]) for name in sizes}
+    return _spread(_number(dims), sizes)
+
+
+def _number(dims: Any) -> int:
+    if isinstance(dims, bool) or not isinstance(dims, (int, np.integer)) or dims < 1:
+        raise FastcheckError(f"dims is {dims!r}: expected 'all', 'auto' or a number of at least 1")
+    return int(dims)
+
+
+def _count(dims: Any, size: int, work: int) -> int:
+    if dims == "all":
+        return size
+    if dims == "auto":
+        return _automatic(size, work)
+    return min(_number(dims), size)
+
+
+def _automatic(size: int, work: int) -> int:
+    if size * work <= AUTO_WORK:
+        return size
+    return min(size, max(AUTO_SAMPLE, int(AUTO_WORK // max(work, 1)) // 4))
+
+
+def _spread(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Give every tensor an even share of a total, the weight first to receive what is left over."""
+    counts = dict.fromkeys(sizes, 0)
+    order = sorted(sizes, key=lambda name: (name != "weight", name))
+    left = min(total, sum(sizes.values()))
+    while left:
+        open_ones = [name for name in order if counts[name] < sizes[name]]
+        share = max(1, left // len(open_ones))
+        for name in open_ones:
+            given = min(share, sizes[name] - counts[name], left)
+            counts[name] += given
+            left -= given
+    return counts
+
+
+def stratified(
+    shape: Sequence[int], count: int, rng: np.random.Generator, filters: np.ndarray | None = None, first: int = 0
+) -> np.ndarray:
+    """Draw flat indices so that few of them meet much: every entry of axes 0 and 1, and every border position.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Axes 0 and 1 (filters and channels, or samples and channels), then spatial axes (taps, or pixels).
+    count : int
+        How many to draw, at most the size.
+    rng : Generator
+    filters : int array, optional
+        An order of axis 0 to use where it fits, with the place ``first`` to start at.
+    first : int
+
+    Returns
+    -------
+    int64 array, shape (count,)
+        Distinct, in ascending order.
+    """
+    size = math.prod(shape)
+    if count >= size:
+        return np.arange(size)
+    rows = shape[0]
+    columns = shape[1] if len(shape) > 1 else 1
+    spatial = tuple(shape[2:])
+    positions = _positions(spatial, count, rng)
+    row_order = filters if filters is not None and len(filters) == rows else rng.permutation(rows)
+    column_order = rng.permutation(columns)
+    j = np.arange(count)
+    # Each axis is walked in a cycle of its own; a cycle completed shifts the next axis, so that equal lengths do
+    # not lock in step and meet the same few combinations again and again.
+    row = row_order[(first + j) % rows]
+    column = column_order[(j + j // rows) % columns]
+    position = positions[(j + j // max(rows, columns)) % len(positions)]
+    drawn = np.unique((row * columns + column) * math.prod(spatial) + position)
+    while len(drawn) < count:
+        extra = rng.choice(size, size=min(size, 2 * (count - len(drawn))), replace=False)
+        fresh = extra[~np.isin(extra, drawn)]
+        drawn = np.union1d(drawn, fresh[: count - len(drawn)])
+    return drawn.astype(np.int64)
+
+
+def _positions(spatial: tuple[int, ...], count: int, rng: np.random.Generator) -> np.ndarray:
+    """Order spatial positions: borders first (they meet the padding), for up to three quarters of the draws."""
+    flat = np.arange(math.prod(spatial))
+    if not spatial:
+        return flat
+    places = np.stack(np.unravel_index(flat, spatial))
+    ends = np.array(spatial)[:, None] - 1
+    border = ((ends > 0) & ((places == 0) | (places == ends))).any(axis=0)
+    first = rng.permutation(flat[border])[: max(1, 3 * count // 4)]
+    return np.concatenate([first, rng.permutation(np.setdiff1d(flat, first))[:count]])

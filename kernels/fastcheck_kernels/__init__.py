@@ -1,0 +1,1 @@
+"""Numba kernels of fastcheck: arrays in, arrays out, no decisions."""
