@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,9 @@ from fastcheck.errors import FastcheckError
 from fastcheck.naming import nearest
 from fastcheck.report import Kept, Report, TensorReport
 from fastcheck.sampling import Dims
+
+ProgressHook = Callable[[str, int, int], None]
+"""Called as hook(stage, done, total) from the thread that called `check`; a total of 0 means not known."""
 
 EVALUATORS = ("auto", "full", "local")
 """What ``evaluator`` may be."""
@@ -31,7 +34,7 @@ def check(
     threads: int | None = None,
     seed: int = 0,
     keep: bool = False,
-    progress: Any = None,
+    progress: ProgressHook | None = None,
 ) -> Report:
     """Difference a case and judge its analytic gradients.
 

@@ -30,9 +30,6 @@ It depends on the case alone, as everything does that decides how sums are group
 AUTOMATIC = "local"
 """What ``evaluator="auto"`` picks."""
 
-ProgressHook = Callable[[str, int, int], None]
-"""Called as hook(stage, done, total) from the thread that called `check`; a total of 0 means not known."""
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -44,7 +41,7 @@ class Plan:
     threads: int
     seed: int
     keep: bool
-    progress: ProgressHook
+    progress: Callable[[str, int, int], None]
 
 
 @dataclass

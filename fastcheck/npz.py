@@ -17,6 +17,7 @@ from fastcheck import machine
 from fastcheck.cases.conv import TENSORS, ConvCase
 from fastcheck.errors import FastcheckError
 from fastcheck.naming import nearest
+from fastcheck.report import Report
 
 _REQUIRED = ("input", "weight", "grad_output")
 _GRADIENTS = tuple(f"grad_{name}" for name in TENSORS)
@@ -217,3 +218,22 @@ def check_writable(path: str | os.PathLike[str]) -> None:
             pass
     except OSError as error:
         raise FastcheckError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def read_report(path: str | os.PathLike[str]) -> Report:
+    """Read a JSON report from a file.
+
+    Raises
+    ------
+    FastcheckError
+        If the file cannot be read or is no report.
+    """
+    with _open(path) as stream:
+        try:
+            text = stream.read().decode("utf-8")
+        except UnicodeDecodeError:
+            raise FastcheckError(f"{path} is not a JSON report: it is not text") from None
+    try:
+        return Report.from_json(text)
+    except FastcheckError as error:
+        raise FastcheckError(f"{path}: {error}") from None

@@ -51,6 +51,17 @@ def _source(geom, region, axis, position, tap):
 
 
 @kernel()
+def _copy(source, jump, target):
+    """Copy every jump-th entry. Of slices, whose indices the compiler knows to be positive: 2.5 times as fast."""
+    if jump == 1:
+        for i in range(target.size):
+            target[i] = source[i]
+    else:
+        for i in range(target.size):
+            target[i] = source[i * jump]
+
+
+@kernel()
 def _gather(x, n, channel, k0, taps, p0, pixels, kernel_shape, geom, region, panel):
     """Fill panel[k, p] with the input that tap k0 + k meets at output pixel p0 + p of the region."""
     depth, height, width = x.shape[2:]
@@ -72,14 +83,12 @@ def _gather(x, n, channel, k0, taps, p0, pixels, kernel_shape, geom, region, pan
                 ix = _source(geom, region, 2, ow, tw)
                 lo, hi = _valid(ix, jump, width, run)
                 row = x[n, channel + c, iz, iy]
-                if lo < hi and jump == 1:
-                    line[done + lo : done + hi] = row[ix + lo : ix + hi]
-                elif lo < hi:
-                    target, source = line[done + lo : done + hi], row[ix + lo * jump :]
-                    for i in range(hi - lo):
-                        target[i] = source[i * jump]
-            line[done : done + lo] = 0.0
-            line[done + hi : done + run] = 0.0
+                if lo < hi:
+                    _copy(row[ix + lo * jump :], jump, line[done + lo : done + hi])
+            for i in range(done, done + lo):
+                line[i] = 0.0
+            for i in range(done + hi, done + run):
+                line[i] = 0.0
             done += run
 
 
@@ -109,27 +118,33 @@ def _scatter(panel, n, channel, k0, taps, p0, pixels, kernel_shape, geom, region
             done += run
 
 
+@kernel()
+def _add(source, target):
+    """Add the first entries of one line to another."""
+    for i in range(target.size):
+        target[i] += source[i]
+
+
 @kernel("contract")
-def _multiply(a, rows, terms, panel, start, pixels, out):
-    """Set out[r, p] = sum over k of a[r, k] * panel[k, start + p] for r < rows, where rows is 1 or 4.
+def _multiply(a, rows, terms, panel, pixels, out):
+    """Set out[r, p] = sum over k of a[r, k] * panel[k, p] for r < rows, where rows is 1 or 4.
 
     ``terms`` is rounded up to a multiple of four: the entries of ``a`` beyond it must be zero and the lines of
     ``panel`` finite. The sum runs over k in order, so that a result does not depend on how pixels are cut.
     """
-    stop = start + pixels
     for r in range(rows):
         line = out[r]
         for p in range(pixels):
             line[p] = 0.0
-    o0 = out[0][:pixels]
+    o0 = out[0]
     for k in range(0, terms, 4):
-        x0, x1, x2, x3 = panel[k][start:stop], panel[k + 1][start:stop], panel[k + 2][start:stop], panel[k + 3][start:stop]
+        x0, x1, x2, x3 = panel[k], panel[k + 1], panel[k + 2], panel[k + 3]
         a00, a01, a02, a03 = a[0, k], a[0, k + 1], a[0, k + 2], a[0, k + 3]
         if rows == 1:
             for p in range(pixels):
                 o0[p] = (((o0[p] + a00 * x0[p]) + a01 * x1[p]) + a02 * x2[p]) + a03 * x3[p]
             continue
-        o1, o2, o3 = out[1][:pixels], out[2][:pixels], out[3][:pixels]
+        o1, o2, o3 = out[1], out[2], out[3]
         a10, a11, a12, a13 = a[1, k], a[1, k + 1], a[1, k + 2], a[1, k + 3]
         a20, a21, a22, a23 = a[2, k], a[2, k + 1], a[2, k + 2], a[2, k + 3]
         a30, a31, a32, a33 = a[3, k], a[3, k + 1], a[3, k + 2], a[3, k + 3]
@@ -168,7 +183,7 @@ def forward(x, w, b, geom, region, out):
             for p0 in range(0, pixels_in_all, width):
                 pixels = min(width, pixels_in_all - p0)
                 for c in range(c_low, c_high):
-                    out[sample, c - first, p0 : p0 + pixels] = b[c]
+                    out[sample, c - first, p0 : p0 + pixels].fill(b[c])
                 for k0 in range(0, taps_in_all, TAPS):
                     taps = min(TAPS, taps_in_all - k0)
                     _gather(x, region[0, LOW] + sample, g * w.shape[1], k0, taps, p0, pixels, w.shape[2:], geom, region, panel)
@@ -176,11 +191,9 @@ def forward(x, w, b, geom, region, out):
                     while c < c_high:
                         rows = 4 if c + 4 <= c_high else 1
                         _load(matrix, c, rows, k0, taps, a)
-                        _multiply(a, rows, taps, panel, 0, pixels, tile)
+                        _multiply(a, rows, taps, panel, pixels, tile)
                         for r in range(rows):
-                            line, part = out[sample, c - first + r, p0 : p0 + pixels], tile[r]
-                            for p in range(pixels):
-                                line[p] += part[p]
+                            _add(tile[r], out[sample, c - first + r, p0 : p0 + pixels])
                         c += rows
 
 
@@ -212,17 +225,17 @@ def adjoint(v, w, geom, lo, hi, out):
             pixels = min(width, pixels_in_all - p0)
             for t0 in range(0, taps, TAPS):
                 rows_here = min(TAPS, taps - t0)
-                total[:] = 0.0
+                total.fill(0.0)
                 for f0 in range(0, filters, TAPS):
                     terms = min(TAPS, filters - f0)
                     for f in range(terms):
-                        panel[f, :pixels] = lines[n, g * filters + f0 + f, p0 : p0 + pixels]
+                        _copy(lines[n, g * filters + f0 + f, p0 : p0 + pixels], 1, panel[f, :pixels])
                     for r0 in range(0, rows_here, 4):
                         rows = min(4, rows_here - r0)
                         _load_transposed(matrix, g * filters + f0, terms, c_in_group * taps + t0 + r0, rows, a)
-                        _multiply(a, 4, terms, panel, 0, pixels, tile)
+                        _multiply(a, 4, terms, panel, pixels, tile)
                         for r in range(rows):
-                            total[r0 + r, :pixels] += tile[r, :pixels]
+                            _add(tile[r], total[r0 + r, :pixels])
                 _scatter(total, n, g * per_group, c_in_group * taps + t0, rows_here, p0, pixels, kernel_shape, geom, region, out)
 
 
@@ -253,7 +266,8 @@ def weight_vjp(x, v, geom, lo, hi, out):
     kernel_shape = out.shape[2:]
     taps_in_all = per_group * kernel_shape[0] * kernel_shape[1] * kernel_shape[2]
     matrix = out.reshape(out.shape[0], taps_in_all)
-    matrix[lo:hi] = 0.0
+    for c in range(lo, hi):
+        matrix[c].fill(0.0)
     pixels_in_all = v.shape[2] * v.shape[3] * v.shape[4]
     lines = v.reshape(v.shape[0], v.shape[1], pixels_in_all)
     region = np.ones((5, 3), np.int64)

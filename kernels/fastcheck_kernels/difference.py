@@ -101,7 +101,7 @@ def _absorbed(terms, limit):
 @kernel()
 def _fold(region, plus, minus, v, magnitude, width, tiny, out):
     """Fold the difference of two evaluations of a region into one row of `perturb`'s table."""
-    out[:] = 0.0
+    out.fill(0.0)
     run = region[4, COUNT]
     channels, rows = v.shape[1], v.shape[3]
     flat_v, flat_magnitude = v.reshape(v.size), magnitude.reshape(magnitude.size)
@@ -173,7 +173,8 @@ def perturb(slot, whole, dims, h, operands, geom, v, magnitude, tiny, out):
     most = 0
     for dim in dims:
         affected(slot, dim, shapes, geom, region)
-        most = max(most, v.size if whole else region[:, COUNT].prod())
+        size = region[0, COUNT] * region[1, COUNT] * region[2, COUNT] * region[3, COUNT] * region[4, COUNT]
+        most = max(most, v.size if whole else size)
     scratch = np.empty((2, most))
     for i in range(dims.size):
         dim = dims[i]

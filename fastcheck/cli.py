@@ -1,0 +1,271 @@
+"""The command line: arguments to the same public functions."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+
+from fastcheck import __version__, npz
+from fastcheck.cases.conv import PRECISIONS
+from fastcheck.check import EVALUATORS, check, compare
+from fastcheck.errors import FastcheckError
+from fastcheck.report import Report
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+
+class _Integers(click.ParamType):
+    """One integer, or one for each spatial axis: 2 or 2,1."""
+
+    name = "N[,N...]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            numbers = [int(part) for part in str(value).split(",")]
+        except ValueError:
+            self.fail(f"{value!r}: expected an integer, or one for each spatial axis (2,1)", param, ctx)
+        return numbers[0] if len(numbers) == 1 else numbers
+
+
+class _Padding(click.ParamType):
+    """1, one for each spatial axis (1,2), pairs low:high (0:1,2:2), same or valid."""
+
+    name = "P"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value in ("same", "valid"):
+            return value
+        try:
+            entries = [self._entry(part) for part in str(value).split(",")]
+        except ValueError:
+            self.fail(f"{value!r}: expected integers (1 or 1,2), pairs (0:1,2:2), same or valid", param, ctx)
+        return entries[0] if len(entries) == 1 and isinstance(entries[0], int) else entries
+
+    @staticmethod
+    def _entry(part: str) -> int | tuple[int, int]:
+        if ":" not in part:
+            return int(part)
+        low, high = part.split(":")
+        return int(low), int(high)
+
+
+class _Dims(click.ParamType):
+    """all, auto, or a number."""
+
+    name = "all|auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value in ("all", "auto"):
+            return value
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r}: expected all, auto or a number of at least 1", param, ctx)
+
+
+class _Step(click.ParamType):
+    """auto, or a number."""
+
+    name = "auto|H"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "auto":
+            return value
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r}: expected auto or a number such as 1e-5", param, ctx)
+
+
+def _examples(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Put an example below a command's help, and let a command without arguments be readable as well."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.__doc__ = f"{function.__doc__}\n\n    \b\n    Example:\n      {text}\n"
+        return function
+
+    return decorate
+
+
+_json_option = click.option("--json", "json_path", metavar="F", help="Write the JSON report to F; - prints it alone on standard output.")
+_table_option = click.option("--table", "table_path", metavar="F.csv", help="Write every checked dimension to a CSV file.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="fastcheck")
+@_examples("fastcheck conv layer.npz --stride 2 --padding 1")
+def cli() -> None:
+    """Check a gradient that was written by hand, and learn how close is close enough.
+
+    Exit status: 0 pass, 1 a gradient (or the declared forward) is wrong, 2 bad input or usage, 3 inconclusive,
+    130 interrupted.
+    """
+
+
+@cli.command("conv")
+@click.argument("case_path", metavar="CASE.npz")
+@click.option("--stride", type=_Integers(), help="Wins over the file's, as do the next four.")
+@click.option("--padding", type=_Padding(), help="1, 1,2, low:high pairs such as 0:1,2:2, same or valid.")
+@click.option("--dilation", type=_Integers())
+@click.option("--groups", type=int)
+@click.option("--precision", type=click.Choice(PRECISIONS), help="How the analytic pass computed, where dtypes do not tell.")
+@click.option("--dims", type=_Dims(), default="auto", show_default=True, help="Dimensions to check: a number is spread over the tensors.")
+@click.option("--step", type=_Step(), default="auto", show_default=True, help="The step h of the differences.")
+@click.option("--evaluator", type=click.Choice(EVALUATORS), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="Default: all processors.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sample.")
+@_table_option
+@_json_option
+@_examples("fastcheck conv layer.npz --stride 2 --padding 0:1,2:2 --dims all --table dims.csv")
+def conv_command(
+    case_path: str,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int | None,
+    precision: str | None,
+    dims: Any,
+    step: Any,
+    evaluator: Any,
+    threads: int | None,
+    seed: int,
+    table_path: str | None,
+    json_path: str | None,
+) -> int:
+    """Check a convolution layer of one to three spatial axes.
+
+    CASE.npz holds input, weight, grad_output, at least one of grad_input, grad_weight and grad_bias, and optionally
+    bias, output, stride, padding, dilation, groups and precision.
+    """
+    from fastcheck.render.progress import progress_bar
+
+    _check_paths(table_path, json_path)
+    case = npz.load_case(
+        case_path, stride=stride, padding=padding, dilation=dilation, groups=groups, precision=precision
+    )
+    with progress_bar() as hook:
+        report = check(
+            case,
+            dims=dims,
+            step=step,
+            evaluator=evaluator,
+            threads=threads,
+            seed=seed,
+            keep=table_path is not None,
+            progress=hook,
+        )
+    _deliver(report, case_path, table_path, json_path)
+    return report.exit_code
+
+
+@cli.command("compare")
+@click.argument("analytic_path", metavar="A.npy")
+@click.argument("numeric_path", metavar="N.npy")
+@_table_option
+@_json_option
+@_examples("fastcheck compare analytic.npy numeric.npy")
+def compare_command(analytic_path: str, numeric_path: str, table_path: str | None, json_path: str | None) -> int:
+    """Compare two gradients that you already have: both ratios, digits and signs.
+
+    Both files are .npy, or both .npz with the same names.
+    """
+    _check_paths(table_path, json_path)
+    report = compare(npz.read_gradients(analytic_path), npz.read_gradients(numeric_path), keep=table_path is not None)
+    _deliver(report, f"{analytic_path} against {numeric_path}", table_path, json_path)
+    return report.exit_code
+
+
+@cli.command("demo")
+@click.option("--threads", type=click.IntRange(min=1), help="Default: all processors.")
+@_examples("fastcheck demo")
+def demo_command(threads: int | None) -> int:
+    """Check the first layers of two published networks on a real photograph, then see a real bug fail.
+
+    Needs the extra: pip install "fastcheck[demo]".
+    """
+    from fastcheck import demo
+    from fastcheck.render.progress import progress_bar
+    from fastcheck.render.text import console, write_report
+
+    out = console(sys.stdout)
+    as_expected = True
+    for scene in demo.scenes(threads):
+        out.rule()
+        out.print(scene.story)
+        with progress_bar() as hook:
+            report = check(scene.case, dims=scene.dims, evaluator="local", threads=threads, progress=hook)
+        write_report(report, out)
+        if report.interrupted:
+            return INTERRUPTED
+        as_expected &= report.verdict == scene.expected
+    return 0 if as_expected else 1
+
+
+@cli.command("show")
+@click.argument("report_path", metavar="REPORT.json")
+@_json_option
+@_examples("fastcheck conv layer.npz --json report.json; fastcheck show report.json")
+def show_command(report_path: str, json_path: str | None) -> int:
+    """Print a report that was saved with --json; the exit status is that of the check."""
+    _check_paths(json_path)
+    report = npz.read_report(report_path)
+    _deliver(report, report_path, None, json_path)
+    return report.exit_code
+
+
+def _check_paths(*paths: str | None) -> None:
+    for path in paths:
+        if path not in (None, "-"):
+            npz.check_writable(path)
+
+
+def _deliver(report: Report, title: str, table_path: str | None, json_path: str | None) -> None:
+    """Write the files that were asked for, and print the report."""
+    from fastcheck.render.table import write_table
+    from fastcheck.render.text import console, write_report
+
+    if table_path is not None:
+        npz.write_whole(table_path, lambda stream: write_table(report, stream))
+    if json_path == "-":
+        click.echo(report.to_json(), nl=False)
+        return
+    if json_path is not None:
+        npz.write_whole(json_path, lambda stream: stream.write(report.to_json()))
+    write_report(report, console(sys.stdout), title)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its status; bad input is told in one line on standard error."""
+    try:
+        status = cli.main(arguments, prog_name="fastcheck", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        status = USAGE_ERROR
+    except click.ClickException as error:
+        status = _complain(error.format_message())
+    except FastcheckError as error:
+        status = _complain(str(error))
+    except MemoryError:
+        status = _complain("there is not enough memory for this case")
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("fastcheck: interrupted", err=True)
+        status = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains as it exits
+        status = 0
+    sys.exit(status)
+
+
+def _complain(message: str) -> int:
+    click.echo(f"fastcheck: {' '.join(message.split())}", err=True)
+    return USAGE_ERROR
+
+
+if __name__ == "__main__":
+    main()

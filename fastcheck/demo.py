@@ -1,0 +1,105 @@
+"""The demo: first layers of two published networks on a real photograph, and one real bug."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fastcheck import machine
+from fastcheck.cases.conv import ConvCase
+from fastcheck.errors import FastcheckError
+from fastcheck.geometry import ConvGeometry
+from fastcheck.sampling import Dims
+from fastcheck.verdict import Verdict
+
+SIZE = 224
+"""Pixels on a side, as both networks take them."""
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Channel statistics with which both networks' inputs are normalised."""
+
+_EXHAUSTIVE: Dims = {"weight": "all", "bias": "all", "input": 1024}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One check of the demo: what it shows, the case, which dimensions, and the verdict that it must get."""
+
+    story: str
+    case: ConvCase
+    dims: Dims
+    expected: Verdict
+
+
+def photograph(name: str = "china.jpg") -> np.ndarray:
+    """Return a photograph that comes with scikit-learn as a normalised batch of one: float64, (1, 3, 224, 224).
+
+    Raises
+    ------
+    FastcheckError
+        If the extra ``demo`` is not installed.
+    """
+    try:
+        from PIL import Image
+        from sklearn.datasets import load_sample_image
+    except ImportError as error:
+        raise FastcheckError(f'the demo needs {error.name}: pip install "fastcheck[demo]"') from None
+    picture = Image.fromarray(load_sample_image(name))
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    square = picture.crop((left, top, left + side, top + side)).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    scaled = (np.asarray(square, dtype=np.float64) / 255 - _MEAN) / _STD
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1))[None]
+
+
+def scenes(threads: int | None = None) -> Iterator[Scene]:
+    """Yield the demo's checks, each with data made when its turn comes."""
+    image = photograph()
+    vgg = ConvGeometry.of(image.shape, (64, 3, 3, 3), padding=1)
+    stem = ConvGeometry.of(image.shape, (64, 3, 7, 7), stride=2, padding=3)
+    yield Scene(
+        "VGG-16 conv1_1 (3 to 64 channels, 3x3, padding 1) on a photograph of 224x224: a correct backward pass.\n"
+        "Every weight and bias is differenced, inputs are sampled.",
+        _layer(vgg, image, vgg, threads),
+        _EXHAUSTIVE,
+        "pass",
+    )
+    yield Scene(
+        "The ResNet stem (3 to 64 channels, 7x7, stride 2, padding 3) on the same photograph: a correct backward pass.",
+        _layer(stem, image, stem, threads),
+        _EXHAUSTIVE,
+        "pass",
+    )
+    yield Scene(
+        "The ResNet stem again, with a backward pass that forgets the stride. This one must fail: it shows what a\n"
+        "real bug looks like. (The bias has nothing to do with the stride, and is right.)",
+        _layer(stem, image, replace(stem, stride=(1, 1)), threads),
+        {"weight": 256, "bias": "all", "input": 256},
+        "fail",
+    )
+
+
+def _layer(geometry: ConvGeometry, image: np.ndarray, believed: ConvGeometry, threads: int | None) -> ConvCase:
+    """Make a layer's case whose backward pass believes in another geometry than its forward pass."""
+    from fastcheck.cases import forward  # imports Numba
+
+    rng = np.random.default_rng(0)
+    weight = rng.normal(0, np.sqrt(2 / geometry.terms), geometry.weight_shape)
+    bias = rng.normal(0, 0.1, geometry.weight_shape[0])
+    grad_output = rng.normal(0, 1, geometry.output_shape)
+    with ThreadPoolExecutor(threads or machine.default_threads()) as pool:
+        grads = forward.backward(believed, image, weight, grad_output, pool)
+        output = forward.convolve(geometry, image, weight, bias, pool)
+    return ConvCase(
+        image,
+        weight,
+        bias,
+        stride=geometry.stride,
+        padding=geometry.padding,
+        grad_output=grad_output,
+        grads=grads,
+        output=output,
+    )

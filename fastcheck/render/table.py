@@ -1,0 +1,40 @@
+"""Every checked dimension as a line of CSV."""
+
+from __future__ import annotations
+
+import csv
+from typing import TextIO
+
+import numpy as np
+
+from fastcheck.report import Report
+
+COLUMNS = ("tensor", "index", "analytic", "numeric", "difference", "same_sign", "ratio", "error_bar", "verdict")
+
+
+def write_table(report: Report, stream: TextIO) -> None:
+    """Write the per-dimension table of a report that was made with ``keep=True``.
+
+    Numbers have all their digits, so that they read back as the same float64. The index is written as in NumPy,
+    ``3 0 1 2`` for ``[3, 0, 1, 2]``.
+    """
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for name, tensor in report.tensors.items():
+        kept = tensor.kept
+        if kept is None:
+            continue
+        bars = np.full(len(kept.dims), np.nan) if kept.error_bar is None else kept.error_bar
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            difference = kept.analytic - kept.numeric
+            larger = np.maximum(np.abs(kept.analytic), np.abs(kept.numeric))
+            ratio = np.where(larger > 0, np.abs(difference) / np.where(larger > 0, larger, 1.0), 0.0)
+            same = np.sign(kept.analytic) == np.sign(kept.numeric)
+            inside = np.abs(difference) <= bars
+        indices = np.stack(np.unravel_index(kept.dims, tensor.shape), axis=1)
+        known = kept.error_bar is not None
+        columns = (indices, kept.analytic, kept.numeric, difference, same, ratio, bars, inside)
+        for index, a, n, gap, sign, relative, bar, good in zip(*(column.tolist() for column in columns), strict=True):
+            verdict = ("pass" if good else "fail") if known else ""
+            place = " ".join(map(str, index))
+            writer.writerow((name, place, a, n, gap, "yes" if sign else "no", relative, bar if known else "", verdict))

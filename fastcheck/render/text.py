@@ -1,0 +1,144 @@
+"""Reports as text."""
+
+from __future__ import annotations
+
+import math
+from typing import IO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fastcheck.report import Entry, Report, TensorReport
+from fastcheck.verdict import MAX_RULE, NORM_RULE, Verdict
+
+_STYLES: dict[Verdict, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "error": "magenta"}
+
+_WIDTH = 132
+"""Columns of text that does not go to a terminal."""
+
+_SHOWN = 5
+"""Worst dimensions shown for a tensor."""
+
+
+def console(stream: IO[str]) -> Console:
+    """Make a console on a stream: as wide as the terminal, or of a fixed width where there is none."""
+    width = None if stream.isatty() else _WIDTH
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def write_report(report: Report, out: Console, title: str = "") -> None:
+    """Print a report: forward, a line a tensor, the worst dimensions, the verdict and what to try next."""
+    if title:
+        out.print(Text(title, style="bold"))
+    _write_forward(report, out)
+    if report.tensors:
+        out.print(_summary(report.tensors))
+        out.print(_rules(report))
+    for name, tensor in report.tensors.items():
+        if tensor.worst:
+            out.print(_worst(name, tensor))
+    out.print(_verdict(report))
+
+
+def _write_forward(report: Report, out: Console) -> None:
+    forward = report.forward
+    if forward is None:
+        return
+    line = Text("forward: ").append(forward.verdict, style=_STYLES[forward.verdict])
+    out.print(line.append(f", norm ratio {_short(forward.norm_ratio)} against the declared output"))
+    if forward.diagnosis is not None:
+        out.print(f"  {forward.diagnosis['bug']}: {forward.diagnosis['evidence']}")
+        out.print(f"  try: {forward.diagnosis['try']}")
+        out.print("  The forward pass itself is another one, so no gradient was judged.")
+
+
+def _summary(tensors: dict[str, TensorReport]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("tensor")
+    table.add_column("verdict")
+    for heading in ("checked", "norm ratio", "max ratio", "resolved", "digits min", "median", "signs", "unresolved", "beyond bar"):
+        table.add_column(heading, justify="right")
+    table.add_column("evaluator")
+    table.add_column("step", justify="right")
+    for name, tensor in tensors.items():
+        table.add_row(
+            name,
+            Text(tensor.verdict, style=_STYLES[tensor.verdict]),
+            f"{tensor.dims_checked:,} of {tensor.dims_total:,}",
+            _short(tensor.norm_ratio),
+            _short(tensor.max_ratio),
+            _short(tensor.max_ratio_resolved),
+            _digits(tensor.digits["min"]),
+            _digits(tensor.digits["median"]),
+            f"{tensor.sign_mismatches:,}",
+            f"{tensor.unresolved:,}",
+            "-" if tensor.evaluator is None else f"{tensor.beyond_error_bar:,}",
+            tensor.evaluator or "-",
+            "-" if tensor.step is None else f"{tensor.step:g}",
+        )
+    return table
+
+
+def _rules(report: Report) -> str:
+    norm = _broken(name for name, tensor in report.tensors.items() if not tensor.norm_ratio <= NORM_RULE)
+    largest = _broken(name for name, tensor in report.tensors.items() if not tensor.max_ratio < MAX_RULE)
+    return f"rules of thumb: norm ratio at most {NORM_RULE:g} {norm}; max ratio below {MAX_RULE:g} {largest}"
+
+
+def _broken(names: object) -> str:
+    listed = ", ".join(names)  # type: ignore[call-overload]
+    return f"(broken by {listed})" if listed else "(kept)"
+
+
+def _worst(name: str, tensor: TensorReport) -> Table:
+    by = "difference / error bar" if tensor.evaluator else "difference"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{name}: worst by {by}", title_justify="left", title_style="")
+    for heading in ("index", "analytic", "numeric", "difference", "same sign", "ratio", "error bar", "verdict"):
+        table.add_column(heading, justify="left" if heading in ("index", "verdict") else "right")
+    for entry in tensor.worst[:_SHOWN]:
+        table.add_row(*_cells(entry))
+    return table
+
+
+def _cells(entry: Entry) -> tuple[str | Text, ...]:
+    verdict = Text("-") if entry.verdict is None else Text(entry.verdict, style=_STYLES[entry.verdict])
+    return (
+        str(list(entry.index)),
+        f"{entry.analytic:.12g}",
+        f"{entry.numeric:.12g}",
+        f"{entry.difference:.2e}",
+        "yes" if entry.same_sign else "NO",
+        _short(entry.ratio),
+        "-" if entry.error_bar is None else _short(entry.error_bar),
+        verdict,
+    )
+
+
+def _verdict(report: Report) -> Text:
+    text = Text()
+    if report.interrupted:
+        text.append("interrupted: the counts are those of the dimensions reached\n", style="yellow")
+    text.append(report.verdict.upper(), style=_STYLES[report.verdict])
+    text.append(report.summary().removeprefix(report.verdict))
+    for name, tensor in report.tensors.items():
+        if tensor.advice:
+            text.append(f"\ntry ({name}): {tensor.advice}")
+    seconds = report.run.get("seconds")
+    if seconds:
+        checked = sum(tensor.dims_checked for tensor in report.tensors.values())
+        text.append(
+            f"\n{checked:,} dimensions in {seconds:.2f} s on {report.run['threads']} threads, "
+            f"{checked / seconds:,.0f} two-sided differences a second",
+            style="dim",
+        )
+    return text
+
+
+def _short(value: float) -> str:
+    return "0" if value == 0 else f"{value:.1e}" if math.isfinite(value) else str(value)
+
+
+def _digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
