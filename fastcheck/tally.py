@@ -84,9 +84,8 @@ class Tally:
             return math.inf
         ratio = difference / total
         shift = difference_exponent - total_exponent
-        if not shift or not math.isfinite(ratio):
-            return ratio
-        return math.ldexp(ratio, shift) if shift < 2000 else math.inf
+        with np.errstate(over="ignore", under="ignore"):
+            return float(np.ldexp(ratio, shift))
 
     @property
     def min_digits(self) -> float | None:

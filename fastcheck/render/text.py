@@ -55,14 +55,11 @@ def _write_forward(report: Report, out: Console) -> None:
 
 
 def _summary(tensors: dict[str, TensorReport]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("tensor")
-    table.add_column("verdict")
-    for heading in ("checked", "norm ratio", "max ratio", "resolved", "digits min", "median", "signs", "unresolved", "beyond bar"):
-        table.add_column(heading, justify="right")
-    table.add_column("evaluator")
-    table.add_column("step", justify="right")
+    table = _table("tensor", "verdict", "checked", "norm ratio", "max ratio", "resolved", "digits", "signs", "unresolved")
+    table.add_column("beyond", justify="right", no_wrap=True)
+    table.add_column("differenced", no_wrap=True)
     for name, tensor in tensors.items():
+        known = tensor.evaluator is not None
         table.add_row(
             name,
             Text(tensor.verdict, style=_STYLES[tensor.verdict]),
@@ -70,33 +67,37 @@ def _summary(tensors: dict[str, TensorReport]) -> Table:
             _short(tensor.norm_ratio),
             _short(tensor.max_ratio),
             _short(tensor.max_ratio_resolved),
-            _digits(tensor.digits["min"]),
-            _digits(tensor.digits["median"]),
+            f"{_digits(tensor.digits['min'])} - {_digits(tensor.digits['median'])}",
             f"{tensor.sign_mismatches:,}",
             f"{tensor.unresolved:,}",
-            "-" if tensor.evaluator is None else f"{tensor.beyond_error_bar:,}",
-            tensor.evaluator or "-",
-            "-" if tensor.step is None else f"{tensor.step:g}",
+            f"{tensor.beyond_error_bar:,}" if known else "-",
+            f"{tensor.evaluator} h={tensor.step:g}" if known else "-",
         )
     return table
 
 
+def _table(*headings: str, title: str | None = None) -> Table:
+    """Make a table whose first two columns are words and the others numbers."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", title_style="")
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
+    return table
+
+
 def _rules(report: Report) -> str:
-    norm = _broken(name for name, tensor in report.tensors.items() if not tensor.norm_ratio <= NORM_RULE)
-    largest = _broken(name for name, tensor in report.tensors.items() if not tensor.max_ratio < MAX_RULE)
+    norm = _broken([name for name, tensor in report.tensors.items() if not tensor.norm_ratio <= NORM_RULE])
+    largest = _broken([name for name, tensor in report.tensors.items() if not tensor.max_ratio < MAX_RULE])
     return f"rules of thumb: norm ratio at most {NORM_RULE:g} {norm}; max ratio below {MAX_RULE:g} {largest}"
 
 
-def _broken(names: object) -> str:
-    listed = ", ".join(names)  # type: ignore[call-overload]
-    return f"(broken by {listed})" if listed else "(kept)"
+def _broken(names: list[str]) -> str:
+    return f"(broken by {', '.join(names)})" if names else "(kept)"
 
 
 def _worst(name: str, tensor: TensorReport) -> Table:
     by = "difference / error bar" if tensor.evaluator else "difference"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{name}: worst by {by}", title_justify="left", title_style="")
-    for heading in ("index", "analytic", "numeric", "difference", "same sign", "ratio", "error bar", "verdict"):
-        table.add_column(heading, justify="left" if heading in ("index", "verdict") else "right")
+    headings = ("index", "verdict", "analytic", "numeric", "difference", "same sign", "ratio", "error bar")
+    table = _table(*headings, title=f"{name}: worst by {by}")
     for entry in tensor.worst[:_SHOWN]:
         table.add_row(*_cells(entry))
     return table
@@ -106,13 +107,13 @@ def _cells(entry: Entry) -> tuple[str | Text, ...]:
     verdict = Text("-") if entry.verdict is None else Text(entry.verdict, style=_STYLES[entry.verdict])
     return (
         str(list(entry.index)),
+        verdict,
         f"{entry.analytic:.12g}",
         f"{entry.numeric:.12g}",
         f"{entry.difference:.2e}",
         "yes" if entry.same_sign else "NO",
         _short(entry.ratio),
         "-" if entry.error_bar is None else _short(entry.error_bar),
-        verdict,
     )
 
 

@@ -38,8 +38,11 @@ def _split(flat, second, third):
 @kernel()
 def _valid(first, jump, size, count):
     """Return lo, hi: the range of i in [0, count) where first + i * jump lies in [0, size)."""
-    lo = 0 if first >= 0 else min(count, (-first + jump - 1) // jump)
-    hi = 0 if first >= size else min(count, (size - first + jump - 1) // jump)
+    lo, hi = 0, count
+    if first < 0:
+        lo = min(count, (-first + jump - 1) // jump)
+    if first + (count - 1) * jump >= size:  # divisions only where a border is met: they cost as much as a row
+        hi = 0 if first >= size else (size - first + jump - 1) // jump
     return lo, max(lo, hi)
 
 
@@ -51,11 +54,22 @@ def _source(geom, region, axis, position, tap):
 
 
 @kernel()
+def _next_row(od, oh, rows):
+    """Return the place where the next row of a region begins."""
+    if oh + 1 < rows:
+        return od, oh + 1, 0
+    return od + 1, 0, 0
+
+
+@kernel()
 def _copy(source, jump, target):
     """Copy every jump-th entry. Of slices, whose indices the compiler knows to be positive: 2.5 times as fast."""
     if jump == 1:
         for i in range(target.size):
             target[i] = source[i]
+    elif jump == 2:
+        for i in range(target.size):
+            target[i] = source[2 * i]
     else:
         for i in range(target.size):
             target[i] = source[i * jump]
@@ -73,8 +87,8 @@ def _gather(x, n, channel, k0, taps, p0, pixels, kernel_shape, geom, region, pan
         th, tw = rest // kw, rest % kw
         line = panel[k]
         done = 0
+        od, oh, ow = _split(p0, rows, columns)
         while done < pixels:
-            od, oh, ow = _split(p0 + done, rows, columns)
             run = min(columns - ow, pixels - done)
             iz = _source(geom, region, 0, od, td)
             iy = _source(geom, region, 1, oh, th)
@@ -90,6 +104,7 @@ def _gather(x, n, channel, k0, taps, p0, pixels, kernel_shape, geom, region, pan
             for i in range(done + hi, done + run):
                 line[i] = 0.0
             done += run
+            od, oh, ow = _next_row(od, oh, rows)
 
 
 @kernel()
@@ -104,8 +119,8 @@ def _scatter(panel, n, channel, k0, taps, p0, pixels, kernel_shape, geom, region
         th, tw = rest // kw, rest % kw
         line = panel[k]
         done = 0
+        od, oh, ow = _split(p0, rows, columns)
         while done < pixels:
-            od, oh, ow = _split(p0 + done, rows, columns)
             run = min(columns - ow, pixels - done)
             iz = _source(geom, region, 0, od, td)
             iy = _source(geom, region, 1, oh, th)
@@ -116,6 +131,7 @@ def _scatter(panel, n, channel, k0, taps, p0, pixels, kernel_shape, geom, region
                 for i in range(lo, hi):
                     row[ix + i * jump] += line[done + i]
             done += run
+            od, oh, ow = _next_row(od, oh, rows)
 
 
 @kernel()

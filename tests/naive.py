@@ -1,0 +1,42 @@
+"""The oracle: a cross-correlation and its VJPs in plain loops. Imports nothing of fastcheck."""
+
+import itertools
+
+import numpy as np
+
+
+def _taps(x, w, stride, padding, dilation, groups, output_shape):
+    """Yield (output index, weight index, input index) of every product of the convolution."""
+    per_group, filters = w.shape[1], w.shape[0] // groups
+    for position in np.ndindex(*output_shape):
+        n, f, *place = position
+        for c in range(per_group):
+            for tap in itertools.product(*(range(k) for k in w.shape[2:])):
+                source = [
+                    o * s - low + t * d for o, s, (low, _), t, d in zip(place, stride, padding, tap, dilation, strict=True)
+                ]
+                if all(0 <= i < size for i, size in zip(source, x.shape[2:], strict=True)):
+                    yield position, (f, c, *tap), (n, f // filters * per_group + c, *source)
+
+
+def output_shape(x, w, stride, padding, dilation):
+    spatial = [
+        (size + low + high - d * (k - 1) - 1) // s + 1
+        for size, k, s, (low, high), d in zip(x.shape[2:], w.shape[2:], stride, padding, dilation, strict=True)
+    ]
+    return (x.shape[0], w.shape[0], *spatial)
+
+
+def forward(x, w, b, stride, padding, dilation, groups):
+    out = np.zeros(output_shape(x, w, stride, padding, dilation))
+    for position, weight, source in _taps(x, w, stride, padding, dilation, groups, out.shape):
+        out[position] += w[weight] * x[source]
+    return out + b.reshape(1, -1, *(1,) * (out.ndim - 2))
+
+
+def backward(x, w, v, stride, padding, dilation, groups):
+    grad_x, grad_w = np.zeros(x.shape), np.zeros(w.shape)
+    for position, weight, source in _taps(x, w, stride, padding, dilation, groups, v.shape):
+        grad_x[source] += v[position] * w[weight]
+        grad_w[weight] += v[position] * x[source]
+    return {"input": grad_x, "weight": grad_w, "bias": v.sum(axis=(0, *range(2, v.ndim)))}

@@ -1,0 +1,368 @@
+"""The command line as a user meets it: verdicts, files, exit codes, and one clear line for bad input."""
+
+import csv
+import io
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+
+import numpy as np
+import pytest
+from layers import case, layer, operands, saved
+
+import fastcheck
+from fastcheck import cli, npz
+
+LAYER = layer((2, 4, 9, 9), (6, 2, 3, 3), stride=2, padding=1, groups=2)
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command line in this process and return (exit code, standard output, standard error)."""
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return stopped.value.code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def refused(run):
+    """Run it on bad input: exit 2, one line on standard error, nothing on standard output. Return that line."""
+
+    def call(*arguments):
+        code, out, err = run(*arguments)
+        assert (code, out) == (2, "")
+        assert err.startswith("fastcheck: ")
+        assert err.count("\n") == 1
+        assert "Traceback" not in err
+        return err
+
+    return call
+
+
+@pytest.fixture
+def path(tmp_path):
+    return saved(tmp_path / "layer.npz", LAYER)
+
+
+LAYERS = {
+    "strided": layer((2, 3, 11, 11), (4, 3, 3, 3), stride=2, padding=1),
+    "dilated": layer((1, 3, 12, 12), (4, 3, 3, 3), dilation=2, padding=2),
+    "grouped": layer((2, 6, 8, 8), (4, 3, 3, 3), groups=2),
+    "depthwise": layer((1, 5, 9, 9), (5, 1, 3, 3), padding=1, groups=5),
+    "1-D": layer((2, 3, 50), (4, 3, 9), stride=4, padding=3),
+    "3-D": layer((1, 2, 6, 7, 8), (3, 2, 2, 3, 3), padding=1),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("name", LAYERS)
+def test_pytorchs_gradients_pass_and_one_flipped_sign_fails_with_its_index(name, dtype, run, tmp_path):
+    good = saved(tmp_path / "good.npz", LAYERS[name], dtype=dtype)
+    code, out, _ = run("conv", good)
+    assert code == 0, out
+    assert "PASS" in out
+    weight = np.load(good)["grad_weight"]
+    place = np.unravel_index(weight.size // 2, weight.shape)
+    weight[place] *= -1
+    code, out, _ = run("conv", saved(tmp_path / "bad.npz", LAYERS[name], dtype=dtype, grad_weight=weight))
+    assert code == 1, out
+    assert f"first at {[int(i) for i in place]}" in out.replace("\n", " ")
+    assert "NO" in out
+
+
+def test_options_win_over_the_file(run, tmp_path):
+    bare = saved(tmp_path / "bare.npz", LAYER, stride=None, padding=None, dilation=None, groups=None)
+    assert run("conv", bare, "--stride", 2, "--padding", 1, "--groups", 2)[0] == 0
+    assert run("conv", bare, "--stride", "2,2", "--padding", "1:1,1:1", "--groups", 2, "--dilation", "1,1")[0] == 0
+    assert run("conv", saved(tmp_path / "wrong.npz", LAYER, stride=np.array(3)), "--stride", "2")[0] == 0
+    same = layer((1, 2, 7, 7), (3, 2, 3, 3), padding=1)
+    assert run("conv", saved(tmp_path / "same.npz", same, padding=np.array("same")))[0] == 0
+    assert run("conv", saved(tmp_path / "same.npz", same, padding=None), "--padding", "same")[0] == 0
+
+
+def test_json_alone_on_standard_output(run, path):
+    code, out, err = run("conv", path, "--json", "-", "--dims", 40, "--seed", 5, "--step", 0.5, "--evaluator", "full")
+    data = json.loads(out)
+    assert (code, err) == (0, "")
+    assert data["requested"] == {"step": 0.5, "evaluator": "full", "dims": 40}
+    assert sum(tensor["dims_checked"] for tensor in data["tensors"].values()) == 40
+
+
+def test_json_and_table_files(run, path, tmp_path):
+    json_path, table_path = tmp_path / "r.json", tmp_path / "t.csv"
+    code, shown, _ = run("conv", path, "--json", json_path, "--table", table_path, "--dims", "all")
+    assert code == 0
+    report = json.loads(json_path.read_text())
+    rows = list(csv.DictReader(io.StringIO(table_path.read_text())))
+    assert len(rows) == sum(tensor["dims_checked"] for tensor in report["tensors"].values())
+    weight = np.load(path)["grad_weight"]
+    for row in rows:
+        if row["tensor"] == "weight":
+            assert float(row["analytic"]) == weight[tuple(map(int, row["index"].split()))]
+        gap = float(row["analytic"]) - float(row["numeric"])
+        assert float(row["difference"]) == gap
+        assert abs(gap) <= float(row["error_bar"])
+        assert row["verdict"] == "pass"
+    assert {row["same_sign"] for row in rows} == {"yes"}
+    code, again, _ = run("show", json_path)
+    assert code == 0
+    assert again.splitlines()[1:] == shown.splitlines()[1:]  # the first line names the file
+    assert sorted(os.listdir(tmp_path)) == ["layer.npz", "r.json", "t.csv"]
+    assert run("show", json_path, "--json", "-")[1] == json_path.read_text()
+
+
+def test_a_wrong_forward_is_told(run, tmp_path):
+    output = case(LAYER).output * 2
+    code, out, _ = run("conv", saved(tmp_path / "bad.npz", LAYER, output=output))
+    assert code == 1
+    assert "scaled by 2" in out
+    assert "no gradient was judged" in out
+
+
+def test_compare(run, tmp_path):
+    a = np.random.default_rng(0).standard_normal((3, 4))
+    for name, array in (("a", a), ("n", a * (1 + 1e-12)), ("wrong", -a), ("near", a * (1 + 1e-5))):
+        np.save(tmp_path / f"{name}.npy", array)
+    np.savez(tmp_path / "a.npz", w=a)
+    np.savez(tmp_path / "n.npz", w=a)
+    code, out, _ = run("compare", tmp_path / "a.npy", tmp_path / "n.npy")
+    assert code == 0
+    assert "rules of thumb: norm ratio at most 1e-09 (kept); max ratio below 0.01 (kept)" in out
+    assert run("compare", tmp_path / "a.npy", tmp_path / "wrong.npy")[0] == 1
+    assert run("compare", tmp_path / "a.npy", tmp_path / "near.npy")[0] == 3
+    assert run("compare", tmp_path / "a.npz", tmp_path / "n.npz", "--table", tmp_path / "t.csv")[0] == 0
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 13
+
+
+def test_help_has_an_example_everywhere(run):
+    for command in ((), ("conv",), ("compare",), ("demo",), ("show",)):
+        code, out, _ = run(*command, "--help")
+        assert code == 0
+        assert "Example:" in out
+        assert "fastcheck " in out.split("Example:")[1]
+    assert run("--version")[1].split()[-1] == fastcheck.__version__
+    assert run()[0] == 2
+
+
+BAD_ARGUMENTS = {
+    "dims of 0": (["--dims", "0"], "dims is 0: expected"),
+    "dims in words": (["--dims", "some"], "'some': expected all, auto or a number"),
+    "a step of 0": (["--step", "0"], "step is 0.0: expected a positive finite number"),
+    "a step in words": (["--step", "small"], "'small': expected auto or a number"),
+    "a step too small": (["--step", "1e-40"], "the smallest usable step is"),
+    "stride 0": (["--stride", "0"], "stride is 0: expected an integer of at least 1"),
+    "stride in words": (["--stride", "two"], "'two': expected an integer"),
+    "too many strides": (["--stride", "1,2,3"], "stride is [1, 2, 3]: expected one integer, or 2"),
+    "odd padding": (["--padding", "1:2:3"], "'1:2:3': expected integers"),
+    "groups that do not divide": (["--groups", "3"], "groups is 3: it must divide the 4 input channels"),
+    "an unknown evaluator": (["--evaluator", "magic"], "'magic' is not one of 'auto', 'full', 'local'"),
+    "an unknown option": (["--strides", "2"], "No such option"),
+    "an absent output folder": (["--json", "no/such/folder/r.json"], "no/such/folder/r.json cannot be written"),
+    "a folder as output": (["--table", "/"], "/ cannot be written: it is a folder"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ARGUMENTS)
+def test_bad_arguments(name, refused, path):
+    arguments, message = BAD_ARGUMENTS[name]
+    assert message in refused("conv", path, *arguments)
+
+
+ONES = np.ones((2, 6, 5, 5))
+BAD_ARRAYS = {
+    "a missing key": ({"input": None}, "has no key 'input'"),
+    "a missing cotangent": ({"grad_output": None}, "has no key 'grad_output'"),
+    "no gradient": ({"grad_input": None, "grad_weight": None, "grad_bias": None}, "has no gradient to check"),
+    "an unknown key": ({"wieght": np.ones(3)}, "unknown key 'wieght' (did you mean 'weight'?)"),
+    "a wrong rank": ({"weight": np.ones((6, 2, 3))}, "weight has shape (6, 2, 3): expected 4 axes"),
+    "a shape that does not fit": ({"grad_output": np.ones((2, 6, 5, 4))}, "axis 3 (width) is 4, expected 5"),
+    "channels that do not fit": ({"weight": np.ones((6, 3, 3, 3))}, "axis 1 is 3, expected 2"),
+    "nan": ({"grad_output": np.where(ONES.cumsum().reshape(ONES.shape) == 8, np.nan, ONES)}, "grad_output is nan at index [0, 0, 1, 2]"),
+    "integers": ({"weight": np.ones((6, 2, 3, 3), dtype=int)}, "weight has dtype int64"),
+    "complex numbers": ({"bias": np.ones(6, dtype=complex)}, "bias has dtype complex128"),
+    "pickled objects": ({"bias": np.array([None] * 6)}, "is a pickled array of objects"),
+    "an empty tensor": ({"input": np.ones((0, 4, 9, 9))}, "input is empty"),
+    "stride 0": ({"stride": np.array(0)}, "stride is 0: expected"),
+    "a stride of floats": ({"stride": np.array(2.0)}, "stride has dtype float64 and shape (): expected integers"),
+    "a kernel larger than the input": ({"dilation": np.array(9)}, "larger than the padded input along height"),
+    "groups that do not divide": ({"groups": np.array(4)}, "groups is 4: it must divide the 6 filters"),
+    "an unknown precision": ({"precision": np.array("half")}, "precision is 'half': expected one of"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ARRAYS)
+def test_bad_arrays(name, refused, tmp_path):
+    changes, message = BAD_ARRAYS[name]
+    assert message in refused("conv", saved(tmp_path / "bad.npz", LAYER, **changes))
+
+
+def _truncated(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def _not_an_archive(path):
+    path.write_text("input, weight\n")
+
+
+def _empty(path):
+    path.write_bytes(b"")
+
+
+def _flipped_bits(path):
+    data = bytearray(path.read_bytes())
+    data[200:2000] = bytes(255 - byte for byte in data[200:2000])
+    path.write_bytes(data)
+
+
+def _header(shape, dtype="<f8"):
+    text = repr({"descr": dtype, "fortran_order": False, "shape": shape}).ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
+
+
+def _member(path, data):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("input.npy", data)
+
+
+def _declares_more_than_it_holds(path):
+    _member(path, _header((1000, 1000)) + bytes(80))
+
+
+def _declares_more_than_the_memory(path):
+    _member(path, _header((10**6, 10**9)) + bytes(80))
+
+
+def _a_member_that_is_no_array(path):
+    _member(path, b"hello")
+
+
+BAD_FILES = {
+    _truncated: "not an .npz file, or is truncated",
+    _not_an_archive: "not an .npz file, or is truncated",
+    _empty: "not an .npz file, or is truncated",
+    _flipped_bits: "layer.npz",
+    _declares_more_than_it_holds: "is truncated: it declares 8,000,000 bytes",
+    _declares_more_than_the_memory: "it does not fit in memory",
+    _a_member_that_is_no_array: "input in",
+}
+
+
+@pytest.mark.parametrize("damage", BAD_FILES, ids=lambda damage: damage.__name__)
+def test_bad_files(damage, refused, path):
+    damage(path)
+    assert BAD_FILES[damage] in refused("conv", path)
+
+
+def test_files_that_cannot_be_read(refused, tmp_path):
+    assert "absent.npz cannot be read: No such file" in refused("conv", tmp_path / "absent.npz")
+    assert "cannot be read: Is a directory" in refused("conv", tmp_path)
+    assert "cannot be read: No such file" in refused("compare", tmp_path / "a.npy", tmp_path / "n.npy")
+    (tmp_path / "r.json").write_bytes(b"\xff\xfe")
+    assert "not text" in refused("show", tmp_path / "r.json")
+    (tmp_path / "r.json").write_text("{}")
+    assert "r.json: the report is not one of fastcheck's" in refused("show", tmp_path / "r.json")
+    np.save(tmp_path / "a.npy", np.ones(100))
+    whole = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "n.npy").write_bytes(whole[:-9])
+    assert "is truncated: it declares 800 bytes" in refused("compare", tmp_path / "a.npy", tmp_path / "n.npy")
+    np.save(tmp_path / "n.npy", np.array([None]), allow_pickle=True)
+    assert "pickled" in refused("compare", tmp_path / "a.npy", tmp_path / "n.npy")
+
+
+def test_a_failed_write_leaves_nothing_and_keeps_what_was_there(tmp_path):
+    target = tmp_path / "report.json"
+    target.write_text("before")
+
+    def write(stream):
+        stream.write("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(fastcheck.FastcheckError, match=r"report.json cannot be written: No space left on device"):
+        npz.write_whole(target, write)
+    assert target.read_text() == "before"
+    assert os.listdir(tmp_path) == ["report.json"]
+    npz.write_whole(target, lambda stream: stream.write("after"))
+    assert target.read_text() == "after"
+    assert target.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@pytest.fixture
+def long_case(tmp_path):
+    """Minutes of work for `full`."""
+    big = layer((4, 16, 64, 64), (64, 16, 3, 3), padding=1)
+    return saved(tmp_path / "long.npz", big, output=None)
+
+
+def test_ctrl_c_stops_within_a_second_with_a_partial_report(long_case, tmp_path):
+    arguments = ["conv", long_case, "--dims", "all", "--evaluator", "full", "--json", "-", "--threads", "2"]
+    script = (
+        "import sys; from fastcheck import cli, coordinator\n"
+        "run = coordinator._difference\n"
+        "def tell(*a):\n    print('started', file=sys.stderr, flush=True); return run(*a)\n"
+        "coordinator._difference = tell\n"
+        "cli.main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr.readline() == "started\n"
+    time.sleep(1.5)
+    sent = time.perf_counter()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    took = time.perf_counter() - sent
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    report = json.loads(out)
+    assert report["interrupted"]
+    assert report["verdict"] == "inconclusive"
+    assert 0 < report["tensors"]["input"]["dims_checked"] < report["tensors"]["input"]["dims_total"]
+    assert report["tensors"]["input"]["beyond_error_bar"] == 0
+    assert took < 1.0 or os.environ.get("NUMBA_DISABLE_JIT")
+
+
+def test_progress_is_shown_on_a_terminal_and_not_in_a_pipe(path):
+    """A pseudo-terminal stands in for the person's own."""
+    import pty
+
+    command = [sys.executable, "-m", "fastcheck.cli", "conv", str(path), "--dims", "all"]
+    piped = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert piped.stderr == ""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=follower)
+    os.close(follower)
+    seen = b""
+    while True:
+        try:
+            data = os.read(leader, 4096)
+        except OSError:
+            break
+        if not data:
+            break
+        seen += data
+    os.close(leader)
+    assert process.wait() == 0
+    assert b"weight" in seen
+    assert b"/s" in seen
+
+
+def test_a_closed_pipe_is_no_error(path):
+    command = f"{sys.executable} -m fastcheck.cli conv {path} --json - | head -n 1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False)
+    assert done.stdout == "{\n"
+    assert done.stderr == ""

@@ -1,0 +1,92 @@
+"""Which dimensions are checked."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from layers import case, layer
+
+import fastcheck
+from fastcheck import FastcheckError, sampling
+
+
+def _choose(dims, shapes, seed=0, work=1):
+    return sampling.choose(dims, shapes, dict.fromkeys(shapes, work), seed)
+
+
+def _border(indices):
+    return {tuple(tap) for tap in indices if any(t in (0, 2) for t in tap)}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_64_dims_of_a_layer_of_64_filters_meet_all_filters_and_border_taps(seed):
+    shape = (64, 3, 3, 3)
+    index = np.stack(np.unravel_index(_choose(64, {"weight": shape}, seed)["weight"], shape), axis=1)
+    assert len(index) == 64
+    assert set(index[:, 0]) == set(range(64))
+    assert set(index[:, 1]) == {0, 1, 2}
+    assert len(_border(index[:, 2:])) == 8
+
+
+def test_the_same_holds_of_a_whole_check():
+    made = case(layer((1, 3, 6, 6), (64, 3, 3, 3), padding=1))
+    weight_only = case(layer((1, 3, 6, 6), (64, 3, 3, 3), padding=1), grads={"weight": made.grads["weight"]})
+    tensor = fastcheck.check(weight_only, dims=64, keep=True).tensors["weight"]
+    index = np.stack(np.unravel_index(tensor.dims, tensor.shape), axis=1)
+    assert set(index[:, 0]) == set(range(64))
+    assert len(_border(index[:, 2:])) == 8
+
+
+def test_weight_and_bias_meet_every_filter_together():
+    chosen = _choose(64, {"weight": (64, 3, 3, 3), "bias": (64,)})
+    assert len(chosen["weight"]) + len(chosen["bias"]) == 64
+    filters = set(chosen["weight"] // 27) | set(chosen["bias"])
+    assert filters == set(range(64))
+
+
+@given(
+    shape=st.lists(st.integers(1, 9), min_size=1, max_size=5).map(tuple),
+    count=st.integers(1, 300),
+    seed=st.integers(0, 2**31),
+)
+def test_a_sample_is_distinct_ascending_and_of_the_size_asked_for(shape, count, seed):
+    size = int(np.prod(shape))
+    drawn = sampling.stratified(shape, count, np.random.default_rng(seed))
+    assert len(drawn) == min(count, size)
+    assert (np.diff(drawn) > 0).all()
+    assert drawn[0] >= 0
+    assert drawn[-1] < size
+    if count >= shape[0]:
+        assert set(np.unravel_index(drawn, shape)[0]) == set(range(shape[0]))
+
+
+def test_a_seed_decides_the_sample():
+    shapes = {"input": (2, 8, 20, 20), "weight": (16, 8, 3, 3)}
+    one, same, other = (_choose(100, shapes, seed) for seed in (1, 1, 2))
+    assert all(np.array_equal(one[name], same[name]) for name in shapes)
+    assert not np.array_equal(one["weight"], other["weight"])
+
+
+def test_a_total_is_spread_and_what_a_small_tensor_cannot_take_is_passed_on():
+    counts = {name: len(dims) for name, dims in _choose(100, {"input": (1, 9, 9), "weight": (50, 2), "bias": (5,)}).items()}
+    assert counts["bias"] == 5
+    assert sum(counts.values()) == 100
+    assert abs(counts["input"] - counts["weight"]) <= 1
+    assert sum(map(len, _choose(10**9, {"weight": (4, 4)}).values())) == 16
+
+
+def test_auto_takes_all_where_that_is_cheap_and_samples_where_not():
+    shapes = {"weight": (64, 64, 3, 3)}
+    assert len(_choose("auto", shapes, work=1000)["weight"]) == 36864
+    assert sampling.AUTO_SAMPLE <= len(_choose("auto", shapes, work=10**9)["weight"]) < 36864
+
+
+def test_every_tensor_can_have_its_own():
+    counts = _choose({"weight": "all", "bias": 3}, {"input": (1, 2, 5), "weight": (9, 2, 3), "bias": (9,)})
+    assert [len(counts[name]) for name in ("input", "weight", "bias")] == [10, 54, 3]
+
+
+@pytest.mark.parametrize("dims", [0, -1, 1.5, True, "some", None, {"weight": 0}, {"wieght": 3}])
+def test_refused(dims):
+    with pytest.raises(FastcheckError, match="dims"):
+        _choose(dims, {"weight": (3, 3)})
