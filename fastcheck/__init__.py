@@ -5,10 +5,9 @@ from fastcheck.check import check, compare
 from fastcheck.errors import FastcheckError, GradientMismatchError
 from fastcheck.npz import load_case
 from fastcheck.report import Report
+from fastcheck.version import __version__
 
 # Nothing here imports Numba: `check` does when it is called (tests/test_imports.py).
-
-__version__ = "0.1.0"
 
 __all__ = [
     "ConvCase",

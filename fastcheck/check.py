@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -11,18 +11,12 @@ from fastcheck import machine, tally, verdict
 from fastcheck.cases.conv import ConvCase, as_floating
 from fastcheck.errors import FastcheckError
 from fastcheck.naming import nearest
+from fastcheck.progress import ProgressHook, silent
 from fastcheck.report import Kept, Report, TensorReport
 from fastcheck.sampling import Dims
 
-ProgressHook = Callable[[str, int, int], None]
-"""Called as hook(stage, done, total) from the thread that called `check`; a total of 0 means not known."""
-
 EVALUATORS = ("auto", "full", "local")
 """What ``evaluator`` may be."""
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """Take a report of progress and do nothing with it."""
 
 
 def check(
@@ -71,7 +65,9 @@ def check(
     if not isinstance(case, ConvCase):
         raise FastcheckError(f"case is {type(case).__name__}: expected a ConvCase")
     if evaluator not in EVALUATORS:
-        raise FastcheckError(f"evaluator is {evaluator!r}{nearest(evaluator, EVALUATORS)}: expected {', '.join(EVALUATORS)}")
+        raise FastcheckError(
+            f"evaluator is {evaluator!r}{nearest(evaluator, EVALUATORS)}: expected {', '.join(EVALUATORS)}"
+        )
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise FastcheckError(f"threads is {threads!r}: expected a number of at least 1")
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
@@ -85,7 +81,7 @@ def check(
         threads=threads or machine.default_threads(),
         seed=int(seed),
         keep=keep,
-        progress=progress or _silent,
+        progress=progress or silent,
     )
     return coordinator.run(case, plan)
 

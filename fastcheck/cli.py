@@ -9,17 +9,18 @@ from typing import Any, NoReturn
 
 import click
 
-from fastcheck import __version__, npz
+from fastcheck import npz
 from fastcheck.cases.conv import PRECISIONS
 from fastcheck.check import EVALUATORS, check, compare
 from fastcheck.errors import FastcheckError
 from fastcheck.report import Report
+from fastcheck.version import __version__
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
 
-class _Integers(click.ParamType):
+class _Integers(click.ParamType[Any]):
     """One integer, or one for each spatial axis: 2 or 2,1."""
 
     name = "N[,N...]"
@@ -32,7 +33,7 @@ class _Integers(click.ParamType):
         return numbers[0] if len(numbers) == 1 else numbers
 
 
-class _Padding(click.ParamType):
+class _Padding(click.ParamType[Any]):
     """1, one for each spatial axis (1,2), pairs low:high (0:1,2:2), same or valid."""
 
     name = "P"
@@ -54,7 +55,7 @@ class _Padding(click.ParamType):
         return int(low), int(high)
 
 
-class _Dims(click.ParamType):
+class _Dims(click.ParamType[Any]):
     """all, auto, or a number."""
 
     name = "all|auto|N"
@@ -68,7 +69,7 @@ class _Dims(click.ParamType):
             self.fail(f"{value!r}: expected all, auto or a number of at least 1", param, ctx)
 
 
-class _Step(click.ParamType):
+class _Step(click.ParamType[Any]):
     """auto, or a number."""
 
     name = "auto|H"
@@ -92,8 +93,12 @@ def _examples(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return decorate
 
 
-_json_option = click.option("--json", "json_path", metavar="F", help="Write the JSON report to F; - prints it alone on standard output.")
-_table_option = click.option("--table", "table_path", metavar="F.csv", help="Write every checked dimension to a CSV file.")
+_json_option = click.option(
+    "--json", "json_path", metavar="F", help="Write the JSON report to F; - prints it alone on standard output."
+)
+_table_option = click.option(
+    "--table", "table_path", metavar="F.csv", help="Write every checked dimension to a CSV file."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -113,8 +118,16 @@ def cli() -> None:
 @click.option("--padding", type=_Padding(), help="1, 1,2, low:high pairs such as 0:1,2:2, same or valid.")
 @click.option("--dilation", type=_Integers())
 @click.option("--groups", type=int)
-@click.option("--precision", type=click.Choice(PRECISIONS), help="How the analytic pass computed, where dtypes do not tell.")
-@click.option("--dims", type=_Dims(), default="auto", show_default=True, help="Dimensions to check: a number is spread over the tensors.")
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), help="How the analytic pass computed, where dtypes do not tell."
+)
+@click.option(
+    "--dims",
+    type=_Dims(),
+    default="auto",
+    show_default=True,
+    help="Dimensions to check: a number is spread over the tensors.",
+)
 @click.option("--step", type=_Step(), default="auto", show_default=True, help="The step h of the differences.")
 @click.option("--evaluator", type=click.Choice(EVALUATORS), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="Default: all processors.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from fastcheck.cases import forward
 from fastcheck.cases.conv import ConvCase
 from fastcheck.evaluators import Evaluator, reevaluation
 from fastcheck.geometry import Shape
+from fastcheck.progress import ProgressHook
 from fastcheck.report import ForwardReport, Kept, Report, TensorReport
 from fastcheck.verdict import Verdict
 
@@ -41,7 +42,7 @@ class Plan:
     threads: int
     seed: int
     keep: bool
-    progress: Callable[[str, int, int], None]
+    progress: ProgressHook
 
 
 @dataclass
@@ -99,7 +100,8 @@ def _work(case: ConvCase) -> dict[str, int]:
 
 def check_forward(case: ConvCase, pool: Executor) -> ForwardReport:
     """Compare the declared output with the computed one, within what their arithmetic can explain."""
-    assert case.output is not None and case.output_dtype is not None
+    assert case.output is not None
+    assert case.output_dtype is not None
     computed = forward.output(case, pool)
     precision = step.Precision.of(case.output_dtype, case.precision, (case.dtypes["input"], case.dtypes["weight"]))
     bar = step.forward_bar(computed, forward.magnitude(case, pool), case.geometry.terms, precision)
@@ -112,7 +114,7 @@ def check_forward(case: ConvCase, pool: Executor) -> ForwardReport:
         (case.input, case.weight, case.bias),
         case.output,
         computed,
-        lambda geometry, *operands: forward.convolve(geometry, *operands, pool),
+        lambda geometry, x, w, b: forward.convolve(geometry, x, w, b, pool),
     )
     return ForwardReport("fail", compared.norm_ratio, found)
 

@@ -17,7 +17,11 @@ _EXPLAINED = 1e-4
 
 
 def of_forward(
-    geometry: ConvGeometry, operands: tuple[np.ndarray, np.ndarray, np.ndarray], declared: np.ndarray, computed: np.ndarray, convolve: Convolve
+    geometry: ConvGeometry,
+    operands: tuple[np.ndarray, np.ndarray, np.ndarray],
+    declared: np.ndarray,
+    computed: np.ndarray,
+    convolve: Convolve,
 ) -> dict[str, str]:
     """Name the mistake that turns the computed output into the declared one.
 
@@ -37,11 +41,17 @@ def of_forward(
     """
     gap = float(np.linalg.norm((declared - computed).ravel()))
     place = np.unravel_index(int(np.argmax(np.abs(declared - computed))), declared.shape)
-    where = f"largest at index {[int(i) for i in place]}: declared {declared[place]:.6g}, computed {computed[place]:.6g}"
+    where = (
+        f"largest at index {[int(i) for i in place]}: declared {declared[place]:.6g}, computed {computed[place]:.6g}"
+    )
     for bug, variant, advice in _variants(geometry, operands, computed, convolve):
         left = float(np.linalg.norm((declared - variant()).ravel()))
         if left <= _EXPLAINED * gap:
-            return {"bug": bug, "evidence": f"that leaves {left:.1e} of a difference of {gap:.1e}; {where}", "try": advice}
+            return {
+                "bug": bug,
+                "evidence": f"that leaves {left:.1e} of a difference of {gap:.1e}; {where}",
+                "try": advice,
+            }
     scale = float(np.vdot(computed, declared) / np.vdot(computed, computed)) if computed.any() else 0.0
     if np.linalg.norm((declared - scale * computed).ravel()) <= _EXPLAINED * gap:
         return {
@@ -57,7 +67,10 @@ def of_forward(
 
 
 def _variants(
-    geometry: ConvGeometry, operands: tuple[np.ndarray, np.ndarray, np.ndarray], computed: np.ndarray, convolve: Convolve
+    geometry: ConvGeometry,
+    operands: tuple[np.ndarray, np.ndarray, np.ndarray],
+    computed: np.ndarray,
+    convolve: Convolve,
 ) -> Iterator[tuple[str, Callable[[], np.ndarray], str]]:
     """Yield likely mistakes: a name, the output that they give, and what to try."""
     x, w, b = operands
@@ -84,8 +97,11 @@ def _variants(
             sides = [*geometry.padding]
             sides[axis] = (low + shift, high - shift)
             shifted = replace(geometry, padding=tuple(sides))
+            place = (
+                f"along {geometry.axis_names[2 + axis]} is off by one ({low + shift} before and {high - shift} after)"
+            )
             yield (
-                f"the padding along {geometry.axis_names[2 + axis]} is off by one ({low + shift} before and {high - shift} after)",
+                f"the padding {place}",
                 lambda shifted=shifted: convolve(shifted, x, w, b),  # type: ignore[misc]
                 "check which side of the input is padded, and by how much",
             )

@@ -133,14 +133,18 @@ class ConvGeometry:
         outputs = math.prod(self.output_shape)
         if name == "input":
             reach = math.prod(
-                min(o, math.ceil(k / s)) for o, k, s in zip(self.output_shape[2:], self.weight_shape[2:], self.stride, strict=True)
+                min(o, math.ceil(k / s))
+                for o, k, s in zip(self.output_shape[2:], self.weight_shape[2:], self.stride, strict=True)
             )
             return self.weight_shape[0] // self.groups * reach * self.terms
         return outputs // self.weight_shape[0] * self.terms
 
 
 def _check_channels(input_shape: Shape, weight_shape: Shape, groups: int) -> None:
-    for name, count in (("input channels (input axis 1)", input_shape[1]), ("filters (weight axis 0)", weight_shape[0])):
+    for name, count in (
+        ("input channels (input axis 1)", input_shape[1]),
+        ("filters (weight axis 0)", weight_shape[0]),
+    ):
         if count % groups:
             raise FastcheckError(f"groups is {groups}: it must divide the {count} {name}")
     if weight_shape[1] * groups != input_shape[1]:
@@ -198,7 +202,8 @@ def _paddings(value: Any, rank: int, strides: Shape, extents: Shape) -> tuple[tu
         entries = [value] * rank
     if len(entries) != rank:
         raise FastcheckError(
-            f"padding is {value!r}: expected one integer, {rank} integers or {rank} pairs (low, high), one for each spatial axis"
+            f"padding is {value!r}: expected one integer, {rank} integers or {rank} pairs (low, high), "
+            "one for each spatial axis"
         )
     return tuple(_side_pair(entry) for entry in entries)
 

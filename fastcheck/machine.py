@@ -7,6 +7,8 @@ import platform
 import sys
 from importlib import metadata
 
+from fastcheck.version import __version__
+
 
 def default_threads() -> int:
     """Return how many processors this process may use."""
@@ -46,8 +48,6 @@ def target() -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of what computes."""
-    from fastcheck import __version__
-
     return {
         "fastcheck": __version__,
         "python": platform.python_version(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import tempfile
 import zipfile
@@ -24,7 +25,16 @@ _GRADIENTS = tuple(f"grad_{name}" for name in TENSORS)
 _GEOMETRY = ("stride", "padding", "dilation", "groups")
 _KEYS = (*_REQUIRED, "bias", "output", *_GRADIENTS, *_GEOMETRY, "precision")
 
-_DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, NotImplementedError, RuntimeError, SyntaxError)
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    ValueError,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    RuntimeError,
+    SyntaxError,
+)
 """What NumPy and zipfile raise on a damaged archive."""
 
 
@@ -92,14 +102,14 @@ def read_npz(path: str | os.PathLike[str], known: tuple[str, ...] | None = None)
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         for key in members:
             if known is not None and key not in known:
-                raise FastcheckError(f"{path} has the unknown key {key!r}{nearest(key, known)}: expected {', '.join(known)}")
+                raise FastcheckError(
+                    f"{path} has the unknown key {key!r}{nearest(key, known)}: expected {', '.join(known)}"
+                )
         arrays = {}
         for key, info in members.items():
             with _told(f"{key} in {path}"):
                 with archive.open(info) as member:
-                    declared = _header_bytes(member, f"{key} in {path}")
-                if declared > info.file_size:
-                    raise FastcheckError(f"{key} in {path} is truncated: it declares {declared:,} bytes and holds {info.file_size:,}")
+                    _check_header(member, info.file_size, f"{key} in {path}")
                 with archive.open(info) as member:
                     arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
         return arrays
@@ -114,10 +124,7 @@ def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
         If the file is absent or damaged, or the array is pickled or too large.
     """
     with _open(path) as stream, _told(str(path)):
-        declared = _header_bytes(stream, str(path))
-        held = os.fstat(stream.fileno()).st_size
-        if declared > held:
-            raise FastcheckError(f"{path} is truncated: it declares {declared:,} bytes and holds {held:,}")
+        _check_header(stream, os.fstat(stream.fileno()).st_size, str(path))
         stream.seek(0)
         array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
         return array
@@ -133,7 +140,7 @@ def read_gradients(path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.nd
 @contextlib.contextmanager
 def _open(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     try:
-        stream = open(path, "rb")
+        stream = open(path, "rb")  # noqa: SIM115, entered below, where what is read cannot be mistaken for this
     except OSError as error:
         raise FastcheckError(f"{path} cannot be read: {error.strerror or error}") from None
     with stream:
@@ -153,20 +160,22 @@ def _told(what: str) -> Iterator[None]:
         raise FastcheckError(f"{what} cannot be read, it is no array or is truncated: {error}") from None
 
 
-def _header_bytes(stream: IO[bytes], what: str) -> int:
-    """Return the bytes that an array's header declares, after refusing pickled arrays and ones beyond the memory."""
+def _check_header(stream: IO[bytes], size: int, what: str) -> None:
+    """Refuse a stream of this size whose header declares a pickled array, or more than the memory or itself holds."""
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(stream)
     if dtype.hasobject:
         raise FastcheckError(f"{what} is a pickled array of objects: expected float64, float32 or float16")
-    declared = dtype.itemsize
-    for size in shape:
-        declared *= size
+    declared = math.prod((dtype.itemsize, *shape))
     free = machine.available_bytes()
     if declared < 0 or (free is not None and declared > free):
-        raise FastcheckError(f"{what} declares the shape {shape} of {dtype}, {declared:,} bytes: it does not fit in memory")
-    return int(declared)
+        raise FastcheckError(
+            f"{what} declares the shape {shape} of {dtype}, {declared:,} bytes: it does not fit in memory"
+        )
+    held = size - stream.tell()
+    if declared > held:
+        raise FastcheckError(f"{what} is truncated: it declares {declared:,} bytes and holds {held:,}")
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[TextIO], object]) -> None:

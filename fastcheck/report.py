@@ -52,7 +52,7 @@ class Entry:
         larger = max(abs(a), abs(n))
         known = not math.isnan(finding.error_bar)
         return cls(
-            index=tuple(int(i) for i in np.unravel_index(finding.index, shape)),
+            index=tuple(int(i) for i in np.unravel_index(finding.dim, shape)),
             analytic=a,
             numeric=n,
             difference=difference,
@@ -331,7 +331,9 @@ def _decode_report(data: dict[str, Any]) -> Report:
         seed=data["seed"],
         requested=dict(data["requested"]),
         interrupted=bool(data["interrupted"]),
-        forward=None if forward is None else ForwardReport(forward["verdict"], float(forward["norm_ratio"]), forward["diagnosis"]),
+        forward=None
+        if forward is None
+        else ForwardReport(forward["verdict"], float(forward["norm_ratio"]), forward["diagnosis"]),
         tensors={name: _decode_tensor(tensor) for name, tensor in data["tensors"].items()},
         run=dict(data["run"]),
     )

@@ -26,7 +26,13 @@ U = 2.0**-53
 
 _ACCUMULATOR = {"float64": U, "float32": 2.0**-24, "tf32": 2.0**-24, "float16": 2.0**-24, "bfloat16": 2.0**-24}
 _RESULT = {"float64": 0.0, "float32": 0.0, "tf32": 0.0, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-_UNDERFLOW = {"float64": 2.0**-1074, "float32": 2.0**-149, "tf32": 2.0**-149, "float16": 2.0**-149, "bfloat16": 2.0**-149}
+_UNDERFLOW = {
+    "float64": 2.0**-1074,
+    "float32": 2.0**-149,
+    "tf32": 2.0**-149,
+    "float16": 2.0**-149,
+    "bfloat16": 2.0**-149,
+}
 _RESULT_UNDERFLOW = {"float64": 0.0, "float32": 0.0, "tf32": 0.0, "float16": 2.0**-24, "bfloat16": 2.0**-133}
 
 
@@ -157,7 +163,7 @@ def automatic(magnitude: np.ndarray, factor: np.ndarray | None) -> float:
     scale = 1.0 if factor is None else _rms(factor)
     if size == 0 or scale == 0:
         return 1.0
-    return 2.0 ** float(np.clip(round(math.log2(size) - math.log2(scale)), -500, 500))
+    return math.ldexp(1.0, min(500, max(-500, round(math.log2(size) - math.log2(scale)))))
 
 
 def _rms(values: np.ndarray) -> float:
@@ -220,10 +226,13 @@ def error_bar(sums: Sums, chain: int, precision: Precision, v: Structure, x: Str
     analytic = np.minimum(n * t1, cancelling) * unit + absorbed + precision.operand * t1
     rounded = precision.result
     underflow = 2.2 * n * (_UNDERFLOW[precision.name] + 2.0**-1074) + _RESULT_UNDERFLOW[precision.name]
-    return differences + (1 + rounded) * analytic + rounded * (1 + 2 * rounded) * size + underflow
+    bar: np.ndarray = differences + (1 + rounded) * analytic + rounded * (1 + 2 * rounded) * size + underflow
+    return bar
 
 
-def _drift(n: np.ndarray, t1: np.ndarray, t2: np.ndarray, precision: Precision, v: Structure, x: Structure, most: int) -> np.ndarray:
+def _drift(
+    n: np.ndarray, t1: np.ndarray, t2: np.ndarray, precision: Precision, v: Structure, x: Structure, most: int
+) -> np.ndarray:
     """Return the fraction of the linear worst case that roundings of one direction may reach, 0 to one half."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         skew = np.where(t1 > 0, t2 / t1, 0.0)
@@ -249,4 +258,5 @@ def forward_bar(output: np.ndarray, magnitude: np.ndarray, terms: int, precision
     sums = (terms + 2) * (precision.accumulator + U) * magnitude
     rounding = (precision.result + precision.accumulator) * np.abs(output)
     underflow = (terms + 1) * _UNDERFLOW[precision.name] + _RESULT_UNDERFLOW[precision.name]
-    return (1 + precision.result) * (sums + precision.operand * magnitude) + rounding + underflow
+    bar: np.ndarray = (1 + precision.result) * (sums + precision.operand * magnitude) + rounding + underflow
+    return bar

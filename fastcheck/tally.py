@@ -23,7 +23,7 @@ WORST = 10
 class Finding(NamedTuple):
     """One dimension: its flat index, analytic and numeric value, error bar (nan where unknown) and rank."""
 
-    index: int
+    dim: int
     analytic: float
     numeric: float
     error_bar: float
@@ -104,7 +104,8 @@ class Tally:
 def digits(ratio: np.ndarray) -> np.ndarray:
     """Return -log10 of a relative difference, between 0 and `MOST_DIGITS`."""
     with np.errstate(divide="ignore"):
-        return np.clip(-np.log10(ratio), 0.0, MOST_DIGITS)
+        found: np.ndarray = np.clip(-np.log10(ratio), 0.0, MOST_DIGITS)
+    return found
 
 
 def fold(dims: np.ndarray, analytic: np.ndarray, numeric: np.ndarray, error_bar: np.ndarray | None) -> Tally:
@@ -178,7 +179,7 @@ def merge(tallies: Iterable[Tally]) -> Tally:
 
 
 def _rank(finding: Finding) -> tuple[float, int]:
-    return -finding.severity, finding.index
+    return -finding.severity, finding.dim
 
 
 def _most_severe(

@@ -13,7 +13,8 @@ def _taps(x, w, stride, padding, dilation, groups, output_shape):
         for c in range(per_group):
             for tap in itertools.product(*(range(k) for k in w.shape[2:])):
                 source = [
-                    o * s - low + t * d for o, s, (low, _), t, d in zip(place, stride, padding, tap, dilation, strict=True)
+                    o * s - low + t * d
+                    for o, s, (low, _), t, d in zip(place, stride, padding, tap, dilation, strict=True)
                 ]
                 if all(0 <= i < size for i, size in zip(source, x.shape[2:], strict=True)):
                     yield position, (f, c, *tap), (n, f // filters * per_group + c, *source)

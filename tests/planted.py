@@ -1,8 +1,7 @@
 """Wrong gradients that people really write: each takes a layer and its arrays and returns wrong VJPs by name."""
 
-import numpy as np
-
 import naive
+import numpy as np
 
 
 def _backward(layer, x, w, v, **believed):

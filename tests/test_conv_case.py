@@ -41,7 +41,10 @@ def test_every_memory_layout_is_good_input_and_compiles_nothing_new(form, dtype)
     fastcheck.check(plain, dims=12)
     compiled = len(getattr(difference.perturb, "signatures", ()))
     change = FORMS[form]
-    arrays = {name: change(array.astype(dtype)) for name, array in zip(("input", "weight", "bias"), operands(LAYER), strict=True)}
+    arrays = {
+        name: change(array.astype(dtype))
+        for name, array in zip(("input", "weight", "bias"), operands(LAYER), strict=True)
+    }
     arrays["grad_output"] = change(plain.grad_output.astype(dtype))
     arrays["grads"] = {name: change(array) for name, array in plain.grads.items()}
     changed = case(LAYER, dtype=dtype, **arrays)

@@ -60,7 +60,10 @@ KINDS = [_random, _sparse, _constant, _positive, _bytes, _wide, _cancelling, _su
 def _made(a_layer, kinds, scale, dtype, seed):
     rng = np.random.default_rng(seed)
     # float32 cannot hold the smallest float64: its own rounding of operands is not the gradient's fault.
-    x, w = (kind(rng, shape).astype(dtype) for kind, shape in zip(kinds, (a_layer.input_shape, a_layer.weight_shape), strict=False))
+    x, w = (
+        kind(rng, shape).astype(dtype)
+        for kind, shape in zip(kinds, (a_layer.input_shape, a_layer.weight_shape), strict=False)
+    )
     b = rng.standard_normal(w.shape[0]).astype(dtype)
     x = (x * scale).astype(dtype)
     tensors = [torch.from_numpy(array).requires_grad_() for array in (x, w, b)]

@@ -6,13 +6,13 @@ import naive
 import numpy as np
 import planted
 import pytest
-from fastcheck_kernels import difference
 from hypothesis import given, settings
 from layers import case, layer, layers, operands
 
 import fastcheck
 from fastcheck.cases import forward
 from fastcheck.evaluators import reevaluation
+from fastcheck_kernels import difference
 
 RICH = layer((2, 4, 9, 9), (6, 2, 3, 3), stride=2, padding=1, dilation=2, groups=2)
 
@@ -69,7 +69,9 @@ def test_differences_have_the_roundoff_of_a_real_subtraction():
     made = case(layer((1, 4, 12, 12), (8, 4, 3, 3), padding=1))
     steps = 10.0 ** -np.arange(3, 11)
     for evaluator in ("local", "full"):
-        ratios = [fastcheck.check(made, step=h, dims="all", evaluator=evaluator).tensors["weight"].norm_ratio for h in steps]
+        ratios = [
+            fastcheck.check(made, step=h, dims="all", evaluator=evaluator).tensors["weight"].norm_ratio for h in steps
+        ]
         slope = np.polyfit(np.log10(steps), np.log10(ratios), 1)[0]
         assert slope == pytest.approx(-1, abs=0.1)
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from fastcheck_kernels import _jit
 
 ROOT = Path(__file__).parent.parent
@@ -32,7 +33,8 @@ for made in (
     with ThreadPoolExecutor(1) as pool:
         forward.backward(made.geometry, made.input, made.weight, made.grad_output, pool)
 kernels = (conv.forward, conv.adjoint, conv.weight_vjp, difference.perturb)
-print(*(len(kernel.signatures) for kernel in kernels), sum(sum(kernel.stats.cache_misses.values()) for kernel in kernels))
+misses = sum(sum(kernel.stats.cache_misses.values()) for kernel in kernels)
+print(*(len(kernel.signatures) for kernel in kernels), misses)
 """
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import scipy.signal
 import torch
-from fastcheck_kernels import conv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layers import layer, layers, operands, torch_gradients
 
 from fastcheck.cases import forward
 from fastcheck.geometry import ConvGeometry
+from fastcheck_kernels import conv
 
 
 @pytest.fixture(scope="module")

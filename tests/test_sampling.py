@@ -68,7 +68,8 @@ def test_a_seed_decides_the_sample():
 
 
 def test_a_total_is_spread_and_what_a_small_tensor_cannot_take_is_passed_on():
-    counts = {name: len(dims) for name, dims in _choose(100, {"input": (1, 9, 9), "weight": (50, 2), "bias": (5,)}).items()}
+    chosen = _choose(100, {"input": (1, 9, 9), "weight": (50, 2), "bias": (5,)})
+    counts = {name: len(dims) for name, dims in chosen.items()}
     assert counts["bias"] == 5
     assert sum(counts.values()) == 100
     assert abs(counts["input"] - counts["weight"]) <= 1

@@ -1,5 +1,6 @@
 """Metrics: by definition, at extremes, and merged in any order."""
 
+import itertools
 import math
 
 import numpy as np
@@ -42,7 +43,7 @@ def test_by_definition():
     assert found.beyond == 2
     assert found.first_beyond == 0
     assert found.max_ratio == found.max_ratio_resolved == 2.0
-    assert [finding.index for finding in found.worst[:2]] == [1, 0]
+    assert [finding.dim for finding in found.worst[:2]] == [1, 0]
     assert sum(found.histogram) == 3
     assert found.histogram[-1] == 1  # entire agreement
     assert found.histogram[4 * 3] == 1  # 3.0 digits: 1e-3 / 1.001
@@ -61,7 +62,7 @@ def test_zeros_are_no_disagreement():
 
 def test_outside_a_bar_of_zero_is_worst():
     found = fold(np.arange(2), np.array([1e-300, 2.0]), np.array([0.0, 1.0]), np.array([0.0, 1e-3]))
-    assert found.worst[0].index == 0
+    assert found.worst[0].dim == 0
     assert found.beyond == 2
 
 
@@ -69,9 +70,7 @@ def test_outside_a_bar_of_zero_is_worst():
 def test_merging_does_not_depend_on_order(cuts, order):
     a, n, bar = _data()
     edges = sorted({0, *cuts, 5000})
-    parts = [
-        fold(np.arange(lo, hi), a[lo:hi], n[lo:hi], bar[lo:hi]) for lo, hi in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    parts = [fold(np.arange(lo, hi), a[lo:hi], n[lo:hi], bar[lo:hi]) for lo, hi in itertools.pairwise(edges)]
     straight = merge(parts)
     order.shuffle(parts)
     shuffled = merge([merge(parts[:2]), *parts[2:]])
@@ -112,7 +111,7 @@ def test_non_finite_analytic_values_are_outside_and_counted():
     found = fold(np.arange(3), a, np.ones(3), np.full(3, 1e-9))
     assert (found.non_finite, found.beyond) == (2, 2)
     assert found.max_ratio == math.inf
-    assert {finding.index for finding in found.worst[:2]} == {0, 2}
+    assert {finding.dim for finding in found.worst[:2]} == {0, 2}
     assert math.isnan(found.norm_ratio)
 
 

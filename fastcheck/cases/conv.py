@@ -88,7 +88,9 @@ class ConvCase:
             raise FastcheckError(f"grads is {grads!r}: expected a mapping with at least one of {', '.join(TENSORS)}")
         for name in grads:
             if name not in TENSORS:
-                raise FastcheckError(f"grads has the key {name!r}{nearest(name, TENSORS)}: expected {', '.join(TENSORS)}")
+                raise FastcheckError(
+                    f"grads has the key {name!r}{nearest(name, TENSORS)}: expected {', '.join(TENSORS)}"
+                )
         if "bias" in grads and not has_bias:
             raise FastcheckError("grads has a gradient for bias, and the case has no bias")
         axes = {

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
-from fastcheck_kernels import conv
 
 from fastcheck.cases.conv import ConvCase
 from fastcheck.geometry import ConvGeometry
+from fastcheck_kernels import conv
 
 PIECES = 16
 """Into how many parts a pass is cut: enough to share among threads, few enough to cost nothing."""
@@ -29,7 +30,9 @@ def magnitude(case: ConvCase, pool: Executor) -> np.ndarray:
     return convolve(case.geometry, np.abs(case.input), np.abs(case.weight), np.abs(case.bias), pool)
 
 
-def convolve(geometry: ConvGeometry, input: np.ndarray, weight: np.ndarray, bias: np.ndarray, pool: Executor) -> np.ndarray:
+def convolve(
+    geometry: ConvGeometry, input: np.ndarray, weight: np.ndarray, bias: np.ndarray, pool: Executor
+) -> np.ndarray:
     """Cross-correlate float64 arrays of this geometry; the result does not depend on the pool."""
     x, w = geometry.lift(input), geometry.lift(weight)
     result = geometry.lift(np.empty(geometry.output_shape))
@@ -71,8 +74,8 @@ def backward(
     vector = geometry.vector()
     v, x, w = (geometry.lift(array) for array in (grad_output, input, weight))
     grad_input, grad_weight = np.zeros_like(x), np.empty_like(w)
-    _share(pool, lambda r: conv.adjoint(v, w, vector, *r, grad_input), _ranges(x.shape[0] * x.shape[1]))
-    _share(pool, lambda r: conv.weight_vjp(x, v, vector, *r, grad_weight), _ranges(w.shape[0]))
+    _share(pool, lambda r: conv.adjoint(v, w, vector, r[0], r[1], grad_input), _ranges(x.shape[0] * x.shape[1]))
+    _share(pool, lambda r: conv.weight_vjp(x, v, vector, r[0], r[1], grad_weight), _ranges(w.shape[0]))
     return {
         "input": grad_input.reshape(geometry.input_shape),
         "weight": grad_weight.reshape(geometry.weight_shape),
@@ -82,7 +85,7 @@ def backward(
 
 def _ranges(count: int) -> list[tuple[int, int]]:
     edges = np.linspace(0, count, min(count, PIECES) + 1).astype(int)
-    return [(int(lo), int(hi)) for lo, hi in zip(edges[:-1], edges[1:], strict=True)]
+    return [(int(lo), int(hi)) for lo, hi in itertools.pairwise(edges)]
 
 
 def _share(pool: Executor, work: Callable[[Any], object], parts: Iterable[Any]) -> None:

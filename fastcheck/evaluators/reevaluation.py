@@ -6,11 +6,11 @@ import threading
 from typing import Literal
 
 import numpy as np
-from fastcheck_kernels import conv, difference
 
 from fastcheck.cases.conv import TENSORS, ConvCase
 from fastcheck.evaluators import Differences
 from fastcheck.step import Precision, Structure, Sums, automatic, error_bar, roundings, usable, window
+from fastcheck_kernels import conv, difference
 
 NAMES = ("full", "local")
 
@@ -39,7 +39,9 @@ class Reevaluation:
         geometry = case.geometry
         factor = _FACTORS[tensor]
         factor_values = None if factor is None else case.operand(factor)
-        self.step = automatic(magnitude, factor_values) if step == "auto" else usable(step, case.operand(tensor), tensor)
+        self.step = (
+            automatic(magnitude, factor_values) if step == "auto" else usable(step, case.operand(tensor), tensor)
+        )
         self._whole = name == "full"
         self._slot = _SLOTS[tensor]
         self._operands = (geometry.lift(case.input), geometry.lift(case.weight), case.bias)

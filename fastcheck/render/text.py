@@ -55,7 +55,9 @@ def _write_forward(report: Report, out: Console) -> None:
 
 
 def _summary(tensors: dict[str, TensorReport]) -> Table:
-    table = _table("tensor", "verdict", "checked", "norm ratio", "max ratio", "resolved", "digits", "signs", "unresolved")
+    table = _table(
+        "tensor", "verdict", "checked", "norm ratio", "max ratio", "resolved", "digits", "signs", "unresolved"
+    )
     table.add_column("beyond", justify="right", no_wrap=True)
     table.add_column("differenced", no_wrap=True)
     for name, tensor in tensors.items():

@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def _source_stamp() -> bytes:
@@ -23,7 +21,7 @@ def _source_stamp() -> bytes:
 _STAMP = _source_stamp()
 
 
-def kernel(*fastmath: str) -> Callable[[_Function], _Function]:
+def kernel(*fastmath: str) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function without the GIL, cached on disk where a folder is writable.
 
     Parameters
@@ -41,7 +39,7 @@ def kernel(*fastmath: str) -> Callable[[_Function], _Function]:
     if not set(fastmath) <= {"contract", "reassoc"}:
         raise ValueError(f"fastmath flags {sorted(fastmath)}: only 'contract' and 'reassoc' are allowed")
 
-    def compile_lazily(function: _Function) -> _Function:
+    def compile_lazily(function: Callable[..., Any]) -> Any:
         options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
         try:
             dispatcher = numba.njit(cache=True, **options)(function)
@@ -49,7 +47,7 @@ def kernel(*fastmath: str) -> Callable[[_Function], _Function]:
             return numba.njit(**options)(function)
         # Numba's own stamp covers the kernel's file alone, so that an edit of a helper in another file would
         # go unseen (tests/test_kernel_cache.py).
-        cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+        cache_file: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
         if hasattr(cache_file, "_source_stamp"):
             cache_file._source_stamp = _STAMP
         return dispatcher

@@ -202,7 +202,19 @@ def forward(x, w, b, geom, region, out):
                     out[sample, c - first, p0 : p0 + pixels].fill(b[c])
                 for k0 in range(0, taps_in_all, TAPS):
                     taps = min(TAPS, taps_in_all - k0)
-                    _gather(x, region[0, LOW] + sample, g * w.shape[1], k0, taps, p0, pixels, w.shape[2:], geom, region, panel)
+                    _gather(
+                        x,
+                        region[0, LOW] + sample,
+                        g * w.shape[1],
+                        k0,
+                        taps,
+                        p0,
+                        pixels,
+                        w.shape[2:],
+                        geom,
+                        region,
+                        panel,
+                    )
                     c = c_low
                     while c < c_high:
                         rows = 4 if c + 4 <= c_high else 1
@@ -252,7 +264,19 @@ def adjoint(v, w, geom, lo, hi, out):
                         _multiply(a, 4, terms, panel, pixels, tile)
                         for r in range(rows):
                             _add(tile[r], total[r0 + r, :pixels])
-                _scatter(total, n, g * per_group, c_in_group * taps + t0, rows_here, p0, pixels, kernel_shape, geom, region, out)
+                _scatter(
+                    total,
+                    n,
+                    g * per_group,
+                    c_in_group * taps + t0,
+                    rows_here,
+                    p0,
+                    pixels,
+                    kernel_shape,
+                    geom,
+                    region,
+                    out,
+                )
 
 
 @kernel()
@@ -302,7 +326,12 @@ def weight_vjp(x, v, geom, lo, hi, out):
                     for c in range(c_low, c_high, 4):
                         # Beyond the last filter the last one is read again and its sum left unused.
                         c1, c2, c3 = min(c + 1, c_high - 1), min(c + 2, c_high - 1), min(c + 3, c_high - 1)
-                        v0, v1, v2, v3 = lines[n, c, p0:p1], lines[n, c1, p0:p1], lines[n, c2, p0:p1], lines[n, c3, p0:p1]
+                        v0, v1, v2, v3 = (
+                            lines[n, c, p0:p1],
+                            lines[n, c1, p0:p1],
+                            lines[n, c2, p0:p1],
+                            lines[n, c3, p0:p1],
+                        )
                         for k in range(taps):
                             s0, s1, s2, s3 = _dots(v0, v1, v2, v3, panel[k, : p1 - p0])
                             matrix[c, k0 + k] += s0

@@ -116,7 +116,13 @@ def _fold(region, plus, minus, v, magnitude, width, tiny, out):
                     row = deep * rows + region[3, LOW] + h * region[3, STEP]
                     offset = row * v.shape[4] + region[4, LOW]
                     numeric, absolute, squares, terms, weighted = _fold_line(
-                        flat_plus[done : done + run], flat_minus[done : done + run], flat_v, flat_magnitude, offset, region[4, STEP], width
+                        flat_plus[done : done + run],
+                        flat_minus[done : done + run],
+                        flat_v,
+                        flat_magnitude,
+                        offset,
+                        region[4, STEP],
+                        width,
                     )
                     out[NUMERIC] += numeric
                     out[ABSOLUTE] += absolute
