@@ -12,6 +12,7 @@ def scenes():
     return list(demo.scenes())
 
 
+@pytest.mark.jit
 def test_a_real_photograph_goes_through_the_published_shapes(scenes):
     vgg, stem, wrong = (scene.case for scene in scenes)
     assert vgg.geometry.output_shape == (1, 64, 224, 224)
@@ -24,6 +25,7 @@ def test_a_real_photograph_goes_through_the_published_shapes(scenes):
     assert scenes[0].dims["weight"] == scenes[1].dims["bias"] == "all"
 
 
+@pytest.mark.jit
 def test_each_scene_gets_its_verdict(scenes):
     assert [scene.expected for scene in scenes] == ["pass", "pass", "fail"]
     for scene in scenes:

@@ -40,6 +40,7 @@ def test_local_finds_what_full_finds(a_layer):
         assert (np.abs(tensor.numeric - other.numeric) <= tensor.error_bar + other.error_bar).all()
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("evaluator", ["local", "full"])
 @pytest.mark.parametrize("mistake", planted.MISTAKES, ids=lambda mistake: mistake.__name__)
 def test_every_planted_mistake_is_caught_where_it_is(mistake, evaluator):
@@ -64,6 +65,7 @@ def test_the_numeric_gradient_is_not_the_reference_kernels_own():
     np.testing.assert_allclose(found.numeric, made.grads["weight"].ravel(), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.jit
 def test_differences_have_the_roundoff_of_a_real_subtraction():
     """The norm ratio rises as 1/h: an analytic formula in disguise would stay at 1e-16."""
     made = case(layer((1, 4, 12, 12), (8, 4, 3, 3), padding=1))

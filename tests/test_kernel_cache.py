@@ -12,8 +12,6 @@ from fastcheck_kernels import _jit
 
 ROOT = Path(__file__).parent.parent
 
-pytestmark = pytest.mark.skipif(bool(os.environ.get("NUMBA_DISABLE_JIT")), reason="nothing is compiled without the JIT")
-
 EVERYTHING = """
 import sys
 sys.path[:0] = [{tests!r}]
@@ -53,6 +51,7 @@ def sources(tmp_path):
     return tmp_path
 
 
+@pytest.mark.jit
 def test_every_kernel_compiles_once_for_all_ranks_dtypes_and_evaluators_and_is_cached(tmp_path, sources):
     cache = tmp_path / "cache"
     assert _run(cache, sources) == [1, 1, 1, 1, 4]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import Any
 
@@ -15,6 +16,9 @@ from fastcheck_kernels import conv
 
 PIECES = 16
 """Into how many parts a pass is cut: enough to share among threads, few enough to cost nothing."""
+
+LEAST_FILTERS = 128
+"""Filters in a piece: with fewer, filling a panel costs as much as the products with it (bench/test_forward.py)."""
 
 
 def output(case: ConvCase, pool: Executor) -> np.ndarray:
@@ -49,16 +53,21 @@ def convolve(
     return result.reshape(geometry.output_shape)
 
 
-def _regions(shape: tuple[int, ...]) -> Iterable[np.ndarray]:
-    """Cut an output into regions along samples and along its first spatial axis of more than one row."""
+def _regions(shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """Cut an output into regions: samples, then rows while a piece fills a panel, then filters."""
     axis = next((a for a in (2, 3, 4) if shape[a] > 1), 4)
-    pieces = min(shape[axis], max(1, PIECES // shape[0]))
-    for n in range(shape[0]):
-        for rows in np.array_split(np.arange(shape[axis]), pieces):
-            region = np.array([(0, size, 1) for size in shape], dtype=np.int64)
-            region[0, : conv.STEP] = n, 1
-            region[axis, : conv.STEP] = rows[0], len(rows)
-            yield region
+    panels = math.prod(shape[2:]) // conv.PIXELS
+    row_pieces = max(1, min(shape[axis], panels, PIECES // shape[0]))
+    filter_pieces = max(1, min(shape[1] // LEAST_FILTERS, PIECES // (shape[0] * row_pieces)))
+    whole = np.array([(0, size, 1) for size in shape], dtype=np.int64)
+    pieces = itertools.product(
+        _ranges(shape[0], shape[0]), _ranges(shape[1], filter_pieces), _ranges(shape[axis], row_pieces)
+    )
+    for samples, filters, rows in pieces:
+        region = whole.copy()
+        for cut, (low, high) in ((0, samples), (1, filters), (axis, rows)):
+            region[cut, : conv.STEP] = low, high - low
+        yield region
 
 
 def backward(
@@ -83,8 +92,9 @@ def backward(
     }
 
 
-def _ranges(count: int) -> list[tuple[int, int]]:
-    edges = np.linspace(0, count, min(count, PIECES) + 1).astype(int)
+def _ranges(count: int, pieces: int = PIECES) -> list[tuple[int, int]]:
+    """Cut range(count) into so many pieces, or into single entries where there are fewer."""
+    edges = np.linspace(0, count, min(count, pieces) + 1).astype(int)
     return [(int(lo), int(hi)) for lo, hi in itertools.pairwise(edges)]
 
 

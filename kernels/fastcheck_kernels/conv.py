@@ -24,7 +24,7 @@ LOW, COUNT, STEP = 0, 1, 2
 PIXELS = 256
 """Output pixels in a panel."""
 
-TAPS = 32
+TAPS = 64
 """Taps in a panel, also the length of the inner sums: see `roundings`."""
 
 
@@ -44,6 +44,13 @@ def _valid(first, jump, size, count):
     if first + (count - 1) * jump >= size:  # divisions only where a border is met: they cost as much as a row
         hi = 0 if first >= size else (size - first + jump - 1) // jump
     return lo, max(lo, hi)
+
+
+@kernel()
+def _panel_width(pixels):
+    """Return how many pixels a panel takes, so that panels are about equally full."""
+    panels = (pixels + PIXELS - 1) // PIXELS
+    return (pixels + panels - 1) // panels
 
 
 @kernel()
@@ -188,7 +195,7 @@ def forward(x, w, b, geom, region, out):
     matrix = w.reshape(w.shape[0], taps_in_all)
     filters = w.shape[0] // geom[GROUPS]
     pixels_in_all = region[2, COUNT] * region[3, COUNT] * region[4, COUNT]
-    width = min(PIXELS, pixels_in_all)
+    width = _panel_width(pixels_in_all)
     panel = np.zeros((TAPS, width))
     tile = np.empty((4, width))
     a = np.zeros((4, TAPS))
@@ -241,7 +248,7 @@ def adjoint(v, w, geom, lo, hi, out):
     region = np.ones((5, 3), np.int64)
     for axis in range(5):
         region[axis, LOW], region[axis, COUNT] = 0, v.shape[axis]
-    width = min(PIXELS, pixels_in_all)
+    width = _panel_width(pixels_in_all)
     panel = np.zeros((TAPS, width))
     total = np.empty((TAPS, width))
     tile = np.empty((4, width))
@@ -313,7 +320,7 @@ def weight_vjp(x, v, geom, lo, hi, out):
     region = np.ones((5, 3), np.int64)
     for axis in range(5):
         region[axis, LOW], region[axis, COUNT] = 0, v.shape[axis]
-    width = min(PIXELS, pixels_in_all)
+    width = _panel_width(pixels_in_all)
     panel = np.empty((TAPS, width))
     for n in range(v.shape[0]):
         for g in range(lo // filters, (hi - 1) // filters + 1):
