@@ -279,7 +279,8 @@ def test_files_that_cannot_be_read(refused, tmp_path):
     np.save(tmp_path / "a.npy", np.ones(100))
     whole = (tmp_path / "a.npy").read_bytes()
     (tmp_path / "n.npy").write_bytes(whole[:-9])
-    assert "is truncated: it declares 800 bytes and holds 791" in refused("compare", tmp_path / "a.npy", tmp_path / "n.npy")
+    told = refused("compare", tmp_path / "a.npy", tmp_path / "n.npy")
+    assert "is truncated: it declares 800 bytes and holds 791" in told
     np.save(tmp_path / "n.npy", np.array([None]), allow_pickle=True)
     assert "pickled" in refused("compare", tmp_path / "a.npy", tmp_path / "n.npy")
 

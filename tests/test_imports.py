@@ -1,5 +1,6 @@
 """What importing fastcheck costs, and that imports run one way."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,6 @@ def test_the_environment_is_left_alone():
 
 
 def _lint(folder):
-    pytest.importorskip("importlinter")
     code = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, check=False)
 
@@ -41,12 +41,9 @@ def _lint(folder):
 @pytest.fixture
 def copy(tmp_path):
     """A copy of the sources, to plant violations in."""
-    import shutil
-
     for name in ("fastcheck", "kernels"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    (tmp_path / "sitecustomize.py").write_text("")
     return tmp_path
 
 
