@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
 from typing import Any, Literal
 
-import numpy as np
-
-from fastcheck import machine, tally, verdict
-from fastcheck.cases.conv import ConvCase, as_floating
+from fastcheck import comparison, machine, verdict
+from fastcheck.cases.conv import ConvCase
 from fastcheck.errors import FastcheckError
+from fastcheck.geometry import integer
 from fastcheck.naming import nearest
 from fastcheck.progress import ProgressHook, silent
-from fastcheck.report import Kept, Report, TensorReport
+from fastcheck.report import Report
 from fastcheck.sampling import Dims
+from fastcheck.step import positive
 
 EVALUATORS = ("auto", "full", "local")
 """What ``evaluator`` may be."""
@@ -68,10 +68,13 @@ def check(
         raise FastcheckError(
             f"evaluator is {evaluator!r}{nearest(evaluator, EVALUATORS)}: expected {', '.join(EVALUATORS)}"
         )
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise FastcheckError(f"threads is {threads!r}: expected a number of at least 1")
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise FastcheckError(f"seed is {seed!r}: expected an integer of at least 0")
+    if threads is not None:
+        threads = integer("threads", threads, least=1)
+    seed = integer("seed", seed, least=0)
+    if not isinstance(step, str):
+        step = positive("step", step)
+    elif step != "auto":
+        raise FastcheckError(f"step is {step!r}: expected 'auto' or a positive finite number")
     from fastcheck import coordinator  # imports Numba
 
     plan = coordinator.Plan(
@@ -79,7 +82,7 @@ def check(
         step=step,
         evaluator=evaluator,
         threads=threads or machine.default_threads(),
-        seed=int(seed),
+        seed=seed,
         keep=keep,
         progress=progress or silent,
     )
@@ -110,8 +113,9 @@ def compare(analytic: Any, numeric: Any, *, keep: bool = False) -> Report:
     FastcheckError
         If shapes or names differ, an array is empty or of another dtype, or a numeric value is not finite.
     """
-    pairs = _pairs(analytic, numeric)
-    tensors = {name: _compared(name, *pair, keep=keep) for name, pair in pairs.items()}
+    start = time.perf_counter()
+    pairs = comparison.pairs(analytic, numeric)
+    tensors = {name: comparison.compared(name, *pair, keep=keep) for name, pair in pairs.items()}
     return Report(
         verdict=verdict.heaviest(tensor.verdict for tensor in tensors.values()),
         seed=0,
@@ -119,36 +123,5 @@ def compare(analytic: Any, numeric: Any, *, keep: bool = False) -> Report:
         interrupted=False,
         forward=None,
         tensors=tensors,
-        run={"versions": machine.versions()},
+        run=machine.run_part(threads=1, seconds=time.perf_counter() - start),
     )
-
-
-def _pairs(analytic: Any, numeric: Any) -> dict[str, tuple[Any, Any]]:
-    if isinstance(analytic, Mapping) != isinstance(numeric, Mapping):
-        raise FastcheckError("analytic and numeric are an array and a mapping: expected two arrays or two mappings")
-    if not isinstance(analytic, Mapping):
-        return {"gradient": (analytic, numeric)}
-    for one, other, name in ((analytic, numeric, "numeric"), (numeric, analytic, "analytic")):
-        for key in one:
-            if key not in other:
-                raise FastcheckError(f"{name} has no {key!r}{nearest(key, map(str, other))}")
-    if not analytic:
-        raise FastcheckError("analytic is an empty mapping: expected at least one array")
-    return {str(key): (analytic[key], numeric[key]) for key in analytic}
-
-
-def _compared(name: str, analytic: Any, numeric: Any, keep: bool) -> TensorReport:
-    a, n = as_floating(f"analytic {name}", analytic), as_floating(f"numeric {name}", numeric)
-    if a.shape != n.shape:
-        raise FastcheckError(f"numeric {name} has shape {n.shape}: expected {a.shape}, that of analytic {name}")
-    if not a.size:
-        raise FastcheckError(f"analytic {name} is empty: it has shape {a.shape}")
-    flat_a, flat_n = a.astype(np.float64).ravel(), n.astype(np.float64).ravel()
-    finite = np.isfinite(flat_n)
-    if not finite.all():
-        place = [int(i) for i in np.unravel_index(int(np.argmin(finite)), n.shape)]
-        raise FastcheckError(f"numeric {name} is {n[tuple(place)]} at index {place}: expected finite numbers")
-    every = np.arange(a.size)
-    folded = tally.fold(every, flat_a, flat_n, None)
-    kept = Kept(every, flat_a, flat_n, None) if keep else None
-    return TensorReport.of(folded, verdict.of_arrays(folded), a.shape, kept=kept)

@@ -15,6 +15,8 @@ import numpy as np
 from fastcheck import diagnosis, machine, sampling, step, tally, verdict
 from fastcheck.cases import forward
 from fastcheck.cases.conv import ConvCase
+from fastcheck.cases.scaling import ScaledOperands
+from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import Evaluator, reevaluation
 from fastcheck.geometry import Shape
 from fastcheck.progress import ProgressHook
@@ -74,8 +76,12 @@ def run(case: ConvCase, plan: Plan) -> Report:
     """Check every tensor of a case that has an analytic gradient."""
     clock, state = _Clock(), _Progress()
     chosen = sampling.choose(plan.dims, _shapes(case), _work(case), plan.seed)
+    for name in case.grads if plan.step != "auto" else ():
+        step.usable(plan.step, case.operand(name), name)
     pool = ThreadPoolExecutor(plan.threads, thread_name_prefix="fastcheck")
     try:
+        plan.progress("preparing (the first run compiles the kernels)", 0, 0)
+        forward.compile()
         if case.output is not None:
             with clock.of("forward_seconds"):
                 plan.progress("forward", 0, 0)
@@ -104,9 +110,14 @@ def check_forward(case: ConvCase, pool: Executor) -> ForwardReport:
     assert case.output_dtype is not None
     computed = forward.output(case, pool)
     precision = step.Precision.of(case.output_dtype, case.precision, (case.dtypes["input"], case.dtypes["weight"]))
-    bar = step.forward_bar(computed, forward.magnitude(case, pool), case.geometry.terms, precision)
+    magnitude = forward.magnitude(case, case.geometry, pool)
+    if not np.isfinite(magnitude).all():
+        raise FastcheckError("the forward pass overflows float64: scale input, weight or bias down")
+    bar = step.forward_bar(computed, magnitude, case.geometry.terms, precision)
     every = np.arange(computed.size)
-    compared = tally.fold(every, case.output.ravel(), computed.ravel(), bar.ravel())
+    arrays = (every, case.output.ravel(), computed.ravel(), bar.ravel())
+    # By blocks, since a dot product of millions of entries depends on how many threads BLAS takes.
+    compared = tally.merge(tally.fold(*(a[i : i + BLOCK] for a in arrays)) for i in range(0, computed.size, BLOCK))
     if not compared.beyond:
         return ForwardReport("pass", compared.norm_ratio, None)
     found = diagnosis.of_forward(
@@ -121,10 +132,11 @@ def check_forward(case: ConvCase, pool: Executor) -> ForwardReport:
 
 def _check_tensors(case: ConvCase, plan: Plan, chosen: dict[str, np.ndarray], pool: Executor, state: _Progress) -> None:
     name_of_evaluator = AUTOMATIC if plan.evaluator == "auto" else plan.evaluator
-    plan.progress("preparing (the first run compiles the kernels)", 0, 0)
-    magnitude = forward.magnitude(case, pool)
+    plan.progress("preparing", 0, 0)
+    scaled = ScaledOperands.of(case)
+    magnitude = forward.magnitude(scaled, case.geometry, pool)
     for name, dims in chosen.items():
-        evaluator = reevaluation.Reevaluation(name_of_evaluator, case, name, magnitude, plan.step)
+        evaluator = reevaluation.Reevaluation(name_of_evaluator, case, scaled, name, magnitude, plan.step)
         blocks = np.array_split(dims, range(size := _block_size(case, name, name_of_evaluator), len(dims), size))
         parts, interrupted = _difference(evaluator, case.grads[name], blocks, plan, name, pool)
         merged = tally.merge(part for part, _ in parts)
@@ -210,13 +222,5 @@ def _report(plan: Plan, state: _Progress, clock: _Clock) -> Report:
         interrupted=state.interrupted,
         forward=state.forward,
         tensors=state.tensors,
-        run={
-            "threads": plan.threads,
-            "seconds": clock.seconds,
-            "audit_seconds": 0.0,
-            "forward_seconds": clock.forward_seconds,
-            "peak_bytes": machine.peak_bytes(),
-            "target": machine.target(),
-            "versions": machine.versions(),
-        },
+        run=machine.run_part(plan.threads, clock.seconds, clock.forward_seconds),
     )

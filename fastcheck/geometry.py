@@ -14,6 +14,9 @@ from fastcheck.errors import FastcheckError
 
 Shape = tuple[int, ...]
 
+LARGEST = 2**31
+"""Bound on every integer argument, so that products of two of them fit in 64 bits."""
+
 _AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 
 
@@ -80,7 +83,7 @@ class ConvGeometry:
                 raise FastcheckError(f"{name} is empty: it has shape {shape}")
         strides = _per_axis("stride", stride, rank, least=1)
         dilations = _per_axis("dilation", dilation, rank, least=1)
-        groups = _integer("groups", groups, least=1)
+        groups = integer("groups", groups, least=1)
         extents = tuple(d * (k - 1) + 1 for d, k in zip(dilations, weight_shape[2:], strict=True))
         paddings = _paddings(padding, rank, strides, extents)
         _check_channels(input_shape, weight_shape, groups)
@@ -154,15 +157,17 @@ def _check_channels(input_shape: Shape, weight_shape: Shape, groups: int) -> Non
         )
 
 
-def _integer(name: str, value: Any, least: int) -> int:
+def integer(name: str, value: Any, least: int) -> int:
+    """Return an integer of at least ``least`` as an int; refuse anything else."""
     try:
         if isinstance(value, bool):
             raise TypeError
         number = operator.index(value)
     except TypeError:
         raise FastcheckError(f"{name} is {value!r}: expected an integer of at least {least}") from None
-    if number < least:
-        raise FastcheckError(f"{name} is {number}: expected an integer of at least {least}")
+    if not least <= number < LARGEST:
+        bounds = f"at least {least}" if number < least else f"less than {LARGEST}"
+        raise FastcheckError(f"{name} is {number}: expected an integer of {bounds}")
     return number
 
 
@@ -181,10 +186,10 @@ def _scalar(value: Any) -> Any:
 def _per_axis(name: str, value: Any, rank: int, least: int) -> Shape:
     entries = _sequence(value)
     if entries is None:
-        return (_integer(name, _scalar(value), least),) * rank
+        return (integer(name, _scalar(value), least),) * rank
     if len(entries) != rank:
         raise FastcheckError(f"{name} is {value!r}: expected one integer, or {rank}, one for each spatial axis")
-    return tuple(_integer(name, entry, least) for entry in entries)
+    return tuple(integer(name, entry, least) for entry in entries)
 
 
 def _paddings(value: Any, rank: int, strides: Shape, extents: Shape) -> tuple[tuple[int, int], ...]:
@@ -211,8 +216,8 @@ def _paddings(value: Any, rank: int, strides: Shape, extents: Shape) -> tuple[tu
 def _side_pair(entry: Any) -> tuple[int, int]:
     sides = _sequence(entry)
     if sides is None:
-        both = _integer("padding", _scalar(entry), least=0)
+        both = integer("padding", _scalar(entry), least=0)
         return both, both
     if len(sides) != 2:
         raise FastcheckError(f"padding has the entry {entry!r}: expected an integer or a pair (low, high)")
-    return _integer("padding", sides[0], least=0), _integer("padding", sides[1], least=0)
+    return integer("padding", sides[0], least=0), integer("padding", sides[1], least=0)

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from importlib import metadata
+from typing import Any
 
 from fastcheck.version import __version__
 
@@ -40,10 +41,23 @@ def peak_bytes() -> int | None:
 
 
 def target() -> str:
-    """Return the processor that kernels are compiled for."""
-    from llvmlite import binding
+    """Return the processor that kernels are compiled for; its family alone where none was needed."""
+    binding = sys.modules.get("llvmlite.binding")
+    name = "" if binding is None else f" {binding.get_host_cpu_name()}"
+    return platform.machine() + name
 
-    return f"{platform.machine()} {binding.get_host_cpu_name()}"
+
+def run_part(threads: int, seconds: float, forward_seconds: float = 0.0, audit_seconds: float = 0.0) -> dict[str, Any]:
+    """Return the part of a report that depends on the machine and the moment."""
+    return {
+        "threads": threads,
+        "seconds": seconds,
+        "audit_seconds": audit_seconds,
+        "forward_seconds": forward_seconds,
+        "peak_bytes": peak_bytes(),
+        "target": target(),
+        "versions": versions(),
+    }
 
 
 def versions() -> dict[str, str]:

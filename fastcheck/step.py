@@ -26,13 +26,15 @@ U = 2.0**-53
 
 _ACCUMULATOR = {"float64": U, "float32": 2.0**-24, "tf32": 2.0**-24, "float16": 2.0**-24, "bfloat16": 2.0**-24}
 _RESULT = {"float64": 0.0, "float32": 0.0, "tf32": 0.0, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-_UNDERFLOW = {
-    "float64": 2.0**-1074,
-    "float32": 2.0**-149,
-    "tf32": 2.0**-149,
-    "float16": 2.0**-149,
-    "bfloat16": 2.0**-149,
+_LEAST_NORMAL = {
+    "float64": 2.0**-1022,
+    "float32": 2.0**-126,
+    "tf32": 2.0**-126,
+    "float16": 2.0**-126,
+    "bfloat16": 2.0**-126,
 }
+_WIDTH = {"float64": 8, "float32": 4, "tf32": 2, "float16": 2, "bfloat16": 2}
+_STORAGE = {8: 0.0, 4: 2.0**-24, 2: 2.0**-11}
 _RESULT_UNDERFLOW = {"float64": 0.0, "float32": 0.0, "tf32": 0.0, "float16": 2.0**-24, "bfloat16": 2.0**-133}
 
 
@@ -69,17 +71,21 @@ class Precision:
         One of `fastcheck.cases.conv.PRECISIONS`.
     rounded_operands : int
         How many of the two factors of a product were rounded to this precision first (0 to 2).
+    result : float
+        Unit round-off of the rounding of a finished sum to a narrower type, 0 without one.
     """
 
     name: str
     rounded_operands: int
+    result: float = 0.0
 
     @classmethod
     def of(cls, dtype: np.dtype, declared: str | None, factors: tuple[np.dtype, ...]) -> Precision:
         """Read a precision off an analytic array's dtype and those of the two factors it was computed from."""
         name = declared or dtype.newbyteorder("=").name
-        width = {"float64": 8, "float32": 4, "tf32": 2, "float16": 2, "bfloat16": 2}[name]
-        return cls(name, sum(factor.itemsize > width for factor in factors))
+        width = _WIDTH[name]
+        stored = _STORAGE[dtype.itemsize] if dtype.itemsize < width else 0.0
+        return cls(name, sum(factor.itemsize > width for factor in factors), max(_RESULT[name], stored))
 
     @property
     def accumulator(self) -> float:
@@ -87,14 +93,9 @@ class Precision:
         return _ACCUMULATOR[self.name]
 
     @property
-    def result(self) -> float:
-        """Unit round-off of the rounding of a finished sum to a narrower type, 0 without one."""
-        return _RESULT[self.name]
-
-    @property
     def operand(self) -> float:
         """Relative error of a product through the rounding of its factors."""
-        unit = {"tf32": 2.0**-11}.get(self.name, self.result or self.accumulator)
+        unit = {"tf32": 2.0**-11}.get(self.name, _RESULT[self.name] or self.accumulator)
         return self.rounded_operands * unit * (1 + unit)
 
     @property
@@ -163,7 +164,7 @@ def automatic(magnitude: np.ndarray, factor: np.ndarray | None) -> float:
     scale = 1.0 if factor is None else _rms(factor)
     if size == 0 or scale == 0:
         return 1.0
-    return math.ldexp(1.0, min(500, max(-500, round(math.log2(size) - math.log2(scale)))))
+    return math.ldexp(1.0, round(math.log2(size) - math.log2(scale)))
 
 
 def _rms(values: np.ndarray) -> float:
@@ -175,31 +176,34 @@ def _rms(values: np.ndarray) -> float:
     return largest * math.sqrt(float(np.mean((nonzero / largest) ** 2)))
 
 
-def usable(step: float, operand: np.ndarray, name: str) -> float:
-    """Check a step that the user gives, and return it unchanged.
+def positive(name: str, value: object) -> float:
+    """Return a positive finite number as a float, unchanged; refuse anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < math.inf:
+        raise FastcheckError(f"{name} is {value!r}: expected a positive finite number")
+    return float(value)
+
+
+def usable(step: float, operand: np.ndarray, name: str) -> None:
+    """Check that a step changes every entry of an operand.
 
     Raises
     ------
     FastcheckError
-        If it is not a positive finite number, or too small to change every entry of the operand.
+        If it is lost in the largest entry, or overflows with it.
     """
-    try:
-        value = float(step)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not (value > 0 and math.isfinite(value)):
-        raise FastcheckError(f"step is {step!r}: expected a positive finite number")
     largest = float(np.abs(operand).max())
-    smallest = float(np.spacing(largest))
-    if largest + value == largest or largest - value == largest:
+    if largest + step == largest or largest - step == largest:
         raise FastcheckError(
-            f"step is {value!r}: adding it does not change the largest entry of {name}, {largest!r}; "
-            f"the smallest usable step is {smallest!r}"
+            f"step is {step!r}: adding it does not change the largest entry of {name}, {largest!r}; "
+            f"the smallest usable step is {float(np.spacing(largest))!r}"
         )
-    return value
+    if not math.isfinite(largest + 2 * step):
+        raise FastcheckError(f"step is {step!r}: too large beside the largest entry of {name}, {largest!r}")
 
 
-def error_bar(sums: Sums, chain: int, precision: Precision, v: Structure, x: Structure, most: int) -> np.ndarray:
+def error_bar(
+    sums: Sums, chain: int, precision: Precision, v: Structure, x: Structure, most: int, exponent: int = 0
+) -> np.ndarray:
     """Return a bound on |analytic - numeric| that arithmetic alone can explain, for each dimension.
 
     Parameters
@@ -213,6 +217,8 @@ def error_bar(sums: Sums, chain: int, precision: Precision, v: Structure, x: Str
         Of the cotangent and of the operand's factor.
     most : int
         The largest number of terms of a dimension of the tensor; the structures' window belongs to it.
+    exponent : int
+        The bar is that of the sums times 2^exponent.
     """
     t1, n = sums.absolute, sums.terms
     size = np.abs(sums.numeric)
@@ -225,9 +231,11 @@ def error_bar(sums: Sums, chain: int, precision: Precision, v: Structure, x: Str
     absorbed = np.minimum(sums.absorbed, 4 * precision.accumulator * sums.absorbed_terms * t1)
     analytic = np.minimum(n * t1, cancelling) * unit + absorbed + precision.operand * t1
     rounded = precision.result
-    underflow = 2.2 * n * (_UNDERFLOW[precision.name] + 2.0**-1074) + _RESULT_UNDERFLOW[precision.name]
-    bar: np.ndarray = differences + (1 + rounded) * analytic + rounded * (1 + 2 * rounded) * size + underflow
-    return bar
+    bar = differences + (1 + rounded) * analytic + rounded * (1 + 2 * rounded) * size + 4 * n * 2.0**-1074
+    # Products that underflow in the analytic pass do so at its own scale, and may be flushed to zero.
+    underflow = 2.2 * n * _LEAST_NORMAL[precision.name] + _RESULT_UNDERFLOW[precision.name]
+    scaled: np.ndarray = np.ldexp(bar, exponent) + underflow
+    return scaled
 
 
 def _drift(
@@ -257,6 +265,6 @@ def forward_bar(output: np.ndarray, magnitude: np.ndarray, terms: int, precision
     """
     sums = (terms + 2) * (precision.accumulator + U) * magnitude
     rounding = (precision.result + precision.accumulator) * np.abs(output)
-    underflow = (terms + 1) * _UNDERFLOW[precision.name] + _RESULT_UNDERFLOW[precision.name]
+    underflow = (terms + 1) * _LEAST_NORMAL[precision.name] + _RESULT_UNDERFLOW[precision.name]
     bar: np.ndarray = (1 + precision.result) * (sums + precision.operand * magnitude) + rounding + underflow
     return bar

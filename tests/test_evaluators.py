@@ -121,4 +121,4 @@ def test_affected_outputs_are_exactly_those_that_change():
 def test_magnitude_bounds_every_output():
     made = case(RICH)
     with ThreadPoolExecutor(2) as pool:
-        assert (np.abs(forward.output(made, pool)) <= forward.magnitude(made, pool) * (1 + 1e-14)).all()
+        assert (np.abs(forward.output(made, pool)) <= forward.magnitude(made, made.geometry, pool) * (1 + 1e-14)).all()

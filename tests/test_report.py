@@ -203,6 +203,8 @@ def test_the_heaviest_verdict_decides():
     [
         ({"evaluator": "locla"}, "did you mean 'local'"),
         ({"threads": 0}, "threads is 0"),
+        ({"step": True}, "step is True"),
+        ({"step": 1e308}, "step is 1e[+]308: too large"),
         ({"seed": -1}, "seed is -1"),
         ({"dims": 0}, "dims is 0"),
         ({"step": 0}, "step is 0"),

@@ -111,7 +111,10 @@ class ConvCase:
 
 def as_floating(name: str, value: Any) -> np.ndarray:
     """Return an array of float64, float32 or float16, in either byte order; refuse any other dtype."""
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # whatever another library's array raises
+        raise FastcheckError(f"{name} is no array: {' '.join(str(error).split())}") from None
     if array.dtype.newbyteorder("=") not in (np.float64, np.float32, np.float16):
         raise FastcheckError(f"{name} has dtype {array.dtype}: expected float64, float32 or float16")
     return array

@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 
 from fastcheck.cases.conv import TENSORS, ConvCase
+from fastcheck.cases.scaling import ScaledOperands
+from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import Differences
-from fastcheck.step import Precision, Structure, Sums, automatic, error_bar, roundings, usable, window
+from fastcheck.step import Precision, Structure, Sums, automatic, error_bar, roundings, window
 from fastcheck_kernels import conv, difference
-
-NAMES = ("full", "local")
 
 _SLOTS = {"input": difference.INPUT, "weight": difference.WEIGHT, "bias": difference.BIAS}
 _FACTORS = {"input": "weight", "weight": "input", "bias": None}
@@ -24,36 +24,46 @@ class Reevaluation:
     Parameters
     ----------
     name : {"full", "local"}
-        ``full`` evaluates every output and assumes nothing; ``local`` evaluates the outputs that the geometry says
-        are affected.
+        ``full`` evaluates every output, so that its numeric values assume nothing; ``local`` evaluates the outputs
+        that the geometry says are affected.
     case : ConvCase
+    scaled : ScaledOperands
+        Of that case.
     tensor : {"input", "weight", "bias"}
     magnitude : float64 array
-        Sum of the sizes of each output's terms: `fastcheck.cases.forward.magnitude`.
+        Sum of the sizes of each output's terms, of the scaled operands: `fastcheck.cases.forward.magnitude`.
     step : float or "auto"
     """
 
     def __init__(
-        self, name: str, case: ConvCase, tensor: str, magnitude: np.ndarray, step: float | Literal["auto"]
+        self,
+        name: str,
+        case: ConvCase,
+        scaled: ScaledOperands,
+        tensor: str,
+        magnitude: np.ndarray,
+        step: float | Literal["auto"],
     ) -> None:
         geometry = case.geometry
         factor = _FACTORS[tensor]
-        factor_values = None if factor is None else case.operand(factor)
-        self.step = (
-            automatic(magnitude, factor_values) if step == "auto" else usable(step, case.operand(tensor), tensor)
-        )
+        factor_values = None if factor is None else getattr(scaled, factor)
+        own = scaled.exponents[tensor]
+        self._step = automatic(magnitude, factor_values) if step == "auto" else float(np.ldexp(step, -own))
+        self.step = float(np.ldexp(self._step, own))
+        self._tensor, self._shape = tensor, geometry.shape_of(tensor)
+        self._exponent = scaled.exponents["grad_output"] + (0 if factor is None else scaled.exponents[factor])
         self._whole = name == "full"
         self._slot = _SLOTS[tensor]
-        self._operands = (geometry.lift(case.input), geometry.lift(case.weight), case.bias)
+        self._operands = (geometry.lift(scaled.input), geometry.lift(scaled.weight), scaled.bias)
         self._vector = geometry.vector()
-        self._cotangent = geometry.lift(case.grad_output)
+        self._cotangent = geometry.lift(scaled.grad_output)
         self._magnitude = geometry.lift(magnitude)
         dtypes = [case.dtypes["grad_output"], *([] if factor is None else [case.dtypes[factor]])]
         self._precision = Precision.of(case.grads[tensor].dtype, case.precision, tuple(dtypes))
         self._chain = 1 + roundings(geometry.terms, conv.TAPS)
         self._most = _most_terms(case, tensor)
         alike = window(self._most, self._precision)
-        self._v = Structure.of(case.grad_output, alike)
+        self._v = Structure.of(scaled.grad_output, alike)
         self._x = Structure.none() if factor_values is None else Structure.of(factor_values, alike)
         self._private = threading.local()
         self._sums(np.empty(0, dtype=np.int64))  # compiles here, in the caller's thread, where Ctrl-C is heard
@@ -61,7 +71,14 @@ class Reevaluation:
     def __call__(self, dims: np.ndarray) -> Differences:
         """Difference the dimensions of these flat indices."""
         sums = self._sums(dims)
-        return Differences(sums.numeric, error_bar(sums, self._chain, self._precision, self._v, self._x, self._most))
+        with np.errstate(over="ignore"):
+            numeric = np.ldexp(sums.numeric, self._exponent)
+        finite = np.isfinite(numeric)
+        if not finite.all():
+            index = [int(i) for i in np.unravel_index(int(dims[np.argmin(finite)]), self._shape)]
+            raise FastcheckError(f"the derivative by {self._tensor} at index {index} overflows float64: scale the case")
+        bar = error_bar(sums, self._chain, self._precision, self._v, self._x, self._most, self._exponent)
+        return Differences(numeric, bar)
 
     def _sums(self, dims: np.ndarray) -> Sums:
         if not hasattr(self._private, "operands"):
@@ -74,7 +91,7 @@ class Reevaluation:
             self._slot,
             self._whole,
             dims,
-            self.step,
+            self._step,
             self._private.operands,
             self._vector,
             self._cotangent,

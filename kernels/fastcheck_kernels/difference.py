@@ -71,19 +71,26 @@ def affected(slot, dim, shapes, geom, region):
 
 
 @kernel("reassoc", "contract")
-def _fold_line(plus, minus, v, magnitude, offset, step, width):
-    """Replace ``plus`` by the terms v * (plus - minus) / width and return their sums and the magnitude's."""
-    numeric, absolute, squares, terms, weighted = 0.0, 0.0, 0.0, 0, 0.0
+def _fold_line(plus, minus, v, offset, step, width):
+    """Replace ``plus`` by the terms v * (plus - minus) / width and return their sums."""
+    numeric, absolute, squares, terms = 0.0, 0.0, 0.0, 0
     for i in range(plus.size):
-        cotangent = v[offset + i * step]
-        term = cotangent * (plus[i] - minus[i])
+        term = v[offset + i * step] * (plus[i] - minus[i])
         plus[i] = term / width
         numeric += term
         absolute += abs(term)
         squares += plus[i] * plus[i]
         terms += term != 0.0
-        weighted += abs(cotangent) * magnitude[offset + i * step]
-    return numeric, absolute, squares, terms, weighted
+    return numeric, absolute, squares, terms
+
+
+@kernel("reassoc", "contract")
+def _weigh_line(v, magnitude, offset, step, count):
+    """Return the sum of |v| * magnitude along a line."""
+    total = 0.0
+    for i in range(count):
+        total += abs(v[offset + i * step]) * magnitude[offset + i * step]
+    return total
 
 
 @kernel("reassoc")
@@ -99,40 +106,51 @@ def _absorbed(terms, limit):
 
 
 @kernel()
-def _fold(region, plus, minus, v, magnitude, width, tiny, out):
+def _line(region, n, c, d, h, shape):
+    """Return where in a flat output a line of a region begins."""
+    plane = (region[0, LOW] + n) * shape[1] + region[1, LOW] + c
+    deep = plane * shape[2] + region[2, LOW] + d * region[2, STEP]
+    return (deep * shape[3] + region[3, LOW] + h * region[3, STEP]) * shape[4] + region[4, LOW]
+
+
+@kernel()
+def _weigh(region, v, magnitude):
+    """Return the sum of |v| * magnitude over a region."""
+    flat_v, flat_magnitude = v.reshape(v.size), magnitude.reshape(magnitude.size)
+    total = 0.0
+    for n in range(region[0, COUNT]):
+        for c in range(region[1, COUNT]):
+            for d in range(region[2, COUNT]):
+                for h in range(region[3, COUNT]):
+                    offset = _line(region, n, c, d, h, v.shape)
+                    total += _weigh_line(flat_v, flat_magnitude, offset, region[4, STEP], region[4, COUNT])
+    return total
+
+
+@kernel()
+def _fold(region, plus, minus, v, width, tiny, out):
     """Fold the difference of two evaluations of a region into one row of `perturb`'s table."""
     out.fill(0.0)
     run = region[4, COUNT]
-    channels, rows = v.shape[1], v.shape[3]
-    flat_v, flat_magnitude = v.reshape(v.size), magnitude.reshape(magnitude.size)
+    flat_v = v.reshape(v.size)
     flat_plus, flat_minus = plus.reshape(plus.size), minus.reshape(minus.size)
     done = 0
     for n in range(region[0, COUNT]):
         for c in range(region[1, COUNT]):
-            plane = (region[0, LOW] + n) * channels + region[1, LOW] + c
             for d in range(region[2, COUNT]):
-                deep = plane * v.shape[2] + region[2, LOW] + d * region[2, STEP]
                 for h in range(region[3, COUNT]):
-                    row = deep * rows + region[3, LOW] + h * region[3, STEP]
-                    offset = row * v.shape[4] + region[4, LOW]
-                    numeric, absolute, squares, terms, weighted = _fold_line(
-                        flat_plus[done : done + run],
-                        flat_minus[done : done + run],
-                        flat_v,
-                        flat_magnitude,
-                        offset,
-                        region[4, STEP],
-                        width,
+                    offset = _line(region, n, c, d, h, v.shape)
+                    after, before = flat_plus[done : done + run], flat_minus[done : done + run]
+                    numeric, absolute, squares, terms = _fold_line(
+                        after, before, flat_v, offset, region[4, STEP], width
                     )
                     out[NUMERIC] += numeric
                     out[ABSOLUTE] += absolute
                     out[SQUARES] += squares
                     out[TERMS] += terms
-                    out[MAGNITUDE] += weighted
                     done += run
     out[NUMERIC] /= width
     out[ABSOLUTE] /= abs(width)
-    out[MAGNITUDE] /= abs(width)
     out[ABSORBED], out[ABSORBED_TERMS] = _absorbed(flat_plus[:done], tiny * out[ABSOLUTE])
 
 
@@ -152,7 +170,7 @@ def perturb(slot, whole, dims, h, operands, geom, v, magnitude, tiny, out):
     dims : int64 array
         Flat indices into that operand.
     h : float
-        The step.
+        The step. An entry so large that it would not change is moved by the least power of two times h that does.
     operands : tuple of float64 arrays
         Input, weight and bias as `conv.forward` takes them. The perturbed entry is written and restored from its
         saved value, so each thread needs a copy of that operand of its own.
@@ -185,6 +203,7 @@ def perturb(slot, whole, dims, h, operands, geom, v, magnitude, tiny, out):
     for i in range(dims.size):
         dim = dims[i]
         affected(slot, dim, shapes, geom, region)
+        weight = _weigh(region, v, magnitude)
         if whole:
             for axis in range(5):
                 region[axis, LOW], region[axis, COUNT], region[axis, STEP] = 0, shapes[2, axis], 1
@@ -193,11 +212,15 @@ def perturb(slot, whole, dims, h, operands, geom, v, magnitude, tiny, out):
         plus = scratch[0, :size].reshape(region[0, COUNT], region[1, COUNT], pixels)
         minus = scratch[1, :size].reshape(region[0, COUNT], region[1, COUNT], pixels)
         saved = entries[dim]
-        high, low = saved + h, saved - h
+        move = h
+        while saved + move == saved or saved - move == saved:
+            move *= 2.0  # an entry so large that the step would be lost in it
+        high, low = saved + move, saved - move
         if size > 0:
             entries[dim] = high
             forward(x, w, b, geom, region, plus)
             entries[dim] = low
             forward(x, w, b, geom, region, minus)
             entries[dim] = saved
-        _fold(region, plus, minus, v, magnitude, high - low, tiny, out[i])
+        _fold(region, plus, minus, v, high - low, tiny, out[i])
+        out[i, MAGNITUDE] = weight / (high - low)
