@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -157,7 +158,7 @@ def conv_command(
     """
     from fastcheck.render.progress import progress_bar
 
-    _check_paths(table_path, json_path)
+    _check_paths(table_path, json_path, read=(case_path,))
     case = npz.load_case(
         case_path, stride=stride, padding=padding, dilation=dilation, groups=groups, precision=precision
     )
@@ -187,7 +188,7 @@ def compare_command(analytic_path: str, numeric_path: str, table_path: str | Non
 
     Both files are .npy, or both .npz with the same names.
     """
-    _check_paths(table_path, json_path)
+    _check_paths(table_path, json_path, read=(analytic_path, numeric_path))
     report = compare(npz.read_gradients(analytic_path), npz.read_gradients(numeric_path), keep=table_path is not None)
     _deliver(report, f"{analytic_path} against {numeric_path}", table_path, json_path)
     return report.exit_code
@@ -203,16 +204,14 @@ def demo_command(threads: int | None) -> int:
     """
     from fastcheck import demo
     from fastcheck.render.progress import progress_bar
-    from fastcheck.render.text import console, write_report
+    from fastcheck.render.text import as_text
 
-    out = console(sys.stdout)
     as_expected = True
     for scene in demo.scenes(threads):
-        out.rule()
-        out.print(scene.story)
+        _say(f"\n{scene.story}\n")
         with progress_bar() as hook:
             report = check(scene.case, dims=scene.dims, evaluator="local", threads=threads, progress=hook)
-        write_report(report, out)
+        _say(as_text(report, sys.stdout))
         if report.interrupted:
             return INTERRUPTED
         as_expected &= report.verdict == scene.expected
@@ -225,38 +224,68 @@ def demo_command(threads: int | None) -> int:
 @_examples("fastcheck conv layer.npz --json report.json; fastcheck show report.json")
 def show_command(report_path: str, json_path: str | None) -> int:
     """Print a report that was saved with --json; the exit status is that of the check."""
-    _check_paths(json_path)
+    _check_paths(None, json_path)
     report = npz.read_report(report_path)
     _deliver(report, report_path, None, json_path)
     return report.exit_code
 
 
-def _check_paths(*paths: str | None) -> None:
-    for path in paths:
-        if path not in (None, "-"):
-            npz.check_writable(path)
+def _check_paths(table_path: str | None, json_path: str | None, read: tuple[str, ...] = ()) -> None:
+    """Refuse output paths that could not be written, or that would overwrite each other or what is read."""
+    if table_path == "-":
+        raise FastcheckError("--table is '-': expected a file (only --json writes to standard output)")
+    taken = {os.path.realpath(path): path for path in read}
+    for path in (table_path, json_path):
+        if path is None or path == "-":
+            continue
+        npz.check_writable(path)
+        if os.path.realpath(path) in taken:
+            raise FastcheckError(f"{path} is named twice: expected an output file of its own")
+        taken[os.path.realpath(path)] = path
 
 
 def _deliver(report: Report, title: str, table_path: str | None, json_path: str | None) -> None:
     """Write the files that were asked for, and print the report."""
     from fastcheck.render.table import write_table
-    from fastcheck.render.text import console, write_report
+    from fastcheck.render.text import as_text
 
     if table_path is not None:
         npz.write_whole(table_path, lambda stream: write_table(report, stream))
     if json_path == "-":
-        click.echo(report.to_json(), nl=False)
+        _say(report.to_json())
         return
     if json_path is not None:
         npz.write_whole(json_path, lambda stream: stream.write(report.to_json()))
-    write_report(report, console(sys.stdout), title)
+    _say(as_text(report, sys.stdout, title))
+
+
+def _say(text: str) -> None:
+    """Write to standard output; whoever reads it may stop reading, which is no failure of the check."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise FastcheckError(f"standard output cannot be written: {error.strerror or error}") from None
+
+
+def _prepare_streams() -> None:
+    """Make the standard streams take any text, and exist."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the shell
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, for the process's life
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status; bad input is told in one line on standard error."""
+    _prepare_streams()
     try:
         status = cli.main(arguments, prog_name="fastcheck", standalone_mode=False)
-        sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         status = USAGE_ERROR
@@ -269,9 +298,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         click.echo("fastcheck: interrupted", err=True)
         status = INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains as it exits
-        status = 0
     sys.exit(status)
 
 

@@ -109,7 +109,7 @@ def check_forward(case: ConvCase, pool: Executor) -> ForwardReport:
     assert case.output is not None
     assert case.output_dtype is not None
     computed = forward.output(case, pool)
-    precision = step.Precision.of(case.output_dtype, case.precision, (case.dtypes["input"], case.dtypes["weight"]))
+    precision = step.Precision.of(case.output_dtype, case.precision, (case.input, case.weight))
     magnitude = forward.magnitude(case, case.geometry, pool)
     if not np.isfinite(magnitude).all():
         raise FastcheckError("the forward pass overflows float64: scale input, weight or bias down")

@@ -39,21 +39,31 @@ def of_forward(
     dict
         "bug", "evidence" and "try".
     """
-    gap = float(np.linalg.norm((declared - computed).ravel()))
-    place = np.unravel_index(int(np.argmax(np.abs(declared - computed))), declared.shape)
+    # Norms of arrays of size one: squares of 1e160 or 1e-170 would leave float64.
+    size = max(float(np.abs(declared).max()), float(np.abs(computed).max()))
+
+    def norm(difference: np.ndarray) -> float:
+        return float(np.linalg.norm((difference / size).ravel()))
+
+    def factor() -> float:
+        a, b = declared / size, computed / size
+        return float(np.vdot(b, a) / np.vdot(b, b)) if b.any() else 0.0
+
+    gap = norm(declared - computed)
+    place = np.unravel_index(int(np.argmax(np.abs(declared / size - computed / size))), declared.shape)
     where = (
         f"largest at index {[int(i) for i in place]}: declared {declared[place]:.6g}, computed {computed[place]:.6g}"
     )
     for bug, variant, advice in _variants(geometry, operands, computed, convolve):
-        left = float(np.linalg.norm((declared - variant()).ravel()))
+        left = norm(declared - variant())
         if left <= _EXPLAINED * gap:
             return {
                 "bug": bug,
-                "evidence": f"that leaves {left:.1e} of a difference of {gap:.1e}; {where}",
+                "evidence": f"that leaves {left / gap:.1e} of the difference; {where}",
                 "try": advice,
             }
-    scale = float(np.vdot(computed, declared) / np.vdot(computed, computed)) if computed.any() else 0.0
-    if np.linalg.norm((declared - scale * computed).ravel()) <= _EXPLAINED * gap:
+    scale = factor()
+    if norm(declared - scale * computed) <= _EXPLAINED * gap:
         return {
             "bug": f"the output is scaled by {scale:.6g}",
             "evidence": where,
@@ -76,8 +86,9 @@ def _variants(
     x, w, b = operands
     spread = b.reshape(1, -1, *(1,) * geometry.rank)
     spatial = tuple(range(2, 2 + geometry.rank))
-    yield "the bias is missing", lambda: computed - spread, "add the bias, or leave it out of the case"
-    yield "the bias is added twice", lambda: computed + spread, "add the bias once"
+    if b.any():
+        yield "the bias is missing", lambda: computed - spread, "add the bias, or leave it out of the case"
+        yield "the bias is added twice", lambda: computed + spread, "add the bias once"
     yield (
         "the kernel is flipped (a convolution, not a cross-correlation)",
         lambda: convolve(geometry, x, np.ascontiguousarray(np.flip(w, spatial)), b),

@@ -1,4 +1,4 @@
-"""Files in and out: ``.npz`` cases, ``.npy`` arrays, and writing that leaves nothing half-written."""
+"""Files in and out: ``.npz`` cases, ``.npy`` arrays, reports, and writing that leaves nothing half-written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import os
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, TextIO
@@ -19,23 +18,12 @@ from fastcheck.cases.conv import TENSORS, ConvCase
 from fastcheck.errors import FastcheckError
 from fastcheck.naming import nearest
 from fastcheck.report import Report
+from fastcheck.report_reader import from_json
 
 _REQUIRED = ("input", "weight", "grad_output")
 _GRADIENTS = tuple(f"grad_{name}" for name in TENSORS)
 _GEOMETRY = ("stride", "padding", "dilation", "groups")
 _KEYS = (*_REQUIRED, "bias", "output", *_GRADIENTS, *_GEOMETRY, "precision")
-
-_DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    ValueError,
-    EOFError,
-    OSError,
-    NotImplementedError,
-    RuntimeError,
-    SyntaxError,
-)
-"""What NumPy and zipfile raise on a damaged archive."""
 
 
 def load_case(path: str | os.PathLike[str], **overrides: Any) -> ConvCase:
@@ -97,7 +85,7 @@ def read_npz(path: str | os.PathLike[str], known: tuple[str, ...] | None = None)
     with _open(path) as stream:
         try:
             archive = zipfile.ZipFile(stream)
-        except _DAMAGED as error:
+        except Exception as error:  # as in `_told`
             raise FastcheckError(f"{path} is not an .npz file, or is truncated: {error}") from None
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         for key in members:
@@ -156,8 +144,9 @@ def _told(what: str) -> Iterator[None]:
         raise
     except MemoryError:
         raise FastcheckError(f"{what} does not fit in memory") from None
-    except _DAMAGED as error:
-        raise FastcheckError(f"{what} cannot be read, it is no array or is truncated: {error}") from None
+    except Exception as error:  # damaged headers make NumPy, zipfile and tokenize raise nearly anything
+        told = " ".join(str(error).split())
+        raise FastcheckError(f"{what} cannot be read, it is no array or is truncated: {told}") from None
 
 
 def _check_header(stream: IO[bytes], size: int, what: str) -> None:
@@ -181,18 +170,25 @@ def _check_header(stream: IO[bytes], size: int, what: str) -> None:
 def write_whole(path: str | os.PathLike[str], write: Callable[[TextIO], object]) -> None:
     """Write a text file under a temporary name beside it, then rename it.
 
+    A link is followed, a file's mode kept, and what is no regular file (a pipe, a device) is written to directly.
+
     Raises
     ------
     FastcheckError
         If it cannot be written; then nothing is left behind, and a file that was there stays as it was.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
     temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        if target.exists() and not target.is_file():
+            with open(target, "w", encoding="utf-8", newline="") as stream:
+                write(stream)
+            return
+        mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".fastcheck-", suffix=".part")
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
             write(stream)
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, mode)
         os.replace(temporary, target)
     except OSError as error:
         raise FastcheckError(f"{path} cannot be written: {error.strerror or error}") from None
@@ -217,12 +213,12 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     FastcheckError
         If its folder is absent or not writable, or it is a folder.
     """
-    target = Path(path)
-    if target.is_dir():
-        raise FastcheckError(f"{path} cannot be written: it is a folder")
-    if not target.parent.is_dir():
-        raise FastcheckError(f"{path} cannot be written: {target.parent} is not a folder")
+    target = Path(os.path.realpath(path))
     try:
+        if target.is_dir():
+            raise FastcheckError(f"{path} cannot be written: it is a folder")
+        if not target.parent.is_dir():
+            raise FastcheckError(f"{path} cannot be written: {target.parent} is not a folder")
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
@@ -243,6 +239,6 @@ def read_report(path: str | os.PathLike[str]) -> Report:
         except UnicodeDecodeError:
             raise FastcheckError(f"{path} is not a JSON report: it is not text") from None
     try:
-        return Report.from_json(text)
+        return from_json(text)
     except FastcheckError as error:
         raise FastcheckError(f"{path}: {error}") from None

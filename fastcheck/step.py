@@ -15,6 +15,7 @@ Its constants are empirical; tests/test_error_bars.py searches for a correct gra
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,7 @@ _LEAST_NORMAL = {
     "bfloat16": 2.0**-126,
 }
 _WIDTH = {"float64": 8, "float32": 4, "tf32": 2, "float16": 2, "bfloat16": 2}
+_BITS = {"float64": 53, "float32": 24, "tf32": 11, "float16": 11, "bfloat16": 8}
 _STORAGE = {8: 0.0, 4: 2.0**-24, 2: 2.0**-11}
 _RESULT_UNDERFLOW = {"float64": 0.0, "float32": 0.0, "tf32": 0.0, "float16": 2.0**-24, "bfloat16": 2.0**-133}
 
@@ -80,12 +82,12 @@ class Precision:
     result: float = 0.0
 
     @classmethod
-    def of(cls, dtype: np.dtype, declared: str | None, factors: tuple[np.dtype, ...]) -> Precision:
-        """Read a precision off an analytic array's dtype and those of the two factors it was computed from."""
+    def of(cls, dtype: np.dtype, declared: str | None, factors: Iterable[np.ndarray]) -> Precision:
+        """Read a precision off an analytic array's dtype and the two arrays that it was computed from."""
         name = declared or dtype.newbyteorder("=").name
-        width = _WIDTH[name]
-        stored = _STORAGE[dtype.itemsize] if dtype.itemsize < width else 0.0
-        return cls(name, sum(factor.itemsize > width for factor in factors), max(_RESULT[name], stored))
+        stored = _STORAGE[dtype.itemsize] if dtype.itemsize < _WIDTH[name] else 0.0
+        rounded = sum(not _representable(factor, _BITS[name]) for factor in factors)
+        return cls(name, rounded, max(_RESULT[name], stored))
 
     @property
     def accumulator(self) -> float:
@@ -102,6 +104,14 @@ class Precision:
     def tiny(self) -> float:
         """Fraction of T1 below which a term may vanish in the sum."""
         return 8 * self.accumulator
+
+
+def _representable(values: np.ndarray, bits: int) -> bool:
+    """Tell whether every value has a significand of so many bits."""
+    if bits >= 53:
+        return True
+    significand = np.ldexp(np.frexp(values)[0], bits)
+    return bool((significand == np.rint(significand)).all())
 
 
 @dataclass(frozen=True)
@@ -202,7 +212,14 @@ def usable(step: float, operand: np.ndarray, name: str) -> None:
 
 
 def error_bar(
-    sums: Sums, chain: int, precision: Precision, v: Structure, x: Structure, most: int, exponent: int = 0
+    sums: Sums,
+    chain: int,
+    precision: Precision,
+    v: Structure,
+    x: Structure,
+    most: int,
+    partials: int = 1,
+    exponent: int = 0,
 ) -> np.ndarray:
     """Return a bound on |analytic - numeric| that arithmetic alone can explain, for each dimension.
 
@@ -217,6 +234,9 @@ def error_bar(
         Of the cotangent and of the operand's factor.
     most : int
         The largest number of terms of a dimension of the tensor; the structures' window belongs to it.
+    partials : int
+        How many partial results the analytic pass may round to its result type before it adds them (samples for a
+        weight, taps for an input, as gemm-based implementations do).
     exponent : int
         The bar is that of the sums times 2^exponent.
     """
@@ -227,11 +247,12 @@ def error_bar(
     differences = U * (2 * chain * sums.magnitude + (chain + 4) * t1 + 3 * size)
     unit = math.hypot(precision.accumulator, U)
     phi = _drift(n, t1, t2, precision, v, x, most)
-    cancelling = np.sqrt(n) * (1.75 * (t2 + size) + 0.75 * t1) + phi * n * t1
+    random = 1.75 * (t2 + size) + 0.75 * t1
     absorbed = np.minimum(sums.absorbed, 4 * precision.accumulator * sums.absorbed_terms * t1)
-    analytic = np.minimum(n * t1, cancelling) * unit + absorbed + precision.operand * t1
+    sums_in = np.minimum(n * t1, np.sqrt(n) * random + phi * n * t1) * unit + absorbed + precision.operand * t1
     rounded = precision.result
-    bar = differences + (1 + rounded) * analytic + rounded * (1 + 2 * rounded) * size + 4 * n * 2.0**-1074
+    results = rounded * (1 + 2 * rounded) * (size + np.minimum(partials * t1, math.sqrt(partials) * random))
+    bar = differences + (1 + rounded) * sums_in + results + 4 * n * 2.0**-1074
     # Products that underflow in the analytic pass do so at its own scale, and may be flushed to zero.
     underflow = 2.2 * n * _LEAST_NORMAL[precision.name] + _RESULT_UNDERFLOW[precision.name]
     scaled: np.ndarray = np.ldexp(bar, exponent) + underflow

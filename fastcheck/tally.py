@@ -108,6 +108,18 @@ def digits(ratio: np.ndarray) -> np.ndarray:
     return found
 
 
+def relative_difference(analytic: np.ndarray, numeric: np.ndarray) -> np.ndarray:
+    """Return |a - n| / max(|a|, |n|): 0 where both are 0, infinity where either is not finite."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        larger = np.maximum(np.abs(analytic), np.abs(numeric))
+        # Divided before subtracted, where the difference itself overflows.
+        far = larger > 1e300
+        plain = np.abs(analytic - numeric) / np.where(larger > 0, larger, 1.0)
+        ratio = np.where(far, np.abs(analytic / larger - numeric / larger), plain)
+    found: np.ndarray = np.where(np.isfinite(larger), ratio, np.inf)
+    return found
+
+
 def fold(dims: np.ndarray, analytic: np.ndarray, numeric: np.ndarray, error_bar: np.ndarray | None) -> Tally:
     """Make the tally of one block.
 
@@ -124,8 +136,7 @@ def fold(dims: np.ndarray, analytic: np.ndarray, numeric: np.ndarray, error_bar:
         difference = np.abs(analytic - numeric)
         larger = np.maximum(np.abs(analytic), np.abs(numeric))
         finite = np.isfinite(analytic) & np.isfinite(numeric)
-        ratio = np.where(larger > 0, difference / larger, 0.0)
-        ratio = np.where(finite & np.isfinite(ratio), ratio, np.where(finite & (larger == 0), 0.0, np.inf))
+        ratio = relative_difference(analytic, numeric)
         if error_bar is None:
             resolved = larger > 0
             beyond = np.zeros(len(dims), dtype=bool)

@@ -368,8 +368,84 @@ def test_progress_is_shown_on_a_terminal_and_not_in_a_pipe(tmp_path):
     assert b"/s" in seen
 
 
-def test_a_closed_pipe_is_no_error(path):
-    command = f"{sys.executable} -m fastcheck.cli conv {path} --json - | head -n 1"
-    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False)
-    assert done.stdout == "{\n"
-    assert done.stderr == ""
+@pytest.mark.parametrize(("wrong", "expected"), [(False, 0), (True, 1)])
+def test_a_reader_that_stops_reading_changes_nothing(wrong, expected, tmp_path):
+    path = saved(tmp_path / "layer.npz", LAYER, **({"grad_bias": np.ones(6)} if wrong else {}))
+    for options in ("", "--json -"):
+        command = f"{sys.executable} -m fastcheck.cli conv {path} {options} | true; exit ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (expected, "")
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code", "told"),
+    [("> /dev/full", 2, "fastcheck: standard output cannot be written: No space left on device\n"), (">&-", 0, "")],
+)
+def test_standard_output_that_cannot_be_written(redirected, code, told, path):
+    for options in ("", "--json -"):
+        command = f"{sys.executable} -m fastcheck.cli conv {path} {options} {redirected}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (code, told)
+
+
+def test_a_name_that_the_terminal_cannot_show(tmp_path):
+    path = saved(tmp_path / "é✓.npz", LAYER)
+    command = [sys.executable, "-m", "fastcheck.cli", "conv", str(path)]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_outputs_do_not_overwrite_each_other_or_the_case(refused, path, tmp_path):
+    assert "named twice" in refused("conv", path, "--json", tmp_path / "r", "--table", tmp_path / "r")
+    assert "named twice" in refused("conv", path, "--json", path)
+    assert "--table is '-'" in refused("conv", path, "--table", "-")
+    assert "File name too long" in refused("conv", path, "--json", tmp_path / ("r" * 300))
+    np.load(path)
+
+
+def test_links_modes_and_devices_survive_writing(tmp_path):
+    real, link, pipe = tmp_path / "real.json", tmp_path / "link.json", tmp_path / "pipe"
+    real.write_text("before")
+    real.chmod(0o600)
+    link.symlink_to(real)
+    npz.write_whole(link, lambda stream: stream.write("after"))
+    assert link.is_symlink()
+    assert real.read_text() == "after"
+    assert real.stat().st_mode & 0o777 == 0o600
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True)
+    npz.write_whole(pipe, lambda stream: stream.write("through"))
+    assert reader.communicate()[0] == "through"
+    assert pipe.is_fifo()
+
+
+def test_scalars_are_compared_and_tabled(run, tmp_path):
+    np.save(tmp_path / "z.npy", np.array(1.5))
+    assert run("compare", tmp_path / "z.npy", tmp_path / "z.npy", "--table", tmp_path / "t.csv")[0] == 0
+    assert (tmp_path / "t.csv").read_text().splitlines()[1].startswith("gradient,,1.5,1.5,0.0,yes")
+
+
+HEADERS = [
+    "{'descr': '<f8', 'shape': (",
+    "{1: 2, 'a': 3}",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (True,)}",
+    "{'descr': ('<f8',), 'fortran_order': False, 'shape': (3,)}",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (0, 10**26)}",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (-3,)}",
+]
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_damaged_headers(header, refused, tmp_path):
+    text = header.ljust(117) + "\n"
+    data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + bytes(24)
+    (tmp_path / "a.npy").write_bytes(data)
+    refused("compare", tmp_path / "a.npy", tmp_path / "a.npy")
+    _member(tmp_path / "a.npz", data)
+    refused("conv", tmp_path / "a.npz")
+
+
+def test_a_stride_beyond_64_bits(refused, tmp_path):
+    huge = np.array(2**64 - 1, dtype=np.uint64)
+    assert "stride is 18446744073709551615: expected" in refused("conv", saved(tmp_path / "h.npz", LAYER, stride=huge))

@@ -1,8 +1,10 @@
 """Error bars: never exceeded by a correct gradient, and tight enough to see a wrong one."""
 
 import itertools
+import math
 from dataclasses import replace
 
+import naive
 import numpy as np
 import pytest
 import torch
@@ -153,7 +155,10 @@ def test_operands_rounded_to_a_narrower_type_widen_the_bar():
     narrow = case(LAYER, dtype=np.float32)
     wide = {"input": x, "weight": w, "bias": b, "output": None}
     made = case(LAYER, grads=dict(narrow.grads), grad_output=case(LAYER).grad_output, **wide)
-    assert Precision.of(np.dtype("f4"), None, (np.dtype("f8"), np.dtype("f4"))).rounded_operands == 1
+    single = np.float32(0.1) * np.ones(3)
+    assert Precision.of(np.dtype("f4"), None, (np.full(3, 0.1), single)).rounded_operands == 1
+    assert Precision.of(np.dtype("f8"), None, (np.full(3, 0.1), single)).rounded_operands == 0
+    assert Precision.of(np.dtype("f4"), "bfloat16", (single, np.ones(3))).rounded_operands == 1
     report = fastcheck.check(made)
     assert report.tensors["bias"].norm_ratio < 1e-6
     assert report.passed, report.summary()
@@ -198,3 +203,112 @@ def test_every_precision_has_its_units():
         precision = replace(Precision("float64", 2), name=name)
         assert 0 < precision.accumulator <= 2.0**-24
         assert precision.operand >= 2 * precision.accumulator
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_pytorchs_half_precision_backward_lies_inside(dtype):
+    """It rounds each sample's weight gradient and each tap's input gradient before it adds them."""
+    names = ("input", "weight", "bias")
+    for a_layer in (LAYER, layer((8, 3, 12, 12), (4, 3, 5, 5)), layer((2, 12, 9, 9), (12, 1, 3, 3), groups=12)):
+        tensors = [torch.from_numpy(array).to(dtype).requires_grad_() for array in operands(a_layer)]
+        out = torch_forward(a_layer, *tensors)
+        v = torch.from_numpy(np.random.default_rng(1).standard_normal(out.shape)).to(dtype)
+        grads = dict(zip(names, torch.autograd.grad(out, tensors, v), strict=True))
+        store = torch.float16 if dtype == torch.float16 else torch.float32
+
+        def case_of(grads, tensors=tensors, v=v, store=store, a_layer=a_layer):
+            x, w, b, cotangent = (t.detach().to(store).numpy() for t in (*tensors, v))
+            found = {name: grad.to(store).numpy() for name, grad in grads.items()}
+            precision = None if dtype == torch.float16 else "bfloat16"
+            arguments = a_layer.arguments | {"precision": precision}
+            return fastcheck.ConvCase(x, w, b, grad_output=cotangent, grads=found, **arguments)
+
+        report = fastcheck.check(case_of(grads), dims=500)
+        assert report.passed, report.summary()
+        assert not fastcheck.check(case_of({"weight": grads["weight"] * 1.25})).passed
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_results_stored_narrower_than_computed(dtype):
+    """``precision`` says how a pass computed; the array's own dtype still rounds what it stores."""
+    made = case(LAYER)
+    stored = {name: grad.astype(dtype) for name, grad in made.grads.items()}
+    for precision in ("float64", "float32", None):
+        assert fastcheck.check(case(LAYER, grads=stored, precision=precision, output=None)).passed
+
+
+SCALES = list(itertools.product([1e-300, 1e-160, 1e-20, 1.0, 1e17, 1e160, 1e300], repeat=2))
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize(("x_scale", "w_scale"), SCALES)
+def test_correct_gradients_pass_at_any_scale(x_scale, w_scale):
+    a_layer = layer((1, 4, 7, 7), (6, 2, 3, 3), padding=1, stride=2, groups=2)
+    x, w, b = operands(a_layer)
+    v = np.random.default_rng(1).standard_normal((1, 6, 4, 4))
+    right = naive.backward(x, w, v, **a_layer.arguments)
+    for v_scale in (1e-300, 1.0, 1e300):
+        bars = {"input": v_scale * w_scale, "weight": v_scale * x_scale, "bias": v_scale}
+        # Scales are multiplied in logarithms: neither the gradient nor anything on the way may leave float64.
+        logs = {"input": math.log10(v_scale) + math.log10(w_scale), "weight": math.log10(v_scale) + math.log10(x_scale)}
+        grads = {name: right[name] * bars[name] for name in right if -290 < logs.get(name, 0) < 295}
+        arguments = {"grad_output": v * v_scale, "grads": grads, **a_layer.arguments}
+        made = fastcheck.ConvCase(x * x_scale, w * w_scale, b * min(1e300, x_scale * w_scale), **arguments)
+        for evaluator in ("local", "full"):
+            report = fastcheck.check(made, dims="all", evaluator=evaluator, threads=1)
+            assert report.passed, report.summary()
+        assert not fastcheck.check(
+            fastcheck.ConvCase(
+                x * x_scale, w * w_scale, b * 0, **arguments | {"grads": {n: 1.001 * g for n, g in grads.items()}}
+            )
+        ).passed
+
+
+def test_an_automatic_step_is_never_lost_in_an_entry():
+    ones = np.full((1, 1, 5), 1e20)
+    zero = np.zeros((1, 1, 3))
+    v = np.ones((1, 1, 3))
+    grads = {"input": np.zeros((1, 1, 5)), "weight": np.full((1, 1, 3), 3e20)}
+    report = fastcheck.check(fastcheck.ConvCase(ones, zero, grad_output=v, grads=grads), dims="all")
+    assert report.passed, report.summary()
+
+
+def test_an_input_that_no_output_sees_has_derivative_zero():
+    a_layer = layer((1, 1, 6), (1, 1, 1), stride=2)
+    x, w, b = operands(a_layer)
+    x[..., 1] = 1e20
+    v = np.ones((1, 1, 3))
+    grads = naive.backward(x, w, v, **a_layer.arguments)
+    arguments = {"grad_output": v, **a_layer.arguments}
+    assert fastcheck.check(fastcheck.ConvCase(x, w, b, grads=grads, **arguments)).passed
+    grads["input"][..., 1] = 1e-9
+    report = fastcheck.check(fastcheck.ConvCase(x, w, b, grads=grads, **arguments))
+    assert report.tensors["input"].first_beyond == (0, 0, 1)
+
+
+def test_a_gradient_beyond_float64_is_bad_input():
+    x, w = np.full((1, 1, 3), 1e200), np.ones((1, 1, 1))
+    made = fastcheck.ConvCase(x, w, grad_output=x, grads={"weight": np.ones((1, 1, 1))})
+    with pytest.raises(fastcheck.FastcheckError, match=r"the derivative by weight at index \[0, 0, 0\] overflows"):
+        fastcheck.check(made)
+    output = np.ones((1, 1, 3))
+    huge = fastcheck.ConvCase(x, x[..., :1], grad_output=w * output, grads={"bias": [1.0]}, bias=[0.0], output=output)
+    with pytest.raises(fastcheck.FastcheckError, match="the forward pass overflows float64"):
+        fastcheck.check(huge)
+
+
+@pytest.mark.jit
+def test_full_sees_what_local_sees():
+    """The bar of `full` is that of the affected outputs, not of all that it evaluates."""
+    a_layer = layer((1, 3, 60, 60), (16, 3, 3, 3))
+    made = case(a_layer, output=None)
+    scaled = {name: grad * (1 + 1e-11) for name, grad in made.grads.items()}
+    beyond = {
+        evaluator: fastcheck.check(case(a_layer, grads=scaled, output=None), dims=60, evaluator=evaluator)
+        for evaluator in ("local", "full")
+    }
+    for name, tensor in beyond["local"].tensors.items():
+        assert tensor.verdict == "fail"
+        assert beyond["full"].tensors[name].beyond_error_bar == tensor.beyond_error_bar

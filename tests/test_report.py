@@ -1,5 +1,6 @@
 """The report: JSON by contract, the same bits for any number of threads, verdicts and reasons."""
 
+import io
 import json
 import math
 
@@ -8,7 +9,9 @@ import pytest
 from layers import case, layer, operands, torch_gradients
 
 import fastcheck
-from fastcheck import FastcheckError, GradientMismatchError, Report
+from fastcheck import FastcheckError, GradientMismatchError
+from fastcheck.render.text import as_text
+from fastcheck.report_reader import from_json
 from fastcheck.verdict import heaviest
 
 LAYER = layer((2, 4, 8, 8), (16, 4, 3, 3), padding=1)
@@ -65,9 +68,47 @@ def test_json_reads_back():
     weight.flat[0] = np.inf
     report = fastcheck.check(case(LAYER, grads={"weight": weight}), dims=50)
     assert '"nan"' in report.to_json()
-    again = Report.from_json(report.to_json())
+    again = from_json(report.to_json())
     assert again.to_json() == report.to_json()
     assert math.isnan(again.tensors["weight"].norm_ratio)
+
+
+def _damaged(data, path, value):
+    """A copy of JSON data with the value at a path replaced."""
+    data = json.loads(json.dumps(data))
+    place = data
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return data
+
+
+def _paths(data, path=()):
+    """Every place in JSON data."""
+    entries = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in entries:
+        yield (*path, key)
+        yield from _paths(value, (*path, key))
+
+
+@pytest.mark.parametrize("value", [None, "x", -1, 10**400, [], {}, "\ud800", 1.5], ids=repr)
+def test_a_damaged_report_is_refused_or_still_printed_and_never_a_traceback(value):
+    data = json.loads(fastcheck.check(case(LAYER), dims=9).to_json())
+    refused = 0
+    for path in list(_paths(data)):
+        try:
+            as_text(from_json(json.dumps(_damaged(data, path, value))), io.StringIO()).encode()
+        except FastcheckError as error:
+            refused += "report" in str(error)
+    assert refused > 30
+
+
+def test_a_report_with_the_schemas_keys_alone_is_read():
+    data = json.loads(fastcheck.check(case(LAYER), dims=9).to_json())
+    for tensor in data["tensors"].values():
+        for key in ("reason", "advice", "shape", "non_finite", "first_beyond"):
+            del tensor[key]
+    assert as_text(from_json(json.dumps(data)), io.StringIO())
 
 
 @pytest.mark.parametrize(
@@ -75,7 +116,7 @@ def test_json_reads_back():
 )
 def test_what_is_no_report_is_refused(text):
     with pytest.raises(FastcheckError, match="report"):
-        Report.from_json(text)
+        from_json(text)
 
 
 def test_kept_arrays():
@@ -129,6 +170,16 @@ def test_a_wrong_forward_is_named_before_any_gradient_is_judged(bug):
     assert bug in report.forward.diagnosis["bug"]
     assert "index" in report.forward.diagnosis["evidence"]
     assert "forward" in report.summary()
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e160])
+def test_a_wrong_forward_at_an_extreme_scale_is_not_misnamed(scale):
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((1, 2, 6)) * scale, rng.standard_normal((3, 2, 3))
+    v = np.ones((1, 3, 4))
+    unrelated = rng.standard_normal((1, 3, 4)) * scale
+    made = fastcheck.ConvCase(x, w, grad_output=v, grads={"weight": w}, output=unrelated)
+    assert "not that of this convolution" in fastcheck.check(made).forward.diagnosis["bug"]
 
 
 def test_one_wrong_output_is_found_at_its_index():

@@ -75,7 +75,6 @@ class ConvCase:
         if precision is not None and precision not in PRECISIONS:
             raise FastcheckError(f"precision is {precision!r}: expected one of {', '.join(PRECISIONS)}")
         self.precision = precision
-        self.dtypes = {name: array.dtype for name, array in (*raw.items(), ("grad_output", cotangent))}
         self.input = _canonical("input", raw["input"])
         self.weight = _canonical("weight", raw["weight"])
         self.bias = _canonical("bias", raw["bias"]) if "bias" in raw else np.zeros(self.geometry.weight_shape[0])

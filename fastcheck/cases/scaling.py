@@ -1,4 +1,4 @@
-"""Operands brought to a common scale by powers of two, which is exact, so that nothing in between over- or underflows."""
+"""Operands brought to a common scale by powers of two, so that nothing in between overflows or underflows."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Literal
 
@@ -49,7 +50,8 @@ class Reevaluation:
         factor_values = None if factor is None else getattr(scaled, factor)
         own = scaled.exponents[tensor]
         self._step = automatic(magnitude, factor_values) if step == "auto" else float(np.ldexp(step, -own))
-        self.step = float(np.ldexp(self._step, own))
+        with np.errstate(over="ignore"):  # a bias whose outputs are beyond float64 is moved by as much
+            self.step = float(np.ldexp(self._step, own))
         self._tensor, self._shape = tensor, geometry.shape_of(tensor)
         self._exponent = scaled.exponents["grad_output"] + (0 if factor is None else scaled.exponents[factor])
         self._whole = name == "full"
@@ -58,8 +60,9 @@ class Reevaluation:
         self._vector = geometry.vector()
         self._cotangent = geometry.lift(scaled.grad_output)
         self._magnitude = geometry.lift(magnitude)
-        dtypes = [case.dtypes["grad_output"], *([] if factor is None else [case.dtypes[factor]])]
-        self._precision = Precision.of(case.grads[tensor].dtype, case.precision, tuple(dtypes))
+        factors = [case.grad_output, *([] if factor is None else [case.operand(factor)])]
+        self._precision = Precision.of(case.grads[tensor].dtype, case.precision, factors)
+        self._partials = math.prod(geometry.weight_shape[2:]) if tensor == "input" else geometry.input_shape[0]
         self._chain = 1 + roundings(geometry.terms, conv.TAPS)
         self._most = _most_terms(case, tensor)
         alike = window(self._most, self._precision)
@@ -77,7 +80,9 @@ class Reevaluation:
         if not finite.all():
             index = [int(i) for i in np.unravel_index(int(dims[np.argmin(finite)]), self._shape)]
             raise FastcheckError(f"the derivative by {self._tensor} at index {index} overflows float64: scale the case")
-        bar = error_bar(sums, self._chain, self._precision, self._v, self._x, self._most, self._exponent)
+        bar = error_bar(
+            sums, self._chain, self._precision, self._v, self._x, self._most, self._partials, self._exponent
+        )
         return Differences(numeric, bar)
 
     def _sums(self, dims: np.ndarray) -> Sums:

@@ -8,6 +8,7 @@ from typing import TextIO
 import numpy as np
 
 from fastcheck.report import Report
+from fastcheck.tally import relative_difference
 
 COLUMNS = ("tensor", "index", "analytic", "numeric", "difference", "same_sign", "ratio", "error_bar", "verdict")
 
@@ -25,13 +26,14 @@ def write_table(report: Report, stream: TextIO) -> None:
         if kept is None:
             continue
         bars = np.full(len(kept.dims), np.nan) if kept.error_bar is None else kept.error_bar
-        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             difference = kept.analytic - kept.numeric
-            larger = np.maximum(np.abs(kept.analytic), np.abs(kept.numeric))
-            ratio = np.where(larger > 0, np.abs(difference) / np.where(larger > 0, larger, 1.0), 0.0)
             same = np.sign(kept.analytic) == np.sign(kept.numeric)
             inside = np.abs(difference) <= bars
-        indices = np.stack(np.unravel_index(kept.dims, tensor.shape), axis=1)
+        ratio = relative_difference(kept.analytic, kept.numeric)
+        indices = np.zeros((len(kept.dims), 0), dtype=int)  # an array without axes has an index without entries
+        if tensor.shape:
+            indices = np.stack(np.unravel_index(kept.dims, tensor.shape), axis=1)
         known = kept.error_bar is not None
         columns = (indices, kept.analytic, kept.numeric, difference, same, ratio, bars, inside)
         for index, a, n, gap, sign, relative, bar, good in zip(*(column.tolist() for column in columns), strict=True):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
-from typing import IO
+from typing import IO, Any
 
 from rich import box
 from rich.console import Console
@@ -24,8 +25,35 @@ _SHOWN = 5
 
 def console(stream: IO[str]) -> Console:
     """Make a console on a stream: as wide as the terminal, or of a fixed width where there is none."""
+    return Console(file=stream, **_options(stream))
+
+
+def _options(stream: IO[str]) -> dict[str, Any]:
     width = None if stream.isatty() else _WIDTH
-    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    return {"width": width, "highlight": False, "markup": False, "emoji": False}
+
+
+class _Page(io.StringIO):
+    """Text in memory for a stream of some encoding, which decides how tables are drawn."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__()
+        self._encoding = encoding
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._encoding
+
+
+def as_text(report: Report, stream: IO[str], title: str = "") -> str:
+    """Return a report as the text that suits a stream: coloured and of its width on a terminal, plain elsewhere.
+
+    Rich itself ends the process where a reader stops reading, so that nothing is printed from here.
+    """
+    page = _Page(getattr(stream, "encoding", None) or "utf-8")
+    out = Console(file=page, force_terminal=stream.isatty(), **_options(stream))
+    write_report(report, out, title)
+    return page.getvalue()
 
 
 def write_report(report: Report, out: Console, title: str = "") -> None:

@@ -1,0 +1,180 @@
+"""Reports read back from their JSON, every value checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from fastcheck.errors import FastcheckError
+from fastcheck.report import SCHEMA, Entry, ForwardReport, Report, TensorReport
+from fastcheck.verdict import EXIT_CODES, Verdict
+
+
+def from_json(text: str) -> Report:
+    """Read a JSON report.
+
+    Keys beyond those of schema 1 may be missing.
+
+    Raises
+    ------
+    FastcheckError
+        If the text is no report of this schema, or a value is missing or of the wrong kind.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FastcheckError(f"the report is not JSON: {error}") from None
+    if not isinstance(data, dict) or "schema" not in data:
+        raise FastcheckError("the report is not one of fastcheck's: it has no 'schema'")
+    if type(data["schema"]) is not int or data["schema"] != SCHEMA:
+        raise FastcheckError(f"the report has schema {data['schema']!r}: this version reads schema {SCHEMA}")
+    return _decode_report(data)
+
+
+_MISSING = object()
+
+
+class _Reader:
+    """Reads typed values out of a JSON object, and says which one is damaged."""
+
+    def __init__(self, data: Any, where: str) -> None:
+        if not isinstance(data, dict):
+            raise FastcheckError(f"the report is damaged: {where} is no object")
+        self.data, self.where = data, where
+
+    def _take(self, key: str, good: Callable[[Any], bool], expected: str, default: Any) -> Any:
+        value = self.data.get(key, default)
+        if value is _MISSING or not good(value):
+            told = "missing" if value is _MISSING else f"{value!r:.40}"
+            raise FastcheckError(f"the report is damaged: {self.where}.{key} is {told}: expected {expected}")
+        return value
+
+    def text(self, key: str, default: Any = None) -> str:
+        default = _MISSING if default is None else default
+        found = self._take(key, _is_text, "text", default)
+        return str(found)
+
+    def verdict(self, key: str) -> Verdict:
+        found: Verdict = self._take(key, lambda value: value in tuple(EXIT_CODES), ", ".join(EXIT_CODES), _MISSING)
+        return found
+
+    def count(self, key: str, default: Any = None) -> int:
+        default = _MISSING if default is None else default
+        return int(self._take(key, _is_count, "a count", default))
+
+    def flag(self, key: str) -> bool:
+        return bool(self._take(key, lambda value: isinstance(value, bool), "true or false", _MISSING))
+
+    def number(self, key: str) -> float:
+        return float(self._take(key, _is_number, "a number", _MISSING))
+
+    def number_or_none(self, key: str) -> float | None:
+        return None if self.data.get(key) is None else self.number(key)
+
+    def object(self, key: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._take(key, lambda value: isinstance(value, dict), "an object", _MISSING)
+        return found
+
+    def objects(self, key: str) -> list[_Reader]:
+        found = self._take(key, lambda value: isinstance(value, list), "a list", _MISSING)
+        return [_Reader(entry, f"{self.where}.{key}[{place}]") for place, entry in enumerate(found)]
+
+    def counts(self, key: str, default: Any = None) -> tuple[int, ...]:
+        default = _MISSING if default is None else default
+
+        def good(value: Any) -> bool:
+            return isinstance(value, (list, tuple)) and all(_is_count(entry) for entry in value)
+
+        return tuple(self._take(key, good, "a list of counts", default))
+
+
+def _is_text(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(value.encode("utf-8") or True)
+    except UnicodeEncodeError:
+        return False
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    if type(value) is int:
+        return abs(value) < 2**63
+    return type(value) is float or value in ("nan", "inf", "-inf")
+
+
+def _decode_report(data: dict[str, Any]) -> Report:
+    top = _Reader(data, "report")
+    for name in top.object("tensors"):
+        if not _is_text(name):
+            raise FastcheckError("the report is damaged: a tensor's name is no text")
+    run = dict(top.object("run"))
+    if run.get("seconds") is not None:
+        run |= {"seconds": _Reader(run, "run").number("seconds"), "threads": _Reader(run, "run").count("threads")}
+    return Report(
+        verdict=top.verdict("verdict"),
+        seed=top.count("seed"),
+        requested=dict(top.object("requested")),
+        interrupted=top.flag("interrupted"),
+        forward=None if data.get("forward") is None else _decode_forward(_Reader(data["forward"], "forward")),
+        tensors={name: _decode_tensor(_Reader(entry, name)) for name, entry in top.object("tensors").items()},
+        run=run,
+    )
+
+
+def _decode_forward(data: _Reader) -> ForwardReport:
+    found = None
+    if data.data.get("diagnosis") is not None:
+        diagnosis = _Reader(data.data["diagnosis"], "forward.diagnosis")
+        found = {key: diagnosis.text(key) for key in ("bug", "evidence", "try")}
+    return ForwardReport(data.verdict("verdict"), data.number("norm_ratio"), found)
+
+
+def _decode_tensor(data: _Reader) -> TensorReport:
+    digits = _Reader(data.object("digits"), f"{data.where}.digits")
+    evaluator = None if data.data.get("evaluator") is None else data.text("evaluator")
+    step = data.number("step") if evaluator is not None else data.number_or_none("step")
+    return TensorReport(
+        verdict=data.verdict("verdict"),
+        reason=data.text("reason", data.verdict("verdict")),
+        advice=data.text("advice", ""),
+        shape=data.counts("shape", ()),
+        evaluator=evaluator,
+        step=step,
+        dims_total=data.count("dims_total"),
+        dims_checked=data.count("dims_checked"),
+        unresolved=data.count("unresolved"),
+        kinks=data.count("kinks"),
+        excluded=data.count("excluded"),
+        non_finite=data.count("non_finite", 0),
+        norm_ratio=data.number("norm_ratio"),
+        max_ratio=data.number("max_ratio"),
+        max_ratio_resolved=data.number("max_ratio_resolved"),
+        sign_mismatches=data.count("sign_mismatches"),
+        beyond_error_bar=data.count("beyond_error_bar"),
+        audit=data.object("audit"),
+        digits={
+            "min": digits.number_or_none("min"),
+            "median": digits.number_or_none("median"),
+            "histogram": list(digits.counts("histogram")),
+        },
+        first_beyond=None if data.data.get("first_beyond") is None else data.counts("first_beyond"),
+        worst=tuple(_decode_entry(entry) for entry in data.objects("worst")),
+        diagnosis=data.object("diagnosis") if data.data.get("diagnosis") is not None else None,
+    )
+
+
+def _decode_entry(data: _Reader) -> Entry:
+    return Entry(
+        index=data.counts("index"),
+        analytic=data.number("analytic"),
+        numeric=data.number("numeric"),
+        difference=data.number("difference"),
+        same_sign=data.flag("same_sign"),
+        ratio=data.number("ratio"),
+        error_bar=data.number_or_none("error_bar"),
+        verdict=None if data.data.get("verdict") is None else data.verdict("verdict"),
+    )
