@@ -14,6 +14,7 @@ from fastcheck import npz
 from fastcheck.cases.conv import PRECISIONS
 from fastcheck.check import EVALUATORS, check, compare
 from fastcheck.errors import FastcheckError
+from fastcheck.interrupts import Interrupts, listening
 from fastcheck.report import Report
 from fastcheck.version import __version__
 
@@ -284,21 +285,30 @@ def _prepare_streams() -> None:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status; bad input is told in one line on standard error."""
     _prepare_streams()
+    with listening() as interrupts:
+        sys.exit(_status(arguments, interrupts))
+
+
+def _status(arguments: list[str] | None, interrupts: Interrupts) -> int:
     try:
-        status = cli.main(arguments, prog_name="fastcheck", standalone_mode=False)
+        return int(cli.main(arguments, prog_name="fastcheck", standalone_mode=False))
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
-        status = USAGE_ERROR
+        return USAGE_ERROR
     except click.ClickException as error:
-        status = _complain(error.format_message())
+        return _complain(error.format_message())
     except FastcheckError as error:
-        status = _complain(str(error))
+        return _complain(str(error))
     except MemoryError:
-        status = _complain("there is not enough memory for this case")
+        return _complain("there is not enough memory for this case")
     except (KeyboardInterrupt, click.Abort):
         click.echo("fastcheck: interrupted", err=True)
-        status = INTERRUPTED
-    sys.exit(status)
+        return INTERRUPTED
+    except Exception:
+        if not interrupts.heard:
+            raise
+        click.echo("fastcheck: interrupted", err=True)
+        return INTERRUPTED
 
 
 def _complain(message: str) -> int:

@@ -19,6 +19,7 @@ from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import Evaluator, reevaluation
 from fastcheck.geometry import Shape
+from fastcheck.interrupts import Interrupts, listening
 from fastcheck.progress import ProgressHook
 from fastcheck.report import ForwardReport, Kept, Report, TensorReport
 from fastcheck.verdict import Verdict
@@ -26,7 +27,7 @@ from fastcheck.verdict import Verdict
 BLOCK = 4096
 """Most dimensions in a block."""
 
-BLOCK_WORK = 2**29
+BLOCK_WORK = 2**27
 """Multiply-adds after which a block ends: about a tenth of a second, so that Ctrl-C and progress need not wait.
 It depends on the case alone, as everything does that decides how sums are grouped."""
 
@@ -79,21 +80,41 @@ def run(case: ConvCase, plan: Plan) -> Report:
     for name in case.grads if plan.step != "auto" else ():
         step.usable(plan.step, case.operand(name), name)
     pool = ThreadPoolExecutor(plan.threads, thread_name_prefix="fastcheck")
-    try:
+    with listening() as interrupts:
+        try:
+            _run(case, plan, chosen, pool, clock, state, interrupts)
+        except KeyboardInterrupt:
+            state.interrupted = True
+        except Exception:
+            if not interrupts.heard:
+                raise
+            state.interrupted = True
+        finally:
+            pool.shutdown(wait=not state.interrupted, cancel_futures=True)
+    return _report(plan, state, clock)
+
+
+def _run(
+    case: ConvCase,
+    plan: Plan,
+    chosen: dict[str, np.ndarray],
+    pool: Executor,
+    clock: _Clock,
+    state: _Progress,
+    interrupts: Interrupts,
+) -> None:
+    with clock.of("seconds"):
         plan.progress("preparing (the first run compiles the kernels)", 0, 0)
         forward.compile()
-        if case.output is not None:
-            with clock.of("forward_seconds"):
-                plan.progress("forward", 0, 0)
-                state.forward = check_forward(case, pool)
-        if state.forward is None or state.forward.verdict == "pass":
-            with clock.of("seconds"):
-                _check_tensors(case, plan, chosen, pool, state)
-    except KeyboardInterrupt:
-        state.interrupted = True
-    finally:
-        pool.shutdown(wait=not state.interrupted, cancel_futures=True)
-    return _report(plan, state, clock)
+        interrupts.raise_if_heard()
+    if case.output is not None:
+        with clock.of("forward_seconds"):
+            plan.progress("forward", 0, 0)
+            state.forward = check_forward(case, pool)
+        if state.forward.verdict == "fail":
+            return
+    with clock.of("seconds"):
+        _check_tensors(case, plan, chosen, pool, state, interrupts)
 
 
 def _shapes(case: ConvCase) -> dict[str, Shape]:
@@ -130,12 +151,20 @@ def check_forward(case: ConvCase, pool: Executor) -> ForwardReport:
     return ForwardReport("fail", compared.norm_ratio, found)
 
 
-def _check_tensors(case: ConvCase, plan: Plan, chosen: dict[str, np.ndarray], pool: Executor, state: _Progress) -> None:
+def _check_tensors(
+    case: ConvCase,
+    plan: Plan,
+    chosen: dict[str, np.ndarray],
+    pool: Executor,
+    state: _Progress,
+    interrupts: Interrupts,
+) -> None:
     name_of_evaluator = AUTOMATIC if plan.evaluator == "auto" else plan.evaluator
     plan.progress("preparing", 0, 0)
     scaled = ScaledOperands.of(case)
     magnitude = forward.magnitude(scaled, case.geometry, pool)
     for name, dims in chosen.items():
+        interrupts.raise_if_heard()
         evaluator = reevaluation.Reevaluation(name_of_evaluator, case, scaled, name, magnitude, plan.step)
         blocks = np.array_split(dims, range(size := _block_size(case, name, name_of_evaluator), len(dims), size))
         parts, interrupted = _difference(evaluator, case.grads[name], blocks, plan, name, pool)

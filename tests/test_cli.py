@@ -344,6 +344,20 @@ def test_ctrl_c_stops_within_a_second_with_a_partial_report(long_case, tmp_path)
 
 
 @pytest.mark.jit
+@pytest.mark.parametrize("delay", [0.3, 1.5, 3.5, 5.0])
+def test_ctrl_c_while_kernels_compile(delay, long_case, tmp_path):
+    """The compiler turns an interrupt into exceptions of its own, or swallows it."""
+    command = [sys.executable, "-m", "fastcheck.cli", "conv", str(long_case), "--dims", "all", "--evaluator", "full"]
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "empty")}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    time.sleep(1.0 + delay)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in err
+
+
+@pytest.mark.jit
 def test_progress_is_shown_on_a_terminal_and_not_in_a_pipe(tmp_path):
     """A pseudo-terminal stands in for the person's own."""
     path = saved(tmp_path / "layer.npz", layer((1, 8, 32, 32), (16, 8, 3, 3), padding=1))

@@ -103,6 +103,24 @@ def test_a_damaged_report_is_refused_or_still_printed_and_never_a_traceback(valu
     assert refused > 30
 
 
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("columns", [40, 80, 132, 200])
+def test_every_number_is_shown_whatever_the_terminals_width(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    report = fastcheck.check(case(LAYER), dims=30)
+    shown = as_text(report, _Terminal())
+    assert "…" not in shown
+    for tensor in report.tensors.values():
+        assert f"{tensor.dims_checked:,} of {tensor.dims_total:,}" in shown
+        assert f"{tensor.worst[0].analytic:.12g}" in shown
+        assert str(list(tensor.worst[4].index)) in shown
+
+
 def test_a_report_with_the_schemas_keys_alone_is_read():
     data = json.loads(fastcheck.check(case(LAYER), dims=9).to_json())
     for tensor in data["tensors"].values():

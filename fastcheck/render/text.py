@@ -19,6 +19,9 @@ _STYLES: dict[Verdict, str] = {"pass": "green", "fail": "bold red", "inconclusiv
 _WIDTH = 132
 """Columns of text that does not go to a terminal."""
 
+_WIDE = 126
+"""Columns that the tables need."""
+
 _SHOWN = 5
 """Worst dimensions shown for a tensor."""
 
@@ -62,11 +65,13 @@ def write_report(report: Report, out: Console, title: str = "") -> None:
         out.print(Text(title, style="bold"))
     _write_forward(report, out)
     if report.tensors:
-        out.print(_summary(report.tensors))
+        _print_table(out, _SUMMARY, [_summary(name, tensor) for name, tensor in report.tensors.items()])
         out.print(_rules(report))
     for name, tensor in report.tensors.items():
         if tensor.worst:
-            out.print(_worst(name, tensor))
+            by = "difference / error bar" if tensor.evaluator else "difference"
+            rows = [_cells(entry) for entry in tensor.worst[:_SHOWN]]
+            _print_table(out, _ENTRY, rows, f"\n{name}: worst by {by}")
     out.print(_verdict(report))
 
 
@@ -82,36 +87,52 @@ def _write_forward(report: Report, out: Console) -> None:
         out.print("  The forward pass itself is another one, so no gradient was judged.")
 
 
-def _summary(tensors: dict[str, TensorReport]) -> Table:
-    table = _table(
-        "tensor", "verdict", "checked", "norm ratio", "max ratio", "resolved", "digits", "signs", "unresolved"
-    )
-    table.add_column("beyond", justify="right", no_wrap=True)
-    table.add_column("differenced", no_wrap=True)
-    for name, tensor in tensors.items():
-        known = tensor.evaluator is not None
-        table.add_row(
-            name,
-            Text(tensor.verdict, style=_STYLES[tensor.verdict]),
-            f"{tensor.dims_checked:,} of {tensor.dims_total:,}",
-            _short(tensor.norm_ratio),
-            _short(tensor.max_ratio),
-            _short(tensor.max_ratio_resolved),
-            f"{_digits(tensor.digits['min'])} - {_digits(tensor.digits['median'])}",
-            f"{tensor.sign_mismatches:,}",
-            f"{tensor.unresolved:,}",
-            f"{tensor.beyond_error_bar:,}" if known else "-",
-            f"{tensor.evaluator} h={tensor.step:g}" if known else "-",
-        )
-    return table
+Cell = str | Text
+_SUMMARY = (
+    *("tensor", "verdict", "checked", "norm ratio", "max ratio", "resolved"),
+    *("digits", "signs", "unresolved", "beyond", "differenced"),
+)
+_ENTRY = ("index", "verdict", "analytic", "numeric", "difference", "same sign", "ratio", "error bar")
 
 
-def _table(*headings: str, title: str | None = None) -> Table:
-    """Make a table whose first two columns are words and the others numbers."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", title_style="")
+def _print_table(out: Console, headings: tuple[str, ...], rows: list[tuple[Cell, ...]], title: str = "") -> None:
+    """Print a table, turned on its side where the terminal is too narrow for its columns."""
+    if title:
+        out.print(title)
+    if out.width >= _WIDE:
+        out.print(_table(headings, rows))
+        return
+    fitting = max(1, (out.width - 12) // 18)
+    for first in range(0, len(rows), fitting):
+        names, *lines = zip(headings, *rows[first : first + fitting], strict=True)
+        out.print(_table(names, lines))
+
+
+def _table(headings: tuple[Cell, ...], rows: list[tuple[Cell, ...]]) -> Table:
+    """Make a table whose first column is words and the others numbers."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for place, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=True)
+        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def _summary(name: str, tensor: TensorReport) -> tuple[Cell, ...]:
+    known = tensor.evaluator is not None
+    return (
+        name,
+        Text(tensor.verdict, style=_STYLES[tensor.verdict]),
+        f"{tensor.dims_checked:,} of {tensor.dims_total:,}",
+        _short(tensor.norm_ratio),
+        _short(tensor.max_ratio),
+        _short(tensor.max_ratio_resolved),
+        f"{_digits(tensor.digits['min'])} - {_digits(tensor.digits['median'])}",
+        f"{tensor.sign_mismatches:,}",
+        f"{tensor.unresolved:,}",
+        f"{tensor.beyond_error_bar:,}" if known else "-",
+        f"{tensor.evaluator} h={tensor.step:g}" if known else "-",
+    )
 
 
 def _rules(report: Report) -> str:
@@ -124,16 +145,7 @@ def _broken(names: list[str]) -> str:
     return f"(broken by {', '.join(names)})" if names else "(kept)"
 
 
-def _worst(name: str, tensor: TensorReport) -> Table:
-    by = "difference / error bar" if tensor.evaluator else "difference"
-    headings = ("index", "verdict", "analytic", "numeric", "difference", "same sign", "ratio", "error bar")
-    table = _table(*headings, title=f"{name}: worst by {by}")
-    for entry in tensor.worst[:_SHOWN]:
-        table.add_row(*_cells(entry))
-    return table
-
-
-def _cells(entry: Entry) -> tuple[str | Text, ...]:
+def _cells(entry: Entry) -> tuple[Cell, ...]:
     verdict = Text("-") if entry.verdict is None else Text(entry.verdict, style=_STYLES[entry.verdict])
     return (
         str(list(entry.index)),

@@ -1,0 +1,53 @@
+"""Ctrl-C, heard even where another library loses it.
+
+Raised inside a compiler's callback, KeyboardInterrupt is swallowed there, or comes out as some other exception.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupts:
+    """Tells whether Ctrl-C was pressed since this was made."""
+
+    _count = 0
+
+    def __init__(self) -> None:
+        self._start = Interrupts._count
+
+    @property
+    def heard(self) -> bool:
+        return Interrupts._count > self._start
+
+    def raise_if_heard(self) -> None:
+        """Raise the KeyboardInterrupt that may have been swallowed."""
+        if self.heard:
+            raise KeyboardInterrupt
+
+
+def _hear(number: int, frame: FrameType | None) -> None:
+    Interrupts._count += 1
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def listening() -> Iterator[Interrupts]:
+    """Count interrupts while the block runs, and raise them as usual.
+
+    Outside the main thread, and where the program has a handler of its own, nothing is changed.
+    """
+    ours = threading.current_thread() is threading.main_thread() and (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if ours:
+        signal.signal(signal.SIGINT, _hear)
+    try:
+        yield Interrupts()
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
