@@ -208,10 +208,13 @@ def demo_command(threads: int | None) -> int:
     from fastcheck.render.text import as_text
 
     as_expected = True
-    for scene in demo.scenes(threads):
+    for scene in demo.SCENES:
         _say(f"\n{scene.story}\n")
         with progress_bar() as hook:
-            report = check(scene.case, dims=scene.dims, evaluator="local", threads=threads, progress=hook)
+            if hook:
+                hook("making the layer (the first run compiles the kernels)", 0, 0)
+            case = scene.case(threads)
+            report = check(case, dims=scene.dims, evaluator="local", threads=threads, progress=hook)
         _say(as_text(report, sys.stdout))
         if report.interrupted:
             return INTERRUPTED

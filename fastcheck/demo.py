@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -26,12 +25,48 @@ _EXHAUSTIVE: Dims = {"weight": "all", "bias": "all", "input": 1024}
 
 @dataclass(frozen=True)
 class Scene:
-    """One check of the demo: what it shows, the case, which dimensions, and the verdict that it must get."""
+    """One check of the demo.
+
+    Attributes
+    ----------
+    story : str
+        What it shows.
+    geometry, believed : ConvGeometry
+        That of the layer, and the one that its backward pass believes in.
+    dims : Dims
+        Which dimensions are checked.
+    expected : Verdict
+        The verdict that it must get.
+    """
 
     story: str
-    case: ConvCase
+    geometry: ConvGeometry
+    believed: ConvGeometry
     dims: Dims
     expected: Verdict
+
+    def case(self, threads: int | None = None) -> ConvCase:
+        """Make the layer's data: the photograph, seeded weights, and gradients by the reference backward."""
+        from fastcheck.cases import forward  # imports Numba
+
+        geometry, image = self.geometry, photograph()
+        rng = np.random.default_rng(0)
+        weight = rng.normal(0, np.sqrt(2 / geometry.terms), geometry.weight_shape)
+        bias = rng.normal(0, 0.1, geometry.weight_shape[0])
+        grad_output = rng.normal(0, 1, geometry.output_shape)
+        with ThreadPoolExecutor(threads or machine.default_threads()) as pool:
+            grads = forward.backward(self.believed, image, weight, grad_output, pool)
+            output = forward.convolve(geometry, image, weight, bias, pool)
+        return ConvCase(
+            image,
+            weight,
+            bias,
+            stride=geometry.stride,
+            padding=geometry.padding,
+            grad_output=grad_output,
+            grads=grads,
+            output=output,
+        )
 
 
 def photograph(name: str = "china.jpg") -> np.ndarray:
@@ -55,51 +90,32 @@ def photograph(name: str = "china.jpg") -> np.ndarray:
     return np.ascontiguousarray(scaled.transpose(2, 0, 1))[None]
 
 
-def scenes(threads: int | None = None) -> Iterator[Scene]:
-    """Yield the demo's checks, each with data made when its turn comes."""
-    image = photograph()
-    vgg = ConvGeometry.of(image.shape, (64, 3, 3, 3), padding=1)
-    stem = ConvGeometry.of(image.shape, (64, 3, 7, 7), stride=2, padding=3)
-    yield Scene(
+_IMAGE = (1, 3, SIZE, SIZE)
+_VGG = ConvGeometry.of(_IMAGE, (64, 3, 3, 3), padding=1)
+_STEM = ConvGeometry.of(_IMAGE, (64, 3, 7, 7), stride=2, padding=3)
+
+SCENES = (
+    Scene(
         "VGG-16 conv1_1 (3 to 64 channels, 3x3, padding 1) on a photograph of 224x224: a correct backward pass.\n"
         "Every weight and bias is differenced, inputs are sampled.",
-        _layer(vgg, image, vgg, threads),
+        _VGG,
+        _VGG,
         _EXHAUSTIVE,
         "pass",
-    )
-    yield Scene(
+    ),
+    Scene(
         "The ResNet stem (3 to 64 channels, 7x7, stride 2, padding 3) on the same photograph: a correct backward pass.",
-        _layer(stem, image, stem, threads),
+        _STEM,
+        _STEM,
         _EXHAUSTIVE,
         "pass",
-    )
-    yield Scene(
+    ),
+    Scene(
         "The ResNet stem again, with a backward pass that forgets the stride. This one must fail: it shows what a\n"
         "real bug looks like. (The bias has nothing to do with the stride, and is right.)",
-        _layer(stem, image, replace(stem, stride=(1, 1)), threads),
+        _STEM,
+        replace(_STEM, stride=(1, 1)),
         {"weight": 256, "bias": "all", "input": 256},
         "fail",
-    )
-
-
-def _layer(geometry: ConvGeometry, image: np.ndarray, believed: ConvGeometry, threads: int | None) -> ConvCase:
-    """Make a layer's case whose backward pass believes in another geometry than its forward pass."""
-    from fastcheck.cases import forward  # imports Numba
-
-    rng = np.random.default_rng(0)
-    weight = rng.normal(0, np.sqrt(2 / geometry.terms), geometry.weight_shape)
-    bias = rng.normal(0, 0.1, geometry.weight_shape[0])
-    grad_output = rng.normal(0, 1, geometry.output_shape)
-    with ThreadPoolExecutor(threads or machine.default_threads()) as pool:
-        grads = forward.backward(believed, image, weight, grad_output, pool)
-        output = forward.convolve(geometry, image, weight, bias, pool)
-    return ConvCase(
-        image,
-        weight,
-        bias,
-        stride=geometry.stride,
-        padding=geometry.padding,
-        grad_output=grad_output,
-        grads=grads,
-        output=output,
-    )
+    ),
+)

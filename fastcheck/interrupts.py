@@ -6,10 +6,12 @@ Raised inside a compiler's callback, KeyboardInterrupt is swallowed there, or co
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 
 class Interrupts:
@@ -44,10 +46,19 @@ def listening() -> Iterator[Interrupts]:
     ours = threading.current_thread() is threading.main_thread() and (
         signal.getsignal(signal.SIGINT) is signal.default_int_handler
     )
-    if ours:
-        signal.signal(signal.SIGINT, _hear)
+    if not ours:
+        yield Interrupts()
+        return
+    tell_unraisable = sys.unraisablehook
+
+    def tell_others(told: Any) -> None:
+        if not issubclass(told.exc_type, KeyboardInterrupt):  # one swallowed in a callback is counted, not printed
+            tell_unraisable(told)
+
+    signal.signal(signal.SIGINT, _hear)
+    sys.unraisablehook = tell_others
     try:
         yield Interrupts()
     finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = tell_unraisable
+        signal.signal(signal.SIGINT, signal.default_int_handler)

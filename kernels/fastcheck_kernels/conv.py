@@ -83,10 +83,15 @@ def _copy(source, jump, target):
 
 
 @kernel()
-def _gather(x, n, channel, k0, taps, p0, pixels, kernel_shape, geom, region, panel):
-    """Fill panel[k, p] with the input that tap k0 + k meets at output pixel p0 + p of the region."""
+def _move(x, place, span, kernel_shape, geom, region, panel, back):
+    """Fill panel[k, p] with the input that tap k0 + k meets at the region's output pixel p0 + p, 0 for padding.
+
+    With ``back``, its transpose: add the panel to those inputs. ``place`` is (sample, first channel), ``span`` is
+    (k0, taps, p0, pixels).
+    """
     depth, height, width = x.shape[2:]
     kd, kh, kw = kernel_shape
+    k0, taps, p0, pixels = span
     rows, columns = region[3, COUNT], region[4, COUNT]
     jump = region[4, STEP] * geom[STRIDE + 2]
     for k in range(taps):
@@ -103,42 +108,25 @@ def _gather(x, n, channel, k0, taps, p0, pixels, kernel_shape, geom, region, pan
             if 0 <= iz < depth and 0 <= iy < height:
                 ix = _source(geom, region, 2, ow, tw)
                 lo, hi = _valid(ix, jump, width, run)
-                row = x[n, channel + c, iz, iy]
-                if lo < hi:
+                row = x[place[0], place[1] + c, iz, iy]
+                if lo < hi and back:
+                    _add_spread(line[done + lo : done + hi], row[ix + lo * jump :], jump)
+                elif lo < hi:
                     _copy(row[ix + lo * jump :], jump, line[done + lo : done + hi])
-            for i in range(done, done + lo):
-                line[i] = 0.0
-            for i in range(done + hi, done + run):
-                line[i] = 0.0
+            if not back:
+                for i in range(done, done + lo):
+                    line[i] = 0.0
+                for i in range(done + hi, done + run):
+                    line[i] = 0.0
             done += run
             od, oh, ow = _next_row(od, oh, rows)
 
 
 @kernel()
-def _scatter(panel, n, channel, k0, taps, p0, pixels, kernel_shape, geom, region, x):
-    """Add panel[k, p] to the input that tap k0 + k meets at output pixel p0 + p: the transpose of `_gather`."""
-    depth, height, width = x.shape[2:]
-    kd, kh, kw = kernel_shape
-    rows, columns = region[3, COUNT], region[4, COUNT]
-    jump = region[4, STEP] * geom[STRIDE + 2]
-    for k in range(taps):
-        c, td, rest = _split(k0 + k, kd, kh * kw)
-        th, tw = rest // kw, rest % kw
-        line = panel[k]
-        done = 0
-        od, oh, ow = _split(p0, rows, columns)
-        while done < pixels:
-            run = min(columns - ow, pixels - done)
-            iz = _source(geom, region, 0, od, td)
-            iy = _source(geom, region, 1, oh, th)
-            if 0 <= iz < depth and 0 <= iy < height:
-                ix = _source(geom, region, 2, ow, tw)
-                lo, hi = _valid(ix, jump, width, run)
-                row = x[n, channel + c, iz, iy]
-                for i in range(lo, hi):
-                    row[ix + i * jump] += line[done + i]
-            done += run
-            od, oh, ow = _next_row(od, oh, rows)
+def _add_spread(source, target, jump):
+    """Add a line to every jump-th entry of another."""
+    for i in range(source.size):
+        target[i * jump] += source[i]
 
 
 @kernel()
@@ -209,19 +197,8 @@ def forward(x, w, b, geom, region, out):
                     out[sample, c - first, p0 : p0 + pixels].fill(b[c])
                 for k0 in range(0, taps_in_all, TAPS):
                     taps = min(TAPS, taps_in_all - k0)
-                    _gather(
-                        x,
-                        region[0, LOW] + sample,
-                        g * w.shape[1],
-                        k0,
-                        taps,
-                        p0,
-                        pixels,
-                        w.shape[2:],
-                        geom,
-                        region,
-                        panel,
-                    )
+                    place, span = (region[0, LOW] + sample, g * w.shape[1]), (k0, taps, p0, pixels)
+                    _move(x, place, span, w.shape[2:], geom, region, panel, False)
                     c = c_low
                     while c < c_high:
                         rows = 4 if c + 4 <= c_high else 1
@@ -271,19 +248,8 @@ def adjoint(v, w, geom, lo, hi, out):
                         _multiply(a, 4, terms, panel, pixels, tile)
                         for r in range(rows):
                             _add(tile[r], total[r0 + r, :pixels])
-                _scatter(
-                    total,
-                    n,
-                    g * per_group,
-                    c_in_group * taps + t0,
-                    rows_here,
-                    p0,
-                    pixels,
-                    kernel_shape,
-                    geom,
-                    region,
-                    out,
-                )
+                place, span = (n, g * per_group), (c_in_group * taps + t0, rows_here, p0, pixels)
+                _move(out, place, span, kernel_shape, geom, region, total, True)
 
 
 @kernel()
@@ -329,7 +295,8 @@ def weight_vjp(x, v, geom, lo, hi, out):
                 p1 = min(p0 + width, pixels_in_all)
                 for k0 in range(0, taps_in_all, TAPS):
                     taps = min(TAPS, taps_in_all - k0)
-                    _gather(x, n, g * per_group, k0, taps, p0, p1 - p0, kernel_shape, geom, region, panel)
+                    place, span = (n, g * per_group), (k0, taps, p0, p1 - p0)
+                    _move(x, place, span, kernel_shape, geom, region, panel, False)
                     for c in range(c_low, c_high, 4):
                         # Beyond the last filter the last one is read again and its sum left unused.
                         c1, c2, c3 = min(c + 1, c_high - 1), min(c + 2, c_high - 1), min(c + 3, c_high - 1)
