@@ -15,7 +15,7 @@ from fastcheck.report import Report
 from fastcheck.sampling import Dims
 from fastcheck.step import positive
 
-EVALUATORS = ("auto", "full", "local")
+EVALUATORS = ("auto", "full", "local", "delta")
 """What ``evaluator`` may be."""
 
 
@@ -24,7 +24,7 @@ def check(
     *,
     dims: Dims = "auto",
     step: float | Literal["auto"] = "auto",
-    evaluator: Literal["auto", "full", "local"] = "auto",
+    evaluator: Literal["auto", "full", "local", "delta"] = "auto",
     threads: int | None = None,
     seed: int = 0,
     keep: bool = False,
@@ -41,8 +41,10 @@ def check(
     step : float or "auto"
         The step h, used exactly as given. ``"auto"`` takes a power of two about the operand's own scale: the loss is
         linear in each operand, so that there is no truncation error to keep small.
-    evaluator : {"auto", "full", "local"}
+    evaluator : {"auto", "full", "local", "delta"}
         ``full`` evaluates every output twice for a dimension, ``local`` the outputs that the dimension can affect.
+        ``delta``, which ``"auto"`` picks, keeps the outputs and moves them by what the dimension contributes; an audit
+        differences 32 dimensions of each tensor again by ``local``, and one direction over all by ``full``.
     threads : int, optional
         By default, as many as there are processors for this process. The report does not depend on it.
     seed : int

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,22 +17,23 @@ from fastcheck.cases import forward
 from fastcheck.cases.conv import ConvCase
 from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.errors import FastcheckError
-from fastcheck.evaluators import Evaluator, reevaluation
+from fastcheck.evaluators import Chosen, Evaluator, judging
+from fastcheck.evaluators.audit import Audit, Noted
+from fastcheck.evaluators.delta_input import InputDelta
+from fastcheck.evaluators.delta_weight import WeightDelta
+from fastcheck.evaluators.reevaluation import Reevaluation
 from fastcheck.geometry import Shape
 from fastcheck.interrupts import Interrupts, listening
 from fastcheck.progress import ProgressHook
-from fastcheck.report import ForwardReport, Kept, Report, TensorReport
+from fastcheck.report import NOT_AUDITED, ForwardReport, Kept, Report, TensorReport
+from fastcheck.tally import Tally
 from fastcheck.verdict import Verdict
 
-BLOCK = 4096
-"""Most dimensions in a block."""
-
-BLOCK_WORK = 2**27
-"""Multiply-adds after which a block ends: about a tenth of a second, so that Ctrl-C and progress need not wait.
-It depends on the case alone, as everything does that decides how sums are grouped."""
-
-AUTOMATIC = "local"
+AUTOMATIC = "delta"
 """What ``evaluator="auto"`` picks."""
+
+FORWARD_BLOCK = 4096
+"""Outputs that are compared at a time with declared ones."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class _Clock:
 
     seconds: float = 0.0
     forward_seconds: float = 0.0
+    audit_seconds: float = 0.0
 
     @contextmanager
     def of(self, part: str) -> Iterator[None]:
@@ -97,7 +99,7 @@ def run(case: ConvCase, plan: Plan) -> Report:
 def _run(
     case: ConvCase,
     plan: Plan,
-    chosen: dict[str, np.ndarray],
+    chosen: dict[str, Chosen],
     pool: Executor,
     clock: _Clock,
     state: _Progress,
@@ -107,14 +109,25 @@ def _run(
         plan.progress("preparing (the first run compiles the kernels)", 0, 0)
         forward.compile()
         interrupts.raise_if_heard()
-    if case.output is not None:
+        scaled = ScaledOperands.of(case)
+    evaluator = AUTOMATIC if plan.evaluator == "auto" else plan.evaluator
+    output = magnitude = None
+    if case.output is not None or evaluator == "delta":
         with clock.of("forward_seconds"):
             plan.progress("forward", 0, 0)
-            state.forward = check_forward(case, pool)
+            output = forward.output(scaled, case.geometry, pool)
+    if case.output is not None or evaluator != "delta":
+        with clock.of("forward_seconds" if evaluator == "delta" else "seconds"):
+            magnitude = forward.magnitude(scaled, case.geometry, pool)
+    if case.output is not None:
+        assert output is not None
+        assert magnitude is not None
+        with clock.of("forward_seconds"):
+            state.forward = check_forward(case, scaled, output, magnitude, pool)
         if state.forward.verdict == "fail":
             return
-    with clock.of("seconds"):
-        _check_tensors(case, plan, chosen, pool, state, interrupts)
+    for name, dims in chosen.items():
+        _check_tensor(case, scaled, name, dims, evaluator, output, magnitude, plan, pool, clock, state, interrupts)
 
 
 def _shapes(case: ConvCase) -> dict[str, Shape]:
@@ -125,20 +138,26 @@ def _work(case: ConvCase) -> dict[str, int]:
     return {name: case.geometry.products_per_dimension(name) for name in case.grads}
 
 
-def check_forward(case: ConvCase, pool: Executor) -> ForwardReport:
-    """Compare the declared output with the computed one, within what their arithmetic can explain."""
+def check_forward(
+    case: ConvCase, scaled: ScaledOperands, output: np.ndarray, magnitude: np.ndarray, pool: Executor
+) -> ForwardReport:
+    """Compare the declared output with the computed one, within what their arithmetic can explain.
+
+    ``output`` and ``magnitude`` are those of the scaled operands.
+    """
     assert case.output is not None
     assert case.output_dtype is not None
-    computed = forward.output(case, pool)
+    with np.errstate(over="ignore"):
+        computed, size = (np.ldexp(array, scaled.exponents["bias"]) for array in (output, magnitude))
     precision = step.Precision.of(case.output_dtype, case.precision, (case.input, case.weight))
-    magnitude = forward.magnitude(case, case.geometry, pool)
-    if not np.isfinite(magnitude).all():
+    if not np.isfinite(size).all():
         raise FastcheckError("the forward pass overflows float64: scale input, weight or bias down")
-    bar = step.forward_bar(computed, magnitude, case.geometry.terms, precision)
+    bar = step.forward_bar(computed, size, case.geometry.terms, precision)
     every = np.arange(computed.size)
     arrays = (every, case.output.ravel(), computed.ravel(), bar.ravel())
     # By blocks, since a dot product of millions of entries depends on how many threads BLAS takes.
-    compared = tally.merge(tally.fold(*(a[i : i + BLOCK] for a in arrays)) for i in range(0, computed.size, BLOCK))
+    blocks = range(0, computed.size, FORWARD_BLOCK)
+    compared = tally.merge(tally.fold(*(a[i : i + FORWARD_BLOCK] for a in arrays)) for i in blocks)
     if not compared.beyond:
         return ForwardReport("pass", compared.norm_ratio, None)
     found = diagnosis.of_forward(
@@ -151,61 +170,100 @@ def check_forward(case: ConvCase, pool: Executor) -> ForwardReport:
     return ForwardReport("fail", compared.norm_ratio, found)
 
 
-def _check_tensors(
+def _check_tensor(
     case: ConvCase,
+    scaled: ScaledOperands,
+    name: str,
+    dims: Chosen,
+    kind: str,
+    output: np.ndarray | None,
+    magnitude: np.ndarray | None,
     plan: Plan,
-    chosen: dict[str, np.ndarray],
     pool: Executor,
+    clock: _Clock,
     state: _Progress,
     interrupts: Interrupts,
 ) -> None:
-    name_of_evaluator = AUTOMATIC if plan.evaluator == "auto" else plan.evaluator
-    plan.progress("preparing", 0, 0)
-    scaled = ScaledOperands.of(case)
-    magnitude = forward.magnitude(scaled, case.geometry, pool)
-    for name, dims in chosen.items():
-        interrupts.raise_if_heard()
-        evaluator = reevaluation.Reevaluation(name_of_evaluator, case, scaled, name, magnitude, plan.step)
-        blocks = np.array_split(dims, range(size := _block_size(case, name, name_of_evaluator), len(dims), size))
-        parts, interrupted = _difference(evaluator, case.grads[name], blocks, plan, name, pool)
-        merged = tally.merge(part for part, _ in parts)
-        state.tensors[name] = TensorReport.of(
-            merged,
-            verdict.of_tensor(merged),
-            case.geometry.shape_of(name),
-            evaluator=name_of_evaluator,
-            step=evaluator.step,
-            kept=_joined([kept for _, kept in parts if kept is not None]) if plan.keep else None,
+    interrupts.raise_if_heard()
+    audit = Audit(case, scaled, name, dims, plan.step, plan.seed) if kind == "delta" else None
+    with clock.of("seconds"):
+        plan.progress(f"{name}: preparing", 0, 0)
+        evaluator = _evaluator(kind, case, scaled, name, output, magnitude, plan, pool)
+        used_step = evaluator.step
+        parts, interrupted = _difference(
+            evaluator, case.grads[name], evaluator.blocks(dims), len(dims), audit, plan, name, pool
         )
-        if interrupted:
-            raise KeyboardInterrupt
+        merged = tally.merge(part.tally for part in parts)
+        del evaluator  # and its planes, before the audit asks for memory of its own
+    audited = NOT_AUDITED
+    if audit is not None and parts and not interrupted:
+        with clock.of("audit_seconds"):
+            plan.progress(f"{name}: audit", 0, 0)
+            audited = audit.result([part.noted for part in parts if part.noted is not None], pool)
+    state.tensors[name] = TensorReport.of(
+        merged,
+        verdict.of_tensor(merged, audited["disagreements"]),
+        case.geometry.shape_of(name),
+        evaluator=kind,
+        step=used_step,
+        audit=audited,
+        kept=_joined([part.kept for part in parts if part.kept is not None]) if plan.keep else None,
+    )
+    if interrupted:
+        raise KeyboardInterrupt
 
 
-def _block_size(case: ConvCase, name: str, evaluator: str) -> int:
-    work = case.geometry.products_per_dimension(name)
-    if evaluator == "full":
-        work = int(np.prod(case.geometry.output_shape)) * case.geometry.terms
-    return int(np.clip(BLOCK_WORK // max(1, work), 1, BLOCK))
+def _evaluator(
+    kind: str,
+    case: ConvCase,
+    scaled: ScaledOperands,
+    name: str,
+    output: np.ndarray | None,
+    magnitude: np.ndarray | None,
+    plan: Plan,
+    pool: Executor,
+) -> Evaluator:
+    if kind == "delta":
+        assert output is not None
+        if name == "input":
+            return InputDelta(case, scaled, output, plan.step, pool)
+        return WeightDelta(case, scaled, name, output, plan.step, pool)
+    assert magnitude is not None
+    return Reevaluation(kind, case, scaled, name, magnitude, plan.step)
 
 
-_Part = tuple[tally.Tally, Kept | None]
+class _Part(NamedTuple):
+    """What is kept of a block."""
+
+    tally: Tally
+    noted: Noted | None
+    kept: Kept | None
 
 
 def _difference(
-    evaluator: Evaluator, analytic: np.ndarray, blocks: list[np.ndarray], plan: Plan, name: str, pool: Executor
+    evaluator: Evaluator,
+    analytic: np.ndarray,
+    blocks: Sequence[Any],
+    total: int,
+    audit: Audit | None,
+    plan: Plan,
+    name: str,
+    pool: Executor,
 ) -> tuple[list[_Part], bool]:
     """Run blocks on the pool; return the finished ones in the blocks' order, and whether it was interrupted."""
     stop = threading.Event()
     values = analytic.reshape(-1)
-    total = sum(len(block) for block in blocks)
 
-    def work(dims: np.ndarray) -> _Part | None:
+    def work(block: Any) -> _Part | None:
         if stop.is_set():
             return None
-        here = values[dims].astype(np.float64)
-        found = evaluator(dims)
-        folded = tally.fold(dims, here, found.numeric, found.error_bar)
-        return folded, Kept(dims, here, found.numeric, found.error_bar) if plan.keep else None
+        found = evaluator(block)
+        here = values[found.dims].astype(np.float64, copy=False)
+        return _Part(
+            judging.fold(found.dims, here, found.numeric, found.error_bar),
+            None if audit is None else audit.note(found),
+            Kept(found.dims, here, found.numeric, found.error_bar) if plan.keep else None,
+        )
 
     futures: list[Future[_Part | None]] = []
     done = 0
@@ -216,7 +274,7 @@ def _difference(
         for future in as_completed(futures):
             part = future.result()
             if part is not None:
-                done += part[0].dims
+                done += part.tally.dims
                 plan.progress(name, done, total)
     except KeyboardInterrupt:
         interrupted = True
@@ -227,14 +285,17 @@ def _difference(
 
 
 def _joined(parts: list[Kept]) -> Kept | None:
+    """Put what blocks keep in ascending order of flat indices."""
     if not parts:
         return None
+    dims = np.concatenate([part.dims for part in parts])
+    order = np.argsort(dims, kind="stable")
     bars = [part.error_bar for part in parts if part.error_bar is not None]
     return Kept(
-        np.concatenate([part.dims for part in parts]),
-        np.concatenate([part.analytic for part in parts]),
-        np.concatenate([part.numeric for part in parts]),
-        np.concatenate(bars),
+        dims[order],
+        np.concatenate([part.analytic for part in parts])[order],
+        np.concatenate([part.numeric for part in parts])[order],
+        np.concatenate(bars)[order],
     )
 
 
@@ -251,5 +312,5 @@ def _report(plan: Plan, state: _Progress, clock: _Clock) -> Report:
         interrupted=state.interrupted,
         forward=state.forward,
         tensors=state.tensors,
-        run=machine.run_part(plan.threads, clock.seconds, clock.forward_seconds),
+        run=machine.run_part(plan.threads, clock.seconds, clock.forward_seconds, clock.audit_seconds),
     )

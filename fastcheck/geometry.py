@@ -119,11 +119,11 @@ class ConvGeometry:
         return {"input": self.input_shape, "weight": self.weight_shape, "bias": self.weight_shape[:1]}[name]
 
     def vector(self) -> np.ndarray:
-        """Stride, low padding and dilation on three spatial axes, then groups: int64 of shape (10,)."""
+        """Describe the geometry to `fastcheck_kernels.conv`: int64 of shape (11,)."""
         missing = 3 - self.rank
         low = tuple(lo for lo, _ in self.padding)
         return np.array(
-            [*(1,) * missing, *self.stride, *(0,) * missing, *low, *(1,) * missing, *self.dilation, self.groups],
+            [*(1,) * missing, *self.stride, *(0,) * missing, *low, *(1,) * missing, *self.dilation, self.groups, 0],
             dtype=np.int64,
         )
 

@@ -18,6 +18,10 @@ SCHEMA = 1
 """Version of the JSON report."""
 
 
+NOT_AUDITED: dict[str, Any] = {"dims": 0, "direction": None, "disagreements": 0}
+"""The audit of an evaluator that takes no shortcut."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One dimension of a tensor.
@@ -87,8 +91,9 @@ class TensorReport:
     dims_total, dims_checked, unresolved, kinks, excluded, non_finite, sign_mismatches, beyond_error_bar : int
     norm_ratio, max_ratio, max_ratio_resolved : float
     audit : dict
-        "dims" differenced again, the "direction" differenced as a whole and "disagreements"; nothing of these where
-        the evaluator takes no shortcut.
+        How many "dims" were differenced again by ``local``; the "direction" differenced as a whole by ``full``: its
+        derivative by both, their "difference" and its "error_bar"; and how many of all these are "disagreements".
+        Nothing of these where the evaluator takes no shortcut.
     digits : dict
         "min" and "median" over resolved dimensions (None without any), and the quarter-digit "histogram".
     first_beyond : tuple of int or None
@@ -133,6 +138,7 @@ class TensorReport:
         *,
         evaluator: str | None = None,
         step: float | None = None,
+        audit: dict[str, Any] | None = None,
         kept: Kept | None = None,
     ) -> TensorReport:
         """Describe a finished tally."""
@@ -155,7 +161,7 @@ class TensorReport:
             max_ratio_resolved=tally.max_ratio_resolved,
             sign_mismatches=tally.sign_mismatches,
             beyond_error_bar=tally.beyond,
-            audit={"dims": 0, "direction": None, "disagreements": 0},
+            audit=NOT_AUDITED if audit is None else audit,
             digits={"min": tally.min_digits, "median": tally.median_digits, "histogram": list(tally.histogram)},
             first_beyond=None if first is None else tuple(int(i) for i in np.unravel_index(first, shape)),
             worst=tuple(Entry.of(finding, shape) for finding in tally.worst),

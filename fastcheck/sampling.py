@@ -21,7 +21,7 @@ AUTO_SAMPLE = 1024
 """Dimensions of a tensor that ``dims="auto"`` samples where it cannot take all (at least; see `_automatic`)."""
 
 
-def choose(dims: Any, shapes: Mapping[str, Shape], work: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
+def choose(dims: Any, shapes: Mapping[str, Shape], work: Mapping[str, int], seed: int) -> dict[str, np.ndarray | range]:
     """Choose dimensions of every tensor.
 
     Parameters
@@ -36,8 +36,8 @@ def choose(dims: Any, shapes: Mapping[str, Shape], work: Mapping[str, int], seed
 
     Returns
     -------
-    dict of str to int64 array
-        Flat indices in ascending order.
+    dict of str to int64 array or range
+        Flat indices in ascending order; a range where all are taken.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def choose(dims: Any, shapes: Mapping[str, Shape], work: Mapping[str, int], seed
     """
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     counts = _counts(dims, sizes, work)
-    chosen: dict[str, np.ndarray] = {}
+    chosen: dict[str, np.ndarray | range] = {}
     for position, (name, shape) in enumerate(shapes.items()):
         rng = np.random.default_rng([seed, position])
         # The bias continues through the filters where the weight stopped, so that together they meet the most.
@@ -108,7 +108,7 @@ def _spread(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
 
 def stratified(
     shape: Sequence[int], count: int, rng: np.random.Generator, filters: np.ndarray | None = None, first: int = 0
-) -> np.ndarray:
+) -> np.ndarray | range:
     """Draw flat indices so that few of them meet much: every entry of axes 0 and 1, and every border position.
 
     Parameters
@@ -124,12 +124,12 @@ def stratified(
 
     Returns
     -------
-    int64 array, shape (count,)
+    int64 array, shape (count,), or range
         Distinct, in ascending order.
     """
     size = math.prod(shape)
     if count >= size:
-        return np.arange(size)
+        return range(size)
     rows = shape[0]
     columns = shape[1] if len(shape) > 1 else 1
     spatial = tuple(shape[2:])

@@ -8,7 +8,8 @@ the sum of its |products| and d the perturbation, so that z+ and z- err by at mo
 (Higham, Accuracy and Stability of Numerical Algorithms, section 4.2, for the blocked sum of the kernels).
 
 A, the accumulation of the analytic pass, follows Higham and Mary's square-root law (SIAM J. Sci. Comput. 41, 2019)
-wherever the data let roundings cancel, and the linear worst case in the measure that they do not: see `_drift`.
+wherever the data let roundings cancel, and the linear worst case in the measure that they do not. The formula itself
+is `fastcheck_kernels.judge.bars`.
 Its constants are empirical; tests/test_error_bars.py searches for a correct gradient outside.
 """
 
@@ -38,29 +39,6 @@ _WIDTH = {"float64": 8, "float32": 4, "tf32": 2, "float16": 2, "bfloat16": 2}
 _BITS = {"float64": 53, "float32": 24, "tf32": 11, "float16": 11, "bfloat16": 8}
 _STORAGE = {8: 0.0, 4: 2.0**-24, 2: 2.0**-11}
 _RESULT_UNDERFLOW = {"float64": 0.0, "float32": 0.0, "tf32": 0.0, "float16": 2.0**-24, "bfloat16": 2.0**-133}
-
-
-@dataclass(frozen=True)
-class Sums:
-    """Sums over the terms of each dimension, arrays of one length.
-
-    Attributes
-    ----------
-    numeric : the difference quotient
-    absolute : T1
-    squares : T2 squared
-    terms : n
-    absorbed, absorbed_terms : the sum and number of the |terms| below `Precision.tiny` times T1
-    magnitude : the sum of |v| * M over the affected outputs, divided by the width of the difference (2h)
-    """
-
-    numeric: np.ndarray
-    absolute: np.ndarray
-    squares: np.ndarray
-    terms: np.ndarray
-    absorbed: np.ndarray
-    absorbed_terms: np.ndarray
-    magnitude: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -101,6 +79,16 @@ class Precision:
         return self.rounded_operands * unit * (1 + unit)
 
     @property
+    def least_normal(self) -> float:
+        """Its smallest normal number: a product below it may be flushed to zero."""
+        return _LEAST_NORMAL[self.name]
+
+    @property
+    def least_result(self) -> float:
+        """What a finished sum may lose to underflow."""
+        return _RESULT_UNDERFLOW[self.name]
+
+    @property
     def tiny(self) -> float:
         """Fraction of T1 below which a term may vanish in the sum."""
         return 8 * self.accumulator
@@ -112,6 +100,10 @@ def _representable(values: np.ndarray, bits: int) -> bool:
         return True
     significand = np.ldexp(np.frexp(values)[0], bits)
     return bool((significand == np.rint(significand)).all())
+
+
+SAMPLE = 2**15
+"""Entries of a large array that stand for all of it."""
 
 
 @dataclass(frozen=True)
@@ -131,20 +123,50 @@ class Structure:
 
     @classmethod
     def of(cls, values: np.ndarray, window: float) -> Structure:
-        """Count equal and close magnitudes of an array."""
-        sizes = np.sort(np.abs(values[values != 0]), axis=None)
+        """Count equal and close magnitudes of an array.
+
+        A large array is looked at in places spread over it, and as a whole only where those hold many equal magnitudes:
+        sorting all took longer than differencing a layer.
+        """
+        flat = values.reshape(-1)
+        if flat.size <= 2 * SAMPLE:
+            return cls._counted(flat, window)
+        found = cls._counted(_spread(flat), window)
+        if found.multiplicity > 3:  # more than chance makes among the 2^24 significands of float32
+            return cls._counted(flat, window)
+        share = flat.size / SAMPLE
+        alike = 1 if found.multiplicity <= 1 else math.ceil(found.multiplicity * share)
+        return cls(alike, max(alike, math.ceil(found.crowd * share)))
+
+    @classmethod
+    def _counted(cls, values: np.ndarray, window: float) -> Structure:
+        sizes = np.sort(np.abs(values[values != 0]))
         if not sizes.size:
             return cls(0, 0)
-        start = np.flatnonzero(np.concatenate(([True], sizes[1:] != sizes[:-1])))
-        multiplicity = int(np.diff(np.append(start, sizes.size)).max())
-        distinct = sizes[start]
-        crowd = int((np.searchsorted(sizes, distinct * (1 + window), side="right") - start).max())
-        return cls(multiplicity, crowd)
+        return cls(_longest_run(sizes, 0.0), _longest_run(sizes, window))
 
     @classmethod
     def none(cls) -> Structure:
         """Describe a factor of one, which multiplies without changing anything."""
         return cls(1, 1)
+
+
+def _spread(flat: np.ndarray) -> np.ndarray:
+    """Return `SAMPLE` entries of a larger flat array, in places spread evenly and in step with no row or column."""
+    step = int(flat.size * 0.6180339887) | 1  # multiples of the golden section
+    while math.gcd(step, flat.size) > 1:
+        step += 2
+    return flat[np.arange(SAMPLE) * step % flat.size]
+
+
+def _longest_run(sizes: np.ndarray, window: float) -> int:
+    """Return the largest number of ascending sizes within one relative window, by bisection over that number."""
+    low, high = 1, sizes.size + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        fits = bool((sizes[middle - 1 :] <= sizes[: sizes.size - middle + 1] * (1 + window)).any())
+        low, high = (middle, high) if fits else (low, middle)
+    return low
 
 
 def window(terms: int, precision: Precision) -> float:
@@ -178,8 +200,12 @@ def automatic(magnitude: np.ndarray, factor: np.ndarray | None) -> float:
 
 
 def _rms(values: np.ndarray) -> float:
-    """Return the root mean square of the non-zero entries, without overflow."""
-    nonzero = np.abs(values[values != 0])
+    """Return about the root mean square of the non-zero entries, without overflow."""
+    flat = values.reshape(-1)
+    few = _spread(flat) if flat.size > 2 * SAMPLE else flat
+    nonzero = np.abs(few[few != 0])
+    if not nonzero.size and few is not flat:
+        nonzero = np.abs(flat[flat != 0])
     if not nonzero.size:
         return 0.0
     largest = float(nonzero.max())
@@ -211,67 +237,6 @@ def usable(step: float, operand: np.ndarray, name: str) -> None:
         raise FastcheckError(f"step is {step!r}: too large beside the largest entry of {name}, {largest!r}")
 
 
-def error_bar(
-    sums: Sums,
-    chain: int,
-    precision: Precision,
-    v: Structure,
-    x: Structure,
-    most: int,
-    partials: int = 1,
-    exponent: int = 0,
-) -> np.ndarray:
-    """Return a bound on |analytic - numeric| that arithmetic alone can explain, for each dimension.
-
-    Parameters
-    ----------
-    sums : Sums
-    chain : int
-        Roundings that a product meets in the forward pass: see `roundings`.
-    precision : Precision
-        Of the analytic pass.
-    v, x : Structure
-        Of the cotangent and of the operand's factor.
-    most : int
-        The largest number of terms of a dimension of the tensor; the structures' window belongs to it.
-    partials : int
-        How many partial results the analytic pass may round to its result type before it adds them (samples for a
-        weight, taps for an input, as gemm-based implementations do).
-    exponent : int
-        The bar is that of the sums times 2^exponent.
-    """
-    t1, n = sums.absolute, sums.terms
-    size = np.abs(sums.numeric)
-    t2 = np.sqrt(sums.squares)
-    # Differences: two evaluations, the subtraction, the products, the division by the realised width.
-    differences = U * (2 * chain * sums.magnitude + (chain + 4) * t1 + 3 * size)
-    unit = math.hypot(precision.accumulator, U)
-    phi = _drift(n, t1, t2, precision, v, x, most)
-    random = 1.75 * (t2 + size) + 0.75 * t1
-    absorbed = np.minimum(sums.absorbed, 4 * precision.accumulator * sums.absorbed_terms * t1)
-    sums_in = np.minimum(n * t1, np.sqrt(n) * random + phi * n * t1) * unit + absorbed + precision.operand * t1
-    rounded = precision.result
-    results = rounded * (1 + 2 * rounded) * (size + np.minimum(partials * t1, math.sqrt(partials) * random))
-    bar = differences + (1 + rounded) * sums_in + results + 4 * n * 2.0**-1074
-    # Products that underflow in the analytic pass do so at its own scale, and may be flushed to zero.
-    underflow = 2.2 * n * _LEAST_NORMAL[precision.name] + _RESULT_UNDERFLOW[precision.name]
-    scaled: np.ndarray = np.ldexp(bar, exponent) + underflow
-    return scaled
-
-
-def _drift(
-    n: np.ndarray, t1: np.ndarray, t2: np.ndarray, precision: Precision, v: Structure, x: Structure, most: int
-) -> np.ndarray:
-    """Return the fraction of the linear worst case that roundings of one direction may reach, 0 to one half."""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        skew = np.where(t1 > 0, t2 / t1, 0.0)
-        mild = np.minimum(0.5, 8 * n * precision.accumulator * np.maximum(1.0, np.sqrt(n) * skew))
-        alike = (v.multiplicity * x.multiplicity > 4 * n) | (max(v.multiplicity, x.multiplicity) >= n / 2)
-        crowded = v.crowd * x.crowd > float(most) ** 2 / 1024
-        peaked = (precision.name != "float64") & (n * skew**2 >= 16)
-    return np.where(alike | crowded | peaked, 0.5, mild)
-
-
 def forward_bar(output: np.ndarray, magnitude: np.ndarray, terms: int, precision: Precision) -> np.ndarray:
     """Return a bound on |declared - computed| for every output: the worst case of both sums, in any order.
 
@@ -286,6 +251,6 @@ def forward_bar(output: np.ndarray, magnitude: np.ndarray, terms: int, precision
     """
     sums = (terms + 2) * (precision.accumulator + U) * magnitude
     rounding = (precision.result + precision.accumulator) * np.abs(output)
-    underflow = (terms + 1) * _LEAST_NORMAL[precision.name] + _RESULT_UNDERFLOW[precision.name]
+    underflow = (terms + 1) * precision.least_normal + precision.least_result
     bar: np.ndarray = (1 + precision.result) * (sums + precision.operand * magnitude) + rounding + underflow
     return bar

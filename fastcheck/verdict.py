@@ -37,8 +37,14 @@ def heaviest(verdicts: Iterable[Verdict]) -> Verdict:
     return next((verdict for verdict in _BY_WEIGHT if verdict in present), "inconclusive")
 
 
-def of_tensor(tally: Tally) -> Judgement:
-    """Judge a tensor by its error bars."""
+def of_tensor(tally: Tally, disagreements: int = 0) -> Judgement:
+    """Judge a tensor by its error bars, unless the audit found its differences wrong."""
+    if disagreements:
+        return Judgement(
+            "error",
+            f"the audit disagrees in {disagreements} place{'s' * (disagreements > 1)}: the differences are wrong",
+            "check with --evaluator local, and report this as a bug of fastcheck",
+        )
     if not tally.dims:
         return Judgement("inconclusive", "no dimension was checked", "let the check run longer")
     if tally.non_finite:

@@ -11,7 +11,8 @@ import torch
 from layers import case, layer, operands, torch_forward
 
 import fastcheck
-from fastcheck.step import Precision, Structure, Sums, automatic, error_bar, roundings
+from fastcheck.evaluators.bars import Bars
+from fastcheck.step import SAMPLE, Precision, Structure, automatic, roundings
 
 LAYER = layer((2, 6, 11, 11), (8, 3, 3, 3), stride=1, padding=1, groups=2)
 
@@ -84,12 +85,12 @@ def _made(a_layer, kinds, scale, dtype, seed):
 
 
 @pytest.mark.jit
-@pytest.mark.parametrize("evaluator", ["local", "full"])
+@pytest.mark.parametrize("evaluator", ["delta", "local", "full"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_no_correct_gradient_lies_outside(dtype, evaluator):
     layers = [LAYER, layer((1, 3, 30, 30), (2, 3, 3, 3), stride=2), layer((2, 4, 200), (4, 4, 9), dilation=3)]
     for seed, kinds in enumerate(itertools.product(KINDS, repeat=3)):
-        if seed % (3 if evaluator == "local" else 23):
+        if seed % {"delta": 1, "local": 3, "full": 23}[evaluator]:
             continue
         scale = 10.0 ** ((seed % 3 - 1) * 8) if _wide not in kinds else 1.0
         made = _made(layers[seed % 3], kinds, scale, dtype, seed)
@@ -165,14 +166,15 @@ def test_operands_rounded_to_a_narrower_type_widen_the_bar():
 
 
 def _sums(n):
-    one = np.array([1.0])
-    return Sums(one, one, one / n, one * n, 0 * one, 0 * one, one)
+    """T1 of one, from so many terms of one size."""
+    return np.array([1.0, 1 / n, n, 0.0, 0.0, 1.0]).reshape(6, 1)
 
 
 def test_repeated_data_widen_the_bar():
     precision = Precision("float64", 0)
-    smooth = error_bar(_sums(10_000.0), 1, precision, Structure(1, 1), Structure(1, 1), 10_000)
-    alike = error_bar(_sums(10_000.0), 1, precision, Structure(300, 1), Structure(200, 1), 10_000)
+    one = np.ones(1)
+    smooth = Bars(1, precision, Structure(1, 1), Structure(1, 1), 10_000)(one, _sums(10_000.0))
+    alike = Bars(1, precision, Structure(300, 1), Structure(200, 1), 10_000)(one, _sums(10_000.0))
     assert alike > 5 * smooth
 
 
@@ -181,6 +183,17 @@ def test_structure_counts_equal_and_close_magnitudes():
     assert Structure.of(values, 1e-12) == Structure(2, 2)
     assert Structure.of(values, 1e-8) == Structure(2, 3)
     assert Structure.of(np.zeros(4), 1e-8) == Structure(0, 0)
+
+
+def test_structure_of_a_large_array_is_judged_by_a_sample():
+    rng = np.random.default_rng(0)
+    smooth = rng.standard_normal(10 * SAMPLE)
+    assert Structure.of(smooth, 1e-14).multiplicity == 1
+    shades = rng.integers(1, 256, 10 * SAMPLE) / 255
+    assert Structure.of(shades, 1e-14).multiplicity == np.bincount((shades * 255).round().astype(int)).max()
+    single = Structure.of(smooth.astype(np.float32).astype(np.float64), 1e-5)
+    exact = Structure._counted(smooth, 1e-5)
+    assert exact.crowd <= single.crowd < 5 * exact.crowd
 
 
 def test_the_automatic_step_is_a_power_of_two_that_follows_scale():

@@ -48,7 +48,7 @@ def test_json_by_contract():
         *("norm_ratio", "max_ratio", "max_ratio_resolved", "sign_mismatches", "beyond_error_bar", "audit"),
         *("digits", "worst", "diagnosis"),
     }
-    assert (tensor["evaluator"], tensor["step"], tensor["dims_total"]) == ("local", 0.25, 576)
+    assert (tensor["evaluator"], tensor["step"], tensor["dims_total"]) == ("delta", 0.25, 576)
     assert set(tensor["digits"]) == {"min", "median", "histogram"}
     assert sum(tensor["digits"]["histogram"]) + tensor["unresolved"] == tensor["dims_checked"]
     entry = tensor["worst"][0]

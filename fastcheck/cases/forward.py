@@ -22,9 +22,9 @@ LEAST_FILTERS = 128
 """Filters in a piece: with fewer, filling a panel costs as much as the products with it (bench/test_forward.py)."""
 
 
-def output(case: ConvCase, pool: Executor) -> np.ndarray:
-    """Evaluate the case's convolution: float64, shaped as the output."""
-    return convolve(case.geometry, case.input, case.weight, case.bias, pool)
+def output(case: ConvCase | ScaledOperands, geometry: ConvGeometry, pool: Executor) -> np.ndarray:
+    """Evaluate the convolution: float64, shaped as the output."""
+    return convolve(geometry, case.input, case.weight, case.bias, pool)
 
 
 def compile() -> None:
@@ -57,7 +57,7 @@ def convolve(
         place = tuple(slice(low, low + count) for low, count in region[:, : conv.STEP])
         result[place] = part.reshape(shape)
 
-    _share(pool, run, _regions(result.shape))
+    share(pool, run, _regions(result.shape))
     return result.reshape(geometry.output_shape)
 
 
@@ -69,7 +69,7 @@ def _regions(shape: tuple[int, ...]) -> Iterator[np.ndarray]:
     filter_pieces = max(1, min(shape[1] // LEAST_FILTERS, PIECES // (shape[0] * row_pieces)))
     whole = np.array([(0, size, 1) for size in shape], dtype=np.int64)
     pieces = itertools.product(
-        _ranges(shape[0], shape[0]), _ranges(shape[1], filter_pieces), _ranges(shape[axis], row_pieces)
+        ranges(shape[0], shape[0]), ranges(shape[1], filter_pieces), ranges(shape[axis], row_pieces)
     )
     for samples, filters, rows in pieces:
         region = whole.copy()
@@ -91,8 +91,8 @@ def backward(
     vector = geometry.vector()
     v, x, w = (geometry.lift(array) for array in (grad_output, input, weight))
     grad_input, grad_weight = np.zeros_like(x), np.empty_like(w)
-    _share(pool, lambda r: conv.adjoint(v, w, vector, r[0], r[1], grad_input), _ranges(x.shape[0] * x.shape[1]))
-    _share(pool, lambda r: conv.weight_vjp(x, v, vector, r[0], r[1], grad_weight), _ranges(w.shape[0]))
+    share(pool, lambda r: conv.adjoint(v, w, vector, r[0], r[1], grad_input), ranges(x.shape[0] * x.shape[1]))
+    share(pool, lambda r: conv.weight_vjp(x, v, vector, r[0], r[1], grad_weight), ranges(w.shape[0]))
     return {
         "input": grad_input.reshape(geometry.input_shape),
         "weight": grad_weight.reshape(geometry.weight_shape),
@@ -100,12 +100,12 @@ def backward(
     }
 
 
-def _ranges(count: int, pieces: int = PIECES) -> list[tuple[int, int]]:
+def ranges(count: int, pieces: int = PIECES) -> list[tuple[int, int]]:
     """Cut range(count) into so many pieces, or into single entries where there are fewer."""
     edges = np.linspace(0, count, min(count, pieces) + 1).astype(int)
     return [(int(lo), int(hi)) for lo, hi in itertools.pairwise(edges)]
 
 
-def _share(pool: Executor, work: Callable[[Any], object], parts: Iterable[Any]) -> None:
+def share(pool: Executor, work: Callable[[Any], object], parts: Iterable[Any]) -> None:
     for future in [pool.submit(work, part) for part in parts]:
         future.result()

@@ -1,32 +1,49 @@
-"""Ways to difference. Each takes flat indices of one tensor and returns `Differences`."""
+"""Ways to difference. Each takes blocks of one tensor's dimensions and returns `Differences`."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+Chosen = np.ndarray | range
+"""Flat indices of a tensor in ascending order; a range stands for all of them."""
+
 
 class Differences(NamedTuple):
-    """What an evaluator found for some dimensions, arrays of one length.
+    """What an evaluator found for a block of dimensions, arrays of one length.
 
     Attributes
     ----------
+    dims : int64 array
+        Their flat indices.
     numeric : float64 array
         Two-sided difference quotients.
     error_bar : float64 array
         Bounds on \\|analytic - numeric\\| that arithmetic alone can explain.
     """
 
+    dims: np.ndarray
     numeric: np.ndarray
     error_bar: np.ndarray
 
 
 class Evaluator(Protocol):
-    """One tensor of a case, ready to be differenced from any thread."""
+    """One tensor of a case, ready to be differenced from any thread.
+
+    Attributes
+    ----------
+    step : float
+        The nominal step.
+    """
 
     step: float
 
-    def __call__(self, dims: np.ndarray) -> Differences:
-        """Difference the dimensions of these flat indices."""
+    def blocks(self, dims: Chosen) -> Sequence[Any]:
+        """Cut dimensions into blocks, which depend on the case alone."""
+        ...
+
+    def __call__(self, block: Any) -> Differences:
+        """Difference the dimensions of a block."""
         ...

@@ -3,7 +3,8 @@
 Every array is float64 and C-contiguous, with three spatial axes (missing ones have size one):
 
 - ``x`` is (N, C_in, D, H, W), ``w`` is (C_out, C_in / groups, kD, kH, kW), ``b`` is (C_out,).
-- ``geom`` is int64 of shape (10,): stride, low padding and dilation (three each, in D, H, W order), then groups.
+- ``geom`` is int64 of shape (11,): stride, low padding and dilation (three each, in D, H, W order), groups, and the
+  channel of ``x`` that is the first of group 0 (0, unless ``x`` or ``w`` is a part of a layer's).
 - ``region`` is int64 of shape (5, 3): low, count and step of the outputs concerned along N, C_out, D, H, W
   (the step of N and C_out is one). Results over a region are dense in the region's own coordinates.
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from ._jit import kernel
 
-STRIDE, PADDING, DILATION, GROUPS = 0, 3, 6, 9
+STRIDE, PADDING, DILATION, GROUPS, FIRST = 0, 3, 6, 9, 10
 LOW, COUNT, STEP = 0, 1, 2
 
 PIXELS = 256
@@ -197,7 +198,7 @@ def forward(x, w, b, geom, region, out):
                     out[sample, c - first, p0 : p0 + pixels].fill(b[c])
                 for k0 in range(0, taps_in_all, TAPS):
                     taps = min(TAPS, taps_in_all - k0)
-                    place, span = (region[0, LOW] + sample, g * w.shape[1]), (k0, taps, p0, pixels)
+                    place, span = (region[0, LOW] + sample, geom[FIRST] + g * w.shape[1]), (k0, taps, p0, pixels)
                     _move(x, place, span, w.shape[2:], geom, region, panel, False)
                     c = c_low
                     while c < c_high:

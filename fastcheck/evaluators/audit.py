@@ -1,0 +1,162 @@
+"""The audit of a shortcut: a few of its dimensions again by ``local``, and a direction over all of them by ``full``.
+
+Neither knows of the shortcut's lowering: both run the forward kernel, which indexes its operands directly.
+"""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from fastcheck import sampling
+from fastcheck.cases import forward
+from fastcheck.cases.conv import ConvCase
+from fastcheck.cases.scaling import ScaledOperands
+from fastcheck.evaluators import Chosen, Differences
+from fastcheck.evaluators.bars import FACTORS
+from fastcheck.evaluators.reevaluation import Reevaluation
+from fastcheck.step import U, automatic, roundings
+from fastcheck_kernels import conv, direction
+
+DIMS = 32
+"""Dimensions that are differenced again."""
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What the audit keeps of a block.
+
+    Attributes
+    ----------
+    dims, numeric, error_bar : arrays
+        Of the audited dimensions in it.
+    along, size, bars : float
+        Sums over the block of direction * numeric, of \\|numeric\\| and of the error bars.
+    """
+
+    dims: np.ndarray
+    numeric: np.ndarray
+    error_bar: np.ndarray
+    along: float
+    size: float
+    bars: float
+
+
+class Audit:
+    """The audit of one tensor.
+
+    Parameters
+    ----------
+    case : ConvCase
+    scaled : ScaledOperands
+    tensor : str
+    chosen : Chosen
+        The dimensions that are checked.
+    step : float or "auto"
+        As asked for.
+    seed : int
+    """
+
+    def __init__(
+        self,
+        case: ConvCase,
+        scaled: ScaledOperands,
+        tensor: str,
+        chosen: Chosen,
+        step: float | Literal["auto"],
+        seed: int,
+    ) -> None:
+        self._case, self._scaled, self._tensor, self._chosen, self._step = case, scaled, tensor, chosen, step
+        self._seed = int(np.random.default_rng([seed, len(chosen)]).integers(2**31))
+        rng = np.random.default_rng([seed, DIMS])
+        if isinstance(chosen, range):
+            count = min(DIMS, len(chosen))
+            self._dims = np.asarray(sampling.stratified(case.geometry.shape_of(tensor), count, rng))
+        else:
+            self._dims = np.sort(rng.choice(chosen, min(DIMS, len(chosen)), replace=False))
+
+    def note(self, found: Differences) -> Noted:
+        """Keep what the audit needs of a block."""
+        here = np.empty(0, dtype=np.int64)
+        if self._meets(found.dims):
+            here = np.flatnonzero(np.isin(found.dims, self._dims, assume_unique=True))
+        sums = direction.along(found.dims, self._seed, found.numeric, found.error_bar)
+        return Noted(found.dims[here], found.numeric[here], found.error_bar[here], *sums)
+
+    def _meets(self, dims: np.ndarray) -> bool:
+        low, high = np.searchsorted(self._dims, (dims.min(), dims.max() + 1))
+        return bool(low < high)
+
+    def result(self, noted: list[Noted], pool: Executor) -> dict[str, Any]:
+        """Difference again, and compare: the audit's part of a tensor's report."""
+        dims, numeric, bars = (
+            np.concatenate([getattr(part, name) for part in noted]) for name in ("dims", "numeric", "error_bar")
+        )
+        disagreeing = int(np.count_nonzero(self._again(dims, numeric, bars, pool)))
+        found = self._directional(noted, pool)
+        apart = not abs(found["difference"]) <= found["error_bar"]
+        return {"dims": len(dims), "direction": found, "disagreements": disagreeing + apart}
+
+    def _again(self, dims: np.ndarray, numeric: np.ndarray, bars: np.ndarray, pool: Executor) -> np.ndarray:
+        """Tell which dimensions ``local`` finds elsewhere."""
+        order = np.argsort(dims)
+        local = Reevaluation(
+            "local", self._case, self._scaled, self._tensor, _crude_magnitude(self._case, self._scaled), self._step
+        )
+        parts = list(pool.map(local, np.array_split(dims[order], min(len(dims), forward.PIECES))))
+        again = np.concatenate([part.numeric for part in parts])
+        allowed = np.concatenate([part.error_bar for part in parts]) + bars[order]
+        outside: np.ndarray = ~(np.abs(again - numeric[order]) <= allowed)
+        return outside
+
+    def _directional(self, noted: list[Noted], pool: Executor) -> dict[str, float]:
+        """Compare the sum of direction * numeric with the derivative along that direction, by one forward pair."""
+        geometry, scaled = self._case.geometry, self._scaled
+        factor = FACTORS[self._tensor]
+        exponent = scaled.exponents["grad_output"] + (0 if factor is None else scaled.exponents[factor])
+        terms = 1 if factor is None else geometry.terms
+        h = automatic(_crude_magnitude(self._case, scaled), None if factor is None else getattr(scaled, factor))
+        h *= 2.0 ** -round(math.log2(math.sqrt(terms)))
+        arrays = {"input": scaled.input, "weight": scaled.weight, "bias": scaled.bias}
+        largest = float(np.abs(arrays[self._tensor]).max())
+        # Exact moves: entries that are not rounded to the step's grid change by what they can.
+        difference = self._moved(arrays, h, pool)
+        difference -= self._moved(arrays, -h, pool)
+        difference *= scaled.grad_output
+        moved = float(np.abs(difference).sum()) / (2 * h)
+        quotient = float(np.ldexp(difference.sum() / (2 * h), exponent))
+        del difference
+        total, size, bars = (math.fsum(getattr(part, name) for part in noted) for name in ("along", "size", "bars"))
+        chain = 1 + roundings(geometry.terms, conv.TAPS)
+        reach = np.abs(scaled.grad_output).sum(axis=(0, *range(2, scaled.grad_output.ndim)))
+        rounding = 2 * chain * float(reach @ _crude_sizes(self._case, scaled, self._tensor, h)) / (2 * h) + 64 * moved
+        realised = (2 * largest / h + 4) * size
+        bar = bars + 2 * U * (float(np.ldexp(rounding, exponent)) + realised)
+        return {"delta": total, "full": quotient, "difference": total - quotient, "error_bar": bar}
+
+    def _moved(self, arrays: dict[str, np.ndarray], h: float, pool: Executor) -> np.ndarray:
+        """Evaluate all outputs with the operand moved along the direction."""
+        moved = arrays | {self._tensor: arrays[self._tensor].copy()}
+        flat = moved[self._tensor].reshape(-1)
+        pieces = [self._chosen[lo:hi] for lo, hi in forward.ranges(len(self._chosen), 64)]
+        forward.share(pool, lambda part: direction.move(np.asarray(part), self._seed, h, flat), pieces)
+        return forward.convolve(self._case.geometry, moved["input"], moved["weight"], moved["bias"], pool)
+
+
+def _crude_sizes(case: ConvCase, scaled: ScaledOperands, tensor: str = "", h: float = 0.0) -> np.ndarray:
+    """Bound the sum of the sizes of an output's terms for every filter, with the entries of a tensor moved by h."""
+    largest = float(np.abs(scaled.input).max()) + (h if tensor == "input" else 0.0)
+    weights = np.abs(scaled.weight).reshape(len(scaled.weight), -1).sum(axis=1)
+    weights += h * case.geometry.terms if tensor == "weight" else 0.0
+    sizes: np.ndarray = largest * weights + np.abs(scaled.bias) + (h if tensor == "bias" else 0.0)
+    return sizes
+
+
+def _crude_magnitude(case: ConvCase, scaled: ScaledOperands) -> np.ndarray:
+    """Bound the sum of the sizes of every output's terms, without the forward pass that the least bound takes."""
+    sizes = _crude_sizes(case, scaled).reshape(1, -1, *(1,) * case.geometry.rank)
+    return np.ascontiguousarray(np.broadcast_to(sizes, case.geometry.output_shape))

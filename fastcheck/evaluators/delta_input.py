@@ -1,0 +1,269 @@
+"""The evaluator ``delta`` for inputs, whose moves are constant along the outputs' positions."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from fastcheck.cases.conv import ConvCase
+from fastcheck.cases.forward import ranges, share
+from fastcheck.cases.scaling import ScaledOperands
+from fastcheck.evaluators import Chosen, Differences
+from fastcheck.evaluators.bars import bars_of
+from fastcheck.evaluators.delta_step import BLOCK, BLOCK_WORK, Step
+from fastcheck.geometry import ConvGeometry
+from fastcheck.lowering import InputLowering, InputPhase
+from fastcheck_kernels import delta, judge, planes
+
+POSITIONS = 512
+"""Positions that lie side by side in a block: four rows of sums, and the outputs that they read, fit a small cache."""
+
+FEW = 4
+"""With fewer filters in a group the bars' sums are summed exactly: bounds would be as much work, and wider."""
+
+
+class Tile(NamedTuple):
+    """A rectangle of one phase of the input: channels lo <= c < hi, positions left <= p < right."""
+
+    phase: int
+    lo: int
+    hi: int
+    left: int
+    right: int
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """The inputs of one phase, lowered.
+
+    Attributes
+    ----------
+    live, dims : int64 arrays
+        Positions that are inputs, not gaps, and their flat indices in channel 0 of their sample.
+    starts, terms : uint64 arrays, shape (K,)
+        Of each filter of the first group and tap: where position 0 meets it, and its place among the moves.
+    """
+
+    live: np.ndarray
+    dims: np.ndarray
+    starts: np.ndarray
+    terms: np.ndarray
+
+
+class InputDelta:
+    """Difference the input of a convolution by moving the outputs that it has.
+
+    An input moves each output that sees it by h times a weight: through each filter and tap by the same amount at all
+    positions. `delta.spread` has positions side by side.
+
+    Parameters
+    ----------
+    case : ConvCase
+    scaled : ScaledOperands
+        Of that case.
+    output : float64 array
+        The forward result of the scaled operands.
+    step : float or "auto"
+    pool : Executor
+    """
+
+    def __init__(
+        self, case: ConvCase, scaled: ScaledOperands, output: np.ndarray, step: float | Literal["auto"], pool: Executor
+    ) -> None:
+        self._geometry = geometry = case.geometry
+        self._step = Step.of(scaled, "input", output, step)
+        self.step = self._step.nominal
+        self._bars = bars_of(case, scaled, "input", chain=1)
+        lowering = InputLowering.of(geometry)
+        self._group = geometry.weight_shape[0] // geometry.groups
+        self._channels = geometry.weight_shape[1]
+        self._taps = math.prod(geometry.weight_shape[2:])
+        self._size = lowering.planes.size
+        self._z, self._v = (_packed(geometry.lift(array), lowering, pool) for array in (output, scaled.grad_output))
+        self._factors = scaled.weight.reshape(-1)
+        self._moves = self._factors * self._step.scaled
+        self._phases = [_lowered(geometry, lowering, phase) for phase in lowering.phases]
+        self._positions = lowering.planes.positions
+        self._bounds = None
+        if self._group >= FEW:
+            self._bounds = _Bounds.of(self._z, self._v, geometry, self._phases, self._factors, self._positions, pool)
+
+    def blocks(self, dims: Chosen) -> list[Tile] | list[np.ndarray]:
+        """Cut all dimensions into rectangles, or a sample into runs."""
+        terms = max(1, max(len(phase.terms) for phase in self._phases))
+        size = int(np.clip(BLOCK_WORK // terms, 1, BLOCK))
+        if not isinstance(dims, range):
+            return [dims[start : start + size] for start in range(0, len(dims), size)]
+        span = min(POSITIONS, self._positions)
+        rows = max(4, size // span)
+        # Bounds belong to a group.
+        unit = self._channels if self._bounds is not None else self._geometry.input_shape[1]
+        found = []
+        for place, phase in enumerate(self._phases):
+            # Positions are cut where inputs are, so that no block is without any.
+            edges = [*np.searchsorted(phase.live, np.arange(0, self._positions, span)).tolist(), len(phase.live)]
+            spans = [(int(phase.live[a]), int(phase.live[b - 1]) + 1) for a, b in itertools.pairwise(edges) if a < b]
+            found += [
+                Tile(place, lo, min(lo + rows, first + unit), left, right)
+                for first in range(0, self._geometry.input_shape[1], unit)
+                for lo in range(first, first + unit, rows)
+                for left, right in spans
+            ]
+        return found
+
+    def __call__(self, block: Tile | np.ndarray) -> Differences:
+        """Difference the dimensions of a block."""
+        if isinstance(block, Tile):
+            dims, numeric, sums = self._tile(block)
+        else:
+            dims = np.asarray(block, dtype=np.int64)
+            found = [self._tile(tile) for tile in self._tiles(dims)]
+            numeric = np.concatenate([part[1] for part in found])
+            sums = np.concatenate([part[2] for part in found], axis=1)
+        bar = self._bars(numeric, np.ascontiguousarray(sums))
+        return Differences(dims, self._bars.rescaled(numeric, dims, "input", self._geometry.input_shape), bar)
+
+    def _tiles(self, dims: np.ndarray) -> list[Tile]:
+        """Return a tile for each of some flat indices."""
+        per_sample = math.prod(self._geometry.input_shape[1:])
+        plane = math.prod(self._geometry.input_shape[2:])
+        channels = dims % per_sample // plane
+        rest = dims - channels * plane
+        tiles: list[Tile | None] = [None] * len(dims)
+        for place, phase in enumerate(self._phases):
+            order = np.searchsorted(phase.dims, rest)
+            here = (order < len(phase.dims)) & (phase.dims[np.minimum(order, len(phase.dims) - 1)] == rest)
+            for i in np.flatnonzero(here):
+                position, channel = int(phase.live[order[i]]), int(channels[i])
+                tiles[i] = Tile(place, channel, channel + 1, position, position + 1)
+        return [tile for tile in tiles if tile is not None]
+
+    def _tile(self, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the flat indices, quotients and sums of a tile."""
+        phase = self._phases[tile.phase]
+        channels = np.arange(tile.lo, tile.hi)
+        filters = channels // self._channels * self._group
+        rows = ((filters * self._channels + channels % self._channels) * self._taps).astype(np.uint64)
+        places = (filters * self._size + tile.left).astype(np.uint64)
+        shape = (tile.hi - tile.lo, tile.right - tile.left)
+        out = np.empty(shape)
+        delta.spread(self._z, self._v, phase.starts, self._moves, rows, places, phase.terms, self._step.quotient, out)
+        a, b = np.searchsorted(phase.live, (tile.left, tile.right))
+        columns = phase.live[a:b] - tile.left
+        dims = channels[:, None] * math.prod(self._geometry.input_shape[2:]) + phase.dims[a:b]
+        if self._bounds is None:
+            sums = np.empty((6, *shape))
+            tiny, quotient = self._bars.precision.tiny, self._step.quotient
+            delta.weigh(self._z, self._v, phase.starts, self._factors, rows, places, phase.terms, tiny, quotient, sums)
+            found = sums[_ORDER][..., columns].reshape(6, -1)
+        else:
+            found = self._bounds.sums(tile, phase.live[a:b], self._bars.precision.tiny, self._step.quotient)
+        return dims.reshape(-1), out[:, columns].reshape(-1), found
+
+
+_ORDER = np.argsort([judge.ABSOLUTE, judge.SQUARES, judge.TERMS, judge.MAGNITUDE, judge.ABSORBED, judge.ABSORBED_TERMS])
+"""From the order in which `delta.weigh` writes its sums to that of `judge.bars`."""
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """Norms whose products bound the bars' sums.
+
+    By Cauchy and Schwarz the sum of |v w| over filters and taps is at most the norm of the v that an input meets times
+    the norm of the w that it is multiplied with; likewise for squares with fourth powers.
+
+    Attributes
+    ----------
+    met : list of float64 arrays, shape (groups, 4, positions)
+        For each phase, at each position: norm of v, root of the sum of v^4, number of non-zeros, sum of |v z|.
+    weights : list of float64 arrays, shape (3, channels)
+        For each phase, of each channel: norm of w, root of the sum of w^4, number of non-zeros.
+    channels : int
+        In a group.
+    """
+
+    met: list[np.ndarray]
+    weights: list[np.ndarray]
+    channels: int
+
+    @classmethod
+    def of(
+        cls,
+        z: np.ndarray,
+        v: np.ndarray,
+        geometry: ConvGeometry,
+        phases: list[_Phase],
+        weight: np.ndarray,
+        positions: int,
+        pool: Executor,
+    ) -> _Bounds:
+        groups, size = geometry.groups, len(z) // geometry.weight_shape[0]
+        filters, channels = geometry.weight_shape[0] // groups, geometry.weight_shape[1]
+        taps = math.prod(geometry.weight_shape[2:])
+        sums = np.empty((groups, 4, size))
+        blocks = [a.reshape(groups, filters, size) for a in (z, v)]
+        share(pool, lambda r: planes.channel_sums(*blocks, r[0], r[1], sums), ranges(groups))
+        matrix = weight.reshape(groups, filters, channels, taps)
+        met, weights = [], []
+        for phase in phases:
+            here = np.zeros((groups, 4, positions))
+            chosen = phase.terms[phase.terms < taps].astype(np.int64)  # those of filter 0
+            for start in phase.starts[: len(chosen)].astype(np.int64).tolist():
+                here += sums[:, :, start : start + positions]
+            np.sqrt(here[:, :2], out=here[:, :2])
+            met.append(here)
+            w = matrix[..., chosen]
+            squares = w * w
+            weights.append(
+                np.stack(
+                    [
+                        np.sqrt(squares.sum(axis=(1, 3))),
+                        np.sqrt((squares * squares).sum(axis=(1, 3))),
+                        (w != 0).sum(axis=(1, 3)),
+                    ]
+                ).reshape(3, -1)
+            )
+        return cls(met, weights, channels)
+
+    def sums(self, tile: Tile, live: np.ndarray, tiny: float, quotient: float) -> np.ndarray:
+        """Return `judge.bars`' sums for a tile, gaps left out."""
+        met = self.met[tile.phase][tile.lo // self.channels][:, live]
+        w = self.weights[tile.phase][:, tile.lo : tile.hi, None]
+        sums = np.zeros((6, tile.hi - tile.lo, len(live)))
+        np.multiply(w[0], met[0], out=sums[judge.ABSOLUTE])
+        np.multiply(w[1], met[1], out=sums[judge.SQUARES])
+        np.minimum(w[2], met[2], out=sums[judge.TERMS])
+        sums[judge.MAGNITUDE] = met[3] * quotient
+        return sums.reshape(6, -1)
+
+
+def _packed(source: np.ndarray, lowering: InputLowering, pool: Executor) -> np.ndarray:
+    layout = lowering.planes
+    filters = source.shape[1]
+    packed = np.empty((filters, 1, layout.size))
+    described = layout.layout((1, 1, 1), layout.counts, layout.lead)
+    one = np.zeros((1, 3), dtype=np.int64)
+    share(pool, lambda r: planes.pack(source, described, one, 1.0, r[0], r[1], packed), ranges(filters))
+    return packed.reshape(-1)
+
+
+def _lowered(geometry: ConvGeometry, lowering: InputLowering, phase: InputPhase) -> _Phase:
+    layout = lowering.planes
+    n, d, h, w = np.ogrid[tuple(slice(count) for count in (layout.samples, *phase.lanes))]
+    live = ((n * layout.pitches[0] + d) * layout.pitches[1] + h) * layout.pitches[2] + w
+    _, channels, depth, height, width = geometry.lift(np.empty(geometry.input_shape, dtype=bool)).shape
+    z, y, x = (s * i + r for s, i, r in zip(lowering.strides, (d, h, w), phase.first, strict=True))
+    dims = ((n * channels * depth + z) * height + y) * width + x
+    filters = np.arange(geometry.weight_shape[0] // geometry.groups)[:, None]
+    taps, shifts = phase.taps[None, :, 0], phase.taps[None, :, 1]
+    kernel = math.prod(geometry.weight_shape[2:])
+    terms = filters * geometry.weight_shape[1] * kernel + taps
+    starts = filters * layout.size + shifts
+    return _Phase(
+        live.reshape(-1), dims.reshape(-1), starts.reshape(-1).astype(np.uint64), terms.reshape(-1).astype(np.uint64)
+    )

@@ -1,0 +1,268 @@
+"""The evaluator ``delta`` for weights and biases, whose moves lie along the outputs' positions."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import Executor
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from fastcheck.cases.conv import ConvCase
+from fastcheck.cases.forward import ranges, share
+from fastcheck.cases.scaling import ScaledOperands
+from fastcheck.evaluators import Chosen, Differences
+from fastcheck.evaluators.bars import bars_of
+from fastcheck.evaluators.delta_step import BLOCK, BLOCK_WORK, Step
+from fastcheck.lowering import Planes, WeightLowering
+from fastcheck_kernels import delta, judge, planes
+
+LANES = 256
+"""Filters that lie side by side where a map is narrow: with 64 the loops are too short (docs/architecture.md)."""
+
+SPREAD_OVERHEAD, REDUCE_OVERHEAD = 26, 50
+"""Lanes and positions that the beginning of a loop costs in each form, measured on maps from 7 to 56 wide."""
+
+
+class Tile(NamedTuple):
+    """A rectangle of the weight: filters lo <= f < hi, and columns (channel and tap) left <= j < right."""
+
+    lo: int
+    hi: int
+    left: int
+    right: int
+
+
+class WeightDelta:
+    """Difference the weight, or the bias, of a convolution by moving the outputs that it has.
+
+    A weight moves its filter's outputs by h times the input that its tap meets, a bias by h. There are two forms:
+    `delta.reduce` sums along positions; where maps are narrow and filters many, `delta.spread` has filters side by
+    side.
+
+    Parameters
+    ----------
+    case : ConvCase
+    scaled : ScaledOperands
+        Of that case.
+    tensor : {"weight", "bias"}
+    output : float64 array
+        The forward result of the scaled operands.
+    step : float or "auto"
+    pool : Executor
+    """
+
+    def __init__(
+        self,
+        case: ConvCase,
+        scaled: ScaledOperands,
+        tensor: str,
+        output: np.ndarray,
+        step: float | Literal["auto"],
+        pool: Executor,
+    ) -> None:
+        self._geometry = geometry = case.geometry
+        self._tensor = tensor
+        self._step = Step.of(scaled, tensor, output, step)
+        self.step = self._step.nominal
+        self._bars = bars_of(case, scaled, tensor, chain=1)
+        lowering = WeightLowering.of(geometry)
+        layout = lowering.planes
+        self._filters, self._group = geometry.weight_shape[0], geometry.weight_shape[0] // geometry.groups
+        if tensor == "weight":
+            self._taps = math.prod(geometry.weight_shape[2:])
+            self._channels = geometry.weight_shape[1]
+            self._moves = _packed_input(geometry.lift(scaled.input), lowering, self._step.scaled, pool)
+            offsets = lowering.offsets(self._channels)
+            self._group_step = self._channels * len(lowering.phases) * layout.size
+        else:  # a plane of h, the same for all filters
+            self._taps = self._channels = 1
+            self._moves = np.full(layout.positions, self._step.scaled)
+            offsets = np.zeros(1, dtype=np.int64)
+            self._group_step = 0
+        self._offsets = offsets.astype(np.uint64)
+        self._norms = _Norms.of(case, scaled, tensor, output, pool)
+        live = layout.live()
+        self._narrow = tensor == "weight" and _narrow(self._group, layout, len(live))
+        z, v = geometry.lift(output), geometry.lift(scaled.grad_output)
+        if self._narrow:
+            self._terms = live.astype(np.uint64)
+            self._z, self._v = (np.ascontiguousarray(a.transpose(0, 2, 3, 4, 1)).reshape(-1) for a in (z, v))
+        else:
+            self._z, self._v = (_packed_output(a, layout, pool) for a in (z, v))
+        self._layout = np.array([layout.positions, self._group, self._group_step], dtype=np.int64)
+        self._elements = len(live)
+
+    def blocks(self, dims: Chosen) -> list[Tile] | list[np.ndarray]:
+        """Cut all dimensions into rectangles, or a sample into runs."""
+        size = int(np.clip(BLOCK_WORK // self._elements, self._taps, BLOCK))
+        if not isinstance(dims, range):
+            return [dims[start : start + size] for start in range(0, len(dims), size)]
+        width = self._channels * self._taps
+        if self._narrow:
+            rows = min(self._group, LANES)
+            columns = min(width, max(1, size // rows // self._taps) * self._taps)
+        else:
+            columns = min(width, size // self._taps * self._taps)
+            rows = max(1, size // columns)
+        # Rectangles stay inside a group where filters lie side by side.
+        unit = self._group if self._narrow else self._filters
+        return [
+            Tile(lo, min(lo + rows, first + unit), left, min(left + columns, width))
+            for first in range(0, self._filters, unit)
+            for lo in range(first, first + unit, rows)
+            for left in range(0, width, columns)
+        ]
+
+    def __call__(self, block: Tile | np.ndarray) -> Differences:
+        """Difference the dimensions of a block."""
+        width = self._channels * self._taps
+        if isinstance(block, Tile):
+            filters, columns = np.arange(block.lo, block.hi), np.arange(block.left, block.right)
+            dims = (filters[:, None] * width + columns).reshape(-1)
+            numeric = self._tile(block).reshape(-1)
+            channels = np.arange(block.left // self._taps, block.right // self._taps)
+            sums = self._sums(filters[:, None], channels[None, :])
+            repeat = self._taps
+        else:
+            dims = np.asarray(block, dtype=np.int64)
+            rows, columns = dims // width, dims % width
+            tiles = (Tile(f, f + 1, j, j + 1) for f, j in zip(rows.tolist(), columns.tolist(), strict=True))
+            numeric = np.array([self._tile(tile)[0, 0] for tile in tiles])
+            sums = self._sums(rows, columns // self._taps)
+            repeat = 1
+        bar = self._bars(numeric, sums, repeat)
+        return Differences(dims, self._bars.rescaled(numeric, dims, self._tensor, self._shape), bar)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return self._geometry.shape_of(self._tensor)
+
+    def _tile(self, tile: Tile) -> np.ndarray:
+        if not self._narrow:
+            out = np.empty((tile.hi - tile.lo, tile.right - tile.left))
+            delta.reduce(
+                self._z,
+                self._v,
+                self._moves,
+                self._offsets,
+                self._layout,
+                np.array(tile, dtype=np.int64),
+                self._step.quotient,
+                out,
+            )
+            return out
+        out = np.empty((tile.right - tile.left, tile.hi - tile.lo))
+        starts = np.arange(self._elements, dtype=np.uint64) * np.uint64(self._filters) + np.uint64(tile.lo)
+        first = np.uint64(tile.lo // self._group * self._group_step)
+        rows = self._offsets[tile.left : tile.right] + first
+        places = np.zeros(len(rows), dtype=np.uint64)
+        delta.spread(self._z, self._v, starts, self._moves, rows, places, self._terms, self._step.quotient, out)
+        return np.ascontiguousarray(out.T)
+
+    def _sums(self, filters: np.ndarray, channels: np.ndarray) -> np.ndarray:
+        """Bound the bars' sums for pairs of filters and channels: shape (6, pairs)."""
+        inputs = channels + filters // self._group * self._channels if self._tensor == "weight" else channels
+        return self._norms.sums(filters, inputs, self._bars.precision.tiny, self._step.quotient)
+
+
+class _Norms(NamedTuple):
+    """Norms of every sample of the cotangent's filters and of the input's channels, which bound sums of products.
+
+    By Cauchy and Schwarz the sum of |v x| is at most ||v|| ||x||, and that of (v x)^2 at most the root of the sum of
+    v^4 times the sum of x^4; sample by sample, where their scales may differ. The arrays are (samples, filters) and
+    (samples, channels): 2-norms, roots of the sums of fourth powers, and numbers of non-zeros.
+    """
+
+    v: np.ndarray
+    v_squares: np.ndarray
+    v_count: np.ndarray
+    x: np.ndarray
+    x_squares: np.ndarray
+    x_count: np.ndarray
+    magnitude: np.ndarray
+
+    @classmethod
+    def of(cls, case: ConvCase, scaled: ScaledOperands, tensor: str, output: np.ndarray, pool: Executor) -> _Norms:
+        samples = case.geometry.input_shape[0]
+        v = _powers(scaled.grad_output, pool)
+        if tensor == "weight":
+            x = _powers(scaled.input, pool)
+        else:
+            x = np.empty((samples, 1, 4))
+            x[:] = math.prod(case.geometry.output_shape[2:])
+        products = _products(output, scaled.grad_output, pool)
+        return cls(
+            np.sqrt(v[..., planes.SQUARES]),
+            np.sqrt(v[..., planes.FOURTHS]),
+            v[..., planes.NONZERO],
+            np.sqrt(x[..., planes.SQUARES]),
+            np.sqrt(x[..., planes.FOURTHS]),
+            x[..., planes.NONZERO],
+            products.sum(axis=0),
+        )
+
+    def sums(self, filters: np.ndarray, channels: np.ndarray, tiny: float, quotient: float) -> np.ndarray:
+        """Return `judge.bars`' sums for pairs, given by index arrays that broadcast together."""
+        shape = np.broadcast_shapes(filters.shape, channels.shape)
+        sums = np.zeros((6, *shape))
+        samples = range(len(self.v))
+        for n in samples:
+            sums[judge.ABSOLUTE] += self.v[n][filters] * self.x[n][channels]
+            sums[judge.SQUARES] += self.v_squares[n][filters] * self.x_squares[n][channels]
+        sums[judge.TERMS] = np.minimum(self.v_count.sum(axis=0)[filters], self.x_count.sum(axis=0)[channels])
+        sums[judge.MAGNITUDE] = self.magnitude[filters] * quotient
+        if len(samples) > 1:
+            self._absorb(filters, channels, tiny, sums)
+        return sums.reshape(6, -1)
+
+    def _absorb(self, filters: np.ndarray, channels: np.ndarray, tiny: float, sums: np.ndarray) -> None:
+        """Add the samples whose terms are so small beside the others' that an accumulator absorbs them."""
+        limit = tiny * sums[judge.ABSOLUTE]
+        for n in range(len(self.v)):
+            absolute = self.v[n][filters] * self.x[n][channels]
+            count = np.minimum(self.v_count[n][filters], self.x_count[n][channels])
+            absorbed = absolute < limit * count
+            sums[judge.ABSORBED] += np.where(absorbed, absolute, 0.0)
+            sums[judge.ABSORBED_TERMS] += np.where(absorbed, count, 0.0)
+
+
+def _narrow(filters: int, layout: Planes, live: int) -> bool:
+    """Tell whether filters side by side make longer loops than positions do."""
+    lanes = min(filters, LANES)
+    share = live / layout.positions
+    return lanes / (lanes + SPREAD_OVERHEAD) > share * layout.positions / (layout.positions + REDUCE_OVERHEAD)
+
+
+def _packed_input(source: np.ndarray, lowering: WeightLowering, scale: float, pool: Executor) -> np.ndarray:
+    layout = lowering.planes
+    channels = source.shape[1]
+    packed = np.empty((channels, len(lowering.phases), layout.size))
+    described = layout.layout(lowering.strides, layout.counts, layout.lead)
+    share(pool, lambda r: planes.pack(source, described, lowering.phases, scale, r[0], r[1], packed), ranges(channels))
+    return packed.reshape(-1)
+
+
+def _packed_output(source: np.ndarray, layout: Planes, pool: Executor) -> np.ndarray:
+    filters = source.shape[1]
+    packed = np.empty((filters, 1, layout.positions))
+    described = layout.layout((1, 1, 1), layout.lanes, 0)
+    one = np.zeros((1, 3), dtype=np.int64)
+    share(pool, lambda r: planes.pack(source, described, one, 1.0, r[0], r[1], packed), ranges(filters))
+    return packed.reshape(-1)
+
+
+def _powers(array: np.ndarray, pool: Executor) -> np.ndarray:
+    """Return `planes.power_sums` of every sample and channel: shape (N, C, 4)."""
+    rows = array.reshape(array.shape[0] * array.shape[1], -1)
+    out = np.empty((len(rows), 4))
+    share(pool, lambda r: planes.power_sums(rows, r[0], r[1], out), ranges(len(rows)))
+    return out.reshape(*array.shape[:2], 4)
+
+
+def _products(z: np.ndarray, v: np.ndarray, pool: Executor) -> np.ndarray:
+    """Return the sum of |v z| of every sample and filter."""
+    rows_z, rows_v = (a.reshape(a.shape[0] * a.shape[1], -1) for a in (z, v))
+    out = np.empty((len(rows_z), 2))
+    share(pool, lambda r: planes.product_sums(rows_z, rows_v, r[0], r[1], out), ranges(len(rows_z)))
+    return out[:, 0].reshape(z.shape[:2])
