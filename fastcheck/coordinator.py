@@ -26,7 +26,6 @@ from fastcheck.geometry import Shape
 from fastcheck.interrupts import Interrupts, listening
 from fastcheck.progress import ProgressHook
 from fastcheck.report import NOT_AUDITED, ForwardReport, Kept, Report, TensorReport
-from fastcheck.tally import Tally
 from fastcheck.verdict import Verdict
 
 AUTOMATIC = "delta"
@@ -193,7 +192,7 @@ def _check_tensor(
         parts, interrupted = _difference(
             evaluator, case.grads[name], evaluator.blocks(dims), len(dims), audit, plan, name, pool
         )
-        merged = tally.merge(part.tally for part in parts)
+        merged = judging.merge([part.folded for part in parts])
         del evaluator  # and its planes, before the audit asks for memory of its own
     audited = NOT_AUDITED
     if audit is not None and parts and not interrupted:
@@ -235,7 +234,7 @@ def _evaluator(
 class _Part(NamedTuple):
     """What is kept of a block."""
 
-    tally: Tally
+    folded: judging.Folded
     noted: Noted | None
     kept: Kept | None
 
@@ -258,7 +257,7 @@ def _difference(
         if stop.is_set():
             return None
         found = evaluator(block)
-        here = values[found.dims].astype(np.float64, copy=False)
+        here = values.take(found.dims).astype(np.float64, copy=False)
         return _Part(
             judging.fold(found.dims, here, found.numeric, found.error_bar),
             None if audit is None else audit.note(found),
@@ -274,7 +273,7 @@ def _difference(
         for future in as_completed(futures):
             part = future.result()
             if part is not None:
-                done += part.tally.dims
+                done += part.folded.dims
                 plan.progress(name, done, total)
     except KeyboardInterrupt:
         interrupted = True

@@ -102,7 +102,7 @@ def _representable(values: np.ndarray, bits: int) -> bool:
     return bool((significand == np.rint(significand)).all())
 
 
-SAMPLE = 2**15
+SAMPLE = 2**13
 """Entries of a large array that stand for all of it."""
 
 

@@ -71,6 +71,8 @@ class Audit:
         seed: int,
     ) -> None:
         self._case, self._scaled, self._tensor, self._chosen, self._step = case, scaled, tensor, chosen, step
+        # The blocks of a batch's input are not in ascending order.
+        self._ascending = tensor != "input" or case.geometry.input_shape[0] == 1
         self._seed = int(np.random.default_rng([seed, len(chosen)]).integers(2**31))
         rng = np.random.default_rng([seed, DIMS])
         if isinstance(chosen, range):
@@ -81,15 +83,13 @@ class Audit:
 
     def note(self, found: Differences) -> Noted:
         """Keep what the audit needs of a block."""
-        here = np.empty(0, dtype=np.int64)
-        if self._meets(found.dims):
+        if self._ascending:
+            places = np.minimum(np.searchsorted(found.dims, self._dims), len(found.dims) - 1)
+            here = places[found.dims[places] == self._dims]
+        else:
             here = np.flatnonzero(np.isin(found.dims, self._dims, assume_unique=True))
         sums = direction.along(found.dims, self._seed, found.numeric, found.error_bar)
         return Noted(found.dims[here], found.numeric[here], found.error_bar[here], *sums)
-
-    def _meets(self, dims: np.ndarray) -> bool:
-        low, high = np.searchsorted(self._dims, (dims.min(), dims.max() + 1))
-        return bool(low < high)
 
     def result(self, noted: list[Noted], pool: Executor) -> dict[str, Any]:
         """Difference again, and compare: the audit's part of a tensor's report."""

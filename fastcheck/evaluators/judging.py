@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,40 +21,67 @@ def _edges() -> tuple[np.ndarray, np.ndarray]:
 
 
 _EDGES, _FIRST = _edges()
+_LAST = np.iinfo(np.int64).max
 
 
-def fold(dims: np.ndarray, analytic: np.ndarray, numeric: np.ndarray, error_bar: np.ndarray) -> Tally:
-    """Make the tally of a block, of float64 arrays of one length."""
-    counts, reals = np.zeros(judge.COUNTS, np.int64), np.zeros(judge.REALS)
-    counts[judge.FIRST] = -1
-    histogram = np.zeros(BINS, np.int64)
-    worst, severity = np.full(WORST, -1), np.full(WORST, -1.0)
-    judge.fold(analytic, numeric, error_bar, _EDGES, _FIRST, counts, reals, histogram, worst, severity)
-    if not _comfortable(reals):
+class Folded(NamedTuple):
+    """A block, folded: the kernel's counts and reals, and the worst dimensions with what is known of them.
+
+    ``first`` is the lowest flat index outside its bar, -1 without one. Where squares overflow or values are not
+    finite, NumPy's tally stands in.
+    """
+
+    dims: int
+    counts: np.ndarray
+    reals: np.ndarray
+    worst: np.ndarray
+    values: np.ndarray
+    first: int
+    tally: Tally | None
+
+
+def fold(dims: np.ndarray, analytic: np.ndarray, numeric: np.ndarray, error_bar: np.ndarray) -> Folded:
+    """Fold a block, given by arrays of one length."""
+    counts = np.empty(judge.WORST + WORST + BINS, np.int64)
+    reals = np.empty(judge.SEVERITY + WORST)
+    judge.fold(analytic, numeric, error_bar, _EDGES, _FIRST, WORST, counts, reals)
+    exact = None
+    if not 1e-200 < reals[judge.DIFFERENCES] + reals[judge.TOTALS] < 1e200:
         order = np.argsort(dims)
-        return tally.fold(dims[order], analytic[order], numeric[order], error_bar[order])
-    first = None
-    if counts[judge.FIRST] >= 0:
-        first = int(dims[np.abs(analytic - numeric) > error_bar].min())
-    taken = worst >= 0
-    places = worst[taken]
-    columns = (dims[places], analytic[places], numeric[places], error_bar[places], severity[taken])
+        exact = tally.fold(dims[order], analytic[order], numeric[order], error_bar[order])
+    places = counts[judge.WORST : judge.WORST + min(WORST, len(dims))]
+    first = int(dims[np.abs(analytic - numeric) > error_bar].min(initial=_LAST)) if counts[judge.BEYOND] else -1
+    values = np.stack([analytic[places], numeric[places], error_bar[places]])
+    return Folded(len(dims), counts, reals, dims[places], values, first, exact)
+
+
+def merge(folded: list[Folded]) -> Tally:
+    """Add up blocks; the result does not depend on their order."""
+    plain = [block for block in folded if block.tally is None]
+    exact = [block.tally for block in folded if block.tally is not None]
+    if plain:
+        exact.append(_merged(plain))
+    return tally.merge(exact)
+
+
+def _merged(folded: list[Folded]) -> Tally:
+    counts = np.sum([block.counts for block in folded], axis=0)
+    reals = np.stack([block.reals for block in folded])
+    worst = np.concatenate([block.worst for block in folded])
+    severity = np.concatenate([block.reals[judge.SEVERITY :][: len(block.worst)] for block in folded])
+    values = np.concatenate([block.values for block in folded], axis=1)
+    order = np.lexsort((worst, -severity))[:WORST]
+    columns = (worst[order], *values[:, order], severity[order])
     return Tally(
-        dims=len(dims),
+        dims=sum(block.dims for block in folded),
         unresolved=int(counts[judge.UNRESOLVED]),
         sign_mismatches=int(counts[judge.OPPOSITE]),
         beyond=int(counts[judge.BEYOND]),
-        max_ratio=float(reals[judge.MAX_RATIO]),
-        max_ratio_resolved=max(0.0, float(reals[judge.MAX_RESOLVED])),
-        histogram=tuple(histogram.tolist()),
-        differences=(ScaledSum(float(reals[judge.DIFFERENCES]), 0),),
-        sums=(ScaledSum(float(reals[judge.TOTALS]), 0),),
-        first_beyond=first,
+        max_ratio=float(reals[:, judge.MAX_RATIO].max()),
+        max_ratio_resolved=max(0.0, float(reals[:, judge.MAX_RESOLVED].max())),
+        histogram=tuple(counts[judge.WORST + WORST :].tolist()),
+        differences=tuple(ScaledSum(value, 0) for value in reals[:, judge.DIFFERENCES].tolist()),
+        sums=tuple(ScaledSum(value, 0) for value in reals[:, judge.TOTALS].tolist()),
+        first_beyond=min((block.first for block in folded if block.first >= 0), default=None),
         worst=tuple(Finding(*row) for row in zip(*(column.tolist() for column in columns), strict=True)),
     )
-
-
-def _comfortable(reals: np.ndarray) -> bool:
-    """Tell whether no value is nan or infinite and no square overflowed or underflowed: NumPy takes care of those."""
-    sums = float(reals[judge.DIFFERENCES]) + float(reals[judge.TOTALS])
-    return 1e-200 < sums < 1e200

@@ -100,10 +100,11 @@ def bars(numeric, sums, repeat, model, exponent, out):
                 out[i * repeat + r] += least
 
 
-(UNRESOLVED, OPPOSITE, BEYOND, NON_FINITE, FIRST) = range(5)
-COUNTS = 5
-(MAX_RATIO, MAX_RESOLVED, DIFFERENCES, TOTALS) = range(4)
-REALS = 4
+(UNRESOLVED, OPPOSITE, BEYOND, WORST) = range(4)
+"""Places in the counts of `fold`: from `WORST` on the places of the worst dimensions, and then the histogram."""
+
+(MAX_RATIO, MAX_RESOLVED, DIFFERENCES, TOTALS, SEVERITY) = range(5)
+"""Places in the reals of `fold`: severities of the worst dimensions begin at `SEVERITY`."""
 
 
 @kernel("reassoc", "contract")
@@ -170,7 +171,7 @@ def _keep_worst(analytic, numeric, bar, lo, worst, severity):
 
 
 @kernel()
-def fold(analytic, numeric, bar, edges, first, counts, reals, histogram, worst, severity):
+def fold(analytic, numeric, bar, edges, first, kept, counts, reals):
     """Fold dimensions whose values are all finite into counts, sums, a histogram and the worst.
 
     Parameters
@@ -180,31 +181,26 @@ def fold(analytic, numeric, bar, edges, first, counts, reals, histogram, worst, 
         Of the histogram's bins, descending, with two entries below zero at the end.
     first : int64 array, shape (2048,)
         The first bin that ratios of a biased exponent can belong to.
-    counts : int64 array, shape (COUNTS,); reals : float64 array, shape (REALS,); histogram : int64 array
-        To be added to; ``counts[FIRST]`` is the first place outside the bar, -1 without one.
-    worst : int64 array; severity : float64 array
-        Places and severities |a - n| / bar, -1 for places not taken.
+    kept : int
+        How many of the worst are kept.
+    counts : int64 array, shape (WORST + kept + bins,)
+    reals : float64 array, shape (SEVERITY + kept,)
+        The difference over the bar of the worst among them. Places not taken are -1 in both.
     """
+    counts.fill(0)
+    reals.fill(0.0)
+    worst, histogram, severity = counts[WORST : WORST + kept], counts[WORST + kept :], reals[SEVERITY:]
+    worst.fill(-1)
+    severity.fill(-1.0)
     step = max(1, min(analytic.size, 1024))
     scratch = np.empty((2, step))
     for lo in range(0, analytic.size, step):
         hi = min(lo + step, analytic.size)
-        a, n, b, every, ratio = (
-            analytic[lo:hi],
-            numeric[lo:hi],
-            bar[lo:hi],
-            scratch[0, : hi - lo],
-            scratch[1, : hi - lo],
-        )
+        a, n, b = analytic[lo:hi], numeric[lo:hi], bar[lo:hi]
+        every, ratio = scratch[0, : hi - lo], scratch[1, : hi - lo]
         bits = ratio.view(np.int64)
-        before = counts[BEYOND]
         _compare(a, n, b, every, ratio, counts, reals)
         reals[MAX_RATIO] = max(reals[MAX_RATIO], every[_largest(every.view(np.int64))])
         reals[MAX_RESOLVED] = max(reals[MAX_RESOLVED], ratio[_largest(bits)])
-        if counts[BEYOND] > before and counts[FIRST] < 0:
-            for i in range(hi - lo):
-                if abs(a[i] - n[i]) > b[i]:
-                    counts[FIRST] = lo + i
-                    break
         _bin(ratio, bits, edges, first, histogram)
         _keep_worst(a, n, b, lo, worst, severity)
