@@ -16,6 +16,7 @@ from fastcheck.check import EVALUATORS, check, compare
 from fastcheck.errors import FastcheckError
 from fastcheck.interrupts import Interrupts, listening
 from fastcheck.report import Report
+from fastcheck.suite import SuiteReport
 from fastcheck.version import __version__
 
 USAGE_ERROR = 2
@@ -109,8 +110,8 @@ _table_option = click.option(
 def cli() -> None:
     """Check a gradient that was written by hand, and learn how close is close enough.
 
-    Exit status: 0 pass, 1 a gradient (or the declared forward) is wrong, 2 bad input or usage, 3 inconclusive,
-    130 interrupted.
+    Exit status: 0 pass, 1 a gradient (or the declared forward) is wrong, 2 bad input or usage, 3 inconclusive or
+    crashed, 130 interrupted; of several cases the worst decides.
     """
 
 
@@ -174,7 +175,8 @@ def conv_command(
             keep=table_path is not None,
             progress=hook,
         )
-    _deliver(report, case_path, table_path, json_path)
+    _write_table(report, table_path)
+    _deliver(report, case_path, json_path)
     return report.exit_code
 
 
@@ -191,7 +193,8 @@ def compare_command(analytic_path: str, numeric_path: str, table_path: str | Non
     """
     _check_paths(table_path, json_path, read=(analytic_path, numeric_path))
     report = compare(npz.read_gradients(analytic_path), npz.read_gradients(numeric_path), keep=table_path is not None)
-    _deliver(report, f"{analytic_path} against {numeric_path}", table_path, json_path)
+    _write_table(report, table_path)
+    _deliver(report, f"{analytic_path} against {numeric_path}", json_path)
     return report.exit_code
 
 
@@ -230,7 +233,7 @@ def show_command(report_path: str, json_path: str | None) -> int:
     """Print a report that was saved with --json; the exit status is that of the check."""
     _check_paths(None, json_path)
     report = npz.read_report(report_path)
-    _deliver(report, report_path, None, json_path)
+    _deliver(report, report_path, json_path)
     return report.exit_code
 
 
@@ -248,13 +251,17 @@ def _check_paths(table_path: str | None, json_path: str | None, read: tuple[str,
         taken[os.path.realpath(path)] = path
 
 
-def _deliver(report: Report, title: str, table_path: str | None, json_path: str | None) -> None:
-    """Write the files that were asked for, and print the report."""
+def _write_table(report: Report, table_path: str | None) -> None:
     from fastcheck.render.table import write_table
-    from fastcheck.render.text import as_text
 
     if table_path is not None:
         npz.write_whole(table_path, lambda stream: write_table(report, stream))
+
+
+def _deliver(report: Report | SuiteReport, title: str, json_path: str | None) -> None:
+    """Write the JSON report that was asked for, and print the report."""
+    from fastcheck.render.text import as_text
+
     if json_path == "-":
         _say(report.to_json())
         return
