@@ -10,11 +10,12 @@ from typing import Any, NoReturn
 
 import click
 
-from fastcheck import npz
+from fastcheck import npz, zoo
 from fastcheck.cases.conv import PRECISIONS
 from fastcheck.check import EVALUATORS, check, compare
 from fastcheck.errors import FastcheckError
 from fastcheck.interrupts import Interrupts, listening
+from fastcheck.published import NETWORKS
 from fastcheck.report import Report
 from fastcheck.suite import SuiteReport
 from fastcheck.version import __version__
@@ -84,6 +85,15 @@ class _Step(click.ParamType[Any]):
             return float(value)
         except ValueError:
             self.fail(f"{value!r}: expected auto or a number such as 1e-5", param, ctx)
+
+
+class _Names(click.ParamType[Any]):
+    """Names with commas between them."""
+
+    name = "NAME[,NAME...]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return tuple(part.strip() for part in str(value).split(","))
 
 
 def _examples(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -223,6 +233,46 @@ def demo_command(threads: int | None) -> int:
             return INTERRUPTED
         as_expected &= report.verdict == scene.expected
     return 0 if as_expected else 1
+
+
+@cli.command("zoo")
+@click.argument("network", metavar="NAME")
+@click.option(
+    "--backward",
+    type=click.Choice(zoo.BACKWARDS),
+    default="reference",
+    show_default=True,
+    help='Whose gradients; torch needs: pip install "fastcheck[torch]".',
+)
+@click.option("--tensors", type=_Names(), default="weight,bias", show_default=True, help="Those that a layer has.")
+@click.option("--layers", type=_Names(), help="Names, or patterns such as layer1.*; by default all.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples.")
+@click.option(
+    "--dims", type=_Dims(), default="all", show_default=True, help="Dimensions of each layer, spread over its tensors."
+)
+@click.option("--step", type=_Step(), default="auto", show_default=True, help="The step h of the differences.")
+@click.option("--evaluator", type=click.Choice(EVALUATORS), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="Default: all processors.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the data and the sample.")
+@_json_option
+@_examples("fastcheck zoo resnet50 --layers 'layer1.*' --tensors weight,input --dims 1000")
+def zoo_command(network: str, json_path: str | None, **options: Any) -> int:
+    """Check every conv layer of a published network, at its published shapes, on seeded data.
+
+    NAME is alexnet, vgg16, resnet50, mobilenet_v2, convnext_t, audio (WaveNet) or c3d.
+    """
+    from fastcheck.render.progress import progress_bar
+    from fastcheck.render.text import case_line
+
+    _check_paths(None, json_path)
+
+    def tell(name: str, case: Report) -> None:
+        _say(case_line(name, case))
+
+    with progress_bar() as hook:
+        suite = zoo.run(network, **options, on_case=None if json_path == "-" else tell, progress=hook)
+    _deliver(suite, f"\n{network}: {NETWORKS[network].source}", json_path)
+    return suite.exit_code
 
 
 @cli.command("show")
