@@ -10,12 +10,14 @@ from typing import Any, NoReturn
 
 import click
 
-from fastcheck import npz
+from fastcheck import npz, zoo
 from fastcheck.cases.conv import PRECISIONS
 from fastcheck.check import EVALUATORS, check, compare
 from fastcheck.errors import FastcheckError
 from fastcheck.interrupts import Interrupts, listening
+from fastcheck.published import NETWORKS
 from fastcheck.report import Report
+from fastcheck.suite import SuiteReport
 from fastcheck.version import __version__
 
 USAGE_ERROR = 2
@@ -85,6 +87,15 @@ class _Step(click.ParamType[Any]):
             self.fail(f"{value!r}: expected auto or a number such as 1e-5", param, ctx)
 
 
+class _Names(click.ParamType[Any]):
+    """Names with commas between them."""
+
+    name = "NAME[,NAME...]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return tuple(part.strip() for part in str(value).split(","))
+
+
 def _examples(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Put an example below a command's help, and let a command without arguments be readable as well."""
 
@@ -109,8 +120,8 @@ _table_option = click.option(
 def cli() -> None:
     """Check a gradient that was written by hand, and learn how close is close enough.
 
-    Exit status: 0 pass, 1 a gradient (or the declared forward) is wrong, 2 bad input or usage, 3 inconclusive,
-    130 interrupted.
+    Exit status: 0 pass, 1 a gradient (or the declared forward) is wrong, 2 bad input or usage, 3 inconclusive or
+    crashed, 130 interrupted; of several cases the worst decides.
     """
 
 
@@ -174,7 +185,8 @@ def conv_command(
             keep=table_path is not None,
             progress=hook,
         )
-    _deliver(report, case_path, table_path, json_path)
+    _write_table(report, table_path)
+    _deliver(report, case_path, json_path)
     return report.exit_code
 
 
@@ -191,7 +203,8 @@ def compare_command(analytic_path: str, numeric_path: str, table_path: str | Non
     """
     _check_paths(table_path, json_path, read=(analytic_path, numeric_path))
     report = compare(npz.read_gradients(analytic_path), npz.read_gradients(numeric_path), keep=table_path is not None)
-    _deliver(report, f"{analytic_path} against {numeric_path}", table_path, json_path)
+    _write_table(report, table_path)
+    _deliver(report, f"{analytic_path} against {numeric_path}", json_path)
     return report.exit_code
 
 
@@ -222,6 +235,46 @@ def demo_command(threads: int | None) -> int:
     return 0 if as_expected else 1
 
 
+@cli.command("zoo")
+@click.argument("network", metavar="NAME")
+@click.option(
+    "--backward",
+    type=click.Choice(zoo.BACKWARDS),
+    default="reference",
+    show_default=True,
+    help='Whose gradients; torch needs: pip install "fastcheck[torch]".',
+)
+@click.option("--tensors", type=_Names(), default="weight,bias", show_default=True, help="Those that a layer has.")
+@click.option("--layers", type=_Names(), help="Names, or patterns such as layer1.*; by default all.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples.")
+@click.option(
+    "--dims", type=_Dims(), default="all", show_default=True, help="Dimensions of each layer, spread over its tensors."
+)
+@click.option("--step", type=_Step(), default="auto", show_default=True, help="The step h of the differences.")
+@click.option("--evaluator", type=click.Choice(EVALUATORS), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="Default: all processors.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the data and the sample.")
+@_json_option
+@_examples("fastcheck zoo resnet50 --layers 'layer1.*' --tensors weight,input --dims 1000")
+def zoo_command(network: str, json_path: str | None, **options: Any) -> int:
+    """Check every conv layer of a published network, at its published shapes, on seeded data.
+
+    NAME is alexnet, vgg16, resnet50, mobilenet_v2, convnext_t, audio (WaveNet) or c3d.
+    """
+    from fastcheck.render.progress import progress_bar
+    from fastcheck.render.text import case_line
+
+    _check_paths(None, json_path)
+
+    def tell(name: str, case: Report) -> None:
+        _say(case_line(name, case))
+
+    with progress_bar() as hook:
+        suite = zoo.run(network, **options, on_case=None if json_path == "-" else tell, progress=hook)
+    _deliver(suite, f"\n{network}: {NETWORKS[network].source}", json_path)
+    return suite.exit_code
+
+
 @cli.command("show")
 @click.argument("report_path", metavar="REPORT.json")
 @_json_option
@@ -230,7 +283,7 @@ def show_command(report_path: str, json_path: str | None) -> int:
     """Print a report that was saved with --json; the exit status is that of the check."""
     _check_paths(None, json_path)
     report = npz.read_report(report_path)
-    _deliver(report, report_path, None, json_path)
+    _deliver(report, report_path, json_path)
     return report.exit_code
 
 
@@ -248,13 +301,17 @@ def _check_paths(table_path: str | None, json_path: str | None, read: tuple[str,
         taken[os.path.realpath(path)] = path
 
 
-def _deliver(report: Report, title: str, table_path: str | None, json_path: str | None) -> None:
-    """Write the files that were asked for, and print the report."""
+def _write_table(report: Report, table_path: str | None) -> None:
     from fastcheck.render.table import write_table
-    from fastcheck.render.text import as_text
 
     if table_path is not None:
         npz.write_whole(table_path, lambda stream: write_table(report, stream))
+
+
+def _deliver(report: Report | SuiteReport, title: str, json_path: str | None) -> None:
+    """Write the JSON report that was asked for, and print the report."""
+    from fastcheck.render.text import as_text
+
     if json_path == "-":
         _say(report.to_json())
         return

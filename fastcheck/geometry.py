@@ -118,6 +118,18 @@ class ConvGeometry:
         """Shape of ``"input"``, ``"weight"`` or ``"bias"``."""
         return {"input": self.input_shape, "weight": self.weight_shape, "bias": self.weight_shape[:1]}[name]
 
+    def described(self) -> dict[str, Any]:
+        """Return shapes and parameters by name, as a report tells them."""
+        return {
+            "input": self.input_shape,
+            "weight": self.weight_shape,
+            "output": self.output_shape,
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
+
     def vector(self) -> np.ndarray:
         """Describe the geometry to `fastcheck_kernels.conv`: int64 of shape (11,)."""
         missing = 3 - self.rank

@@ -19,6 +19,7 @@ from fastcheck.errors import FastcheckError
 from fastcheck.naming import nearest
 from fastcheck.report import Report
 from fastcheck.report_reader import from_json
+from fastcheck.suite import SuiteReport
 
 _REQUIRED = ("input", "weight", "grad_output")
 _GRADIENTS = tuple(f"grad_{name}" for name in TENSORS)
@@ -225,8 +226,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise FastcheckError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
-def read_report(path: str | os.PathLike[str]) -> Report:
-    """Read a JSON report from a file.
+def read_report(path: str | os.PathLike[str]) -> Report | SuiteReport:
+    """Read a JSON report, of one case or of several, from a file.
 
     Raises
     ------

@@ -219,6 +219,10 @@ class Report:
     tensors : dict of str to TensorReport
     run : dict
         What depends on the machine and the moment: threads, seconds, peak_bytes, target, versions.
+    operands : dict or None
+        Shapes and parameters of the layer by name, where several layers are checked together.
+    error : str or None
+        What went wrong, with the verdict "error".
     """
 
     verdict: Verdict
@@ -228,6 +232,8 @@ class Report:
     forward: ForwardReport | None
     tensors: dict[str, TensorReport]
     run: dict[str, Any]
+    operands: dict[str, Any] | None = None
+    error: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -252,7 +258,7 @@ class Report:
 
     def summary(self) -> str:
         """Return the verdict and its reasons in one line."""
-        parts = []
+        parts = [] if self.error is None else [self.error]
         if self.forward is not None and self.forward.diagnosis is not None:
             parts.append(f"forward: {self.forward.diagnosis['bug']} ({self.forward.diagnosis['evidence']})")
         for name, tensor in self.tensors.items():
@@ -275,7 +281,9 @@ class Report:
             "interrupted": self.interrupted,
             "forward": None if self.forward is None else asdict(self.forward),
         }
-        encoded: dict[str, Any] = _encode({**head, "tensors": tensors, "run": self.run})
+        optional = {"operands": self.operands, "error": self.error}
+        given = {key: value for key, value in optional.items() if value is not None}
+        encoded: dict[str, Any] = encode({**head, **given, "tensors": tensors, "run": self.run})
         return encoded
 
     def to_json(self) -> str:
@@ -283,11 +291,12 @@ class Report:
         return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
 
-def _encode(value: Any) -> Any:
+def encode(value: Any) -> Any:
+    """Return a value as JSON can hold it: lists, plain numbers, and nan and infinities as strings."""
     if isinstance(value, dict):
-        return {str(key): _encode(entry) for key, entry in value.items()}
+        return {str(key): encode(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_encode(entry) for entry in value]
+        return [encode(entry) for entry in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

@@ -8,11 +8,12 @@ from typing import Any
 
 from fastcheck.errors import FastcheckError
 from fastcheck.report import SCHEMA, Entry, ForwardReport, Report, TensorReport
+from fastcheck.suite import SuiteReport
 from fastcheck.verdict import EXIT_CODES, Verdict
 
 
-def from_json(text: str) -> Report:
-    """Read a JSON report.
+def from_json(text: str) -> Report | SuiteReport:
+    """Read a JSON report of one case, or of several.
 
     Keys beyond those of schema 1 may be missing.
 
@@ -29,7 +30,7 @@ def from_json(text: str) -> Report:
         raise FastcheckError("the report is not one of fastcheck's: it has no 'schema'")
     if type(data["schema"]) is not int or data["schema"] != SCHEMA:
         raise FastcheckError(f"the report has schema {data['schema']!r}: this version reads schema {SCHEMA}")
-    return _decode_report(data)
+    return _decode_suite(_Reader(data, "report")) if "cases" in data else _decode_report(_Reader(data, "report"))
 
 
 _MISSING = object()
@@ -63,8 +64,9 @@ class _Reader:
         default = _MISSING if default is None else default
         return int(self._take(key, _is_count, "a count", default))
 
-    def flag(self, key: str) -> bool:
-        return bool(self._take(key, lambda value: isinstance(value, bool), "true or false", _MISSING))
+    def flag(self, key: str, default: Any = None) -> bool:
+        default = _MISSING if default is None else default
+        return bool(self._take(key, lambda value: isinstance(value, bool), "true or false", default))
 
     def number(self, key: str) -> float:
         return float(self._take(key, _is_number, "a number", _MISSING))
@@ -100,29 +102,59 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
+def _is_counts(value: Any, depth: int = 2) -> bool:
+    """Whether a value is a count, or a list of these: a stride, a shape, pairs of paddings."""
+    return _is_count(value) or (depth > 0 and type(value) is list and all(_is_counts(v, depth - 1) for v in value))
+
+
 def _is_number(value: Any) -> bool:
     if type(value) is int:
         return abs(value) < 2**63
     return type(value) is float or value in ("nan", "inf", "-inf")
 
 
-def _decode_report(data: dict[str, Any]) -> Report:
-    top = _Reader(data, "report")
+def _decode_suite(top: _Reader) -> SuiteReport:
+    cases = {}
+    for case in top.objects("cases"):
+        name = case.text("name")
+        if name in cases:
+            raise FastcheckError(f"the report is damaged: two cases are named {name!r:.40}")
+        cases[name] = _decode_report(case)
+    suite = SuiteReport(cases, top.flag("interrupted", False), _decode_run(top))
+    if top.verdict("verdict") != suite.verdict:
+        raise FastcheckError(f"the report is damaged: its verdict is not that of its cases, {suite.verdict}")
+    return suite
+
+
+def _decode_report(top: _Reader) -> Report:
     for name in top.object("tensors"):
         if not _is_text(name):
             raise FastcheckError("the report is damaged: a tensor's name is no text")
-    run = dict(top.object("run"))
-    if run.get("seconds") is not None:
-        run |= {"seconds": _Reader(run, "run").number("seconds"), "threads": _Reader(run, "run").count("threads")}
     return Report(
         verdict=top.verdict("verdict"),
         seed=top.count("seed"),
         requested=dict(top.object("requested")),
         interrupted=top.flag("interrupted"),
-        forward=None if data.get("forward") is None else _decode_forward(_Reader(data["forward"], "forward")),
+        forward=None if top.data.get("forward") is None else _decode_forward(_Reader(top.data["forward"], "forward")),
         tensors={name: _decode_tensor(_Reader(entry, name)) for name, entry in top.object("tensors").items()},
-        run=run,
+        run=_decode_run(top),
+        operands=_decode_operands(_Reader(top.object("operands"), "operands")) if "operands" in top.data else None,
+        error=top.text("error") if "error" in top.data else None,
     )
+
+
+def _decode_run(top: _Reader) -> dict[str, Any]:
+    run = dict(top.object("run"))
+    if run.get("seconds") is not None:
+        run |= {"seconds": _Reader(run, "run").number("seconds"), "threads": _Reader(run, "run").count("threads")}
+    return run
+
+
+def _decode_operands(data: _Reader) -> dict[str, Any]:
+    for name, value in data.data.items():
+        if not (_is_text(name) and _is_counts(value)):
+            raise FastcheckError(f"the report is damaged: {data.where}.{name!r:.40} is no count and no list of counts")
+    return dict(data.data)
 
 
 def _decode_forward(data: _Reader) -> ForwardReport:
@@ -155,7 +187,7 @@ def _decode_tensor(data: _Reader) -> TensorReport:
         max_ratio_resolved=data.number("max_ratio_resolved"),
         sign_mismatches=data.count("sign_mismatches"),
         beyond_error_bar=data.count("beyond_error_bar"),
-        audit=data.object("audit"),
+        audit=_decode_audit(_Reader(data.object("audit"), f"{data.where}.audit")),
         digits={
             "min": digits.number_or_none("min"),
             "median": digits.number_or_none("median"),
@@ -165,6 +197,10 @@ def _decode_tensor(data: _Reader) -> TensorReport:
         worst=tuple(_decode_entry(entry) for entry in data.objects("worst")),
         diagnosis=data.object("diagnosis") if data.data.get("diagnosis") is not None else None,
     )
+
+
+def _decode_audit(data: _Reader) -> dict[str, Any]:
+    return data.data | {key: data.count(key, 0) for key in ("dims", "disagreements")}
 
 
 def _decode_entry(data: _Reader) -> Entry:

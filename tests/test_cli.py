@@ -17,37 +17,9 @@ import pytest
 from layers import case, layer, saved
 
 import fastcheck
-from fastcheck import cli, npz
+from fastcheck import npz
 
 LAYER = layer((2, 4, 9, 9), (6, 2, 3, 3), stride=2, padding=1, groups=2)
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command line in this process and return (exit code, standard output, standard error)."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as stopped:
-            cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return stopped.value.code, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
-def refused(run):
-    """Run it on bad input: exit 2, one line on standard error, nothing on standard output. Return that line."""
-
-    def call(*arguments):
-        code, out, err = run(*arguments)
-        assert (code, out) == (2, "")
-        assert err.startswith("fastcheck: ")
-        assert err.count("\n") == 1
-        assert "Traceback" not in err
-        return err
-
-    return call
 
 
 @pytest.fixture
@@ -147,7 +119,7 @@ def test_compare(run, tmp_path):
 
 
 def test_help_has_an_example_everywhere(run):
-    for command in ((), ("conv",), ("compare",), ("demo",), ("show",)):
+    for command in ((), ("conv",), ("compare",), ("demo",), ("zoo",), ("show",)):
         code, out, _ = run(*command, "--help")
         assert code == 0
         assert "Example:" in out
@@ -167,7 +139,7 @@ BAD_ARGUMENTS = {
     "too many strides": (["--stride", "1,2,3"], "stride is [1, 2, 3]: expected one integer, or 2"),
     "odd padding": (["--padding", "1:2:3"], "'1:2:3': expected integers"),
     "groups that do not divide": (["--groups", "3"], "groups is 3: it must divide the 4 input channels"),
-    "an unknown evaluator": (["--evaluator", "magic"], "'magic' is not one of 'auto', 'full', 'local'"),
+    "an unknown evaluator": (["--evaluator", "magic"], "'magic' is not one of 'auto', 'full', 'local', 'delta'"),
     "an unknown option": (["--strides", "2"], "No such option"),
     "an absent output folder": (["--json", "no/such/folder/r.json"], "no/such/folder/r.json cannot be written"),
     "a folder as output": (["--table", "/"], "/ cannot be written: it is a folder"),

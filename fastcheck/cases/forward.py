@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
 
-from fastcheck.cases.conv import ConvCase
+from fastcheck.cases.conv import TENSORS, ConvCase
 from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.geometry import ConvGeometry
 from fastcheck_kernels import conv
@@ -79,25 +79,34 @@ def _regions(shape: tuple[int, ...]) -> Iterator[np.ndarray]:
 
 
 def backward(
-    geometry: ConvGeometry, input: np.ndarray, weight: np.ndarray, grad_output: np.ndarray, pool: Executor
+    geometry: ConvGeometry,
+    input: np.ndarray,
+    weight: np.ndarray,
+    grad_output: np.ndarray,
+    pool: Executor,
+    tensors: Collection[str] = TENSORS,
 ) -> dict[str, np.ndarray]:
     """Compute the reference VJPs of a convolution, from contiguous float64 arrays of this geometry.
 
     Returns
     -------
     dict
-        float64 arrays under ``"input"``, ``"weight"`` and ``"bias"``.
+        float64 arrays under those of ``"input"``, ``"weight"`` and ``"bias"`` that are among ``tensors``.
     """
     vector = geometry.vector()
     v, x, w = (geometry.lift(array) for array in (grad_output, input, weight))
-    grad_input, grad_weight = np.zeros_like(x), np.empty_like(w)
-    share(pool, lambda r: conv.adjoint(v, w, vector, r[0], r[1], grad_input), ranges(x.shape[0] * x.shape[1]))
-    share(pool, lambda r: conv.weight_vjp(x, v, vector, r[0], r[1], grad_weight), ranges(w.shape[0]))
-    return {
-        "input": grad_input.reshape(geometry.input_shape),
-        "weight": grad_weight.reshape(geometry.weight_shape),
-        "bias": v.sum(axis=(0, 2, 3, 4)),
-    }
+    found = {}
+    if "input" in tensors:
+        grad_input = np.zeros_like(x)
+        share(pool, lambda r: conv.adjoint(v, w, vector, r[0], r[1], grad_input), ranges(x.shape[0] * x.shape[1]))
+        found["input"] = grad_input.reshape(geometry.input_shape)
+    if "weight" in tensors:
+        grad_weight = np.empty_like(w)
+        share(pool, lambda r: conv.weight_vjp(x, v, vector, r[0], r[1], grad_weight), ranges(w.shape[0]))
+        found["weight"] = grad_weight.reshape(geometry.weight_shape)
+    if "bias" in tensors:
+        found["bias"] = v.sum(axis=(0, 2, 3, 4))
+    return found
 
 
 def ranges(count: int, pieces: int = PIECES) -> list[tuple[int, int]]:

@@ -44,7 +44,9 @@ def progress_bar() -> Iterator[ProgressHook | None]:
         _RateColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
+    # What is printed while the bar is drawn goes above it, unless it goes elsewhere: to a file or a pipe.
+    redirect = sys.stdout.isatty()
+    with Progress(*columns, console=console(sys.stderr), transient=True, redirect_stdout=redirect) as bar:
         tasks: dict[str, TaskID] = {}
 
         def hook(stage: str, done: int, total: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Collection
 from typing import IO, Any
 
 from rich import box
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fastcheck.report import Entry, Report, TensorReport
+from fastcheck.suite import SuiteReport
 from fastcheck.verdict import MAX_RULE, NORM_RULE, Verdict
 
 _STYLES: dict[Verdict, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "error": "magenta"}
@@ -48,14 +50,17 @@ class _Page(io.StringIO):
         return self._encoding
 
 
-def as_text(report: Report, stream: IO[str], title: str = "") -> str:
+def as_text(report: Report | SuiteReport, stream: IO[str], title: str = "") -> str:
     """Return a report as the text that suits a stream: coloured and of its width on a terminal, plain elsewhere.
 
     Rich itself ends the process where a reader stops reading, so that nothing is printed from here.
     """
     page = _Page(getattr(stream, "encoding", None) or "utf-8")
     out = Console(file=page, force_terminal=stream.isatty(), **_options(stream))
-    write_report(report, out, title)
+    if isinstance(report, SuiteReport):
+        write_suite(report, out, title)
+    else:
+        write_report(report, out, title)
     return page.getvalue()
 
 
@@ -95,11 +100,13 @@ _SUMMARY = (
 _ENTRY = ("index", "verdict", "analytic", "numeric", "difference", "same sign", "ratio", "error bar")
 
 
-def _print_table(out: Console, headings: tuple[str, ...], rows: list[tuple[Cell, ...]], title: str = "") -> None:
+def _print_table(
+    out: Console, headings: tuple[str, ...], rows: list[tuple[Cell, ...]], title: str = "", wide: int = _WIDE
+) -> None:
     """Print a table, turned on its side where the terminal is too narrow for its columns."""
     if title:
         out.print(title)
-    if out.width >= _WIDE:
+    if out.width >= wide:
         out.print(_table(headings, rows))
         return
     fitting = max(1, (out.width - 12) // 18)
@@ -177,6 +184,72 @@ def _verdict(report: Report) -> Text:
             style="dim",
         )
     return text
+
+
+_SUITE = (
+    *("case", "tensor", "verdict", "checked", "norm ratio", "max ratio", "resolved"),
+    *("beyond", "differenced", "audit"),
+)
+_SUITE_WIDE = 120
+"""Columns that the table of a suite needs, longer names of cases aside."""
+
+
+def write_suite(suite: SuiteReport, out: Console, title: str = "") -> None:
+    """Print the report of several cases: a line a tensor, why cases did not pass, and the totals."""
+    if title:
+        out.print(Text(title, style="bold"))
+    rows = [row for name, case in suite.cases.items() for row in _case_rows(name, case)]
+    _print_table(out, _SUITE, rows, wide=_SUITE_WIDE)
+    for name, case in suite.cases.items():
+        if not case.passed:
+            out.print(Text(f"{name}: ").append(case.summary(), style=_STYLES[case.verdict]))
+    if suite.interrupted:
+        out.print(Text("interrupted: the counts are those of the cases and dimensions reached", style="yellow"))
+    verdict = Text(suite.verdict.upper(), style=_STYLES[suite.verdict])
+    out.print(verdict.append(f": {len(suite.cases):,} cases, {_metrics(suite.cases.values())}"))
+
+
+def case_line(name: str, case: Report) -> str:
+    """Return the line that tells of one finished case of several."""
+    operands = case.operands or {}
+    shapes = " * ".join("x".join(map(str, operands[key])) for key in ("input", "weight") if key in operands)
+    return f"{case.verdict:<12} {name:<22} {shapes:<32} {case.error or _metrics([case])}\n"
+
+
+def _case_rows(name: str, case: Report) -> list[tuple[Cell, ...]]:
+    whole: dict[str, Cell] = {"case": name, "verdict": Text(case.verdict, style=_STYLES[case.verdict])}
+    rows: list[dict[str, Cell]] = [
+        dict(zip(_SUMMARY, _summary(tensor_name, tensor), strict=True)) | {"case": name, "audit": _audit([tensor])}
+        for tensor_name, tensor in case.tensors.items()
+    ]
+    return [tuple(row.get(heading) or "-" for heading in _SUITE) for row in rows or [whole]]
+
+
+def _metrics(cases: Collection[Report]) -> str:
+    """Return what was checked in these cases together, how fast, the worst ratios and how the audits ended."""
+    tensors = [tensor for case in cases for tensor in case.tensors.values()]
+    checked = sum(tensor.dims_checked for tensor in tensors)
+    seconds = sum(case.run.get("seconds") or 0.0 for case in cases)
+    parts = [f"{checked:,} dimensions in {seconds:.2f} s"]
+    if seconds:
+        parts.append(f"{checked / seconds:,.0f}/s")
+    if tensors:
+        parts.append(f"norm ratio {_short(_worst([tensor.norm_ratio for tensor in tensors]))}")
+        parts.append(f"max ratio resolved {_short(_worst([tensor.max_ratio_resolved for tensor in tensors]))}")
+    if audit := _audit(tensors):
+        parts.append(f"audit {audit}")
+    return ", ".join(parts)
+
+
+def _worst(ratios: list[float]) -> float:
+    return max(ratios, key=lambda ratio: math.inf if math.isnan(ratio) else ratio)
+
+
+def _audit(tensors: Collection[TensorReport]) -> str:
+    """Return how the audits of these tensors ended, nothing where there was none."""
+    dims = sum(tensor.audit.get("dims", 0) for tensor in tensors)
+    wrong = sum(tensor.audit.get("disagreements", 0) for tensor in tensors)
+    return "" if not dims else f"{wrong:,} of {dims:,} disagree" if wrong else f"{dims:,} agree"
 
 
 def _short(value: float) -> str:

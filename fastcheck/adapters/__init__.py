@@ -1,0 +1,1 @@
+"""Other frameworks, one a file, imported only when used."""
