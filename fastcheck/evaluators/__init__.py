@@ -11,6 +11,13 @@ Chosen = np.ndarray | range
 """Flat indices of a tensor in ascending order; a range stands for all of them."""
 
 
+def indices(chosen: Chosen) -> np.ndarray:
+    """Return flat indices as an int64 array."""
+    if isinstance(chosen, range):  # which NumPy would read number by number
+        return np.arange(chosen.start, chosen.stop, chosen.step, dtype=np.int64)
+    return np.asarray(chosen, dtype=np.int64)
+
+
 class Differences(NamedTuple):
     """What an evaluator found for a block of dimensions, arrays of one length.
 

@@ -16,7 +16,7 @@ from fastcheck import sampling
 from fastcheck.cases import forward
 from fastcheck.cases.conv import ConvCase
 from fastcheck.cases.scaling import ScaledOperands
-from fastcheck.evaluators import Chosen, Differences
+from fastcheck.evaluators import Chosen, Differences, indices
 from fastcheck.evaluators.bars import FACTORS
 from fastcheck.evaluators.reevaluation import Reevaluation
 from fastcheck.step import U, automatic, roundings
@@ -24,6 +24,9 @@ from fastcheck_kernels import conv, direction
 
 DIMS = 32
 """Dimensions that are differenced again."""
+
+TOGETHER = 4
+"""Parts into which they are cut: filters that are perturbed together share what is gathered of the input."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class Audit:
         local = Reevaluation(
             "local", self._case, self._scaled, self._tensor, _crude_magnitude(self._case, self._scaled), self._step
         )
-        parts = list(pool.map(local, np.array_split(dims[order], min(len(dims), forward.PIECES))))
+        parts = list(pool.map(local, np.array_split(dims[order], TOGETHER)))
         again = np.concatenate([part.numeric for part in parts])
         allowed = np.concatenate([part.error_bar for part in parts]) + bars[order]
         outside: np.ndarray = ~(np.abs(again - numeric[order]) <= allowed)
@@ -123,7 +126,6 @@ class Audit:
         h *= 2.0 ** -round(math.log2(math.sqrt(terms)))
         arrays = {"input": scaled.input, "weight": scaled.weight, "bias": scaled.bias}
         largest = float(np.abs(arrays[self._tensor]).max())
-        # Exact moves: entries that are not rounded to the step's grid change by what they can.
         difference = self._moved(arrays, h, pool)
         difference -= self._moved(arrays, -h, pool)
         difference *= scaled.grad_output
@@ -143,7 +145,7 @@ class Audit:
         moved = arrays | {self._tensor: arrays[self._tensor].copy()}
         flat = moved[self._tensor].reshape(-1)
         pieces = [self._chosen[lo:hi] for lo, hi in forward.ranges(len(self._chosen), 64)]
-        forward.share(pool, lambda part: direction.move(np.asarray(part), self._seed, h, flat), pieces)
+        forward.share(pool, lambda part: direction.move(indices(part), self._seed, h, flat), pieces)
         return forward.convolve(self._case.geometry, moved["input"], moved["weight"], moved["bias"], pool)
 
 

@@ -14,8 +14,8 @@ from fastcheck.step import automatic
 BLOCK = 2**14
 """Most dimensions in a block: with 4,096 a block of a 14-wide layer takes no longer than handing it to a thread."""
 
-BLOCK_WORK = 2**24
-"""Moved outputs after which a block ends, about two milliseconds: enough blocks for all threads."""
+BLOCK_WORK = 2**25
+"""Moved outputs after which a block ends, about four milliseconds: enough blocks for all threads."""
 
 
 @dataclass(frozen=True)

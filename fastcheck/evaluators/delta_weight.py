@@ -20,7 +20,7 @@ from fastcheck_kernels import delta, judge, planes
 LANES = 256
 """Filters that lie side by side where a map is narrow: with 64 the loops are too short (docs/architecture.md)."""
 
-SPREAD_OVERHEAD, REDUCE_OVERHEAD = 26, 50
+SPREAD_OVERHEAD, REDUCE_OVERHEAD = 130, 50
 """Lanes and positions that the beginning of a loop costs in each form, measured on maps from 7 to 56 wide."""
 
 
@@ -103,8 +103,11 @@ class WeightDelta:
             rows = min(self._group, LANES)
             columns = min(width, max(1, size // rows // self._taps) * self._taps)
         else:
-            columns = min(width, size // self._taps * self._taps)
-            rows = max(1, size // columns)
+            # Of a row's planes two are read (z and v), of a channel's one: the least traffic is with half as many rows
+            # as channels.
+            rows = min(self._filters, max(1, round(math.sqrt(size / self._taps / 2))))
+            columns = min(width, max(1, size // rows // self._taps) * self._taps)
+            rows = min(self._filters, max(1, size // columns))
         # Rectangles stay inside a group where filters lie side by side.
         unit = self._group if self._narrow else self._filters
         return [
@@ -158,7 +161,9 @@ class WeightDelta:
         rows = self._offsets[tile.left : tile.right] + first
         places = np.zeros(len(rows), dtype=np.uint64)
         delta.spread(self._z, self._v, starts, self._moves, rows, places, self._terms, self._step.quotient, out)
-        return np.ascontiguousarray(out.T)
+        found = np.empty(out.shape[::-1])
+        planes.transpose(out, found)
+        return found
 
     def _sums(self, filters: np.ndarray, channels: np.ndarray) -> np.ndarray:
         """Bound the bars' sums for pairs of filters and channels: shape (6, pairs)."""

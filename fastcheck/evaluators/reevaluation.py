@@ -10,7 +10,7 @@ import numpy as np
 
 from fastcheck.cases.conv import TENSORS, ConvCase
 from fastcheck.cases.scaling import ScaledOperands
-from fastcheck.evaluators import Chosen, Differences
+from fastcheck.evaluators import Chosen, Differences, indices
 from fastcheck.evaluators.bars import FACTORS, bars_of
 from fastcheck.step import automatic, roundings
 from fastcheck_kernels import conv, difference
@@ -71,14 +71,14 @@ class Reevaluation:
         self._private = threading.local()
         self(range(0))  # compiles here, in the caller's thread, where Ctrl-C is heard
 
-    def blocks(self, dims: Chosen) -> list[np.ndarray | range]:
+    def blocks(self, dims: Chosen) -> list[Chosen]:
         """Cut dimensions into blocks of at most `BLOCK`, fewer where a dimension is costly."""
         size = int(np.clip(BLOCK_WORK // max(1, self._work), 1, BLOCK))
         return [dims[start : start + size] for start in range(0, len(dims), size)]
 
-    def __call__(self, block: np.ndarray | range) -> Differences:
+    def __call__(self, block: Chosen) -> Differences:
         """Difference the dimensions of a block."""
-        dims = np.asarray(block, dtype=np.int64)
+        dims = indices(block)
         table = self._table(dims)
         numeric = np.ascontiguousarray(table[:, difference.NUMERIC])
         sums = np.ascontiguousarray(table[:, difference.NUMERIC + 1 :].T)

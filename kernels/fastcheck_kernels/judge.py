@@ -31,30 +31,46 @@ U = 2.0**-53
 
 
 @kernel("contract")
-def _coefficients(sums, lo, model, fixed, cap, base, root, result_cap, result_base):
-    """Work out what the bars of some sums do not owe to the numeric value."""
-    chain, accumulator, unit = model[CHAIN], model[ACCUMULATOR], model[UNIT]
-    rounded = model[RESULT]
-    partials, product, larger = model[PARTIALS], model[V_ALIKE] * model[X_ALIKE], max(model[V_ALIKE], model[X_ALIKE])
-    t1s, squares, counts = sums[ABSOLUTE], sums[SQUARES], sums[TERMS]
-    absorbed_sizes, absorbed_counts, magnitudes = sums[ABSORBED], sums[ABSORBED_TERMS], sums[MAGNITUDE]
+def _fixed(sums, lo, model, lost, least, fixed):
+    """Work out what bars owe to the differences' rounding, to absorbed terms, to rounded factors and to underflow."""
+    chain, accumulator, rounded, operand = model[CHAIN], model[ACCUMULATOR], model[RESULT], model[OPERAND]
+    t1s, counts, magnitudes = sums[ABSOLUTE], sums[TERMS], sums[MAGNITUDE]
+    absorbed_sizes, absorbed_counts = sums[ABSORBED], sums[ABSORBED_TERMS]
     for i in range(fixed.size):
+        t1 = t1s[lo + i]
+        differences = U * (2.0 * chain * magnitudes[lo + i] + (chain + 4.0) * t1)
+        absorbed = min(absorbed_sizes[lo + i], 4.0 * accumulator * absorbed_counts[lo + i] * t1)
+        fixed[i] = differences + (1.0 + rounded) * (absorbed + operand * t1) + (lost * counts[lo + i] + least)
+
+
+@kernel("contract")
+def _accumulated(sums, lo, model, cap, base, root):
+    """Work out what they owe to the analytic pass's sums: at most cap, else base + root * |numeric|."""
+    accumulator, unit = model[ACCUMULATOR], (1.0 + model[RESULT]) * model[UNIT]
+    product, larger = model[V_ALIKE] * model[X_ALIKE], max(model[V_ALIKE], model[X_ALIKE])
+    crowded, peak = model[CROWDED] > 0.0, 16.0 if model[PEAKED] > 0.0 else np.inf
+    t1s, squares, counts = sums[ABSOLUTE], sums[SQUARES], sums[TERMS]
+    for i in range(cap.size):
         t1, square, n = t1s[lo + i], squares[lo + i], counts[lo + i]
         t2, root_n = math.sqrt(square), math.sqrt(n)
         linear = n * t1
         mild = min(0.5 * linear, 8.0 * n * accumulator * max(linear, n * root_n * t2))
-        alike = (product > 4.0 * n) | (larger >= 0.5 * n)
-        drifts = alike | (model[CROWDED] > 0.0) | ((model[PEAKED] > 0.0) & (n * square >= 16.0 * t1 * t1))
-        drift = 0.5 * linear if drifts else mild
-        random = 1.75 * t2 + 0.75 * t1
-        absorbed = min(absorbed_sizes[lo + i], 4.0 * accumulator * absorbed_counts[lo + i] * t1)
-        differences = U * (2.0 * chain * magnitudes[lo + i] + (chain + 4.0) * t1)
-        fixed[i] = differences + (1.0 + rounded) * (absorbed + model[OPERAND] * t1) + 4.0 * n * 5e-324
-        cap[i] = (1.0 + rounded) * unit * linear
-        base[i] = (1.0 + rounded) * unit * (root_n * random + drift)
-        root[i] = (1.0 + rounded) * unit * 1.75 * root_n
-        result_cap[i] = partials * t1
-        result_base[i] = math.sqrt(partials) * random
+        alike = (product > 4.0 * n) | (larger >= 0.5 * n) | crowded | (n * square >= peak * t1 * t1)
+        cap[i] = unit * linear
+        base[i] = unit * (root_n * (1.75 * t2 + 0.75 * t1) + (0.5 * linear if alike else mild))
+        root[i] = unit * 1.75 * root_n
+
+
+@kernel("contract")
+def _rounded(numeric, sums, repeat, model, out):
+    """Add what bars owe to partial sums that the analytic pass rounds to a narrower type."""
+    rounded, partials = model[RESULT] * (1.0 + 2.0 * model[RESULT]), model[PARTIALS]
+    for i in range(sums.shape[1]):
+        t1 = sums[ABSOLUTE, i]
+        random = 1.75 * math.sqrt(sums[SQUARES, i]) + 0.75 * t1
+        for k in range(i * repeat, (i + 1) * repeat):
+            size = abs(numeric[k])
+            out[k] += rounded * (size + min(partials * t1, math.sqrt(partials) * (random + 1.75 * size)))
 
 
 @kernel("contract")
@@ -75,29 +91,33 @@ def bars(numeric, sums, repeat, model, exponent, out):
     """
     pairs = sums.shape[1]
     most = max(1, min(pairs, 512))
-    scratch = np.empty((6, most))
-    rounded = model[RESULT] * (1.0 + 2.0 * model[RESULT])
-    random = math.sqrt(model[PARTIALS]) * 1.75
+    scratch = np.empty((4, most))
+    # Products that underflow in the analytic pass do so at its own scale, and may be flushed to zero.
+    lost, least = (2.2 * model[UNDERFLOW], model[LEAST]) if exponent == 0 else (0.0, 0.0)
     for lo in range(0, pairs, most):
         count = min(most, pairs - lo)
         fixed, cap, base, root = scratch[0, :count], scratch[1, :count], scratch[2, :count], scratch[3, :count]
-        result_cap, result_base = scratch[4, :count], scratch[5, :count]
-        _coefficients(sums, lo, model, fixed, cap, base, root, result_cap, result_base)
+        _fixed(sums, lo, model, lost, least, fixed)
+        _accumulated(sums, lo, model, cap, base, root)
         found, values = out[lo * repeat : (lo + count) * repeat], numeric[lo * repeat : (lo + count) * repeat]
-        for r in range(repeat):
+        if repeat == 1:
             for i in range(count):
-                size = abs(values[i * repeat + r])
-                results = rounded * (size + min(result_cap[i], result_base[i] + random * size))
-                found[i * repeat + r] = fixed[i] + U * 3.0 * size + min(cap[i], base[i] + root[i] * size) + results
+                size = abs(values[i])
+                found[i] = fixed[i] + U * 3.0 * size + min(cap[i], base[i] + root[i] * size)
+            continue
+        for i in range(count):
+            start, most_of, least_of, growth = fixed[i], cap[i], base[i], root[i]
+            for k in range(i * repeat, (i + 1) * repeat):
+                size = abs(values[k])
+                found[k] = start + U * 3.0 * size + min(most_of, least_of + growth * size)
+    if model[RESULT] > 0.0:
+        _rounded(numeric, sums, repeat, model, out)
     if exponent != 0:
-        for i in range(out.size):
-            out[i] = math.ldexp(out[i], exponent)
-    if model[UNDERFLOW] > 0.0:
-        counts = sums[TERMS]
         for i in range(pairs):
-            least = 2.2 * counts[i] * model[UNDERFLOW] + model[LEAST]
-            for r in range(repeat):
-                out[i * repeat + r] += least
+            n = sums[TERMS, i]
+            for k in range(i * repeat, (i + 1) * repeat):
+                scaled = math.ldexp(out[k] + 4.0 * n * 5e-324, exponent)
+                out[k] = scaled + 2.2 * n * model[UNDERFLOW] + model[LEAST]
 
 
 (UNRESOLVED, OPPOSITE, BEYOND, WORST) = range(4)
@@ -131,14 +151,11 @@ def _compare(analytic, numeric, bar, ratio, resolved_ratio, counts, reals):
 
 @kernel()
 def _largest(bits):
-    """Return the place of the largest of numbers given by their bits, which order as integers unless negative."""
+    """Return the bits of the largest of some numbers: they order as integers, negative numbers below all others."""
     largest = bits[0]
     for i in range(bits.size):
         largest = max(largest, bits[i])
-    for i in range(bits.size):
-        if bits[i] == largest:
-            return i
-    return 0
+    return largest
 
 
 @kernel()
@@ -193,14 +210,16 @@ def fold(analytic, numeric, bar, edges, first, kept, counts, reals):
     worst.fill(-1)
     severity.fill(-1.0)
     step = max(1, min(analytic.size, 1024))
-    scratch = np.empty((2, step))
+    scratch, largest = np.empty((2, step)), np.empty(2)
+    largest_bits = largest.view(np.int64)
     for lo in range(0, analytic.size, step):
         hi = min(lo + step, analytic.size)
         a, n, b = analytic[lo:hi], numeric[lo:hi], bar[lo:hi]
         every, ratio = scratch[0, : hi - lo], scratch[1, : hi - lo]
         bits = ratio.view(np.int64)
         _compare(a, n, b, every, ratio, counts, reals)
-        reals[MAX_RATIO] = max(reals[MAX_RATIO], every[_largest(every.view(np.int64))])
-        reals[MAX_RESOLVED] = max(reals[MAX_RESOLVED], ratio[_largest(bits)])
+        largest_bits[0], largest_bits[1] = _largest(every.view(np.int64)), _largest(bits)
+        reals[MAX_RATIO] = max(reals[MAX_RATIO], largest[0])
+        reals[MAX_RESOLVED] = max(reals[MAX_RESOLVED], largest[1])
         _bin(ratio, bits, edges, first, histogram)
         _keep_worst(a, n, b, lo, worst, severity)
