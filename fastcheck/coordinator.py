@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import Chosen, Evaluator, judging
 from fastcheck.evaluators.audit import Audit, Noted
+from fastcheck.evaluators.delta_curved import CurvedDelta
 from fastcheck.evaluators.delta_input import InputDelta
 from fastcheck.evaluators.delta_weight import WeightDelta
 from fastcheck.evaluators.reevaluation import Reevaluation
@@ -44,6 +45,7 @@ class Plan:
     evaluator: str
     threads: int
     seed: int
+    kinks: str
     keep: bool
     progress: ProgressHook
 
@@ -115,7 +117,7 @@ def _run(
         with clock.of("forward_seconds"):
             plan.progress("forward", 0, 0)
             output = forward.output(scaled, case.geometry, pool)
-    if case.output is not None or evaluator != "delta":
+    if case.output is not None or evaluator != "delta" or case.loss != "vjp":
         with clock.of("forward_seconds" if evaluator == "delta" else "seconds"):
             magnitude = forward.magnitude(scaled, case.geometry, pool)
     if case.output is not None:
@@ -193,6 +195,8 @@ def _check_tensor(
             evaluator, case.grads[name], evaluator.blocks(dims), len(dims), audit, plan, name, pool
         )
         merged = judging.merge([part.folded for part in parts])
+        kinks, excluded = (sum(getattr(part, name) for part in parts) for name in ("kinks", "excluded"))
+        merged = replace(merged, kinks=kinks, excluded=excluded)
         del evaluator  # and its planes, before the audit asks for memory of its own
     audited = NOT_AUDITED
     if audit is not None and parts and not interrupted:
@@ -224,6 +228,9 @@ def _evaluator(
 ) -> Evaluator:
     if kind == "delta":
         assert output is not None
+        if case.loss != "vjp":
+            assert magnitude is not None
+            return CurvedDelta(case, scaled, name, output, magnitude, plan.step, pool)
         if name == "input":
             return InputDelta(case, scaled, output, plan.step, pool)
         return WeightDelta(case, scaled, name, output, plan.step, pool)
@@ -235,6 +242,8 @@ class _Part(NamedTuple):
     """What is kept of a block."""
 
     folded: judging.Folded
+    kinks: int
+    excluded: int
     noted: Noted | None
     kept: Kept | None
 
@@ -257,10 +266,17 @@ def _difference(
         if stop.is_set():
             return None
         found = evaluator(block)
+        noted = None if audit is None else audit.note(found)
+        kinks = 0 if found.kinks is None else int(np.count_nonzero(found.kinks))
+        whole = len(found.dims)
+        if kinks and plan.kinks == "exclude":
+            found = found.without_kinks()
         here = values.take(found.dims).astype(np.float64, copy=False)
         return _Part(
             judging.fold(found.dims, here, found.numeric, found.error_bar),
-            None if audit is None else audit.note(found),
+            kinks,
+            whole - len(found.dims),
+            noted,
             Kept(found.dims, here, found.numeric, found.error_bar) if plan.keep else None,
         )
 
@@ -273,7 +289,7 @@ def _difference(
         for future in as_completed(futures):
             part = future.result()
             if part is not None:
-                done += part.folded.dims
+                done += part.folded.dims + part.excluded
                 plan.progress(name, done, total)
     except KeyboardInterrupt:
         interrupted = True
@@ -307,7 +323,7 @@ def _report(plan: Plan, state: _Progress, clock: _Clock) -> Report:
     return Report(
         verdict=verdict.heaviest(verdicts),
         seed=plan.seed,
-        requested={"step": plan.step, "evaluator": plan.evaluator, "dims": plan.dims},
+        requested={"step": plan.step, "evaluator": plan.evaluator, "dims": plan.dims, "kinks": plan.kinks},
         interrupted=state.interrupted,
         forward=state.forward,
         tensors=state.tensors,
