@@ -90,20 +90,23 @@ def row(plus, minus, v, magnitude, width, model, scratch, out):
     after, before = scratch[0], scratch[1]
     _apply(loss, plus, after)
     _apply(loss, minus, before)
-    # By loss: |phi'| <= level + growth |z|; |phi''| <= bend; the rounding of phi; |phi'''| D^3 / 24, doubled.
-    level, growth = (0.0, 1.0) if loss == SQUARE else (1.0, 0.0)
-    bend = 1.0 if loss == SQUARE else (0.77 if loss == TANH else 0.0)
-    fixed, square = (4.0 * U, 0.0) if loss == TANH else (0.0, 2.0 * U if loss == SQUARE else 0.0)
-    cubic = 1.0 / 12.0 if loss == TANH else 0.0
     for i in range(plus.size):
         high, low = plus[i], minus[i]
         spread, largest = abs(high - low), max(abs(high), abs(low))
-        slope = level + growth * largest
         output = model[OUTPUT] * magnitude[i]
+        # Bounds on |phi'| and |phi''| between the two, the rounding of phi itself, and truncation.
+        slope, bend, error = 1.0, 0.0, 0.0
+        if loss == SQUARE:
+            slope, bend, error = largest, 1.0, 2.0 * U * largest * largest
+        elif loss == TANH:
+            least = min(abs(after[i]), abs(before[i])) if (high > 0.0) == (low > 0.0) else 0.0
+            slope = 1.0 - least * least + 4.0 * U
+            bend, error = min(0.77, 2.0 * slope), 4.0 * U + min(0.5, slope) / 6.0 * spread * spread * spread
         rounding = 2.0 * U * (chain * (magnitude[i] + spread) if chain > 0.0 else 2.0 * largest)
-        error = slope * rounding + fixed + square * largest * largest + U * abs(after[i] - before[i])
-        error += bend * output * spread + cubic * spread * spread * spread
-        error += 4.0 * model[ACCUMULATOR] * slope * spread
+        # The analytic pass's own phi' is off by a few roundings: of one, where it is 1 - tanh^2.
+        derivative = 4.0 * model[ACCUMULATOR] * (1.0 if loss == TANH else slope)
+        error += slope * rounding + (derivative + bend * output) * spread
+        error += U * abs(after[i] - before[i])
         if loss == RELU:
             middle, half = 0.5 * abs(high + low), 0.5 * spread
             error += max(half - middle, 0.0) if middle > output else half + min(middle, half)

@@ -221,10 +221,11 @@ def _perturb_whole(slot, dims, h, operands, geom, shapes, v, magnitude, model, o
         after, before = scratch[0].reshape(v.size), scratch[1].reshape(v.size)
         # Values take in every output, as if nothing were known of which are affected; what they may err by does not.
         affected(slot, dims[i], shapes, geom, region)
+        rounding, kinks = 0.0, 0.0
         if model[LOSS] != VJP:
             seen = _gather(region, after, before, v.shape)
             _fold(region, seen[0], seen[1], v, magnitude, high - low, model, line, out[i])
-        rounding, kinks = out[i, ROUNDING], out[i, KINKS]
+            rounding, kinks = out[i, ROUNDING], out[i, KINKS]
         _fold(every, after, before, v, magnitude, high - low, model, line, out[i])
         out[i, ROUNDING], out[i, KINKS] = rounding, kinks
         _add_rounding(region, v, magnitude, high - low, model, out[i])
