@@ -94,7 +94,7 @@ def run(case: ConvCase, plan: Plan) -> Report:
             state.interrupted = True
         finally:
             pool.shutdown(wait=not state.interrupted, cancel_futures=True)
-    return _report(plan, state, clock)
+    return _report(case, plan, state, clock)
 
 
 def _run(
@@ -314,7 +314,7 @@ def _joined(parts: list[Kept]) -> Kept | None:
     )
 
 
-def _report(plan: Plan, state: _Progress, clock: _Clock) -> Report:
+def _report(case: ConvCase, plan: Plan, state: _Progress, clock: _Clock) -> Report:
     verdicts: list[Verdict] = [tensor.verdict for tensor in state.tensors.values()]
     if state.forward is not None and state.forward.verdict == "fail":
         verdicts.append("fail")
@@ -327,5 +327,6 @@ def _report(plan: Plan, state: _Progress, clock: _Clock) -> Report:
         interrupted=state.interrupted,
         forward=state.forward,
         tensors=state.tensors,
+        operands=case.described(),
         run=machine.run_part(plan.threads, clock.seconds, clock.forward_seconds, clock.audit_seconds),
     )

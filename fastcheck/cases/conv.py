@@ -112,6 +112,10 @@ class ConvCase:
             if name in grads
         }
 
+    def described(self) -> dict[str, Any]:
+        """Return shapes, parameters and the loss by name, as a report tells them."""
+        return {**self.geometry.described(), "loss": self.loss}
+
     def operand(self, name: str) -> np.ndarray:
         """Return the float64 array of ``"input"``, ``"weight"`` or ``"bias"`` (zeros without a bias)."""
         return {"input": self.input, "weight": self.weight, "bias": self.bias}[name]
