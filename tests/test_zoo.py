@@ -59,6 +59,7 @@ def test_every_dimension_of_a_tiny_network(backward, run, tmp_path):
         "padding": [[4, 0]],
         "dilation": [4],
         "groups": 1,
+        "loss": "vjp",
     }
     code, shown, _ = run("show", path)
     assert code == 0
