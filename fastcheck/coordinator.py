@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,9 @@ from fastcheck.verdict import Verdict
 
 AUTOMATIC = "delta"
 """What ``evaluator="auto"`` picks."""
+
+CURVED_COST = 30
+"""How many times as long a moved output takes where phi is applied to it."""
 
 FORWARD_BLOCK = 4096
 """Outputs that are compared at a time with declared ones."""
@@ -79,7 +83,8 @@ class _Progress:
 def run(case: ConvCase, plan: Plan) -> Report:
     """Check every tensor of a case that has an analytic gradient."""
     clock, state = _Clock(), _Progress()
-    chosen = sampling.choose(plan.dims, _shapes(case), _work(case), plan.seed)
+    evaluator = AUTOMATIC if plan.evaluator == "auto" else plan.evaluator
+    chosen = sampling.choose(plan.dims, _shapes(case), _work(case, evaluator), plan.seed)
     for name in case.grads if plan.step != "auto" else ():
         step.usable(plan.step, case.operand(name), name)
     pool = ThreadPoolExecutor(plan.threads, thread_name_prefix="fastcheck")
@@ -135,8 +140,16 @@ def _shapes(case: ConvCase) -> dict[str, Shape]:
     return {name: case.geometry.shape_of(name) for name in case.grads}
 
 
-def _work(case: ConvCase) -> dict[str, int]:
-    return {name: case.geometry.products_per_dimension(name) for name in case.grads}
+def _work(case: ConvCase, evaluator: str) -> dict[str, int]:
+    """Return what a dimension of each tensor costs, in multiply-adds."""
+    geometry = case.geometry
+    if evaluator == "full":
+        return dict.fromkeys(case.grads, 2 * math.prod(geometry.output_shape) * geometry.terms)
+    products = {name: geometry.products_per_dimension(name) for name in case.grads}
+    if evaluator == "local":
+        return {name: 2 * work for name, work in products.items()}
+    moved = {name: work // geometry.terms for name, work in products.items()}
+    return moved if case.loss == "vjp" else {name: CURVED_COST * work for name, work in moved.items()}
 
 
 def check_forward(
