@@ -82,7 +82,7 @@ def row(plus, minus, v, magnitude, width, model, scratch, out):
         The cotangent, and the sums of the sizes of the outputs' terms.
     width : float
     model : float64 array, shape (MODEL,)
-    scratch : float64 array, shape (2, size)
+    scratch : float64 array, shape (2 or more, size or more)
         Its first row receives the terms.
     out : float64 array, shape (COLUMNS,)
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import kernel
-from .conv import COUNT, DILATION, FIRST, GROUPS, LOW, PADDING, STEP, STRIDE, _split, _valid, forward
+from .conv import COUNT, DILATION, FIRST, GROUPS, LOW, PADDING, STEP, STRIDE, _copy, _split, _valid, forward
 from .curved import (
     ABSOLUTE,
     ABSORBED,
@@ -62,9 +62,9 @@ def affected(slot, dim, shapes, geom, region):
         rest, c, z = _split(rest, shapes[0, 1], shapes[0, 2])
         region[0, LOW], region[0, COUNT] = rest, 1
         region[1, LOW], region[1, COUNT] = c // shapes[1, 1] * filters, filters
-        _outputs_of_input(z, 0, shapes[1, 2], geom, shapes[2, 2], region)
-        _outputs_of_input(y, 1, shapes[1, 3], geom, shapes[2, 3], region)
-        _outputs_of_input(x, 2, shapes[1, 4], geom, shapes[2, 4], region)
+        place = (z, y, x)
+        for axis in range(3):
+            _outputs_of_input(place[axis], axis, shapes[1, 2 + axis], geom, shapes[2, 2 + axis], region)
     elif slot == WEIGHT:
         rest = dim
         for axis in range(2, -1, -1):
@@ -147,7 +147,7 @@ def _fold(region, plus, minus, v, magnitude, width, model, scratch, out):
                         continue
                     for i in range(run):
                         scratch[2, i], scratch[3, i] = flat_v[offset + i * jump], flat_magnitude[offset + i * jump]
-                    row(after, before, scratch[2, :run], scratch[3, :run], width, model, scratch[:2, :run], out)
+                    row(after, before, scratch[2, :run], scratch[3, :run], width, model, scratch, out)
                     for i in range(run):
                         after[i] = scratch[0, i]
     if linear:
@@ -232,7 +232,7 @@ def _perturb_whole(slot, dims, h, operands, geom, shapes, v, magnitude, model, o
 
 
 @kernel()
-def _perturb_input(dims, h, operands, geom, shapes, v, magnitude, model, out):
+def _perturb_input(slot, dims, h, operands, geom, shapes, v, magnitude, model, out):
     """Evaluate the outputs that see an input, on a copy of the part of the input that they see."""
     x, w, b = operands
     entries = x.reshape(x.size)
@@ -240,7 +240,7 @@ def _perturb_input(dims, h, operands, geom, shapes, v, magnitude, model, out):
     low_corner, size, line = np.empty(3, np.int64), np.empty(3, np.int64), np.empty((4, shapes[2, 4]))
     part = geom.copy()
     for i in range(dims.size):
-        affected(INPUT, dims[i], shapes, geom, region)
+        affected(slot, dims[i], shapes, geom, region)
         outputs = region[1, COUNT] * region[2, COUNT] * region[3, COUNT] * region[4, COUNT]
         high, low = _moved(entries[dims[i]], h)
         n, group = region[0, LOW], region[1, LOW] // region[1, COUNT]
@@ -303,7 +303,7 @@ def _perturb_filters(slot, dims, h, operands, geom, shapes, v, magnitude, model,
             if c // filters != group:
                 break
             for sign in range(2):
-                moved[2 * count + sign] = entries[c]
+                _copy(entries[c], 1, moved[2 * count + sign])
                 biases[2 * count + sign] = b[c]
             if slot == BIAS:
                 biases[2 * count], biases[2 * count + 1] = _moved(b[c], h)
@@ -318,7 +318,7 @@ def _perturb_filters(slot, dims, h, operands, geom, shapes, v, magnitude, model,
             region[0, LOW], region[0, COUNT], region[0, STEP] = n, 1, 1
             forward(x, copies, biases, part, region, one)
             for r in range(2 * count):
-                values[r, n * pixels : (n + 1) * pixels] = one[0, r]
+                _copy(one[0, r], 1, values[r, n * pixels : (n + 1) * pixels])
         region[0, LOW], region[0, COUNT], region[1, COUNT] = 0, samples, 1
         for j in range(count):
             dim = dims[i + j]
@@ -335,9 +335,10 @@ def _perturb_filters(slot, dims, h, operands, geom, shapes, v, magnitude, model,
         i += count
 
 
-@kernel()
 def perturb(slot, whole, dims, h, operands, geom, v, magnitude, model, out):
     """Difference a convolution with respect to entries of one operand by evaluating it at +h and -h.
+
+    Of its three kernels only the one that is needed is compiled.
 
     The loss is sum(v * phi(z)), and its differences are summed output by output, so that the round-off is that of the
     affected outputs and not that of the whole loss.
@@ -365,12 +366,6 @@ def perturb(slot, whole, dims, h, operands, geom, v, magnitude, model, out):
         The table to fill.
     """
     x, w, _ = operands
-    shapes = np.empty((3, 5), np.int64)
-    for axis in range(5):
-        shapes[0, axis], shapes[1, axis], shapes[2, axis] = x.shape[axis], w.shape[axis], v.shape[axis]
-    if whole:
-        _perturb_whole(slot, dims, h, operands, geom, shapes, v, magnitude, model, out)
-    elif slot == INPUT:
-        _perturb_input(dims, h, operands, geom, shapes, v, magnitude, model, out)
-    else:
-        _perturb_filters(slot, dims, h, operands, geom, shapes, v, magnitude, model, out)
+    shapes = np.array([x.shape, w.shape, v.shape], dtype=np.int64)
+    evaluate = _perturb_whole if whole else _perturb_input if slot == INPUT else _perturb_filters
+    evaluate(slot, dims, h, operands, geom, shapes, v, magnitude, model, out)
