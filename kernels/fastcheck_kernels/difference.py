@@ -124,12 +124,11 @@ def _weigh(region, v, magnitude):
 
 
 @kernel()
-def _fold(region, plus, minus, v, magnitude, width, model, scratch, out):
+def _fold(region, plus, minus, v, magnitude, width, model, curve, scratch, out):
     """Fold the difference of two evaluations of a region, both flat, into one row of `perturb`'s table."""
     out.fill(0.0)
     run, jump = region[4, COUNT], region[4, STEP]
     flat_v, flat_magnitude = v.reshape(v.size), magnitude.reshape(magnitude.size)
-    linear = model[LOSS] == VJP
     done = 0
     for n in range(region[0, COUNT]):
         for c in range(region[1, COUNT]):
@@ -138,28 +137,29 @@ def _fold(region, plus, minus, v, magnitude, width, model, scratch, out):
                     offset = _line(region, n, c, d, h, v.shape)
                     after, before = plus[done : done + run], minus[done : done + run]
                     done += run
-                    if linear:
+                    if curve is None:
                         numeric, absolute, squares, terms = _fold_line(after, before, flat_v, offset, jump, width)
                         out[NUMERIC] += numeric
                         out[ABSOLUTE] += absolute
                         out[SQUARES] += squares
                         out[TERMS] += terms
-                        continue
-                    for i in range(run):
-                        scratch[2, i], scratch[3, i] = flat_v[offset + i * jump], flat_magnitude[offset + i * jump]
-                    row(after, before, scratch[2, :run], scratch[3, :run], width, model, scratch, out)
-                    for i in range(run):
-                        after[i] = scratch[0, i]
-    if linear:
+                    else:
+                        for i in range(run):
+                            place = offset + i * jump
+                            scratch[2, i], scratch[3, i] = flat_v[place], flat_magnitude[place]
+                        row(after, before, scratch[2, :run], scratch[3, :run], width, curve, scratch, out)
+                        for i in range(run):
+                            after[i] = scratch[0, i]
+    if curve is None:
         out[NUMERIC] /= width
         out[ABSOLUTE] /= abs(width)
     out[ABSORBED], out[ABSORBED_TERMS] = absorbed(plus[:done], model[TINY] * out[ABSOLUTE])
 
 
 @kernel()
-def _add_rounding(region, v, magnitude, width, model, out):
+def _add_rounding(region, v, magnitude, width, model, curve, out):
     """Add what a linear loss's differences may err by: two evaluations of the affected outputs."""
-    if model[LOSS] == VJP:
+    if curve is None:
         out[ROUNDING] = 2.0 * U * model[CHAIN] * _weigh(region, v, magnitude) / abs(width)
 
 
@@ -198,7 +198,7 @@ def _moved(entry, h):
 
 
 @kernel()
-def _perturb_whole(slot, dims, h, operands, geom, shapes, v, magnitude, model, out):
+def _perturb_whole(slot, dims, h, operands, geom, shapes, v, magnitude, model, curve, out):
     """Evaluate every output, twice for each dimension."""
     x, w, b = operands
     entries = b.reshape(b.size)
@@ -222,17 +222,17 @@ def _perturb_whole(slot, dims, h, operands, geom, shapes, v, magnitude, model, o
         # Values take in every output, as if nothing were known of which are affected; what they may err by does not.
         affected(slot, dims[i], shapes, geom, region)
         rounding, kinks = 0.0, 0.0
-        if model[LOSS] != VJP:
+        if curve is not None:
             seen = _gather(region, after, before, v.shape)
-            _fold(region, seen[0], seen[1], v, magnitude, high - low, model, line, out[i])
+            _fold(region, seen[0], seen[1], v, magnitude, high - low, model, curve, line, out[i])
             rounding, kinks = out[i, ROUNDING], out[i, KINKS]
-        _fold(every, after, before, v, magnitude, high - low, model, line, out[i])
+        _fold(every, after, before, v, magnitude, high - low, model, curve, line, out[i])
         out[i, ROUNDING], out[i, KINKS] = rounding, kinks
-        _add_rounding(region, v, magnitude, high - low, model, out[i])
+        _add_rounding(region, v, magnitude, high - low, model, curve, out[i])
 
 
 @kernel()
-def _perturb_input(slot, dims, h, operands, geom, shapes, v, magnitude, model, out):
+def _perturb_input(slot, dims, h, operands, geom, shapes, v, magnitude, model, curve, out):
     """Evaluate the outputs that see an input, on a copy of the part of the input that they see."""
     x, w, b = operands
     entries = x.reshape(x.size)
@@ -270,12 +270,12 @@ def _perturb_input(slot, dims, h, operands, geom, shapes, v, magnitude, model, o
             forward(seen, w, b, part, region, minus)
         region[0, LOW] = n
         after, before = plus.reshape(plus.size), minus.reshape(minus.size)
-        _fold(region, after, before, v, magnitude, high - low, model, line, out[i])
-        _add_rounding(region, v, magnitude, high - low, model, out[i])
+        _fold(region, after, before, v, magnitude, high - low, model, curve, line, out[i])
+        _add_rounding(region, v, magnitude, high - low, model, curve, out[i])
 
 
 @kernel()
-def _perturb_filters(slot, dims, h, operands, geom, shapes, v, magnitude, model, out):
+def _perturb_filters(slot, dims, h, operands, geom, shapes, v, magnitude, model, curve, out):
     """Evaluate the outputs of the perturbed filter, for several dimensions at a time.
 
     The perturbed copies of filters of one group are the filters of a small layer, so that they share what is gathered
@@ -329,9 +329,9 @@ def _perturb_filters(slot, dims, h, operands, geom, shapes, v, magnitude, model,
                 width = moved[2 * j, k] - moved[2 * j + 1, k]
             _select_all(region, 2, shapes[2])
             region[1, LOW] = c
-            _fold(region, values[2 * j], values[2 * j + 1], v, magnitude, width, model, line, out[i + j])
+            _fold(region, values[2 * j], values[2 * j + 1], v, magnitude, width, model, curve, line, out[i + j])
             affected(slot, dim, shapes, geom, region)
-            _add_rounding(region, v, magnitude, width, model, out[i + j])
+            _add_rounding(region, v, magnitude, width, model, curve, out[i + j])
         i += count
 
 
@@ -368,4 +368,6 @@ def perturb(slot, whole, dims, h, operands, geom, v, magnitude, model, out):
     x, w, _ = operands
     shapes = np.array([x.shape, w.shape, v.shape], dtype=np.int64)
     evaluate = _perturb_whole if whole else _perturb_input if slot == INPUT else _perturb_filters
-    evaluate(slot, dims, h, operands, geom, shapes, v, magnitude, model, out)
+    # None is a type of its own, so that code for curved losses is compiled where one is differenced.
+    curve = None if model[LOSS] == VJP else model
+    evaluate(slot, dims, h, operands, geom, shapes, v, magnitude, model, curve, out)
