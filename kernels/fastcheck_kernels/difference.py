@@ -232,42 +232,49 @@ def _perturb_whole(slot, dims, h, operands, geom, shapes, v, magnitude, model, c
 
 
 @kernel()
+def _seen_part(x, n, first, corner, part):
+    """Copy a box of some channels of one sample."""
+    for c in range(part.shape[1]):
+        for i in range(part.shape[2]):
+            for j in range(part.shape[3]):
+                _copy(x[n, first + c, corner[0] + i, corner[1] + j, corner[2] :], 1, part[0, c, i, j])
+
+
+@kernel()
 def _perturb_input(slot, dims, h, operands, geom, shapes, v, magnitude, model, curve, out):
     """Evaluate the outputs that see an input, on a copy of the part of the input that they see."""
     x, w, b = operands
     entries = x.reshape(x.size)
     region = np.empty((5, 3), np.int64)
-    low_corner, size, line = np.empty(3, np.int64), np.empty(3, np.int64), np.empty((4, shapes[2, 4]))
-    part = geom.copy()
+    corner, size, line = np.empty(3, np.int64), np.empty(3, np.int64), np.empty((4, shapes[2, 4]))
+    moved_geom = geom.copy()
     for i in range(dims.size):
         affected(slot, dims[i], shapes, geom, region)
-        outputs = region[1, COUNT] * region[2, COUNT] * region[3, COUNT] * region[4, COUNT]
+        pixels = region[2, COUNT] * region[3, COUNT] * region[4, COUNT]
         high, low = _moved(entries[dims[i]], h)
         n, group = region[0, LOW], region[1, LOW] // region[1, COUNT]
         for axis in range(3):
             first = region[2 + axis, LOW] * geom[STRIDE + axis] - geom[PADDING + axis]
             last = first + (region[2 + axis, COUNT] - 1) * region[2 + axis, STEP] * geom[STRIDE + axis]
             last += (shapes[1, 2 + axis] - 1) * geom[DILATION + axis]
-            low_corner[axis] = max(0, first)
-            size[axis] = max(0, min(shapes[0, 2 + axis], last + 1) - low_corner[axis]) if outputs > 0 else 0
-            part[PADDING + axis] = geom[PADDING + axis] + low_corner[axis]
-        part[FIRST] = -group * w.shape[1]
-        d, y, z = low_corner[0], low_corner[1], low_corner[2]
-        channels = slice(group * w.shape[1], (group + 1) * w.shape[1])
-        seen = x[n : n + 1, channels, d : d + size[0], y : y + size[1], z : z + size[2]].copy()
-        rest, column = dims[i] // shapes[0, 4], dims[i] % shapes[0, 4]
-        rest, row = rest // shapes[0, 3], rest % shapes[0, 3]
-        rest, depth = rest // shapes[0, 2], rest % shapes[0, 2]
-        channel = rest % w.shape[1]
-        plus, minus = np.empty((1, region[1, COUNT], 0)), np.empty((1, region[1, COUNT], 0))
+            corner[axis] = max(0, first)
+            size[axis] = max(0, min(shapes[0, 2 + axis], last + 1) - corner[axis])
+            moved_geom[PADDING + axis] = geom[PADDING + axis] + corner[axis]
+        moved_geom[FIRST] = -group * w.shape[1]
+        plus, minus = np.empty((1, region[1, COUNT], pixels)), np.empty((1, region[1, COUNT], pixels))
         region[0, LOW] = 0
-        if outputs > 0:
-            pixels = outputs // region[1, COUNT]
-            plus, minus = np.empty((1, region[1, COUNT], pixels)), np.empty((1, region[1, COUNT], pixels))
-            seen[0, channel, depth - d, row - y, column - z] = high
-            forward(seen, w, b, part, region, plus)
-            seen[0, channel, depth - d, row - y, column - z] = low
-            forward(seen, w, b, part, region, minus)
+        if pixels > 0:
+            part = np.empty((1, w.shape[1], size[0], size[1], size[2]))
+            _seen_part(x, n, group * w.shape[1], corner, part)
+            rest, place_y, place_x = _split(dims[i], shapes[0, 3], shapes[0, 4])
+            _, channel, place_z = _split(rest, shapes[0, 1], shapes[0, 2])
+            position = (channel % w.shape[1], place_z - corner[0], place_y - corner[1], place_x - corner[2])
+            flat = part.reshape(part.size)
+            place = ((position[0] * size[0] + position[1]) * size[1] + position[2]) * size[2] + position[3]
+            flat[place] = high
+            forward(part, w, b, moved_geom, region, plus)
+            flat[place] = low
+            forward(part, w, b, moved_geom, region, minus)
         region[0, LOW] = n
         after, before = plus.reshape(plus.size), minus.reshape(minus.size)
         _fold(region, after, before, v, magnitude, high - low, model, curve, line, out[i])
