@@ -198,6 +198,7 @@ def test_the_audit_is_in_the_report():
 
 
 @pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.jit
 def test_every_kind_of_layer_is_left_to_delta(network):
     """No quiet fallback: the smallest layers of every network, and strided, dilated and depthwise ones among them."""
     smallest = sorted(

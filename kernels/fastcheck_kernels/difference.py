@@ -342,7 +342,18 @@ def _perturb_filters(slot, dims, h, operands, geom, shapes, v, magnitude, model,
         i += count
 
 
-def perturb(slot, whole, dims, h, operands, geom, v, magnitude, model, out):
+def perturb(
+    slot: int,
+    whole: bool,
+    dims: np.ndarray,
+    h: float,
+    operands: tuple[np.ndarray, ...],
+    geom: np.ndarray,
+    v: np.ndarray,
+    magnitude: np.ndarray,
+    model: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """Difference a convolution with respect to entries of one operand by evaluating it at +h and -h.
 
     Of its three kernels only the one that is needed is compiled.

@@ -48,14 +48,14 @@ def _accumulated(sums, lo, model, cap, base, root):
     """Work out what they owe to the analytic pass's sums: at most cap, else base + root * |numeric|."""
     accumulator, unit = model[ACCUMULATOR], (1.0 + model[RESULT]) * model[UNIT]
     product, larger = model[V_ALIKE] * model[X_ALIKE], max(model[V_ALIKE], model[X_ALIKE])
-    crowded, peak = model[CROWDED] > 0.0, 16.0 if model[PEAKED] > 0.0 else np.inf
+    crowded, peaked = model[CROWDED] > 0.0, model[PEAKED] > 0.0
     t1s, squares, counts = sums[ABSOLUTE], sums[SQUARES], sums[TERMS]
     for i in range(cap.size):
         t1, square, n = t1s[lo + i], squares[lo + i], counts[lo + i]
         t2, root_n = math.sqrt(square), math.sqrt(n)
         linear = n * t1
         mild = min(0.5 * linear, 8.0 * n * accumulator * max(linear, n * root_n * t2))
-        alike = (product > 4.0 * n) | (larger >= 0.5 * n) | crowded | (n * square >= peak * t1 * t1)
+        alike = (product > 4.0 * n) | (larger >= 0.5 * n) | crowded | (peaked & (n * square >= 16.0 * t1 * t1))
         cap[i] = unit * linear
         base[i] = unit * (root_n * (1.75 * t2 + 0.75 * t1) + (0.5 * linear if alike else mild))
         root[i] = unit * 1.75 * root_n
@@ -175,7 +175,7 @@ def _keep_worst(analytic, numeric, bar, lo, worst, severity):
     last = worst.size - 1
     for i in range(analytic.size):
         difference = abs(analytic[i] - numeric[i])
-        if worst[last] >= 0 and difference <= severity[last] * bar[i]:
+        if worst[last] >= 0 and bar[i] > 0.0 and difference <= severity[last] * bar[i]:
             continue
         found = difference / bar[i] if bar[i] > 0.0 else (np.inf if difference > 0.0 else 0.0)
         k = last
