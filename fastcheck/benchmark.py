@@ -38,8 +38,8 @@ Side = Callable[[], Measured]
 def run(
     *,
     threads: int | None = None,
-    layers: Iterable[tuple[str, str]] = LAYERS,
-    rounds: int = ROUNDS,
+    layers: Iterable[tuple[str, str]] | None = None,
+    rounds: int | None = None,
     progress: ProgressHook | None = None,
 ) -> dict[str, Any]:
     """Measure this machine in about a minute, compilation included.
@@ -48,10 +48,10 @@ def run(
     ----------
     threads : int, optional
         Of every side, PyTorch's included. By default, as many as there are processors for this process.
-    layers : pairs of str
-        Networks and their layers.
-    rounds : int
-        Turns, of which medians are taken.
+    layers : pairs of str, optional
+        Networks and their layers; by default `LAYERS`.
+    rounds : int, optional
+        Turns, of which medians are taken; by default `ROUNDS`.
     progress : callable, optional
         Called as progress(stage, done, total).
 
@@ -66,9 +66,9 @@ def run(
         If an argument is none of the above.
     """
     count = machine.default_threads() if threads is None else integer("threads", threads, least=1)
-    rounds = integer("rounds", rounds, least=1)
+    rounds = ROUNDS if rounds is None else integer("rounds", rounds, least=1)
     told = progress or silent
-    chosen = [(network, _layer(network, name)) for network, name in layers]
+    chosen = [(network, _layer(network, name)) for network, name in layers or LAYERS]
     told("measuring the limit (the first run compiles the kernels)", 0, 0)
     found: dict[str, Any] = {
         "schema": SCHEMA,
