@@ -18,6 +18,9 @@ from fastcheck.step import positive
 EVALUATORS = ("auto", "full", "local", "delta")
 """What ``evaluator`` may be."""
 
+KINKS = ("widen", "exclude")
+"""What ``kinks`` may be."""
+
 
 def check(
     case: ConvCase,
@@ -25,6 +28,7 @@ def check(
     dims: Dims = "auto",
     step: float | Literal["auto"] = "auto",
     evaluator: Literal["auto", "full", "local", "delta"] = "auto",
+    kinks: Literal["widen", "exclude"] = "widen",
     threads: int | None = None,
     seed: int = 0,
     keep: bool = False,
@@ -45,6 +49,9 @@ def check(
         ``full`` evaluates every output twice for a dimension, ``local`` the outputs that the dimension can affect.
         ``delta``, which ``"auto"`` picks, keeps the outputs and moves them by what the dimension contributes; an audit
         differences 32 dimensions of each tensor again by ``local``, and one direction over all by ``full``.
+    kinks : {"widen", "exclude"}
+        What becomes of a dimension whose difference crosses a kink: its error bar is widened by what that can change,
+        or it is left out, and counted.
     threads : int, optional
         By default, as many as there are processors for this process. The report does not depend on it.
     seed : int
@@ -70,6 +77,8 @@ def check(
         raise FastcheckError(
             f"evaluator is {evaluator!r}{nearest(evaluator, EVALUATORS)}: expected {', '.join(EVALUATORS)}"
         )
+    if kinks not in KINKS:
+        raise FastcheckError(f"kinks is {kinks!r}{nearest(str(kinks), KINKS)}: expected {', '.join(KINKS)}")
     if threads is not None:
         threads = integer("threads", threads, least=1)
     seed = integer("seed", seed, least=0)
@@ -83,6 +92,7 @@ def check(
         dims=dims,
         step=step,
         evaluator=evaluator,
+        kinks=kinks,
         threads=threads or machine.default_threads(),
         seed=seed,
         keep=keep,

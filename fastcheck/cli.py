@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 import click
 
 from fastcheck import npz, zoo
-from fastcheck.cases.conv import PRECISIONS
-from fastcheck.check import EVALUATORS, check, compare
+from fastcheck.cases.conv import LOSSES, PRECISIONS
+from fastcheck.check import EVALUATORS, KINKS, check, compare
 from fastcheck.errors import FastcheckError
 from fastcheck.interrupts import Interrupts, listening
 from fastcheck.published import NETWORKS
@@ -132,6 +132,7 @@ def cli() -> None:
 @click.option("--padding", type=_Padding(), help="1, 1,2, low:high pairs such as 0:1,2:2, same or valid.")
 @click.option("--dilation", type=_Integers())
 @click.option("--groups", type=int)
+@click.option("--loss", type=click.Choice(LOSSES), help="The loss is sum(grad_output * phi(output)); vjp: phi(z) = z.")
 @click.option(
     "--precision", type=click.Choice(PRECISIONS), help="How the analytic pass computed, where dtypes do not tell."
 )
@@ -144,6 +145,13 @@ def cli() -> None:
 )
 @click.option("--step", type=_Step(), default="auto", show_default=True, help="The step h of the differences.")
 @click.option("--evaluator", type=click.Choice(EVALUATORS), default="auto", show_default=True)
+@click.option(
+    "--kinks",
+    type=click.Choice(KINKS),
+    default="widen",
+    show_default=True,
+    help="What becomes of a dimension that crosses one: a wider error bar, or it is left out and counted.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Default: all processors.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sample.")
 @_table_option
@@ -155,10 +163,12 @@ def conv_command(
     padding: Any,
     dilation: Any,
     groups: int | None,
+    loss: str | None,
     precision: str | None,
     dims: Any,
     step: Any,
     evaluator: Any,
+    kinks: Any,
     threads: int | None,
     seed: int,
     table_path: str | None,
@@ -167,13 +177,13 @@ def conv_command(
     """Check a convolution layer of one to three spatial axes.
 
     CASE.npz holds input, weight, grad_output, at least one of grad_input, grad_weight and grad_bias, and optionally
-    bias, output, stride, padding, dilation, groups and precision.
+    bias, output, stride, padding, dilation, groups, loss and precision.
     """
     from fastcheck.render.progress import progress_bar
 
     _check_paths(table_path, json_path, read=(case_path,))
     case = npz.load_case(
-        case_path, stride=stride, padding=padding, dilation=dilation, groups=groups, precision=precision
+        case_path, stride=stride, padding=padding, dilation=dilation, groups=groups, loss=loss, precision=precision
     )
     with progress_bar() as hook:
         report = check(
@@ -181,6 +191,7 @@ def conv_command(
             dims=dims,
             step=step,
             evaluator=evaluator,
+            kinks=kinks,
             threads=threads,
             seed=seed,
             keep=table_path is not None,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import Chosen, Evaluator, judging
 from fastcheck.evaluators.audit import Audit, Noted
+from fastcheck.evaluators.delta_curved import CurvedDelta
 from fastcheck.evaluators.delta_input import InputDelta
 from fastcheck.evaluators.delta_weight import WeightDelta
 from fastcheck.evaluators.reevaluation import Reevaluation
@@ -30,6 +32,9 @@ from fastcheck.verdict import Verdict
 
 AUTOMATIC = "delta"
 """What ``evaluator="auto"`` picks."""
+
+CURVED_COST = 30
+"""How many times as long a moved output takes where phi is applied to it."""
 
 FORWARD_BLOCK = 4096
 """Outputs that are compared at a time with declared ones."""
@@ -44,6 +49,7 @@ class Plan:
     evaluator: str
     threads: int
     seed: int
+    kinks: str
     keep: bool
     progress: ProgressHook
 
@@ -77,7 +83,8 @@ class _Progress:
 def run(case: ConvCase, plan: Plan) -> Report:
     """Check every tensor of a case that has an analytic gradient."""
     clock, state = _Clock(), _Progress()
-    chosen = sampling.choose(plan.dims, _shapes(case), _work(case), plan.seed)
+    evaluator = AUTOMATIC if plan.evaluator == "auto" else plan.evaluator
+    chosen = sampling.choose(plan.dims, _shapes(case), _work(case, evaluator), plan.seed)
     for name in case.grads if plan.step != "auto" else ():
         step.usable(plan.step, case.operand(name), name)
     pool = ThreadPoolExecutor(plan.threads, thread_name_prefix="fastcheck")
@@ -92,7 +99,7 @@ def run(case: ConvCase, plan: Plan) -> Report:
             state.interrupted = True
         finally:
             pool.shutdown(wait=not state.interrupted, cancel_futures=True)
-    return _report(plan, state, clock)
+    return _report(case, plan, state, clock)
 
 
 def _run(
@@ -115,7 +122,7 @@ def _run(
         with clock.of("forward_seconds"):
             plan.progress("forward", 0, 0)
             output = forward.output(scaled, case.geometry, pool)
-    if case.output is not None or evaluator != "delta":
+    if case.output is not None or evaluator != "delta" or case.loss != "vjp":
         with clock.of("forward_seconds" if evaluator == "delta" else "seconds"):
             magnitude = forward.magnitude(scaled, case.geometry, pool)
     if case.output is not None:
@@ -133,8 +140,16 @@ def _shapes(case: ConvCase) -> dict[str, Shape]:
     return {name: case.geometry.shape_of(name) for name in case.grads}
 
 
-def _work(case: ConvCase) -> dict[str, int]:
-    return {name: case.geometry.products_per_dimension(name) for name in case.grads}
+def _work(case: ConvCase, evaluator: str) -> dict[str, int]:
+    """Return what a dimension of each tensor costs, in multiply-adds."""
+    geometry = case.geometry
+    if evaluator == "full":
+        return dict.fromkeys(case.grads, 2 * math.prod(geometry.output_shape) * geometry.terms)
+    products = {name: geometry.products_per_dimension(name) for name in case.grads}
+    if evaluator == "local":
+        return {name: 2 * work for name, work in products.items()}
+    moved = {name: work // geometry.terms for name, work in products.items()}
+    return moved if case.loss == "vjp" else {name: CURVED_COST * work for name, work in moved.items()}
 
 
 def check_forward(
@@ -193,6 +208,8 @@ def _check_tensor(
             evaluator, case.grads[name], evaluator.blocks(dims), len(dims), audit, plan, name, pool
         )
         merged = judging.merge([part.folded for part in parts])
+        kinks, excluded = (sum(getattr(part, name) for part in parts) for name in ("kinks", "excluded"))
+        merged = replace(merged, kinks=kinks, excluded=excluded)
         del evaluator  # and its planes, before the audit asks for memory of its own
     audited = NOT_AUDITED
     if audit is not None and parts and not interrupted:
@@ -224,6 +241,9 @@ def _evaluator(
 ) -> Evaluator:
     if kind == "delta":
         assert output is not None
+        if case.loss != "vjp":
+            assert magnitude is not None
+            return CurvedDelta(case, scaled, name, output, magnitude, plan.step, pool)
         if name == "input":
             return InputDelta(case, scaled, output, plan.step, pool)
         return WeightDelta(case, scaled, name, output, plan.step, pool)
@@ -235,6 +255,8 @@ class _Part(NamedTuple):
     """What is kept of a block."""
 
     folded: judging.Folded
+    kinks: int
+    excluded: int
     noted: Noted | None
     kept: Kept | None
 
@@ -257,10 +279,17 @@ def _difference(
         if stop.is_set():
             return None
         found = evaluator(block)
+        noted = None if audit is None else audit.note(found)
+        kinks = 0 if found.kinks is None else int(np.count_nonzero(found.kinks))
+        whole = len(found.dims)
+        if kinks and plan.kinks == "exclude":
+            found = found.without_kinks()
         here = values.take(found.dims).astype(np.float64, copy=False)
         return _Part(
             judging.fold(found.dims, here, found.numeric, found.error_bar),
-            None if audit is None else audit.note(found),
+            kinks,
+            whole - len(found.dims),
+            noted,
             Kept(found.dims, here, found.numeric, found.error_bar) if plan.keep else None,
         )
 
@@ -273,7 +302,7 @@ def _difference(
         for future in as_completed(futures):
             part = future.result()
             if part is not None:
-                done += part.folded.dims
+                done += part.folded.dims + part.excluded
                 plan.progress(name, done, total)
     except KeyboardInterrupt:
         interrupted = True
@@ -298,7 +327,7 @@ def _joined(parts: list[Kept]) -> Kept | None:
     )
 
 
-def _report(plan: Plan, state: _Progress, clock: _Clock) -> Report:
+def _report(case: ConvCase, plan: Plan, state: _Progress, clock: _Clock) -> Report:
     verdicts: list[Verdict] = [tensor.verdict for tensor in state.tensors.values()]
     if state.forward is not None and state.forward.verdict == "fail":
         verdicts.append("fail")
@@ -307,9 +336,10 @@ def _report(plan: Plan, state: _Progress, clock: _Clock) -> Report:
     return Report(
         verdict=verdict.heaviest(verdicts),
         seed=plan.seed,
-        requested={"step": plan.step, "evaluator": plan.evaluator, "dims": plan.dims},
+        requested={"step": plan.step, "evaluator": plan.evaluator, "dims": plan.dims, "kinks": plan.kinks},
         interrupted=state.interrupted,
         forward=state.forward,
         tensors=state.tensors,
+        operands=case.described(),
         run=machine.run_part(plan.threads, clock.seconds, clock.forward_seconds, clock.audit_seconds),
     )

@@ -24,7 +24,8 @@ from fastcheck.suite import SuiteReport
 _REQUIRED = ("input", "weight", "grad_output")
 _GRADIENTS = tuple(f"grad_{name}" for name in TENSORS)
 _GEOMETRY = ("stride", "padding", "dilation", "groups")
-_KEYS = (*_REQUIRED, "bias", "output", *_GRADIENTS, *_GEOMETRY, "precision")
+_WORDS = ("loss", "precision")
+_KEYS = (*_REQUIRED, "bias", "output", *_GRADIENTS, *_GEOMETRY, *_WORDS)
 
 
 def load_case(path: str | os.PathLike[str], **overrides: Any) -> ConvCase:
@@ -34,10 +35,10 @@ def load_case(path: str | os.PathLike[str], **overrides: Any) -> ConvCase:
     ----------
     path : path
         Keys ``input, weight, grad_output``, at least one of ``grad_input, grad_weight, grad_bias``, and optionally
-        ``bias, output, stride, padding, dilation, groups, precision``.
+        ``bias, output, stride, padding, dilation, groups, loss, precision``.
     **overrides
-        Values of ``stride``, ``padding``, ``dilation``, ``groups`` and ``precision`` that win over the file's;
-        None leaves the file's.
+        Values of ``stride``, ``padding``, ``dilation``, ``groups``, ``loss`` and ``precision`` that win over the
+        file's; None leaves the file's.
 
     Returns
     -------
@@ -54,7 +55,7 @@ def load_case(path: str | os.PathLike[str], **overrides: Any) -> ConvCase:
             raise FastcheckError(f"{path} has no key {key!r}: expected {', '.join(_REQUIRED)} and at least one grad_*")
     if not any(key in arrays for key in _GRADIENTS):
         raise FastcheckError(f"{path} has no gradient to check: expected at least one of {', '.join(_GRADIENTS)}")
-    options = {key: _option(key, arrays[key]) for key in (*_GEOMETRY, "precision") if key in arrays}
+    options = {key: _option(key, arrays[key]) for key in (*_GEOMETRY, *_WORDS) if key in arrays}
     options |= {key: value for key, value in overrides.items() if value is not None}
     return ConvCase(
         arrays["input"],
@@ -70,7 +71,7 @@ def load_case(path: str | os.PathLike[str], **overrides: Any) -> ConvCase:
 def _option(key: str, array: np.ndarray) -> Any:
     if array.dtype.kind == "U" and array.ndim == 0:
         return str(array)
-    if key != "precision" and array.dtype.kind in "iu":
+    if key not in _WORDS and array.dtype.kind in "iu":
         return array
     raise FastcheckError(f"{key} has dtype {array.dtype} and shape {array.shape}: expected integers or a string")
 

@@ -153,8 +153,8 @@ class TensorReport:
             dims_total=math.prod(shape),
             dims_checked=tally.dims,
             unresolved=tally.unresolved,
-            kinks=0,  # a loss that is linear in every operand has none
-            excluded=0,
+            kinks=tally.kinks,
+            excluded=tally.excluded,
             non_finite=tally.non_finite,
             norm_ratio=tally.norm_ratio,
             max_ratio=tally.max_ratio,

@@ -152,7 +152,7 @@ def _decode_run(top: _Reader) -> dict[str, Any]:
 
 def _decode_operands(data: _Reader) -> dict[str, Any]:
     for name, value in data.data.items():
-        if not (_is_text(name) and _is_counts(value)):
+        if not (_is_text(name) and (_is_counts(value) or _is_text(value))):
             raise FastcheckError(f"the report is damaged: {data.where}.{name!r:.40} is no count and no list of counts")
     return dict(data.data)
 
@@ -200,7 +200,11 @@ def _decode_tensor(data: _Reader) -> TensorReport:
 
 
 def _decode_audit(data: _Reader) -> dict[str, Any]:
-    return data.data | {key: data.count(key, 0) for key in ("dims", "disagreements")}
+    found = data.data | {key: data.count(key, 0) for key in ("dims", "disagreements")}
+    if data.data.get("direction") is not None:
+        direction = _Reader(data.data["direction"], f"{data.where}.direction")
+        found["direction"] = {key: direction.number(key) for key in ("delta", "full", "difference", "error_bar")}
+    return found
 
 
 def _decode_entry(data: _Reader) -> Entry:

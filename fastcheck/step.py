@@ -179,11 +179,13 @@ def roundings(terms: int, block: int) -> int:
     return min(terms, block) + math.ceil(terms / block)
 
 
-def automatic(magnitude: np.ndarray, factor: np.ndarray | None) -> float:
-    """Return the step for a loss that is linear in the operand, where truncation is no concern.
+def automatic(magnitude: np.ndarray, factor: np.ndarray | None, loss: str = "vjp") -> float:
+    """Return a power of two as the step.
 
-    It moves a typical output by about its own size, so that the rounding of the outputs is small beside the move
-    and the move no larger than what it is added to.
+    Where a central difference has no truncation error (phi(z) = z and z^2 / 2) it moves a typical output by about its
+    own size: the rounding of the outputs is small beside the move, and the move no larger than what it is added to.
+    Across the kink of a relu it moves by 2^-17 of that, so that few outputs cross. For tanh it moves by 2^-17, where
+    rounding and truncation, u and the move's square, are about as large.
 
     Parameters
     ----------
@@ -191,8 +193,12 @@ def automatic(magnitude: np.ndarray, factor: np.ndarray | None) -> float:
         Bounds on the sizes of the outputs' partial sums.
     factor : array or None
         What the operand multiplies; None stands for one (a bias).
+    loss : str
+        One of `fastcheck.cases.conv.LOSSES`.
     """
-    size = _rms(magnitude)
+    size = _rms(magnitude) * {"vjp": 1.0, "square": 0.5, "relu": 2.0**-17, "tanh": 1.0}[loss]
+    if loss == "tanh":
+        size = 2.0**-17
     scale = 1.0 if factor is None else _rms(factor)
     if size == 0 or scale == 0:
         return 1.0

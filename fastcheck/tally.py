@@ -58,6 +58,8 @@ class Tally:
         The lowest flat index outside the error bar.
     worst : tuple of Finding
         The most severe first.
+    kinks, excluded : int
+        Dimensions whose differences cross a kink, and ones left out for it (not among ``dims``).
     """
 
     dims: int = 0
@@ -72,6 +74,8 @@ class Tally:
     sums: tuple[ScaledSum, ...] = field(default=())
     first_beyond: int | None = None
     worst: tuple[Finding, ...] = ()
+    kinks: int = 0
+    excluded: int = 0
 
     @property
     def norm_ratio(self) -> float:
@@ -185,6 +189,8 @@ def merge(tallies: Iterable[Tally]) -> Tally:
         differences=tuple(entry for part in parts for entry in part.differences),
         sums=tuple(entry for part in parts for entry in part.sums),
         first_beyond=min(firsts, default=None),
+        kinks=sum(part.kinks for part in parts),
+        excluded=sum(part.excluded for part in parts),
         worst=tuple(heapq.nsmallest(WORST, (finding for part in parts for finding in part.worst), key=_rank)),
     )
 

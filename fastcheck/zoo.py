@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -186,7 +186,7 @@ class _Job:
         )
         return check(case, **self.requested, threads=self.threads, seed=self.seed, progress=progress)
 
-    def crashed(self, error: Exception) -> Report:
+    def crashed(self, layer: ConvLayer, error: Exception) -> Report:
         """Report a layer whose check raised what it should not."""
         return Report(
             verdict="error",
@@ -195,6 +195,7 @@ class _Job:
             interrupted=False,
             forward=None,
             tensors={},
+            operands=layer.geometry(self.batch).described(),
             run=machine.run_part(self.threads, 0.0),
             error=" ".join(f"{type(error).__name__}: {error}".split()),
         )
@@ -212,8 +213,8 @@ def _stream(job: _Job, chosen: _Chosen, on_case: OnCase | None) -> SuiteReport:
                     raise  # bad input is that of all layers
                 except Exception as error:
                     interrupts.raise_if_heard()
-                    report = job.crashed(error)
-                cases[layer.name] = replace(report, operands=layer.geometry(job.batch).described())
+                    report = job.crashed(layer, error)
+                cases[layer.name] = report
                 if on_case is not None:
                     on_case(layer.name, cases[layer.name])
                 if report.interrupted or interrupts.heard:

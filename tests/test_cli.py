@@ -68,7 +68,7 @@ def test_json_alone_on_standard_output(run, path):
     code, out, err = run("conv", path, "--json", "-", "--dims", 40, "--seed", 5, "--step", 0.5, "--evaluator", "full")
     data = json.loads(out)
     assert (code, err) == (0, "")
-    assert data["requested"] == {"step": 0.5, "evaluator": "full", "dims": 40}
+    assert data["requested"] == {"step": 0.5, "evaluator": "full", "dims": 40, "kinks": "widen"}
     assert sum(tensor["dims_checked"] for tensor in data["tensors"].values()) == 40
 
 

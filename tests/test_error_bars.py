@@ -167,7 +167,7 @@ def test_operands_rounded_to_a_narrower_type_widen_the_bar():
 
 def _sums(n):
     """T1 of one, from so many terms of one size."""
-    return np.array([1.0, 1 / n, n, 0.0, 0.0, 1.0]).reshape(6, 1)
+    return np.array([1.0, 1 / n, n, 0.0, 0.0, 0.0]).reshape(6, 1)
 
 
 def test_repeated_data_widen_the_bar():
@@ -193,7 +193,7 @@ def test_structure_of_a_large_array_is_judged_by_a_sample():
     assert Structure.of(shades, 1e-14).multiplicity == np.bincount((shades * 255).round().astype(int)).max()
     single = Structure.of(smooth.astype(np.float32).astype(np.float64), 1e-5)
     exact = Structure._counted(smooth, 1e-5)
-    assert exact.crowd <= single.crowd < 5 * exact.crowd
+    assert exact.crowd <= single.crowd < 10 * exact.crowd
 
 
 def test_the_automatic_step_is_a_power_of_two_that_follows_scale():

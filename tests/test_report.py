@@ -37,9 +37,19 @@ def test_the_report_is_bit_identical_for_any_number_of_threads(evaluator, dims):
 def test_json_by_contract():
     report = fastcheck.check(case(LAYER), dims=60, seed=3, step=0.25)
     data = json.loads(report.to_json())
-    assert set(data) == {"schema", "verdict", "seed", "requested", "interrupted", "forward", "tensors", "run"}
+    assert set(data) == {
+        "schema",
+        "verdict",
+        "seed",
+        "requested",
+        "interrupted",
+        "forward",
+        "tensors",
+        "run",
+        "operands",
+    }
     assert (data["schema"], data["verdict"], data["seed"], data["interrupted"]) == (1, "pass", 3, False)
-    assert data["requested"] == {"step": 0.25, "evaluator": "auto", "dims": 60}
+    assert data["requested"] == {"step": 0.25, "evaluator": "auto", "dims": 60, "kinks": "widen"}
     assert set(data["forward"]) == {"verdict", "norm_ratio", "diagnosis"}
     assert set(data["tensors"]) == {"input", "weight", "bias"}
     tensor = data["tensors"]["weight"]

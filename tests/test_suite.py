@@ -96,7 +96,7 @@ def test_a_line_for_each_case_as_it_finishes(reports):
     line = case_line("conv1", reports["pass"])
     assert line.split()[:5] == ["pass", "conv1", "1x2x6x6", "*", "3x2x3x3"]
     assert "9 dimensions in" in line
-    assert "audit" not in line
+    assert "audit 9 agree" in line
     assert "ValueError: of some kind" in case_line("conv1", reports["error"])
     weight = reports["pass"].tensors["weight"]
     for disagreements, told in ((0, "audit 32 agree"), (2, "audit 2 of 32 disagree")):

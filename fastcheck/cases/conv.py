@@ -14,6 +14,9 @@ from fastcheck.naming import nearest
 TENSORS = ("input", "weight", "bias")
 """The operands that can have a gradient, in the order of a report."""
 
+LOSSES = ("vjp", "square", "relu", "tanh")
+"""The loss is the sum of grad_output * phi(output), with phi(z) one of z, z^2 / 2, max(z, 0) and tanh(z)."""
+
 PRECISIONS = ("float64", "float32", "tf32", "float16", "bfloat16")
 """How the analytic pass may have computed."""
 
@@ -29,8 +32,10 @@ class ConvCase:
     stride, dilation : int or one int for each spatial axis
     padding : int, one int or pair (low, high) for each spatial axis, "same" or "valid"
     groups : int
+    loss : {"vjp", "square", "relu", "tanh"}
+        The loss is sum(grad_output * phi(output)), with phi(z) one of z, z^2 / 2, max(z, 0) and tanh(z).
     grad_output : array, shaped as the output
-        The cotangent: the loss is sum(grad_output * output).
+        The cotangent of phi(output).
     grads : mapping
         Analytic gradients under ``"input"``, ``"weight"`` and ``"bias"``, at least one of them.
     output : array, optional
@@ -57,6 +62,7 @@ class ConvCase:
         padding: Any = 0,
         dilation: Any = 1,
         groups: Any = 1,
+        loss: str = "vjp",
         grad_output: Any,
         grads: Mapping[str, Any],
         output: Any = None,
@@ -72,6 +78,9 @@ class ConvCase:
         cotangent = _shaped("grad_output", grad_output, self.geometry.output_shape, names)
         self.grads = self._gradients(grads, has_bias=bias is not None)
         declared = None if output is None else _shaped("output", output, self.geometry.output_shape, names)
+        if loss not in LOSSES:
+            raise FastcheckError(f"loss is {loss!r}{nearest(str(loss), LOSSES)}: expected {', '.join(LOSSES)}")
+        self.loss = loss
         if precision is not None and precision not in PRECISIONS:
             raise FastcheckError(f"precision is {precision!r}: expected one of {', '.join(PRECISIONS)}")
         self.precision = precision
@@ -102,6 +111,10 @@ class ConvCase:
             for name in TENSORS
             if name in grads
         }
+
+    def described(self) -> dict[str, Any]:
+        """Return shapes, parameters and the loss by name, as a report tells them."""
+        return {**self.geometry.described(), "loss": self.loss}
 
     def operand(self, name: str) -> np.ndarray:
         """Return the float64 array of ``"input"``, ``"weight"`` or ``"bias"`` (zeros without a bias)."""

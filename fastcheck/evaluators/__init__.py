@@ -29,11 +29,21 @@ class Differences(NamedTuple):
         Two-sided difference quotients.
     error_bar : float64 array
         Bounds on \\|analytic - numeric\\| that arithmetic alone can explain.
+    kinks : int64 array or None
+        How many outputs cross a kink between -h and +h; None where the loss has none.
     """
 
     dims: np.ndarray
     numeric: np.ndarray
     error_bar: np.ndarray
+    kinks: np.ndarray | None = None
+
+    def without_kinks(self) -> Differences:
+        """Leave out the dimensions that cross one."""
+        if self.kinks is None:
+            return self
+        smooth = self.kinks == 0
+        return Differences(self.dims[smooth], self.numeric[smooth], self.error_bar[smooth], self.kinks[smooth])
 
 
 class Evaluator(Protocol):

@@ -17,10 +17,10 @@ from fastcheck.cases import forward
 from fastcheck.cases.conv import ConvCase
 from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.evaluators import Chosen, Differences, indices
-from fastcheck.evaluators.bars import FACTORS
+from fastcheck.evaluators.bars import FACTORS, bars_of, loss_model
 from fastcheck.evaluators.reevaluation import Reevaluation
 from fastcheck.step import U, automatic, roundings
-from fastcheck_kernels import conv, direction
+from fastcheck_kernels import conv, curved, direction
 
 DIMS = 32
 """Dimensions that are differenced again."""
@@ -122,23 +122,36 @@ class Audit:
         factor = FACTORS[self._tensor]
         exponent = scaled.exponents["grad_output"] + (0 if factor is None else scaled.exponents[factor])
         terms = 1 if factor is None else geometry.terms
-        h = automatic(_crude_magnitude(self._case, scaled), None if factor is None else getattr(scaled, factor))
+        sizes = _crude_magnitude(self._case, scaled)
+        h = automatic(sizes, None if factor is None else getattr(scaled, factor), self._case.loss)
         h *= 2.0 ** -round(math.log2(math.sqrt(terms)))
+        del sizes
         arrays = {"input": scaled.input, "weight": scaled.weight, "bias": scaled.bias}
         largest = float(np.abs(arrays[self._tensor]).max())
-        difference = self._moved(arrays, h, pool)
-        difference -= self._moved(arrays, -h, pool)
-        difference *= scaled.grad_output
-        moved = float(np.abs(difference).sum()) / (2 * h)
-        quotient = float(np.ldexp(difference.sum() / (2 * h), exponent))
-        del difference
+        table = self._table(self._moved(arrays, h, pool), self._moved(arrays, -h, pool), h, pool)
+        quotient, rounding, moved = (
+            float(np.ldexp(math.fsum(table[:, column]), exponent))
+            for column in (curved.NUMERIC, curved.ROUNDING, curved.ABSOLUTE)
+        )
         total, size, bars = (math.fsum(getattr(part, name) for part in noted) for name in ("along", "size", "bars"))
-        chain = 1 + roundings(geometry.terms, conv.TAPS)
-        reach = np.abs(scaled.grad_output).sum(axis=(0, *range(2, scaled.grad_output.ndim)))
-        rounding = 2 * chain * float(reach @ _crude_sizes(self._case, scaled, self._tensor, h)) / (2 * h) + 64 * moved
-        realised = (2 * largest / h + 4) * size
-        bar = bars + 2 * U * (float(np.ldexp(rounding, exponent)) + realised)
+        # The entries' moves are rounded, and sums of many terms: both small beside the rest.
+        bar = bars + rounding + 2 * U * ((2 * largest / h + 4) * size + 64 * moved)
         return {"delta": total, "full": quotient, "difference": total - quotient, "error_bar": bar}
+
+    def _table(self, plus: np.ndarray, minus: np.ndarray, h: float, pool: Executor) -> np.ndarray:
+        """Difference the loss, plane by plane."""
+        case, scaled = self._case, self._scaled
+        samples, filters = case.geometry.output_shape[:2]
+        model = loss_model(
+            case, bars_of(case, scaled, self._tensor, chain=1), 1 + roundings(case.geometry.terms, conv.TAPS)
+        )
+        sizes = np.tile(_crude_sizes(case, scaled, self._tensor, h), samples)
+        planes = [array.reshape(samples * filters, -1) for array in (plus, minus, scaled.grad_output)]
+        table = np.empty((samples * filters, curved.COLUMNS))
+        forward.share(
+            pool, lambda r: curved.planes(*planes, sizes, 2 * h, model, r[0], r[1], table), forward.ranges(len(table))
+        )
+        return table
 
     def _moved(self, arrays: dict[str, np.ndarray], h: float, pool: Executor) -> np.ndarray:
         """Evaluate all outputs with the operand moved along the direction."""

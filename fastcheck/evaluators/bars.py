@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastcheck.cases.conv import ConvCase
+from fastcheck.cases.conv import LOSSES, ConvCase
 from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.errors import FastcheckError
+from fastcheck.evaluators import Differences
 from fastcheck.geometry import Shape
-from fastcheck.step import Precision, Structure, U, window
-from fastcheck_kernels import judge
+from fastcheck.step import Precision, Structure, U, roundings, window
+from fastcheck_kernels import conv, curved, judge
 
 FACTORS = {"input": "weight", "weight": "input", "bias": None}
 """What each operand of a convolution is multiplied with."""
@@ -78,6 +79,21 @@ class Bars:
         model[judge.LEAST] = precision.least_result
         return model
 
+    def differences(self, dims: np.ndarray, table: np.ndarray, tensor: str, shape: Shape) -> Differences:
+        """Judge a table of `fastcheck_kernels.curved`'s columns.
+
+        Raises
+        ------
+        FastcheckError
+            If a quotient overflows float64.
+        """
+        numeric = np.ascontiguousarray(table[:, curved.NUMERIC])
+        sums = np.ascontiguousarray(table[:, curved.NUMERIC + 1 : curved.KINKS].T)
+        bar = self(numeric, sums)
+        return Differences(
+            dims, self.rescaled(numeric, dims, tensor, shape), bar, table[:, curved.KINKS].astype(np.int64)
+        )
+
     def rescaled(self, numeric: np.ndarray, dims: np.ndarray, tensor: str, shape: Shape) -> np.ndarray:
         """Return quotients times 2^exponent.
 
@@ -112,3 +128,25 @@ def bars_of(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) -> 
         partials=math.prod(geometry.weight_shape[2:]) if tensor == "input" else geometry.input_shape[0],
         exponent=scaled.exponents["grad_output"] + (0 if factor is None else scaled.exponents[factor]),
     )
+
+
+_LOSSES = {"vjp": curved.VJP, "square": curved.SQUARE, "relu": curved.RELU, "tanh": curved.TANH}
+assert tuple(_LOSSES) == LOSSES
+
+
+def loss_model(case: ConvCase, bars: Bars, chain: int) -> np.ndarray:
+    """Describe a case's loss, and how far outputs may be known, to `fastcheck_kernels.curved`.
+
+    An output of K terms errs by (K's blocks) u in our forward pass, and in the analytic one, of unit round-off u_a and
+    any order, by about 2.5 sqrt(K) u_a (the square-root law, as in `fastcheck.step`), in units of the sum of the sizes
+    of its terms.
+    """
+    terms = case.geometry.terms
+    ours = 1 + roundings(terms, conv.TAPS)
+    model = np.zeros(curved.MODEL)
+    model[curved.LOSS] = _LOSSES[case.loss]
+    model[curved.CHAIN] = chain
+    model[curved.OUTPUT] = ours * U + 2.5 * math.sqrt(terms) * bars.precision.accumulator + bars.precision.operand
+    model[curved.ACCUMULATOR] = bars.precision.accumulator
+    model[curved.TINY] = bars.precision.tiny
+    return model

@@ -18,7 +18,8 @@ from fastcheck.evaluators.bars import bars_of
 from fastcheck.evaluators.delta_step import BLOCK, BLOCK_WORK, Step
 from fastcheck.geometry import ConvGeometry
 from fastcheck.lowering import InputLowering, InputPhase
-from fastcheck_kernels import delta, judge, planes
+from fastcheck.step import U
+from fastcheck_kernels import curved, delta, judge, planes
 
 POSITIONS = 512
 """Positions that lie side by side in a block: four rows of sums, and the outputs that they read, fit a small cache."""
@@ -82,7 +83,6 @@ class InputDelta:
         lowering = InputLowering.of(geometry)
         self._group = geometry.weight_shape[0] // geometry.groups
         self._channels = geometry.weight_shape[1]
-        self._taps = math.prod(geometry.weight_shape[2:])
         self._size = lowering.planes.size
         self._z, self._v = (_packed(geometry.lift(array), lowering, pool) for array in (output, scaled.grad_output))
         self._factors = scaled.weight.reshape(-1)
@@ -130,26 +130,15 @@ class InputDelta:
 
     def _tiles(self, dims: np.ndarray) -> list[Tile]:
         """Return a tile for each of some flat indices."""
-        per_sample = math.prod(self._geometry.input_shape[1:])
-        plane = math.prod(self._geometry.input_shape[2:])
-        channels = dims % per_sample // plane
-        rest = dims - channels * plane
-        tiles: list[Tile | None] = [None] * len(dims)
-        for place, phase in enumerate(self._phases):
-            order = np.searchsorted(phase.dims, rest)
-            here = (order < len(phase.dims)) & (phase.dims[np.minimum(order, len(phase.dims) - 1)] == rest)
-            for i in np.flatnonzero(here):
-                position, channel = int(phase.live[order[i]]), int(channels[i])
-                tiles[i] = Tile(place, channel, channel + 1, position, position + 1)
-        return [tile for tile in tiles if tile is not None]
+        places, channels, positions = _located(self._geometry, self._phases, dims)
+        found = zip(places.tolist(), channels.tolist(), positions.tolist(), strict=True)
+        return [Tile(place, channel, channel + 1, position, position + 1) for place, channel, position in found]
 
     def _tile(self, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the flat indices, quotients and sums of a tile."""
         phase = self._phases[tile.phase]
         channels = np.arange(tile.lo, tile.hi)
-        filters = channels // self._channels * self._group
-        rows = ((filters * self._channels + channels % self._channels) * self._taps).astype(np.uint64)
-        places = (filters * self._size + tile.left).astype(np.uint64)
+        rows, places = _rows(self._geometry, self._size, channels, np.array(tile.left))
         shape = (tile.hi - tile.lo, tile.right - tile.left)
         out = np.empty(shape)
         delta.spread(self._z, self._v, phase.starts, self._moves, rows, places, phase.terms, self._step.quotient, out)
@@ -166,7 +155,69 @@ class InputDelta:
         return dims.reshape(-1), out[:, columns].reshape(-1), found
 
 
-_ORDER = np.argsort([judge.ABSOLUTE, judge.SQUARES, judge.TERMS, judge.MAGNITUDE, judge.ABSORBED, judge.ABSORBED_TERMS])
+def _located(
+    geometry: ConvGeometry, phases: list[_Phase], dims: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the phase, the channel and the position of flat indices of the input."""
+    plane = math.prod(geometry.input_shape[2:])
+    channels = dims % (plane * geometry.input_shape[1]) // plane
+    rest = dims - channels * plane
+    places, positions = np.empty_like(dims), np.empty_like(dims)
+    for place, phase in enumerate(phases):
+        order = np.minimum(np.searchsorted(phase.dims, rest), len(phase.dims) - 1)
+        here = phase.dims[order] == rest
+        places[here], positions[here] = place, phase.live[order[here]]
+    return places, channels, positions
+
+
+def _rows(
+    geometry: ConvGeometry, size: int, channels: np.ndarray, positions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return where among the moves, and among the planes, the dimensions of channels at positions begin."""
+    group, inside = geometry.weight_shape[0] // geometry.groups, geometry.weight_shape[1]
+    filters = channels // inside * group
+    rows = (filters * inside + channels % inside) * math.prod(geometry.weight_shape[2:])
+    return rows.astype(np.uint64), (filters * size + positions).astype(np.uint64)
+
+
+class InputPlanes(NamedTuple):
+    """Outputs, cotangent and magnitudes as planes, and the moves of inputs."""
+
+    arrays: list[np.ndarray]
+    moves: np.ndarray
+    phases: list[_Phase]
+    geometry: ConvGeometry
+    size: int
+
+    @classmethod
+    def of(
+        cls,
+        geometry: ConvGeometry,
+        scaled: ScaledOperands,
+        h: float,
+        arrays: tuple[np.ndarray, ...],
+        pool: Executor,
+    ) -> InputPlanes:
+        """Pack (output, grad_output, magnitude)."""
+        lowering = InputLowering.of(geometry)
+        packed = [_packed(geometry.lift(array), lowering, pool) for array in arrays]
+        phases = [_lowered(geometry, lowering, phase) for phase in lowering.phases]
+        return cls(packed, scaled.weight.reshape(-1) * h, phases, geometry, lowering.planes.size)
+
+    def fill(self, dims: np.ndarray, width: float, model: np.ndarray, table: np.ndarray) -> None:
+        """Difference dimensions into a table of `fastcheck_kernels.curved`'s columns."""
+        places, channels, positions = _located(self.geometry, self.phases, dims)
+        rows, starts = _rows(self.geometry, self.size, channels, positions)
+        for place, phase in enumerate(self.phases):
+            here = np.flatnonzero(places == place)
+            part = np.empty((len(here), curved.COLUMNS))
+            curved.along_terms(
+                *self.arrays, phase.starts, self.moves, rows[here], starts[here], phase.terms, width, model, part
+            )
+            table[here] = part
+
+
+_ORDER = np.argsort([judge.ABSOLUTE, judge.SQUARES, judge.TERMS, judge.ROUNDING, judge.ABSORBED, judge.ABSORBED_TERMS])
 """From the order in which `delta.weigh` writes its sums to that of `judge.bars`."""
 
 
@@ -238,7 +289,7 @@ class _Bounds:
         np.multiply(w[0], met[0], out=sums[judge.ABSOLUTE])
         np.multiply(w[1], met[1], out=sums[judge.SQUARES])
         np.minimum(w[2], met[2], out=sums[judge.TERMS])
-        sums[judge.MAGNITUDE] = met[3] * quotient
+        sums[judge.ROUNDING] = met[3] * (2 * U * quotient)
         return sums.reshape(6, -1)
 
 

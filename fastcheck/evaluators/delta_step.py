@@ -34,12 +34,15 @@ class Step:
     quotient: float
 
     @classmethod
-    def of(cls, scaled: ScaledOperands, tensor: str, output: np.ndarray, step: float | Literal["auto"]) -> Step:
+    def of(
+        cls, scaled: ScaledOperands, tensor: str, output: np.ndarray, step: float | Literal["auto"], loss: str = "vjp"
+    ) -> Step:
         """Take the step as given, or one that moves a typical output by about twice its size."""
         own = scaled.exponents[tensor]
         factor = FACTORS[tensor]
         if step == "auto":
-            here = 2 * automatic(output, None if factor is None else getattr(scaled, factor))
+            here = automatic(output, None if factor is None else getattr(scaled, factor), loss)
+            here *= 2 if loss == "vjp" else 1
         else:
             here = float(np.ldexp(step, -own))
         with np.errstate(over="ignore"):

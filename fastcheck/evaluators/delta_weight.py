@@ -14,8 +14,10 @@ from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.evaluators import Chosen, Differences
 from fastcheck.evaluators.bars import bars_of
 from fastcheck.evaluators.delta_step import BLOCK, BLOCK_WORK, Step
+from fastcheck.geometry import ConvGeometry
 from fastcheck.lowering import Planes, WeightLowering
-from fastcheck_kernels import delta, judge, planes
+from fastcheck.step import U
+from fastcheck_kernels import curved, delta, judge, planes
 
 LANES = 256
 """Filters that lie side by side where a map is narrow: with 64 the loops are too short (docs/architecture.md)."""
@@ -69,18 +71,9 @@ class WeightDelta:
         lowering = WeightLowering.of(geometry)
         layout = lowering.planes
         self._filters, self._group = geometry.weight_shape[0], geometry.weight_shape[0] // geometry.groups
-        if tensor == "weight":
-            self._taps = math.prod(geometry.weight_shape[2:])
-            self._channels = geometry.weight_shape[1]
-            self._moves = _packed_input(geometry.lift(scaled.input), lowering, self._step.scaled, pool)
-            offsets = lowering.offsets(self._channels)
-            self._group_step = self._channels * len(lowering.phases) * layout.size
-        else:  # a plane of h, the same for all filters
-            self._taps = self._channels = 1
-            self._moves = np.full(layout.positions, self._step.scaled)
-            offsets = np.zeros(1, dtype=np.int64)
-            self._group_step = 0
-        self._offsets = offsets.astype(np.uint64)
+        moves = _Moves.of(geometry, scaled, tensor, lowering, self._step.scaled, pool)
+        self._taps, self._channels = moves.taps, moves.channels
+        self._moves, self._group_step, self._offsets = moves.values, moves.group_step, moves.offsets
         self._norms = _Norms.of(case, scaled, tensor, output, pool)
         live = layout.live()
         self._narrow = tensor == "weight" and _narrow(self._group, layout, len(live))
@@ -171,6 +164,65 @@ class WeightDelta:
         return self._norms.sums(filters, inputs, self._bars.precision.tiny, self._step.quotient)
 
 
+class _Moves(NamedTuple):
+    """What moves the outputs: h times the input's planes, or for a bias one plane of h that all filters share."""
+
+    values: np.ndarray
+    offsets: np.ndarray
+    group_step: int
+    channels: int
+    taps: int
+
+    @classmethod
+    def of(
+        cls,
+        geometry: ConvGeometry,
+        scaled: ScaledOperands,
+        tensor: str,
+        lowering: WeightLowering,
+        h: float,
+        pool: Executor,
+    ) -> _Moves:
+        layout = lowering.planes
+        if tensor == "bias":
+            return cls(np.full(layout.positions, h), np.zeros(1, dtype=np.uint64), 0, 1, 1)
+        channels = geometry.weight_shape[1]
+        values = _packed_input(geometry.lift(scaled.input), lowering, h, pool)
+        group_step = channels * len(lowering.phases) * layout.size
+        offsets = lowering.offsets(channels).astype(np.uint64)
+        return cls(values, offsets, group_step, channels, math.prod(geometry.weight_shape[2:]))
+
+
+class WeightPlanes(NamedTuple):
+    """Outputs, cotangent and magnitudes as planes, and the moves of weights or biases."""
+
+    arrays: list[np.ndarray]
+    moves: _Moves
+    layout: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        geometry: ConvGeometry,
+        scaled: ScaledOperands,
+        tensor: str,
+        h: float,
+        arrays: tuple[np.ndarray, ...],
+        pool: Executor,
+    ) -> WeightPlanes:
+        """Pack (output, grad_output, magnitude)."""
+        lowering = WeightLowering.of(geometry)
+        moves = _Moves.of(geometry, scaled, tensor, lowering, h, pool)
+        packed = [_packed_output(geometry.lift(array), lowering.planes, pool) for array in arrays]
+        group = geometry.weight_shape[0] // geometry.groups
+        return cls(packed, moves, np.array([lowering.planes.positions, group, moves.group_step], dtype=np.int64))
+
+    def fill(self, dims: np.ndarray, width: float, model: np.ndarray, table: np.ndarray) -> None:
+        """Difference dimensions into a table of `fastcheck_kernels.curved`'s columns."""
+        moves = self.moves
+        curved.along_positions(*self.arrays, moves.values, moves.offsets, self.layout, dims, width, model, table)
+
+
 class _Norms(NamedTuple):
     """Norms of every sample of the cotangent's filters and of the input's channels, which bound sums of products.
 
@@ -216,7 +268,7 @@ class _Norms(NamedTuple):
             sums[judge.ABSOLUTE] += self.v[n][filters] * self.x[n][channels]
             sums[judge.SQUARES] += self.v_squares[n][filters] * self.x_squares[n][channels]
         sums[judge.TERMS] = np.minimum(self.v_count.sum(axis=0)[filters], self.x_count.sum(axis=0)[channels])
-        sums[judge.MAGNITUDE] = self.magnitude[filters] * quotient
+        sums[judge.ROUNDING] = self.magnitude[filters] * (2 * U * quotient)
         if len(samples) > 1:
             self._absorb(filters, channels, tiny, sums)
         return sums.reshape(6, -1)

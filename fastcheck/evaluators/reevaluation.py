@@ -11,9 +11,9 @@ import numpy as np
 from fastcheck.cases.conv import TENSORS, ConvCase
 from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.evaluators import Chosen, Differences, indices
-from fastcheck.evaluators.bars import FACTORS, bars_of
+from fastcheck.evaluators.bars import FACTORS, bars_of, loss_model
 from fastcheck.step import automatic, roundings
-from fastcheck_kernels import conv, difference
+from fastcheck_kernels import conv, curved, difference
 
 _SLOTS = {"input": difference.INPUT, "weight": difference.WEIGHT, "bias": difference.BIAS}
 
@@ -55,7 +55,7 @@ class Reevaluation:
         factor = FACTORS[tensor]
         factor_values = None if factor is None else getattr(scaled, factor)
         own = scaled.exponents[tensor]
-        self._step = automatic(magnitude, factor_values) if step == "auto" else float(np.ldexp(step, -own))
+        self._step = automatic(magnitude, factor_values, case.loss) if step == "auto" else float(np.ldexp(step, -own))
         with np.errstate(over="ignore"):  # a bias whose outputs are beyond float64 is moved by as much
             self.step = float(np.ldexp(self._step, own))
         self._tensor, self._shape = tensor, geometry.shape_of(tensor)
@@ -68,6 +68,7 @@ class Reevaluation:
         work = math.prod(geometry.output_shape) * geometry.terms
         self._work = work if self._whole else geometry.products_per_dimension(tensor)
         self._bars = bars_of(case, scaled, tensor, chain=1 + roundings(geometry.terms, conv.TAPS))
+        self._model = loss_model(case, self._bars, chain=self._bars.chain)
         self._private = threading.local()
         self(range(0))  # compiles here, in the caller's thread, where Ctrl-C is heard
 
@@ -79,12 +80,7 @@ class Reevaluation:
     def __call__(self, block: Chosen) -> Differences:
         """Difference the dimensions of a block."""
         dims = indices(block)
-        table = self._table(dims)
-        numeric = np.ascontiguousarray(table[:, difference.NUMERIC])
-        sums = np.ascontiguousarray(table[:, difference.NUMERIC + 1 :].T)
-        return Differences(
-            dims, self._bars.rescaled(numeric, dims, self._tensor, self._shape), self._bars(numeric, sums)
-        )
+        return self._bars.differences(dims, self._table(dims), self._tensor, self._shape)
 
     def _table(self, dims: np.ndarray) -> np.ndarray:
         operands = self._operands
@@ -95,7 +91,7 @@ class Reevaluation:
                     array.copy() if slot == self._slot else array for slot, array in enumerate(self._operands)
                 )
             operands = self._private.operands
-        table = np.empty((len(dims), difference.COLUMNS))
+        table = np.empty((len(dims), curved.COLUMNS))
         difference.perturb(
             self._slot,
             self._whole,
@@ -105,7 +101,7 @@ class Reevaluation:
             self._vector,
             self._cotangent,
             self._magnitude,
-            self._bars.precision.tiny,
+            self._model,
             table,
         )
         return table

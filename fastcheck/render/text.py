@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import IO, Any
 
 from rich import box
@@ -80,6 +80,8 @@ def write_report(report: Report, out: Console, title: str = "") -> None:
     if report.tensors:
         print_table(out, _SUMMARY, [_summary(name, tensor) for name, tensor in report.tensors.items()])
         out.print(_rules(report))
+        for line in (*_audits(report), *_kinks(report)):
+            out.print(line)
     for name, tensor in report.tensors.items():
         if tensor.worst:
             by = "difference / error bar" if tensor.evaluator else "difference"
@@ -154,6 +156,25 @@ def _rules(report: Report) -> str:
     norm = _broken([name for name, tensor in report.tensors.items() if not tensor.norm_ratio <= NORM_RULE])
     largest = _broken([name for name, tensor in report.tensors.items() if not tensor.max_ratio < MAX_RULE])
     return f"rules of thumb: norm ratio at most {NORM_RULE:g} {norm}; max ratio below {MAX_RULE:g} {largest}"
+
+
+def _audits(report: Report) -> Iterator[str]:
+    """Tell how the audits of a shortcut ended."""
+    for name, tensor in report.tensors.items():
+        direction = tensor.audit.get("direction")
+        if isinstance(direction, dict) and tensor.audit["dims"]:
+            yield (
+                f"audit of {name}: {tensor.audit['dims']:,} dimensions again by local, and one direction over "
+                f"all {tensor.dims_checked:,} by full (apart by {_short(abs(direction['difference']))}, "
+                f"error bar {_short(direction['error_bar'])}): {_audit([tensor])}"
+            )
+
+
+def _kinks(report: Report) -> Iterator[str]:
+    for name, tensor in report.tensors.items():
+        if tensor.kinks:
+            what = f"{tensor.excluded:,} left out" if tensor.excluded else "their error bars are wider"
+            yield f"kinks: {tensor.kinks:,} dimensions of {name} cross one between -h and +h; {what}"
 
 
 def _broken(names: list[str]) -> str:

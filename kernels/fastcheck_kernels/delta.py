@@ -18,6 +18,8 @@ from ._jit import kernel
 CHUNK = 1024
 """Positions that `reduce` takes at a time, so that z, v and d stay in the L1 cache."""
 
+U = 2.0**-53
+
 TERMS = 64
 """Terms that `spread` takes at a time, for the same reason."""
 
@@ -221,7 +223,8 @@ def weigh(z, v, starts, factors, rows, places, terms, tiny, scale, out):
     scale : float
         1 / 2h.
     out : float64 array, shape (6, R, lanes)
-        Sum of |terms|, of their squares, their number, the sum of |v z| / 2h, the sum and the number of absorbed ones.
+        Sum of |terms|, of their squares, their number, what rounding z + d and z - d amounts to, the sum and the number
+        of absorbed ones.
     """
     lanes, columns = np.uint64(out.shape[2]), np.uint64(out.shape[1] * out.shape[2])
     flat = out.reshape(out.size)
@@ -230,7 +233,7 @@ def weigh(z, v, starts, factors, rows, places, terms, tiny, scale, out):
         place = np.uint64(r) * lanes
         for k in range(terms.size):
             c = factors[rows[r] + terms[k]]
-            _weigh_term(z, v, starts[k] + places[r], c, scale, flat, place, lanes, columns)
+            _weigh_term(z, v, starts[k] + places[r], c, 2.0 * U * scale, flat, place, lanes, columns)
         for k in range(terms.size):
             c = factors[rows[r] + terms[k]]
             _absorb_term(v, starts[k] + places[r], c, tiny, flat, place, lanes, columns)

@@ -5,25 +5,30 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import kernel
-from .conv import COUNT, DILATION, FIRST, GROUPS, LOW, PADDING, STEP, STRIDE, _split, _valid, forward
+from .conv import COUNT, DILATION, FIRST, GROUPS, LOW, PADDING, STEP, STRIDE, _copy, _split, _valid, forward
+from .curved import (
+    ABSOLUTE,
+    ABSORBED,
+    ABSORBED_TERMS,
+    CHAIN,
+    KINKS,
+    LOSS,
+    NUMERIC,
+    ROUNDING,
+    SQUARES,
+    TERMS,
+    TINY,
+    VJP,
+    U,
+    absorbed,
+    row,
+)
 
 INPUT, WEIGHT, BIAS = 0, 1, 2
 """Values of ``slot``: the operand that is perturbed."""
 
-(
-    NUMERIC,  # (sum of v * (z+ - z-)) / width
-    ABSOLUTE,  # sum of |v * (z+ - z-)| / width: T1 of the error bar
-    SQUARES,  # sum of (v * (z+ - z-) / width)^2: T2 squared
-    TERMS,  # how many of those terms are not zero
-    ABSORBED,  # sum of the |terms| so small beside T1 that an accumulator absorbs them
-    ABSORBED_TERMS,  # how many those are
-    MAGNITUDE,  # (sum of |v| * magnitude) / width over the affected outputs
-) = range(7)
 SHARED = 2**19
 """Outputs that perturbed filters evaluated together may have."""
-
-COLUMNS = 7
-"""Columns of what `perturb` returns for a dimension; width is the realised (entry + h) - (entry - h)."""
 
 
 @kernel()
@@ -57,9 +62,9 @@ def affected(slot, dim, shapes, geom, region):
         rest, c, z = _split(rest, shapes[0, 1], shapes[0, 2])
         region[0, LOW], region[0, COUNT] = rest, 1
         region[1, LOW], region[1, COUNT] = c // shapes[1, 1] * filters, filters
-        _outputs_of_input(z, 0, shapes[1, 2], geom, shapes[2, 2], region)
-        _outputs_of_input(y, 1, shapes[1, 3], geom, shapes[2, 3], region)
-        _outputs_of_input(x, 2, shapes[1, 4], geom, shapes[2, 4], region)
+        place = (z, y, x)
+        for axis in range(3):
+            _outputs_of_input(place[axis], axis, shapes[1, 2 + axis], geom, shapes[2, 2 + axis], region)
     elif slot == WEIGHT:
         rest = dim
         for axis in range(2, -1, -1):
@@ -96,18 +101,6 @@ def _weigh_line(v, magnitude, offset, step, count):
     return total
 
 
-@kernel("reassoc")
-def _absorbed(terms, limit):
-    """Return the sum and the number of the non-zero |terms| below a limit."""
-    total, count = 0.0, 0
-    for i in range(terms.size):
-        size = abs(terms[i])
-        if 0.0 < size < limit:
-            total += size
-            count += 1
-    return total, count
-
-
 @kernel()
 def _line(region, n, c, d, h, shape):
     """Return where in a flat output a line of a region begins."""
@@ -131,11 +124,12 @@ def _weigh(region, v, magnitude):
 
 
 @kernel()
-def _fold(region, plus, minus, v, width, tiny, out):
+def _fold(region, plus, minus, v, magnitude, width, model, scratch, out):
     """Fold the difference of two evaluations of a region, both flat, into one row of `perturb`'s table."""
     out.fill(0.0)
-    run = region[4, COUNT]
-    flat_v = v.reshape(v.size)
+    run, jump = region[4, COUNT], region[4, STEP]
+    flat_v, flat_magnitude = v.reshape(v.size), magnitude.reshape(magnitude.size)
+    linear = model[LOSS] == VJP
     done = 0
     for n in range(region[0, COUNT]):
         for c in range(region[1, COUNT]):
@@ -143,17 +137,48 @@ def _fold(region, plus, minus, v, width, tiny, out):
                 for h in range(region[3, COUNT]):
                     offset = _line(region, n, c, d, h, v.shape)
                     after, before = plus[done : done + run], minus[done : done + run]
-                    numeric, absolute, squares, terms = _fold_line(
-                        after, before, flat_v, offset, region[4, STEP], width
-                    )
-                    out[NUMERIC] += numeric
-                    out[ABSOLUTE] += absolute
-                    out[SQUARES] += squares
-                    out[TERMS] += terms
                     done += run
-    out[NUMERIC] /= width
-    out[ABSOLUTE] /= abs(width)
-    out[ABSORBED], out[ABSORBED_TERMS] = _absorbed(plus[:done], tiny * out[ABSOLUTE])
+                    if linear:
+                        numeric, absolute, squares, terms = _fold_line(after, before, flat_v, offset, jump, width)
+                        out[NUMERIC] += numeric
+                        out[ABSOLUTE] += absolute
+                        out[SQUARES] += squares
+                        out[TERMS] += terms
+                        continue
+                    for i in range(run):
+                        scratch[2, i], scratch[3, i] = flat_v[offset + i * jump], flat_magnitude[offset + i * jump]
+                    row(after, before, scratch[2, :run], scratch[3, :run], width, model, scratch, out)
+                    for i in range(run):
+                        after[i] = scratch[0, i]
+    if linear:
+        out[NUMERIC] /= width
+        out[ABSOLUTE] /= abs(width)
+    out[ABSORBED], out[ABSORBED_TERMS] = absorbed(plus[:done], model[TINY] * out[ABSOLUTE])
+
+
+@kernel()
+def _add_rounding(region, v, magnitude, width, model, out):
+    """Add what a linear loss's differences may err by: two evaluations of the affected outputs."""
+    if model[LOSS] == VJP:
+        out[ROUNDING] = 2.0 * U * model[CHAIN] * _weigh(region, v, magnitude) / abs(width)
+
+
+@kernel()
+def _gather(region, plus, minus, shape):
+    """Copy a region of two flat outputs."""
+    run = region[4, COUNT]
+    found = np.empty((2, region[0, COUNT] * region[1, COUNT] * region[2, COUNT] * region[3, COUNT] * run))
+    done = 0
+    for n in range(region[0, COUNT]):
+        for c in range(region[1, COUNT]):
+            for d in range(region[2, COUNT]):
+                for h in range(region[3, COUNT]):
+                    offset = _line(region, n, c, d, h, shape)
+                    for i in range(run):
+                        found[0, done + i] = plus[offset + i * region[4, STEP]]
+                        found[1, done + i] = minus[offset + i * region[4, STEP]]
+                    done += run
+    return found
 
 
 @kernel()
@@ -173,7 +198,7 @@ def _moved(entry, h):
 
 
 @kernel()
-def _perturb_whole(slot, dims, h, operands, geom, shapes, v, magnitude, tiny, out):
+def _perturb_whole(slot, dims, h, operands, geom, shapes, v, magnitude, model, out):
     """Evaluate every output, twice for each dimension."""
     x, w, b = operands
     entries = b.reshape(b.size)
@@ -184,7 +209,7 @@ def _perturb_whole(slot, dims, h, operands, geom, shapes, v, magnitude, tiny, ou
     region, every = np.empty((5, 3), np.int64), np.empty((5, 3), np.int64)
     _select_all(every, 0, shapes[2])
     pixels = shapes[2, 2] * shapes[2, 3] * shapes[2, 4]
-    scratch = np.empty((2, shapes[2, 0], shapes[2, 1], pixels))
+    scratch, line = np.empty((2, shapes[2, 0], shapes[2, 1], pixels)), np.empty((4, shapes[2, 4]))
     for i in range(dims.size):
         saved = entries[dims[i]]
         high, low = _moved(saved, h)
@@ -193,21 +218,29 @@ def _perturb_whole(slot, dims, h, operands, geom, shapes, v, magnitude, tiny, ou
         entries[dims[i]] = low
         forward(x, w, b, geom, every, scratch[1])
         entries[dims[i]] = saved
-        _fold(every, scratch[0].reshape(v.size), scratch[1].reshape(v.size), v, high - low, tiny, out[i])
+        after, before = scratch[0].reshape(v.size), scratch[1].reshape(v.size)
+        # Values take in every output, as if nothing were known of which are affected; what they may err by does not.
         affected(slot, dims[i], shapes, geom, region)
-        out[i, MAGNITUDE] = _weigh(region, v, magnitude) / (high - low)
+        rounding, kinks = 0.0, 0.0
+        if model[LOSS] != VJP:
+            seen = _gather(region, after, before, v.shape)
+            _fold(region, seen[0], seen[1], v, magnitude, high - low, model, line, out[i])
+            rounding, kinks = out[i, ROUNDING], out[i, KINKS]
+        _fold(every, after, before, v, magnitude, high - low, model, line, out[i])
+        out[i, ROUNDING], out[i, KINKS] = rounding, kinks
+        _add_rounding(region, v, magnitude, high - low, model, out[i])
 
 
 @kernel()
-def _perturb_input(dims, h, operands, geom, shapes, v, magnitude, tiny, out):
+def _perturb_input(slot, dims, h, operands, geom, shapes, v, magnitude, model, out):
     """Evaluate the outputs that see an input, on a copy of the part of the input that they see."""
     x, w, b = operands
     entries = x.reshape(x.size)
     region = np.empty((5, 3), np.int64)
-    low_corner, size = np.empty(3, np.int64), np.empty(3, np.int64)
+    low_corner, size, line = np.empty(3, np.int64), np.empty(3, np.int64), np.empty((4, shapes[2, 4]))
     part = geom.copy()
     for i in range(dims.size):
-        affected(INPUT, dims[i], shapes, geom, region)
+        affected(slot, dims[i], shapes, geom, region)
         outputs = region[1, COUNT] * region[2, COUNT] * region[3, COUNT] * region[4, COUNT]
         high, low = _moved(entries[dims[i]], h)
         n, group = region[0, LOW], region[1, LOW] // region[1, COUNT]
@@ -236,12 +269,13 @@ def _perturb_input(dims, h, operands, geom, shapes, v, magnitude, tiny, out):
             seen[0, channel, depth - d, row - y, column - z] = low
             forward(seen, w, b, part, region, minus)
         region[0, LOW] = n
-        _fold(region, plus.reshape(plus.size), minus.reshape(minus.size), v, high - low, tiny, out[i])
-        out[i, MAGNITUDE] = _weigh(region, v, magnitude) / (high - low)
+        after, before = plus.reshape(plus.size), minus.reshape(minus.size)
+        _fold(region, after, before, v, magnitude, high - low, model, line, out[i])
+        _add_rounding(region, v, magnitude, high - low, model, out[i])
 
 
 @kernel()
-def _perturb_filters(slot, dims, h, operands, geom, shapes, v, magnitude, tiny, out):
+def _perturb_filters(slot, dims, h, operands, geom, shapes, v, magnitude, model, out):
     """Evaluate the outputs of the perturbed filter, for several dimensions at a time.
 
     The perturbed copies of filters of one group are the filters of a small layer, so that they share what is gathered
@@ -256,7 +290,7 @@ def _perturb_filters(slot, dims, h, operands, geom, shapes, v, magnitude, tiny, 
     entries, moved = w.reshape(w.shape[0], taps), copies.reshape(2 * most, taps)
     biases = np.empty(2 * most)
     values = np.empty((2 * most, samples * pixels))
-    one = np.empty((1, 2 * most, pixels))
+    one, line = np.empty((1, 2 * most, pixels)), np.empty((4, shapes[2, 4]))
     region, part = np.empty((5, 3), np.int64), geom.copy()
     part[GROUPS] = 1
     i = 0
@@ -269,7 +303,7 @@ def _perturb_filters(slot, dims, h, operands, geom, shapes, v, magnitude, tiny, 
             if c // filters != group:
                 break
             for sign in range(2):
-                moved[2 * count + sign] = entries[c]
+                _copy(entries[c], 1, moved[2 * count + sign])
                 biases[2 * count + sign] = b[c]
             if slot == BIAS:
                 biases[2 * count], biases[2 * count + 1] = _moved(b[c], h)
@@ -284,7 +318,7 @@ def _perturb_filters(slot, dims, h, operands, geom, shapes, v, magnitude, tiny, 
             region[0, LOW], region[0, COUNT], region[0, STEP] = n, 1, 1
             forward(x, copies, biases, part, region, one)
             for r in range(2 * count):
-                values[r, n * pixels : (n + 1) * pixels] = one[0, r]
+                _copy(one[0, r], 1, values[r, n * pixels : (n + 1) * pixels])
         region[0, LOW], region[0, COUNT], region[1, COUNT] = 0, samples, 1
         for j in range(count):
             dim = dims[i + j]
@@ -295,17 +329,18 @@ def _perturb_filters(slot, dims, h, operands, geom, shapes, v, magnitude, tiny, 
                 width = moved[2 * j, k] - moved[2 * j + 1, k]
             _select_all(region, 2, shapes[2])
             region[1, LOW] = c
-            _fold(region, values[2 * j], values[2 * j + 1], v, width, tiny, out[i + j])
+            _fold(region, values[2 * j], values[2 * j + 1], v, magnitude, width, model, line, out[i + j])
             affected(slot, dim, shapes, geom, region)
-            out[i + j, MAGNITUDE] = _weigh(region, v, magnitude) / width
+            _add_rounding(region, v, magnitude, width, model, out[i + j])
         i += count
 
 
-@kernel()
-def perturb(slot, whole, dims, h, operands, geom, v, magnitude, tiny, out):
+def perturb(slot, whole, dims, h, operands, geom, v, magnitude, model, out):
     """Difference a convolution with respect to entries of one operand by evaluating it at +h and -h.
 
-    The loss is sum(v * z), and its differences are summed output by output, so that the round-off is that of the
+    Of its three kernels only the one that is needed is compiled.
+
+    The loss is sum(v * phi(z)), and its differences are summed output by output, so that the round-off is that of the
     affected outputs and not that of the whole loss.
 
     Parameters
@@ -325,18 +360,12 @@ def perturb(slot, whole, dims, h, operands, geom, v, magnitude, tiny, out):
         See `conv`.
     v, magnitude : float64 arrays, shaped as the output
         The cotangent, and a bound on every partial sum of an output (sum of |x w| and |b|).
-    tiny : float
-        Terms below this fraction of the sum of |terms| are counted as absorbed.
-    out : float64 array, shape (len(dims), COLUMNS)
+    model : float64 array, shape (curved.MODEL,)
+        The loss, and what its error bar is made of.
+    out : float64 array, shape (len(dims), curved.COLUMNS)
         The table to fill.
     """
     x, w, _ = operands
-    shapes = np.empty((3, 5), np.int64)
-    for axis in range(5):
-        shapes[0, axis], shapes[1, axis], shapes[2, axis] = x.shape[axis], w.shape[axis], v.shape[axis]
-    if whole:
-        _perturb_whole(slot, dims, h, operands, geom, shapes, v, magnitude, tiny, out)
-    elif slot == INPUT:
-        _perturb_input(dims, h, operands, geom, shapes, v, magnitude, tiny, out)
-    else:
-        _perturb_filters(slot, dims, h, operands, geom, shapes, v, magnitude, tiny, out)
+    shapes = np.array([x.shape, w.shape, v.shape], dtype=np.int64)
+    evaluate = _perturb_whole if whole else _perturb_input if slot == INPUT else _perturb_filters
+    evaluate(slot, dims, h, operands, geom, shapes, v, magnitude, model, out)

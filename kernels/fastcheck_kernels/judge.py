@@ -8,8 +8,8 @@ import numpy as np
 
 from ._jit import kernel
 
-(ABSOLUTE, SQUARES, TERMS, ABSORBED, ABSORBED_TERMS, MAGNITUDE) = range(6)
-"""Rows of ``sums``: see `fastcheck.step.Sums`."""
+(ABSOLUTE, SQUARES, TERMS, ABSORBED, ABSORBED_TERMS, ROUNDING) = range(6)
+"""Rows of ``sums``: see `curved` for what they are."""
 
 (
     CHAIN,  # roundings that a product meets in the forward pass
@@ -34,11 +34,11 @@ U = 2.0**-53
 def _fixed(sums, lo, model, lost, least, fixed):
     """Work out what bars owe to the differences' rounding, to absorbed terms, to rounded factors and to underflow."""
     chain, accumulator, rounded, operand = model[CHAIN], model[ACCUMULATOR], model[RESULT], model[OPERAND]
-    t1s, counts, magnitudes = sums[ABSOLUTE], sums[TERMS], sums[MAGNITUDE]
+    t1s, counts, rounding = sums[ABSOLUTE], sums[TERMS], sums[ROUNDING]
     absorbed_sizes, absorbed_counts = sums[ABSORBED], sums[ABSORBED_TERMS]
     for i in range(fixed.size):
         t1 = t1s[lo + i]
-        differences = U * (2.0 * chain * magnitudes[lo + i] + (chain + 4.0) * t1)
+        differences = rounding[lo + i] + U * (chain + 4.0) * t1
         absorbed = min(absorbed_sizes[lo + i], 4.0 * accumulator * absorbed_counts[lo + i] * t1)
         fixed[i] = differences + (1.0 + rounded) * (absorbed + operand * t1) + (lost * counts[lo + i] + least)
 
