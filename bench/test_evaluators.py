@@ -1,6 +1,6 @@
 """Two-sided differences a second of each evaluator, and whether threads are used.
 
-pytest bench/test_evaluators.py --benchmark-enable
+pytest bench/test_evaluators.py
 """
 
 import time

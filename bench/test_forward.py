@@ -1,6 +1,6 @@
 """The forward kernel beside PyTorch's float64 convolution: the same layer, the same threads, one run.
 
-pytest bench/test_forward.py --benchmark-enable
+pytest bench/test_forward.py
 """
 
 from concurrent.futures import ThreadPoolExecutor

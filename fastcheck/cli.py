@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -284,6 +285,30 @@ def zoo_command(network: str, json_path: str | None, **options: Any) -> int:
         suite = zoo.run(network, **options, on_case=None if json_path == "-" else tell, progress=hook)
     _deliver(suite, f"\n{network}: {NETWORKS[network].source}", json_path)
     return suite.exit_code
+
+
+@cli.command("bench")
+@click.option("--threads", type=click.IntRange(min=1), help="Of every side. Default: all processors.")
+@_json_option
+@_examples("fastcheck bench --json bench.json")
+def bench_command(threads: int | None, json_path: str | None) -> int:
+    """Measure this machine in about a minute: its vectors' limit, and checks of published layers beside it.
+
+    Where PyTorch is installed, its own backward passes are measured as well, in turns with the checks.
+    """
+    from fastcheck import benchmark  # imports Numba
+    from fastcheck.render.benchmark import write_benchmark
+    from fastcheck.render.progress import progress_bar
+    from fastcheck.render.text import text_for
+
+    _check_paths(None, json_path)
+    with progress_bar() as hook:
+        found = benchmark.run(threads=threads, progress=hook)
+    text = json.dumps(found, indent=2) + "\n"
+    if json_path not in (None, "-"):
+        npz.write_whole(json_path, lambda stream: stream.write(text))
+    _say(text if json_path == "-" else text_for(sys.stdout, lambda out: write_benchmark(found, out)))
+    return 0
 
 
 @cli.command("show")

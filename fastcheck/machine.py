@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
@@ -47,6 +48,29 @@ def target() -> str:
     return platform.machine() + name
 
 
+def processor() -> str:
+    """Return the processor's name as it tells it, else its family."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def described() -> dict[str, Any]:
+    """Describe this machine to readers of a benchmark: its kind, not its name."""
+    return {
+        "processor": processor(),
+        "target": target(),
+        "cores": default_threads(),
+        "system": platform.system(),
+        "versions": versions("torch"),
+    }
+
+
 def run_part(threads: int, seconds: float, forward_seconds: float = 0.0, audit_seconds: float = 0.0) -> dict[str, Any]:
     """Return the part of a report that depends on the machine and the moment."""
     return {
@@ -60,11 +84,15 @@ def run_part(threads: int, seconds: float, forward_seconds: float = 0.0, audit_s
     }
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of what computes."""
-    return {
+def versions(*others: str) -> dict[str, str]:
+    """Return the versions of Python and of what computes, and of other packages that are installed."""
+    found = {
         "fastcheck": __version__,
         "python": platform.python_version(),
         "numpy": metadata.version("numpy"),
         "numba": metadata.version("numba"),
     }
+    for package in others:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -42,13 +42,38 @@ def conv_backward(
     return {name: grad.numpy() for name, grad in zip(wanted, grads, strict=True)}
 
 
+@contextmanager
+def backward_pass(
+    geometry: ConvGeometry,
+    input: np.ndarray,
+    weight: np.ndarray,
+    grad_output: np.ndarray,
+    threads: int,
+    tensor: str,
+) -> Iterator[Callable[[], object]]:
+    """Yield a call that computes one VJP and nothing else, ready to be timed: no forward pass, no padding."""
+    x, w, v = (torch.from_numpy(array) for array in (input, weight, grad_output))
+    x, both = _padded(geometry, x)
+    wanted = [tensor == name for name in ("input", "weight", "bias")]
+    filters, still = [geometry.weight_shape[0]], [0] * geometry.rank
+    fixed = (filters, geometry.stride, both, geometry.dilation, False, still, geometry.groups, wanted)
+    with _threads(threads):
+        yield lambda: torch.ops.aten.convolution_backward(v, x, w, *fixed)
+
+
 def _forward(geometry: ConvGeometry, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    both = [min(sides) for sides in geometry.padding]  # a PyTorch layer pads alike on both sides
+    input, both = _padded(geometry, input)
+    convolution = _CONVOLUTIONS[geometry.rank]
+    return convolution(input, weight, bias, geometry.stride, both, geometry.dilation, geometry.groups)
+
+
+def _padded(geometry: ConvGeometry, input: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+    """Pad where sides differ, since a PyTorch layer pads alike on both; return the input and the padding left to do."""
+    both = [min(sides) for sides in geometry.padding]
     excess = [(low - same, high - same) for (low, high), same in zip(geometry.padding, both, strict=True)]
     if any(map(any, excess)):
         input = torch.nn.functional.pad(input, [side for sides in reversed(excess) for side in sides])
-    convolution = _CONVOLUTIONS[geometry.rank]
-    return convolution(input, weight, bias, geometry.stride, both, geometry.dilation, geometry.groups)
+    return input, both
 
 
 @contextmanager

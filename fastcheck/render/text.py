@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import IO, Any
 
 from rich import box
@@ -55,12 +55,20 @@ def as_text(report: Report | SuiteReport, stream: IO[str], title: str = "") -> s
 
     Rich itself ends the process where a reader stops reading, so that nothing is printed from here.
     """
+
+    def write(out: Console) -> None:
+        if isinstance(report, SuiteReport):
+            write_suite(report, out, title)
+        else:
+            write_report(report, out, title)
+
+    return text_for(stream, write)
+
+
+def text_for(stream: IO[str], write: Callable[[Console], None]) -> str:
+    """Return what ``write`` prints, as text that suits a stream."""
     page = _Page(getattr(stream, "encoding", None) or "utf-8")
-    out = Console(file=page, force_terminal=stream.isatty(), **_options(stream))
-    if isinstance(report, SuiteReport):
-        write_suite(report, out, title)
-    else:
-        write_report(report, out, title)
+    write(Console(file=page, force_terminal=stream.isatty(), **_options(stream)))
     return page.getvalue()
 
 
@@ -70,7 +78,7 @@ def write_report(report: Report, out: Console, title: str = "") -> None:
         out.print(Text(title, style="bold"))
     _write_forward(report, out)
     if report.tensors:
-        _print_table(out, _SUMMARY, [_summary(name, tensor) for name, tensor in report.tensors.items()])
+        print_table(out, _SUMMARY, [_summary(name, tensor) for name, tensor in report.tensors.items()])
         out.print(_rules(report))
         for line in (*_audits(report), *_kinks(report)):
             out.print(line)
@@ -78,7 +86,7 @@ def write_report(report: Report, out: Console, title: str = "") -> None:
         if tensor.worst:
             by = "difference / error bar" if tensor.evaluator else "difference"
             rows = [_cells(entry) for entry in tensor.worst[:_SHOWN]]
-            _print_table(out, _ENTRY, rows, f"\n{name}: worst by {by}")
+            print_table(out, _ENTRY, rows, f"\n{name}: worst by {by}")
     out.print(_verdict(report))
 
 
@@ -102,7 +110,7 @@ _SUMMARY = (
 _ENTRY = ("index", "verdict", "analytic", "numeric", "difference", "same sign", "ratio", "error bar")
 
 
-def _print_table(
+def print_table(
     out: Console, headings: tuple[str, ...], rows: list[tuple[Cell, ...]], title: str = "", wide: int = _WIDE
 ) -> None:
     """Print a table, turned on its side where the terminal is too narrow for its columns."""
@@ -220,7 +228,7 @@ def write_suite(suite: SuiteReport, out: Console, title: str = "") -> None:
     if title:
         out.print(Text(title, style="bold"))
     rows = [row for name, case in suite.cases.items() for row in _case_rows(name, case)]
-    _print_table(out, _SUITE, rows, wide=_SUITE_WIDE)
+    print_table(out, _SUITE, rows, wide=_SUITE_WIDE)
     for name, case in suite.cases.items():
         if not case.passed:
             out.print(Text(f"{name}: ").append(case.summary(), style=_STYLES[case.verdict]))
