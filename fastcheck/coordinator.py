@@ -114,6 +114,7 @@ def _run(
     with clock.of("seconds"):
         plan.progress("preparing (the first run compiles the kernels)", 0, 0)
         forward.compile()
+        judging.compile()
         interrupts.raise_if_heard()
         scaled = ScaledOperands.of(case)
     evaluator = AUTOMATIC if plan.evaluator == "auto" else plan.evaluator

@@ -64,6 +64,7 @@ class CurvedDelta:
             self._planes = InputPlanes.of(case.geometry, scaled, self._step.scaled, arrays, pool)
         else:
             self._planes = WeightPlanes.of(case.geometry, scaled, tensor, self._step.scaled, arrays, pool)
+        self(range(0))  # compiles here, in the caller's thread, where Ctrl-C is heard
 
     def blocks(self, dims: Chosen) -> list[Chosen]:
         """Cut dimensions into blocks of at most `BLOCK`, fewer where a dimension moves many outputs."""

@@ -92,6 +92,7 @@ class InputDelta:
         self._bounds = None
         if self._group >= FEW:
             self._bounds = _Bounds.of(self._z, self._v, geometry, self._phases, self._factors, self._positions, pool)
+        self(Tile(0, 0, 0, 0, 0))  # compiles here, in the caller's thread, where Ctrl-C is heard
 
     def blocks(self, dims: Chosen) -> list[Tile] | list[np.ndarray]:
         """Cut all dimensions into rectangles, or a sample into runs."""

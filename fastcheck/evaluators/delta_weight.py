@@ -85,6 +85,7 @@ class WeightDelta:
             self._z, self._v = (_packed_output(a, layout, pool) for a in (z, v))
         self._layout = np.array([layout.positions, self._group, self._group_step], dtype=np.int64)
         self._elements = len(live)
+        self(Tile(0, 0, 0, 0))  # compiles here, in the caller's thread, where Ctrl-C is heard
 
     def blocks(self, dims: Chosen) -> list[Tile] | list[np.ndarray]:
         """Cut all dimensions into rectangles, or a sample into runs."""

@@ -40,6 +40,12 @@ class Folded(NamedTuple):
     tally: Tally | None
 
 
+def compile() -> None:
+    """Compile the kernel in the caller's thread, where Ctrl-C is heard."""
+    one = np.ones(1)
+    fold(np.zeros(1, dtype=np.int64), one, one, one)
+
+
 def fold(dims: np.ndarray, analytic: np.ndarray, numeric: np.ndarray, error_bar: np.ndarray) -> Folded:
     """Fold a block, given by arrays of one length."""
     counts = np.empty(judge.WORST + WORST + BINS, np.int64)
