@@ -87,8 +87,10 @@ def check(
     elif step != "auto":
         raise FastcheckError(f"step is {step!r}: expected 'auto' or a positive finite number")
     from fastcheck import coordinator  # imports Numba
+    from fastcheck.paths import Plan
+    from fastcheck.paths.conv import ConvPath
 
-    plan = coordinator.Plan(
+    plan = Plan(
         dims=dims,
         step=step,
         evaluator=evaluator,
@@ -98,7 +100,7 @@ def check(
         keep=keep,
         progress=progress or silent,
     )
-    return coordinator.run(case, plan)
+    return coordinator.run(ConvPath(case, plan), plan)
 
 
 def compare(analytic: Any, numeric: Any, *, keep: bool = False) -> Report:

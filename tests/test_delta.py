@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from layers import case, layer, layers, operands, torch_forward
 
 import fastcheck
-from fastcheck import coordinator, lowering, memory, tally, zoo
+from fastcheck import lowering, memory, tally, zoo
 from fastcheck.cases import forward
 from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.evaluators import judging
+from fastcheck.evaluators.audit import Audit
 from fastcheck.evaluators.delta_input import InputDelta
 from fastcheck.evaluators.delta_weight import WeightDelta
 from fastcheck.published import NETWORKS
@@ -164,7 +165,7 @@ def test_shifted_offsets_fail_the_audit(monkeypatch, a_layer):
 
 def test_either_half_of_the_audit_suffices(monkeypatch):
     made = case(WIDE)
-    right = coordinator.WeightDelta.__call__
+    right = WeightDelta.__call__
     planted = {}
 
     def one_wrong(self, block):
@@ -175,8 +176,8 @@ def test_either_half_of_the_audit_suffices(monkeypatch):
             return found._replace(numeric=numeric)
         return found
 
-    monkeypatch.setattr(coordinator.WeightDelta, "__call__", one_wrong)
-    audited = coordinator.Audit(made, ScaledOperands.of(made), "weight", range(432), "auto", 0)._dims
+    monkeypatch.setattr(WeightDelta, "__call__", one_wrong)
+    audited = Audit(made, ScaledOperands.of(made), "weight", range(432), "auto", 0)._dims
     for planted["place"], told in (
         (np.setdiff1d(np.arange(432), audited)[:1], 1),  # only the direction meets it
         (audited[:1], 2),

@@ -1,0 +1,102 @@
+"""Paths: what the coordinator asks of each kind of case."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastcheck.evaluators import Chosen, Evaluator
+from fastcheck.evaluators.audit import Audit
+from fastcheck.geometry import Shape
+from fastcheck.interrupts import Interrupts
+from fastcheck.progress import ProgressHook
+from fastcheck.report import ForwardReport
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a case is to be checked; see `fastcheck.check` for the meaning of each."""
+
+    dims: Any
+    step: Any
+    evaluator: str
+    threads: int
+    seed: int
+    kinks: str
+    keep: bool
+    progress: ProgressHook
+
+
+@dataclass
+class Clock:
+    """Seconds of the parts of a check."""
+
+    seconds: float = 0.0
+    forward_seconds: float = 0.0
+    audit_seconds: float = 0.0
+
+    @contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        """Add what the block takes to a part."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, part, getattr(self, part) + time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a running check has at hand."""
+
+    plan: Plan
+    pool: Executor
+    interrupts: Interrupts
+    clock: Clock = field(default_factory=Clock)
+
+
+class Path(Protocol):
+    """A case and the way that it is differenced.
+
+    Attributes
+    ----------
+    kind : str
+        The evaluator's name, as reports tell it.
+    """
+
+    kind: str
+
+    @property
+    def grads(self) -> Mapping[str, np.ndarray]:
+        """The analytic gradients of the tensors to be checked."""
+        ...
+
+    def shapes(self) -> dict[str, Shape]:
+        """Return their shapes."""
+        ...
+
+    def work(self) -> dict[str, int]:
+        """Return what a dimension of each costs, in multiply-adds."""
+        ...
+
+    def described(self) -> dict[str, Any] | None:
+        """Return what a report tells of the case itself."""
+        ...
+
+    def prepare(self, session: Session) -> ForwardReport | None:
+        """Do what all tensors need, and compare a declared forward result where there is one."""
+        ...
+
+    def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
+        """Prepare a tensor to be differenced with a step."""
+        ...
+
+    def audit(self, name: str, dims: Chosen, session: Session) -> Audit | None:
+        """Return the audit of a tensor, where its evaluator takes a shortcut."""
+        ...

@@ -1,0 +1,152 @@
+"""The path of a convolution: forward pass, scaled operands, evaluators of its three tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+
+from fastcheck import diagnosis, step, tally
+from fastcheck.cases import forward
+from fastcheck.cases.conv import ConvCase
+from fastcheck.cases.scaling import ScaledOperands
+from fastcheck.errors import FastcheckError
+from fastcheck.evaluators import Chosen, Evaluator
+from fastcheck.evaluators.audit import Audit
+from fastcheck.evaluators.delta_curved import CurvedDelta
+from fastcheck.evaluators.delta_input import InputDelta
+from fastcheck.evaluators.delta_weight import WeightDelta
+from fastcheck.evaluators.reevaluation import Reevaluation
+from fastcheck.geometry import Shape
+from fastcheck.paths import Plan, Session
+from fastcheck.report import ForwardReport
+
+AUTOMATIC = "delta"
+"""What ``evaluator="auto"`` picks."""
+
+CURVED_COST = 30
+"""How many times as long a moved output takes where phi is applied to it."""
+
+FORWARD_BLOCK = 4096
+"""Outputs that are compared at a time with declared ones."""
+
+
+class ConvPath:
+    """The path of a `ConvCase`.
+
+    Parameters
+    ----------
+    case : ConvCase
+    plan : Plan
+
+    Raises
+    ------
+    FastcheckError
+        If the plan's step is lost in a tensor's largest entry, or overflows with it.
+    """
+
+    def __init__(self, case: ConvCase, plan: Plan) -> None:
+        self._case = case
+        self.kind = AUTOMATIC if plan.evaluator == "auto" else plan.evaluator
+        for name in case.grads if plan.step != "auto" else ():
+            step.usable(plan.step, case.operand(name), name)
+
+    @property
+    def grads(self) -> Mapping[str, np.ndarray]:
+        """The analytic gradients."""
+        return self._case.grads
+
+    def shapes(self) -> dict[str, Shape]:
+        """Return the shapes of the tensors that have a gradient."""
+        return {name: self._case.geometry.shape_of(name) for name in self._case.grads}
+
+    def work(self) -> dict[str, int]:
+        """Return what a dimension of each tensor costs, in multiply-adds."""
+        case, geometry = self._case, self._case.geometry
+        if self.kind == "full":
+            return dict.fromkeys(case.grads, 2 * math.prod(geometry.output_shape) * geometry.terms)
+        products = {name: geometry.products_per_dimension(name) for name in case.grads}
+        if self.kind == "local":
+            return {name: 2 * work for name, work in products.items()}
+        moved = {name: work // geometry.terms for name, work in products.items()}
+        return moved if case.loss == "vjp" else {name: CURVED_COST * work for name, work in moved.items()}
+
+    def described(self) -> dict[str, Any]:
+        """Return shapes, parameters and the loss."""
+        return self._case.described()
+
+    def prepare(self, session: Session) -> ForwardReport | None:
+        """Scale the operands and run the forward passes; compare a declared output."""
+        case, clock, progress = self._case, session.clock, session.plan.progress
+        with clock.of("seconds"):
+            forward.compile()
+            session.interrupts.raise_if_heard()
+            self._scaled = ScaledOperands.of(case)
+        self._output = self._magnitude = None
+        if case.output is not None or self.kind == "delta":
+            with clock.of("forward_seconds"):
+                progress("forward", 0, 0)
+                self._output = forward.output(self._scaled, case.geometry, session.pool)
+        if case.output is not None or self.kind != "delta" or case.loss != "vjp":
+            with clock.of("forward_seconds" if self.kind == "delta" else "seconds"):
+                self._magnitude = forward.magnitude(self._scaled, case.geometry, session.pool)
+        if case.output is None:
+            return None
+        assert self._output is not None
+        assert self._magnitude is not None
+        with clock.of("forward_seconds"):
+            return _check_forward(case, self._scaled, self._output, self._magnitude, session.pool)
+
+    def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
+        """Prepare a tensor to be differenced."""
+        case, scaled, output, magnitude = self._case, self._scaled, self._output, self._magnitude
+        if self.kind == "delta":
+            assert output is not None
+            if case.loss != "vjp":
+                assert magnitude is not None
+                return CurvedDelta(case, scaled, name, output, magnitude, step, session.pool)
+            if name == "input":
+                return InputDelta(case, scaled, output, step, session.pool)
+            return WeightDelta(case, scaled, name, output, step, session.pool)
+        assert magnitude is not None
+        return Reevaluation(self.kind, case, scaled, name, magnitude, step)
+
+    def audit(self, name: str, dims: Chosen, session: Session) -> Audit | None:
+        """Return the audit of a tensor that ``delta`` differences."""
+        plan = session.plan
+        return Audit(self._case, self._scaled, name, dims, plan.step, plan.seed) if self.kind == "delta" else None
+
+
+def _check_forward(
+    case: ConvCase, scaled: ScaledOperands, output: np.ndarray, magnitude: np.ndarray, pool: Executor
+) -> ForwardReport:
+    """Compare the declared output with the computed one, within what their arithmetic can explain.
+
+    ``output`` and ``magnitude`` are those of the scaled operands.
+    """
+    assert case.output is not None
+    assert case.output_dtype is not None
+    with np.errstate(over="ignore"):
+        computed, size = (np.ldexp(array, scaled.exponents["bias"]) for array in (output, magnitude))
+    precision = step.Precision.of(case.output_dtype, case.precision, (case.input, case.weight))
+    if not np.isfinite(size).all():
+        raise FastcheckError("the forward pass overflows float64: scale input, weight or bias down")
+    bar = step.forward_bar(computed, size, case.geometry.terms, precision)
+    every = np.arange(computed.size)
+    arrays = (every, case.output.ravel(), computed.ravel(), bar.ravel())
+    # By blocks, since a dot product of millions of entries depends on how many threads BLAS takes.
+    blocks = range(0, computed.size, FORWARD_BLOCK)
+    compared = tally.merge(tally.fold(*(a[i : i + FORWARD_BLOCK] for a in arrays)) for i in blocks)
+    if not compared.beyond:
+        return ForwardReport("pass", compared.norm_ratio, None)
+    found = diagnosis.of_forward(
+        case.geometry,
+        (case.input, case.weight, case.bias),
+        case.output,
+        computed,
+        lambda geometry, x, w, b: forward.convolve(geometry, x, w, b, pool),
+    )
+    return ForwardReport("fail", compared.norm_ratio, found)
