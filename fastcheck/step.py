@@ -26,6 +26,9 @@ from fastcheck.errors import FastcheckError
 U = 2.0**-53
 """Unit round-off of float64."""
 
+WIDE = 1e-2
+"""A bar that is a larger part of what it belongs to cannot tell right from wrong: the max ratio's own rule of thumb."""
+
 _ACCUMULATOR = {"float64": U, "float32": 2.0**-24, "tf32": 2.0**-24, "float16": 2.0**-24, "bfloat16": 2.0**-24}
 _RESULT = {"float64": 0.0, "float32": 0.0, "tf32": 0.0, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 _LEAST_NORMAL = {

@@ -30,20 +30,28 @@ class Differences(NamedTuple):
     error_bar : float64 array
         Bounds on \\|analytic - numeric\\| that arithmetic alone can explain.
     kinks : int64 array or None
-        How many outputs cross a kink between -h and +h; None where the loss has none.
+        How many kinks are crossed between -h and +h; None where the loss has none.
+    jump : float64 array or None
+        Part of the error bar that a kink at the point itself takes: half of the interval between one-sided slopes,
+        anywhere in which an analytic value is a subgradient.
+    wide : bool array or None
+        Whether the error bar exceeds `fastcheck.step.WIDE` of what the dimension's terms add up to in size: then it
+        can be told from zero only where the values themselves are as large. None where no bar does.
     """
 
     dims: np.ndarray
     numeric: np.ndarray
     error_bar: np.ndarray
     kinks: np.ndarray | None = None
+    jump: np.ndarray | None = None
+    wide: np.ndarray | None = None
 
     def without_kinks(self) -> Differences:
         """Leave out the dimensions that cross one."""
         if self.kinks is None:
             return self
         smooth = self.kinks == 0
-        return Differences(self.dims[smooth], self.numeric[smooth], self.error_bar[smooth], self.kinks[smooth])
+        return Differences(*(None if array is None else array[smooth] for array in self))
 
 
 class Evaluator(Protocol):
