@@ -51,7 +51,7 @@ class Differences(NamedTuple):
         if self.kinks is None:
             return self
         smooth = self.kinks == 0
-        return Differences(*(None if array is None else array[smooth] for array in self))
+        return Differences._make(None if array is None else array[smooth] for array in self)
 
 
 class Evaluator(Protocol):
