@@ -133,7 +133,7 @@ class Bars:
         """Split the bars of a table into what they are made of."""
         numeric, sums = np.ascontiguousarray(table[:, curved.NUMERIC]), _sums(table)
         known = {
-            "truncation": np.ldexp(table[:, curved.TRUNCATION], self.exponent),
+            "truncation": np.ldexp(np.abs(table[:, curved.TRUNCATION]), self.exponent),
             "kinks": np.ldexp(table[:, curved.WIDENING], self.exponent),
             "gradient": self._gradients_part(numeric, sums),
         }
@@ -159,7 +159,9 @@ class Bars:
 
 def _sums(table: np.ndarray) -> np.ndarray:
     """Return the rows that `judge.bars` takes."""
-    return np.ascontiguousarray(table[:, curved.ABSOLUTE : curved.TRUNCATION].T)
+    sums = np.ascontiguousarray(table[:, curved.ABSOLUTE : curved.TRUNCATION].T)
+    sums[judge.ROUNDING] += np.abs(table[:, curved.TRUNCATION])
+    return sums
 
 
 def bars_of(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) -> Bars:
