@@ -119,13 +119,17 @@ class Bars:
             If a quotient overflows float64.
         """
         numeric = np.ascontiguousarray(table[:, curved.NUMERIC])
-        bar, wide = self(numeric, _sums(table))
+        sums, jump = _sums(table), table[:, curved.JUMP]
+        bar, wide = self(numeric, sums)
+        if wide is not None and jump.any():  # at a kink itself, the interval of subgradients is no lack of precision
+            sums[judge.ROUNDING] -= jump
+            wide = self(numeric, sums)[1]
         return Differences(
             dims,
             self.rescaled(numeric, dims, tensor, shape),
             bar,
             table[:, curved.KINKS].astype(np.int64),
-            np.ldexp(table[:, curved.JUMP], self.exponent),
+            np.ldexp(jump, self.exponent),
             wide,
         )
 
