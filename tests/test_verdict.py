@@ -1,4 +1,4 @@
-"""Three verdicts: pass, fail, and inconclusive where an error bar is too wide to judge by; and what numbers come from."""
+"""Three verdicts: pass, fail, and inconclusive where error bars are too wide to judge by; and what ratios come from."""
 
 import json
 
@@ -14,7 +14,7 @@ LAYER = layer((2, 4, 9, 9), (6, 2, 3, 3), padding=1, groups=2)
 
 
 def _relu_at_zero(believed):
-    """A layer of one tap whose first output is exactly 0, and the gradients of a pass that takes relu'(0) as believed."""
+    """A layer of one tap whose first output is exactly 0, and gradients of a pass that believes in a relu'(0)."""
     x = np.array([[[0.0, 1.5, -0.7, 2.0]]])
     w, v = np.full((1, 1, 1), 2.0), np.array([[[1.0, 3.0, 5.0, -1.0]]])
     slope = np.where(x == 0, believed, x > 0)
@@ -71,7 +71,7 @@ def test_a_few_wide_bars_are_told_and_do_not_decide():
 
 @pytest.mark.parametrize("zero", ["input", "weight", "grad_output"])
 def test_zero_operands_leave_nothing_undecided(zero):
-    x, w, b = operands(LAYER)
+    x, w, _ = operands(LAYER)
     made = case(LAYER)
     arrays = {"input": x, "weight": w, "grad_output": made.grad_output}
     arrays[zero] = np.zeros_like(arrays[zero])
@@ -95,15 +95,7 @@ def test_ratios_are_explained(arguments, changes, told):
     if "loss" in changes:
         slope = 1 - np.tanh(made.output) ** 2
         right = {"bias": (made.grad_output * slope).sum(axis=(0, 2, 3))}
-        made = fastcheck.ConvCase(
-            made.input,
-            made.weight,
-            made.bias,
-            loss="tanh",
-            grad_output=made.grad_output,
-            grads=right,
-            **LAYER.arguments,
-        )
+        made = case(LAYER, loss="tanh", grads=right)
     report = fastcheck.check(made, dims="all", **arguments)
     assert report.passed, report.summary()
     name = next(iter(report.tensors))
@@ -119,7 +111,7 @@ def test_reports_with_explanations_are_read_back():
     assert again.to_dict() == report.to_dict()
     damaged = json.loads(report.to_json())
     damaged["tensors"]["weight"]["explained"]["least"]["parts"]["kinks"] = "many"
-    with pytest.raises(fastcheck.FastcheckError, match="weight.explained.least.parts"):
+    with pytest.raises(fastcheck.FastcheckError, match=r"weight\.explained\.least\.parts"):
         from_json(json.dumps(damaged))
 
 
