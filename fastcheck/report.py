@@ -101,6 +101,9 @@ class TensorReport:
     worst : tuple of Entry
         The largest |a - n| / error bar first.
     diagnosis : dict or None
+    sweep : tuple of dict
+        Of the worst dimensions, where a failing tensor was explained: "index", "order", "slope", "best_step",
+        "best_error", "reading" and "words" of `fastcheck.curve.Curve`.
     dims, analytic, numeric, error_bar : array or None
         Flat indices and the values there, with ``keep=True`` alone; not part of the JSON.
     """
@@ -127,6 +130,7 @@ class TensorReport:
     first_beyond: tuple[int, ...] | None
     worst: tuple[Entry, ...]
     diagnosis: dict[str, Any] | None = None
+    sweep: tuple[dict[str, Any], ...] = ()
     kept: Kept | None = field(default=None, repr=False, compare=False)
 
     @classmethod
