@@ -193,6 +193,19 @@ def test_relu_near_a_kink_reads_kink_and_far_from_one_round_off():
 
 
 @pytest.mark.jit
+@pytest.mark.parametrize("slope", [0.0, 4.0])
+def test_relu_at_exactly_zero_reads_kink_whichever_slope_is_taken(slope):
+    ones = np.ones((1, 1, 4))
+    flat = fastcheck.ConvCase(
+        0 * ones, ones[..., :1], [0.0], loss="relu", grad_output=ones, grads={"bias": np.array([slope])}
+    )
+    curve = fastcheck.sweep(flat, dims=1).curves[0]
+    assert curve.reading == "kink"
+    assert "this very point" in curve.words
+    assert set(curve.numeric) == {2.0}
+
+
+@pytest.mark.jit
 @pytest.mark.parametrize("loss", PHI)
 @pytest.mark.parametrize("factor", [-1, 0, 2, 1 + 1e-6])
 def test_a_wrong_weight_reads_as_a_coding_mistake_and_its_neighbours_do_not(loss, factor):
