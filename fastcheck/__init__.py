@@ -5,6 +5,8 @@ from fastcheck.check import check, compare
 from fastcheck.errors import FastcheckError, GradientMismatchError
 from fastcheck.npz import load_case
 from fastcheck.report import Report
+from fastcheck.sweep import sweep
+from fastcheck.sweep_report import Sweep
 from fastcheck.version import __version__
 
 # Nothing here imports Numba: `check` does when it is called (tests/test_imports.py).
@@ -14,8 +16,10 @@ __all__ = [
     "FastcheckError",
     "GradientMismatchError",
     "Report",
+    "Sweep",
     "__version__",
     "check",
     "compare",
     "load_case",
+    "sweep",
 ]
