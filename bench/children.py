@@ -33,7 +33,7 @@ def call(script: str, *arguments: object, environment: dict[str, str] | None = N
 
 def on_these_sources(environment: dict[str, str] | None = None) -> dict[str, str]:
     """Return the environment of a process that imports these sources, whatever is installed."""
-    paths = os.pathsep.join(str(path) for path in (ROOT, ROOT / "kernels"))
+    paths = os.pathsep.join(str(path) for path in (ROOT, ROOT / "kernels", ROOT / "tests"))
     return os.environ | {"PYTHONPATH": paths} | (environment or {})
 
 

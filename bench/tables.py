@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 from typing import Any
 
 Section = dict[str, Any]
@@ -20,7 +21,8 @@ def _page(section: Section, *tables: str) -> str:
     described = section["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in described["versions"].items())
     vectors = f", {section['simd_bits']}-bit vectors" if section.get("simd_bits") else ""
-    threads = f", {section['threads']} threads" if "threads" in section else ""
+    count = section.get("threads", 0)
+    threads = f", {count} thread{'s' * (count > 1)}" if count else ""
     where = f"{described['processor']} ({described['target']}), {described['cores']} cores{threads}{vectors}"
     return "\n\n".join([*tables, f"`{section['command']}` on {where}; {versions}."])
 
@@ -155,6 +157,67 @@ def compilation(section: Section) -> str:
     return _page(section, _table(("kernel", "seconds"), [*rows, ("all", f"{total:.2f}")]))
 
 
+CHECKERS = {
+    "fastcheck": "fastcheck",
+    "gradcheck": "gradcheck, slow",
+    "gradcheck, fast mode": "gradcheck, fast",
+    "check_grads": "check_grads",
+    "norm ratio": "norm ratio at most 1e-9",
+    "max ratio": "max ratio below 1e-2",
+}
+
+
+def detection(section: Section) -> str:
+    """A summary, and for each dtype how many cases of every error each checker refuses."""
+    headings = (
+        *("checker", "gradients", "every weight, down to", "one weight, down to", "bugs caught"),
+        *("false alarms", "seconds a case"),
+    )
+    dtypes = {
+        row["dtype"]: [each for each in section["rows"] if each["dtype"] == row["dtype"]] for row in section["rows"]
+    }
+    summary = _table(headings, [_detecting(rows, name) for rows in dtypes.values() for name in CHECKERS])
+    return _page(section, summary, *(f"{dtype}:\n\n{_refused(rows)}" for dtype, rows in dtypes.items()))
+
+
+def _detecting(rows: list[dict[str, Any]], name: str) -> tuple[str, ...]:
+    (correct,), bugs = _of_kind(rows, "none"), _of_kind(rows, "bug")
+    alarms, cases = correct["refused"][name], correct["cases"]
+    always = alarms == cases  # then what it refuses tells nothing
+    return (
+        CHECKERS[name],
+        correct["dtype"],
+        "-" if always else _smallest(_of_kind(rows, "every weight"), name),
+        "-" if always else _smallest(_of_kind(rows, "one weight"), name),
+        "-" if always else f"{sum(row['refused'][name] for row in bugs)} of {sum(row['cases'] for row in bugs)}",
+        f"{alarms} of {cases}",
+        _seconds(correct["seconds"][name]),
+    )
+
+
+def _smallest(rows: list[dict[str, Any]], name: str) -> str:
+    """Return the smallest error that is always caught, as all larger ones are."""
+    caught = [row["error"] for row in takewhile(lambda row: row["refused"][name] == row["cases"], rows)]
+    return caught[-1] if caught else "none"
+
+
+def _of_kind(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [row for row in rows if row["kind"] == kind]
+
+
+def _refused(rows: list[dict[str, Any]]) -> str:
+    labels = {"none": "none: correct", "bug": "bug: "}
+    lines = [
+        (
+            labels.get(row["kind"], f"{row['kind']}: ") + row["error"],
+            str(row["cases"]),
+            *(str(row["refused"][name]) for name in CHECKERS),
+        )
+        for row in rows
+    ]
+    return _table(("error", "cases", *CHECKERS.values()), lines)
+
+
 def _seconds(value: float) -> str:
     return f"{value:.4f}" if value < 0.1 else f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
@@ -177,5 +240,6 @@ TABLES: dict[str, Callable[[Section], str]] = {
     "scaling": scaling,
     "channels": channels,
     "start": start,
+    "detection": detection,
     "compilation": compilation,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import naive
 import numpy as np
 import torch
 from hypothesis import strategies as st
@@ -70,9 +71,26 @@ def operands(layer, seed=0, dtype=np.float64):
 
 def torch_forward(layer, x, w, b):
     """PyTorch's convolution; padding per side by padding the input first."""
-    sides = [side for pair in reversed(layer.padding) for side in pair]
-    padded = torch.nn.functional.pad(x, sides)
+    padded = _padded(x, layer.padding)
     return TORCH[len(layer.stride)](padded, w, b, layer.stride, 0, layer.dilation, layer.groups)
+
+
+def _padded(x, padding):
+    return torch.nn.functional.pad(x, [side for pair in reversed(padding) for side in pair])
+
+
+def torch_backward(x, w, v, stride, padding, dilation, groups):
+    """PyTorch's VJPs, called as `naive.backward`: what is believed may ask for more outputs than ``v`` has."""
+    cotangent = np.zeros(naive.output_shape(x, w, stride, padding, dilation), v.dtype)
+    cotangent[tuple(map(slice, v.shape))] = v
+    v, x, w = (torch.from_numpy(np.ascontiguousarray(array)) for array in (cotangent, x, w))
+    still, filters = [0] * len(stride), [len(w)]
+    grads = torch.ops.aten.convolution_backward(
+        v, _padded(x, padding), w, filters, stride, still, dilation, False, still, groups, [True] * 3
+    )
+    inside = tuple(slice(low, low + size) for (low, _), size in zip(padding, x.shape[2:], strict=True))
+    grad_input, grad_weight, grad_bias = (grad.numpy() for grad in grads)
+    return {"input": grad_input[(..., *inside)], "weight": grad_weight, "bias": grad_bias}
 
 
 def torch_gradients(layer, x, w, b, seed=1):

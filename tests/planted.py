@@ -3,10 +3,18 @@
 import naive
 import numpy as np
 
+backward = naive.backward
+"""What every mistake begins with; benchmarks, which need it a million times, put `layers.torch_backward` here."""
+
 
 def _backward(layer, x, w, v, **believed):
     geometry = {**layer.arguments, **believed}
-    return naive.backward(x, w, v, **geometry)
+    return backward(x, w, v, **geometry)
+
+
+def nothing(layer, x, w, v):
+    """The right gradient."""
+    return _backward(layer, x, w, v)
 
 
 def forgets_the_stride(layer, x, w, v):
@@ -72,6 +80,10 @@ def bias_forgets_one_output(layer, x, w, v):
     return {**right, "bias": right["bias"] - v[(0, slice(None), *(0,) * (v.ndim - 2))]}
 
 
+def bias_of_one_sample_only(layer, x, w, v):
+    return {**_backward(layer, x, w, v), "bias": _backward(layer, x[:1], w, v[:1])["bias"]}
+
+
 def swaps_two_filters(layer, x, w, v):
     right = _backward(layer, x, w, v)
     weight = right["weight"].copy()
@@ -87,6 +99,13 @@ def counts_twice(layer, x, w, v):
 def has_the_wrong_sign(layer, x, w, v):
     right = _backward(layer, x, w, v)
     return {**right, "input": -right["input"]}
+
+
+def wrong_sign_of_a_filter(layer, x, w, v):
+    right = _backward(layer, x, w, v)
+    weight = right["weight"].copy()
+    weight[-1] *= -1
+    return {**right, "weight": weight}
 
 
 def flips_one_sign(layer, x, w, v):
@@ -122,9 +141,11 @@ MISTAKES = {
     forgets_the_border_of_the_input: {"input"},
     bias_of_the_wrong_filter: {"bias"},
     bias_forgets_one_output: {"bias"},
+    bias_of_one_sample_only: {"bias"},
     swaps_two_filters: {"weight"},
     counts_twice: {"weight"},
     has_the_wrong_sign: {"input"},
+    wrong_sign_of_a_filter: {"weight"},
     flips_one_sign: {"weight"},
     is_wrong_in_the_tenth_digit: {"weight"},
     mixes_up_the_groups: {"weight"},
