@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastcheck import machine, sampling, verdict
+from fastcheck import machine, regime, sampling, verdict
 from fastcheck.evaluators import Chosen, Evaluator, judging
 from fastcheck.evaluators.audit import Audit, Noted
 from fastcheck.interrupts import listening
 from fastcheck.paths import Clock, Path, Plan, Session
 from fastcheck.report import NOT_AUDITED, ForwardReport, Kept, Report, TensorReport
+from fastcheck.tally import Tally
 from fastcheck.verdict import Verdict
 
 
@@ -65,30 +66,57 @@ def _check_tensor(path: Path, name: str, dims: Chosen, session: Session, state: 
     with clock.of("seconds"):
         plan.progress(f"{name}: preparing", 0, 0)
         evaluator = path.evaluator(name, plan.step, session)
-        used_step = evaluator.step
-        parts, interrupted = _difference(
-            evaluator, path.grads[name], evaluator.blocks(dims), len(dims), audit, name, session
-        )
-        merged = judging.merge([part.folded for part in parts])
-        kinks, excluded = (sum(getattr(part, name) for part in parts) for name in ("kinks", "excluded"))
+        step, blocks = evaluator.step, evaluator.blocks(dims)
+        done, interrupted = _difference(evaluator, path.grads[name], blocks, len(dims), audit, name, session)
+        merged = judging.merge([part.folded for part in done])
+        kinks, excluded = (sum(getattr(part, name) for part in done) for name in ("kinks", "excluded"))
         merged = replace(merged, kinks=kinks, excluded=excluded)
+        parts = _parts(evaluator, merged)
         del evaluator  # and its planes, before the audit asks for memory of its own
     audited = NOT_AUDITED
-    if audit is not None and parts and not interrupted:
+    if audit is not None and done and not interrupted:
         with clock.of("audit_seconds"):
             plan.progress(f"{name}: audit", 0, 0)
-            audited = audit.result([part.noted for part in parts if part.noted is not None], session.pool)
-    state.tensors[name] = TensorReport.of(
-        merged,
-        verdict.of_tensor(merged, audited["disagreements"]),
-        path.grads[name].shape,
-        evaluator=path.kind,
-        step=used_step,
-        audit=audited,
-        kept=_joined([part.kept for part in parts if part.kept is not None]) if plan.keep else None,
-    )
+            audited = audit.result([part.noted for part in done if part.noted is not None], session.pool)
+    kept = _joined([part.kept for part in done if part.kept is not None]) if plan.keep else None
+    state.tensors[name] = _reported(path, name, merged, parts, step, audited, kept)
     if interrupted:
         raise KeyboardInterrupt
+
+
+def _reported(
+    path: Path,
+    name: str,
+    merged: Tally,
+    parts: dict[int, dict[str, float]],
+    step: float,
+    audited: dict[str, Any],
+    kept: Kept | None,
+) -> TensorReport:
+    """Judge a tensor, and describe it."""
+    wide, least = (None if found is None else parts[found.dim] for found in (merged.widest, merged.least))
+    judgement = verdict.of_tensor(merged, audited["disagreements"], "" if wide is None else regime.narrower(wide))
+    inside = merged.dims and judgement.verdict in ("pass", "inconclusive")
+    return TensorReport.of(
+        merged,
+        judgement,
+        path.grads[name].shape,
+        evaluator=path.kind,
+        step=step,
+        audit=audited,
+        regime=regime.words(merged, least, step, path.precision(name)) if inside else "",
+        parts=parts,
+        kept=kept,
+    )
+
+
+def _parts(evaluator: Evaluator, merged: Tally) -> dict[int, dict[str, float]]:
+    """Return the parts of the error bars of the dimensions that a report explains."""
+    dims = sorted({found.dim for found in (merged.least, merged.widest) if found is not None})
+    if not dims:
+        return {}
+    columns = evaluator.parts(np.array(dims, dtype=np.int64))
+    return {dim: {name: float(values[i]) for name, values in columns.items()} for i, dim in enumerate(dims)}
 
 
 class _Part(NamedTuple):
@@ -125,7 +153,7 @@ def _difference(
             found = found.without_kinks()
         here = values.take(found.dims).astype(np.float64, copy=False)
         return _Part(
-            judging.fold(found.dims, here, found.numeric, found.error_bar),
+            judging.fold(found, here),
             kinks,
             whole - len(found.dims),
             noted,

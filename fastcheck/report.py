@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -36,7 +37,8 @@ class Entry:
         |analytic - numeric| / max(|analytic|, |numeric|), 0 where both are 0.
     error_bar : float or None
         None where only two arrays were compared.
-    verdict : {"pass", "fail"} or None
+    verdict : {"pass", "fail", "inconclusive"} or None
+        Inconclusive inside an error bar that is too wide to judge by.
     """
 
     index: tuple[int, ...]
@@ -62,8 +64,14 @@ class Entry:
             same_sign=bool(np.sign(a) == np.sign(n)),
             ratio=float(relative_difference(np.array(a), np.array(n))),
             error_bar=finding.error_bar if known else None,
-            verdict=("pass" if abs(difference) <= finding.error_bar else "fail") if known else None,
+            verdict=_verdict(finding) if known else None,
         )
+
+
+def _verdict(finding: Finding) -> Verdict:
+    if not abs(finding.analytic - finding.numeric) <= finding.error_bar:
+        return "fail"
+    return "inconclusive" if finding.undecided else "pass"
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,13 @@ class TensorReport:
         "min" and "median" over resolved dimensions (None without any), and the quarter-digit "histogram".
     first_beyond : tuple of int or None
         The first index outside its error bar.
+    undecided, subgradients : int
+        Dimensions inside error bars too wide to judge by, and ones that are a subgradient at a kink.
+    regime : str
+        What the ratios of a tensor that did not fail come from, in words.
+    explained : dict of str to dict
+        The dimension that agrees "least", and the one inside the "widest" bar too wide to judge by: what `Entry` tells
+        of it, and the "parts" of its error bar.
     worst : tuple of Entry
         The largest |a - n| / error bar first.
     diagnosis : dict or None
@@ -127,6 +142,10 @@ class TensorReport:
     first_beyond: tuple[int, ...] | None
     worst: tuple[Entry, ...]
     diagnosis: dict[str, Any] | None = None
+    undecided: int = 0
+    subgradients: int = 0
+    regime: str = ""
+    explained: dict[str, Any] = field(default_factory=dict)
     kept: Kept | None = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -139,6 +158,8 @@ class TensorReport:
         evaluator: str | None = None,
         step: float | None = None,
         audit: dict[str, Any] | None = None,
+        regime: str = "",
+        parts: Mapping[int, dict[str, float]] | None = None,
         kept: Kept | None = None,
     ) -> TensorReport:
         """Describe a finished tally."""
@@ -165,6 +186,14 @@ class TensorReport:
             digits={"min": tally.min_digits, "median": tally.median_digits, "histogram": list(tally.histogram)},
             first_beyond=None if first is None else tuple(int(i) for i in np.unravel_index(first, shape)),
             worst=tuple(Entry.of(finding, shape) for finding in tally.worst),
+            undecided=tally.undecided,
+            subgradients=tally.subgradients,
+            regime=regime,
+            explained={
+                name: asdict(Entry.of(finding, shape)) | {"parts": parts[finding.dim]}
+                for name, finding in (("least", tally.least), ("widest", tally.widest))
+                if parts is not None and finding is not None
+            },
             kept=kept,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from fastcheck.errors import FastcheckError
@@ -196,7 +197,21 @@ def _decode_tensor(data: _Reader) -> TensorReport:
         first_beyond=None if data.data.get("first_beyond") is None else data.counts("first_beyond"),
         worst=tuple(_decode_entry(entry) for entry in data.objects("worst")),
         diagnosis=data.object("diagnosis") if data.data.get("diagnosis") is not None else None,
+        undecided=data.count("undecided", 0),
+        subgradients=data.count("subgradients", 0),
+        regime=data.text("regime", ""),
+        explained=_decode_explained(data),
     )
+
+
+def _decode_explained(data: _Reader) -> dict[str, Any]:
+    found = {}
+    explained = data.object("explained") if "explained" in data.data else {}
+    for name in explained:
+        entry = _Reader(explained[name], f"{data.where}.explained.{name}")
+        parts = _Reader(entry.object("parts"), f"{entry.where}.parts")
+        found[name] = asdict(_decode_entry(entry)) | {"parts": {key: parts.number(key) for key in parts.data}}
+    return found
 
 
 def _decode_audit(data: _Reader) -> dict[str, Any]:

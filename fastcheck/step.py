@@ -29,6 +29,9 @@ U = 2.0**-53
 WIDE = 1e-2
 """A bar that is a larger part of what it belongs to cannot tell right from wrong: the max ratio's own rule of thumb."""
 
+WIDE_TYPES = 64
+"""But bars may be as wide as this many roundings of the gradient's own type, which can hold no better."""
+
 _ACCUMULATOR = {"float64": U, "float32": 2.0**-24, "tf32": 2.0**-24, "float16": 2.0**-24, "bfloat16": 2.0**-24}
 _RESULT = {"float64": 0.0, "float32": 0.0, "tf32": 0.0, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 _LEAST_NORMAL = {
@@ -219,6 +222,13 @@ def rms(values: np.ndarray) -> float:
         return 0.0
     largest = float(nonzero.max())
     return largest * math.sqrt(float(np.mean((nonzero / largest) ** 2)))
+
+
+def typical_size(values: np.ndarray) -> float:
+    """Return about the root mean square of all entries, zeros among them."""
+    flat = values.reshape(-1)
+    few = _spread(flat) if flat.size > 2 * SAMPLE else flat
+    return _rms(flat) * math.sqrt(np.count_nonzero(few) / few.size)
 
 
 def positive(name: str, value: object) -> float:

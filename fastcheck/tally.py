@@ -21,13 +21,17 @@ WORST = 10
 
 
 class Finding(NamedTuple):
-    """One dimension: its flat index, analytic and numeric value, error bar (nan where unknown) and rank."""
+    """One dimension: its flat index, analytic and numeric value, error bar (nan where unknown) and rank.
+
+    ``undecided`` tells that it lies inside a bar too wide to judge by.
+    """
 
     dim: int
     analytic: float
     numeric: float
     error_bar: float
     severity: float
+    undecided: bool = False
 
 
 class ScaledSum(NamedTuple):
@@ -58,8 +62,14 @@ class Tally:
         The lowest flat index outside the error bar.
     worst : tuple of Finding
         The most severe first.
+    least : Finding or None
+        The resolved dimension that agrees in the fewest digits.
     kinks, excluded : int
         Dimensions whose differences cross a kink, and ones left out for it (not among ``dims``).
+    undecided, subgradients : int
+        Dimensions inside bars too wide to judge by, and ones that lie inside for a kink at the point itself.
+    widest : Finding or None
+        The undecided dimension with the widest bar.
     """
 
     dims: int = 0
@@ -74,8 +84,19 @@ class Tally:
     sums: tuple[ScaledSum, ...] = field(default=())
     first_beyond: int | None = None
     worst: tuple[Finding, ...] = ()
+    least: Finding | None = None
     kinks: int = 0
     excluded: int = 0
+    undecided: int = 0
+    subgradients: int = 0
+    widest: Finding | None = None
+
+    @property
+    def typical(self) -> float:
+        """Root mean square of (a + n) / 2."""
+        total, exponent = _norm(self.sums)
+        with np.errstate(over="ignore", under="ignore"):
+            return float(np.ldexp(total / 2 / math.sqrt(max(self.dims, 1)), exponent))
 
     @property
     def norm_ratio(self) -> float:
@@ -124,7 +145,13 @@ def relative_difference(analytic: np.ndarray, numeric: np.ndarray) -> np.ndarray
     return found
 
 
-def fold(dims: np.ndarray, analytic: np.ndarray, numeric: np.ndarray, error_bar: np.ndarray | None) -> Tally:
+def fold(
+    dims: np.ndarray,
+    analytic: np.ndarray,
+    numeric: np.ndarray,
+    error_bar: np.ndarray | None,
+    undecided: np.ndarray | None = None,
+) -> Tally:
     """Make the tally of one block.
 
     Parameters
@@ -135,6 +162,8 @@ def fold(dims: np.ndarray, analytic: np.ndarray, numeric: np.ndarray, error_bar:
     error_bar : float64 array or None
         None where only the two arrays are known: then every dimension but exact zeros counts as resolved, none as
         outside, and severity is \\|a - n\\| itself.
+    undecided : bool array, optional
+        Dimensions inside bars too wide to judge by.
     """
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         difference = np.abs(analytic - numeric)
@@ -155,6 +184,10 @@ def fold(dims: np.ndarray, analytic: np.ndarray, numeric: np.ndarray, error_bar:
     bars = np.full(len(dims), np.nan) if error_bar is None else error_bar
     bins = (digits(ratio[resolved]) * 4).astype(np.int64)
     difference_sum, total_sum = _squares(analytic, numeric)
+    undecided = np.zeros(len(dims), dtype=bool) if undecided is None else undecided
+    lowest = [int(np.argmax(np.where(resolved, ratio, -1.0)))] if resolved.any() else []
+    wide = widest(undecided, dims, bars)
+    columns = (dims, analytic, numeric, bars, severity, undecided)
     return Tally(
         dims=len(dims),
         unresolved=int(np.count_nonzero(~resolved)),
@@ -167,7 +200,10 @@ def fold(dims: np.ndarray, analytic: np.ndarray, numeric: np.ndarray, error_bar:
         differences=(difference_sum,),
         sums=(total_sum,),
         first_beyond=int(dims[beyond][0]) if beyond.any() else None,
-        worst=_most_severe(dims, analytic, numeric, bars, severity),
+        worst=findings(np.lexsort((dims, -severity))[:WORST], *columns),
+        least=next(iter(findings(lowest, *columns)), None),
+        undecided=int(np.count_nonzero(undecided)),
+        widest=None if wide is None else findings([wide], *columns)[0],
     )
 
 
@@ -189,23 +225,45 @@ def merge(tallies: Iterable[Tally]) -> Tally:
         differences=tuple(entry for part in parts for entry in part.differences),
         sums=tuple(entry for part in parts for entry in part.sums),
         first_beyond=min(firsts, default=None),
+        least=least(part.least for part in parts),
         kinks=sum(part.kinks for part in parts),
         excluded=sum(part.excluded for part in parts),
-        worst=tuple(heapq.nsmallest(WORST, (finding for part in parts for finding in part.worst), key=_rank)),
+        undecided=sum(part.undecided for part in parts),
+        subgradients=sum(part.subgradients for part in parts),
+        widest=widest_of(part.widest for part in parts),
+        worst=most_severe(finding for part in parts for finding in part.worst),
     )
 
 
-def _rank(finding: Finding) -> tuple[float, int]:
-    return -finding.severity, finding.dim
+def most_severe(found: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return the most severe findings, the lowest dimension first of equals."""
+    return tuple(heapq.nsmallest(WORST, found, key=lambda finding: (-finding.severity, finding.dim)))
 
 
-def _most_severe(
-    dims: np.ndarray, analytic: np.ndarray, numeric: np.ndarray, bars: np.ndarray, severity: np.ndarray
-) -> tuple[Finding, ...]:
-    order = np.lexsort((dims, -severity))[:WORST]
-    return tuple(
-        Finding(int(dims[i]), float(analytic[i]), float(numeric[i]), float(bars[i]), float(severity[i])) for i in order
-    )
+def least(found: Iterable[Finding | None]) -> Finding | None:
+    """Return the finding that agrees in the fewest digits."""
+
+    def rank(finding: Finding) -> tuple[float, int]:
+        return -float(relative_difference(np.array(finding.analytic), np.array(finding.numeric))), finding.dim
+
+    return min((finding for finding in found if finding is not None), key=rank, default=None)
+
+
+def widest_of(found: Iterable[Finding | None]) -> Finding | None:
+    """Return the finding with the widest bar."""
+    present = (finding for finding in found if finding is not None)
+    return max(present, key=lambda finding: (finding.error_bar, -finding.dim), default=None)
+
+
+def findings(places: Iterable[int], *columns: np.ndarray) -> tuple[Finding, ...]:
+    """Return the findings at some places of arrays: dims, analytic, numeric, bars, severities and undecided."""
+    return tuple(Finding(*(column[place].item() for column in columns)) for place in places)
+
+
+def widest(undecided: np.ndarray, dims: np.ndarray, bars: np.ndarray) -> int | None:
+    """Return the place of the undecided dimension with the widest bar."""
+    places = np.flatnonzero(undecided)
+    return int(places[np.lexsort((dims[places], -bars[places]))[0]]) if len(places) else None
 
 
 def _squares(analytic: np.ndarray, numeric: np.ndarray) -> tuple[ScaledSum, ScaledSum]:

@@ -19,6 +19,9 @@ MAX_RULE = 1e-2
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 1, "inconclusive": 3, "error": 3}
 """What the command line returns."""
 
+UNDECIDED = 0.01
+"""A tensor is inconclusive where more than this part of its dimensions have bars too wide to judge by."""
+
 _BY_WEIGHT: tuple[Verdict, ...] = ("fail", "error", "inconclusive", "pass")
 
 
@@ -37,8 +40,11 @@ def heaviest(verdicts: Iterable[Verdict]) -> Verdict:
     return next((verdict for verdict in _BY_WEIGHT if verdict in present), "inconclusive")
 
 
-def of_tensor(tally: Tally, disagreements: int = 0) -> Judgement:
-    """Judge a tensor by its error bars, unless the audit found its differences wrong."""
+def of_tensor(tally: Tally, disagreements: int = 0, narrower: str = "") -> Judgement:
+    """Judge a tensor by its error bars, unless the audit found its differences wrong.
+
+    ``narrower`` is what would narrow the widest bar.
+    """
     if disagreements:
         return Judgement(
             "error",
@@ -60,7 +66,27 @@ def of_tensor(tally: Tally, disagreements: int = 0) -> Judgement:
             f"{tally.beyond:,} of {tally.dims:,} differ by more than the arithmetic can explain{signs}",
             "start from the worst dimensions: what do their indices have in common (a filter, a border tap)?",
         )
-    return Judgement("pass", f"all {tally.dims:,} lie within what the arithmetic can explain")
+    if tally.undecided > UNDECIDED * tally.dims:
+        return Judgement("inconclusive", f"{_undecided(tally)}: they are too wide to tell right from wrong", narrower)
+    return Judgement("pass", f"all {tally.dims:,} lie within what the arithmetic can explain{_noted(tally)}")
+
+
+def _undecided(tally: Tally) -> str:
+    """Say how many bars are how wide."""
+    assert tally.widest is not None
+    larger = max(abs(tally.widest.analytic), abs(tally.widest.numeric))
+    beside = f"{tally.widest.error_bar / larger:.1g} times the value itself" if larger else "around zero"
+    return (
+        f"{tally.undecided:,} of {tally.dims:,} lie within error bars of up to {tally.widest.error_bar:.1g} ({beside})"
+    )
+
+
+def _noted(tally: Tally) -> str:
+    """Say what a pass owes to kinks and to bars too wide to judge by."""
+    subgradients = f"{tally.subgradients:,} as subgradients at a kink" if tally.subgradients else ""
+    undecided = f"{tally.undecided:,} cannot be told for their wide error bars" if tally.undecided else ""
+    told = "; ".join(filter(None, (subgradients, undecided)))
+    return f" ({told})" if told else ""
 
 
 def of_arrays(tally: Tally) -> Judgement:

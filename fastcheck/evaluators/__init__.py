@@ -72,3 +72,11 @@ class Evaluator(Protocol):
     def __call__(self, block: Any) -> Differences:
         """Difference the dimensions of a block."""
         ...
+
+    def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
+        """Split the error bars of some dimensions, in ascending order, into their parts by name.
+
+        "round-off" and "truncation" of the differences, what "kinks" they cross can change, and the rounding of the
+        "gradient" itself.
+        """
+        ...

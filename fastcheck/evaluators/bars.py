@@ -12,7 +12,7 @@ from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import Differences
 from fastcheck.geometry import Shape
-from fastcheck.step import Precision, Structure, U, roundings, window
+from fastcheck.step import WIDE, WIDE_TYPES, Precision, Structure, U, roundings, typical_size, window
 from fastcheck_kernels import conv, curved, judge
 
 FACTORS = {"input": "weight", "weight": "input", "bias": None}
@@ -38,6 +38,8 @@ class Bars:
         weight, taps for an input, as gemm-based implementations do).
     exponent : int
         Quotients and bars are multiplied by 2^exponent.
+    typical : float
+        What a dimension's terms typically add up to: a bar far below that is not too wide, however small its own.
     """
 
     chain: int
@@ -47,8 +49,9 @@ class Bars:
     most: int
     partials: int = 1
     exponent: int = 0
+    typical: float = 0.0
 
-    def __call__(self, numeric: np.ndarray, sums: np.ndarray, repeat: int = 1) -> np.ndarray:
+    def __call__(self, numeric: np.ndarray, sums: np.ndarray, repeat: int = 1) -> tuple[np.ndarray, np.ndarray | None]:
         """Return a bound on \\|analytic - numeric\\| that arithmetic alone can explain, for each dimension.
 
         Parameters
@@ -57,10 +60,36 @@ class Bars:
             Quotients before they are multiplied by 2^exponent.
         sums : float64 array, shape (6, pairs)
             `fastcheck_kernels.judge` names its rows; each entry belongs to ``repeat`` neighbouring dimensions.
+
+        Returns
+        -------
+        (float64 array, bool array or None)
+            The bars, and which of them are too wide to judge by (None where none is).
         """
-        found = np.empty(numeric.size)
-        judge.bars(numeric, sums, repeat, self._model(), self.exponent, found)
-        return found
+        return self._computed(numeric, sums, repeat, self._model())
+
+    def linear_parts(self, numeric: np.ndarray, sums: np.ndarray) -> dict[str, np.ndarray]:
+        """Split the bars of a linear loss, which has neither truncation nor kinks."""
+        gradient, none = self._gradients_part(numeric, sums), np.zeros(len(numeric))
+        whole = self(numeric, np.ascontiguousarray(sums))[0]
+        return {"round-off": whole - gradient, "truncation": none, "kinks": none, "gradient": gradient}
+
+    def _gradients_part(self, numeric: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        """Return the part of the bars that the analytic pass's own rounding takes."""
+        ours = self._model()
+        ours[judge.UNIT] = U
+        for constant in (judge.ACCUMULATOR, judge.OPERAND, judge.RESULT, judge.UNDERFLOW, judge.LEAST):
+            ours[constant] = 0.0
+        sums = np.ascontiguousarray(sums)
+        part: np.ndarray = self(numeric, sums)[0] - self._computed(numeric, sums, 1, ours)[0]
+        return part
+
+    def _computed(
+        self, numeric: np.ndarray, sums: np.ndarray, repeat: int, model: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        found, wide = np.empty(numeric.size), np.empty(numeric.size, dtype=np.bool_)
+        marked = judge.bars(numeric, sums, repeat, model, self.exponent, found, wide)
+        return found, wide if marked else None
 
     def _model(self) -> np.ndarray:
         precision = self.precision
@@ -77,6 +106,8 @@ class Bars:
         model[judge.PEAKED] = precision.name != "float64"
         model[judge.UNDERFLOW] = precision.least_normal
         model[judge.LEAST] = precision.least_result
+        model[judge.WIDE] = max(WIDE, WIDE_TYPES * precision.result)
+        model[judge.TYPICAL] = self.typical
         return model
 
     def differences(self, dims: np.ndarray, table: np.ndarray, tensor: str, shape: Shape) -> Differences:
@@ -88,11 +119,25 @@ class Bars:
             If a quotient overflows float64.
         """
         numeric = np.ascontiguousarray(table[:, curved.NUMERIC])
-        sums = np.ascontiguousarray(table[:, curved.NUMERIC + 1 : curved.KINKS].T)
-        bar = self(numeric, sums)
+        bar, wide = self(numeric, _sums(table))
         return Differences(
-            dims, self.rescaled(numeric, dims, tensor, shape), bar, table[:, curved.KINKS].astype(np.int64)
+            dims,
+            self.rescaled(numeric, dims, tensor, shape),
+            bar,
+            table[:, curved.KINKS].astype(np.int64),
+            np.ldexp(table[:, curved.JUMP], self.exponent),
+            wide,
         )
+
+    def parts(self, table: np.ndarray) -> dict[str, np.ndarray]:
+        """Split the bars of a table into what they are made of."""
+        numeric, sums = np.ascontiguousarray(table[:, curved.NUMERIC]), _sums(table)
+        known = {
+            "truncation": np.ldexp(table[:, curved.TRUNCATION], self.exponent),
+            "kinks": np.ldexp(table[:, curved.WIDENING], self.exponent),
+            "gradient": self._gradients_part(numeric, sums),
+        }
+        return {"round-off": self(numeric, sums)[0] - sum(known.values()), **known}
 
     def rescaled(self, numeric: np.ndarray, dims: np.ndarray, tensor: str, shape: Shape) -> np.ndarray:
         """Return quotients times 2^exponent.
@@ -112,6 +157,11 @@ class Bars:
         return numeric
 
 
+def _sums(table: np.ndarray) -> np.ndarray:
+    """Return the rows that `judge.bars` takes."""
+    return np.ascontiguousarray(table[:, curved.ABSOLUTE : curved.TRUNCATION].T)
+
+
 def bars_of(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) -> Bars:
     """Describe the bars of one tensor of a case, whose quotients are those of the scaled operands."""
     geometry, factor = case.geometry, FACTORS[tensor]
@@ -119,6 +169,7 @@ def bars_of(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) -> 
     precision = Precision.of(case.grads[tensor].dtype, case.precision, factors)
     most = max(1, geometry.products_per_dimension(tensor) // geometry.terms)
     alike = window(most, precision)
+    others = [] if factor is None else [getattr(scaled, factor)]
     return Bars(
         chain=chain,
         precision=precision,
@@ -127,6 +178,7 @@ def bars_of(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) -> 
         most=most,
         partials=math.prod(geometry.weight_shape[2:]) if tensor == "input" else geometry.input_shape[0],
         exponent=scaled.exponents["grad_output"] + (0 if factor is None else scaled.exponents[factor]),
+        typical=math.sqrt(most) * math.prod(map(typical_size, [scaled.grad_output, *others])),
     )
 
 

@@ -74,6 +74,13 @@ class CurvedDelta:
     def __call__(self, block: Chosen) -> Differences:
         """Difference the dimensions of a block."""
         dims = indices(block)
+        return self._bars.differences(dims, self._table(dims), self._tensor, self._shape)
+
+    def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
+        """Split the error bars of dimensions."""
+        return self._bars.parts(self._table(dims))
+
+    def _table(self, dims: np.ndarray) -> np.ndarray:
         table = np.empty((len(dims), curved.COLUMNS))
         self._planes.fill(dims, 2 * self._step.scaled, self._model, table)
-        return self._bars.differences(dims, table, self._tensor, self._shape)
+        return table

@@ -123,11 +123,19 @@ class InputDelta:
             dims, numeric, sums = self._tile(block)
         else:
             dims = np.asarray(block, dtype=np.int64)
-            found = [self._tile(tile) for tile in self._tiles(dims)]
-            numeric = np.concatenate([part[1] for part in found])
-            sums = np.concatenate([part[2] for part in found], axis=1)
-        bar = self._bars(numeric, np.ascontiguousarray(sums))
-        return Differences(dims, self._bars.rescaled(numeric, dims, "input", self._geometry.input_shape), bar)
+            numeric, sums = self._one_by_one(dims)
+        bar, wide = self._bars(numeric, np.ascontiguousarray(sums))
+        numeric = self._bars.rescaled(numeric, dims, "input", self._geometry.input_shape)
+        return Differences(dims, numeric, bar, wide=wide)
+
+    def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
+        """Split the error bars of dimensions."""
+        return self._bars.linear_parts(*self._one_by_one(dims))
+
+    def _one_by_one(self, dims: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the quotients of single dimensions, and their bars' sums."""
+        found = [self._tile(tile) for tile in self._tiles(dims)]
+        return np.concatenate([part[1] for part in found]), np.concatenate([part[2] for part in found], axis=1)
 
     def _tiles(self, dims: np.ndarray) -> list[Tile]:
         """Return a tile for each of some flat indices."""

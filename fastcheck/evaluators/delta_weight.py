@@ -123,13 +123,21 @@ class WeightDelta:
             repeat = self._taps
         else:
             dims = np.asarray(block, dtype=np.int64)
-            rows, columns = dims // width, dims % width
-            tiles = (Tile(f, f + 1, j, j + 1) for f, j in zip(rows.tolist(), columns.tolist(), strict=True))
-            numeric = np.array([self._tile(tile)[0, 0] for tile in tiles])
-            sums = self._sums(rows, columns // self._taps)
+            numeric, sums = self._one_by_one(dims)
             repeat = 1
-        bar = self._bars(numeric, sums, repeat)
-        return Differences(dims, self._bars.rescaled(numeric, dims, self._tensor, self._shape), bar)
+        bar, wide = self._bars(numeric, sums, repeat)
+        return Differences(dims, self._bars.rescaled(numeric, dims, self._tensor, self._shape), bar, wide=wide)
+
+    def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
+        """Split the error bars of dimensions."""
+        return self._bars.linear_parts(*self._one_by_one(dims))
+
+    def _one_by_one(self, dims: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the quotients of single dimensions, and their bars' sums."""
+        rows, columns = np.divmod(dims, self._channels * self._taps)
+        tiles = (Tile(f, f + 1, j, j + 1) for f, j in zip(rows.tolist(), columns.tolist(), strict=True))
+        numeric = np.array([self._tile(tile)[0, 0] for tile in tiles])
+        return numeric, self._sums(rows, columns // self._taps)
 
     @property
     def _shape(self) -> tuple[int, ...]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from fastcheck import tally
+from fastcheck.evaluators import Differences
+from fastcheck.step import WIDE
 from fastcheck.tally import BINS, WORST, Finding, ScaledSum, Tally
 from fastcheck_kernels import judge
 
@@ -25,7 +28,7 @@ _LAST = np.iinfo(np.int64).max
 
 
 class Folded(NamedTuple):
-    """A block, folded: the kernel's counts and reals, and the worst dimensions with what is known of them.
+    """A block, folded: the kernel's counts and reals, and the dimensions that a report lists.
 
     ``first`` is the lowest flat index outside its bar, -1 without one. Where squares overflow or values are not
     finite, NumPy's tally stands in.
@@ -34,31 +37,73 @@ class Folded(NamedTuple):
     dims: int
     counts: np.ndarray
     reals: np.ndarray
-    worst: np.ndarray
-    values: np.ndarray
+    worst: tuple[Finding, ...]
+    least: Finding | None
+    widest: Finding | None
     first: int
+    undecided: int
+    subgradients: int
     tally: Tally | None
 
 
 def compile() -> None:
     """Compile the kernel in the caller's thread, where Ctrl-C is heard."""
     one = np.ones(1)
-    fold(np.zeros(1, dtype=np.int64), one, one, one)
+    fold(Differences(np.zeros(1, dtype=np.int64), one, one), one)
 
 
-def fold(dims: np.ndarray, analytic: np.ndarray, numeric: np.ndarray, error_bar: np.ndarray) -> Folded:
-    """Fold a block, given by arrays of one length."""
+def fold(found: Differences, analytic: np.ndarray) -> Folded:
+    """Fold a block, whose analytic values are float64, in the order of ``found.dims``."""
+    dims, numeric, error_bar = found.dims, found.numeric, found.error_bar
     counts = np.empty(judge.WORST + WORST + BINS, np.int64)
     reals = np.empty(judge.SEVERITY + WORST)
     judge.fold(analytic, numeric, error_bar, _EDGES, _FIRST, WORST, counts, reals)
+    undecided = _undecided(found, analytic)
     exact = None
     if not 1e-200 < reals[judge.DIFFERENCES] + reals[judge.TOTALS] < 1e200:
         order = np.argsort(dims)
-        exact = tally.fold(dims[order], analytic[order], numeric[order], error_bar[order])
-    places = counts[judge.WORST : judge.WORST + min(WORST, len(dims))]
+        masked = None if undecided is None else undecided[order]
+        exact = tally.fold(dims[order], analytic[order], numeric[order], error_bar[order], masked)
+    worst = counts[judge.WORST : judge.WORST + min(WORST, len(dims))].tolist()
+    severity = dict(zip(worst, reals[judge.SEVERITY :].tolist(), strict=False))
     first = int(dims[np.abs(analytic - numeric) > error_bar].min(initial=_LAST)) if counts[judge.BEYOND] else -1
-    values = np.stack([analytic[places], numeric[places], error_bar[places]])
-    return Folded(len(dims), counts, reals, dims[places], values, first, exact)
+
+    def finding(place: int) -> Finding:
+        values = (dims[place].item(), analytic[place].item(), numeric[place].item(), error_bar[place].item())
+        return Finding(*values, severity.get(place, 0.0), undecided is not None and bool(undecided[place]))
+
+    least = int(counts[judge.LEAST_DIGITS])
+    wide = None if undecided is None else tally.widest(undecided, dims, error_bar)
+    return Folded(
+        len(dims),
+        counts,
+        reals,
+        tuple(map(finding, worst)),
+        finding(least) if least >= 0 else None,
+        None if wide is None else finding(wide),
+        first,
+        0 if undecided is None else int(np.count_nonzero(undecided)),
+        _subgradients(found, analytic),
+        exact,
+    )
+
+
+def _undecided(found: Differences, analytic: np.ndarray) -> np.ndarray | None:
+    """Mark dimensions inside bars that are wide beside their terms and beside their own values; None without any."""
+    if found.wide is None:
+        return None
+    larger = np.maximum(np.abs(analytic), np.abs(found.numeric))
+    inside = np.abs(analytic - found.numeric) <= found.error_bar
+    undecided: np.ndarray = found.wide & inside & (found.error_bar > WIDE * larger)
+    return undecided if undecided.any() else None
+
+
+def _subgradients(found: Differences, analytic: np.ndarray) -> int:
+    """Count dimensions that a kink at the point itself explains, and nothing else."""
+    if found.jump is None or not found.jump.any():
+        return 0
+    difference = np.abs(analytic - found.numeric)
+    return int(np.count_nonzero((difference <= found.error_bar) & (difference > found.error_bar - found.jump)))
 
 
 def merge(folded: list[Folded]) -> Tally:
@@ -67,17 +112,13 @@ def merge(folded: list[Folded]) -> Tally:
     exact = [block.tally for block in folded if block.tally is not None]
     if plain:
         exact.append(_merged(plain))
-    return tally.merge(exact)
+    merged = tally.merge(exact)
+    return replace(merged, subgradients=sum(block.subgradients for block in folded))
 
 
 def _merged(folded: list[Folded]) -> Tally:
     counts = np.sum([block.counts for block in folded], axis=0)
     reals = np.stack([block.reals for block in folded])
-    worst = np.concatenate([block.worst for block in folded])
-    severity = np.concatenate([block.reals[judge.SEVERITY :][: len(block.worst)] for block in folded])
-    values = np.concatenate([block.values for block in folded], axis=1)
-    order = np.lexsort((worst, -severity))[:WORST]
-    columns = (worst[order], *values[:, order], severity[order])
     return Tally(
         dims=sum(block.dims for block in folded),
         unresolved=int(counts[judge.UNRESOLVED]),
@@ -89,5 +130,8 @@ def _merged(folded: list[Folded]) -> Tally:
         differences=tuple(ScaledSum(value, 0) for value in reals[:, judge.DIFFERENCES].tolist()),
         sums=tuple(ScaledSum(value, 0) for value in reals[:, judge.TOTALS].tolist()),
         first_beyond=min((block.first for block in folded if block.first >= 0), default=None),
-        worst=tuple(Finding(*row) for row in zip(*(column.tolist() for column in columns), strict=True)),
+        undecided=sum(block.undecided for block in folded),
+        worst=tally.most_severe(finding for block in folded for finding in block.worst),
+        least=tally.least(block.least for block in folded),
+        widest=tally.widest_of(block.widest for block in folded),
     )

@@ -82,6 +82,10 @@ class Reevaluation:
         dims = indices(block)
         return self._bars.differences(dims, self._table(dims), self._tensor, self._shape)
 
+    def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
+        """Split the error bars of dimensions."""
+        return self._bars.parts(self._table(dims))
+
     def _table(self, dims: np.ndarray) -> np.ndarray:
         operands = self._operands
         if self._whole:

@@ -84,6 +84,10 @@ class Path(Protocol):
         """The analytic gradients of the tensors to be checked."""
         ...
 
+    def precision(self, name: str) -> str:
+        """Return how a gradient was computed."""
+        ...
+
     def shapes(self) -> dict[str, Shape]:
         """Return their shapes."""
         ...

@@ -59,6 +59,10 @@ class ConvPath:
         """The analytic gradients."""
         return self._case.grads
 
+    def precision(self, name: str) -> str:
+        """Return how a gradient was computed."""
+        return self._case.precision or self._case.grads[name].dtype.name
+
     def shapes(self) -> dict[str, Shape]:
         """Return the shapes of the tensors that have a gradient."""
         return {name: self._case.geometry.shape_of(name) for name in self._case.grads}

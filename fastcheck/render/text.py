@@ -80,7 +80,7 @@ def write_report(report: Report, out: Console, title: str = "") -> None:
     if report.tensors:
         print_table(out, _SUMMARY, [_summary(name, tensor) for name, tensor in report.tensors.items()])
         out.print(_rules(report))
-        for line in (*_audits(report), *_kinks(report)):
+        for line in (*_regimes(report), *_audits(report), *_kinks(report)):
             out.print(line)
     for name, tensor in report.tensors.items():
         if tensor.worst:
@@ -156,6 +156,13 @@ def _rules(report: Report) -> str:
     norm = _broken([name for name, tensor in report.tensors.items() if not tensor.norm_ratio <= NORM_RULE])
     largest = _broken([name for name, tensor in report.tensors.items() if not tensor.max_ratio < MAX_RULE])
     return f"rules of thumb: norm ratio at most {NORM_RULE:g} {norm}; max ratio below {MAX_RULE:g} {largest}"
+
+
+def _regimes(report: Report) -> Iterator[str]:
+    """Tell what the ratios of the tensors come from."""
+    for name, tensor in report.tensors.items():
+        if tensor.regime:
+            yield f"{name}: {tensor.regime}"
 
 
 def _audits(report: Report) -> Iterator[str]:

@@ -32,10 +32,13 @@ MODEL = 5
     TERMS,  # how many of them are not zero
     ABSORBED,  # sum of the |terms| so small beside T1 that an accumulator absorbs them
     ABSORBED_TERMS,  # how many those are
-    ROUNDING,  # what the differences may err by
+    ROUNDING,  # what the differences may err by, in all
+    TRUNCATION,  # part of that which falls with h
+    WIDENING,  # part of that through kinks that are crossed
+    JUMP,  # part of that through kinks at the point itself
     KINKS,  # how many outputs cross one
-) = range(8)
-COLUMNS = 8
+) = range(11)
+COLUMNS = 11
 """Columns of what is known of a dimension; width is 2h, or the realised (entry + h) - (entry - h)."""
 
 U = 2.0**-53
@@ -95,21 +98,27 @@ def row(plus, minus, v, magnitude, width, model, scratch, out):
         spread, largest = abs(high - low), max(abs(high), abs(low))
         output = model[OUTPUT] * magnitude[i]
         # Bounds on |phi'| and |phi''| between the two, the rounding of phi itself, and truncation.
-        slope, bend, error = 1.0, 0.0, 0.0
+        slope, bend, error, truncation = 1.0, 0.0, 0.0, 0.0
         if loss == SQUARE:
             slope, bend, error = largest, 1.0, 2.0 * U * largest * largest
         elif loss == TANH:
             least = min(abs(after[i]), abs(before[i])) if (high > 0.0) == (low > 0.0) else 0.0
             slope = 1.0 - least * least + 4.0 * U
-            bend, error = min(0.77, 2.0 * slope), 4.0 * U + min(0.5, slope) / 6.0 * spread * spread * spread
+            bend, error = min(0.77, 2.0 * slope), 4.0 * U
+            truncation = min(0.5, slope) / 6.0 * spread * spread * spread
         rounding = 2.0 * U * (chain * (magnitude[i] + spread) if chain > 0.0 else 2.0 * largest)
         # The analytic pass's own phi' is off by a few roundings: of one, where it is 1 - tanh^2.
         derivative = 4.0 * model[ACCUMULATOR] * (1.0 if loss == TANH else slope)
         error += slope * rounding + (derivative + bend * output) * spread
         error += U * abs(after[i] - before[i])
+        size = abs(v[i]) / abs(width)
         if loss == RELU:
             middle, half = 0.5 * abs(high + low), 0.5 * spread
-            error += max(half - middle, 0.0) if middle > output else half + min(middle, half)
+            at_it = middle <= output
+            crossed = half + min(middle, half) if at_it else max(half - middle, 0.0)
+            error += crossed
+            out[WIDENING] += size * crossed
+            out[JUMP] += size * crossed if at_it else 0.0
             out[KINKS] += 1.0 if (high > 0.0) != (low > 0.0) and v[i] != 0.0 else 0.0
         term = v[i] * (after[i] - before[i]) / width
         after[i] = term
@@ -117,7 +126,8 @@ def row(plus, minus, v, magnitude, width, model, scratch, out):
         out[ABSOLUTE] += abs(term)
         out[SQUARES] += term * term
         out[TERMS] += 1.0 if term != 0.0 else 0.0
-        out[ROUNDING] += abs(v[i]) * error / abs(width)
+        out[TRUNCATION] += size * truncation
+        out[ROUNDING] += size * (error + truncation)
 
 
 @kernel()

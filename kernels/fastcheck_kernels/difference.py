@@ -11,7 +11,7 @@ from .curved import (
     ABSORBED,
     ABSORBED_TERMS,
     CHAIN,
-    KINKS,
+    COLUMNS,
     LOSS,
     NUMERIC,
     ROUNDING,
@@ -210,6 +210,7 @@ def _perturb_whole(slot, dims, h, operands, geom, shapes, v, magnitude, model, c
     _select_all(every, 0, shapes[2])
     pixels = shapes[2, 2] * shapes[2, 3] * shapes[2, 4]
     scratch, line = np.empty((2, shapes[2, 0], shapes[2, 1], pixels)), np.empty((4, shapes[2, 4]))
+    errors = np.empty(COLUMNS)
     for i in range(dims.size):
         saved = entries[dims[i]]
         high, low = _moved(saved, h)
@@ -221,13 +222,15 @@ def _perturb_whole(slot, dims, h, operands, geom, shapes, v, magnitude, model, c
         after, before = scratch[0].reshape(v.size), scratch[1].reshape(v.size)
         # Values take in every output, as if nothing were known of which are affected; what they may err by does not.
         affected(slot, dims[i], shapes, geom, region)
-        rounding, kinks = 0.0, 0.0
+        errors.fill(0.0)
         if curve is not None:
             seen = _gather(region, after, before, v.shape)
             _fold(region, seen[0], seen[1], v, magnitude, high - low, model, curve, line, out[i])
-            rounding, kinks = out[i, ROUNDING], out[i, KINKS]
+            for k in range(ROUNDING, COLUMNS):
+                errors[k] = out[i, k]
         _fold(every, after, before, v, magnitude, high - low, model, curve, line, out[i])
-        out[i, ROUNDING], out[i, KINKS] = rounding, kinks
+        for k in range(ROUNDING, COLUMNS):
+            out[i, k] = errors[k]
         _add_rounding(region, v, magnitude, high - low, model, curve, out[i])
 
 

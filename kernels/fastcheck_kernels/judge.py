@@ -24,8 +24,10 @@ from ._jit import kernel
     PEAKED,  # whether few large terms count as drift
     UNDERFLOW,  # what a product may lose to underflow
     LEAST,  # what a result may lose to underflow
-) = range(12)
-CONSTANTS = 12
+    WIDE,  # the part of what terms add up to that a bar may be
+    TYPICAL,  # what the terms of a typical dimension of the tensor add up to
+) = range(14)
+CONSTANTS = 14
 
 U = 2.0**-53
 
@@ -74,7 +76,28 @@ def _rounded(numeric, sums, repeat, model, out):
 
 
 @kernel("contract")
-def bars(numeric, sums, repeat, model, exponent, out):
+def _mark_wide(bar, sums, repeat, share, tensor, lost, least, wide):
+    """Mark bars that exceed a share of T2, what so many terms of any sign add up to; return how many there are.
+
+    Where a dimension's own terms are few or small, what is typical of the tensor stands in.
+
+    What underflow takes is left aside: it is nothing beside the numbers that the gradient's type can hold.
+    """
+    marked = 0
+    t1s, squares, counts = sums[ABSOLUTE], sums[SQUARES], sums[TERMS]
+    for i in range(bar.size // repeat):
+        n = counts[i]
+        # The root of the mean of squares is no less than the mean, which does not underflow.
+        typical = max(tensor, math.sqrt(squares[i]), t1s[i] / math.sqrt(max(n, 1.0)))
+        limit = share * typical + (lost * n + least)
+        for k in range(i * repeat, (i + 1) * repeat):
+            wide[k] = bar[k] > limit
+            marked += wide[k]
+    return marked
+
+
+@kernel("contract")
+def bars(numeric, sums, repeat, model, exponent, out, wide):
     """Write a bound on |analytic - numeric| that arithmetic alone can explain: see `fastcheck.step`.
 
     Parameters
@@ -88,6 +111,13 @@ def bars(numeric, sums, repeat, model, exponent, out):
     exponent : int
         The bars are multiplied by 2^exponent.
     out : float64 array, shape (pairs * repeat,)
+    wide : bool array, shape (pairs * repeat,)
+        Whether a bar is too wide: see `fastcheck.evaluators.Differences`.
+
+    Returns
+    -------
+    int
+        How many are.
     """
     pairs = sums.shape[1]
     most = max(1, min(pairs, 512))
@@ -112,16 +142,19 @@ def bars(numeric, sums, repeat, model, exponent, out):
                 found[k] = start + U * 3.0 * size + min(most_of, least_of + growth * size)
     if model[RESULT] > 0.0:
         _rounded(numeric, sums, repeat, model, out)
+    marked = _mark_wide(out, sums, repeat, model[WIDE], model[TYPICAL], lost, least, wide)
     if exponent != 0:
         for i in range(pairs):
             n = sums[TERMS, i]
             for k in range(i * repeat, (i + 1) * repeat):
                 scaled = math.ldexp(out[k] + 4.0 * n * 5e-324, exponent)
                 out[k] = scaled + 2.2 * n * model[UNDERFLOW] + model[LEAST]
+    return marked
 
 
-(UNRESOLVED, OPPOSITE, BEYOND, WORST) = range(4)
-"""Places in the counts of `fold`: from `WORST` on the places of the worst dimensions, and then the histogram."""
+(UNRESOLVED, OPPOSITE, BEYOND, LEAST_DIGITS, WORST) = range(5)
+"""Places in the counts of `fold`: `LEAST_DIGITS` is the place of the resolved dimension that agrees least; from `WORST`
+on come the places of the worst dimensions, and then the histogram."""
 
 (MAX_RATIO, MAX_RESOLVED, DIFFERENCES, TOTALS, SEVERITY) = range(5)
 """Places in the reals of `fold`: severities of the worst dimensions begin at `SEVERITY`."""
@@ -156,6 +189,15 @@ def _largest(bits):
     for i in range(bits.size):
         largest = max(largest, bits[i])
     return largest
+
+
+@kernel()
+def _place_of(values, wanted):
+    """Return where a value first occurs."""
+    for i in range(values.size):
+        if values[i] == wanted:
+            return i
+    return -1
 
 
 @kernel()
@@ -208,6 +250,7 @@ def fold(analytic, numeric, bar, edges, first, kept, counts, reals):
     reals.fill(0.0)
     worst, histogram, severity = counts[WORST : WORST + kept], counts[WORST + kept :], reals[SEVERITY:]
     worst.fill(-1)
+    counts[LEAST_DIGITS] = -1
     severity.fill(-1.0)
     step = max(1, min(analytic.size, 1024))
     scratch, largest = np.empty((2, step)), np.empty(2)
@@ -220,6 +263,7 @@ def fold(analytic, numeric, bar, edges, first, kept, counts, reals):
         _compare(a, n, b, every, ratio, counts, reals)
         largest_bits[0], largest_bits[1] = _largest(every.view(np.int64)), _largest(bits)
         reals[MAX_RATIO] = max(reals[MAX_RATIO], largest[0])
-        reals[MAX_RESOLVED] = max(reals[MAX_RESOLVED], largest[1])
+        if largest[1] > reals[MAX_RESOLVED] or (largest[1] >= 0.0 and counts[LEAST_DIGITS] < 0):
+            reals[MAX_RESOLVED], counts[LEAST_DIGITS] = largest[1], lo + _place_of(ratio, largest[1])
         _bin(ratio, bits, edges, first, histogram)
         _keep_worst(a, n, b, lo, worst, severity)
