@@ -36,6 +36,9 @@ ROUNDS = 6
 CLEAR = 2.0
 """Times the round-off that a kink must be to be told from it: the noise of the extrapolated jump is a third of that."""
 
+NOISY_JUMP = 5.0
+"""Times the round-off that the noise of six values and that at the point can make of half a jump, at most."""
+
 
 class Level(NamedTuple):
     """One step, two-sided.
@@ -107,15 +110,21 @@ class Estimate(NamedTuple):
         return self.roundoff + self.truncation + self.kink
 
     def agrees(self, other: Estimate) -> bool:
-        """Tell whether both may be right."""
-        return abs(self.numeric - other.numeric) <= self.bar + other.bar
+        """Tell whether both may be right, about the derivative and about a kink at the point."""
+        noisy = NOISY_JUMP * (self.roundoff + other.roundoff) + self.truncation + other.truncation
+        return abs(self.numeric - other.numeric) <= self.bar + other.bar and abs(self.kink - other.kink) <= noisy
+
+    def doubted(self, other: Estimate) -> Estimate:
+        """Return this estimate with as much truncation as another one leaves possible."""
+        return self._replace(truncation=self.truncation + abs(self.numeric - other.numeric) + other.bar)
 
     def shift(self) -> int:
         """Return by which power of two another step would balance the parts better: 0 where they are balanced.
 
-        Truncation that is hidden by round-off asks for a larger step, of unknown size: 1.
+        Truncation that is hidden by round-off asks for a larger step, of unknown size: 1. A jump that the noise can
+        explain counts for nothing: that of the value at the point is the same for all dimensions.
         """
-        explained = self.truncation + self.kink
+        explained = self.truncation + self.kink * (self.kink > CLEAR * self.roundoff)
         if explained <= self.roundoff / 2:
             return int(self.roundoff > 0)
         return min(0, round(math.log2(self.roundoff / explained) / (self.order + 1))) if self.roundoff else -_FAR
@@ -138,6 +147,8 @@ def estimate(near: Level, middle: Level, far: Level, points: int) -> Estimate:
     kinked = abs(first) / 2 > CLEAR * near.roundoff and abs(first) > abs(second) / 2
     # Of a kink at the distance t it changes with t / h, as the truncation does, but faster.
     there = kinked and abs(first - second) <= 4 * CLEAR * near.roundoff + 2 * truncation
+    if kinked:  # the two sides may bend differently, which errs by h, and bends the jump's extrapolation
+        truncation = 2 * truncation + abs(first - second) / 2
     kink = abs(jump) / 2
     slope = abs(near.central) + abs(near.jump) / 2
     return Estimate(numeric, roundoff, truncation, kink, near.step, points - 1, kinked, kink if there else 0.0, slope)

@@ -127,7 +127,7 @@ def check_gradient(
         leaves its argument as it is. With several threads it is called from all of them at once.
     grad : callable, array or mapping of names to arrays
         The gradient shaped as ``params``, in float64, float32 or float16; or a function of params that returns it.
-        A function is the better choice where it computes in float32: its rounding is then measured, by 6 or 12 calls
+        A function is the better choice where it computes in float32: its rounding is then measured, by 7 or 14 calls
         beside the first, and enters the error bars.
     params : array, or mapping of names to arrays
         Where to check; float64, float32 or float16. The tensor of a single array is called ``"params"``.

@@ -9,12 +9,16 @@ believed.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 AGREEMENT = 4.0
 """How far apart the estimates of three consecutive orders may be where they count as noise (Moré and Wild, ECnoise)."""
+
+FAR = 0.1
+"""Samples that differ by more than this part of their size are too far apart (Moré and Wild, ECnoise)."""
 
 
 def ecnoise(samples: np.ndarray) -> np.ndarray:
@@ -61,10 +65,11 @@ def _levels(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(levels), np.stack(changing)
 
 
-def measured(sample: Callable[[float], np.ndarray], count: int, spacings: Sequence[float]) -> np.ndarray:
+def measured(sample: Callable[[float], np.ndarray], count: int, spacings: Sequence[float], more: int = 0) -> np.ndarray:
     """Estimate the noise of a function along a line, with samples spaced far enough apart to show it.
 
-    Where a function rounds its argument (to float32, say) closer samples are equal, and nothing would be seen.
+    Where a function rounds its argument (to float32, say) closer samples are equal, and nothing would be seen. The
+    line's origin is left out: all samples are on one side of a kink that lies there.
 
     Parameters
     ----------
@@ -74,19 +79,36 @@ def measured(sample: Callable[[float], np.ndarray], count: int, spacings: Sequen
         Samples for each spacing.
     spacings : sequence of float
         Ascending. The first one is taken at which neighbouring samples differ more often than not, else the last.
+    more : int
+        How many of the next spacings are taken as well: the largest estimate counts. An error made early in a
+        function may change more slowly than the last rounding. Samples that are too `FAR` apart do not count.
 
     Returns
     -------
     float64 array
-        As `ecnoise` gives it; nan where a sample is not finite.
+        As `ecnoise` gives it; nan where samples are not finite.
     """
-    origin = sample(0.0)
-    for spacing in spacings:
-        samples = np.stack([origin, *(sample(j * spacing) for j in range(1, count))])
+    left = iter(spacings)
+    for spacing in left:
+        samples = _samples(sample, count, spacing)
         if _apart(samples):
             break
+    found = _finite_noise(samples)
+    for spacing in itertools.islice(left, more):
+        samples = _samples(sample, count, spacing)
+        close = np.ptp(samples, axis=0) <= FAR * np.abs(samples).max(0)
+        found = np.where(close, np.fmax(found, _finite_noise(samples)), found)
+    return found
+
+
+def _samples(sample: Callable[[float], np.ndarray], count: int, spacing: float) -> np.ndarray:
+    return np.stack([sample(j * spacing) for j in range(1, count + 1)])
+
+
+def _finite_noise(samples: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.where(np.isfinite(samples).all(0), ecnoise(samples), np.nan)
+        found: np.ndarray = np.where(np.isfinite(samples).all(0), ecnoise(samples), np.nan)
+    return found
 
 
 def _apart(samples: np.ndarray) -> bool:

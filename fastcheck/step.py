@@ -228,7 +228,7 @@ def typical_size(values: np.ndarray) -> float:
     """Return about the root mean square of all entries, zeros among them."""
     flat = values.reshape(-1)
     few = _spread(flat) if flat.size > 2 * SAMPLE else flat
-    return _rms(flat) * math.sqrt(np.count_nonzero(few) / few.size)
+    return rms(flat) * math.sqrt(np.count_nonzero(few) / few.size)
 
 
 def positive(name: str, value: object) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ PILOTS = 5
 """Dimensions of a tensor that find its typical step, at which the others begin."""
 
 PILOT_ROUNDS = 12
-"""Steps tried for each of them."""
+"""Steps tried where no typical one is known."""
 
 PILOT_STEP = -17
 """Where they begin, as a power of two relative to the size of the entries: about the cube root of the unit round-off,
@@ -92,6 +93,16 @@ class FunctionEvaluator:
             wide=bars - jumps > WIDE * slopes,
         )
 
+    def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
+        """Split the error bars of dimensions, which are differenced again."""
+        found = [self._differenced(dim) for dim in dims.tolist()]
+        return {
+            "round-off": np.array([entry.roundoff for entry in found]),
+            "truncation": np.array([entry.truncation for entry in found]),
+            "kinks": np.array([entry.kink for entry in found]),
+            "gradient": self._errors[dims],
+        }
+
     def _typical(self, rng: np.random.Generator) -> int:
         """Return the median exponent of the pilots' steps, relative to the size of their entries."""
         count = min(PILOTS, len(self._values))
@@ -103,16 +114,27 @@ class FunctionEvaluator:
         return sorted(found)[len(found) // 2] if found else PILOT_STEP
 
     def _differenced(self, dim: int) -> Estimate:
-        search = self._search(dim)
+        """Estimate one derivative. No dimension fails on the word of one step: another one has to agree."""
         if self._fixed is not None:
-            found = search.best(0, rounds=1)
-        else:
-            found = search.best(self._begin(dim))
-            if found is not None and self._outside(dim, found):
-                found = search.again(found)  # no dimension fails on the word of one step
+            return self._with_fixed_step(dim)
+        search = self._search(dim)
+        found = search.best(self._begin(dim))
         if found is None:
             raise self._not_finite(dim)
-        return found
+        return search.again(found) if self._outside(dim, found) else found
+
+    def _with_fixed_step(self, dim: int) -> Estimate:
+        """With the user's step; where the gradient is outside, the best one tells whether that was to blame."""
+        assert self._fixed is not None
+        found = Search(self._levels(dim, self._fixed), self._stencil, 0, 0).best(0, rounds=1)
+        if found is None:
+            raise self._not_finite(dim)
+        if not self._outside(dim, found):
+            return found
+        other = self._search(dim).best(self._begin(dim), PILOT_ROUNDS)
+        if other is None or (self._outside(dim, other) and found.agrees(other)):
+            return found
+        return found.doubted(other)
 
     def _outside(self, dim: int, found: Estimate) -> bool:
         return abs(float(self._analytic[dim]) - found.numeric) > found.bar + float(self._errors[dim])
@@ -125,19 +147,22 @@ class FunctionEvaluator:
         return self._start + _exponent(self._reach(dim))
 
     def _search(self, dim: int) -> Search:
-        fixed = self._fixed
-        if fixed is not None:
-            return Search(lambda k: self._level(dim, math.ldexp(fixed, k)), self._stencil, 0, 0)
         x = float(self._values[dim])
         least = max(_exponent(float(np.spacing(abs(x)))) + 2, -1000)
         most = max(least, _exponent(self._reach(dim)) - 2)
-        return Search(lambda k: self._level(dim, math.ldexp(1.0, k)), self._stencil, least, most)
+        return Search(self._levels(dim, 1.0), self._stencil, least, most)
 
-    def _level(self, dim: int, step: float) -> Level | None:
+    def _levels(self, dim: int, unit: float) -> Callable[[int], Level | None]:
+        """Return what differences a dimension with a step of a power of two times a unit."""
         x = float(self._values[dim])
-        low, high = x - step, x + step
-        before, after = self._moved(dim, low, -step), self._moved(dim, high, step)
-        return Level.of(step, (low, x, high), (before, self._case.start, after), self._noise)
+
+        def level(exponent: int) -> Level | None:
+            step = math.ldexp(unit, exponent)
+            low, high = x - step, x + step
+            before, after = self._moved(dim, low, -step), self._moved(dim, high, step)
+            return Level.of(step, (low, x, high), (before, self._case.start, after), self._noise)
+
+        return level
 
     def _moved(self, dim: int, value: float, by: float) -> float:
         """Evaluate the loss with one entry moved, and restore it."""

@@ -17,8 +17,12 @@ Larger ones are for losses that round their argument."""
 LOSS_SAMPLES = 9
 """Samples along each direction, and the number that Moré and Wild recommend at most."""
 
-DIRECTIONS = 3
-"""Directions in which a tensor is moved; the largest noise counts."""
+DIRECTIONS = 2
+"""Directions in which a tensor is moved, forth and back, since a unit may be flat on one side; the largest noise
+counts."""
+
+UNKNOWN = 2.0**-64
+"""The first spacing for a tensor of zeros, whose scale is not known."""
 
 GRADIENT_SPACINGS = (2.0**-40, 2.0**-22)
 """The second for a gradient that is computed in float32: there even its parameters differ by roundings."""
@@ -41,17 +45,18 @@ def of_loss(case: FunctionCase, name: str, seed: int) -> float:
     """
     arrays = case.copies()
     rng = np.random.default_rng([seed, *name.encode()])
-    found = 0.0
+    spacings = LOSS_SPACINGS if case.params[name].any() else (UNKNOWN, *LOSS_SPACINGS)
+    levels = [0.0]
     for _ in range(DIRECTIONS):
-        direction = {name: _direction(case, name, rng)}
+        direction = _direction(case, name, rng)
+        for side in (direction, -direction):
 
-        def sample(distance: float, direction: Arrays = direction) -> np.ndarray:
-            _move(case, arrays, direction, distance)
-            return np.array(case.value(arrays, lambda: _away(case, name)))
+            def sample(distance: float, side: np.ndarray = side) -> np.ndarray:
+                _move(case, arrays, {name: side}, distance)
+                return np.array(case.value(arrays, lambda: _away(case, name)))
 
-        level = float(noise.measured(sample, LOSS_SAMPLES, LOSS_SPACINGS))
-        found = max(found, 0.0 if math.isnan(level) else level)
-    return found
+            levels.append(float(noise.measured(sample, LOSS_SAMPLES, spacings, more=1)))
+    return max(level for level in levels if not math.isnan(level))
 
 
 def of_gradient(case: FunctionCase, seed: int) -> dict[str, np.ndarray]:

@@ -47,6 +47,10 @@ class FunctionPath:
         """The analytic gradients."""
         return self._case.grads
 
+    def precision(self, name: str) -> str:
+        """Return the dtype of a gradient."""
+        return self._case.grads[name].dtype.name
+
     def shapes(self) -> dict[str, Shape]:
         """Return the shapes of all tensors."""
         return self._case.shapes()
