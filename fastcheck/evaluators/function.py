@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from fastcheck.black_box import Estimate, Level, Search
+from fastcheck.black_box import ROUNDS, Estimate, Level, Search, better
 from fastcheck.cases.function import Arrays, FunctionCase
 from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import Chosen, Differences, function_noise, indices
@@ -98,8 +99,8 @@ class FunctionEvaluator:
         found = [self._differenced(dim) for dim in dims.tolist()]
         return {
             "round-off": np.array([entry.roundoff for entry in found]),
-            "truncation": np.array([entry.truncation for entry in found]),
-            "kinks": np.array([entry.kink for entry in found]),
+            "truncation": np.array([entry.safety * entry.truncation for entry in found]),
+            "kinks": np.array([entry.widening for entry in found]),
             "gradient": self._errors[dims],
         }
 
@@ -114,24 +115,28 @@ class FunctionEvaluator:
         return sorted(found)[len(found) // 2] if found else PILOT_STEP
 
     def _differenced(self, dim: int) -> Estimate:
-        """Estimate one derivative. No dimension fails on the word of one step: another one has to agree."""
-        if self._fixed is not None:
-            return self._with_fixed_step(dim)
-        search = self._search(dim)
-        found = search.best(self._begin(dim))
+        """Estimate one derivative."""
+        found = self._searched(dim) if self._fixed is None else self._with_fixed_step(dim, self._fixed)
         if found is None:
             raise self._not_finite(dim)
-        return search.again(found) if self._outside(dim, found) else found
+        return found
 
-    def _with_fixed_step(self, dim: int) -> Estimate:
-        """With the user's step; where the gradient is outside, the best one tells whether that was to blame."""
-        assert self._fixed is not None
-        found = Search(self._levels(dim, self._fixed), self._stencil, 0, 0).best(0, rounds=1)
-        if found is None:
-            raise self._not_finite(dim)
-        if not self._outside(dim, found):
+    def _searched(self, dim: int, rounds: int = ROUNDS) -> Estimate | None:
+        """Search for the step. No dimension fails on the word of one: it has to be outside with a smaller one too."""
+        search = self._search(dim)
+        found = search.best(self._begin(dim), rounds)
+        if found is None or not self._outside(dim, found):
             return found
-        other = self._search(dim).best(self._begin(dim), PILOT_ROUNDS)
+        closer = search.closer(found)
+        inside = [other for other in closer if not self._outside(dim, other)]
+        return min(inside, key=lambda one: one.bar) if inside else functools.reduce(better, closer, found)
+
+    def _with_fixed_step(self, dim: int, step: float) -> Estimate | None:
+        """Take the user's step; where the gradient is outside, the best one tells whether that was to blame."""
+        found = Search(self._levels(dim, step), self._stencil, 0, 0).best(0, rounds=1)
+        if found is None or not self._outside(dim, found):
+            return found
+        other = self._searched(dim, PILOT_ROUNDS)
         if other is None or (self._outside(dim, other) and found.agrees(other)):
             return found
         return found.doubted(other)
