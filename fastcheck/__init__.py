@@ -5,6 +5,8 @@ from fastcheck.check import check, check_gradient, compare
 from fastcheck.errors import FastcheckError, GradientMismatchError
 from fastcheck.npz import load_case
 from fastcheck.report import Report
+from fastcheck.sweep import sweep
+from fastcheck.sweep_report import Sweep
 from fastcheck.version import __version__
 
 # Nothing here imports Numba: `check` does when it is called (tests/test_imports.py).
@@ -14,9 +16,11 @@ __all__ = [
     "FastcheckError",
     "GradientMismatchError",
     "Report",
+    "Sweep",
     "__version__",
     "check",
     "check_gradient",
     "compare",
     "load_case",
+    "sweep",
 ]

@@ -5,14 +5,15 @@ A two-sided difference D(h) of f errs by truncation, about h^2 f'''/6, and by th
 is the sum of three parts, each measured:
 
 - round-off: noise is the standard deviation of a value (`fastcheck.noise`), and not less than half of its rounding.
-- truncation: |D(2h) - D(h)|, three times what the difference of a smooth function errs by, and not less than
-  |D(4h) - D(2h)| / 4, so that one cancellation by chance shows nothing smaller. For the five-point stencil
+- truncation: |D(2h) - D(h)|, three times what the difference of a smooth function errs by. For the five-point stencil
   P(h) = (4 D(h) - D(2h)) / 3, which errs by h^4, it is |P(2h) - P(h)|, fifteen times what that one errs by.
 - kink: half of the jump between the one-sided slopes, J(h), extrapolated to h = 0. Of a smooth function next to
   nothing is left: 2 J(h) - J(2h) is of order h^3, and the next extrapolation, for five points, of order h^5.
 
 Truncation and kink together are at least what a single kink in slope can do, wherever it lies, to D as to P
-(tests/test_black_box.py): the differences see a part of its jump, and the slopes the rest.
+(tests/test_black_box.py): the differences see a part of its jump, and the slopes the rest. Several kinks can hide
+each other. What is small beside its neighbours, and should not be, counts for nothing (`_measured`, `_cancelled`), and
+the parts are multiplied (`ROUGH`) where the smallest bar is searched for.
 
 A safe multiple of the truncation costs little, since the balanced bar grows with its cube root (fifth root).
 """

@@ -16,6 +16,7 @@ from fastcheck.progress import ProgressHook, silent
 from fastcheck.report import Report
 from fastcheck.sampling import Dims
 from fastcheck.step import positive
+from fastcheck.sweep import explained
 
 EVALUATORS = ("auto", "full", "local", "delta")
 """What ``evaluator`` may be."""
@@ -37,6 +38,7 @@ def check(
     threads: int | None = None,
     seed: int = 0,
     keep: bool = False,
+    explain: bool = False,
     progress: ProgressHook | None = None,
 ) -> Report:
     """Difference a case and judge its analytic gradients.
@@ -63,6 +65,8 @@ def check(
         Of the sample.
     keep : bool
         Keep the per-dimension arrays on the report.
+    explain : bool
+        Sweep the step at the worst dimensions of every failing tensor, and put what that tells on the report.
     progress : callable, optional
         Called as progress(stage, done, total) in this thread.
 
@@ -102,7 +106,8 @@ def check(
         keep=keep,
         progress=progress or silent,
     )
-    return coordinator.run(ConvPath(case, plan), plan)
+    report = coordinator.run(ConvPath(case, plan), plan)
+    return explained(case, report, threads=plan.threads, progress=plan.progress) if explain else report
 
 
 def check_gradient(

@@ -14,11 +14,14 @@ import click
 from fastcheck import npz, zoo
 from fastcheck.cases.conv import LOSSES, PRECISIONS
 from fastcheck.check import EVALUATORS, KINKS, check, compare
-from fastcheck.errors import FastcheckError
+from fastcheck.errors import FastcheckError, GradientMismatchError
 from fastcheck.interrupts import Interrupts, listening
 from fastcheck.published import NETWORKS
 from fastcheck.report import Report
 from fastcheck.suite import SuiteReport
+from fastcheck.sweep import EVALUATORS as SWEPT_BY
+from fastcheck.sweep import sweep
+from fastcheck.sweep_report import Sweep
 from fastcheck.version import __version__
 
 USAGE_ERROR = 2
@@ -88,6 +91,31 @@ class _Step(click.ParamType[Any]):
             self.fail(f"{value!r}: expected auto or a number such as 1e-5", param, ctx)
 
 
+class _Indices(click.ParamType[Any]):
+    """A number of the worst, or flat indices with commas: 3,17; a comma behind a single one: 17,."""
+
+    name = "N|I,I..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            numbers = [int(part) for part in str(value).removesuffix(",").split(",")]
+        except ValueError:
+            self.fail(f"{value!r}: expected a number, or flat indices such as 3,17", param, ctx)
+        return numbers if "," in str(value) else numbers[0]
+
+
+class _StepList(click.ParamType[Any]):
+    """Steps with commas between them."""
+
+    name = "H,H..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return [float(part) for part in str(value).split(",")]
+        except ValueError:
+            self.fail(f"{value!r}: expected numbers with commas between them, such as 1e-1,1e-2,1e-3,1e-4", param, ctx)
+
+
 class _Names(click.ParamType[Any]):
     """Names with commas between them."""
 
@@ -115,6 +143,28 @@ _table_option = click.option(
 )
 
 
+_CASE_OPTIONS = (
+    click.argument("case_path", metavar="CASE.npz"),
+    click.option("--stride", type=_Integers(), help="Wins over the file's, as do the next four."),
+    click.option("--padding", type=_Padding(), help="1, 1,2, low:high pairs such as 0:1,2:2, same or valid."),
+    click.option("--dilation", type=_Integers()),
+    click.option("--groups", type=int),
+    click.option(
+        "--loss", type=click.Choice(LOSSES), help="The loss is sum(grad_output * phi(output)); vjp: phi(z) = z."
+    ),
+    click.option(
+        "--precision", type=click.Choice(PRECISIONS), help="How the analytic pass computed, where dtypes do not tell."
+    ),
+)
+
+
+def _case_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what names a convolution case: its file, and what wins over the file."""
+    for option in reversed(_CASE_OPTIONS):
+        function = option(function)
+    return function
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="fastcheck")
 @_examples("fastcheck conv layer.npz --stride 2 --padding 1")
@@ -127,15 +177,7 @@ def cli() -> None:
 
 
 @cli.command("conv")
-@click.argument("case_path", metavar="CASE.npz")
-@click.option("--stride", type=_Integers(), help="Wins over the file's, as do the next four.")
-@click.option("--padding", type=_Padding(), help="1, 1,2, low:high pairs such as 0:1,2:2, same or valid.")
-@click.option("--dilation", type=_Integers())
-@click.option("--groups", type=int)
-@click.option("--loss", type=click.Choice(LOSSES), help="The loss is sum(grad_output * phi(output)); vjp: phi(z) = z.")
-@click.option(
-    "--precision", type=click.Choice(PRECISIONS), help="How the analytic pass computed, where dtypes do not tell."
-)
+@_case_options
 @click.option(
     "--dims",
     type=_Dims(),
@@ -154,6 +196,7 @@ def cli() -> None:
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Default: all processors.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sample.")
+@click.option("--explain", is_flag=True, help="Of failing tensors, sweep the step at the worst dimensions.")
 @_table_option
 @_json_option
 @_examples("fastcheck conv layer.npz --stride 2 --padding 0:1,2:2 --dims all --table dims.csv")
@@ -171,6 +214,7 @@ def conv_command(
     kinks: Any,
     threads: int | None,
     seed: int,
+    explain: bool,
     table_path: str | None,
     json_path: str | None,
 ) -> int:
@@ -195,11 +239,86 @@ def conv_command(
             threads=threads,
             seed=seed,
             keep=table_path is not None,
+            explain=explain,
             progress=hook,
         )
     _write_table(report, table_path)
     _deliver(report, case_path, json_path)
     return report.exit_code
+
+
+@cli.command("sweep")
+@_case_options
+@click.option("--tensor", help="input, weight or bias; by default all that have a gradient.")
+@click.option(
+    "--dims",
+    type=_Indices(),
+    default="3",
+    show_default=True,
+    help="So many of each tensor, the worst by a check; or flat indices of --tensor: 3,17.",
+)
+@click.option("--steps", type=_StepList(), help="Default: 1e-1 to 1e-12, four in each decade.")
+@click.option("--evaluator", type=click.Choice(SWEPT_BY), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="Default: all processors.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the check's sample.")
+@click.option(
+    "--plot", "plot_path", metavar="F.svg|F.png", help='Draw it to a file; needs: pip install "fastcheck[plot]".'
+)
+@_json_option
+@_examples("fastcheck sweep layer.npz --tensor weight --dims 3,17 --plot sweep.svg")
+def sweep_command(
+    case_path: str,
+    tensor: str | None,
+    dims: Any,
+    steps: Any,
+    evaluator: Any,
+    threads: int | None,
+    seed: int,
+    plot_path: str | None,
+    json_path: str | None,
+    **options: Any,
+) -> int:
+    """Difference a few dimensions at many steps h, and read what the curve of errors tells.
+
+    The error of a correct gradient falls as h^2 (truncation) and rises as 1/h (round-off). A plateau is a coding
+    mistake, a sudden fall a kink. Exit status 1 where a dimension reads as a coding mistake.
+    """
+    from fastcheck.render.progress import progress_bar
+    from fastcheck.render.sweep import write_sweep
+    from fastcheck.render.text import text_for
+
+    _check_paths(plot_path, json_path, read=(case_path,), option="--plot")
+    picture = None if plot_path is None else _drawer(plot_path)
+    case = npz.load_case(case_path, **options)
+    try:
+        with progress_bar() as hook:
+            found = sweep(
+                case,
+                tensor=tensor,
+                dims=dims,
+                steps=steps,
+                evaluator=evaluator,
+                threads=threads,
+                seed=seed,
+                progress=hook,
+            )
+    except GradientMismatchError as error:  # of the forward pass: the gradients are another function's
+        _deliver(error.report, case_path, json_path)
+        return error.report.exit_code
+    if plot_path is not None and picture is not None:
+        npz.write_bytes(plot_path, picture(found))
+    if json_path not in (None, "-"):
+        npz.write_whole(json_path, lambda stream: stream.write(found.to_json()))
+    _say(found.to_json() if json_path == "-" else text_for(sys.stdout, lambda out: write_sweep(found, out, case_path)))
+    return found.exit_code
+
+
+def _drawer(plot_path: str) -> Callable[[Sweep], bytes]:
+    """Return what draws a sweep in the format that the file's name asks for; refuse others before any work."""
+    from fastcheck.render.plot import picture, picture_format
+
+    ending = picture_format(plot_path)
+    return lambda found: picture(found, ending)
 
 
 @cli.command("compare")
@@ -323,10 +442,12 @@ def show_command(report_path: str, json_path: str | None) -> int:
     return report.exit_code
 
 
-def _check_paths(table_path: str | None, json_path: str | None, read: tuple[str, ...] = ()) -> None:
+def _check_paths(
+    table_path: str | None, json_path: str | None, read: tuple[str, ...] = (), option: str = "--table"
+) -> None:
     """Refuse output paths that could not be written, or that would overwrite each other or what is read."""
     if table_path == "-":
-        raise FastcheckError("--table is '-': expected a file (only --json writes to standard output)")
+        raise FastcheckError(f"{option} is '-': expected a file (only --json writes to standard output)")
     taken = {os.path.realpath(path): path for path in read}
     for path in (table_path, json_path):
         if path is None or path == "-":

@@ -170,7 +170,19 @@ def _check_header(stream: IO[bytes], size: int, what: str) -> None:
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[TextIO], object]) -> None:
-    """Write a text file under a temporary name beside it, then rename it.
+    """Write a text file as `write_bytes` does.
+
+    Raises
+    ------
+    FastcheckError
+        If it cannot be written; then nothing is left behind, and a file that was there stays as it was.
+    """
+    text = {"mode": "w", "encoding": "utf-8", "newline": ""}
+    _write(path, write, text)
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file under a temporary name beside it, then rename it.
 
     A link is followed, a file's mode kept, and what is no regular file (a pipe, a device) is written to directly.
 
@@ -179,16 +191,20 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[TextIO], object])
     FastcheckError
         If it cannot be written; then nothing is left behind, and a file that was there stays as it was.
     """
+    _write(path, lambda stream: stream.write(data), {"mode": "wb"})
+
+
+def _write(path: str | os.PathLike[str], write: Callable[[Any], object], opening: dict[str, Any]) -> None:
     target = Path(os.path.realpath(path))
     temporary = None
     try:
         if target.exists() and not target.is_file():
-            with open(target, "w", encoding="utf-8", newline="") as stream:
+            with open(target, **opening) as stream:
                 write(stream)
             return
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".fastcheck-", suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+        with os.fdopen(handle, **opening) as stream:
             write(stream)
         os.chmod(temporary, mode)
         os.replace(temporary, target)

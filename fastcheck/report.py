@@ -116,6 +116,9 @@ class TensorReport:
     worst : tuple of Entry
         The largest |a - n| / error bar first.
     diagnosis : dict or None
+    sweep : tuple of dict
+        Of the worst dimensions, where a failing tensor was explained: "index", "order", "slope", "best_step",
+        "best_error", "reading" and "words" of `fastcheck.curve.Curve`.
     dims, analytic, numeric, error_bar : array or None
         Flat indices and the values there, with ``keep=True`` alone; not part of the JSON.
     """
@@ -146,6 +149,7 @@ class TensorReport:
     subgradients: int = 0
     regime: str = ""
     explained: dict[str, Any] = field(default_factory=dict)
+    sweep: tuple[dict[str, Any], ...] = ()
     kept: Kept | None = field(default=None, repr=False, compare=False)
 
     @classmethod

@@ -197,6 +197,7 @@ def _decode_tensor(data: _Reader) -> TensorReport:
         first_beyond=None if data.data.get("first_beyond") is None else data.counts("first_beyond"),
         worst=tuple(_decode_entry(entry) for entry in data.objects("worst")),
         diagnosis=data.object("diagnosis") if data.data.get("diagnosis") is not None else None,
+        sweep=tuple(_decode_swept(entry) for entry in data.objects("sweep")) if "sweep" in data.data else (),
         undecided=data.count("undecided", 0),
         subgradients=data.count("subgradients", 0),
         regime=data.text("regime", ""),
@@ -212,6 +213,18 @@ def _decode_explained(data: _Reader) -> dict[str, Any]:
         parts = _Reader(entry.object("parts"), f"{entry.where}.parts")
         found[name] = asdict(_decode_entry(entry)) | {"parts": {key: parts.number(key) for key in parts.data}}
     return found
+
+
+def _decode_swept(data: _Reader) -> dict[str, Any]:
+    numbers = {key: data.number_or_none(key) for key in ("order", "slope")}
+    best = {key: data.number(key) for key in ("best_step", "best_error")}
+    return {
+        "index": data.counts("index"),
+        **numbers,
+        **best,
+        "reading": data.text("reading"),
+        "words": data.text("words"),
+    }
 
 
 def _decode_audit(data: _Reader) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import naive
 import numpy as np
 import pytest
 import torch
+from kinds import KINDS, wide
+from kinds import made as made_of
 from layers import case, layer, operands, torch_forward
 
 import fastcheck
@@ -15,73 +17,6 @@ from fastcheck.evaluators.bars import Bars
 from fastcheck.step import SAMPLE, Precision, Structure, automatic, roundings
 
 LAYER = layer((2, 6, 11, 11), (8, 3, 3, 3), stride=1, padding=1, groups=2)
-
-
-def _random(rng, shape):
-    return rng.standard_normal(shape)
-
-
-def _sparse(rng, shape):
-    return rng.standard_normal(shape) * (rng.random(shape) < 0.1)
-
-
-def _constant(rng, shape):
-    return np.full(shape, rng.standard_normal())
-
-
-def _positive(rng, shape):
-    return rng.random(shape) + 0.5
-
-
-def _bytes(rng, shape):
-    return rng.integers(0, 256, shape) / 255
-
-
-def _wide(rng, shape):
-    return rng.standard_normal(shape) * 10.0 ** rng.uniform(-8, 8, shape)
-
-
-def _cancelling(rng, shape):
-    values = rng.standard_normal(shape)
-    values.flat[1::2] = -values.flat[: values.size - 1 : 2][: values.flat[1::2].size]
-    return values
-
-
-def _subnormal(rng, shape):
-    return np.where(rng.random(shape) < 0.3, 5e-324 * rng.integers(1, 9, shape), rng.standard_normal(shape))
-
-
-def _one_large(rng, shape):
-    values = rng.standard_normal(shape)
-    values.flat[0] = 1e6
-    return values
-
-
-KINDS = [_random, _sparse, _constant, _positive, _bytes, _wide, _cancelling, _subnormal, _one_large]
-
-
-def _made(a_layer, kinds, scale, dtype, seed):
-    rng = np.random.default_rng(seed)
-    # float32 cannot hold the smallest float64: its own rounding of operands is not the gradient's fault.
-    x, w = (
-        kind(rng, shape).astype(dtype)
-        for kind, shape in zip(kinds, (a_layer.input_shape, a_layer.weight_shape), strict=False)
-    )
-    b = rng.standard_normal(w.shape[0]).astype(dtype)
-    x = (x * scale).astype(dtype)
-    tensors = [torch.from_numpy(array).requires_grad_() for array in (x, w, b)]
-    out = torch_forward(a_layer, *tensors)
-    v = kinds[2](rng, out.shape).astype(dtype)
-    grads = torch.autograd.grad(out, tensors, torch.from_numpy(v))
-    return fastcheck.ConvCase(
-        x,
-        w,
-        b,
-        grad_output=v,
-        grads={name: grad.numpy() for name, grad in zip(("input", "weight", "bias"), grads, strict=True)},
-        output=out.detach().numpy(),
-        **a_layer.arguments,
-    )
 
 
 @pytest.mark.jit
@@ -92,8 +27,8 @@ def test_no_correct_gradient_lies_outside(dtype, evaluator):
     for seed, kinds in enumerate(itertools.product(KINDS, repeat=3)):
         if seed % {"delta": 1, "local": 3, "full": 23}[evaluator]:
             continue
-        scale = 10.0 ** ((seed % 3 - 1) * 8) if _wide not in kinds else 1.0
-        made = _made(layers[seed % 3], kinds, scale, dtype, seed)
+        scale = 10.0 ** ((seed % 3 - 1) * 8) if wide not in kinds else 1.0
+        made = made_of(layers[seed % 3], kinds, scale, dtype, seed)
         report = fastcheck.check(made, dims=200, evaluator=evaluator, seed=seed, threads=1)
         assert report.passed, (seed, [kind.__name__ for kind in kinds], report.summary())
 

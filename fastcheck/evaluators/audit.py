@@ -129,13 +129,13 @@ class Audit:
         arrays = {"input": scaled.input, "weight": scaled.weight, "bias": scaled.bias}
         largest = float(np.abs(arrays[self._tensor]).max())
         table = self._table(self._moved(arrays, h, pool), self._moved(arrays, -h, pool), h, pool)
-        quotient, rounding, moved = (
+        quotient, rounding, truncation, moved = (
             float(np.ldexp(math.fsum(table[:, column]), exponent))
-            for column in (curved.NUMERIC, curved.ROUNDING, curved.ABSOLUTE)
+            for column in (curved.NUMERIC, curved.ROUNDING, curved.TRUNCATION, curved.ABSOLUTE)
         )
         total, size, bars = (math.fsum(getattr(part, name) for part in noted) for name in ("along", "size", "bars"))
         # The entries' moves are rounded, and sums of many terms: both small beside the rest.
-        bar = bars + rounding + 2 * U * ((2 * largest / h + 4) * size + 64 * moved)
+        bar = bars + rounding + abs(truncation) + 2 * U * ((2 * largest / h + 4) * size + 64 * moved)
         return {"delta": total, "full": quotient, "difference": total - quotient, "error_bar": bar}
 
     def _table(self, plus: np.ndarray, minus: np.ndarray, h: float, pool: Executor) -> np.ndarray:

@@ -119,13 +119,17 @@ class Bars:
             If a quotient overflows float64.
         """
         numeric = np.ascontiguousarray(table[:, curved.NUMERIC])
-        bar, wide = self(numeric, _sums(table))
+        sums, jump = _sums(table), table[:, curved.JUMP]
+        bar, wide = self(numeric, sums)
+        if wide is not None and jump.any():  # at a kink itself, the interval of subgradients is no lack of precision
+            sums[judge.ROUNDING] -= jump
+            wide = self(numeric, sums)[1]
         return Differences(
             dims,
             self.rescaled(numeric, dims, tensor, shape),
             bar,
             table[:, curved.KINKS].astype(np.int64),
-            np.ldexp(table[:, curved.JUMP], self.exponent),
+            np.ldexp(jump, self.exponent),
             wide,
         )
 
@@ -133,7 +137,7 @@ class Bars:
         """Split the bars of a table into what they are made of."""
         numeric, sums = np.ascontiguousarray(table[:, curved.NUMERIC]), _sums(table)
         known = {
-            "truncation": np.ldexp(table[:, curved.TRUNCATION], self.exponent),
+            "truncation": np.ldexp(np.abs(table[:, curved.TRUNCATION]), self.exponent),
             "kinks": np.ldexp(table[:, curved.WIDENING], self.exponent),
             "gradient": self._gradients_part(numeric, sums),
         }
@@ -159,7 +163,9 @@ class Bars:
 
 def _sums(table: np.ndarray) -> np.ndarray:
     """Return the rows that `judge.bars` takes."""
-    return np.ascontiguousarray(table[:, curved.ABSOLUTE : curved.TRUNCATION].T)
+    sums = np.ascontiguousarray(table[:, curved.ABSOLUTE : curved.TRUNCATION].T)
+    sums[judge.ROUNDING] += np.abs(table[:, curved.TRUNCATION])
+    return sums
 
 
 def bars_of(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) -> Bars:

@@ -13,7 +13,7 @@ import numpy as np
 from fastcheck.black_box import ROUNDS, Estimate, Level, Search, better
 from fastcheck.cases.function import Arrays, FunctionCase
 from fastcheck.errors import FastcheckError
-from fastcheck.evaluators import Chosen, Differences, function_noise, indices
+from fastcheck.evaluators import Chosen, Differences, indices
 from fastcheck.step import WIDE
 
 BLOCK = 32
@@ -38,12 +38,14 @@ class FunctionEvaluator:
     case : FunctionCase
     name : str
         The tensor.
+    noise : float
+        What rounding does to the loss where it is moved: `fastcheck.evaluators.function_noise.of_loss`.
     errors : float64 array
         What rounding does to its analytic gradient: `fastcheck.evaluators.function_noise.of_gradient`.
     step : float or "auto"
     stencil : "auto", 3 or 5
     seed : int
-        Of the directions and of the pilots.
+        Of the pilots.
 
     Attributes
     ----------
@@ -55,6 +57,7 @@ class FunctionEvaluator:
         self,
         case: FunctionCase,
         name: str,
+        noise: float,
         errors: np.ndarray,
         step: float | Literal["auto"],
         stencil: Literal["auto", 3, 5],
@@ -66,7 +69,7 @@ class FunctionEvaluator:
         self._errors = errors.reshape(-1)
         self._size, self._natural = case.size(name), natural_slope(case, name)
         self._private = threading.local()
-        self._noise = function_noise.of_loss(case, name, seed)
+        self._noise = noise
         self._fixed = None if step == "auto" else float(step)
         self._start = PILOT_STEP
         if self._fixed is None:

@@ -94,7 +94,8 @@ def _undecided(found: Differences, analytic: np.ndarray) -> np.ndarray | None:
         return None
     larger = np.maximum(np.abs(analytic), np.abs(found.numeric))
     inside = np.abs(analytic - found.numeric) <= found.error_bar
-    undecided: np.ndarray = found.wide & inside & (found.error_bar > WIDE * larger)
+    bar = found.error_bar if found.jump is None else found.error_bar - found.jump
+    undecided: np.ndarray = found.wide & inside & (bar > WIDE * larger)
     return undecided if undecided.any() else None
 
 

@@ -39,6 +39,7 @@ class FunctionPath:
 
     def __init__(self, case: FunctionCase, plan: Plan) -> None:
         self._case = case
+        self._noise: dict[str, float] = {}
         for name in case.params if plan.step != "auto" else ():
             step.usable(plan.step, case.params[name], case.label(name))
 
@@ -72,7 +73,11 @@ class FunctionPath:
     def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
         """Prepare a tensor to be differenced."""
         plan = session.plan
-        return FunctionEvaluator(self._case, name, self._errors[name], step, plan.stencil, plan.seed)
+        if name not in self._noise:
+            self._noise[name] = function_noise.of_loss(self._case, name, plan.seed)
+        return FunctionEvaluator(
+            self._case, name, self._noise[name], self._errors[name], step, plan.stencil or "auto", plan.seed
+        )
 
     def audit(self, name: str, dims: Chosen, session: Session) -> Audit | None:
         """Return nothing: the whole function is evaluated, and no shortcut taken."""

@@ -87,6 +87,8 @@ def write_report(report: Report, out: Console, title: str = "") -> None:
             by = "difference / error bar" if tensor.evaluator else "difference"
             rows = [_cells(entry) for entry in tensor.worst[:_SHOWN]]
             print_table(out, _ENTRY, rows, f"\n{name}: worst by {by}")
+        for swept in tensor.sweep:
+            out.print(f"sweep of {name} {list(swept['index'])}: {swept['reading']}. {swept['words']}")
     out.print(_verdict(report))
 
 

@@ -32,8 +32,8 @@ MODEL = 5
     TERMS,  # how many of them are not zero
     ABSORBED,  # sum of the |terms| so small beside T1 that an accumulator absorbs them
     ABSORBED_TERMS,  # how many those are
-    ROUNDING,  # what the differences may err by, in all
-    TRUNCATION,  # part of that which falls with h
+    ROUNDING,  # what the differences may err by, truncation aside
+    TRUNCATION,  # by how much and in which direction truncation takes them
     WIDENING,  # part of that through kinks that are crossed
     JUMP,  # part of that through kinks at the point itself
     KINKS,  # how many outputs cross one
@@ -42,6 +42,9 @@ COLUMNS = 11
 """Columns of what is known of a dimension; width is 2h, or the realised (entry + h) - (entry - h)."""
 
 U = 2.0**-53
+
+UNDERFLOW = 2.0**-1020
+"""What the products of a term may lose to underflow, where the term itself vanishes."""
 
 
 @kernel()
@@ -98,15 +101,22 @@ def row(plus, minus, v, magnitude, width, model, scratch, out):
         spread, largest = abs(high - low), max(abs(high), abs(low))
         output = model[OUTPUT] * magnitude[i]
         # Bounds on |phi'| and |phi''| between the two, the rounding of phi itself, and truncation.
-        slope, bend, error, truncation = 1.0, 0.0, 0.0, 0.0
+        slope, bend, error = 1.0, 0.0, 0.0
         if loss == SQUARE:
             slope, bend, error = largest, 1.0, 2.0 * U * largest * largest
         elif loss == TANH:
+            most = max(abs(after[i]), abs(before[i]))
             least = min(abs(after[i]), abs(before[i])) if (high > 0.0) == (low > 0.0) else 0.0
             slope = 1.0 - least * least + 4.0 * U
-            bend, error = min(0.77, 2.0 * slope), 4.0 * U
-            truncation = min(0.5, slope) / 6.0 * spread * spread * spread
-        rounding = 2.0 * U * (chain * (magnitude[i] + spread) if chain > 0.0 else 2.0 * largest)
+            # The libraries' tanh errs by up to 2.8 roundings, and beyond 1 by one (found in 2e6 values a binade).
+            bend, error = min(0.77, 2.0 * slope), 2.0 * U * (1.0 if largest > 1.0 else min(3.0 * most, 1.75))
+            # The third derivative is -2 (1 - t^2) (1 - 3 t^2), the fifth at most 16.
+            middle = 0.5 * (after[i] + before[i])
+            square = middle * middle
+            third = -2.0 * (1.0 - square) * (1.0 - 3.0 * square)
+            out[TRUNCATION] += v[i] / width * third / 24.0 * (high - low) * (high - low) * (high - low)
+            error += 0.1 * spread * spread * spread * spread * spread
+        rounding = 2.0 * U * (chain * (magnitude[i] + spread) if chain > 0.0 else largest + spread)
         # The analytic pass's own phi' is off by a few roundings: of one, where it is 1 - tanh^2.
         derivative = 4.0 * model[ACCUMULATOR] * (1.0 if loss == TANH else slope)
         error += slope * rounding + (derivative + bend * output) * spread
@@ -126,8 +136,7 @@ def row(plus, minus, v, magnitude, width, model, scratch, out):
         out[ABSOLUTE] += abs(term)
         out[SQUARES] += term * term
         out[TERMS] += 1.0 if term != 0.0 else 0.0
-        out[TRUNCATION] += size * truncation
-        out[ROUNDING] += size * (error + truncation)
+        out[ROUNDING] += size * error + (UNDERFLOW if v[i] != 0.0 else 0.0)
 
 
 @kernel()

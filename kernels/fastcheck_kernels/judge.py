@@ -31,6 +31,9 @@ CONSTANTS = 14
 
 U = 2.0**-53
 
+SMALLEST = 1e-290
+"""Bars below it are those of products that underflow; operands are scaled so that typical ones do not."""
+
 
 @kernel("contract")
 def _fixed(sums, lo, model, lost, least, fixed):
@@ -89,9 +92,9 @@ def _mark_wide(bar, sums, repeat, share, tensor, lost, least, wide):
         n = counts[i]
         # The root of the mean of squares is no less than the mean, which does not underflow.
         typical = max(tensor, math.sqrt(squares[i]), t1s[i] / math.sqrt(max(n, 1.0)))
-        limit = share * typical + (lost * n + least)
+        limit = share * typical + (lost * n + least) + SMALLEST
         for k in range(i * repeat, (i + 1) * repeat):
-            wide[k] = bar[k] > limit
+            wide[k] = (bar[k] > limit) & (typical > 0.0)  # where every term is zero, nothing has to be told apart
             marked += wide[k]
     return marked
 

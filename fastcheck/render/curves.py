@@ -1,0 +1,48 @@
+"""What a plot of a curve shows beside its errors, whatever draws it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastcheck.curve import Curve
+
+SHOWN = 3
+"""Most curves in one plot."""
+
+
+class Line(NamedTuple):
+    """A line of a plot: its name, steps and sizes."""
+
+    name: str
+    steps: tuple[float, ...]
+    sizes: tuple[float, ...]
+
+
+def lines(curve: Curve) -> list[Line]:
+    """Return the guides h^2 and 1/h through what n(h) does, and the error bar where it is known."""
+    h, n = np.array(curve.steps), np.array(curve.numeric)
+    best = curve.steps.index(curve.best_step)
+    away = np.abs(n - n[best])
+    found = []
+    noise = float(np.median((away * h)[best + 1 :])) if best + 1 < h.size else 0.0
+    bend = float(np.median((away / h**2)[:best])) if curve.order is not None else noise / h[best] ** 3
+    if bend > 0 and best > 0:
+        found.append(_line("h^2", h[: best + 1], bend * h[: best + 1] ** 2))
+    if noise > 0:
+        found.append(_line("1/h", h[best:], noise / h[best:]))
+    if curve.error_bars is not None:
+        found.append(Line("error bar", curve.steps, curve.error_bars))
+    return found
+
+
+def _line(name: str, steps: np.ndarray, sizes: np.ndarray) -> Line:
+    return Line(name, tuple(steps.tolist()), tuple(sizes.tolist()))
+
+
+def decades(line: Line) -> tuple[list[float], list[float]]:
+    """Return a line's decimal logarithms, without what has none."""
+    steps, sizes = np.array(line.steps), np.array(line.sizes)
+    seen = np.isfinite(sizes) & (sizes > 0)
+    return np.log10(steps[seen]).tolist(), np.log10(sizes[seen]).tolist()
