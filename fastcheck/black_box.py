@@ -145,10 +145,13 @@ class Estimate(NamedTuple):
         explained = self.truncation + self.kink * (self.kink > CLEAR * self.roundoff)
         if explained <= self.roundoff / 2:
             return int(self.roundoff > 0)
-        return min(0, round(math.log2(self.roundoff / explained) / (self.order + 1))) if self.roundoff else -_FAR
+        if not self.roundoff:
+            return -_FAR
+        return min(0, round((math.log2(self.roundoff) - math.log2(explained)) / (self.order + 1)))
 
 
 _FAR = 16
+"""Powers of two by which the step falls where nothing tells how far."""
 
 
 def estimate(near: Level, middle: Level, far: Level, points: int) -> Estimate:
@@ -229,7 +232,8 @@ class Search:
             levels.append(level)
         near, middle, far = levels
         safety = ROUGH if self._least < self._most else 1.0
-        return [estimate(near, middle, far, points)._replace(safety=safety) for points in self._points]
+        found = [estimate(near, middle, far, points)._replace(safety=safety) for points in self._points]
+        return [one for one in found if math.isfinite(one.numeric) and math.isfinite(one.bar)]
 
     def best(self, start: int, rounds: int = ROUNDS) -> Estimate | None:
         """Walk from a step towards a better one; None where the function is finite at no step that was tried.
