@@ -1,7 +1,7 @@
 """fastcheck: is the gradient that you wrote by hand right, and how close is close enough?"""
 
 from fastcheck.cases.conv import ConvCase
-from fastcheck.check import check, compare
+from fastcheck.check import check, check_gradient, compare
 from fastcheck.errors import FastcheckError, GradientMismatchError
 from fastcheck.npz import load_case
 from fastcheck.report import Report
@@ -19,6 +19,7 @@ __all__ = [
     "Sweep",
     "__version__",
     "check",
+    "check_gradient",
     "compare",
     "load_case",
     "sweep",

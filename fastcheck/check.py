@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 from fastcheck import comparison, machine, verdict
 from fastcheck.cases.conv import ConvCase
+from fastcheck.cases.function import FunctionCase
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import integer
 from fastcheck.naming import nearest
@@ -21,6 +23,9 @@ EVALUATORS = ("auto", "full", "local", "delta")
 
 KINKS = ("widen", "exclude")
 """What ``kinks`` may be."""
+
+STENCILS = ("auto", 3, 5)
+"""What ``stencil`` may be."""
 
 
 def check(
@@ -86,10 +91,7 @@ def check(
     if threads is not None:
         threads = integer("threads", threads, least=1)
     seed = integer("seed", seed, least=0)
-    if not isinstance(step, str):
-        step = positive("step", step)
-    elif step != "auto":
-        raise FastcheckError(f"step is {step!r}: expected 'auto' or a positive finite number")
+    step = _step(step)
     from fastcheck import coordinator  # imports Numba
     from fastcheck.paths import Plan
     from fastcheck.paths.conv import ConvPath
@@ -106,6 +108,97 @@ def check(
     )
     report = coordinator.run(ConvPath(case, plan), plan)
     return explained(case, report, threads=plan.threads, progress=plan.progress) if explain else report
+
+
+def check_gradient(
+    loss: Callable[[Any], Any],
+    grad: Any,
+    params: Any,
+    *,
+    dims: Dims = "auto",
+    step: float | Literal["auto"] = "auto",
+    stencil: Literal["auto", 3, 5] = "auto",
+    threads: int = 1,
+    seed: int = 0,
+    keep: bool = False,
+    progress: ProgressHook | None = None,
+) -> Report:
+    """Difference any Python function of arrays and judge the gradient that was written for it.
+
+    Parameters
+    ----------
+    loss : callable
+        Called as loss(params), with float64 arrays in the form that ``params`` has; it returns one finite number and
+        leaves its argument as it is. With several threads it is called from all of them at once.
+    grad : callable, array or mapping of names to arrays
+        The gradient shaped as ``params``, in float64, float32 or float16; or a function of params that returns it.
+        A function is the better choice where it computes in float32: its rounding is then measured, by 7 or 14 calls
+        beside the first, and enters the error bars.
+    params : array, or mapping of names to arrays
+        Where to check; float64, float32 or float16. The tensor of a single array is called ``"params"``.
+    dims : "auto", "all", int, or a mapping from tensor names to these
+        As in `check`; ``"auto"`` takes a tensor of up to 2,048 entries whole, and 1,024 of a larger one.
+    step : float or "auto"
+        The step h, used exactly as given for every dimension (2h and 4h beside it, for the error bar). ``"auto"``
+        finds a power of two for each dimension that balances truncation against the loss's own noise.
+    stencil : {"auto", 3, 5}
+        Points of a difference: f(x + h) and f(x - h), or those at 2h as well, which allow larger steps on smooth
+        losses. ``"auto"`` takes what has the smaller error bar.
+    threads : int
+        The report does not depend on it. A loss that holds the GIL gains nothing by several.
+    seed : int
+        Of the sample, and of the directions in which noise is measured.
+    keep : bool
+        Keep the per-dimension arrays on the report.
+    progress : callable, optional
+        Called as progress(stage, done, total) in this thread.
+
+    Returns
+    -------
+    Report
+        After Ctrl-C a partial one, with ``interrupted`` set. ``tensors[name].step`` is a typical step.
+
+    Raises
+    ------
+    FastcheckError
+        If an argument is none of the above, or the loss raises or is not finite where it has to be evaluated.
+
+    Notes
+    -----
+    `fastcheck.black_box` has the model of step and error, and its sources. A dimension takes six calls of the loss,
+    and two to four for each step that is tried beside the typical one.
+    """
+    if stencil not in STENCILS or isinstance(stencil, float):
+        raise FastcheckError(f"stencil is {stencil!r}: expected 'auto', 3 or 5")
+    threads = integer("threads", threads, least=1)
+    seed = integer("seed", seed, least=0)
+    step = _step(step)
+    case = FunctionCase(loss, grad, params)
+    from fastcheck import coordinator  # imports Numba
+    from fastcheck.paths import Plan
+    from fastcheck.paths.function import FunctionPath
+
+    plan = Plan(
+        dims=dims,
+        step=step,
+        evaluator="full",
+        kinks="widen",
+        threads=threads,
+        seed=seed,
+        keep=keep,
+        progress=progress or silent,
+        stencil=stencil,
+    )
+    return coordinator.run(FunctionPath(case, plan), plan)
+
+
+def _step(step: Any) -> Any:
+    """Return a step as it is to be used, after checking it."""
+    if not isinstance(step, str):
+        return positive("step", step)
+    if step != "auto":
+        raise FastcheckError(f"step is {step!r}: expected 'auto' or a positive finite number")
+    return step
 
 
 def compare(analytic: Any, numeric: Any, *, keep: bool = False) -> Report:

@@ -203,7 +203,7 @@ def _report(path: Path, plan: Plan, state: _Progress, clock: Clock) -> Report:
     return Report(
         verdict=verdict.heaviest(verdicts),
         seed=plan.seed,
-        requested={"step": plan.step, "evaluator": plan.evaluator, "dims": plan.dims, "kinks": plan.kinks},
+        requested=plan.requested,
         interrupted=state.interrupted,
         forward=state.forward,
         tensors=state.tensors,

@@ -56,7 +56,7 @@ def choose(dims: Any, shapes: Mapping[str, Shape], work: Mapping[str, int], seed
 
 
 def _filter_order(shapes: Mapping[str, Shape], seed: int) -> np.ndarray | None:
-    filters = next((shapes[name][0] for name in ("weight", "bias") if name in shapes), 0)
+    filters = next((shapes[name][0] for name in ("weight", "bias") if shapes.get(name)), 0)
     return np.random.default_rng([seed, filters]).permutation(filters)
 
 

@@ -202,16 +202,16 @@ def automatic(magnitude: np.ndarray, factor: np.ndarray | None, loss: str = "vjp
     loss : str
         One of `fastcheck.cases.conv.LOSSES`.
     """
-    size = _rms(magnitude) * {"vjp": 1.0, "square": 0.5, "relu": 2.0**-17, "tanh": 1.0}[loss]
+    size = rms(magnitude) * {"vjp": 1.0, "square": 0.5, "relu": 2.0**-17, "tanh": 1.0}[loss]
     if loss == "tanh":
         size = 2.0**-16
-    scale = 1.0 if factor is None else _rms(factor)
+    scale = 1.0 if factor is None else rms(factor)
     if size == 0 or scale == 0:
         return 1.0
     return math.ldexp(1.0, round(math.log2(size) - math.log2(scale)))
 
 
-def _rms(values: np.ndarray) -> float:
+def rms(values: np.ndarray) -> float:
     """Return about the root mean square of the non-zero entries, without overflow."""
     flat = values.reshape(-1)
     few = _spread(flat) if flat.size > 2 * SAMPLE else flat
@@ -228,7 +228,7 @@ def typical_size(values: np.ndarray) -> float:
     """Return about the root mean square of all entries, zeros among them."""
     flat = values.reshape(-1)
     few = _spread(flat) if flat.size > 2 * SAMPLE else flat
-    return _rms(flat) * math.sqrt(np.count_nonzero(few) / few.size)
+    return rms(flat) * math.sqrt(np.count_nonzero(few) / few.size)
 
 
 def positive(name: str, value: object) -> float:

@@ -21,7 +21,7 @@ from fastcheck.report import ForwardReport
 
 @dataclass(frozen=True)
 class Plan:
-    """How a case is to be checked; see `fastcheck.check` for the meaning of each."""
+    """How a case is to be checked; see `fastcheck.check` and `fastcheck.check_gradient` for the meaning of each."""
 
     dims: Any
     step: Any
@@ -31,6 +31,13 @@ class Plan:
     kinks: str
     keep: bool
     progress: ProgressHook
+    stencil: Any = None
+
+    @property
+    def requested(self) -> dict[str, Any]:
+        """What a report tells of it."""
+        asked = {"step": self.step, "evaluator": self.evaluator, "dims": self.dims, "kinks": self.kinks}
+        return asked if self.stencil is None else asked | {"stencil": self.stencil}
 
 
 @dataclass

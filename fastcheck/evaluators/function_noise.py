@@ -1,0 +1,146 @@
+"""What rounding does to a user's loss and to the analytic gradient, measured along seeded directions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fastcheck import noise
+from fastcheck.cases.function import Arrays, FunctionCase
+from fastcheck.step import U
+
+LOSS_SPACINGS = tuple(2.0**-k for k in range(40, 3, -6))
+"""Fractions of the entries by which neighbouring samples are apart: thousands of roundings of float64, and few kinks.
+Larger ones are for losses that round their argument."""
+
+LOSS_SAMPLES = 9
+"""Samples along each direction, and the number that Moré and Wild recommend at most."""
+
+DIRECTIONS = 2
+"""Directions in which a tensor is moved, forth and back, since a unit may be flat on one side; the largest noise
+counts."""
+
+UNKNOWN = 2.0**-64
+"""The first spacing for a tensor of zeros, whose scale is not known."""
+
+GRADIENT_SPACINGS = (2.0**-40, 2.0**-22)
+"""The second for a gradient that is computed in float32: there even its parameters differ by roundings."""
+
+GRADIENT_SAMPLES = 7
+"""Calls of the gradient for each spacing, the least that Moré and Wild recommend."""
+
+NOISES = 16.0
+"""Standard deviations that an entry of the gradient may be off by. Its noise is known from seven samples only, and
+roundings that are the same at all of them (those of data) are not seen: they are taken to be as large again."""
+
+_SINGLE = 2.0**-24
+_HALF = 2.0**-11
+
+
+def of_loss(case: FunctionCase, name: str, seed: int) -> float:
+    """Return the standard deviation of the loss's rounding where a tensor is moved, 0 where nothing is seen of it.
+
+    The differences of a dimension meet no more of it: moving one entry changes fewer roundings than moving all.
+    """
+    arrays = case.copies()
+    rng = np.random.default_rng([seed, *name.encode()])
+    spacings = LOSS_SPACINGS if case.params[name].any() else (UNKNOWN, *LOSS_SPACINGS)
+    levels = [0.0]
+    for _ in range(DIRECTIONS):
+        direction = _direction(case, name, rng)
+        for side in (direction, -direction):
+
+            def sample(distance: float, side: np.ndarray = side) -> np.ndarray:
+                _move(case, arrays, {name: side}, distance)
+                return np.array(case.value(arrays, lambda: _away(case, name)))
+
+            levels.append(float(noise.measured(sample, LOSS_SAMPLES, spacings, more=1)))
+    return max(level for level in levels if not math.isnan(level))
+
+
+def of_gradient(case: FunctionCase, seed: int) -> dict[str, np.ndarray]:
+    """Return a bound on what rounding does to every entry of the analytic gradient.
+
+    Its dtype's unit round-off, relative to the entry or to the tensor's root mean square, whichever is larger; and,
+    where the gradient is a function, the noise of that function, an entry's own or the tensor's root mean square.
+
+    Returns
+    -------
+    dict of str to float64 array
+        Shaped as params.
+    """
+    measured = _gradient_noise(case, seed) if case.has_function else {}
+    return {name: _bound(grad, measured.get(name)) for name, grad in case.grads.items()}
+
+
+def _bound(grad: np.ndarray, measured: np.ndarray | None) -> np.ndarray:
+    values = np.where(np.isfinite(grad), np.abs(grad.astype(np.float64)), 0.0)
+    deviation = _unit(grad) * np.maximum(values, _mean(values))
+    if measured is not None:
+        measured = np.where(np.isfinite(measured), measured, 0.0)
+        deviation = np.maximum(deviation, np.maximum(measured, _mean(measured)))
+    # A float16 result is rounded once more at its end, and may underflow there.
+    end = _HALF * values + 2.0**-24 if grad.dtype == np.float16 else 0.0
+    bound: np.ndarray = NOISES * deviation + end
+    return bound
+
+
+def _unit(grad: np.ndarray) -> float:
+    """Return the unit round-off of the arithmetic that made an array: float16 is taken to be summed in float32.
+
+    float64 numbers that fit float32, and use more of it than counts and halves do, come from there.
+    """
+    if grad.dtype != np.float64:
+        return _SINGLE
+    significands = np.frexp(grad[np.isfinite(grad)])[0]
+    return _SINGLE if _fits(significands, 24) and not _fits(significands, 18) else U
+
+
+def _fits(significands: np.ndarray, bits: int) -> bool:
+    scaled = np.ldexp(significands, bits)
+    return bool((scaled == np.rint(scaled)).all())
+
+
+def _mean(values: np.ndarray) -> float:
+    """Return the root mean square, without overflow."""
+    largest = float(values.max())
+    return largest * math.sqrt(float(np.mean((values / largest) ** 2))) if largest else 0.0
+
+
+def _gradient_noise(case: FunctionCase, seed: int) -> dict[str, np.ndarray]:
+    arrays = case.copies()
+    rng = np.random.default_rng(seed)
+    directions = {name: _direction(case, name, rng) for name in case.params}
+
+    def sample(distance: float) -> np.ndarray:
+        _move(case, arrays, directions, distance)
+        found = case.gradient(arrays, lambda: _away(case))
+        return np.concatenate([found[name].astype(np.float64).ravel() for name in case.params])
+
+    flat = noise.measured(sample, GRADIENT_SAMPLES, GRADIENT_SPACINGS)
+    ends = np.cumsum([array.size for array in case.params.values()])[:-1]
+    parts = zip(case.params.items(), np.split(flat, ends), strict=True)
+    return {name: part.reshape(array.shape) for (name, array), part in parts}
+
+
+def _direction(case: FunctionCase, name: str, rng: np.random.Generator) -> np.ndarray:
+    """Return a seeded direction in which every entry moves by half of its own size to all of it.
+
+    Zeros stay, unless there is nothing else, so that no entry leaves a domain that ends at zero. The lengths differ
+    since equal ones may lie in step with roundings.
+    """
+    values = case.params[name]
+    sizes = np.abs(values) if values.any() else np.full(values.shape, case.size(name))
+    direction: np.ndarray = sizes * rng.uniform(0.5, 1.0, values.shape) * rng.choice([-1.0, 1.0], values.shape)
+    return direction
+
+
+def _move(case: FunctionCase, arrays: Arrays, directions: Arrays, distance: float) -> None:
+    for name, direction in directions.items():
+        arrays[name][...] = case.params[name] + distance * direction
+
+
+def _away(case: FunctionCase, name: str | None = None) -> str:
+    what = "all params" if name is None else case.label(name)
+    return f"where its noise is measured, at {what} moved by a part in a million or less"

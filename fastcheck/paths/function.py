@@ -1,0 +1,84 @@
+"""The path of a user's function: its gradient's noise, and one evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fastcheck import sampling, step
+from fastcheck.cases.function import FunctionCase
+from fastcheck.evaluators import Chosen, Evaluator, function_noise
+from fastcheck.evaluators.audit import Audit
+from fastcheck.evaluators.function import FunctionEvaluator
+from fastcheck.geometry import Shape
+from fastcheck.paths import Plan, Session
+from fastcheck.report import ForwardReport
+
+AUTO_DIMS = 2048
+"""Dimensions of a tensor that ``dims="auto"`` takes all of: about 15,000 calls of the loss. Of more it takes
+`fastcheck.sampling.AUTO_SAMPLE`, since what a call costs is not known."""
+
+
+class FunctionPath:
+    """The path of a `FunctionCase`.
+
+    Parameters
+    ----------
+    case : FunctionCase
+    plan : Plan
+
+    Raises
+    ------
+    FastcheckError
+        If the plan's step is lost in a tensor's largest entry, or overflows with it.
+    """
+
+    kind = "full"
+
+    def __init__(self, case: FunctionCase, plan: Plan) -> None:
+        self._case = case
+        self._noise: dict[str, float] = {}
+        for name in case.params if plan.step != "auto" else ():
+            step.usable(plan.step, case.params[name], case.label(name))
+
+    @property
+    def grads(self) -> Mapping[str, np.ndarray]:
+        """The analytic gradients."""
+        return self._case.grads
+
+    def precision(self, name: str) -> str:
+        """Return the dtype of a gradient."""
+        return self._case.grads[name].dtype.name
+
+    def shapes(self) -> dict[str, Shape]:
+        """Return the shapes of all tensors."""
+        return self._case.shapes()
+
+    def work(self) -> dict[str, int]:
+        """Return a dimension's part of what ``dims="auto"`` may spend."""
+        return dict.fromkeys(self._case.params, int(sampling.AUTO_WORK) // AUTO_DIMS)
+
+    def described(self) -> dict[str, Any]:
+        """Return the shapes."""
+        return {name: list(shape) for name, shape in self.shapes().items()}
+
+    def prepare(self, session: Session) -> ForwardReport | None:
+        """Measure what rounding does to the analytic gradient."""
+        with session.clock.of("seconds"):
+            self._errors = function_noise.of_gradient(self._case, session.plan.seed)
+        return None
+
+    def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
+        """Prepare a tensor to be differenced."""
+        plan = session.plan
+        if name not in self._noise:
+            self._noise[name] = function_noise.of_loss(self._case, name, plan.seed)
+        return FunctionEvaluator(
+            self._case, name, self._noise[name], self._errors[name], step, plan.stencil or "auto", plan.seed
+        )
+
+    def audit(self, name: str, dims: Chosen, session: Session) -> Audit | None:
+        """Return nothing: the whole function is evaluated, and no shortcut taken."""
+        return None
