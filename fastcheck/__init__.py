@@ -1,6 +1,7 @@
 """fastcheck: is the gradient that you wrote by hand right, and how close is close enough?"""
 
 from fastcheck.cases.conv import ConvCase
+from fastcheck.cases.function import FunctionCase
 from fastcheck.check import check, check_gradient, compare
 from fastcheck.errors import FastcheckError, GradientMismatchError
 from fastcheck.npz import load_case
@@ -14,6 +15,7 @@ from fastcheck.version import __version__
 __all__ = [
     "ConvCase",
     "FastcheckError",
+    "FunctionCase",
     "GradientMismatchError",
     "Report",
     "Sweep",

@@ -12,10 +12,12 @@ import numpy as np
 
 from fastcheck import coordinator
 from fastcheck.cases.conv import ConvCase
+from fastcheck.cases.function import FunctionCase
 from fastcheck.evaluators import Differences
 from fastcheck.interrupts import listening
 from fastcheck.paths import Path, Plan, Session
 from fastcheck.paths.conv import ConvPath
+from fastcheck.paths.function import FunctionPath
 from fastcheck.progress import ProgressHook
 
 
@@ -53,13 +55,13 @@ class Opening:
 
     Parameters
     ----------
-    case : ConvCase
+    case : ConvCase or FunctionCase
     evaluator : {"full", "local", "delta"}
     threads, seed, progress
         As in `fastcheck.check`.
     """
 
-    case: ConvCase
+    case: ConvCase | FunctionCase
     evaluator: str
     threads: int
     seed: int
@@ -113,10 +115,11 @@ class Opening:
             kinks="widen",
             keep=False,
             progress=self.progress,
+            stencil=3,
         )
 
     def _path(self, plan: Plan) -> Path:
-        return ConvPath(self.case, plan)
+        return FunctionPath(self.case, plan) if isinstance(self.case, FunctionCase) else ConvPath(self.case, plan)
 
 
 def _joined(blocks: list[Differences]) -> Differences:

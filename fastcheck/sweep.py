@@ -11,6 +11,7 @@ import numpy as np
 
 from fastcheck import machine
 from fastcheck.cases.conv import ConvCase
+from fastcheck.cases.function import FunctionCase
 from fastcheck.curve import LEAST_STEPS, Curve, analyse
 from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import Differences
@@ -35,8 +36,11 @@ EVALUATORS = ("auto", "full", "local", "delta")
 """What ``evaluator`` may be; ``"auto"`` is ``local``, which evaluates the function itself on both sides."""
 
 
+Case = ConvCase | FunctionCase
+
+
 def sweep(
-    case: ConvCase,
+    case: Case,
     *,
     tensor: str | None = None,
     dims: int | Sequence[int] | Sequence[Sequence[int]] | None = None,
@@ -50,7 +54,7 @@ def sweep(
 
     Parameters
     ----------
-    case : ConvCase
+    case : ConvCase or FunctionCase
     tensor : str, optional
         One of those with a gradient; by default all of them.
     dims : int or sequence, optional
@@ -60,9 +64,10 @@ def sweep(
         At least four different steps, used exactly as given. By default 1e-1 to 1e-12, four in each decade, without
         those that are lost beside the tensor's largest entry, and the step that a check would take.
     evaluator : {"auto", "full", "local", "delta"}
-        As in `fastcheck.check`; ``"auto"`` is ``local``.
+        As in `fastcheck.check`; ``"auto"`` is ``local``. A function has ``full`` alone.
     threads, seed, progress : optional
-        As in `fastcheck.check`, whose sample of a large tensor decides which dimensions can be the worst.
+        As in `fastcheck.check` or `fastcheck.check_gradient`, whose sample of a large tensor decides which dimensions
+        can be the worst.
 
     Returns
     -------
@@ -75,14 +80,15 @@ def sweep(
     GradientMismatchError
         If the case's declared output is another function's; it carries the report of that.
     """
-    if not isinstance(case, ConvCase):
-        raise FastcheckError(f"case is {type(case).__name__}: expected a ConvCase")
-    if evaluator not in EVALUATORS:
-        raise FastcheckError(
-            f"evaluator is {evaluator!r}{nearest(evaluator, EVALUATORS)}: expected {', '.join(EVALUATORS)}"
-        )
+    if not isinstance(case, Case):
+        raise FastcheckError(f"case is {type(case).__name__}: expected a ConvCase or a FunctionCase")
+    black_box = isinstance(case, FunctionCase)
+    known = ("auto", "full") if black_box else EVALUATORS
+    if evaluator not in known:
+        raise FastcheckError(f"evaluator is {evaluator!r}{nearest(evaluator, known)}: expected {', '.join(known)}")
     tensors = _tensors(case, tensor)
-    threads = machine.default_threads() if threads is None else integer("threads", threads, least=1)
+    automatic = 1 if black_box else machine.default_threads()
+    threads = automatic if threads is None else integer("threads", threads, least=1)
     seed = integer("seed", seed, least=0)
     given = _given(case, tensors, steps)
     count = _count(dims)
@@ -90,7 +96,8 @@ def sweep(
     from fastcheck.differencing import Opening  # imports Numba
 
     start = time.perf_counter()
-    opening = Opening(case, "local" if evaluator == "auto" else evaluator, threads, seed, progress or silent)
+    used = ("full" if black_box else "local") if evaluator == "auto" else evaluator
+    opening = Opening(case, used, threads, seed, progress or silent)
     if count:
         chosen = {name: found[:count] for name, found in opening.worst().items() if name in tensors}
     return Sweep(
@@ -102,7 +109,7 @@ def sweep(
     )
 
 
-def explained(case: ConvCase, report: Report, *, threads: int, progress: ProgressHook) -> Report:
+def explained(case: Case, report: Report, *, threads: int, progress: ProgressHook) -> Report:
     """Sweep the worst dimensions of every failing tensor, and put that on the report.
 
     A report stays as it is where its tensors cannot be swept: an explanation must not cost the verdict.
@@ -142,13 +149,17 @@ def _curves(
         for name, dims in chosen.items():
             steps = given or _default(case, name, differences.automatic(name))
             ascending, places = np.unique(np.asarray(dims, dtype=np.int64), return_inverse=True)
-            found: list[Differences] = []
-            for step in steps:
-                progress(f"{name}: steps", len(found), len(steps))
-                found.append(differences(name, ascending, step))
-            progress(f"{name}: steps", len(found), len(steps))
+            found: dict[float, Differences] = {}
+            for count, step in enumerate(steps):
+                progress(f"{name}: steps", count, len(steps))
+                try:
+                    found[step] = differences(name, ascending, step)
+                except FastcheckError:
+                    if given is not None or len(steps) - count <= LEAST_STEPS - len(found):
+                        raise  # a step that leaves the function's domain can be missed where it is one of the default's
+            progress(f"{name}: steps", len(steps), len(steps))
             for dim, place in zip(dims, places.tolist(), strict=True):
-                yield _curve(name, case.grads[name], dim, steps, found, place)
+                yield _curve(name, case.grads[name], dim, list(found), list(found.values()), place)
 
 
 def _curve(
@@ -171,7 +182,7 @@ def _at(values: np.ndarray | None, place: int) -> Any:
     return 0 if values is None else values[place]
 
 
-def _tensors(case: ConvCase, tensor: str | None) -> tuple[str, ...]:
+def _tensors(case: Case, tensor: str | None) -> tuple[str, ...]:
     if tensor is None:
         return tuple(case.grads)
     if tensor not in case.grads:
@@ -179,7 +190,7 @@ def _tensors(case: ConvCase, tensor: str | None) -> tuple[str, ...]:
     return (tensor,)
 
 
-def _picked(case: ConvCase, tensors: tuple[str, ...], dims: Any) -> dict[str, list[int]]:
+def _picked(case: Case, tensors: tuple[str, ...], dims: Any) -> dict[str, list[int]]:
     if len(tensors) > 1:
         raise FastcheckError(f"dims are indices: say of which tensor, one of {', '.join(tensors)}")
     return {name: _indices(dims, case.grads[name].shape, name) for name in tensors}
@@ -219,7 +230,7 @@ def _index(entry: Any, shape: Shape, tensor: str) -> int:
         raise FastcheckError(f"dims has {entry!r}: expected indices into {tensor}, of shape {tuple(shape)}") from None
 
 
-def _given(case: ConvCase, tensors: Iterable[str], steps: Any) -> tuple[float, ...] | None:
+def _given(case: Case, tensors: Iterable[str], steps: Any) -> tuple[float, ...] | None:
     """Return the steps that are asked for, the largest first, None for the default ones."""
     if steps is None:
         return None
@@ -234,7 +245,7 @@ def _given(case: ConvCase, tensors: Iterable[str], steps: Any) -> tuple[float, .
     return found
 
 
-def _default(case: ConvCase, tensor: str, automatic: float) -> tuple[float, ...]:
+def _default(case: Case, tensor: str, automatic: float) -> tuple[float, ...]:
     """Return the default steps that a tensor can take, the largest first."""
     operand = case.operand(tensor)
     found = tuple(step for step in sorted({*STEPS, automatic}, reverse=True) if _takes(step, operand, tensor))

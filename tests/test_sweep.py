@@ -420,3 +420,39 @@ def test_bytes_are_written_whole(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == b"\x89\r\n"
     with pytest.raises(FastcheckError, match="cannot be written"):
         npz.write_bytes(tmp_path / "no" / "a.png", b"")
+
+
+def _log_sum_exp(factor=1.0):
+    matrix = np.random.default_rng(0).standard_normal((7, 5))
+
+    def loss(p):
+        z = matrix @ p
+        return z.max() + np.log(np.exp(z - z.max()).sum())
+
+    def grad(p):
+        e = np.exp(matrix @ p - (matrix @ p).max())
+        return factor * matrix.T @ (e / e.sum())
+
+    return fastcheck.FunctionCase(loss, grad, np.random.default_rng(1).standard_normal(5))
+
+
+def test_a_function_is_swept_as_a_layer_is():
+    found = fastcheck.sweep(_log_sum_exp(), dims=5)
+    assert found.order["params"] == pytest.approx(2.0, abs=0.1)
+    assert found.slope["params"] == pytest.approx(-1.0, abs=0.1)
+    assert {curve.reading for curve in found.curves} == {"truncation"}
+    assert found.evaluator == "full"
+    wrong = fastcheck.sweep(_log_sum_exp(1.01), dims=5)
+    assert {curve.reading for curve in wrong.curves} == {"coding mistake"}
+    with pytest.raises(fastcheck.FastcheckError, match="evaluator is 'delta': expected auto, full"):
+        fastcheck.sweep(_log_sum_exp(), evaluator="delta")
+
+
+def test_default_steps_that_leave_a_functions_domain_are_missed():
+    case = fastcheck.FunctionCase(lambda p: float(np.log(p).sum()), lambda p: 1 / p, np.array([0.05, 1.0]))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        (curve, _) = fastcheck.sweep(case, dims=[0, 1], tensor="params").curves
+        assert curve.reading == "truncation"
+        assert max(curve.steps) < 0.05
+        with pytest.raises(fastcheck.FastcheckError, match=r"step is 0\.1: the loss is not finite"):
+            fastcheck.sweep(case, dims=[0], tensor="params", steps=[0.1, 1e-2, 1e-3, 1e-4])

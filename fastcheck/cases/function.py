@@ -73,6 +73,14 @@ class FunctionCase:
         """Return the shapes of all tensors."""
         return {name: array.shape for name, array in self.params.items()}
 
+    def operand(self, name: str) -> np.ndarray:
+        """Return a tensor's parameters."""
+        return self.params[name]
+
+    def described(self) -> dict[str, Any]:
+        """Return the shapes, as a report tells them."""
+        return {name: list(shape) for name, shape in self.shapes().items()}
+
     def size(self, name: str) -> float:
         """Return the root mean square of a tensor's non-zero entries; where there are none, of all tensors', else 1."""
         own = rms(self.params[name])

@@ -62,7 +62,7 @@ class FunctionPath:
 
     def described(self) -> dict[str, Any]:
         """Return the shapes."""
-        return {name: list(shape) for name, shape in self.shapes().items()}
+        return self._case.described()
 
     def prepare(self, session: Session) -> ForwardReport | None:
         """Measure what rounding does to the analytic gradient."""
