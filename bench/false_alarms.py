@@ -18,7 +18,7 @@ from kinds import KINDS, any_layer, made, wide
 
 import fastcheck
 
-SEED = 20_261_124
+SEED = 3_141_592_653
 """One that no test uses."""
 
 EVALUATORS = ("delta", "local", "full")
@@ -58,7 +58,9 @@ def search(cases, seed):
             worst = max(worst, (float(share.max()), f"case {number}, {name}"))
             if dtype == "float64":
                 terms = case.geometry.products_per_dimension(name) // case.geometry.terms
-                used[next(edge for edge in EDGES if terms <= edge)].append(float(np.median(share)))
+                differing = share[share > 0]
+                if differing.size:  # where all agree to the last bit, no bar is tight
+                    used[next(edge for edge in EDGES if terms <= edge)].append(float(np.median(differing)))
     return verdicts, dims, worst, {edge: float(np.median(found)) for edge, found in sorted(used.items())}
 
 

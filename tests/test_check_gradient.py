@@ -77,6 +77,7 @@ def test_scales_of_the_loss_and_of_its_argument_do_not_matter(scale, size):
     assert not check_gradient(lambda v: scale * loss(v / size), wrong, w * size).passed
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("scale", [1e-300, 1e-150, 1e150, 1e295])
 def test_losses_at_the_ends_of_the_range_of_numbers(scale):
     report = check_gradient(lambda x: scale * _log_sum_exp(x), lambda x: scale * _softmax(x), X)
@@ -263,6 +264,7 @@ def test_a_tensor_whose_gradient_vanishes_is_judged_beside_the_others():
     assert report.passed, report.summary()
 
 
+@pytest.mark.jit
 def test_a_gradient_that_is_not_finite_fails():
     loss, grad, w = softmax_loss()
     for bad in (np.nan, np.inf):

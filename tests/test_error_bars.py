@@ -261,3 +261,20 @@ def test_full_sees_what_local_sees():
     for name, tensor in beyond["local"].tensors.items():
         assert tensor.verdict == "fail"
         assert beyond["full"].tensors[name].beyond_error_bar == tensor.beyond_error_bar
+
+
+@pytest.mark.parametrize("evaluator", ["delta", "local", "full"])
+@pytest.mark.parametrize("loss", ["vjp", "relu", "tanh"])
+def test_products_that_underflow_are_allowed_for(evaluator, loss):
+    """A subnormal cotangent: its products with a move vanish in the differences, and not in the gradient."""
+    a_layer = layer((1, 2, 3, 4), (3, 2, 1, 2))
+    x, w, b = (np.abs(array) for array in operands(a_layer))
+    b *= 1e-6
+    x *= 1e-6  # makes the step small
+    v = np.full((1, 3, 3, 3), 3e-323)
+    v[0, 0, 0, 0] = 1.0
+    slope = 1 if loss != "tanh" else 1 - np.tanh(naive.forward(x, w, b, **a_layer.arguments)) ** 2
+    grads = naive.backward(x, w, v * slope, **a_layer.arguments)
+    made = fastcheck.ConvCase(x, w, b, grad_output=v, grads=grads, loss=loss, **a_layer.arguments)
+    report = fastcheck.check(made, dims="all", evaluator=evaluator)
+    assert report.passed, report.summary()

@@ -18,6 +18,7 @@ from .curved import (
     SQUARES,
     TERMS,
     TINY,
+    UNDERFLOW,
     VJP,
     U,
     absorbed,
@@ -160,7 +161,8 @@ def _fold(region, plus, minus, v, magnitude, width, model, curve, scratch, out):
 def _add_rounding(region, v, magnitude, width, model, curve, out):
     """Add what a linear loss's differences may err by: two evaluations of the affected outputs."""
     if curve is None:
-        out[ROUNDING] = 2.0 * U * model[CHAIN] * _weigh(region, v, magnitude) / abs(width)
+        outputs = region[0, COUNT] * region[1, COUNT] * region[2, COUNT] * region[3, COUNT] * region[4, COUNT]
+        out[ROUNDING] = 2.0 * U * model[CHAIN] * _weigh(region, v, magnitude) / abs(width) + UNDERFLOW * outputs
 
 
 @kernel()
