@@ -71,7 +71,7 @@ def _check_tensor(path: Path, name: str, dims: Chosen, session: Session, state: 
         merged = judging.merge([part.folded for part in done])
         kinks, excluded = (sum(getattr(part, name) for part in done) for name in ("kinks", "excluded"))
         merged = replace(merged, kinks=kinks, excluded=excluded)
-        parts = _parts(evaluator, merged)
+        parts = {} if interrupted else _parts(evaluator, merged)  # which takes as long as a few dimensions
         del evaluator  # and its planes, before the audit asks for memory of its own
     audited = NOT_AUDITED
     if audit is not None and done and not interrupted:
@@ -94,9 +94,9 @@ def _reported(
     kept: Kept | None,
 ) -> TensorReport:
     """Judge a tensor, and describe it."""
-    wide, least = (None if found is None else parts[found.dim] for found in (merged.widest, merged.least))
+    wide, least = (None if found is None else parts.get(found.dim) for found in (merged.widest, merged.least))
     judgement = verdict.of_tensor(merged, audited["disagreements"], "" if wide is None else regime.narrower(wide))
-    inside = merged.dims and judgement.verdict in ("pass", "inconclusive")
+    explained = (parts or merged.least is None) and merged.dims and judgement.verdict in ("pass", "inconclusive")
     return TensorReport.of(
         merged,
         judgement,
@@ -104,7 +104,7 @@ def _reported(
         evaluator=path.kind,
         step=step,
         audit=audited,
-        regime=regime.words(merged, least, step, path.precision(name)) if inside else "",
+        regime=regime.words(merged, least, step, path.precision(name)) if explained else "",
         parts=parts,
         kept=kept,
     )
@@ -171,6 +171,7 @@ def _difference(
             if part is not None:
                 done += part.folded.dims + part.excluded
                 plan.progress(name, done, total)
+            session.interrupts.raise_if_heard()  # one that was swallowed, in a finaliser for instance
     except KeyboardInterrupt:
         interrupted = True
     finally:

@@ -196,7 +196,7 @@ class TensorReport:
             explained={
                 name: asdict(Entry.of(finding, shape)) | {"parts": parts[finding.dim]}
                 for name, finding in (("least", tally.least), ("widest", tally.widest))
-                if parts is not None and finding is not None
+                if parts is not None and finding is not None and finding.dim in parts
             },
             kept=kept,
         )

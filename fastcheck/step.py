@@ -190,7 +190,7 @@ def automatic(magnitude: np.ndarray, factor: np.ndarray | None, loss: str = "vjp
 
     Where a central difference has no truncation error (phi(z) = z and z^2 / 2) it moves a typical output by about its
     own size: the rounding of the outputs is small beside the move, and the move no larger than what it is added to.
-    Across the kink of a relu it moves by 2^-17 of that, so that few outputs cross. For tanh it moves by 2^-16, where
+    Across the kink of a relu it moves by 2^-17 of that, so that few outputs cross. For tanh it moves by 2^-17, where
     rounding and truncation, u and the move's square, are about as large.
 
     Parameters
@@ -204,7 +204,7 @@ def automatic(magnitude: np.ndarray, factor: np.ndarray | None, loss: str = "vjp
     """
     size = rms(magnitude) * {"vjp": 1.0, "square": 0.5, "relu": 2.0**-17, "tanh": 1.0}[loss]
     if loss == "tanh":
-        size = 2.0**-16
+        size = 2.0**-17
     scale = 1.0 if factor is None else rms(factor)
     if size == 0 or scale == 0:
         return 1.0
