@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +15,7 @@ import numpy as np
 from fastcheck import machine, regime, sampling, verdict
 from fastcheck.evaluators import Chosen, Evaluator, judging
 from fastcheck.evaluators.audit import Audit, Noted
-from fastcheck.interrupts import listening
+from fastcheck.interrupts import Interrupts, listening
 from fastcheck.paths import Clock, Path, Plan, Session
 from fastcheck.report import NOT_AUDITED, ForwardReport, Kept, Report, TensorReport
 from fastcheck.tally import Tally
@@ -161,23 +163,35 @@ def _difference(
         )
 
     futures: list[Future[_Part | None]] = []
+    ended: SimpleQueue[Future[_Part | None]] = SimpleQueue()
     done = 0
     interrupted = False
     try:
-        plan.progress(name, done, total)
-        futures.extend(session.pool.submit(work, block) for block in blocks)
-        for future in as_completed(futures):
-            part = future.result()
-            if part is not None:
-                done += part.folded.dims + part.excluded
-                plan.progress(name, done, total)
-            session.interrupts.raise_if_heard()  # one that was swallowed, in a finaliser for instance
+        with session.interrupts.held():
+            plan.progress(name, done, total)
+            for block in blocks:
+                session.interrupts.raise_if_heard()
+                futures.append(session.pool.submit(work, block))
+                futures[-1].add_done_callback(ended.put)
+            for _ in futures:
+                part = _next(ended, session.interrupts).result()
+                if part is not None:
+                    done += part.folded.dims + part.excluded
+                    plan.progress(name, done, total)
     except KeyboardInterrupt:
         interrupted = True
     finally:
         stop.set()
     finished = [future.result() for future in futures if future.done() and not future.cancelled()]
     return [part for part in finished if part is not None], interrupted
+
+
+def _next(ended: SimpleQueue[Future[_Part | None]], interrupts: Interrupts) -> Future[_Part | None]:
+    """Wait for a block that ends, or for an interrupt."""
+    while True:
+        interrupts.raise_if_heard()
+        with suppress(Empty):
+            return ended.get(timeout=0.1)
 
 
 def _joined(parts: list[Kept]) -> Kept | None:

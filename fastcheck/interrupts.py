@@ -18,6 +18,7 @@ class Interrupts:
     """Tells whether Ctrl-C was pressed since this was made."""
 
     _count = 0
+    _held = 0
 
     def __init__(self) -> None:
         self._start = Interrupts._count
@@ -31,10 +32,20 @@ class Interrupts:
         if self.heard:
             raise KeyboardInterrupt
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let interrupts wait for `raise_if_heard`: one that comes while a pool takes a lock leaves it locked."""
+        Interrupts._held += 1
+        try:
+            yield
+        finally:
+            Interrupts._held -= 1
+
 
 def _hear(number: int, frame: FrameType | None) -> None:
     Interrupts._count += 1
-    raise KeyboardInterrupt
+    if not Interrupts._held:
+        raise KeyboardInterrupt
 
 
 @contextmanager
