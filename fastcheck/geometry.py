@@ -81,8 +81,8 @@ class ConvGeometry:
         for name, shape in (("input", input_shape), ("weight", weight_shape)):
             if 0 in shape:
                 raise FastcheckError(f"{name} is empty: it has shape {shape}")
-        strides = _per_axis("stride", stride, rank, least=1)
-        dilations = _per_axis("dilation", dilation, rank, least=1)
+        strides = per_axis("stride", stride, rank, least=1)
+        dilations = per_axis("dilation", dilation, rank, least=1)
         groups = integer("groups", groups, least=1)
         extents = tuple(d * (k - 1) + 1 for d, k in zip(dilations, weight_shape[2:], strict=True))
         paddings = _paddings(padding, rank, strides, extents)
@@ -195,7 +195,7 @@ def _scalar(value: Any) -> Any:
     return value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
 
 
-def _per_axis(name: str, value: Any, rank: int, least: int) -> Shape:
+def per_axis(name: str, value: Any, rank: int, least: int) -> Shape:
     entries = _sequence(value)
     if entries is None:
         return (integer(name, _scalar(value), least),) * rank

@@ -1,0 +1,280 @@
+"""A network at one point: its parameters, data points and targets, and the gradients that somebody computed for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastcheck.cases.conv import PRECISIONS, as_floating
+from fastcheck.errors import FastcheckError
+from fastcheck.geometry import Shape
+from fastcheck.layers import BatchNorm, Dropout
+from fastcheck.naming import nearest
+from fastcheck.network import Network, Penalty
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a network is evaluated, all arrays checked and float64.
+
+    Attributes
+    ----------
+    network : Network
+    params, buffers : dict of str to array
+        By "layer.tensor", in the network's order.
+    x : array, shape (N, ...)
+    targets : array, shape (N, targets of a data point)
+        One class for each data point, or a number for each entry of the output.
+    masks : dict of str to array, shape (N, entries)
+        Factors of dropout layers: mask / (1 - p).
+    """
+
+    network: Network
+    params: Arrays
+    buffers: Arrays
+    x: np.ndarray
+    targets: np.ndarray
+    masks: Arrays
+
+    @classmethod
+    def of(cls, network: Network, params: Any, x: Any, y: Any, masks: Any = None) -> Point:
+        """Check all that a network is evaluated at.
+
+        Parameters
+        ----------
+        network : Network
+        params : mapping
+            Of "layer.tensor" to arrays, or of layers to mappings of tensors to arrays.
+        x : array, shape (N, channels, spatial...) or (N, features)
+        y : array
+            Labels 0 to K - 1 of shape (N,) for softmax and hinge, else an array shaped as the output.
+        masks : mapping of dropout layers to arrays of zeros and ones, optional
+            Those of the analytic pass, shaped as the layer's output. Without one a layer is off.
+
+        Raises
+        ------
+        FastcheckError
+            If a name is missing or unknown, a shape does not fit, a number is not finite, or a label is out of range.
+        """
+        if not isinstance(network, Network):
+            raise FastcheckError(f"network is {type(network).__name__}: expected a fastcheck.Network")
+        x = _finite("x", x)
+        if x.ndim < 2:
+            raise FastcheckError(f"x has shape {x.shape}: expected data points along axis 0, and their entries")
+        shapes = network.shapes(x.shape[1:])
+        named = flat("params", params)
+        wanted = network.parameter_shapes(x.shape[1:])
+        if not wanted:
+            raise FastcheckError("network has no parameters: there is no gradient to check")
+        buffers = network.buffer_shapes(x.shape[1:])
+        arrays = _matched("params", named, wanted | buffers)
+        for name in buffers:
+            if name.endswith("running_var") and (arrays[name] < 0).any():
+                raise FastcheckError(f"params[{name!r}] has a negative entry: expected variances")
+        _enough(network, shapes, x)
+        return cls(
+            network,
+            {name: arrays[name] for name in wanted},
+            {name: arrays[name] for name in buffers},
+            x,
+            _targets(network, y, len(x), shapes[-1]),
+            _factors(network, masks, len(x), shapes),
+        )
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of a data point."""
+        return self.x.shape[1:]
+
+    def taking(self, places: np.ndarray) -> Point:
+        """Return the same with some of the data points."""
+        masks = {name: factors[places] for name, factors in self.masks.items()}
+        return Point(self.network, self.params, self.buffers, self.x[places], self.targets[places], masks)
+
+    def with_params(self, params: Arrays) -> Point:
+        """Return the same with other parameters."""
+        return Point(self.network, params, self.buffers, self.x, self.targets, self.masks)
+
+
+@dataclass(frozen=True)
+class NetworkCase:
+    """A network at a point, with the analytic gradient of its objective there.
+
+    Attributes
+    ----------
+    point : Point
+    grads : dict of str to array
+        Of the tensors that are to be checked; float64, float32 or float16.
+    penalties : dict of str to Penalty
+        Regularisation that is part of the objective; empty where it is off.
+    precision : str or None
+        How the analytic pass computed, where the gradients' dtype does not tell.
+    """
+
+    point: Point
+    grads: Arrays
+    penalties: dict[str, Penalty]
+    precision: str | None = None
+
+    def precision_of(self, name: str) -> str:
+        """Return how a gradient was computed."""
+        return self.precision or self.grads[name].dtype.newbyteorder("=").name
+
+
+def gradients(label: str, grads: Any, point: Point, only: tuple[str, ...] | None = None) -> Arrays:
+    """Return the gradients of the tensors that are to be checked, after checking names, dtypes and shapes.
+
+    Parameters
+    ----------
+    label : str
+        What the user calls them.
+    grads : mapping
+        As params are given.
+    point : Point
+    only : tuple of str, optional
+        Layers and tensors to check; by default all.
+
+    Raises
+    ------
+    FastcheckError
+        If a name is missing or unknown, or a shape or dtype does not fit. A gradient that is not finite is no bad input.
+    """
+    wanted = {name: array.shape for name, array in point.params.items()}
+    chosen = list(wanted) if only is None else _chosen(only, wanted)
+    named = flat(label, grads)
+    _known(label, named, {**wanted, **{name: array.shape for name, array in point.buffers.items()}})
+    found = {}
+    for name in chosen:
+        if name not in named:
+            raise FastcheckError(f"{label} has no {name!r}: expected {', '.join(chosen)} (name what to check by only=)")
+        array = as_floating(f"{label}[{name!r}]", named[name])
+        _fits(f"{label}[{name!r}]", array, wanted[name])
+        found[name] = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+    return found
+
+
+def precision_known(precision: Any) -> None:
+    """Refuse a precision that is none."""
+    if precision is not None and precision not in PRECISIONS:
+        raise FastcheckError(
+            f"precision is {precision!r}{nearest(precision, PRECISIONS)}: expected {', '.join(PRECISIONS)}"
+        )
+
+
+def flat(label: str, given: Any) -> dict[str, Any]:
+    """Return arrays by "layer.tensor", whether they are given so or in a mapping for each layer."""
+    if not isinstance(given, Mapping):
+        raise FastcheckError(f"{label} is {type(given).__name__}: expected a mapping of layers' names to arrays")
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        inner = value.items() if isinstance(value, Mapping) else [("", value)]
+        for tensor, array in inner:
+            found[f"{name}.{tensor}" if tensor else str(name)] = array
+    return found
+
+
+def _chosen(only: tuple[str, ...], wanted: Mapping[str, Shape]) -> list[str]:
+    known = [*wanted, *(name.rpartition(".")[0] for name in wanted)]
+    for name in only:
+        if name not in known:
+            raise FastcheckError(f"only names {name!r}{nearest(name, known)}: expected {', '.join(dict.fromkeys(known))}")
+    return [name for name in wanted if name in only or name.rpartition(".")[0] in only]
+
+
+def _known(label: str, named: Mapping[str, Any], wanted: Mapping[str, Shape]) -> None:
+    for name in named:
+        if name not in wanted:
+            raise FastcheckError(f"{label} has the name {name!r}{nearest(name, wanted)}: expected {', '.join(wanted)}")
+
+
+def _matched(label: str, named: Mapping[str, Any], wanted: Mapping[str, Shape]) -> Arrays:
+    _known(label, named, wanted)
+    missing = [name for name in wanted if name not in named]
+    if missing:
+        raise FastcheckError(f"{label} has no {', '.join(map(repr, missing))}: expected {', '.join(wanted)}")
+    found = {}
+    for name, shape in wanted.items():
+        array = as_floating(f"{label}[{name!r}]", named[name])
+        _fits(f"{label}[{name!r}]", array, shape)
+        found[name] = _finite(f"{label}[{name!r}]", array)
+    return found
+
+
+def _fits(label: str, array: np.ndarray, shape: Shape) -> None:
+    if array.shape != shape:
+        raise FastcheckError(f"{label} has shape {array.shape}: expected {shape}")
+
+
+def _finite(label: str, value: Any) -> np.ndarray:
+    array = np.array(as_floating(label, value), dtype=np.float64, order="C")
+    if not array.size:
+        raise FastcheckError(f"{label} is empty: it has shape {array.shape}")
+    finite = np.isfinite(array)
+    if not finite.all():
+        index = tuple(int(i) for i in np.unravel_index(int(np.argmin(finite)), array.shape))
+        raise FastcheckError(f"{label} is {array[index]} at index {list(index)}: expected finite numbers")
+    return array
+
+
+def _enough(network: Network, shapes: list[Shape], x: np.ndarray) -> None:
+    """Refuse batch statistics of a single entry, of which nothing is left."""
+    for layer, shape in zip(network.layers, shapes, strict=True):
+        if isinstance(layer, BatchNorm) and not layer.frozen and len(x) * math.prod(shape[1:]) == 1:
+            raise FastcheckError(
+                f"layer {layer.name!r} (batch_norm): it got one entry a channel ({len(x)} data point of {shape}), whose "
+                "variance is zero: expected at least two data points, or frozen=True"
+            )
+
+
+def _targets(network: Network, y: Any, points: int, output: Shape) -> np.ndarray:
+    """Return the targets, (N, targets of a data point)."""
+    if network.loss in ("softmax_cross_entropy", "multiclass_hinge"):
+        return _labels(network.loss, y, points, output)
+    array = _finite("y", y)
+    if array.shape == (points,) and output == (1,):
+        array = array[:, None]
+    _fits("y", array, (points, *output))
+    if network.loss == "logistic" and not ((array >= 0) & (array <= 1)).all():
+        raise FastcheckError("y has an entry outside 0 to 1: expected probabilities, for the logistic loss")
+    return array.reshape(points, -1)
+
+
+def _labels(loss: str, y: Any, points: int, output: Shape) -> np.ndarray:
+    if len(output) != 1 or output[0] < 2:
+        raise FastcheckError(f"the network's output has shape {output}: expected (classes,), at least two, for {loss}")
+    array = np.asarray(y)
+    if array.dtype.kind not in "iu":
+        raise FastcheckError(f"y has dtype {array.dtype}: expected integers, the classes 0 to {output[0] - 1}")
+    if array.shape != (points,):
+        raise FastcheckError(f"y has shape {array.shape}: expected ({points},), a class for each data point of x")
+    outside = (array < 0) | (array >= output[0])
+    if outside.any():
+        place = int(np.argmax(outside))
+        raise FastcheckError(f"y is {array[place]} at index {place}: expected classes from 0 to {output[0] - 1}")
+    return array.astype(np.float64)[:, None]
+
+
+def _factors(network: Network, masks: Any, points: int, shapes: list[Shape]) -> Arrays:
+    """Return the factors of the dropout layers that have a mask."""
+    given = {} if masks is None else masks
+    if not isinstance(given, Mapping):
+        raise FastcheckError(f"masks is {type(given).__name__}: expected a mapping of dropout layers' names to arrays")
+    known = {str(layer.name): place for place, layer in enumerate(network.layers) if isinstance(layer, Dropout)}
+    found = {}
+    for name, mask in given.items():
+        if name not in known:
+            expected = ", ".join(known) or "none, since the network has no dropout"
+            raise FastcheckError(f"masks has the name {name!r}{nearest(name, known)}: expected {expected}")
+        layer, array = network.layers[known[name]], np.asarray(mask)
+        assert isinstance(layer, Dropout)
+        _fits(f"masks[{name!r}]", array, (points, *shapes[known[name]]))
+        if not np.isin(array, (0, 1)).all():
+            raise FastcheckError(f"masks[{name!r}] has entries other than 0 and 1: expected what is kept, before 1/(1 - p)")
+        found[name] = array.astype(np.float64).reshape(points, -1) / (1.0 - layer.p)
+    return found

@@ -1,0 +1,236 @@
+"""Forward and backward passes of a network: what is kept of the unperturbed one, and the reference gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastcheck.cases.network import Arrays, Point
+from fastcheck.errors import FastcheckError
+from fastcheck.network import LOSSES
+from fastcheck.program import Program
+from fastcheck_kernels import network, tile, vjp
+
+CHUNK = 16
+"""Data points that go through a network together, where no layer needs all of them."""
+
+Net = tuple[np.ndarray, ...]
+
+
+def lowered(point: Point) -> Program:
+    """Lower a network for the inputs of a point."""
+    return Program(point.network, point.shape, point.buffers, tuple(point.masks), tile.CHANNELS, tile.VECTOR)
+
+
+def vector(program: Program, params: Arrays) -> np.ndarray:
+    """Return all parameters in one vector."""
+    found = np.empty(program.params_size)
+    for name, place in program.places.items():
+        found[place] = params[name].reshape(-1)
+    return found
+
+
+def pieces(point: Point) -> list[np.ndarray]:
+    """Cut the data points into chunks: powers of two, which fill lanes well; or all at once where they are mixed."""
+    total = np.arange(len(point.x))
+    if any(layer.kind == "batch_norm" and not getattr(layer, "frozen", False) for layer in point.network.layers):
+        return [total]
+    found, at = [], 0
+    while at < len(total):
+        size = min(CHUNK, 1 << ((len(total) - at).bit_length() - 1))
+        found.append(total[at : at + size])
+        at += size
+    return found
+
+
+@dataclass
+class Chunk:
+    """Some data points, and what the unperturbed network makes of them.
+
+    Attributes
+    ----------
+    net : tuple of arrays
+        As `fastcheck_kernels.network` describes it.
+    points, period : int
+        Data points, and lanes of the caches, which show them again and again.
+    targets : float64 array, (rows, period), flat
+    cached, cotangents : float64 arrays
+        Every row's output, and the objective's gradient with respect to it (empty before the backward pass).
+    known, seeds : float64 arrays
+        Probabilities and cotangents of the output.
+    losses : float64 array
+        Of every data point.
+    """
+
+    net: Net
+    points: int
+    period: int
+    targets: np.ndarray
+    cached: np.ndarray
+    known: np.ndarray
+    seeds: np.ndarray
+    losses: np.ndarray
+    cotangents: np.ndarray
+
+    @property
+    def size(self) -> tuple[int, int, int, int]:
+        """What kernels want to know of the caches' lanes."""
+        return self.points, self.period, self.period, 0
+
+
+class Passes:
+    """A network at a point: forward passes kept, backward passes on request.
+
+    Parameters
+    ----------
+    point : Point
+    program : Program, optional
+        Where it was lowered before.
+    """
+
+    def __init__(self, point: Point, program: Program | None = None) -> None:
+        self.point = point
+        self.program = lowered(point) if program is None else program
+        self.params = vector(self.program, point.params)
+        self.packed = np.zeros(self.program.packed_size)
+        self.kind = LOSSES.index(point.network.loss)
+        self.weight = 1.0 / len(point.x) if point.network.reduction == "mean" else 1.0
+        self.still = np.zeros(len(self.program.nodes))
+        self.chunks = [self._chunk(places) for places in pieces(point)]
+        self.pack()
+        for chunk in self.chunks:
+            self.forward(chunk)
+
+    def loss(self) -> float:
+        """Return the data points' loss, without regularisation."""
+        return self.weight * math.fsum(value for chunk in self.chunks for value in chunk.losses.tolist())
+
+    def outputs(self) -> np.ndarray:
+        """Return the network's output, (N, entries)."""
+        return np.concatenate([self.row(chunk, -1) for chunk in self.chunks])
+
+    def row(self, chunk: Chunk, place: int) -> np.ndarray:
+        """Return a row's output for the data points of a chunk, (points, entries)."""
+        node, at = self.program.nodes[place], self.program.slots()[0][place] * chunk.period
+        lanes = chunk.cached[at : at + node.entries * chunk.period].reshape(node.entries, chunk.period)
+        found: np.ndarray = lanes[:, : chunk.points].T
+        return found
+
+    def gradient(self) -> np.ndarray:
+        """Return the reference gradient of the data points' loss, as one vector; keep the cotangents."""
+        total = np.zeros(self.program.params_size)
+        for chunk in self.chunks:
+            grads = np.zeros(self.program.params_size)
+            self.backward(chunk, grads)
+            total += grads
+        return total
+
+    def named(self, flat: np.ndarray) -> Arrays:
+        """Return the tensors of a vector laid out as the parameters."""
+        program = self.program
+        return {name: flat[place].reshape(program.shapes[name]) for name, place in program.places.items()}
+
+    def pack(self) -> None:
+        """Pack all weights for the kernels, after they changed."""
+        for place, node in enumerate(self.program.nodes):
+            if node.kind == "conv":
+                for transposed in (False, True):
+                    network.pack(self.chunks[0].net, place, transposed)
+
+    def forward(self, chunk: Chunk) -> None:
+        """Evaluate the network from its input on."""
+        self._evaluate(chunk, self.still, np.zeros(1))
+
+    def shaken(self, amplitudes: np.ndarray, noise: np.ndarray) -> tuple[list[Chunk], np.ndarray]:
+        """Evaluate with noise on every row's output, forth and back; return its own chunks, and the gradient."""
+        found, total = [], np.zeros(self.program.params_size)
+        for chunk in self.chunks:
+            own = Chunk(
+                chunk.net,
+                chunk.points,
+                chunk.period,
+                chunk.targets,
+                chunk.cached.copy(),
+                chunk.known.copy(),
+                chunk.seeds.copy(),
+                chunk.losses.copy(),
+                np.zeros(0),
+            )
+            self._evaluate(own, amplitudes, noise)
+            grads = np.zeros(self.program.params_size)
+            self.backward(own, grads, amplitudes, noise)
+            total += grads
+            found.append(own)
+        return found, total
+
+    def _evaluate(self, chunk: Chunk, amplitudes: np.ndarray, noise: np.ndarray) -> None:
+        loss = (self.kind, self.point.network.margin, chunk.known, chunk.seeds)
+        places = self._places(chunk)
+        spare = np.empty(0)
+        arguments = (chunk.net, chunk.cached, places, chunk.size, spare, amplitudes, noise)
+        network.forward(*arguments, chunk.targets, loss, chunk.losses)
+
+    def backward(
+        self, chunk: Chunk, grads: np.ndarray, amplitudes: np.ndarray | None = None, noise: np.ndarray | None = None
+    ) -> None:
+        """Write the gradient of a chunk's losses, weighted, and keep its cotangents."""
+        chunk.cotangents = np.zeros_like(chunk.cached)
+        last = self.program.nodes[-1]
+        at = self.program.slots()[0][-1] * chunk.period
+        chunk.cotangents[at : at + last.entries * chunk.period] = self.weight * chunk.seeds
+        shake = self.still if amplitudes is None else amplitudes
+        numbers = np.zeros(1) if noise is None else noise
+        vjp.backward(chunk.net, chunk.cached, chunk.cotangents, self._places(chunk), chunk.size, shake, numbers, grads)
+
+    def _places(self, chunk: Chunk) -> np.ndarray:
+        table = chunk.net[0]
+        pitch = table[:, network.PIXELS] * chunk.period
+        return np.ascontiguousarray(np.stack([table[:, network.CACHED], pitch], axis=1))
+
+    def _chunk(self, places: np.ndarray) -> Chunk:
+        """Lay out the lanes of some data points."""
+        program, count = self.program, len(places)
+        period = math.lcm(count, tile.LANES)
+        shown = places[np.arange(period) % count]
+        masks = {name: factors[shown] for name, factors in self.point.masks.items()}
+        table, reals = program.table(period, masks)
+        cached = np.zeros(program.slots()[2] * period)
+        inputs = self.point.x.reshape(len(self.point.x), -1)[shown].T
+        cached[: inputs.size] = inputs.reshape(-1)
+        rows = program.nodes[-1].entries * period
+        return Chunk(
+            (table, program.starts, program.spots, program.lookup, reals, self.params, self.packed),
+            count,
+            period,
+            np.ascontiguousarray(self.point.targets[shown].T).reshape(-1),
+            cached,
+            np.zeros(rows),
+            np.zeros(rows),
+            np.zeros(count),
+            np.zeros(0),
+        )
+
+
+def refuse_non_finite(passes: Passes) -> None:
+    """Check that the loss is finite at the point itself.
+
+    Raises
+    ------
+    FastcheckError
+        Where it is not: the first layer whose output is not finite.
+    """
+    if math.isfinite(passes.loss()):
+        return
+    for place in range(1, len(passes.program.nodes)):
+        if not all(np.isfinite(passes.row(chunk, place)).all() for chunk in passes.chunks):
+            name = passes.program.layer_name(place)
+            raise FastcheckError(
+                f"loss is {passes.loss()} at the given parameters: the first values that are not finite come out of "
+                f"layer {name!r}; expected a finite loss"
+            )
+    raise FastcheckError(f"loss is {passes.loss()} at the given parameters: expected a finite loss")
+
+

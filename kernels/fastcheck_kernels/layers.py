@@ -1,0 +1,407 @@
+"""Layers of a network, on arrays of lanes.
+
+An activation is (channels, pixels, lanes), flat, lanes last: a lane is one data point of one perturbed copy of the
+network, so that every loop's vector direction is lanes, whatever a layer's geometry. Pixels are those of all spatial
+axes; which of them meet is told by tables of ``spots``: for every output pixel ``starts[p] : starts[p + 1]`` are rows
+(input pixel, tap).
+
+A *place* is (offset of channel 0, distance between channels). A channel range is lo <= c < hi: a perturbation
+moves few channels at first, and nothing is computed for the others.
+
+Cached activations of the unperturbed network have ``period`` lanes, a multiple of the data points and of eight: lane l
+of any array shows data point l mod period, mod the number of data points.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from . import tile
+from ._jit import kernel
+
+(
+    INPUT,
+    CONV,
+    MAX_POOL,
+    AVG_POOL,
+    BATCH_NORM,
+    FROZEN_NORM,
+    LAYER_NORM,
+    DROPOUT,
+    FLATTEN,
+    RELU,
+    LEAKY_RELU,
+    ELU,
+    GELU,
+    GELU_TANH,
+    SILU,
+    TANH,
+    SIGMOID,
+    SOFTPLUS,
+    ADD,
+    CONCAT,
+) = range(20)
+"""Kinds of layers. A dense layer is a convolution whose kernel covers the map; global pooling is an average."""
+
+ROOT_HALF = math.sqrt(0.5)
+GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
+"""Constants of the gelu and of its tanh form (Hendrycks and Gimpel 2016)."""
+
+
+@kernel()
+def fill(cached, target, place, span, lanes, period):
+    """Copy cached channels to all lanes. ``span`` is (offset of the cached node, lo, hi, pixels)."""
+    at, lo, hi, pixels = span
+    for c in range(lo, hi):
+        for p in range(pixels):
+            source = cached[at + (c * pixels + p) * period : at + (c * pixels + p + 1) * period]
+            start = place[0] + c * place[1] + p * lanes
+            for first in range(start, start + lanes, period):
+                piece = target[first : first + period]
+                for q in range(period):
+                    piece[q] = source[q]
+
+
+@kernel()
+def add_cached(cached, target, place, span, lanes, period):
+    """Add cached channels to all lanes; arguments as of `fill`."""
+    at, lo, hi, pixels = span
+    for c in range(lo, hi):
+        for p in range(pixels):
+            source = cached[at + (c * pixels + p) * period : at + (c * pixels + p + 1) * period]
+            start = place[0] + c * place[1] + p * lanes
+            for first in range(start, start + lanes, period):
+                piece = target[first : first + period]
+                for q in range(period):
+                    piece[q] += source[q]
+
+
+@kernel()
+def moves(cached, source, place, span, lanes, period, out):
+    """Write how far channels are from the cached ones: to ``out``, one channel after another from lo."""
+    at, lo, hi, pixels = span
+    for c in range(lo, hi):
+        for p in range(pixels):
+            known = cached[at + (c * pixels + p) * period : at + (c * pixels + p + 1) * period]
+            start = place[0] + c * place[1] + p * lanes
+            to = ((c - lo) * pixels + p) * lanes
+            for first in range(0, lanes, period):
+                piece = source[start + first : start + first + period]
+                moved = out[to + first : to + first + period]
+                for q in range(period):
+                    moved[q] = piece[q] - known[q]
+
+
+@kernel()
+def multiply(source, packed, init, target, spots, starts, shape, start):
+    """Multiply lanes of one group's input channels with packed weights, by tiles.
+
+    Parameters
+    ----------
+    source, packed, init, target : float64 arrays
+        Flat.
+    spots, starts : int64 arrays
+        Of this layer.
+    shape : tuple of int
+        (source offset, source pitch, input channels, packed offset, entries of a tile's filters, taps, target offset,
+        target pitch, filters, output pixels, lanes).
+    start : tuple of int
+        (offset, pitch, pixel step, period): entry l of an output's initial values is
+        init[offset + filter * pitch + pixel * step + l mod period].
+    """
+    at, pitch, channels, packed_at, filter_size, taps, to, to_pitch, filters, pixels, lanes = shape
+    init_at, init_pitch, init_step, period = start
+    for first in range(0, filters, tile.CHANNELS):
+        weights = packed_at + first // tile.CHANNELS * filter_size
+        for p in range(pixels):
+            known = init_at + first * init_pitch + p * init_step
+            for lane in range(0, lanes, tile.LANES):
+                span = (
+                    to + first * to_pitch + p * lanes + lane,
+                    to_pitch,
+                    known + lane % period,
+                    known + (lane + tile.VECTOR) % period,
+                    init_pitch,
+                    at + lane,
+                    pitch,
+                    lanes,
+                    weights,
+                    taps * tile.CHANNELS,
+                    starts[p],
+                    starts[p + 1],
+                    channels,
+                )
+                tile.multiply(target, init, source, packed, spots, span)
+
+
+@kernel()
+def pack(weights, strides, filters, channels, taps, packed):
+    """Pack the weights of one group for `multiply`, zeros where the last tile has no filter.
+
+    ``strides`` says where the weight of (filter, channel, tap) is: those three distances after an offset.
+    """
+    at, filter_jump, channel_jump, tap_jump = strides
+    place = 0
+    for first in range(0, filters, tile.CHANNELS):
+        for c in range(channels):
+            for t in range(taps):
+                for r in range(tile.CHANNELS):
+                    f = first + r
+                    packed[place] = (
+                        weights[at + f * filter_jump + c * channel_jump + t * tap_jump] if f < filters else 0.0
+                    )
+                    place += 1
+
+
+@kernel("contract")
+def accumulate(source, weights, target, spots, starts, shape):
+    """Add products as `multiply` does, filter by filter: for groups with too few filters to fill a tile.
+
+    ``shape`` is (source offset, source pitch, input channels, first weight, weights of a filter, taps, target
+    offset, target pitch, filters, output pixels, lanes).
+    """
+    at, pitch, channels, first, filter_size, taps, to, to_pitch, filters, pixels, lanes = shape
+    for f in range(filters):
+        for p in range(pixels):
+            out = target[to + f * to_pitch + p * lanes : to + f * to_pitch + (p + 1) * lanes]
+            for c in range(channels):
+                for j in range(starts[p], starts[p + 1]):
+                    weight = weights[first + f * filter_size + c * taps + spots[j, 1]]
+                    x_at = at + c * pitch + spots[j, 0] * lanes
+                    x = source[x_at : x_at + lanes]
+                    for lane in range(lanes):
+                        out[lane] += weight * x[lane]
+
+
+@kernel()
+def max_pool(source, target, spots, starts, lanes):
+    """Take the largest entry of every window of one channel."""
+    for p in range(starts.size - 1):
+        out = target[p * lanes : (p + 1) * lanes]
+        pixel = spots[starts[p], 0]
+        x = source[pixel * lanes : (pixel + 1) * lanes]
+        for lane in range(lanes):
+            out[lane] = x[lane]
+        for j in range(starts[p] + 1, starts[p + 1]):
+            x = source[spots[j, 0] * lanes : (spots[j, 0] + 1) * lanes]
+            for lane in range(lanes):
+                out[lane] = max(out[lane], x[lane])
+
+
+@kernel()
+def avg_pool(source, target, spots, starts, shares, lanes):
+    """Average the windows of one channel; ``shares`` is one over the number that each is divided by."""
+    for p in range(starts.size - 1):
+        out = target[p * lanes : (p + 1) * lanes]
+        out[:] = 0.0
+        for j in range(starts[p], starts[p + 1]):
+            x = source[spots[j, 0] * lanes : (spots[j, 0] + 1) * lanes]
+            for lane in range(lanes):
+                out[lane] += x[lane]
+        for lane in range(lanes):
+            out[lane] *= shares[p]
+
+
+@kernel()
+def batch_moments(source, lanes, points, eps, mean, inverse):
+    """Write the mean and 1 / sqrt(variance + eps) of one channel for every lane, over pixels and data points."""
+    pixels = source.size // lanes
+    _sum_pixels(source, lanes, mean)
+    _average(mean, points, pixels * points)
+    inverse[:] = 0.0
+    for p in range(pixels):
+        x = source[p * lanes : (p + 1) * lanes]
+        for lane in range(lanes):
+            inverse[lane] += (x[lane] - mean[lane]) * (x[lane] - mean[lane])
+    _average(inverse, points, pixels * points)
+    for lane in range(lanes):
+        inverse[lane] = 1.0 / math.sqrt(inverse[lane] + eps)
+
+
+@kernel()
+def _sum_pixels(source, lanes, total):
+    total[:] = 0.0
+    for p in range(source.size // lanes):
+        x = source[p * lanes : (p + 1) * lanes]
+        for lane in range(lanes):
+            total[lane] += x[lane]
+
+
+@kernel()
+def _average(values, points, count):
+    """Replace the lanes of each copy of the network by their sum over data points, divided."""
+    for first in range(0, values.size, points):
+        total = 0.0
+        for n in range(points):
+            total += values[first + n]
+        for n in range(points):
+            values[first + n] = total / count
+
+
+@kernel()
+def layer_moments(source, place, channels, pixels, lanes, eps, mean, inverse):
+    """Write the mean and 1 / sqrt(variance + eps) over all channels and pixels for every lane."""
+    mean[:] = 0.0
+    inverse[:] = 0.0
+    for c in range(channels):
+        for p in range(pixels):
+            start = place[0] + c * place[1] + p * lanes
+            x = source[start : start + lanes]
+            for lane in range(lanes):
+                mean[lane] += x[lane]
+    for lane in range(lanes):
+        mean[lane] /= channels * pixels
+    for c in range(channels):
+        for p in range(pixels):
+            start = place[0] + c * place[1] + p * lanes
+            x = source[start : start + lanes]
+            for lane in range(lanes):
+                inverse[lane] += (x[lane] - mean[lane]) * (x[lane] - mean[lane])
+    for lane in range(lanes):
+        inverse[lane] = 1.0 / math.sqrt(inverse[lane] / (channels * pixels) + eps)
+
+
+@kernel()
+def normalise(source, target, lanes, mean, inverse):
+    """Subtract the mean and scale, pixel by pixel."""
+    for p in range(source.size // lanes):
+        x, out = source[p * lanes : (p + 1) * lanes], target[p * lanes : (p + 1) * lanes]
+        for lane in range(lanes):
+            out[lane] = (x[lane] - mean[lane]) * inverse[lane]
+
+
+@kernel()
+def scale(target, weight, bias):
+    """Multiply by a weight and add a bias."""
+    for i in range(target.size):
+        target[i] = weight * target[i] + bias
+
+
+@kernel()
+def mask(source, target, factors, lanes, period):
+    """Multiply one channel by factors of ``period`` lanes."""
+    for p in range(source.size // lanes):
+        factor = factors[p * period : (p + 1) * period]
+        for first in range(p * lanes, (p + 1) * lanes, period):
+            x, out = source[first : first + period], target[first : first + period]
+            for q in range(period):
+                out[q] = x[q] * factor[q]
+
+
+@kernel()
+def activate(kind, real, z, out):
+    """Apply an activation to one channel. ``real`` is its slope, alpha or beta."""
+    if kind == RELU:
+        for i in range(z.size):
+            out[i] = max(z[i], 0.0)
+    elif kind == LEAKY_RELU:
+        for i in range(z.size):
+            out[i] = z[i] if z[i] > 0.0 else real * z[i]
+    elif kind == ELU:
+        for i in range(z.size):
+            out[i] = z[i] if z[i] > 0.0 else real * math.expm1(z[i])
+    elif kind == GELU:
+        for i in range(z.size):
+            out[i] = 0.5 * z[i] * (1.0 + math.erf(z[i] * ROOT_HALF))
+    elif kind == GELU_TANH:
+        for i in range(z.size):
+            out[i] = 0.5 * z[i] * (1.0 + math.tanh(GELU_SCALE * (z[i] + GELU_CUBE * z[i] * z[i] * z[i])))
+    elif kind == SILU:
+        for i in range(z.size):
+            out[i] = z[i] * sigmoid(z[i])
+    elif kind == TANH:
+        for i in range(z.size):
+            out[i] = math.tanh(z[i])
+    elif kind == SIGMOID:
+        for i in range(z.size):
+            out[i] = sigmoid(z[i])
+    else:
+        for i in range(z.size):
+            out[i] = softplus(real * z[i]) / real
+
+
+@kernel()
+def sigmoid(z):
+    """Return 1 / (1 + exp(-z)) without overflow."""
+    e = math.exp(-abs(z))
+    return 1.0 / (1.0 + e) if z >= 0 else e / (1.0 + e)
+
+
+@kernel()
+def softplus(z):
+    """Return log(1 + exp(z)) without overflow."""
+    return max(z, 0.0) + math.log1p(math.exp(-abs(z)))
+
+
+@kernel()
+def slope(kind, real, z):
+    """Return the derivative of an activation; at a kink that of the left piece, as PyTorch does."""
+    if kind == RELU:
+        return 1.0 if z > 0.0 else 0.0
+    if kind == LEAKY_RELU:
+        return 1.0 if z > 0.0 else real
+    if kind == ELU:
+        return 1.0 if z > 0.0 else real * math.exp(z)
+    if kind == GELU:
+        return 0.5 * (1.0 + math.erf(z * ROOT_HALF)) + z * math.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
+    if kind == GELU_TANH:
+        t = math.tanh(GELU_SCALE * (z + GELU_CUBE * z * z * z))
+        return 0.5 * (1.0 + t) + 0.5 * z * (1.0 - t * t) * GELU_SCALE * (1.0 + 3.0 * GELU_CUBE * z * z)
+    if kind == SILU:
+        s = sigmoid(z)
+        return s + z * s * (1.0 - s)
+    if kind == TANH:
+        t = math.tanh(z)
+        return 1.0 - t * t
+    if kind == SIGMOID:
+        s = sigmoid(z)
+        return s * (1.0 - s)
+    return sigmoid(real * z)
+
+
+@kernel()
+def excess(kind, real, at, z):
+    """Return how far an activation is from the piece that holds at ``at``, continued to z."""
+    if (at > 0.0) == (z > 0.0):
+        return 0.0
+    if kind == RELU:
+        return abs(z)
+    if kind == LEAKY_RELU:
+        return abs((1.0 - real) * z)
+    return abs(z - real * math.expm1(z))
+
+
+@kernel()
+def crossings(z, lanes):
+    """Count entries of one channel that are positive in one half of the lanes alone."""
+    half, count = lanes // 2, 0
+    for p in range(z.size // lanes):
+        plus, minus = z[p * lanes : p * lanes + half], z[p * lanes + half : (p + 1) * lanes]
+        for lane in range(half):
+            count += (plus[lane] > 0.0) != (minus[lane] > 0.0)
+    return count
+
+
+@kernel()
+def other_winners(source, largest, spots, starts, p, lanes):
+    """Count lanes of a pooling window whose winners differ between the halves, or tie where the window moves."""
+    half, count = lanes // 2, 0
+    top, bottom = largest[p * lanes : p * lanes + half], largest[p * lanes + half : (p + 1) * lanes]
+    for j in range(starts[p], starts[p + 1]):
+        at = spots[j, 0] * lanes
+        plus, minus = source[at : at + half], source[at + half : at + lanes]
+        for lane in range(half):
+            count += (plus[lane] == top[lane]) != (minus[lane] == bottom[lane])
+    if count:
+        return count
+    # Winners beyond one for each lane are ties.
+    for lane in range(half):
+        count -= top[lane] != bottom[lane]
+    for j in range(starts[p], starts[p + 1]):
+        at = spots[j, 0] * lanes
+        plus = source[at : at + half]
+        for lane in range(half):
+            count += (plus[lane] == top[lane]) & (top[lane] != bottom[lane])
+    return count

@@ -1,0 +1,194 @@
+"""Losses of a network's output: their values, their cotangents, and how far they move.
+
+Rows are (channel, pixel) of the output, lanes as in `fastcheck_kernels.layers`. ``targets`` has one row of ``period``
+lanes with a class for `SOFTMAX` and `HINGE`, and a row for each of the output's otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ._jit import kernel
+from .layers import sigmoid, softplus
+
+SOFTMAX, SQUARED, HINGE, LOGISTIC = range(4)
+
+NEAR = 1.0 / 16.0
+"""Moves of an output up to which `_expm1` and `_log1p` hold to the last bits."""
+
+
+@kernel("contract")
+def _expm1(x):
+    """Return exp(x) - 1 for |x| <= NEAR: the next term of the series is below 2^-57 of it."""
+    tail = 1.0 + x * (1.0 / 9.0)
+    tail = 1.0 + x * (1.0 / 8.0) * tail
+    tail = 1.0 + x * (1.0 / 7.0) * tail
+    tail = 1.0 + x * (1.0 / 6.0) * tail
+    tail = 1.0 + x * (1.0 / 5.0) * tail
+    tail = 1.0 + x * (1.0 / 4.0) * tail
+    tail = 1.0 + x * (1.0 / 3.0) * tail
+    return x + x * (x * 0.5 * tail)
+
+
+@kernel("contract")
+def _log1p(x):
+    """Return log(1 + x) for |x| <= 1.1 NEAR: twice the artanh of x / (2 + x), whose next term is below 2^-57 of it."""
+    t = x / (2.0 + x)
+    s = t * t
+    tail = 1.0 / 9.0 + s * (1.0 / 11.0)
+    tail = 1.0 / 7.0 + s * tail
+    tail = 1.0 / 5.0 + s * tail
+    tail = 1.0 / 3.0 + s * tail
+    return 2.0 * (t + t * (s * tail))
+
+
+@kernel()
+def values(kind, z, targets, margin, rows, period, points, known, seeds, out):
+    """Write every data point's loss, and the cotangents of the outputs for a sum over data points.
+
+    ``z``, ``known`` and ``seeds`` are (rows, period), flat. ``known`` receives softmax or sigmoid probabilities.
+    """
+    for q in range(period):
+        total = 0.0
+        if kind == SOFTMAX:
+            top = z[q]
+            for r in range(1, rows):
+                top = max(top, z[r * period + q])
+            for r in range(rows):
+                known[r * period + q] = math.exp(z[r * period + q] - top)
+                total += known[r * period + q]
+            label = int(targets[q])
+            for r in range(rows):
+                known[r * period + q] /= total
+                seeds[r * period + q] = known[r * period + q] - (1.0 if r == label else 0.0)
+            total = math.log(total) + top - z[label * period + q]
+        elif kind == HINGE:
+            label = int(targets[q])
+            seeds[label * period + q] = 0.0
+            for r in range(rows):
+                if r == label:
+                    continue
+                term = z[r * period + q] - z[label * period + q] + margin
+                seeds[r * period + q] = 1.0 if term > 0.0 else 0.0
+                seeds[label * period + q] -= seeds[r * period + q]
+                total += max(term, 0.0)
+        else:
+            for i in range(q, rows * period, period):
+                if kind == SQUARED:
+                    seeds[i] = z[i] - targets[i]
+                    total += 0.5 * seeds[i] * seeds[i]
+                else:
+                    known[i] = sigmoid(z[i])
+                    seeds[i] = known[i] - targets[i]
+                    total += softplus(z[i]) - targets[i] * z[i]
+        if q < points:
+            out[q] = total
+
+
+@kernel("contract")
+def changes(kind, z, place, cached, targets, known, margin, span, out):
+    """Write how far every lane's loss is from the cached one.
+
+    Parameters
+    ----------
+    kind : int
+    z : float64 array
+        Lanes of the output, rows of channels at ``place``.
+    cached, known : float64 arrays
+        The cached output and its probabilities.
+    targets : float64 array
+    margin : float
+        Of the hinge.
+    span : tuple of int
+        (first and end of the rows that moved, rows in all, pixels, lanes, period).
+    out : float64 array
+    """
+    low, high, rows, pixels, lanes, period = span
+    out[:] = 0.0
+    if kind == HINGE:
+        for lane in range(lanes):
+            out[lane] = _hinge_change(z, place, cached, int(targets[lane % period]), margin, span, lane)
+        return
+    far = 0
+    for r in range(low, high):
+        start = place[0] + r // pixels * place[1] + r % pixels * lanes
+        base, chance = cached[r * period : (r + 1) * period], known[r * period : (r + 1) * period]
+        target = targets[: period] if kind == SOFTMAX else targets[r * period : (r + 1) * period]
+        for first in range(0, lanes, period):
+            piece, moved = z[start + first : start + first + period], out[first : first + period]
+            if kind == SQUARED:
+                for q in range(period):
+                    d = piece[q] - base[q]
+                    moved[q] += 0.5 * d * (d + 2.0 * (base[q] - target[q]))
+            elif kind == SOFTMAX:
+                for q in range(period):
+                    d = piece[q] - base[q]
+                    far += not abs(d) <= NEAR
+                    moved[q] += chance[q] * _expm1(d)
+            else:
+                for q in range(period):
+                    d = piece[q] - base[q]
+                    far += not abs(d) <= NEAR
+                    moved[q] += _log1p(chance[q] * _expm1(d)) - target[q] * d
+    if kind == SQUARED:
+        return
+    if far:
+        for lane in range(lanes):
+            out[lane] = _far(kind, z, place, cached, targets, known, span, lane)
+        return
+    if kind == SOFTMAX:
+        for lane in range(lanes):
+            out[lane] = _log1p(out[lane]) - _moved(z, place, cached, int(targets[lane % period]), span, lane)
+
+
+@kernel()
+def _moved(z, place, cached, row, span, lane):
+    """Return how far a row of the output moved."""
+    low, high, _, pixels, lanes, period = span
+    if not low <= row < high:
+        return 0.0
+    start = place[0] + row // pixels * place[1] + row % pixels * lanes
+    return z[start + lane] - cached[row * period + lane % period]
+
+
+@kernel()
+def _far(kind, z, place, cached, targets, known, span, lane):
+    """Return how far one lane's loss is from the cached one, however far its outputs are."""
+    low, high, rows, _, _, period = span
+    q = lane % period
+    if kind == LOGISTIC:
+        total = 0.0
+        for r in range(low, high):
+            move, base = _moved(z, place, cached, r, span, lane), cached[r * period + q]
+            total += softplus(base + move) - softplus(base) - targets[r * period + q] * move
+        return total
+    top, rest = 0.0, 1.0
+    for r in range(low, high):
+        top = max(top, _moved(z, place, cached, r, span, lane))
+        rest -= known[r * period + q]
+    total = max(rest, 0.0) * math.exp(-top) if high - low < rows else 0.0
+    for r in range(low, high):
+        total += known[r * period + q] * math.exp(_moved(z, place, cached, r, span, lane) - top)
+    return math.log(total) + top - _moved(z, place, cached, int(targets[q]), span, lane)
+
+
+@kernel()
+def hinge_term(z, place, cached, label, other, margin, span, lane):
+    """Return one class's term of the hinge before it is cut at 0: the cached one, and the lane's."""
+    q, period = lane % span[5], span[5]
+    base = cached[other * period + q] - cached[label * period + q] + margin
+    move = _moved(z, place, cached, other, span, lane) - _moved(z, place, cached, label, span, lane)
+    return base, base + move
+
+
+@kernel()
+def _hinge_change(z, place, cached, label, margin, span, lane):
+    """Return how far one lane's hinge loss is from the cached one."""
+    low, high, rows = span[:3]
+    total = 0.0
+    first, last = (0, rows) if low <= label < high else (low, high)
+    for r in range(first, last):
+        if r != label:
+            base, moved = hinge_term(z, place, cached, label, r, margin, span, lane)
+            total += max(moved, 0.0) - max(base, 0.0)
+    return total

@@ -1,0 +1,545 @@
+"""A network as a table of layers: its forward pass, and what perturbed copies of it make of their losses.
+
+Nothing here depends on a network but arrays, so that a new network compiles nothing. ``net`` is the tuple of arrays that
+`fastcheck.program.Program` makes:
+
+- ``table``: int64 (layers, `COLUMNS`), in order of evaluation; row 0 is the network's input,
+- ``starts`` and ``spots``: which pixels meet, see `fastcheck_kernels.layers`; ``lookup``: for every tap and output pixel of a
+  layer with weights the input pixel, -1 for padding,
+- ``reals``: numbers and factors of layers, ``params``: every parameter, ``packed``: weights as tiles read them.
+
+``size`` is (data points, period, lanes, half of the lanes that copies fill).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import layers, losses, tile
+from ._jit import kernel
+
+(
+    KIND,
+    A,
+    B,
+    CHANNELS,
+    PIXELS,
+    CACHED,
+    STARTS,
+    LOOKUP,
+    TAPS,
+    FILTERS,
+    PER_GROUP,
+    WEIGHT,
+    BIAS,
+    PACKED,
+    INIT,
+    REAL,
+    EXTRA,
+    BACK,
+    BACK_PACKED,
+) = range(19)
+"""Columns of the table: kind, rows of both inputs, channels and pixels, where cached lanes are, first row of ``starts``, first
+entry of ``lookup``, taps, filters and input channels of a group, first weight and bias (-1 for none), packed weights and
+initial values, first of ``reals``, cached normalised input, and the tables and packed
+weights of the transposed layer (after all output's pixels)."""
+
+COLUMNS = 19
+
+NUMERIC, RIGHT, LEFT, KINKS, WIDENING, JUMP, LAYER = range(7)
+"""Columns of what is found for a dimension: sums over data points of the loss at +h less that at -h, at +h less the cached
+one, the cached one less that at -h; kinks crossed; what they change at most, the part of kinks at the point itself; and the first
+layer with one, the number of layers standing for the loss, -1 without."""
+
+FOUND = 7
+
+AT_POINT = 2.0**-20
+"""A kink lies at the point itself if it is nearer to it than this part of the move."""
+
+FEW = 4
+"""Filters of a group up to which tiles, mostly empty, are slower than `layers.accumulate` (`bench/test_network.py`)."""
+
+
+@kernel()
+def pack(net, node, transposed):
+    """Pack the weights and initial values of a layer with weights, of all its groups."""
+    table, _, _, _, _, params, packed = net
+    row = table[node]
+    filters, per_group, taps = row[FILTERS], row[PER_GROUP], row[TAPS]
+    for g in range(row[CHANNELS] // filters):
+        first = row[WEIGHT] + g * filters * per_group * taps
+        if transposed:
+            size = (per_group + tile.CHANNELS - 1) // tile.CHANNELS * tile.CHANNELS * filters * taps
+            out = packed[row[BACK_PACKED] + g * size : row[BACK_PACKED] + (g + 1) * size]
+            layers.pack(params, (first, taps, per_group * taps, 1), per_group, filters, taps, out)
+        else:
+            size = (filters + tile.CHANNELS - 1) // tile.CHANNELS * tile.CHANNELS * per_group * taps
+            out = packed[row[PACKED] + g * size : row[PACKED] + (g + 1) * size]
+            layers.pack(params, (first, per_group * taps, taps, 1), filters, per_group, taps, out)
+    for c in range(row[CHANNELS]):
+        for lane in range(tile.VECTOR):
+            packed[row[INIT] + c * tile.VECTOR + lane] = params[row[BIAS] + c] if row[BIAS] >= 0 else 0.0
+
+
+@kernel()
+def _reach(row, low, high):
+    """Return the channels of a layer that channels of its inputs can change; the latter are not all empty."""
+    a, b = row[A], row[B]
+    first, last = low[a], high[a]
+    if row[KIND] == layers.CONV:
+        return first // row[PER_GROUP] * row[FILTERS], ((last - 1) // row[PER_GROUP] + 1) * row[FILTERS]
+    if row[KIND] == layers.LAYER_NORM:
+        return 0, row[CHANNELS]
+    if row[KIND] == layers.FLATTEN:
+        return first * row[TAPS], last * row[TAPS]
+    if row[KIND] == layers.ADD:
+        if first >= last:
+            return low[b], high[b]
+        if low[b] < high[b]:
+            return min(first, low[b]), max(last, high[b])
+    if row[KIND] == layers.CONCAT and low[b] < high[b]:
+        return (first if first < last else row[TAPS] + low[b]), row[TAPS] + high[b]
+    return first, last
+
+
+@kernel()
+def _moved(row, low, high):
+    """Tell whether any input of a layer moved."""
+    return low[row[A]] < high[row[A]] or (row[B] >= 0 and low[row[B]] < high[row[B]])
+
+
+@kernel()
+def _complete(row, node, cached, arena, places, low, high, size):
+    """Fill the channels of a layer that did not move."""
+    at, pixels = row[CACHED], row[PIXELS]
+    layers.fill(cached, arena, (places[node, 0], places[node, 1]), (at, 0, low[node], pixels), size[2], size[1])
+    rest = (at, high[node], row[CHANNELS], pixels)
+    layers.fill(cached, arena, (places[node, 0], places[node, 1]), rest, size[2], size[1])
+    low[node], high[node] = 0, row[CHANNELS]
+
+
+@kernel()
+def _convolve(net, node, cached, arena, places, low, high, size, spare):
+    """Evaluate a convolution, group by group: whole, or moved by the channels of its input that moved."""
+    table, starts, spots, _, _, params, packed = net
+    row, a = table[node], table[node, A]
+    lanes, period, channels, filters, taps = size[2], size[1], row[PER_GROUP], row[FILTERS], row[TAPS]
+    here = starts[row[STARTS] : row[STARTS] + row[PIXELS] + 1]
+    source_pixels = table[a, PIXELS]
+    tiles = (filters + tile.CHANNELS - 1) // tile.CHANNELS
+    group_size = tiles * tile.CHANNELS * channels * taps
+    for g in range(low[node] // filters, high[node] // filters):
+        first, last = max(low[a], g * channels), min(high[a], (g + 1) * channels)
+        to = places[node, 0] + g * filters * places[node, 1]
+        whole = last - first == channels
+        source, at, pitch = arena, places[a, 0] + first * places[a, 1], places[a, 1]
+        if not whole:
+            span = (table[a, CACHED], first, last, source_pixels)
+            layers.moves(cached, arena, (places[a, 0], places[a, 1]), span, lanes, period, spare)
+            source, at, pitch = spare, 0, source_pixels * lanes
+        if filters <= FEW:
+            _begin(row, cached, arena, params, (to, places[node, 1]), g * filters, whole, size)
+            weight = row[WEIGHT] + (g * filters * channels + first - g * channels) * taps
+            shape = (at, pitch, last - first, weight, channels * taps)
+            shape_out = (taps, to, places[node, 1], filters, row[PIXELS], lanes)
+            layers.accumulate(source, params, arena, spots, here, (*shape, *shape_out))
+            continue
+        weights = row[PACKED] + g * group_size + (first - g * channels) * taps * tile.CHANNELS
+        shape = (at, pitch, last - first, weights, channels * taps * tile.CHANNELS)
+        shape_out = (taps, to, places[node, 1], filters, row[PIXELS], lanes)
+        if whole:
+            start = (row[INIT] + g * filters * tile.VECTOR, tile.VECTOR, 0, tile.VECTOR)
+            layers.multiply(source, packed, packed, arena, spots, here, (*shape, *shape_out), start)
+        else:
+            begin = row[CACHED] + g * filters * row[PIXELS] * period
+            start = (begin, row[PIXELS] * period, period, period)
+            layers.multiply(source, packed, cached, arena, spots, here, (*shape, *shape_out), start)
+
+
+@kernel()
+def _begin(row, cached, arena, params, place, first, whole, size):
+    """Write what a group's sums begin with: biases, or the cached outputs."""
+    for f in range(row[FILTERS]):
+        c = first + f
+        if whole:
+            at = place[0] + f * place[1]
+            arena[at : at + row[PIXELS] * size[2]] = params[row[BIAS] + c] if row[BIAS] >= 0 else 0.0
+        else:
+            shifted = (place[0] - first * place[1], place[1])
+            layers.fill(cached, arena, shifted, (row[CACHED], c, c + 1, row[PIXELS]), size[2], size[1])
+
+
+@kernel()
+def _normalise(net, node, arena, places, low, high, size, cached, keep):
+    """Evaluate a normalisation; ``keep`` its normalised input among the cached arrays."""
+    table, _, _, _, reals, params, _ = net
+    row, a = table[node], table[node, A]
+    lanes, pixels, eps = size[2], row[PIXELS], reals[row[REAL]]
+    mean, inverse = np.empty(lanes), np.empty(lanes)
+    if row[KIND] == layers.LAYER_NORM:
+        place = (places[a, 0], places[a, 1])
+        layers.layer_moments(arena, place, row[CHANNELS], pixels, lanes, eps, mean, inverse)
+    for c in range(low[node], high[node]):
+        source, target = _line(arena, places, a, c, pixels * lanes), _line(arena, places, node, c, pixels * lanes)
+        if row[KIND] == layers.BATCH_NORM:
+            layers.batch_moments(source, lanes, size[0], eps, mean, inverse)
+        elif row[KIND] == layers.FROZEN_NORM:
+            mean[:] = reals[row[REAL] + 1 + c]
+            inverse[:] = reals[row[REAL] + 1 + row[CHANNELS] + c]
+        layers.normalise(source, target, lanes, mean, inverse)
+        if keep:
+            cached[row[EXTRA] + c * pixels * lanes : row[EXTRA] + (c + 1) * pixels * lanes] = target
+        if row[KIND] != layers.LAYER_NORM:
+            layers.scale(target, params[row[WEIGHT] + c], params[row[BIAS] + c])
+            continue
+        for p in range(pixels):
+            at = c * pixels + p
+            piece = target[p * lanes : (p + 1) * lanes]
+            layers.scale(piece, params[row[WEIGHT] + at], params[row[BIAS] + at])
+
+
+@kernel()
+def _line(arena, places, node, channel, length):
+    """Return all lanes of a channel."""
+    start = places[node, 0] + channel * places[node, 1]
+    return arena[start : start + length]
+
+
+@kernel()
+def _combine(net, node, cached, arena, places, low, high, size):
+    """Evaluate a sum or a concatenation: of what moved, and of cached channels elsewhere."""
+    table = net[0]
+    row, lanes = table[node], size[2]
+    for part in range(2):
+        source = row[A] if part == 0 else row[B]
+        shift = row[TAPS] if part == 1 and row[KIND] == layers.CONCAT else 0
+        fresh = row[KIND] == layers.CONCAT or part == 0
+        for c in range(low[node], high[node]):
+            own = c - shift
+            if not 0 <= own < table[source, CHANNELS]:
+                continue
+            target = _line(arena, places, node, c, row[PIXELS] * lanes)
+            span = (table[source, CACHED], own, own + 1, row[PIXELS])
+            place = (places[node, 0] + shift * places[node, 1], places[node, 1])
+            if low[source] <= own < high[source]:
+                line = _line(arena, places, source, own, row[PIXELS] * lanes)
+                if fresh:
+                    target[:] = line
+                else:
+                    for i in range(target.size):
+                        target[i] += line[i]
+            elif fresh:
+                layers.fill(cached, arena, place, span, lanes, size[1])
+            else:
+                layers.add_cached(cached, arena, place, span, lanes, size[1])
+
+
+@kernel()
+def _evaluate(net, node, cached, arena, places, low, high, size, spare, keep):
+    """Evaluate the channels of a layer that moved."""
+    table, starts, spots, _, reals, _, _ = net
+    row, a = table[node], table[node, A]
+    kind, lanes = row[KIND], size[2]
+    if kind == layers.CONV:
+        # Moves of many channels cost more than all of them.
+        if low[a] < high[a] and 2 * (high[a] - low[a]) > table[a, CHANNELS]:
+            _complete(table[a], a, cached, arena, places, low, high, size)
+        low[node], high[node] = _reach(row, low, high)
+        _convolve(net, node, cached, arena, places, low, high, size, spare)
+        return
+    if kind == layers.LAYER_NORM:
+        _complete(table[a], a, cached, arena, places, low, high, size)
+    low[node], high[node] = _reach(row, low, high)
+    if kind in (layers.BATCH_NORM, layers.FROZEN_NORM, layers.LAYER_NORM):
+        _normalise(net, node, arena, places, low, high, size, cached, keep)
+        return
+    if kind in (layers.ADD, layers.CONCAT):
+        _combine(net, node, cached, arena, places, low, high, size)
+        return
+    here = starts[row[STARTS] : row[STARTS] + row[PIXELS] + 1]
+    length = row[PIXELS] * lanes
+    for c in range(low[node], high[node]):
+        target = _line(arena, places, node, c, length)
+        if kind == layers.FLATTEN:
+            start = places[a, 0] + c // row[TAPS] * places[a, 1] + c % row[TAPS] * lanes
+            target[:] = arena[start : start + lanes]
+            continue
+        source = _line(arena, places, a, c, table[a, PIXELS] * lanes)
+        if kind == layers.MAX_POOL:
+            layers.max_pool(source, target, spots, here, lanes)
+        elif kind == layers.AVG_POOL:
+            layers.avg_pool(source, target, spots, here, reals[row[REAL] : row[REAL] + row[PIXELS]], lanes)
+        elif kind == layers.DROPOUT:
+            factors = row[REAL] + c * row[PIXELS] * size[1]
+            layers.mask(source, target, reals[factors : factors + row[PIXELS] * size[1]], lanes, size[1])
+        else:
+            layers.activate(kind, reals[row[REAL]], source, target)
+
+
+@kernel()
+def forward(net, cached, places, size, spare, amplitudes, noise, targets, loss, out):
+    """Evaluate all layers into ``cached``, whose input's lanes are there already, and every data point's loss.
+
+    Parameters
+    ----------
+    net, cached, places, size, spare
+        As above; lanes are ``period``.
+    amplitudes : float64 array
+        By how much of a channel's root mean square every layer's results are shaken; zero for not at all.
+    noise : float64 array
+        Numbers of variance one.
+    targets : float64 array
+    loss : tuple
+        (kind, margin, probabilities and cotangents of the output's rows).
+    out : float64 array
+        A loss for each data point.
+    """
+    table = net[0]
+    nodes = len(table)
+    low, high = np.zeros(nodes, np.int64), np.zeros(nodes, np.int64)
+    high[0] = table[0, CHANNELS]
+    for node in range(1, nodes):
+        _evaluate(net, node, cached, cached, places, low, high, size, spare, True)
+        if amplitudes[node] != 0.0:
+            _shake(cached, places, table[node], node, size[2], amplitudes[node], noise)
+    kind, margin, known, seeds = loss
+    last = table[nodes - 1]
+    rows = last[CHANNELS] * last[PIXELS]
+    z = cached[last[CACHED] : last[CACHED] + rows * size[1]]
+    losses.values(kind, z, targets, margin, rows, size[1], size[0], known, seeds, out)
+
+
+@kernel()
+def _shake(values, places, row, node, lanes, amplitude, noise):
+    """Add noise to the channels of a layer, in proportion to their root mean squares."""
+    turn = 7919 * node
+    for c in range(row[CHANNELS]):
+        line = _line(values, places, node, c, row[PIXELS] * lanes)
+        total = 0.0
+        for i in range(line.size):
+            total += line[i] * line[i]
+        size = amplitude * np.sqrt(total / line.size)
+        for i in range(line.size):
+            line[i] += size * noise[(turn + i) % noise.size]
+        turn += line.size
+
+
+@kernel()
+def _perturb(net, cached, arena, places, tensor, dims, step, size):
+    """Write the one channel that some dimensions move, a copy for each: cached, and moved by +h and -h times an operand.
+
+    ``tensor`` is (layer, whether it is the bias). Returns the channel.
+    """
+    table, _, _, lookup, _, _, _ = net
+    node, bias = tensor
+    row = table[node]
+    points, period, lanes, half = size
+    pixels, per_filter = row[PIXELS], row[PER_GROUP] * row[TAPS]
+    channel = _channel(row, bias, dims[0])
+    place = (places[node, 0], places[node, 1])
+    layers.fill(cached, arena, place, (row[CACHED], channel, channel + 1, pixels), lanes, period)
+    start = place[0] + channel * place[1]
+    for b in range(len(dims)):
+        for p in range(pixels):
+            at = -1
+            if row[KIND] == layers.CONV and not bias:
+                k = dims[b] - channel * per_filter
+                pixel = lookup[row[LOOKUP] + k % row[TAPS] * pixels + p]
+                source = channel // row[FILTERS] * row[PER_GROUP] + k // row[TAPS]
+                if pixel < 0:
+                    continue
+                at = table[row[A], CACHED] + (source * table[row[A], PIXELS] + pixel) * period
+            elif row[KIND] == layers.LAYER_NORM and dims[b] % pixels != p:
+                continue
+            elif not bias:
+                at = row[EXTRA] + (channel * pixels + p) * period
+            first = start + p * lanes + b * points
+            if at < 0:
+                plus, minus = arena[first : first + points], arena[first + half : first + half + points]
+                for n in range(points):
+                    plus[n] += step
+                    minus[n] -= step
+            else:
+                x = cached[at : at + points]
+                plus, minus = arena[first : first + points], arena[first + half : first + half + points]
+                for n in range(points):
+                    plus[n] += step * x[n]
+                    minus[n] -= step * x[n]
+    return channel
+
+
+@kernel()
+def _channel(row, bias, dim):
+    """Return the channel that a dimension moves."""
+    if row[KIND] == layers.LAYER_NORM:
+        return dim // row[PIXELS]
+    if bias or row[KIND] != layers.CONV:
+        return dim
+    return dim // (row[PER_GROUP] * row[TAPS])
+
+
+@kernel()
+def _note(found, copy, node, amount, at_point):
+    """Count a kink of a copy, by how much it can change the loss, and whether it lies at the point itself."""
+    if copy < len(found):
+        if found[copy, KINKS] == 0.0:
+            found[copy, LAYER] = node
+        found[copy, KINKS] += 1.0
+        found[copy, WIDENING] += amount
+        if at_point:
+            found[copy, JUMP] += amount
+
+
+@kernel()
+def _note_signs(net, node, cached, cotangents, arena, places, low, high, size, found):
+    """Note the units of an activation whose sign differs between +h and -h."""
+    table, reals = net[0], net[4]
+    row, a = table[node], table[node, A]
+    points, period, lanes, half = size
+    for c in range(low[node], high[node]):
+        z = _line(arena, places, a, c, row[PIXELS] * lanes)
+        if layers.crossings(z, lanes) == 0:
+            continue
+        for p in range(row[PIXELS]):
+            for lane in range(half):
+                plus, minus = z[p * lanes + lane], z[p * lanes + half + lane]
+                if (plus > 0.0) != (minus > 0.0):
+                    unit = (c * row[PIXELS] + p) * period + lane % period
+                    base, real = cached[table[a, CACHED] + unit], reals[row[REAL]]
+                    amount = layers.excess(row[KIND], real, base, plus) + layers.excess(row[KIND], real, base, minus)
+                    amount *= abs(cotangents[row[CACHED] + unit])
+                    _note(found, lane // points, node, amount, abs(base) <= AT_POINT * abs(plus - minus))
+
+
+@kernel()
+def _note_winners(net, node, cached, cotangents, arena, places, low, high, size, found):
+    """Note the pooling windows whose winner differs between +h and -h, or ties where it moves."""
+    table, starts, spots = net[0], net[1], net[2]
+    row, a = table[node], table[node, A]
+    points, period, lanes, half = size
+    here = starts[row[STARTS] : row[STARTS] + row[PIXELS] + 1]
+    for c in range(low[node], high[node]):
+        source = _line(arena, places, a, c, table[a, PIXELS] * lanes)
+        largest = _line(arena, places, node, c, row[PIXELS] * lanes)
+        base = table[a, CACHED] + c * table[a, PIXELS] * period
+        for p in range(row[PIXELS]):
+            if layers.other_winners(source, largest, spots, here, p, lanes) == 0:
+                continue
+            window = spots[here[p] : here[p + 1], 0]
+            for lane in range(half):
+                plus, minus = largest[p * lanes + lane], largest[p * lanes + half + lane]
+                if not _decided(source, window, plus, minus, lane, lanes):
+                    winner, gap = _winner(cached, base + lane % period, window, period)
+                    amount = plus - source[winner * lanes + lane] + minus - source[winner * lanes + half + lane]
+                    at_point = gap <= AT_POINT * (amount + abs(plus - minus))
+                    unit = row[CACHED] + (c * row[PIXELS] + p) * period + lane % period
+                    _note(found, lane // points, node, amount * abs(cotangents[unit]), at_point)
+
+
+@kernel()
+def _decided(source, window, plus, minus, lane, lanes):
+    """Tell whether one entry alone is a lane's largest on both sides, or nothing moves."""
+    winners = 0
+    for j in range(len(window)):
+        at = window[j] * lanes + lane
+        first, second = source[at] == plus, source[at + lanes // 2] == minus
+        if first != second:
+            return False
+        winners += first
+    return winners == 1 or plus == minus
+
+
+@kernel()
+def _winner(cached, at, window, period):
+    """Return the pixel of the first of a window's largest cached entries, and how far the next one is below."""
+    best, gap = 0, np.inf
+    for j in range(1, len(window)):
+        lead = cached[at + window[j] * period] - cached[at + window[best] * period]
+        if lead > 0.0:
+            best, gap = j, lead
+        else:
+            gap = min(gap, -lead)
+    return window[best], gap
+
+
+@kernel()
+def _note_hinge(node, z, place, cached, targets, loss, span, size, found):
+    """Note the terms of a hinge loss that are positive on one side alone."""
+    points, period, lanes, half = size
+    low, high, rows = span[:3]
+    for lane in range(half):
+        label = int(targets[lane % period])
+        for r in range(rows):
+            if r == label or not (low <= r < high or low <= label < high):
+                continue
+            base, plus = losses.hinge_term(z, place, cached, label, r, loss[1], span, lane)
+            _, minus = losses.hinge_term(z, place, cached, label, r, loss[1], span, lane + half)
+            if (plus > 0.0) != (minus > 0.0):
+                amount = layers.excess(layers.RELU, 0.0, base, plus) + layers.excess(layers.RELU, 0.0, base, minus)
+                _note(found, lane // points, node, amount * loss[2], abs(base) <= AT_POINT * abs(plus - minus))
+
+
+@kernel()
+def difference(net, cached, cotangents, known, targets, work, tensor, dims, step, size, loss, out):
+    """Difference the loss at some dimensions of a tensor, in ascending order.
+
+    Parameters
+    ----------
+    net, size
+        As above; as many dimensions of one channel go together as fill half of the lanes.
+    cached, cotangents : float64 arrays
+        Of the unperturbed network: layers' results, and what the loss (as summed or averaged) makes of moving them.
+    known, targets : float64 arrays
+        Probabilities of the output, and targets.
+    work : tuple of arrays
+        This thread's own: arena, places of the layers in it, spare room.
+    tensor : tuple of int
+        (layer, whether it is the bias).
+    dims : int64 array
+    step : float
+    loss : tuple
+        (kind, margin, weight of a data point).
+    out : float64 array
+        (dimensions, `FOUND`).
+    """
+    table = net[0]
+    arena, places, spare = work
+    node, nodes = tensor[0], len(table)
+    points, period, lanes, half = size
+    low, high = np.zeros(nodes, np.int64), np.zeros(nodes, np.int64)
+    moved = np.empty(lanes)
+    last = table[nodes - 1]
+    logits = cached[last[CACHED] : last[CACHED] + last[CHANNELS] * last[PIXELS] * period]
+    first = 0
+    while first < len(dims):
+        channel = _channel(table[node], tensor[1], dims[first])
+        end = first + 1
+        while end < min(len(dims), first + half // points) and _channel(table[node], tensor[1], dims[end]) == channel:
+            end += 1
+        found = out[first:end]
+        found[:] = 0.0
+        found[:, LAYER] = -1.0
+        _perturb(net, cached, arena, places, tensor, dims[first:end], step, size)
+        low[:] = 0
+        high[:] = 0
+        low[node], high[node] = channel, channel + 1
+        for n in range(node + 1, nodes):
+            if not _moved(table[n], low, high):
+                continue
+            _evaluate(net, n, cached, arena, places, low, high, size, spare, False)
+            if table[n, KIND] in (layers.RELU, layers.LEAKY_RELU, layers.ELU):
+                _note_signs(net, n, cached, cotangents, arena, places, low, high, size, found)
+            elif table[n, KIND] == layers.MAX_POOL:
+                _note_winners(net, n, cached, cotangents, arena, places, low, high, size, found)
+        place, pixels = (places[nodes - 1, 0], places[nodes - 1, 1]), last[PIXELS]
+        rows = (low[nodes - 1] * pixels, high[nodes - 1] * pixels, last[CHANNELS] * pixels)
+        span = (*rows, pixels, lanes, period)
+        losses.changes(loss[0], arena, place, logits, targets, known, loss[1], span, moved)
+        if loss[0] == losses.HINGE:
+            _note_hinge(nodes, arena, place, logits, targets, loss, span, size, found)
+        for b in range(end - first):
+            for n in range(b * points, (b + 1) * points):
+                found[b, NUMERIC] += (moved[n] - moved[half + n]) * loss[2]
+                found[b, RIGHT] += moved[n] * loss[2]
+                found[b, LEFT] -= moved[half + n] * loss[2]
+        first = end

@@ -1,0 +1,235 @@
+"""The reference backward pass of a network: cotangents of all layers' results, and the gradient of all parameters.
+
+Arrays are those of `fastcheck_kernels.network`. ``cotangents`` has the layout of ``cached``. All lanes are carried, since
+they are copies of the data points; gradients add up each data point once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import layers, network, tile
+from ._jit import kernel
+
+
+@kernel()
+def backward(net, cached, cotangents, places, size, amplitudes, noise, grads):
+    """Carry the output's cotangents, which are there already, back to all layers; the others are zero.
+
+    Parameters
+    ----------
+    net, cached, places, size, amplitudes, noise
+        As of `fastcheck_kernels.network.forward`.
+    cotangents : float64 array
+    grads : float64 array
+        Laid out as the parameters; those of layers are written, the rest is left.
+    """
+    table = net[0]
+    for node in range(len(table) - 1, 0, -1):
+        row = table[node]
+        if amplitudes[node] != 0.0:
+            network._shake(cotangents, places, row, node, size[2], amplitudes[node], noise)
+        kind = row[network.KIND]
+        if kind == layers.CONV:
+            _conv_parameters(net, node, cached, cotangents, size, grads)
+            _conv_input(net, node, cotangents, places, size)
+        elif kind in (layers.BATCH_NORM, layers.FROZEN_NORM, layers.LAYER_NORM):
+            _norm(net, node, cached, cotangents, size, grads)
+        else:
+            _rest(net, node, cached, cotangents, size)
+
+
+@kernel("reassoc", "contract")
+def _dot(x, v):
+    total = 0.0
+    for i in range(x.size):
+        total += x[i] * v[i]
+    return total
+
+
+@kernel()
+def _conv_parameters(net, node, cached, cotangents, size, grads):
+    table, lookup = net[0], net[3]
+    row, source = table[node], table[node, network.A]
+    points, period, pixels, taps = size[0], size[1], row[network.PIXELS], row[network.TAPS]
+    source_pixels = table[source, network.PIXELS]
+    for f in range(row[network.CHANNELS]):
+        v_at = row[network.CACHED] + f * pixels * period
+        if row[network.BIAS] >= 0:
+            total = 0.0
+            for p in range(pixels):
+                total += np.sum(cotangents[v_at + p * period : v_at + p * period + points])
+            grads[row[network.BIAS] + f] = total
+        first = f // row[network.FILTERS] * row[network.PER_GROUP]
+        for k in range(row[network.PER_GROUP] * taps):
+            x_at = table[source, network.CACHED] + (first + k // taps) * source_pixels * period
+            total = 0.0
+            for p in range(pixels):
+                pixel = lookup[row[network.LOOKUP] + k % taps * pixels + p]
+                if pixel >= 0:
+                    x = cached[x_at + pixel * period : x_at + pixel * period + points]
+                    total += _dot(x, cotangents[v_at + p * period : v_at + p * period + points])
+            grads[row[network.WEIGHT] + f * row[network.PER_GROUP] * taps + k] = total
+
+
+@kernel()
+def _conv_input(net, node, cotangents, places, size):
+    """Add the transposed convolution of the cotangents. Filters that do not exist have weights of zero."""
+    table, starts, spots, packed = net[0], net[1], net[2], net[6]
+    row, a = table[node], table[node, network.A]
+    filters, channels, taps, lanes = row[network.FILTERS], row[network.PER_GROUP], row[network.TAPS], size[2]
+    pixels = table[a, network.PIXELS]
+    here = starts[row[network.BACK] : row[network.BACK] + pixels + 1]
+    group_size = (channels + tile.CHANNELS - 1) // tile.CHANNELS * tile.CHANNELS * filters * taps
+    for g in range(row[network.CHANNELS] // filters):
+        at, to = places[node, 0] + g * filters * places[node, 1], places[a, 0] + g * channels * places[a, 1]
+        weights = row[network.BACK_PACKED] + g * group_size
+        shape = (at, places[node, 1], filters, weights, filters * taps * tile.CHANNELS, taps)
+        shape_out = (to, places[a, 1], channels, pixels, lanes)
+        start = (to, places[a, 1], lanes, lanes)
+        layers.multiply(cotangents, packed, cotangents, cotangents, spots, here, (*shape, *shape_out), start)
+
+
+@kernel()
+def _norm(net, node, cached, cotangents, size, grads):
+    """Add the VJP of a normalisation (batch: Ioffe and Szegedy 2015; layer: Ba, Kiros and Hinton 2016)."""
+    table, reals, params = net[0], net[4], net[5]
+    row, source, kind = table[node], table[node, network.A], table[node, network.KIND]
+    points, lanes, pixels, channels = size[0], size[2], row[network.PIXELS], row[network.CHANNELS]
+    length, eps = pixels * lanes, reals[row[network.REAL]]
+    mean, inverse = np.empty(lanes), np.empty(lanes)
+    sums, products = np.zeros(lanes), np.zeros(lanes)
+    x_at, at = table[source, network.CACHED], row[network.CACHED]
+    if kind == layers.LAYER_NORM:
+        layers.layer_moments(cached, (x_at, length), channels, pixels, lanes, eps, mean, inverse)
+    for c in range(channels):
+        x = cached[x_at + c * length : x_at + (c + 1) * length]
+        unit = cached[row[network.EXTRA] + c * length : row[network.EXTRA] + (c + 1) * length]
+        v = cotangents[at + c * length : at + (c + 1) * length]
+        _norm_parameters(row, kind, c, unit, v, (points, lanes), grads)
+        if kind == layers.LAYER_NORM:
+            for p in range(pixels):
+                weight = params[row[network.WEIGHT] + c * pixels + p]
+                _moments(weight, unit[p * lanes : (p + 1) * lanes], v[p * lanes : (p + 1) * lanes], sums, products)
+            continue
+        weight = params[row[network.WEIGHT] + c]
+        sums[:] = 0.0
+        products[:] = 0.0
+        if kind == layers.BATCH_NORM:
+            layers.batch_moments(x, lanes, points, eps, mean, inverse)
+            for p in range(pixels):
+                _moments(weight, unit[p * lanes : (p + 1) * lanes], v[p * lanes : (p + 1) * lanes], sums, products)
+            layers._average(sums, points, pixels * points)
+            layers._average(products, points, pixels * points)
+        else:
+            inverse[:] = reals[row[network.REAL] + 1 + channels + c]
+        out = cotangents[x_at + c * length : x_at + (c + 1) * length]
+        for p in range(pixels):
+            here = slice(p * lanes, (p + 1) * lanes)
+            _centred(weight, unit[here], v[here], sums, products, inverse, out[here])
+    if kind == layers.LAYER_NORM:
+        for lane in range(lanes):
+            sums[lane] /= channels * pixels
+            products[lane] /= channels * pixels
+        for i in range(channels * pixels):
+            here = slice(i * lanes, (i + 1) * lanes)
+            unit = cached[row[network.EXTRA] : row[network.EXTRA] + channels * length]
+            v, out = cotangents[at : at + channels * length], cotangents[x_at : x_at + channels * length]
+            weight = params[row[network.WEIGHT] + i]
+            _centred(weight, unit[here], v[here], sums, products, inverse, out[here])
+
+
+@kernel()
+def _moments(weight, unit, v, sums, products):
+    for lane in range(v.size):
+        sums[lane] += weight * v[lane]
+        products[lane] += weight * v[lane] * unit[lane]
+
+
+@kernel()
+def _centred(weight, unit, v, sums, products, inverse, out):
+    for lane in range(v.size):
+        out[lane] += inverse[lane] * (weight * v[lane] - sums[lane] - unit[lane] * products[lane])
+
+
+@kernel()
+def _norm_parameters(row, kind, c, unit, v, size, grads):
+    points, lanes = size
+    pixels = v.size // lanes
+    scale, shift = 0.0, 0.0
+    for p in range(pixels):
+        for n in range(p * lanes, p * lanes + points):
+            scale += v[n] * unit[n]
+            shift += v[n]
+        if kind == layers.LAYER_NORM:
+            grads[row[network.WEIGHT] + c * pixels + p], grads[row[network.BIAS] + c * pixels + p] = scale, shift
+            scale, shift = 0.0, 0.0
+    if kind != layers.LAYER_NORM:
+        grads[row[network.WEIGHT] + c], grads[row[network.BIAS] + c] = scale, shift
+
+
+@kernel()
+def _rest(net, node, cached, cotangents, size):
+    """Add the VJP of a layer without parameters."""
+    table, reals = net[0], net[4]
+    row, source = table[node], table[node, network.A]
+    kind, lanes, length = row[network.KIND], size[2], row[network.PIXELS] * size[2]
+    if kind == layers.ADD or kind == layers.CONCAT:
+        _split(table, node, cotangents, lanes)
+        return
+    source_length = table[source, network.PIXELS] * lanes
+    for c in range(row[network.CHANNELS]):
+        v = cotangents[row[network.CACHED] + c * length : row[network.CACHED] + (c + 1) * length]
+        if kind == layers.FLATTEN:
+            at = table[source, network.CACHED] + c * lanes
+            _add(v, cotangents[at : at + lanes])
+            continue
+        at = table[source, network.CACHED] + c * source_length
+        x, out = cached[at : at + source_length], cotangents[at : at + source_length]
+        if kind == layers.MAX_POOL or kind == layers.AVG_POOL:
+            _pool(net, node, x, v, lanes, out)
+        elif kind == layers.DROPOUT:
+            factors = reals[row[network.REAL] + c * length : row[network.REAL] + (c + 1) * length]
+            for i in range(length):
+                out[i] += factors[i] * v[i]
+        else:
+            for i in range(length):
+                out[i] += layers.slope(kind, reals[row[network.REAL]], x[i]) * v[i]
+
+
+@kernel()
+def _add(source, target):
+    for i in range(target.size):
+        target[i] += source[i]
+
+
+@kernel()
+def _split(table, node, cotangents, lanes):
+    """Hand the cotangents of a sum to both inputs, those of a concatenation to the one they came from."""
+    row = table[node]
+    length = row[network.PIXELS] * lanes
+    for part in range(2):
+        source = row[network.A] if part == 0 else row[network.B]
+        shift = row[network.TAPS] if part == 1 and row[network.KIND] == layers.CONCAT else 0
+        size = table[source, network.CHANNELS] * length
+        at, to = row[network.CACHED] + shift * length, table[source, network.CACHED]
+        _add(cotangents[at : at + size], cotangents[to : to + size])
+
+
+@kernel()
+def _pool(net, node, x, v, lanes, out):
+    """Add the VJP of a pooling layer's channel: to the first winner of each window, or its shares."""
+    starts, spots, reals = net[1], net[2], net[4]
+    row = net[0][node]
+    here = starts[row[network.STARTS] : row[network.STARTS] + row[network.PIXELS] + 1]
+    for p in range(row[network.PIXELS]):
+        for lane in range(lanes):
+            best = spots[here[p], 0]
+            for j in range(here[p], here[p + 1]):
+                pixel = spots[j, 0]
+                if row[network.KIND] == layers.AVG_POOL:
+                    out[pixel * lanes + lane] += reals[row[network.REAL] + p] * v[p * lanes + lane]
+                elif x[pixel * lanes + lane] > x[best * lanes + lane]:
+                    best = pixel
+            if row[network.KIND] == layers.MAX_POOL:
+                out[best * lanes + lane] += v[p * lanes + lane]
