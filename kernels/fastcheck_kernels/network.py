@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import layers, losses, tile
+from . import layers, losses, shake, tile
 from ._jit import kernel
 
 (
@@ -301,27 +301,15 @@ def forward(net, cached, places, size, spare, amplitudes, noise, targets, loss, 
     for node in range(1, nodes):
         _evaluate(net, node, cached, cached, places, low, high, size, spare, True)
         if amplitudes[node] != 0.0:
-            _shake(cached, places, table[node], node, size[2], amplitudes[node], noise)
+            length, channels = table[node, PIXELS] * size[2], table[node, CHANNELS]
+            shake.shake(cached, places[node, 0], places[node, 1], channels, length, amplitudes[node], noise)
     kind, margin, known, seeds = loss
     last = table[nodes - 1]
     rows = last[CHANNELS] * last[PIXELS]
     z = cached[last[CACHED] : last[CACHED] + rows * size[1]]
     losses.values(kind, z, targets, margin, rows, size[1], size[0], known, seeds, out)
-
-
-@kernel()
-def _shake(values, places, row, node, lanes, amplitude, noise):
-    """Add noise to the channels of a layer, in proportion to their root mean squares."""
-    turn = 7919 * node
-    for c in range(row[CHANNELS]):
-        line = _line(values, places, node, c, row[PIXELS] * lanes)
-        total = 0.0
-        for i in range(line.size):
-            total += line[i] * line[i]
-        size = amplitude * np.sqrt(total / line.size)
-        for i in range(line.size):
-            line[i] += size * noise[(turn + i) % noise.size]
-        turn += line.size
+    if amplitudes[nodes - 1] != 0.0:
+        shake.shake_seeds(seeds, known, amplitudes[nodes - 1], noise)
 
 
 @kernel()

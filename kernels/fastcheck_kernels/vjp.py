@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import layers, network, tile
+from . import layers, network, shake, tile
 from ._jit import kernel
 
 
@@ -28,7 +28,10 @@ def backward(net, cached, cotangents, places, size, amplitudes, noise, grads):
     for node in range(len(table) - 1, 0, -1):
         row = table[node]
         if amplitudes[node] != 0.0:
-            network._shake(cotangents, places, row, node, size[2], amplitudes[node], noise)
+            length = row[network.PIXELS] * size[2]
+            shake.shake(
+                cotangents, places[node, 0], places[node, 1], row[network.CHANNELS], length, amplitudes[node], noise
+            )
         kind = row[network.KIND]
         if kind == layers.CONV:
             _conv_parameters(net, node, cached, cotangents, size, grads)
