@@ -37,8 +37,8 @@ def read_network(path: str | os.PathLike[str]) -> Network:
     Parameters
     ----------
     path : path
-        A ``[[layer]]`` table for each layer, with its ``kind`` (a key of `fastcheck.layers.KINDS`) and the fields of that
-        layer; above them any of ``loss``, ``l2``, ``l1``, ``margin`` and ``reduction``, as `Network` takes them.
+        A ``[[layer]]`` table for each layer, with its ``kind`` (a key of `fastcheck.layers.KINDS`) and that layer's
+        fields; above them any of ``loss``, ``l2``, ``l1``, ``margin`` and ``reduction``, as `Network` takes them.
 
     Returns
     -------
@@ -47,23 +47,24 @@ def read_network(path: str | os.PathLike[str]) -> Network:
     Raises
     ------
     FastcheckError
-        If the file cannot be read, is not TOML, or describes no network: file, line, key, what it was and what was expected.
+        If the file cannot be read, is not TOML, or describes no network: its line, the key, what it was and what was
+        expected.
     """
     shown = _printable(str(path))
     try:
         text = _text(path, shown)
         return _network(_parsed(text))
     except _Refused as refused:
-        line = refused.where if isinstance(refused.where, int) else _line(text, refused.where)
+        line = refused.where if isinstance(refused.where, str) else _line(text, refused.where)
         raise FastcheckError(f"{shown}, line {line}: {_printable(refused.told)}") from None
     except RecursionError:
         raise FastcheckError(f"{shown} cannot be read: its arrays or tables are nested too deeply") from None
 
 
 class _Refused(Exception):
-    """What is wrong, and the place or the line of it."""
+    """What is wrong, and the place of it, or its line where no place is known: "3", "3, column 5"."""
 
-    def __init__(self, where: Place | int, told: str) -> None:
+    def __init__(self, where: Place | str, told: str) -> None:
         super().__init__(told)
         self.where, self.told = where, told
 
@@ -78,7 +79,7 @@ def _text(path: str | os.PathLike[str], shown: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise _Refused(line, f"it has the byte 0x{data[error.start]:02x}: expected text in UTF-8") from None
+        raise _Refused(str(line), f"it has the byte 0x{data[error.start]:02x}: expected text in UTF-8") from None
 
 
 def _parsed(text: str) -> dict[str, Any]:
@@ -86,18 +87,22 @@ def _parsed(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         told, _, at = str(error).rpartition(" (at ")
-        numbers = [int(digits) for digits in re.findall(r"\d+", at)]
-        line, column = numbers if len(numbers) == 2 else (text.count("\n") + 1, None)
-        where = "at the end of the file" if column is None else f"in column {column}"
-        raise _Refused(line, f"it is not TOML {where}: {told or error}") from None
-    except ValueError as error:  # an integer with more digits than Python converts
-        raise _Refused((), f"it has a value that cannot be read: {error}") from None
+        where = at.removeprefix("line ").removesuffix(")")
+        if "column" not in where:
+            where, told = _line_at(text, len(text.rstrip())), f"{told}, at the end of the file"
+        raise _Refused(where, f"it is not TOML: {told}") from None
+    except ValueError:  # an integer with more digits than Python converts
+        longest = max(re.finditer("[0-9_]*", text), key=lambda run: len(run[0]))
+        told = f"it has an integer of {len(longest[0].replace('_', ''))} digits: expected fewer"
+        raise _Refused(_line_at(text, longest.start()), told) from None
+
+
+def _line_at(text: str, position: int) -> str:
+    return str(text.count("\n", 0, position) + 1)
 
 
 def _network(data: dict[str, Any]) -> Network:
-    options = {
-        name: kind for name, kind in get_type_hints(Network.__init__).items() if name not in ("layers", "return")
-    }
+    options = _settings()
     _refuse_unknown((), "the file", data, (_LAYER, *options))
     given = {name: _checked((name,), name, data[name], kind) for name, kind in options.items() if name in data}
     layers = [_layer(place, table) for place, table in enumerate(_tables(data))]
@@ -105,6 +110,12 @@ def _network(data: dict[str, Any]) -> Network:
         return Network(layers, **given)
     except FastcheckError as error:
         raise _Refused(_blamed(str(error), layers, data), str(error)) from None
+
+
+@functools.cache
+def _settings() -> dict[str, Any]:
+    """Return the types of what a network takes beside its layers."""
+    return {key: kind for key, kind in get_type_hints(Network.__init__).items() if key not in ("layers", "return")}
 
 
 def _tables(data: dict[str, Any]) -> list[Any]:
@@ -157,13 +168,13 @@ def _refuse_unknown(where: Place, what: str, table: dict[str, Any], known: tuple
         if key in known:
             continue
         expected = f"expected {', '.join(known)}"
-        if where and key in get_type_hints(Network.__init__):
+        if where and key in _settings():
             expected = "it belongs to the network, above the first [[layer]]"
         raise _Refused((*where, key), f"{what} has the unknown key {_shown(key)}{nearest(key, known)}: {expected}")
 
 
 def _checked(where: Place, name: str, value: Any, kind: Any) -> Any:
-    """Return a value as its dataclass wants it: arrays as tuples, integers as floats."""
+    """Return a value as it is wanted: arrays as tuples, and integers as floats where it is to be one."""
     from pydantic import ValidationError  # only here: `import fastcheck` is to stay quick
 
     if isinstance(value, dict) and any(get_origin(option) is Mapping for option in get_args(kind)):
@@ -173,7 +184,7 @@ def _checked(where: Place, name: str, value: Any, kind: Any) -> Any:
     except ValidationError:
         close = nearest(value, _choices(kind)) if isinstance(value, str) else ""
         told = f"{name} is {_shown(value)}{close}: expected {_expected(kind)}"
-        if isinstance(value, dict) and kind is float:  # conv1.bias = 0 is a table in TOML, "conv1.bias" = 0 is not
+        if isinstance(value, dict) and len(where) == 2:  # conv1.bias = 0 is a table in TOML, "conv1.bias" = 0 is not
             told += ' (the name of a tensor stands in quotes: "conv1.bias")'
         raise _Refused(where, told) from None
 
@@ -192,20 +203,20 @@ def _tuples(value: Any) -> Any:
 
 def _expected(kind: Any, many: bool = False) -> str:
     """Return a type in words: "an integer or an array of integers"."""
-    told = [_told(option, many) for option in _options(kind)]
-    return " or ".join(filter(None, (", ".join(told[:-1]), told[-1])))
+    *others, last = [words for option in _options(kind) for words in _told(option, many)]
+    return f"{', '.join(others)} or {last}" if others else last
 
 
-def _told(kind: Any, many: bool) -> str:
+def _told(kind: Any, many: bool) -> list[str]:
     arguments = get_args(kind)
     if get_origin(kind) is Literal:
-        return " or ".join(map(repr, arguments))
+        return [repr(choice) for choice in arguments]
     if get_origin(kind) is tuple:
-        noun = ("an array", "arrays") if arguments[-1] is Ellipsis else ("a pair", "pairs")
-        return f"{noun[many]} of {_expected(arguments[0], many=True)}"
+        one, several = ("an array", "arrays") if arguments[-1] is Ellipsis else ("a pair", "pairs")
+        return [f"{several if many else one} of {_expected(arguments[0], many=True)}"]
     if get_origin(kind) is Mapping:
-        return f"a table of {_expected(arguments[1], many=True)}"
-    return (_PLURALS if many else _WORDS)[kind]
+        return [f"a table of {_expected(arguments[1], many=True)}"]
+    return [(_PLURALS if many else _WORDS)[kind]]
 
 
 def _options(kind: Any) -> tuple[Any, ...]:
@@ -248,15 +259,15 @@ def _beginnings(layers: list[Layer], data: dict[str, Any]) -> Iterator[tuple[str
         yield f"layers[{place}] ", (_LAYER, place, "name")
     for place, (layer, name) in enumerate(zip(layers, _names(layers), strict=True)):
         yield f"layer {name!r} takes {layer.input!r}", (_LAYER, place, "input")
-        yield f"layer {name!r} takes ", (_LAYER, place, "other")
+        for entry, other in enumerate(layer.others()):
+            yield f"layer {name!r} takes {other!r}", (_LAYER, place, "other", entry)
         yield f"layer {name!r} ", (_LAYER, place)
 
 
 def _names(layers: list[Layer]) -> tuple[str, ...]:
-    """Return the layers' names in a network, found in a chain: that takes nothing by name."""
-    return Network(
-        [replace(layer, input=None, **({"other": INPUT} if layer.others() else {})) for layer in layers]
-    ).names
+    """Return the names that layers have in a network, found in one where each takes the layer before it."""
+    chain = [replace(layer, input=None, **({"other": INPUT} if layer.others() else {})) for layer in layers]
+    return Network(chain).names
 
 
 def _line(text: str, where: Place) -> int:

@@ -1,0 +1,175 @@
+"""Error bars of a network's differences and of the gradient that they are compared with.
+
+The differences' round-off is a model, scaled by a measurement. In the model every result of a layer errs by
+u * sqrt(K) * max(|z|, rms of its channel), K its terms, and what that changes of the loss is its cotangent times that;
+independent errors add up by their squares. A few pilot dimensions, differenced with steps near one another, show how
+much n really scatters. A model alone would have to assume the worst of every sum, and a measurement alone would miss a
+channel of another scale.
+
+The analytic side has two parts. Its own last sums follow the bounds of a convolution's (`fastcheck.step`). What
+rounding in all layers before does to it, forth and back, is seen by adding noise of 2^-40 to the layers' results.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fastcheck.cases.network import NetworkCase
+from fastcheck.cases.network_pass import Chunk, Passes
+from fastcheck.step import U, Structure
+from fastcheck_kernels import moments
+
+SAFETY = 6.0
+"""Standard deviations of the differences' round-off in a bar."""
+
+SHAKES = 4
+"""Passes with noise."""
+
+AMPLITUDE = 2.0**-40
+"""Size of the noise: far above rounding, and far below what crosses kinks."""
+
+SHAKEN_SAFETY = 6.0
+"""Standard deviations of what noise does to the gradient."""
+
+_UNITS = {"float64": U, "float32": 2.0**-24, "tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""Unit round-off of a layer's results by how the analytic pass computes."""
+
+_SUMS = {"float64": U, "float32": 2.0**-24, "tf32": 2.0**-24, "float16": 2.0**-24, "bfloat16": 2.0**-24}
+_STORED = {8: U, 4: 2.0**-24, 2: 2.0**-11}
+_LEAST = {8: 2.0**-1074, 4: 2.0**-149, 2: 2.0**-24}
+"""Unit round-off of sums, and of what holds the gradient, with its smallest number."""
+
+
+def roundings(passes: Passes, place: int) -> float:
+    """Return about how many roundings, as they add up by their squares, a result of a row has met."""
+    node = passes.program.nodes[place]
+    terms = {
+        "conv": math.sqrt(node.columns["per_group"] * node.columns["taps"] + 1),
+        "avg_pool": math.sqrt(1 if node.lookup is None else len(node.lookup)),
+        **dict.fromkeys(("batch_norm", "frozen_norm", "layer_norm"), 6.0),
+        **dict.fromkeys(("gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus", "elu"), 3.0),
+        **dict.fromkeys(("add", "leaky_relu", "dropout"), 1.0),
+    }
+    return float(terms.get(node.kind, 0.0))
+
+
+class RoundOff:
+    """What rounding of the layers' results does to the loss, by row and channel: standard deviations.
+
+    Parameters
+    ----------
+    passes : Passes
+        After a backward pass.
+    """
+
+    def __init__(self, passes: Passes) -> None:
+        nodes = passes.program.nodes
+        self._own: list[np.ndarray] = [np.zeros(nodes[0].columns["channels"])]
+        for place in range(1, len(nodes)):
+            self._own.append(sum((_squares(passes, chunk, place) for chunk in passes.chunks), start=np.zeros(1)))
+        totals = np.array([squares.sum() for squares in self._own])
+        self._after = np.append(np.cumsum(totals[::-1])[::-1][1:], 0.0)
+        losses = np.concatenate([np.abs(chunk.losses) for chunk in passes.chunks])
+        self.evaluated = float(math.sqrt(totals.sum()) + 8 * U * passes.weight * math.sqrt(float(losses @ losses)))
+
+    def of(self, place: int, channels: np.ndarray) -> np.ndarray:
+        """Return it for moves of some channels of a row, which all later rows follow."""
+        found: np.ndarray = np.sqrt(self._own[place][channels] + self._after[place])
+        return found
+
+
+def _squares(passes: Passes, chunk: Chunk, place: int) -> np.ndarray:
+    """Return sums over a channel's entries of the squares of what their rounding does to the loss."""
+    node = passes.program.nodes[place]
+    z, v = (lanes(passes, chunk, array, place) for array in (chunk.cached, chunk.cotangents))
+    typical = np.sqrt((z * z).mean(axis=(1, 2), keepdims=True))
+    errors = U * roundings(passes, place) * np.maximum(np.abs(z), typical) * v
+    found: np.ndarray = (errors * errors).sum(axis=(1, 2))
+    return found[: node.columns["channels"]]
+
+
+def lanes(passes: Passes, chunk: Chunk, array: np.ndarray, place: int) -> np.ndarray:
+    """Return a row's entries in an array laid out as the cache: (channels, pixels, points)."""
+    node = passes.program.nodes[place]
+    at = passes.program.slots()[0][place] * chunk.period
+    shape = (node.columns["channels"], node.columns["pixels"], chunk.period)
+    return array[at : at + math.prod(shape)].reshape(shape)[:, :, : chunk.points]
+
+
+class GradientRounding:
+    """What rounding may have done to the analytic gradient of every tensor.
+
+    Parameters
+    ----------
+    case : NetworkCase
+    passes : Passes
+        After a backward pass.
+    gradient : float64 array
+        The reference gradient.
+    seed : int
+        Of the noise.
+    """
+
+    def __init__(self, case: NetworkCase, passes: Passes, gradient: np.ndarray, seed: int) -> None:
+        self._case, self._passes, self._gradient = case, passes, gradient
+        rng = np.random.default_rng([seed, SHAKES])
+        amplitudes = AMPLITUDE * np.array([roundings(passes, place) for place in range(len(passes.program.nodes))])
+        amplitudes[-1] = max(amplitudes[-1], AMPLITUDE)
+        noise = [rng.standard_normal(8191) for _ in range(SHAKES)]
+        moved = [passes.shaken(amplitudes, numbers)[1] - gradient for numbers in noise]
+        self._shaken = np.sqrt(sum((move * move for move in moved), start=np.zeros(1)) / SHAKES) / AMPLITUDE
+
+    def moments(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return T1, T2 and the number of terms of a tensor's entries."""
+        passes = self._passes
+        out = np.zeros((self._case.point.params[name].size, 3))
+        for chunk in passes.chunks:
+            node, bias = passes.program.node_of(name)
+            moments.moments(
+                chunk.net, (node, bias), chunk.cached, chunk.cotangents, chunk.points, chunk.period, out
+            )
+        return out[:, 0], np.sqrt(out[:, 1]), out[:, 2]
+
+    def of(self, name: str, terms: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+        """Return the bars of a tensor's gradient."""
+        precision = self._case.precision_of(name)
+        place = self._passes.program.places[name]
+        shaken, size, given = self._shaken[place], np.abs(self._gradient[place]), self._case.grads[name]
+        own = self._sums(name, terms, size, _SUMS[precision])
+        total = float(np.sum(terms[1] ** 2))
+        typical = math.sqrt(float(shaken @ shaken) / total) if total else 0.0
+        layers = SHAKEN_SAFETY * _UNITS[precision] * (shaken + typical * terms[1])
+        penalty = self._case.penalties.get(name)
+        values = np.abs(self._case.point.params[name].reshape(-1))
+        added = 0.0 if penalty is None else (penalty.l2 * values + penalty.l1) * 3 * _SUMS[precision]
+        stored = _STORED[given.dtype.itemsize]
+        with np.errstate(over="ignore", invalid="ignore"):
+            held = stored * np.nan_to_num(np.abs(given.reshape(-1).astype(np.float64)), posinf=0.0)
+        found: np.ndarray = own + layers + added + held + _LEAST[given.dtype.itemsize]
+        return found
+
+    def _sums(self, name: str, terms: tuple[np.ndarray, np.ndarray, np.ndarray], size: np.ndarray, u: float) -> np.ndarray:
+        """Bound the rounding of the last sums (see ERROR_BARS in docs/architecture.md)."""
+        first, second, count = terms
+        worst = count * first * u
+        if u == U:  # which is small beside the differences' own, and needs no finer bound
+            return worst
+        with np.errstate(divide="ignore", invalid="ignore"):
+            skew = np.nan_to_num(np.sqrt(count) * second / first, posinf=1.0)
+        drift = 0.5 if self._alike(name) else np.minimum(0.5, 8 * count * u * np.maximum(1.0, skew))
+        likely = (np.sqrt(count) * (1.75 * (second + size) + 0.75 * first) + drift * count * first) * u
+        found: np.ndarray = np.minimum(worst, likely)
+        return found
+
+    def _alike(self, name: str) -> bool:
+        """Tell whether magnitudes repeat so often that roundings add up instead of cancel."""
+        passes = self._passes
+        node, bias = passes.program.node_of(name)
+        source = passes.program.nodes[node].columns["a"]
+        chunk = passes.chunks[0]
+        v = Structure.of(np.ascontiguousarray(lanes(passes, chunk, chunk.cotangents, node)[0]), 0.0)
+        x = Structure.none() if bias else Structure.of(np.ascontiguousarray(lanes(passes, chunk, chunk.cached, source)[0]), 0.0)
+        count = lanes(passes, chunk, chunk.cached, node)[0].size
+        return v.multiplicity * x.multiplicity > 4 * count or max(v.multiplicity, x.multiplicity) >= count / 2
