@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastcheck import machine, regime, sampling, verdict
-from fastcheck.evaluators import Chosen, Evaluator, judging
-from fastcheck.evaluators.audit import Audit, Noted
+from fastcheck.evaluators import Auditing, Chosen, Evaluator, judging
 from fastcheck.interrupts import Interrupts, listening
 from fastcheck.paths import Clock, Path, Plan, Session
 from fastcheck.report import NOT_AUDITED, ForwardReport, Kept, Report, TensorReport
@@ -127,7 +126,7 @@ class _Part(NamedTuple):
     folded: judging.Folded
     kinks: int
     excluded: int
-    noted: Noted | None
+    noted: Any
     kept: Kept | None
 
 
@@ -136,7 +135,7 @@ def _difference(
     analytic: np.ndarray,
     blocks: Sequence[Any],
     total: int,
-    audit: Audit | None,
+    audit: Auditing | None,
     name: str,
     session: Session,
 ) -> tuple[list[_Part], bool]:

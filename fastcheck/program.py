@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,8 @@ class Node:
     layer : int
         Position of the network's layer that it belongs to; -1 for the input.
     columns : dict of str to int
+    shape : tuple of int
+        Of its output for one data point.
     lookup : int array or None, shape (taps, pixels)
         Input pixel for every tap and output pixel, -1 for padding.
     reals : float64 array
@@ -46,6 +48,7 @@ class Node:
 
     layer: int
     columns: dict[str, int]
+    shape: Shape
     lookup: np.ndarray | None = None
     reals: np.ndarray = field(default_factory=lambda: np.zeros(1))
 
@@ -220,7 +223,7 @@ class Program:
             "bias": -1,
         }
         blank = dict.fromkeys(COLUMNS, 0)
-        self.nodes.append(Node(layer, blank | given | columns, lookup, np.zeros(1) if reals is None else reals))
+        self.nodes.append(Node(layer, blank | given | columns, tuple(shape), lookup, np.zeros(1) if reals is None else reals))
         return len(self.nodes) - 1
 
     def _flat(self, place: int, source: int, shape: Shape, pixels: int) -> int:
@@ -410,9 +413,8 @@ def _alone(program: Program, first: int) -> tuple[set[int], set[int]]:
     return alone, moved
 
 
-def moved_entries(program: Program, first: int) -> Iterator[tuple[Node, int]]:
-    """Yield the rows that move with a channel of one of them, and about how many of their entries do."""
-    alone, moved = _alone(program, first)
-    for place in sorted(moved):
-        node = program.nodes[place]
-        yield node, node.columns["pixels"] * (1 if place in alone else node.columns["channels"])
+def moved(program: Program, first: int) -> dict[int, int]:
+    """Return the rows that move with a channel of one of them, with about how many of their entries do."""
+    alone, rows = _alone(program, first)
+    sizes = {place: program.nodes[place].columns for place in sorted(rows)}
+    return {place: size["pixels"] * (1 if place in alone else size["channels"]) for place, size in sizes.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -79,4 +80,16 @@ class Evaluator(Protocol):
         "round-off" and "truncation" of the differences, what "kinks" they cross can change, and the rounding of the
         "gradient" itself.
         """
+        ...
+
+
+class Auditing(Protocol):
+    """The audit of an evaluator that takes a shortcut, for one tensor."""
+
+    def note(self, found: Differences) -> Any:
+        """Keep what the audit needs of a block."""
+        ...
+
+    def result(self, noted: list[Any], pool: Executor) -> dict[str, Any]:
+        """Difference again, and compare: the audit's part of a tensor's report."""
         ...

@@ -13,11 +13,14 @@ rounding in all layers before does to it, forth and back, is seen by adding nois
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from fastcheck.cases.network import NetworkCase
 from fastcheck.cases.network_pass import Chunk, Passes
+from fastcheck.network import Penalty
 from fastcheck.step import U, Structure
 from fastcheck_kernels import moments
 
@@ -103,7 +106,6 @@ class GradientRounding:
 
     Parameters
     ----------
-    case : NetworkCase
     passes : Passes
         After a backward pass.
     gradient : float64 array
@@ -112,8 +114,8 @@ class GradientRounding:
         Of the noise.
     """
 
-    def __init__(self, case: NetworkCase, passes: Passes, gradient: np.ndarray, seed: int) -> None:
-        self._case, self._passes, self._gradient = case, passes, gradient
+    def __init__(self, passes: Passes, gradient: np.ndarray, seed: int) -> None:
+        self._passes, self._gradient = passes, gradient
         rng = np.random.default_rng([seed, SHAKES])
         amplitudes = AMPLITUDE * np.array([roundings(passes, place) for place in range(len(passes.program.nodes))])
         amplitudes[-1] = max(amplitudes[-1], AMPLITUDE)
@@ -124,7 +126,7 @@ class GradientRounding:
     def moments(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return T1, T2 and the number of terms of a tensor's entries."""
         passes = self._passes
-        out = np.zeros((self._case.point.params[name].size, 3))
+        out = np.zeros((passes.point.params[name].size, 3))
         for chunk in passes.chunks:
             node, bias = passes.program.node_of(name)
             moments.moments(
@@ -132,26 +134,25 @@ class GradientRounding:
             )
         return out[:, 0], np.sqrt(out[:, 1]), out[:, 2]
 
-    def of(self, name: str, terms: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+    def of(self, case: NetworkCase, name: str, terms: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
         """Return the bars of a tensor's gradient."""
-        precision = self._case.precision_of(name)
+        precision, given = case.precision_of(name), case.grads[name].reshape(-1)
         place = self._passes.program.places[name]
-        shaken, size, given = self._shaken[place], np.abs(self._gradient[place]), self._case.grads[name]
+        shaken, size = self._shaken[place], np.abs(self._gradient[place])
         own = self._sums(name, terms, size, _SUMS[precision])
-        total = float(np.sum(terms[1] ** 2))
+        total = float(terms[1] @ terms[1])
         typical = math.sqrt(float(shaken @ shaken) / total) if total else 0.0
-        layers = SHAKEN_SAFETY * _UNITS[precision] * (shaken + typical * terms[1])
-        penalty = self._case.penalties.get(name)
-        values = np.abs(self._case.point.params[name].reshape(-1))
-        added = 0.0 if penalty is None else (penalty.l2 * values + penalty.l1) * 3 * _SUMS[precision]
-        stored = _STORED[given.dtype.itemsize]
+        before = SHAKEN_SAFETY * _UNITS[precision] * (shaken + typical * terms[1])
+        penalty = case.penalties.get(name, Penalty())
+        values = np.abs(case.point.params[name].reshape(-1))
+        added = (penalty.l2 * values + penalty.l1) * 3 * _SUMS[precision]
         with np.errstate(over="ignore", invalid="ignore"):
-            held = stored * np.nan_to_num(np.abs(given.reshape(-1).astype(np.float64)), posinf=0.0)
-        found: np.ndarray = own + layers + added + held + _LEAST[given.dtype.itemsize]
+            sizes = np.nan_to_num(np.abs(given.astype(np.float64)), posinf=0.0)
+        found: np.ndarray = own + before + added + 2 * _STORED[given.itemsize] * sizes + _LEAST[given.itemsize]
         return found
 
     def _sums(self, name: str, terms: tuple[np.ndarray, np.ndarray, np.ndarray], size: np.ndarray, u: float) -> np.ndarray:
-        """Bound the rounding of the last sums (see ERROR_BARS in docs/architecture.md)."""
+        """Bound the rounding of the last sums, by the law that `fastcheck.step` has for a convolution's."""
         first, second, count = terms
         worst = count * first * u
         if u == U:  # which is small beside the differences' own, and needs no finer bound
@@ -173,3 +174,32 @@ class GradientRounding:
         x = Structure.none() if bias else Structure.of(np.ascontiguousarray(lanes(passes, chunk, chunk.cached, source)[0]), 0.0)
         count = lanes(passes, chunk, chunk.cached, node)[0].size
         return v.multiplicity * x.multiplicity > 4 * count or max(v.multiplicity, x.multiplicity) >= count / 2
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all tensors of a network, and both phases of a check, share.
+
+    Attributes
+    ----------
+    passes : Passes
+    gradient : float64 array
+        The reference gradient of the data points' loss.
+    roundoff : RoundOff
+    rounding : GradientRounding
+    tables : dict or None
+        What was differenced, where a second phase uses it again.
+    """
+
+    passes: Passes
+    gradient: np.ndarray
+    roundoff: RoundOff
+    rounding: GradientRounding
+    tables: dict[Any, np.ndarray] | None = None
+
+    @classmethod
+    def of(cls, passes: Passes, seed: int, *, phases: int = 1) -> Ground:
+        """Run the backward passes of a point."""
+        gradient = passes.gradient()
+        rounding = GradientRounding(passes, gradient, seed)
+        return cls(passes, gradient, RoundOff(passes), rounding, {} if phases > 1 else None)

@@ -11,8 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastcheck.evaluators import Chosen, Evaluator
-from fastcheck.evaluators.audit import Audit
+from fastcheck.evaluators import Auditing, Chosen, Evaluator
 from fastcheck.geometry import Shape
 from fastcheck.interrupts import Interrupts
 from fastcheck.progress import ProgressHook
@@ -108,6 +107,6 @@ class Path(Protocol):
         """Prepare a tensor to be differenced with a step."""
         ...
 
-    def audit(self, name: str, dims: Chosen, session: Session) -> Audit | None:
+    def audit(self, name: str, dims: Chosen, session: Session) -> Auditing | None:
         """Return the audit of a tensor, where its evaluator takes a shortcut."""
         ...

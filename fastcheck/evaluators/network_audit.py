@@ -1,0 +1,115 @@
+"""The audit of the ``network`` evaluator: a few dimensions, and a direction over all of them, by whole forward passes."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import Executor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastcheck.cases.network import NetworkCase
+from fastcheck.evaluators import Chosen, Differences, indices
+from fastcheck.evaluators.network import automatic
+from fastcheck.evaluators.network_bars import SAFETY, Ground
+from fastcheck.evaluators.network_full import Full
+from fastcheck.evaluators.network_moved import Moved
+from fastcheck.evaluators.penalty import difference as penalty_difference
+from fastcheck.network import Penalty
+from fastcheck.step import U
+from fastcheck_kernels import direction, network
+
+DIMS = 32
+"""Dimensions that are differenced again, at most."""
+
+FEWEST = 4
+
+WORK = 2e9
+"""Multiply-adds that this may take: a second or two."""
+
+
+class Noted(NamedTuple):
+    """Sums over a block of direction * numeric, of \\|numeric\\| and of the error bars."""
+
+    along: float
+    size: float
+    bars: float
+
+
+class NetworkAudit:
+    """The audit of one tensor.
+
+    Parameters
+    ----------
+    case : NetworkCase
+    ground : Ground
+    tensor : str
+    chosen : Chosen
+        The dimensions that are checked.
+    step : float or "auto"
+        As asked for.
+    seed : int
+    """
+
+    def __init__(
+        self, case: NetworkCase, ground: Ground, tensor: str, chosen: Chosen, step: Any, seed: int
+    ) -> None:
+        self._case, self._ground, self._tensor, self._chosen = case, ground, tensor, chosen
+        self._step = automatic(ground.passes, tensor) if step == "auto" else float(step)
+        self._seed = int(np.random.default_rng([seed, len(chosen)]).integers(2**31))
+        count = max(FEWEST, min(DIMS, int(WORK / _cost(ground))))
+        rng = np.random.default_rng([seed, DIMS])
+        self._dims = np.sort(rng.choice(indices(chosen), min(count, len(chosen)), replace=False))
+
+    def note(self, found: Differences) -> Noted:
+        """Keep what the audit needs of a block."""
+        return Noted(*direction.along(found.dims, self._seed, found.numeric, found.error_bar))
+
+    def result(self, noted: list[Noted], pool: Executor) -> dict[str, Any]:
+        """Difference again, and compare: the audit's part of a tensor's report."""
+        full = Full(self._ground.passes, self._tensor)
+        disagreeing = int(np.count_nonzero(self._again(full, pool)))
+        found = self._directional(full, noted)
+        apart = not abs(found["difference"]) <= found["error_bar"]
+        return {"dims": len(self._dims), "direction": found, "disagreements": disagreeing + apart}
+
+    def _again(self, full: Full, pool: Executor) -> np.ndarray:
+        """Tell which dimensions whole forward passes find elsewhere, with the very same step."""
+        h = self._step
+        again = np.concatenate(list(pool.map(lambda dims: full(dims, h), np.array_split(self._dims, 2))))
+        moved = Moved(self._ground.passes, self._tensor)(self._dims, h)
+        apart = np.abs(again[:, network.NUMERIC] - moved[:, network.NUMERIC]) / (2 * h)
+        # Rounding may put a unit on the other side of its kink; that changes a part of what the crossing can change.
+        kinks = np.maximum(again[:, network.WIDENING], moved[:, network.WIDENING]) / (2 * h)
+        outside: np.ndarray = ~(apart <= SAFETY * self._noise(full) / h + kinks)
+        return outside
+
+    def _noise(self, full: Full) -> float:
+        """Return the standard deviation that the rounding of both has, times h."""
+        return 2 * math.hypot(self._ground.roundoff.evaluated, full.noise)
+
+    def _directional(self, full: Full, noted: list[Noted]) -> dict[str, float]:
+        """Compare the sum of direction * numeric with the derivative along that direction, by one forward pair."""
+        values = self._ground.passes.point.params[self._tensor].reshape(-1)
+        signs, dims = np.zeros(len(values)), indices(self._chosen)
+        direction.move(dims, self._seed, 1.0, signs)
+        # All entries move at once, and what they change adds up like a random walk.
+        h = self._step * 2.0 ** -round(math.log2(math.sqrt(len(dims))))
+        right, left = full.along(signs, h)
+        quotient = float((right + left).sum()) / (2 * h)
+        penalty = penalty_difference(self._case.penalties.get(self._tensor, Penalty()), values[dims], self._step)
+        quotient += float(signs[dims] @ penalty[0])
+        total, size, bars = (math.fsum(getattr(part, name) for part in noted) for name in Noted._fields)
+        # Kinks and curvature show in how one-sided slopes differ, data point by data point.
+        uneven = float(np.abs(right - left).sum()) / h
+        moves = 2 * U * float(np.abs(values).max()) / h * size
+        bar = bars + uneven + moves + SAFETY * self._noise(full) / h
+        return {"delta": total, "full": quotient, "difference": total - quotient, "error_bar": bar}
+
+
+def _cost(ground: Ground) -> int:
+    """Return about how many multiply-adds two forward passes of all data points take."""
+    total = 0
+    for node in ground.passes.program.nodes:
+        total += node.entries * max(1, node.columns["per_group"] * node.columns["taps"])
+    return 2 * total * len(ground.passes.point.x)

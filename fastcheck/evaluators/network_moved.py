@@ -1,0 +1,113 @@
+"""What moving one parameter of a network does to its loss, found by evaluating only what moves."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastcheck import program
+from fastcheck.cases.network_pass import Chunk, Passes
+from fastcheck_kernels import network
+
+CACHE = 2**18
+"""Bytes that moved results of a thread should take: they then stay in a core's own cache."""
+
+
+class Moved:
+    """Tables of `fastcheck_kernels.network.difference`, of one tensor.
+
+    Parameters
+    ----------
+    passes : Passes
+        After a backward pass.
+    name : str
+        The tensor.
+
+    Attributes
+    ----------
+    noise : float
+        Standard deviation of what evaluating the loss itself adds to its differences: none, since they are what is computed.
+    copies : int
+        Dimensions that are evaluated together.
+    scratch_bytes : int
+        Memory that each thread takes.
+    """
+
+    noise = 0.0
+
+    def __init__(self, passes: Passes, name: str) -> None:
+        self._passes = passes
+        self._tensor = passes.program.node_of(name)
+        entries = passes.point.params[name].size
+        self._layouts = [_Layout(passes, chunk, self._tensor[0], entries) for chunk in passes.chunks]
+        self._private = threading.local()
+        self.copies = self._layouts[0].copies
+        self.scratch_bytes = 8 * sum(max(getattr(one, part) for one in self._layouts) for part in ("arena", "spare"))
+
+    def __call__(self, dims: np.ndarray, h: float) -> np.ndarray:
+        """Return a row for each dimension, summed over the data points: float64 (dimensions, `network.FOUND`)."""
+        passes, (arena, spare) = self._passes, self._rooms()
+        total = np.zeros((len(dims), network.FOUND))
+        loss = (passes.kind, passes.point.network.margin, passes.weight)
+        for chunk, layout in zip(passes.chunks, self._layouts, strict=True):
+            found = np.empty_like(total)
+            work = (arena, layout.places, spare)
+            size = (chunk.points, chunk.period, layout.lanes, layout.lanes // 2)
+            state = (chunk.net, chunk.cached, chunk.cotangents, chunk.known, chunk.targets)
+            network.difference(*state, work, self._tensor, dims, h, size, loss, found)
+            total += found
+        return total
+
+    def _rooms(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return this thread's own."""
+        if not hasattr(self._private, "rooms"):
+            sizes = (max(getattr(layout, name) for layout in self._layouts) for name in ("arena", "spare"))
+            self._private.rooms = tuple(_aligned(size) for size in sizes)
+        rooms: tuple[np.ndarray, np.ndarray] = self._private.rooms
+        return rooms
+
+
+@dataclass
+class _Layout:
+    """Lanes of a chunk, and where rows' results are in a thread's rooms."""
+
+    lanes: int
+    copies: int
+    places: np.ndarray
+    arena: int
+    spare: int
+
+    def __init__(self, passes: Passes, chunk: Chunk, node: int, entries: int) -> None:
+        lowered = passes.program
+        per_channel = max(1, entries // lowered.nodes[node].columns["channels"])
+        width = sum(program.moved(lowered, node).values())
+        unit = 2 * chunk.period
+        wanted = min(CACHE / 8 / width, 2 * chunk.points * per_channel)
+        self.lanes = unit * max(1, min(512 // unit, round(wanted / unit)))
+        self.copies = self.lanes // 2 // chunk.points
+        self.places, self.arena = program.arena(lowered, node, self.lanes)
+        self.spare = max(other.entries for other in lowered.nodes) * self.lanes
+
+
+def _aligned(size: int) -> np.ndarray:
+    """Return an array whose first entry begins a line of the cache."""
+    raw = np.zeros(size + 8)
+    shift = -raw.ctypes.data // 8 % 8
+    return raw[shift : shift + size]
+
+
+def work(lowered: program.Program, name: str, points: int) -> int:
+    """Return about how many multiply-adds a dimension of a tensor takes, both signs and all data points together."""
+    first, _ = lowered.node_of(name)
+    moved = program.moved(lowered, first)
+    total = 0
+    for place, count in moved.items():
+        node = lowered.nodes[place]
+        total += 8 * count
+        if node.kind == "conv" and place != first:
+            source = node.columns["a"]
+            share = moved[source] / lowered.nodes[source].entries
+            total += int(share * count * node.columns["per_group"] * node.columns["taps"])
+    return total * 2 * points

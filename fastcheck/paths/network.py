@@ -1,0 +1,96 @@
+"""The path of a network: its passes, evaluators of its tensors, and the audit by whole forward passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fastcheck import step
+from fastcheck.cases.network import NetworkCase
+from fastcheck.evaluators import Auditing, Chosen, Evaluator
+from fastcheck.evaluators.network import NetworkEvaluator
+from fastcheck.evaluators.network_audit import NetworkAudit
+from fastcheck.evaluators.network_bars import Ground
+from fastcheck.evaluators.network_full import Full
+from fastcheck.evaluators.network_moved import Moved, work
+from fastcheck.geometry import Shape
+from fastcheck.paths import Plan, Session
+from fastcheck.report import ForwardReport
+
+AUTOMATIC = "network"
+"""What ``evaluator="auto"`` picks."""
+
+
+class NetworkPath:
+    """The path of a `NetworkCase`.
+
+    Parameters
+    ----------
+    case : NetworkCase
+    plan : Plan
+    ground : Ground
+        What both phases share.
+    forward : ForwardReport or None
+        The declared loss beside the computed one.
+
+    Raises
+    ------
+    FastcheckError
+        If the plan's step is lost in a tensor's largest entry, or overflows with it.
+    """
+
+    def __init__(self, case: NetworkCase, plan: Plan, ground: Ground, forward: ForwardReport | None = None) -> None:
+        self._case, self._ground, self._forward = case, ground, forward
+        self.kind = AUTOMATIC if plan.evaluator == "auto" else plan.evaluator
+        for name in case.grads if plan.step != "auto" else ():
+            step.usable(plan.step, case.point.params[name], name)
+
+    @property
+    def grads(self) -> Mapping[str, np.ndarray]:
+        """The analytic gradients."""
+        return self._case.grads
+
+    def precision(self, name: str) -> str:
+        """Return how a gradient was computed."""
+        return self._case.precision_of(name)
+
+    def shapes(self) -> dict[str, Shape]:
+        """Return the shapes of the tensors that are checked."""
+        return {name: grad.shape for name, grad in self._case.grads.items()}
+
+    def work(self) -> dict[str, int]:
+        """Return what a dimension of each tensor costs, in multiply-adds."""
+        points, lowered = len(self._case.point.x), self._ground.passes.program
+        if self.kind == "full":
+            return {name: work(lowered, next(iter(lowered.places)), points) for name in self._case.grads}
+        return {name: work(lowered, name, points) for name in self._case.grads}
+
+    def described(self) -> dict[str, Any]:
+        """Return the network and its data, as a report tells them."""
+        regularised = {
+            name: {"l2": penalty.l2, "l1": penalty.l1} for name, penalty in self._case.penalties.items()
+        }
+        return self._case.point.network.described() | {
+            "x": list(self._case.point.x.shape),
+            "data_loss": self._ground.passes.loss(),
+            "regularised": regularised,
+        }
+
+    def prepare(self, session: Session) -> ForwardReport | None:
+        """Return how the declared loss compares: the passes have been run."""
+        return self._forward
+
+    def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
+        """Prepare a tensor to be differenced."""
+        passes = self._ground.passes
+        tables = Full(passes, name) if self.kind == "full" else Moved(passes, name)
+        return NetworkEvaluator(self._case, self._ground, tables, name, step, session.plan.seed)
+
+    def audit(self, name: str, dims: Chosen, session: Session) -> Auditing | None:
+        """Return the audit of a tensor."""
+        if self.kind == "full":
+            return None
+        plan = session.plan
+        return NetworkAudit(self._case, self._ground, name, dims, plan.step, plan.seed)
