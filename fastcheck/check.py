@@ -91,7 +91,7 @@ def check(
     if threads is not None:
         threads = integer("threads", threads, least=1)
     seed = integer("seed", seed, least=0)
-    step = _step(step)
+    step = usable_step(step)
     from fastcheck import coordinator  # imports Numba
     from fastcheck.paths import Plan
     from fastcheck.paths.conv import ConvPath
@@ -172,7 +172,7 @@ def check_gradient(
         raise FastcheckError(f"stencil is {stencil!r}: expected 'auto', 3 or 5")
     threads = integer("threads", threads, least=1)
     seed = integer("seed", seed, least=0)
-    step = _step(step)
+    step = usable_step(step)
     case = FunctionCase(loss, grad, params)
     from fastcheck import coordinator  # imports Numba
     from fastcheck.paths import Plan
@@ -192,7 +192,7 @@ def check_gradient(
     return coordinator.run(FunctionPath(case, plan), plan)
 
 
-def _step(step: Any) -> Any:
+def usable_step(step: Any) -> Any:
     """Return a step as it is to be used, after checking it."""
     if not isinstance(step, str):
         return positive("step", step)

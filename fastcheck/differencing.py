@@ -13,11 +13,15 @@ import numpy as np
 from fastcheck import coordinator
 from fastcheck.cases.conv import ConvCase
 from fastcheck.cases.function import FunctionCase
+from fastcheck.cases.network import NetworkCase
+from fastcheck.cases.network_pass import Passes
 from fastcheck.evaluators import Differences
+from fastcheck.evaluators.network_bars import Ground
 from fastcheck.interrupts import listening
 from fastcheck.paths import Path, Plan, Session
 from fastcheck.paths.conv import ConvPath
 from fastcheck.paths.function import FunctionPath
+from fastcheck.paths.network import NetworkPath
 from fastcheck.progress import ProgressHook
 
 
@@ -55,13 +59,13 @@ class Opening:
 
     Parameters
     ----------
-    case : ConvCase or FunctionCase
-    evaluator : {"full", "local", "delta"}
+    case : ConvCase, FunctionCase or NetworkCase
+    evaluator : {"full", "local", "delta", "network"}
     threads, seed, progress
         As in `fastcheck.check`.
     """
 
-    case: ConvCase | FunctionCase
+    case: ConvCase | FunctionCase | NetworkCase
     evaluator: str
     threads: int
     seed: int
@@ -119,6 +123,8 @@ class Opening:
         )
 
     def _path(self, plan: Plan) -> Path:
+        if isinstance(self.case, NetworkCase):
+            return NetworkPath(self.case, plan, Ground.of(Passes(self.case.point), self.seed))
         return FunctionPath(self.case, plan) if isinstance(self.case, FunctionCase) else ConvPath(self.case, plan)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fastcheck.network_report import NetworkReport
     from fastcheck.report import Report
 
 
@@ -21,6 +22,6 @@ class GradientMismatchError(AssertionError):
         The report of that check.
     """
 
-    def __init__(self, message: str, report: Report) -> None:
+    def __init__(self, message: str, report: Report | NetworkReport) -> None:
         super().__init__(message)
         self.report = report

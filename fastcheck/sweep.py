@@ -12,6 +12,7 @@ import numpy as np
 from fastcheck import machine
 from fastcheck.cases.conv import ConvCase
 from fastcheck.cases.function import FunctionCase
+from fastcheck.cases.network import NetworkCase
 from fastcheck.curve import LEAST_STEPS, Curve, analyse
 from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import Differences
@@ -32,11 +33,11 @@ STEPS = tuple(10.0 ** (-k / 4) for k in range(4, 49))
 SHOWN = 3
 """Worst dimensions of each tensor that are swept unless they are chosen."""
 
-EVALUATORS = ("auto", "full", "local", "delta")
+EVALUATORS = ("auto", "local", "full", "delta")
 """What ``evaluator`` may be; ``"auto"`` is ``local``, which evaluates the function itself on both sides."""
 
 
-Case = ConvCase | FunctionCase
+Case = ConvCase | FunctionCase | NetworkCase
 
 
 def sweep(
@@ -45,7 +46,7 @@ def sweep(
     tensor: str | None = None,
     dims: int | Sequence[int] | Sequence[Sequence[int]] | None = None,
     steps: Sequence[float] | None = None,
-    evaluator: Literal["auto", "full", "local", "delta"] = "auto",
+    evaluator: Literal["auto", "full", "local", "delta", "network"] = "auto",
     threads: int | None = None,
     seed: int = 0,
     progress: ProgressHook | None = None,
@@ -54,7 +55,7 @@ def sweep(
 
     Parameters
     ----------
-    case : ConvCase or FunctionCase
+    case : ConvCase, FunctionCase or NetworkCase
     tensor : str, optional
         One of those with a gradient; by default all of them.
     dims : int or sequence, optional
@@ -63,8 +64,8 @@ def sweep(
     steps : sequence of float, optional
         At least four different steps, used exactly as given. By default 1e-1 to 1e-12, four in each decade, without
         those that are lost beside the tensor's largest entry, and the step that a check would take.
-    evaluator : {"auto", "full", "local", "delta"}
-        As in `fastcheck.check`; ``"auto"`` is ``local``. A function has ``full`` alone.
+    evaluator : {"auto", "full", "local", "delta", "network"}
+        As in `fastcheck.check`; ``"auto"`` is ``local``. A function has ``full`` alone, a network ``network`` and ``full``.
     threads, seed, progress : optional
         As in `fastcheck.check` or `fastcheck.check_gradient`, whose sample of a large tensor decides which dimensions
         can be the worst.
@@ -81,9 +82,9 @@ def sweep(
         If the case's declared output is another function's; it carries the report of that.
     """
     if not isinstance(case, Case):
-        raise FastcheckError(f"case is {type(case).__name__}: expected a ConvCase or a FunctionCase")
+        raise FastcheckError(f"case is {type(case).__name__}: expected a ConvCase, a FunctionCase or a NetworkCase")
     black_box = isinstance(case, FunctionCase)
-    known = ("auto", "full") if black_box else EVALUATORS
+    known = _evaluators(case)
     if evaluator not in known:
         raise FastcheckError(f"evaluator is {evaluator!r}{nearest(evaluator, known)}: expected {', '.join(known)}")
     tensors = _tensors(case, tensor)
@@ -96,7 +97,7 @@ def sweep(
     from fastcheck.differencing import Opening  # imports Numba
 
     start = time.perf_counter()
-    used = ("full" if black_box else "local") if evaluator == "auto" else evaluator
+    used = known[1] if evaluator == "auto" else evaluator
     opening = Opening(case, used, threads, seed, progress or silent)
     if count:
         chosen = {name: found[:count] for name, found in opening.worst().items() if name in tensors}
@@ -180,6 +181,13 @@ def _curve(
 
 def _at(values: np.ndarray | None, place: int) -> Any:
     return 0 if values is None else values[place]
+
+
+def _evaluators(case: Case) -> tuple[str, ...]:
+    """Return what ``evaluator`` may be for a case, what "auto" stands for first."""
+    if isinstance(case, ConvCase):
+        return EVALUATORS
+    return ("auto", "full") if isinstance(case, FunctionCase) else ("auto", "network", "full")
 
 
 def _tensors(case: Case, tensor: str | None) -> tuple[str, ...]:

@@ -122,6 +122,31 @@ class NetworkCase:
     penalties: dict[str, Penalty]
     precision: str | None = None
 
+    @classmethod
+    def of(
+        cls, network: Network, params: Any, grads: Any, x: Any, y: Any, *, masks: Any = None, precision: str | None = None
+    ) -> NetworkCase:
+        """Check all that a network and its gradient are given by; arguments as of `fastcheck.check_network`.
+
+        Raises
+        ------
+        FastcheckError
+            If one does not fit.
+        """
+        precision_known(precision)
+        point = Point.of(network, params, x, y, masks)
+        penalties = network.penalties(list(point.params))
+        return cls(point, gradients("grads", grads, point), penalties, precision)
+
+    def operand(self, name: str) -> np.ndarray:
+        """Return a tensor's parameters."""
+        return self.point.params[name]
+
+    def described(self) -> dict[str, Any]:
+        """Return the network and its data, as a report tells them."""
+        regularised = {name: {"l2": penalty.l2, "l1": penalty.l1} for name, penalty in self.penalties.items()}
+        return self.point.network.described() | {"x": list(self.point.x.shape), "regularised": regularised}
+
     def precision_of(self, name: str) -> str:
         """Return how a gradient was computed."""
         return self.precision or self.grads[name].dtype.newbyteorder("=").name

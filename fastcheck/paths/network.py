@@ -69,14 +69,7 @@ class NetworkPath:
 
     def described(self) -> dict[str, Any]:
         """Return the network and its data, as a report tells them."""
-        regularised = {
-            name: {"l2": penalty.l2, "l1": penalty.l1} for name, penalty in self._case.penalties.items()
-        }
-        return self._case.point.network.described() | {
-            "x": list(self._case.point.x.shape),
-            "data_loss": self._ground.passes.loss(),
-            "regularised": regularised,
-        }
+        return self._case.described() | {"data_loss": self._ground.passes.loss()}
 
     def prepare(self, session: Session) -> ForwardReport | None:
         """Return how the declared loss compares: the passes have been run."""

@@ -1,0 +1,243 @@
+"""The hygiene panel: what good practice asks for, a line each, with what was done or what the user should do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastcheck.cases.network import Arrays, Point
+from fastcheck.layers import Dropout
+from fastcheck.network import Network, Penalty
+from fastcheck.network_report import Line
+from fastcheck.report import Report
+
+if TYPE_CHECKING:
+    from fastcheck.evaluators.network_bars import Ground
+
+MANY_POINTS = 64
+"""More data points than this make kinks likely, and tell nothing more."""
+
+FRESH = 0.05
+"""A loss this near to that of a network that knows nothing, as a part of it, looks like its initialisation."""
+
+SWAMPED = 1.0
+"""Regularisation is too large where its gradient's norm is so many times the data loss's."""
+
+SATURATED = 1e-6
+"""Cotangents of the output below this are those of a loss that has nothing left to learn."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the panel tells of.
+
+    Attributes
+    ----------
+    network, point, ground, penalties
+        What was checked.
+    whole : dict of str to array
+        The gradients given.
+    reports : mapping of str to Report
+        Of the phases, by name.
+    requested_step : float or "auto"
+    total : int
+        Data points that were given.
+    burn_in : int
+    sampled : bool
+        Whether data points could be chosen.
+    included : dict of str to bool or None
+        Whether each regularised tensor's gradient has the regularisation in it; None where both were given.
+    """
+
+    network: Network
+    point: Point
+    ground: Ground
+    penalties: Mapping[str, Penalty]
+    whole: Arrays
+    reports: Mapping[str, Report]
+    requested_step: Any
+    total: int
+    burn_in: int
+    sampled: bool
+    included: Mapping[str, bool] | None
+
+
+def panel(facts: Facts) -> tuple[Line, ...]:
+    """Return the lines of the panel."""
+    return (
+        _precision(facts),
+        Line("differences", "done", "two-sided, (f(w + h) - f(w - h)) / 2h, and one-sided ones beside them at kinks"),
+        _step(facts),
+        _points(facts),
+        _point(facts),
+        _regularisation(facts),
+        *_swamped(facts),
+        _dropout(facts),
+        _sampling(facts),
+        _kinks(facts),
+        *_vanishing(facts),
+    )
+
+
+def _precision(facts: Facts) -> Line:
+    narrow = sorted({array.dtype.name for array in facts.whole.values()} - {"float64"})
+    if not narrow:
+        return Line("double precision", "done", "all is evaluated in float64, and the gradients are float64")
+    told = f"all is evaluated in float64; the gradients are {' and '.join(narrow)}, whose rounding is in the error bars"
+    return Line("double precision", "note", f"{told}: compute them in float64 to see more digits")
+
+
+def _step(facts: Facts) -> Line:
+    if facts.requested_step != "auto":
+        return Line("step", "note", f"h = {facts.requested_step:g} as given; step='auto' chooses one for each tensor")
+    steps = [tensor.step for report in facts.reports.values() for tensor in report.tensors.values() if tensor.step]
+    span = f", {min(steps):.2g} to {max(steps):.2g}" if steps else ""
+    return Line(
+        "step",
+        "done",
+        f"a power of two for each tensor that moves its layer's results by about 2^-17 of their size{span}: "
+        "rounding and truncation are about equal there, and few units cross a kink",
+    )
+
+
+def _points(facts: Facts) -> Line:
+    used = len(facts.point.x)
+    why = "every data point adds units that may lie near a kink, and the gradient's code is the same for each"
+    if used < facts.total:
+        return Line("data points", "done", f"a seeded {used} of {facts.total:,}: {why}")
+    if used > MANY_POINTS:
+        return Line("data points", "warn", f"{used:,} are used; take a few, 4 to 16 say: {why}")
+    return Line("data points", "done", f"all {used} that were given: {why}")
+
+
+def _point(facts: Facts) -> Line:
+    done = f"after {facts.burn_in} steps of SGD" if facts.burn_in else "at the parameters given"
+    if not _fresh(facts):
+        return Line("not at initialisation", "done", done)
+    return Line(
+        "not at initialisation",
+        "warn",
+        f"{done}, which look like an initialisation ({_why_fresh(facts)}): gradients there are unlike those of training "
+        "and can hide a mistake. Train for a few steps first, or let burn_in=20 do it",
+    )
+
+
+def _fresh(facts: Facts) -> bool:
+    return _knows_nothing(facts) or _zero_biases(facts)
+
+
+def _zero_biases(facts: Facts) -> bool:
+    biases = [array for name, array in facts.point.params.items() if name.endswith(".bias")]
+    return bool(biases) and not any(array.any() for array in biases)
+
+
+def _knows_nothing(facts: Facts) -> bool:
+    if facts.network.loss != "softmax_cross_entropy":
+        return False
+    blank, passes = math.log(passes_classes(facts)), facts.ground.passes
+    loss = passes.loss() if facts.network.reduction == "mean" else passes.loss() / len(facts.point.x)
+    return abs(loss - blank) < FRESH * blank
+
+
+def passes_classes(facts: Facts) -> int:
+    """Return how many classes the network tells apart."""
+    return facts.ground.passes.program.nodes[-1].entries
+
+
+def _why_fresh(facts: Facts) -> str:
+    if _knows_nothing(facts):
+        return f"the loss is near ln {passes_classes(facts)}, that of a network that knows nothing"
+    return "all biases are zero"
+
+
+def _regularisation(facts: Facts) -> Line:
+    if not facts.penalties:
+        return Line("regularisation", "done", "none; one phase, the data loss")
+    shares = ", ".join(f"{name} {share:.1g}" for name, share in _shares(facts).items())
+    told = f"off first, then on; its gradient's norm as a part of the data loss's: {shares}"
+    missing = [name for name, there in (facts.included or {}).items() if not there]
+    if missing:
+        return Line(
+            "regularisation",
+            "warn",
+            f"{told}. The gradients of {', '.join(missing)} have no regularisation in them: l2 * w + l1 * sign(w) is to be added",
+        )
+    return Line("regularisation", "done", told)
+
+
+def _shares(facts: Facts) -> dict[str, float]:
+    from fastcheck.evaluators.penalty import gradient
+
+    named = facts.ground.passes.named(facts.ground.gradient)
+    found = {}
+    for name, penalty in facts.penalties.items():
+        own, data = gradient(penalty, facts.point.params[name]), float(np.linalg.norm(named[name]))
+        size = float(np.linalg.norm(own))
+        found[name] = size / data if data else math.inf if size else 0.0
+    return found
+
+
+def _swamped(facts: Facts) -> Iterator[Line]:
+    names = [name for name, share in _shares(facts).items() if share > SWAMPED]
+    if names:
+        yield Line(
+            "regularisation's size",
+            "warn",
+            f"the regularisation swamps the data loss in {', '.join(names)}: with both on, a wrong gradient of the data "
+            "loss would hardly show; go by the first phase there",
+        )
+
+
+def _dropout(facts: Facts) -> Line:
+    layers = [str(layer.name) for layer in facts.network.layers if isinstance(layer, Dropout)]
+    if not layers:
+        return Line("dropout", "done", "the network has none")
+    frozen = [name for name in layers if name in facts.point.masks]
+    off = [name for name in layers if name not in facts.point.masks]
+    told = [f"off in {', '.join(off)}"] * bool(off)
+    told += [f"the mask frozen in {', '.join(frozen)}, the same at +h, at -h and in the analytic pass"] * bool(frozen)
+    return Line("dropout", "done", "; ".join(told))
+
+
+def _sampling(facts: Facts) -> Line:
+    tensors = list(facts.reports.values())[-1].tensors.values()
+    checked, total = (sum(getattr(one, name) for one in tensors) for name in ("dims_checked", "dims_total"))
+    if checked == total:
+        return Line("dimensions", "done", f"all {total:,} of {len(tensors)} tensors")
+    return Line(
+        "dimensions",
+        "done",
+        f"{checked:,} of {total:,}, sampled for each tensor by itself, so that biases are not drowned by weights",
+    )
+
+
+def _kinks(facts: Facts) -> Line:
+    tensors = list(facts.reports.values())[-1].tensors.values()
+    kinks, checked, excluded = (
+        sum(getattr(one, name) for one in tensors) for name in ("kinks", "dims_checked", "excluded")
+    )
+    retried = " (after smaller steps where that got away from them)" if facts.requested_step == "auto" else ""
+    told = f"{kinks:,} of {checked + excluded:,} dimensions cross one{retried}"
+    if excluded:
+        return Line("kinks", "note", f"{told}; {excluded:,} were left out")
+    if kinks:
+        return Line("kinks", "note", f"{told}; their error bars are wider by what the crossing can change")
+    return Line("kinks", "done", told)
+
+
+def _vanishing(facts: Facts) -> Iterator[Line]:
+    seeds = max(float(np.abs(chunk.seeds).max()) for chunk in facts.ground.passes.chunks)
+    loss = facts.ground.passes.loss()
+    if seeds >= SATURATED:
+        return
+    kind = "the softmax is saturated" if facts.network.loss == "softmax_cross_entropy" else "the loss has nothing to gain"
+    yield Line(
+        "vanishing gradients",
+        "warn",
+        f"the loss is {loss:.2g} and {kind}: all gradients vanish here, and a wrong one would look right. Check at "
+        "parameters, or with data points, that the network still gets wrong (shuffle the labels, say)",
+    )
