@@ -2,8 +2,12 @@
 
 from fastcheck.cases.conv import ConvCase
 from fastcheck.cases.function import FunctionCase
+from fastcheck.cases.network import NetworkCase
 from fastcheck.check import check, check_gradient, compare
 from fastcheck.errors import FastcheckError, GradientMismatchError
+from fastcheck.network import Network
+from fastcheck.network_check import check_network
+from fastcheck.network_report import NetworkReport
 from fastcheck.npz import load_case
 from fastcheck.report import Report
 from fastcheck.sweep import sweep
@@ -17,11 +21,15 @@ __all__ = [
     "FastcheckError",
     "FunctionCase",
     "GradientMismatchError",
+    "Network",
+    "NetworkCase",
+    "NetworkReport",
     "Report",
     "Sweep",
     "__version__",
     "check",
     "check_gradient",
+    "check_network",
     "compare",
     "load_case",
     "sweep",

@@ -42,7 +42,9 @@ def of_first_layer(case: NetworkCase, ground: Ground, report: Report, plan: Plan
     if tensor.kept is None or tensor.step is None:
         return ()
     places = _worst(tensor.kept)
-    swept = sweep(case, tensor=name, dims=[int(tensor.kept.dims[i]) for i in places], threads=plan.threads, seed=plan.seed)
+    swept = sweep(
+        case, tensor=name, dims=[int(tensor.kept.dims[i]) for i in places], threads=plan.threads, seed=plan.seed
+    )
     return tuple(
         _explained(case, ground, name, tensor.kept, place, tensor.step, curve.brief())
         for place, curve in zip(places, swept.curves, strict=True)
@@ -117,9 +119,7 @@ def _with_words(found: Explanation, crossings: list[Crossing]) -> Explanation:
         words.append("; ".join(_told(crossing) for crossing in largest[:NAMED]) + ("; ..." if count > NAMED else "."))
     if found.quiet_digits is not None:
         verdict = "no bug" if found.quiet_digits > found.digits else "the kinks are not the reason"
-        words.append(
-            f"At h = {found.quiet_step:.3g} none does, and {found.quiet_digits:.1f} digits agree: {verdict}."
-        )
+        words.append(f"At h = {found.quiet_step:.3g} none does, and {found.quiet_digits:.1f} digits agree: {verdict}.")
     words.append(f"The sweep over h reads: {found.sweep['reading']}. {found.sweep['words']}")
     return replace(found, words=" ".join(words))
 

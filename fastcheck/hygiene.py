@@ -234,7 +234,9 @@ def _vanishing(facts: Facts) -> Iterator[Line]:
     loss = facts.ground.passes.loss()
     if seeds >= SATURATED:
         return
-    kind = "the softmax is saturated" if facts.network.loss == "softmax_cross_entropy" else "the loss has nothing to gain"
+    kind = (
+        "the softmax is saturated" if facts.network.loss == "softmax_cross_entropy" else "the loss has nothing to gain"
+    )
     yield Line(
         "vanishing gradients",
         "warn",

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 from fastcheck import geometry
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import ConvGeometry, Shape, integer
@@ -27,7 +29,8 @@ class Layer:
     name : str, optional
         By default the kind and a number: "conv1".
     input : str, optional
-        The name of the layer whose output this one takes; by default the layer before it. ``"x"`` is the network's input.
+        The name of the layer whose output this one takes; by default the layer before it. ``"x"`` is the network's
+        input.
     """
 
     kind: ClassVar[str]
@@ -97,6 +100,7 @@ class Conv(Layer):
         )
 
     def shape(self, *inputs: Shape) -> Shape:
+        _flag("bias", self.bias)
         return self.geometry(inputs[0]).output_shape[1:]
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
@@ -116,6 +120,7 @@ class Dense(Layer):
     def shape(self, *inputs: Shape) -> Shape:
         if len(inputs[0]) != 1:
             raise FastcheckError(f"it got {inputs[0]}: expected features without spatial axes (a Flatten before it)")
+        _flag("bias", self.bias)
         _expected("in_features", self.in_features, inputs[0][0], "features")
         return (integer("out_features", self.out_features, least=1),)
 
@@ -128,7 +133,7 @@ class Dense(Layer):
 class _Pool(Layer):
     kernel_size: Extent
     stride: Extent | None = None
-    padding: Extent = 0
+    padding: Any = 0
     dilation: ClassVar[Extent] = 1
 
     def geometry(self, shape: Shape) -> ConvGeometry:
@@ -144,6 +149,8 @@ class _Pool(Layer):
         )
         if any(2 * max(pads) > k for pads, k in zip(found.padding, kernel, strict=True)):
             raise FastcheckError(f"padding is {self.padding!r}: expected at most half of kernel_size {kernel}")
+        if not all(_all_see(found, axis) for axis in range(found.rank)):
+            raise FastcheckError(f"a window sees nothing but padding of the {shape[1:]} map: expected less dilation")
         return found
 
     def shape(self, *inputs: Shape) -> Shape:
@@ -181,8 +188,8 @@ class GlobalAvgPool(Layer):
 class BatchNorm(Layer):
     """Batch normalisation with a weight and a bias for each channel (Ioffe and Szegedy 2015).
 
-    Statistics are those of the batch (the variance divided by the number of entries), or ``frozen``: then ``running_mean``
-    and ``running_var`` are given beside the parameters and have no gradient.
+    Statistics are those of the batch (the variance divided by the number of entries), or ``frozen``: then
+    ``running_mean`` and ``running_var`` are given beside the parameters and have no gradient.
     """
 
     kind: ClassVar[str] = "batch_norm"
@@ -217,13 +224,13 @@ class LayerNorm(Layer):
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """Dropout, which is off in a check unless it is given the mask of the analytic pass: then mask / (1 - p) multiplies."""
+    """Dropout. It is off in a check unless that is given the mask of the analytic pass: then mask / (1 - p) multiplies."""
 
     kind: ClassVar[str] = "dropout"
     p: float = 0.5
 
     def shape(self, *inputs: Shape) -> Shape:
-        if isinstance(self.p, bool) or not isinstance(self.p, (int, float)) or not 0 <= self.p < 1:
+        if not _is_finite(self.p) or not 0 <= self.p < 1:
             raise FastcheckError(f"p is {self.p!r}: expected a number of at least 0 and below 1")
         return inputs[0]
 
@@ -252,6 +259,10 @@ class LeakyReLU(Layer):
     kind: ClassVar[str] = "leaky_relu"
     negative_slope: float = 0.01
 
+    def shape(self, *inputs: Shape) -> Shape:
+        _finite("negative_slope", self.negative_slope)
+        return inputs[0]
+
 
 @dataclass(frozen=True)
 class ELU(Layer):
@@ -259,6 +270,10 @@ class ELU(Layer):
 
     kind: ClassVar[str] = "elu"
     alpha: float = 1.0
+
+    def shape(self, *inputs: Shape) -> Shape:
+        _finite("alpha", self.alpha)
+        return inputs[0]
 
 
 @dataclass(frozen=True)
@@ -337,7 +352,8 @@ class Concat(Layer):
     def shape(self, *inputs: Shape) -> Shape:
         for name, shape in zip(self.others(), inputs[1:], strict=True):
             if shape[1:] != inputs[0][1:]:
-                raise FastcheckError(f"it got {shape} from {name!r}: expected (any, {str(inputs[0][1:])[1:]}")
+                expected = ", ".join(["any", *map(str, inputs[0][1:])])
+                raise FastcheckError(f"it got {shape} from {name!r}: expected ({expected}), beside {inputs[0]}")
         return (sum(shape[0] for shape in inputs), *inputs[0][1:])
 
 
@@ -352,10 +368,10 @@ KINDS: dict[str, type[Layer]] = {
 
 
 def _names(other: Any) -> tuple[str, ...]:
-    names = (other,) if isinstance(other, str) else tuple(other)
-    if not names:
-        raise FastcheckError("other is empty: expected the name of another layer, or several")
-    return names
+    names = (other,) if isinstance(other, str) else other
+    if not isinstance(names, (tuple, list)) or not names or not all(isinstance(name, str) for name in names):
+        raise FastcheckError(f"other is {other!r}: expected the name of another layer, or several")
+    return tuple(names)
 
 
 def _spatial(shape: Shape) -> None:
@@ -368,9 +384,31 @@ def _expected(name: str, declared: int | None, got: int, what: str) -> None:
         raise FastcheckError(f"it got {got} {what}: expected {declared}, its {name}")
 
 
+def _all_see(windows: ConvGeometry, axis: int) -> bool:
+    """Tell whether all windows meet an entry of the map along an axis."""
+    size, (low, _) = windows.input_shape[2 + axis], windows.padding[axis]
+    first = windows.stride[axis] * np.arange(windows.output_shape[2 + axis])[:, None] - low
+    seen = first + windows.dilation[axis] * np.arange(windows.weight_shape[2 + axis])
+    return bool(((seen >= 0) & (seen < size)).any(axis=1).all())
+
+
 def _positive(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if not _is_finite(value) or value <= 0:
         raise FastcheckError(f"{name} is {value!r}: expected a positive finite number")
+
+
+def _finite(name: str, value: Any) -> None:
+    if not _is_finite(value):
+        raise FastcheckError(f"{name} is {value!r}: expected a finite number")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise FastcheckError(f"{name} is {value!r}: expected True or False")
 
 
 def _extents(name: str, value: Any, rank: int) -> Shape:

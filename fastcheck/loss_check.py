@@ -17,9 +17,7 @@ from fastcheck.step import U
 _UNITS = {"float64": U, "float32": 2.0**-24, "tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
-def compared(
-    loss: Any, ground: Ground, penalties: Mapping[str, Penalty], precision: str | None
-) -> ForwardReport:
+def compared(loss: Any, ground: Ground, penalties: Mapping[str, Penalty], precision: str | None) -> ForwardReport:
     """Compare a declared loss with the data points' loss, and with the whole objective.
 
     Parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,9 @@ REDUCTIONS = ("mean", "sum")
 
 LEARNT = (Conv, Dense, BatchNorm, LayerNorm)
 """Layers with parameters."""
+
+TENSORS = ("weight", "bias")
+"""What layers learn."""
 
 INPUT = "x"
 """The name of the network's input."""
@@ -207,13 +210,27 @@ class Network:
                 raise FastcheckError(f"{option} names {name!r}{nearest(name, kinds)}: expected {', '.join(kinds)}")
             if not isinstance(layer, LEARNT):
                 raise FastcheckError(f"{option} names {name!r}: a {layer.kind} layer has no parameters")
-            found[f"{name}.weight" if name in kinds else name] = _number(f"{option}[{name!r}]", entry)
+            tensor = f"{name}.weight" if name in kinds else name
+            if tensor.rpartition(".")[2] not in TENSORS:
+                raise FastcheckError(
+                    f"{option} names {name!r}{nearest(name, _tensors(kinds))}: expected a weight or bias"
+                )
+            if tensor in found:
+                raise FastcheckError(f"{option} names {tensor!r} twice: expected {name!r} or the layer alone")
+            found[tensor] = _number(f"{option}[{name!r}]", entry)
         return found
+
+
+def _tensors(names: Iterable[str]) -> list[str]:
+    return [f"{name}.{tensor}" for name in names for tensor in TENSORS]
 
 
 def _named(layers: Any) -> tuple[Layer, ...]:
     """Return the layers, those without a name numbered by kind."""
     found: list[Layer] = []
+    if not isinstance(layers, Iterable):
+        raise FastcheckError(f"layers is {layers!r}: expected a sequence of layers of fastcheck.layers")
+    layers = tuple(layers)
     taken = {layer.name for layer in layers if isinstance(layer, Layer) and layer.name is not None}
     counts: dict[str, int] = {}
     for place, layer in enumerate(layers):
@@ -224,10 +241,14 @@ def _named(layers: Any) -> tuple[Layer, ...]:
             counts[layer.kind] = counts.get(layer.kind, 0) + 1
             candidate = f"{layer.kind}{counts[layer.kind]}"
             name = None if candidate in taken else candidate
-        if not isinstance(name, str) or not name or name == INPUT or "." in name:
-            raise FastcheckError(f"layers[{place}] has the name {name!r}: expected letters, none of them a dot, not {INPUT!r}")
+        if not isinstance(name, str) or not name or name == INPUT or "." in name or not name.isprintable():
+            raise FastcheckError(
+                f"layers[{place}] has the name {name!r}: expected printable characters without a dot, and not {INPUT!r}"
+            )
         if any(name == other.name for other in found):
-            raise FastcheckError(f"layers[{place}] has the name {name!r}, which another layer has: expected different ones")
+            raise FastcheckError(
+                f"layers[{place}] has the name {name!r}, as another layer has: expected different ones"
+            )
         found.append(layer.named(name))
     if not found:
         raise FastcheckError("layers is empty: expected at least one layer")
@@ -235,6 +256,7 @@ def _named(layers: Any) -> tuple[Layer, ...]:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number or not 0 <= value < 1e300:
         raise FastcheckError(f"{name} is {value!r}: expected a finite number of at least 0")
     return float(value)

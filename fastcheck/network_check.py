@@ -297,5 +297,3 @@ def _without_penalties(whole: Arrays, penalties: dict[str, Penalty], ground: Gro
         name: (array - gradient(penalties[name], params[name])).astype(array.dtype) if included.get(name) else array
         for name, array in whole.items()
     }
-
-

@@ -104,9 +104,7 @@ class Program:
         self._tile, self._vector, self._buffers, self._masked = tile, vector, buffers, masked
         self.shapes = network.parameter_shapes(input_shape)
         ends = list(itertools.accumulate((math.prod(shape) for shape in self.shapes.values()), initial=0))
-        self.places = {
-            name: slice(*bounds) for name, bounds in zip(self.shapes, itertools.pairwise(ends), strict=True)
-        }
+        self.places = {name: slice(*bounds) for name, bounds in zip(self.shapes, itertools.pairwise(ends), strict=True)}
         self.params_size = ends[-1]
         self.nodes: list[Node] = []
         self.outputs = self._lowered()
@@ -223,7 +221,9 @@ class Program:
             "bias": -1,
         }
         blank = dict.fromkeys(COLUMNS, 0)
-        self.nodes.append(Node(layer, blank | given | columns, tuple(shape), lookup, np.zeros(1) if reals is None else reals))
+        self.nodes.append(
+            Node(layer, blank | given | columns, tuple(shape), lookup, np.zeros(1) if reals is None else reals)
+        )
         return len(self.nodes) - 1
 
     def _flat(self, place: int, source: int, shape: Shape, pixels: int) -> int:

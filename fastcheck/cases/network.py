@@ -124,7 +124,15 @@ class NetworkCase:
 
     @classmethod
     def of(
-        cls, network: Network, params: Any, grads: Any, x: Any, y: Any, *, masks: Any = None, precision: str | None = None
+        cls,
+        network: Network,
+        params: Any,
+        grads: Any,
+        x: Any,
+        y: Any,
+        *,
+        masks: Any = None,
+        precision: str | None = None,
     ) -> NetworkCase:
         """Check all that a network and its gradient are given by; arguments as of `fastcheck.check_network`.
 
@@ -208,7 +216,9 @@ def _chosen(only: tuple[str, ...], wanted: Mapping[str, Shape]) -> list[str]:
     known = [*wanted, *(name.rpartition(".")[0] for name in wanted)]
     for name in only:
         if name not in known:
-            raise FastcheckError(f"only names {name!r}{nearest(name, known)}: expected {', '.join(dict.fromkeys(known))}")
+            raise FastcheckError(
+                f"only names {name!r}{nearest(name, known)}: expected {', '.join(dict.fromkeys(known))}"
+            )
     return [name for name in wanted if name in only or name.rpartition(".")[0] in only]
 
 
@@ -300,6 +310,8 @@ def _factors(network: Network, masks: Any, points: int, shapes: list[Shape]) -> 
         assert isinstance(layer, Dropout)
         _fits(f"masks[{name!r}]", array, (points, *shapes[known[name]]))
         if not np.isin(array, (0, 1)).all():
-            raise FastcheckError(f"masks[{name!r}] has entries other than 0 and 1: expected what is kept, before 1/(1 - p)")
+            raise FastcheckError(
+                f"masks[{name!r}] has entries other than 0 and 1: expected what is kept, before 1/(1 - p)"
+            )
         found[name] = array.astype(np.float64).reshape(points, -1) / (1.0 - layer.p)
     return found

@@ -232,5 +232,3 @@ def refuse_non_finite(passes: Passes) -> None:
                 f"layer {name!r}; expected a finite loss"
             )
     raise FastcheckError(f"loss is {passes.loss()} at the given parameters: expected a finite loss")
-
-

@@ -48,6 +48,7 @@ PILOT_STEPS = 1.0 + np.arange(6) / 16
 BLOCK_WORK = 2e7
 """Multiply-adds in a block: about a hundredth of a second."""
 
+
 class NetworkEvaluator:
     """Difference one tensor of a network.
 
@@ -190,7 +191,9 @@ class NetworkEvaluator:
         rng = np.random.default_rng([seed, len(self._values)])
         dims = np.sort(rng.choice(len(self._values), min(PILOTS, len(self._values)), replace=False))
         found = [self._tables(dims, self.step * part) for part in PILOT_STEPS]
-        moves = np.stack([table[:, network.NUMERIC] / (2 * part) for table, part in zip(found, PILOT_STEPS, strict=True)])
+        moves = np.stack(
+            [table[:, network.NUMERIC] / (2 * part) for table, part in zip(found, PILOT_STEPS, strict=True)]
+        )
         kinked = np.stack([table[:, network.KINKS] for table in found]).any(axis=0)
         scatter = np.sqrt(np.mean(np.diff(moves, 3, axis=0) ** 2, axis=0) / 20)
         expected = self._noise(dims)

@@ -51,9 +51,7 @@ class NetworkAudit:
     seed : int
     """
 
-    def __init__(
-        self, case: NetworkCase, ground: Ground, tensor: str, chosen: Chosen, step: Any, seed: int
-    ) -> None:
+    def __init__(self, case: NetworkCase, ground: Ground, tensor: str, chosen: Chosen, step: Any, seed: int) -> None:
         self._case, self._ground, self._tensor, self._chosen = case, ground, tensor, chosen
         self._step = automatic(ground.passes, tensor) if step == "auto" else float(step)
         self._seed = int(np.random.default_rng([seed, len(chosen)]).integers(2**31))

@@ -129,9 +129,7 @@ class GradientRounding:
         out = np.zeros((passes.point.params[name].size, 3))
         for chunk in passes.chunks:
             node, bias = passes.program.node_of(name)
-            moments.moments(
-                chunk.net, (node, bias), chunk.cached, chunk.cotangents, chunk.points, chunk.period, out
-            )
+            moments.moments(chunk.net, (node, bias), chunk.cached, chunk.cotangents, chunk.points, chunk.period, out)
         return out[:, 0], np.sqrt(out[:, 1]), out[:, 2]
 
     def of(self, case: NetworkCase, name: str, terms: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
@@ -151,7 +149,9 @@ class GradientRounding:
         found: np.ndarray = own + before + added + 2 * _STORED[given.itemsize] * sizes + _LEAST[given.itemsize]
         return found
 
-    def _sums(self, name: str, terms: tuple[np.ndarray, np.ndarray, np.ndarray], size: np.ndarray, u: float) -> np.ndarray:
+    def _sums(
+        self, name: str, terms: tuple[np.ndarray, np.ndarray, np.ndarray], size: np.ndarray, u: float
+    ) -> np.ndarray:
         """Bound the rounding of the last sums, by the law that `fastcheck.step` has for a convolution's."""
         first, second, count = terms
         worst = count * first * u
@@ -171,7 +171,11 @@ class GradientRounding:
         source = passes.program.nodes[node].columns["a"]
         chunk = passes.chunks[0]
         v = Structure.of(np.ascontiguousarray(lanes(passes, chunk, chunk.cotangents, node)[0]), 0.0)
-        x = Structure.none() if bias else Structure.of(np.ascontiguousarray(lanes(passes, chunk, chunk.cached, source)[0]), 0.0)
+        x = (
+            Structure.none()
+            if bias
+            else Structure.of(np.ascontiguousarray(lanes(passes, chunk, chunk.cached, source)[0]), 0.0)
+        )
         count = lanes(passes, chunk, chunk.cached, node)[0].size
         return v.multiplicity * x.multiplicity > 4 * count or max(v.multiplicity, x.multiplicity) >= count / 2
 

@@ -113,7 +113,9 @@ class Full:
             own.passes.pack()
             for chunk in own.passes.chunks:
                 own.passes.forward(chunk)
-            return [replace(chunk, cached=chunk.cached.copy(), losses=chunk.losses.copy()) for chunk in own.passes.chunks]
+            return [
+                replace(chunk, cached=chunk.cached.copy(), losses=chunk.losses.copy()) for chunk in own.passes.chunks
+            ]
         finally:
             own.params[:] = self._passes.params
 

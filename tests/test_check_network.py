@@ -1,0 +1,41 @@
+"""Whole networks: every layer kind and loss passes with PyTorch's gradients, and fails with its planted wrong sibling."""
+
+import networks
+import numpy as np
+import planted_network
+import pytest
+import torch_network
+
+import fastcheck
+
+
+def _case(name, seed=0):
+    network, params, x, y, masks = networks.CASES[name](seed)
+    loss, grads = torch_network.gradients(network, params, x, y, masks)
+    return network, params, grads, x, y, masks, loss
+
+
+@pytest.mark.parametrize("name", networks.CASES)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_correct_gradient_passes(name, seed):
+    network, params, grads, x, y, masks, loss = _case(name, seed)
+    report = fastcheck.check_network(network, params, grads, x, y, masks=masks, loss=loss, dims="all")
+    assert report.passed, report.summary()
+    for tensor in report.tensors.values():
+        # Some gradients are zero, as of a bias before a normalisation: there ratios are noise.
+        assert tensor.norm_ratio < 1e-8 or tensor.kinks or tensor.unresolved == tensor.dims_checked, report.summary()
+        assert tensor.audit["dims"]
+        assert tensor.audit["disagreements"] == 0
+
+
+@pytest.mark.parametrize("mistake", planted_network.MISTAKES)
+def test_a_planted_mistake_fails(mistake):
+    planted = planted_network.MISTAKES[mistake]
+    network, params, _, x, y, masks, loss = _case(planted.case)
+    wrong = planted.gradients(network, params, x, y, masks)
+    report = fastcheck.check_network(network, params, wrong, x, y, masks=masks, loss=loss, dims="all")
+    assert report.verdict == "fail", report.summary()
+    right = torch_network.gradients(network, params, x, y, masks)[1]
+    for name, tensor in report.tensors.items():
+        same = np.abs(wrong[name] - right[name]).max() <= 1e-13 * np.abs(right[name]).max()
+        assert tensor.verdict == ("pass" if same else tensor.verdict), (name, tensor.reason)

@@ -1,0 +1,161 @@
+"""Whole networks by PyTorch's own definitions, as a second opinion on values and on gradients."""
+
+import warnings
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from naive_network import kernel, per_axis, pool_stride, sides, tensors_of
+
+CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+AVG_POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+
+
+def activations(network, params, x, masks=None, replaced=None):
+    """Return the outputs of all layers.
+
+    Arrays may be tensors or NumPy's. ``replaced`` has other functions for some kinds of layer, losses or "penalty",
+    with the arguments of those in `LAYERS` and `LOSSES`, or of `penalty`.
+    """
+    functions = {**LAYERS, **(replaced or {})}
+    x, params = torch.as_tensor(x), tensors(params)
+    found = []
+    for layer, taken in zip(network.layers, network.sources, strict=True):
+        inputs = [x if place < 0 else found[place] for place in taken]
+        mask = (masks or {}).get(layer.name)
+        mask = None if mask is None else torch.as_tensor(mask).to(x.dtype)
+        found.append(functions[layer.kind](layer, inputs, tensors_of(params, layer), mask))
+    return found
+
+
+def objective(network, params, x, y, masks=None, regularised=True, replaced=None):
+    """Return the objective, a tensor without axes."""
+    replaced, params = replaced or {}, tensors(params)
+    output = activations(network, params, x, masks, replaced)[-1]
+    losses = replaced.get(network.loss, LOSSES[network.loss])(network, output, torch.as_tensor(y))
+    value = losses.mean() if network.reduction == "mean" else losses.sum()
+    return value + replaced.get("penalty", penalty)(network, params) if regularised else value
+
+
+def gradients(network, params, x, y, masks=None, regularised=True, dtype=torch.float64, replaced=None):
+    """Return the objective and its gradient with respect to everything that is learnt, computed in a dtype."""
+    params = {name: torch.tensor(array, dtype=dtype) for name, array in params.items()}
+    learnt = {name: params[name].requires_grad_() for name in network.parameter_shapes(np.shape(x)[1:])}
+    value = objective(network, params, torch.tensor(x, dtype=dtype), y, masks, regularised, replaced)
+    found = torch.autograd.grad(value, list(learnt.values()), materialize_grads=True, allow_unused=True)
+    return value.item(), {name: grad.numpy() for name, grad in zip(learnt, found, strict=True)}
+
+
+def penalty(network, params):
+    """Return the regularisation."""
+    penalties = network.penalties(list(params))
+    terms = [p.l2 / 2 * params[name].square().sum() + p.l1 * params[name].abs().sum() for name, p in penalties.items()]
+    return sum(terms, torch.zeros(()))
+
+
+def padded(x, pads, value=0.0):
+    """Return an input with its padding, one pair (low, high) for each spatial axis."""
+    return F.pad(x, [side for pair in reversed(pads) for side in pair], value=value)
+
+
+def tensors(params):
+    """Return parameters as tensors."""
+    return {name: torch.as_tensor(array) for name, array in params.items()}
+
+
+def _conv(layer, inputs, tensors, mask):
+    (x,) = inputs
+    rank = x.ndim - 2
+    padding = layer.padding
+    if not isinstance(padding, str):
+        x, padding = padded(x, sides(layer, rank)), 0
+    geometry = {"stride": per_axis(layer.stride, rank), "dilation": per_axis(layer.dilation, rank)}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using padding='same' with even kernel")
+        return CONV[rank](x, tensors["weight"], tensors.get("bias"), padding=padding, groups=layer.groups, **geometry)
+
+
+def _max_pool(layer, inputs, tensors, mask):
+    (x,) = inputs
+    rank = x.ndim - 2
+    windows = {"stride": pool_stride(layer, rank), "dilation": per_axis(layer.dilation, rank)}
+    return MAX_POOL[rank](padded(x, sides(layer, rank), -torch.inf), kernel(layer, rank), **windows)
+
+
+def _avg_pool(layer, inputs, tensors, mask):
+    (x,) = inputs
+    rank = x.ndim - 2
+    pool, windows, pads = AVG_POOL[rank], (kernel(layer, rank), pool_stride(layer, rank)), sides(layer, rank)
+    if all(low == high for low, high in pads):
+        return pool(x, *windows, padding=[low for low, _ in pads], count_include_pad=layer.count_include_pad)
+    found = pool(padded(x, pads), *windows)
+    return found if layer.count_include_pad else found / pool(padded(torch.ones_like(x), pads), *windows)
+
+
+def _batch_norm(layer, inputs, tensors, mask):
+    running = tensors.get("running_mean"), tensors.get("running_var")
+    return F.batch_norm(
+        inputs[0], *running, tensors["weight"], tensors["bias"], training=not layer.frozen, eps=layer.eps
+    )
+
+
+def _layer_norm(layer, inputs, tensors, mask):
+    return F.layer_norm(inputs[0], inputs[0].shape[1:], tensors["weight"], tensors["bias"], eps=layer.eps)
+
+
+def _elementwise(function):
+    return lambda layer, inputs, tensors, mask: function(layer, inputs[0])
+
+
+LAYERS = {
+    "conv": _conv,
+    "dense": lambda layer, inputs, tensors, mask: F.linear(inputs[0], tensors["weight"], tensors.get("bias")),
+    "max_pool": _max_pool,
+    "avg_pool": _avg_pool,
+    "global_avg_pool": lambda layer, inputs, tensors, mask: inputs[0].flatten(2).mean(2),
+    "batch_norm": _batch_norm,
+    "layer_norm": _layer_norm,
+    "dropout": lambda layer, inputs, tensors, mask: inputs[0] if mask is None else inputs[0] * mask / (1 - layer.p),
+    "flatten": lambda layer, inputs, tensors, mask: inputs[0].flatten(1),
+    "relu": _elementwise(lambda layer, z: F.relu(z)),
+    "leaky_relu": _elementwise(lambda layer, z: F.leaky_relu(z, layer.negative_slope)),
+    "elu": _elementwise(lambda layer, z: F.elu(z, layer.alpha)),
+    "gelu": _elementwise(lambda layer, z: F.gelu(z, approximate=layer.approximate)),
+    "silu": _elementwise(lambda layer, z: F.silu(z)),
+    "tanh": _elementwise(lambda layer, z: torch.tanh(z)),
+    "sigmoid": _elementwise(lambda layer, z: torch.sigmoid(z)),
+    # Above PyTorch's own threshold of 20 it is off by 2e-9.
+    "softplus": _elementwise(lambda layer, z: F.softplus(z, layer.beta, threshold=40)),
+    "add": lambda layer, inputs, tensors, mask: sum(inputs[1:], inputs[0]),
+    "concat": lambda layer, inputs, tensors, mask: torch.cat(list(inputs), 1),
+}
+"""For every kind of layer the output for (layer, inputs, its own tensors, mask)."""
+
+
+def _softmax_cross_entropy(network, output, y):
+    return F.cross_entropy(output.flatten(1), y.long(), reduction="none")
+
+
+def _squared_error(network, output, y):
+    return F.mse_loss(output, y.to(output.dtype), reduction="none").flatten(1).sum(1) / 2
+
+
+def _multiclass_hinge(network, output, y):
+    # PyTorch's is divided by the number of classes.
+    classes = output.flatten(1).shape[1]
+    return classes * F.multi_margin_loss(output.flatten(1), y.long(), margin=network.margin, reduction="none")
+
+
+def _logistic(network, output, y):
+    losses = F.binary_cross_entropy_with_logits(output, y.to(output.dtype), reduction="none")
+    return losses.flatten(1).sum(1)
+
+
+LOSSES = {
+    "softmax_cross_entropy": _softmax_cross_entropy,
+    "squared_error": _squared_error,
+    "multiclass_hinge": _multiclass_hinge,
+    "logistic": _logistic,
+}
+"""For every loss those of all data points, for (network, output, targets)."""
