@@ -265,10 +265,12 @@ def _phases(
     """Return what is checked in every phase."""
     if not penalties:
         return {DATA: NetworkCase(given.point, whole if data is None else data, {}, given.precision)}
+    removed: dict[str, Penalty] = {}
     if data is None:
-        data = _without_penalties(whole, penalties, ground)
+        removed = {name: penalties[name] for name, there in _included(whole, penalties, ground).items() if there}
+        data = _without(whole, removed, given.point.params)
     return {
-        DATA: NetworkCase(given.point, data, {}, given.precision),
+        DATA: NetworkCase(given.point, data, {}, given.precision, removed),
         WHOLE: NetworkCase(given.point, whole, penalties, given.precision),
     }
 
@@ -288,12 +290,11 @@ def _included(whole: Arrays, penalties: dict[str, Penalty], ground: Ground) -> d
     return found
 
 
-def _without_penalties(whole: Arrays, penalties: dict[str, Penalty], ground: Ground) -> Arrays:
-    """Return the gradient with the regularisation's own taken off, where it is in it."""
+def _without(whole: Arrays, removed: dict[str, Penalty], params: Arrays) -> Arrays:
+    """Return gradients with those of regularisation taken off."""
     from fastcheck.evaluators.penalty import gradient
 
-    included, params = _included(whole, penalties, ground), ground.passes.point.params
     return {
-        name: (array - gradient(penalties[name], params[name])).astype(array.dtype) if included.get(name) else array
+        name: (array - gradient(removed[name], params[name])).astype(array.dtype) if name in removed else array
         for name, array in whole.items()
     }

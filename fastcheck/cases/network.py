@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -113,6 +113,8 @@ class NetworkCase:
         Of the tensors that are to be checked; float64, float32 or float16.
     penalties : dict of str to Penalty
         Regularisation that is part of the objective; empty where it is off.
+    removed : dict of str to Penalty
+        Regularisation whose gradient was taken off the one given.
     precision : str or None
         How the analytic pass computed, where the gradients' dtype does not tell.
     """
@@ -121,6 +123,7 @@ class NetworkCase:
     grads: Arrays
     penalties: dict[str, Penalty]
     precision: str | None = None
+    removed: dict[str, Penalty] = field(default_factory=dict)
 
     @classmethod
     def of(

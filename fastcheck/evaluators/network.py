@@ -42,8 +42,11 @@ PILOTS = 8
 LEAST_SCATTER = 1 / 16
 """The smallest part of the model's round-off that pilots may find."""
 
-PILOT_STEPS = 1.0 + np.arange(6) / 16
-"""Steps that it is measured with, as parts of h. Third differences leave nothing of truncation."""
+PILOT_STEPS = 8
+"""Steps that it is measured with: scattered, since how sums round repeats itself over steps that are evenly spaced."""
+
+PILOT_REACH = (0.06, 0.1)
+"""Between these parts of the automatic step: few units cross a kink there."""
 
 BLOCK_WORK = 2e7
 """Multiply-adds in a block: about a hundredth of a second."""
@@ -86,7 +89,8 @@ class NetworkEvaluator:
         self._searching = step == "auto"
         self.step = automatic(self._passes, name) if step == "auto" else float(step)
         terms = ground.rounding.moments(name)
-        self._sizes = np.maximum(terms[1], math.sqrt(float(terms[1] @ terms[1]) / len(terms[1])))
+        typical = math.sqrt(float(terms[1] @ terms[1]) / len(terms[1])) or ground.natural_slope(name)
+        self._sizes = np.maximum(terms[1], typical)
         self._gradient = ground.rounding.of(case, name, terms)
         channels = np.arange(self._passes.program.nodes[self._node].columns["channels"])
         self._channel_noise = np.hypot(ground.roundoff.of(self._node, channels), tables.noise)
@@ -190,12 +194,15 @@ class NetworkEvaluator:
         """Return how much larger the scatter of n is than the model says."""
         rng = np.random.default_rng([seed, len(self._values)])
         dims = np.sort(rng.choice(len(self._values), min(PILOTS, len(self._values)), replace=False))
-        found = [self._tables(dims, self.step * part) for part in PILOT_STEPS]
-        moves = np.stack(
-            [table[:, network.NUMERIC] / (2 * part) for table, part in zip(found, PILOT_STEPS, strict=True)]
-        )
+        # h * n scatters alike for every h.
+        steps = automatic(self._passes, self._name) * rng.uniform(*PILOT_REACH, PILOT_STEPS)
+        found = [self._tables(dims, h) for h in steps.tolist()]
+        moves = np.stack([table[:, network.NUMERIC] / (2 * h) for table, h in zip(found, steps, strict=True)])
         kinked = np.stack([table[:, network.KINKS] for table in found]).any(axis=0)
-        scatter = np.sqrt(np.mean(np.diff(moves, 3, axis=0) ** 2, axis=0) / 20)
+        # What follows a + b h^2 is truncation.
+        smooth = np.stack([np.ones(PILOT_STEPS), (steps / steps.mean()) ** 2], axis=1)
+        rest = moves - smooth @ np.linalg.lstsq(smooth, moves, rcond=None)[0]
+        scatter = steps.mean() * np.sqrt((rest**2).sum(axis=0) / (PILOT_STEPS - 2))
         expected = self._noise(dims)
         ratios = np.where(kinked | (expected == 0), 0.0, scatter / np.where(expected > 0, expected, 1.0))
         return max(LEAST_SCATTER, float(ratios.max())) if not kinked.all() else 1.0

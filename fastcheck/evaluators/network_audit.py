@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
@@ -24,8 +25,8 @@ DIMS = 32
 
 FEWEST = 4
 
-WORK = 2e9
-"""Multiply-adds that this may take: a second or two."""
+WORK = 5e8
+"""Multiply-adds that whole forward passes for them may take: some tenths of a second."""
 
 
 class Noted(NamedTuple):
@@ -66,10 +67,20 @@ class NetworkAudit:
     def result(self, noted: list[Noted], pool: Executor) -> dict[str, Any]:
         """Difference again, and compare: the audit's part of a tensor's report."""
         full = Full(self._ground.passes, self._tensor)
-        disagreeing = int(np.count_nonzero(self._again(full, pool)))
+        disagreeing = self._known("again", lambda: int(np.count_nonzero(self._again(full, pool))))
         found = self._directional(full, noted)
         apart = not abs(found["difference"]) <= found["error_bar"]
         return {"dims": len(self._dims), "direction": found, "disagreements": disagreeing + apart}
+
+    def _known(self, what: str, compute: Callable[[], Any]) -> Any:
+        """Return what an earlier phase found, whose differences are the same."""
+        known = self._ground.tables
+        key = (what, self._tensor, self._step, self._seed)
+        if known is None:
+            return compute()
+        if key not in known:
+            known[key] = compute()
+        return known[key]
 
     def _again(self, full: Full, pool: Executor) -> np.ndarray:
         """Tell which dimensions whole forward passes find elsewhere, with the very same step."""
@@ -93,7 +104,7 @@ class NetworkAudit:
         direction.move(dims, self._seed, 1.0, signs)
         # All entries move at once, and what they change adds up like a random walk.
         h = self._step * 2.0 ** -round(math.log2(math.sqrt(len(dims))))
-        right, left = full.along(signs, h)
+        right, left = self._known("along", lambda: full.along(signs, h))
         quotient = float((right + left).sum()) / (2 * h)
         penalty = penalty_difference(self._case.penalties.get(self._tensor, Penalty()), values[dims], self._step)
         quotient += float(signs[dims] @ penalty[0])

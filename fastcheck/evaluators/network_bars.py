@@ -21,7 +21,7 @@ import numpy as np
 from fastcheck.cases.network import NetworkCase
 from fastcheck.cases.network_pass import Chunk, Passes
 from fastcheck.network import Penalty
-from fastcheck.step import U, Structure
+from fastcheck.step import U, Structure, rms
 from fastcheck_kernels import moments
 
 SAFETY = 6.0
@@ -141,9 +141,9 @@ class GradientRounding:
         total = float(terms[1] @ terms[1])
         typical = math.sqrt(float(shaken @ shaken) / total) if total else 0.0
         before = SHAKEN_SAFETY * _UNITS[precision] * (shaken + typical * terms[1])
-        penalty = case.penalties.get(name, Penalty())
+        penalty = case.penalties.get(name) or case.removed.get(name, Penalty())
         values = np.abs(case.point.params[name].reshape(-1))
-        added = (penalty.l2 * values + penalty.l1) * 3 * _SUMS[precision]
+        added = (penalty.l2 * values + penalty.l1) * (3 * _SUMS[precision] + 2 * _STORED[given.itemsize])
         with np.errstate(over="ignore", invalid="ignore"):
             sizes = np.nan_to_num(np.abs(given.astype(np.float64)), posinf=0.0)
         found: np.ndarray = own + before + added + 2 * _STORED[given.itemsize] * sizes + _LEAST[given.itemsize]
@@ -192,14 +192,14 @@ class Ground:
     roundoff : RoundOff
     rounding : GradientRounding
     tables : dict or None
-        What was differenced, where a second phase uses it again.
+        What was differenced and audited, where a second phase uses it again.
     """
 
     passes: Passes
     gradient: np.ndarray
     roundoff: RoundOff
     rounding: GradientRounding
-    tables: dict[Any, np.ndarray] | None = None
+    tables: dict[Any, Any] | None = None
 
     @classmethod
     def of(cls, passes: Passes, seed: int, *, phases: int = 1) -> Ground:
@@ -207,3 +207,14 @@ class Ground:
         gradient = passes.gradient()
         rounding = GradientRounding(passes, gradient, seed)
         return cls(passes, gradient, RoundOff(passes), rounding, {} if phases > 1 else None)
+
+    def natural_slope(self, name: str) -> float:
+        """Return the slope that bars of a tensor without any gradient are measured by.
+
+        The largest change of the loss that moving any tensor's entry by the tensor's size promises, per size of this one.
+        """
+        params = self.passes.point.params
+        sizes = {other: rms(array) or 1.0 for other, array in params.items()}
+        named = self.passes.named(self.gradient)
+        changes = max(float(np.abs(named[other]).max()) * size for other, size in sizes.items())
+        return (changes or abs(self.passes.loss())) / sizes[name]

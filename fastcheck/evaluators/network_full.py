@@ -25,7 +25,8 @@ class Crossing(NamedTuple):
     ----------
     layer : str
         "loss" for a term of the hinge.
-    kind : {"sign", "winner", "hinge"}
+    kind : {"sign", "winner", "tie", "hinge"}
+        A tie is a pooling window with several winners, the same at -h and +h, that moves.
     unit : tuple of int
         Data point, channel and place in the map; of the hinge data point and class.
     minus, at, plus : float or tuple
@@ -170,7 +171,7 @@ class Full:
             winners = [tuple(int(q) for q in window[won[i][c, :, p, n], p]) for i in range(3)]
             yield Crossing(
                 passes.program.layer_name(place),
-                "winner",
+                "winner" if other[c, p, n] else "tie",
                 self._unit(place, (c, p, n), first),
                 *(tuple(self._pixel(source, q) for q in places) for places in winners),
                 amount * abs(float(slopes[c, p, n])),
