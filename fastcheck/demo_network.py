@@ -32,8 +32,8 @@ NETWORK = Network(
 TRAINING, LEARNING_RATE = 80, 0.1
 """Steps of SGD before the check, and their size."""
 
-MANY, FEW = 64, 8
-"""Data points: as many as a training batch has, and as few as a check should."""
+MANY, FEW = 512, 8
+"""Data points: as many as a large training batch has, and as few as a check should."""
 
 STEP = 1e-5
 """The step that everybody takes."""
@@ -54,7 +54,7 @@ class Scene:
 SCENES = (
     Scene(
         f"1. The usual check: h = {STEP:g}, a batch of {MANY} digits, every parameter. The backward pass is correct.\n"
-        "Most layers agree in 9 digits or more; look at the digits of conv1.",
+        "Most weights agree in 10 digits, but some of conv1 in 3 or fewer. Is that a bug?",
         MANY,
         STEP,
         True,
@@ -62,7 +62,7 @@ SCENES = (
         "pass",
     ),
     Scene(
-        f"2. The same backward pass by good practice: {FEW} digits, and a step for each layer that is made smaller where\n"
+        f"2. The same backward pass by good practice: {FEW} digits, and a step for each layer, which is made smaller where\n"
         "a unit would cross its kink.",
         FEW,
         "auto",

@@ -14,7 +14,6 @@ from fastcheck.network_report import Explanation
 from fastcheck.paths import Plan
 from fastcheck.report import Kept, Report
 from fastcheck.sweep import sweep
-from fastcheck_kernels.network import NUMERIC
 
 SHOWN = 3
 """Dimensions that are explained."""
@@ -64,7 +63,7 @@ def _worst(kept: Kept) -> list[int]:
 def _explained(
     case: NetworkCase, ground: Ground, name: str, kept: Kept, place: int, step: float, swept: dict[str, Any]
 ) -> Explanation:
-    full, dim = Full(ground.passes, name), int(kept.dims[place])
+    full, dim = Full(ground.passes, name, ground.roundoff.loss), int(kept.dims[place])
     analytic, numeric = float(kept.analytic[place]), float(kept.numeric[place])
     crossings = full.crossings(dim, step)
     quiet = _quiet(full, dim, step) if crossings else None
@@ -73,7 +72,7 @@ def _explained(
         from fastcheck.evaluators.penalty import difference
 
         shift = float(difference(case.penalties[name], case.point.params[name].reshape(-1)[[dim]], quiet)[0][0])
-    value = None if quiet is None else float(full(np.array([dim]), quiet)[0, NUMERIC]) / (2 * quiet) + shift
+    value = None if quiet is None else float(full.numeric(np.array([dim]), quiet)[0]) / (2 * quiet) + shift
     found = Explanation(
         tensor=name,
         index=tuple(int(i) for i in np.unravel_index(dim, case.grads[name].shape)),

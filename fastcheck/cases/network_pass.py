@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,12 +88,14 @@ class Passes:
     point : Point
     program : Program, optional
         Where it was lowered before.
+    params : float64 array, optional
+        In place of the point's, as one vector.
     """
 
-    def __init__(self, point: Point, program: Program | None = None) -> None:
+    def __init__(self, point: Point, program: Program | None = None, params: np.ndarray | None = None) -> None:
         self.point = point
         self.program = lowered(point) if program is None else program
-        self.params = vector(self.program, point.params)
+        self.params = vector(self.program, point.params) if params is None else params
         self.packed = np.zeros(self.program.packed_size)
         self.kind = LOSSES.index(point.network.loss)
         self.weight = 1.0 / len(point.x) if point.network.reduction == "mean" else 1.0
@@ -144,27 +145,16 @@ class Passes:
         """Evaluate the network from its input on."""
         self._evaluate(chunk, self.still, np.zeros(1))
 
-    def shaken(self, amplitudes: np.ndarray, noise: np.ndarray) -> tuple[list[Chunk], np.ndarray]:
-        """Evaluate with noise on every row's output, forth and back; return its own chunks, and the gradient."""
-        found, total = [], np.zeros(self.program.params_size)
-        for chunk in self.chunks:
-            own = Chunk(
-                chunk.net,
-                chunk.points,
-                chunk.period,
-                chunk.targets,
-                chunk.cached.copy(),
-                chunk.known.copy(),
-                chunk.seeds.copy(),
-                chunk.losses.copy(),
-                np.zeros(0),
-            )
-            self._evaluate(own, amplitudes, noise)
+    def shaken(self, amplitudes: np.ndarray, params: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """Return the gradient with other parameters, and with noise on every row's output, forth and back."""
+        own = Passes(self.point, self.program, params)
+        total = np.zeros(self.program.params_size)
+        for chunk in own.chunks:
+            own._evaluate(chunk, amplitudes, noise)
             grads = np.zeros(self.program.params_size)
-            self.backward(own, grads, amplitudes, noise)
+            own.backward(chunk, grads, amplitudes, noise)
             total += grads
-            found.append(own)
-        return found, total
+        return total
 
     def _evaluate(self, chunk: Chunk, amplitudes: np.ndarray, noise: np.ndarray) -> None:
         loss = (self.kind, self.point.network.margin, chunk.known, chunk.seeds)

@@ -88,13 +88,15 @@ class NetworkEvaluator:
         self._analytic = case.grads[name].reshape(-1).astype(np.float64)
         self._searching = step == "auto"
         self.step = automatic(self._passes, name) if step == "auto" else float(step)
-        terms = ground.rounding.moments(name)
+        terms = ground.once(("terms", name), lambda: ground.rounding.moments(name))
         typical = math.sqrt(float(terms[1] @ terms[1]) / len(terms[1])) or ground.natural_slope(name)
         self._sizes = np.maximum(terms[1], typical)
         self._gradient = ground.rounding.of(case, name, terms)
-        channels = np.arange(self._passes.program.nodes[self._node].columns["channels"])
-        self._channel_noise = np.hypot(ground.roundoff.of(self._node, channels), tables.noise)
-        self._channel_noise = self._channel_noise * self._scatter(seed)
+        channels = self._passes.program.nodes[self._node].columns["channels"]
+        self._per_channel = len(self._values) // channels
+        self._coherent = ground.roundoff.coherent(self._node)
+        self._channel_noise = np.hypot(ground.roundoff.of(self._node), tables.noise)
+        self._channel_noise *= ground.once(("scatter", name, tables.kind, seed), lambda: self._scatter(seed))
 
     def blocks(self, dims: Chosen) -> list[Chosen]:
         """Cut dimensions into blocks of about `BLOCK_WORK`, of whole groups that are evaluated together."""
@@ -138,20 +140,20 @@ class NetworkEvaluator:
         jump[at_point] = np.maximum(jump, halves)[at_point]
         crossed = KINK_SAFETY * np.maximum(table[:, network.WIDENING] - table[:, network.JUMP], 0.0)
         numeric = table[:, network.NUMERIC] / (2 * h)
-        roundoff = SAFETY * self._noise(dims) / h + 4 * U * np.abs(numeric)
+        roundoff = (SAFETY * self._noise(dims) + self._coherent[dims // self._per_channel]) / h + 4 * U * np.abs(
+            numeric
+        )
         found = Found(numeric, roundoff, np.zeros(len(dims)), crossed / (2 * h), jump / (2 * h), kinked)
         penalty = self._case.penalties.get(self._name)
         return found if penalty is None else found.plus(penalty_difference(penalty, self._values[dims], h))
 
     def _table(self, dims: np.ndarray, h: float) -> np.ndarray:
         """Difference dimensions, unless an earlier phase did."""
-        known = self._ground.tables
-        if known is None or h != self.step or not len(dims):
+        if not self._ground.remembering or h != self.step or not len(dims):
             return self._tables(dims, h)
-        key = (self._name, h, int(dims[0]), len(dims), int(dims.sum()))
-        if key not in known:
-            known[key] = self._tables(dims, h)
-        return known[key]
+        key = (self._name, self._tables.kind, h, int(dims[0]), len(dims), int(dims.sum()))
+        found: np.ndarray = self._ground.once(key, lambda: self._tables(dims, h))
+        return found
 
     def _searched(self, dims: np.ndarray) -> Found:
         """Difference dimensions: away from kinks, if a smaller step gets there, and with what truncation they have."""
@@ -185,9 +187,7 @@ class NetworkEvaluator:
 
     def _noise(self, dims: np.ndarray) -> np.ndarray:
         """Return the standard deviation of h * n through round-off."""
-        node = self._passes.program.nodes[self._node]
-        per_channel = len(self._values) // node.columns["channels"]
-        noise: np.ndarray = self._channel_noise[dims // per_channel] / math.sqrt(2)
+        noise: np.ndarray = self._channel_noise[dims // self._per_channel] / math.sqrt(2)
         return noise
 
     def _scatter(self, seed: int) -> float:

@@ -66,31 +66,24 @@ class NetworkAudit:
 
     def result(self, noted: list[Noted], pool: Executor) -> dict[str, Any]:
         """Difference again, and compare: the audit's part of a tensor's report."""
-        full = Full(self._ground.passes, self._tensor)
+        full = Full(self._ground.passes, self._tensor, self._ground.roundoff.loss)
         disagreeing = self._known("again", lambda: int(np.count_nonzero(self._again(full, pool))))
         found = self._directional(full, noted)
         apart = not abs(found["difference"]) <= found["error_bar"]
         return {"dims": len(self._dims), "direction": found, "disagreements": disagreeing + apart}
 
-    def _known(self, what: str, compute: Callable[[], Any]) -> Any:
+    def _known(self, what: str, find: Callable[[], Any]) -> Any:
         """Return what an earlier phase found, whose differences are the same."""
-        known = self._ground.tables
-        key = (what, self._tensor, self._step, self._seed)
-        if known is None:
-            return compute()
-        if key not in known:
-            known[key] = compute()
-        return known[key]
+        return self._ground.once((what, self._tensor, self._step, self._seed), find)
 
     def _again(self, full: Full, pool: Executor) -> np.ndarray:
         """Tell which dimensions whole forward passes find elsewhere, with the very same step."""
         h = self._step
-        again = np.concatenate(list(pool.map(lambda dims: full(dims, h), np.array_split(self._dims, 2))))
+        again = np.concatenate(list(pool.map(lambda dims: full.numeric(dims, h), np.array_split(self._dims, 2))))
         moved = Moved(self._ground.passes, self._tensor)(self._dims, h)
-        apart = np.abs(again[:, network.NUMERIC] - moved[:, network.NUMERIC]) / (2 * h)
+        apart = np.abs(again - moved[:, network.NUMERIC]) / (2 * h)
         # Rounding may put a unit on the other side of its kink; that changes a part of what the crossing can change.
-        kinks = np.maximum(again[:, network.WIDENING], moved[:, network.WIDENING]) / (2 * h)
-        outside: np.ndarray = ~(apart <= SAFETY * self._noise(full) / h + kinks)
+        outside: np.ndarray = ~(apart <= (SAFETY * self._noise(full) + moved[:, network.WIDENING]) / h)
         return outside
 
     def _noise(self, full: Full) -> float:
@@ -102,12 +95,13 @@ class NetworkAudit:
         values = self._ground.passes.point.params[self._tensor].reshape(-1)
         signs, dims = np.zeros(len(values)), indices(self._chosen)
         direction.move(dims, self._seed, 1.0, signs)
+        signs = signs[dims]
         # All entries move at once, and what they change adds up like a random walk.
         h = self._step * 2.0 ** -round(math.log2(math.sqrt(len(dims))))
-        right, left = self._known("along", lambda: full.along(signs, h))
+        right, left = self._known("along", lambda: full.along(dims, signs, h))
         quotient = float((right + left).sum()) / (2 * h)
         penalty = penalty_difference(self._case.penalties.get(self._tensor, Penalty()), values[dims], self._step)
-        quotient += float(signs[dims] @ penalty[0])
+        quotient += float(signs @ penalty[0])
         total, size, bars = (math.fsum(getattr(part, name) for part in noted) for name in Noted._fields)
         # Kinks and curvature show in how one-sided slopes differ, data point by data point.
         uneven = float(np.abs(right - left).sum()) / h

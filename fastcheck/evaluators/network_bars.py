@@ -13,7 +13,8 @@ rounding in all layers before does to it, forth and back, is seen by adding nois
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -65,21 +66,41 @@ class RoundOff:
     ----------
     passes : Passes
         After a backward pass.
+
+    Attributes
+    ----------
+    loss, evaluated : float
+        What evaluating the loss of the outputs adds, and that with all layers before it.
     """
 
     def __init__(self, passes: Passes) -> None:
+        self._passes = passes
         nodes = passes.program.nodes
         self._own: list[np.ndarray] = [np.zeros(nodes[0].columns["channels"])]
         for place in range(1, len(nodes)):
             self._own.append(sum((_squares(passes, chunk, place) for chunk in passes.chunks), start=np.zeros(1)))
         totals = np.array([squares.sum() for squares in self._own])
         self._after = np.append(np.cumsum(totals[::-1])[::-1][1:], 0.0)
-        losses = np.concatenate([np.abs(chunk.losses) for chunk in passes.chunks])
-        self.evaluated = float(math.sqrt(totals.sum()) + 8 * U * passes.weight * math.sqrt(float(losses @ losses)))
+        # exp, log and the sum over classes: some eight roundings of numbers as large as the loss and the outputs.
+        sizes = np.concatenate([np.abs(chunk.losses) for chunk in passes.chunks]) + np.abs(passes.outputs()).max(axis=1)
+        self.loss = 8 * U * passes.weight * math.sqrt(float(sizes @ sizes))
+        self.evaluated = math.hypot(math.sqrt(float(totals.sum())), self.loss)
 
-    def of(self, place: int, channels: np.ndarray) -> np.ndarray:
-        """Return it for moves of some channels of a row, which all later rows follow."""
-        found: np.ndarray = np.sqrt(self._own[place][channels] + self._after[place])
+    def of(self, place: int) -> np.ndarray:
+        """Return it for moves of each channel of a row, which all later rows follow."""
+        found: np.ndarray = np.sqrt(self._own[place] + self._after[place])
+        return found
+
+    def coherent(self, place: int) -> np.ndarray:
+        """Bound what adding moves to each channel of a row does, where all of its entries are rounded the same way.
+
+        Inputs of few values, as of images, move many entries by the same: how z + d rounds follows from d and from the
+        binade of z alone. A factor of two is for what the next layer, or the loss, makes of it.
+        """
+        found = np.zeros(self._passes.program.nodes[place].columns["channels"])
+        for chunk in self._passes.chunks:
+            z, v = (lanes(self._passes, chunk, array, place) for array in (chunk.cached, chunk.cotangents))
+            found += 2 * U * np.abs(z * v).sum(axis=(1, 2))
         return found
 
 
@@ -120,7 +141,7 @@ class GradientRounding:
         amplitudes = AMPLITUDE * np.array([roundings(passes, place) for place in range(len(passes.program.nodes))])
         amplitudes[-1] = max(amplitudes[-1], AMPLITUDE)
         noise = [rng.standard_normal(8191) for _ in range(SHAKES)]
-        moved = [passes.shaken(amplitudes, numbers)[1] - gradient for numbers in noise]
+        moved = [passes.shaken(amplitudes, _shaken_params(passes, rng), numbers) - gradient for numbers in noise]
         self._shaken = np.sqrt(sum((move * move for move in moved), start=np.zeros(1)) / SHAKES) / AMPLITUDE
 
     def moments(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -180,6 +201,18 @@ class GradientRounding:
         return v.multiplicity * x.multiplicity > 4 * count or max(v.multiplicity, x.multiplicity) >= count / 2
 
 
+def _shaken_params(passes: Passes, rng: np.random.Generator) -> np.ndarray:
+    """Return the parameters with noise, which stands for the rounding of every product with them.
+
+    Noise on results alone would be too small where large terms cancel in all of them.
+    """
+    found = passes.params.copy()
+    for name, place in passes.program.places.items():
+        amplitude = AMPLITUDE * max(1.0, roundings(passes, passes.program.node_of(name)[0]))
+        found[place] *= 1 + amplitude * rng.standard_normal(place.stop - place.start)
+    return found
+
+
 @dataclass(frozen=True)
 class Ground:
     """What all tensors of a network, and both phases of a check, share.
@@ -191,22 +224,31 @@ class Ground:
         The reference gradient of the data points' loss.
     roundoff : RoundOff
     rounding : GradientRounding
-    tables : dict or None
-        What was differenced and audited, where a second phase uses it again.
+    remembering : bool
+        Whether differences are kept, since a second phase takes the same ones.
+    known : dict
+        What was found of tensors, by any key.
     """
 
     passes: Passes
     gradient: np.ndarray
     roundoff: RoundOff
     rounding: GradientRounding
-    tables: dict[Any, Any] | None = None
+    remembering: bool = False
+    known: dict[Any, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, passes: Passes, seed: int, *, phases: int = 1) -> Ground:
         """Run the backward passes of a point."""
         gradient = passes.gradient()
         rounding = GradientRounding(passes, gradient, seed)
-        return cls(passes, gradient, RoundOff(passes), rounding, {} if phases > 1 else None)
+        return cls(passes, gradient, RoundOff(passes), rounding, phases > 1)
+
+    def once(self, key: tuple[Any, ...], find: Callable[[], Any]) -> Any:
+        """Return what is known under a key, and find it first where nothing is."""
+        if key not in self.known:
+            self.known[key] = find()
+        return self.known[key]
 
     def natural_slope(self, name: str) -> float:
         """Return the slope that bars of a tensor without any gradient are measured by.

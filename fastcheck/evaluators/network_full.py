@@ -11,7 +11,6 @@ import numpy as np
 
 from fastcheck.cases.network_pass import Chunk, Passes
 from fastcheck.evaluators.network_bars import lanes
-from fastcheck.step import U
 from fastcheck_kernels import network
 
 SIGNS = ("relu", "leaky_relu", "elu")
@@ -25,8 +24,7 @@ class Crossing(NamedTuple):
     ----------
     layer : str
         "loss" for a term of the hinge.
-    kind : {"sign", "winner", "tie", "hinge"}
-        A tie is a pooling window with several winners, the same at -h and +h, that moves.
+    kind : {"sign", "winner", "hinge"}
     unit : tuple of int
         Data point, channel and place in the map; of the hinge data point and class.
     minus, at, plus : float or tuple
@@ -43,62 +41,97 @@ class Crossing(NamedTuple):
     plus: Any
     amount: float
 
-    @property
-    def at_point(self) -> bool:
-        """Whether the kink lies at the point itself, as far as numbers tell."""
-        if isinstance(self.at, tuple):
-            return len(self.at) > 1
-        return bool(abs(self.at) <= network.AT_POINT * abs(self.plus - self.minus))
-
 
 @dataclass
-class _Own:
-    """A thread's own copy of all that a forward pass writes to."""
+class _Kinks:
+    """Kinks of one row, or of the loss, of a chunk: arrays over its units.
 
-    passes: Passes
-    params: np.ndarray
+    Attributes
+    ----------
+    place : int
+        The row, -1 for the loss.
+    kind : str
+    crossed : bool array
+    amount : float64 array
+        What crossing changes at most.
+    at_point : bool array
+    decides : sequence of arrays
+        What decides at -h, at the point and at +h.
+    """
+
+    place: int
+    kind: str
+    crossed: np.ndarray
+    amount: np.ndarray
+    at_point: np.ndarray
+    decides: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+    @property
+    def changed(self) -> np.ndarray:
+        """Units whose sign or winners differ: those that cross, less the ties that stay ties."""
+        low, _, high = self.decides
+        return self.crossed & (low != high).any(axis=1) if self.kind == "winner" else self.crossed
 
 
 class Full:
     """Rows like those of `fastcheck.evaluators.network_moved.Moved`, by two whole forward passes for each dimension.
 
-    Nothing that was kept of the unperturbed network is used for the numeric value; kinks are told by comparing all units.
+    Nothing that was kept of the unperturbed network is used for the numeric value; kinks are told by comparing all
+    units.
+
+    Parameters
+    ----------
+    passes : Passes
+    name : str
+        The tensor.
+    noise : float
+        Standard deviation of what evaluating the loss adds: `fastcheck.evaluators.network_bars.RoundOff.loss`.
     """
 
-    def __init__(self, passes: Passes, name: str) -> None:
-        self._passes, self._name = passes, name
+    kind = "full"
+    copies = 1
+
+    def __init__(self, passes: Passes, name: str, noise: float) -> None:
+        self._passes, self._name, self.noise = passes, name, noise
         self._private = threading.local()
-        losses = np.concatenate([chunk.losses for chunk in passes.chunks])
-        # exp, log and the sum over classes: some eight roundings of numbers as large as the loss.
-        self.noise = 8 * U * passes.weight * float(np.sqrt(losses @ losses + len(losses)))
-        self.copies = 1
 
     def __call__(self, dims: np.ndarray, h: float) -> np.ndarray:
         """Return a row for each dimension, summed over the data points: float64 (dimensions, `network.FOUND`)."""
         found = np.zeros((len(dims), network.FOUND))
         for row, dim in zip(found, dims.tolist(), strict=True):
-            plus, minus = (self._moved(np.array([dim]), np.array([by])) for by in (h, -h))
-            entry = self._passes.program.places[self._name].start + dim
-            value = self._passes.params[entry]
-            # The entry moves by what addition makes of it; the table is one of quotients by 2h.
-            scale = 2 * h / ((value + h) - (value - h))
-            right, left = self._sides(plus, minus)
-            row[network.NUMERIC] = scale * (right + left).sum()
-            row[network.RIGHT], row[network.LEFT] = scale * right.sum(), scale * left.sum()
-            for crossing in self._crossings(plus, minus):
-                row[network.KINKS] += 1
-                row[network.WIDENING] += crossing.amount
-                row[network.JUMP] += crossing.amount if crossing.at_point else 0.0
+            plus, minus = self._both(dim, h)
+            right, left = self._scale(dim, h) * np.array(self._sides(plus, minus))
+            row[network.NUMERIC], row[network.RIGHT], row[network.LEFT] = (right + left).sum(), right.sum(), left.sum()
+            for _, kinks in self._kinks(plus, minus):
+                row[network.KINKS] += np.count_nonzero(kinks.crossed)
+                row[network.WIDENING] += kinks.amount[kinks.crossed].sum()
+                row[network.JUMP] += kinks.amount[kinks.crossed & kinks.at_point].sum()
         return found
 
-    def along(self, direction: np.ndarray, h: float) -> tuple[np.ndarray, np.ndarray]:
+    def numeric(self, dims: np.ndarray, h: float) -> np.ndarray:
+        """Return the two-sided differences alone, without comparing units."""
+        found = []
+        for dim in dims.tolist():
+            right, left = self.along(np.array([dim]), np.ones(1), h)
+            found.append(self._scale(dim, h) * (right + left).sum())
+        return np.array(found)
+
+    def along(self, dims: np.ndarray, direction: np.ndarray, h: float) -> tuple[np.ndarray, np.ndarray]:
         """Return how far every data point's loss moves, weighted, from the point to +h and from -h to it."""
-        dims = np.flatnonzero(direction)
-        return self._sides(*(self._moved(dims, by * direction[dims]) for by in (h, -h)))
+        plus, minus = (self._moved(dims, by * direction, whole=False) for by in (h, -h))
+        return self._sides(plus, minus)
 
     def crossings(self, dim: int, h: float) -> list[Crossing]:
-        """Return every unit that crosses a kink between -h and +h of a dimension."""
-        return list(self._crossings(*(self._moved(np.array([dim]), np.array([by])) for by in (h, -h))))
+        """Return every unit that crosses a kink between -h and +h of a dimension; ties that stay ties are left out."""
+        return [
+            self._crossing(kinks, unit, first)
+            for first, kinks in self._kinks(*self._both(dim, h))
+            for unit in zip(*(axis.tolist() for axis in np.nonzero(kinks.changed)), strict=True)
+        ]
+
+    def _both(self, dim: int, h: float) -> tuple[list[Chunk], list[Chunk]]:
+        plus, minus = (self._moved(np.array([dim]), np.array([by])) for by in (h, -h))
+        return plus, minus
 
     def _sides(self, plus: list[Chunk], minus: list[Chunk]) -> tuple[np.ndarray, np.ndarray]:
         before, base, after = (
@@ -106,93 +139,96 @@ class Full:
         )
         return self._passes.weight * (after - base), self._passes.weight * (base - before)
 
-    def _moved(self, dims: np.ndarray, by: np.ndarray) -> list[Chunk]:
-        """Evaluate with some entries moved; restore them from what they were."""
+    def _scale(self, dim: int, h: float) -> float:
+        """Return 2h as a part of how far the entry really moves; the table is one of quotients by 2h."""
+        value = float(self._passes.params[self._passes.program.places[self._name].start + dim])
+        return 2 * h / ((value + h) - (value - h))
+
+    def _moved(self, dims: np.ndarray, by: np.ndarray, *, whole: bool = True) -> list[Chunk]:
+        """Evaluate with some entries moved, and restore them; keep all results, or the losses alone."""
         own, place = self._own(), self._passes.program.places[self._name]
         own.params[place.start + dims] += by
         try:
-            own.passes.pack()
-            for chunk in own.passes.chunks:
-                own.passes.forward(chunk)
+            own.pack()
+            for chunk in own.chunks:
+                own.forward(chunk)
             return [
-                replace(chunk, cached=chunk.cached.copy(), losses=chunk.losses.copy()) for chunk in own.passes.chunks
+                replace(chunk, cached=chunk.cached.copy() if whole else chunk.cached, losses=chunk.losses.copy())
+                for chunk in own.chunks
             ]
         finally:
             own.params[:] = self._passes.params
 
-    def _own(self) -> _Own:
+    def _own(self) -> Passes:
+        """Return this thread's own copy of all that a forward pass writes to."""
         if not hasattr(self._private, "own"):
-            passes = Passes(self._passes.point, self._passes.program)
-            self._private.own = _Own(passes, passes.params)
-        own: _Own = self._private.own
+            self._private.own = Passes(self._passes.point, self._passes.program)
+        own: Passes = self._private.own
         return own
 
-    def _crossings(self, plus: list[Chunk], minus: list[Chunk]) -> Iterator[Crossing]:
+    def _kinks(self, plus: list[Chunk], minus: list[Chunk]) -> Iterator[tuple[int, _Kinks]]:
+        """Yield the kinks of every row with any, each with the first data point of its chunk."""
         passes, first = self._passes, 0
-        for after, base, before in zip(plus, passes.chunks, minus, strict=True):
+        for chunks in zip(minus, passes.chunks, plus, strict=True):
             for place, node in enumerate(passes.program.nodes):
                 if node.kind in SIGNS:
-                    yield from self._signs(place, after, base, before, first)
+                    yield first, self._signs(place, chunks)
                 elif node.kind == "max_pool":
-                    yield from self._winners(place, after, base, before, first)
+                    yield first, self._winners(place, chunks)
             if passes.point.network.loss == "multiclass_hinge":
-                yield from self._hinge(after, base, before, first)
-            first += base.points
+                yield first, self._hinge(chunks, first)
+            first += chunks[1].points
 
-    def _signs(self, place: int, after: Chunk, base: Chunk, before: Chunk, first: int) -> Iterator[Crossing]:
-        passes, node = self._passes, self._passes.program.nodes[place]
-        source = node.columns["a"]
-        high, at, low = (lanes(passes, chunk, chunk.cached, source) for chunk in (after, base, before))
-        slopes = lanes(passes, base, base.cotangents, place)
-        for unit in zip(*np.nonzero((high > 0) != (low > 0)), strict=True):
-            values = [float(array[unit]) for array in (low, at, high)]
-            amount = sum(_excess(node.kind, float(node.reals[0]), values[1], value) for value in values[::2])
-            yield Crossing(
-                passes.program.layer_name(place),
-                "sign",
-                self._unit(source, unit, first),
-                *values,
-                amount * abs(float(slopes[unit])),
-            )
+    def _signs(self, place: int, chunks: tuple[Chunk, ...]) -> _Kinks:
+        node = self._passes.program.nodes[place]
+        low, at, high = (lanes(self._passes, chunk, chunk.cached, node.columns["a"]) for chunk in chunks)
+        slopes = np.abs(lanes(self._passes, chunks[1], chunks[1].cotangents, place))
+        real = float(node.reals[0])
+        amount = (_excess(node.kind, real, at, low) + _excess(node.kind, real, at, high)) * slopes
+        return _Kinks(place, "sign", (high > 0) != (low > 0), amount, _at_point(low, at, high), (low, at, high))
 
-    def _winners(self, place: int, after: Chunk, base: Chunk, before: Chunk, first: int) -> Iterator[Crossing]:
-        passes, node = self._passes, self._passes.program.nodes[place]
+    def _winners(self, place: int, chunks: tuple[Chunk, ...]) -> _Kinks:
+        node = self._passes.program.nodes[place]
         assert node.lookup is not None
-        source, window = node.columns["a"], node.lookup
-        seen = [_windows(lanes(passes, chunk, chunk.cached, source), window) for chunk in (before, base, after)]
-        tops = [values.max(axis=1, keepdims=True) for values in seen]
-        won = [values == top for values, top in zip(seen, tops, strict=True)]
-        other = (won[0] != won[2]).any(axis=1)
-        ties = (won[0].sum(axis=1) > 1) & (tops[0] != tops[2])[:, 0]
-        slopes = lanes(passes, base, base.cotangents, place)
-        for c, p, n in zip(*np.nonzero(other | ties), strict=True):
-            leader = int(np.argmax(won[1][c, :, p, n]))
-            amount = sum(float(tops[i][c, 0, p, n] - seen[i][c, leader, p, n]) for i in (0, 2))
-            winners = [tuple(int(q) for q in window[won[i][c, :, p, n], p]) for i in range(3)]
-            yield Crossing(
-                passes.program.layer_name(place),
-                "winner" if other[c, p, n] else "tie",
-                self._unit(place, (c, p, n), first),
-                *(tuple(self._pixel(source, q) for q in places) for places in winners),
-                amount * abs(float(slopes[c, p, n])),
-            )
+        seen = [_windows(lanes(self._passes, chunk, chunk.cached, node.columns["a"]), node.lookup) for chunk in chunks]
+        tops = [values.max(axis=1) for values in seen]
+        low, at, high = (values == top[:, None] for values, top in zip(seen, tops, strict=True))
+        leader = at.argmax(axis=1)[:, None]
+        amount = sum(
+            top - np.take_along_axis(values, leader, 1)[:, 0] for top, values in list(zip(tops, seen, strict=True))[::2]
+        )
+        crossed = (low != high).any(axis=1) | ((low.sum(axis=1) > 1) & (tops[0] != tops[2]))
+        slopes = np.abs(lanes(self._passes, chunks[1], chunks[1].cotangents, place))
+        return _Kinks(place, "winner", crossed, amount * slopes, at.sum(axis=1) > 1, (low, at, high))
 
-    def _hinge(self, after: Chunk, base: Chunk, before: Chunk, first: int) -> Iterator[Crossing]:
+    def _hinge(self, chunks: tuple[Chunk, ...], first: int) -> _Kinks:
         passes = self._passes
-        margin = passes.point.network.margin
-        outputs = [passes.row(chunk, -1) for chunk in (before, base, after)]
-        for n in range(base.points):
-            label = int(passes.point.targets[first + n, 0])
-            terms = [output[n] - output[n, label] + margin for output in outputs]
-            for k in np.flatnonzero((terms[0] > 0) != (terms[2] > 0)).tolist():
-                if k != label:
-                    values = [float(term[k]) for term in terms]
-                    amount = sum(_excess("relu", 0.0, values[1], value) for value in values[::2])
-                    yield Crossing("loss", "hinge", (first + n, k), *values, amount * passes.weight)
+        labels = passes.point.targets[first : first + chunks[1].points].astype(np.int64)
+        terms = []
+        for chunk in chunks:
+            output = passes.row(chunk, -1)
+            term = output - np.take_along_axis(output, labels, 1) + passes.point.network.margin
+            np.put_along_axis(term, labels, 0.0, 1)
+            terms.append(term)
+        low, at, high = terms
+        amount = (_excess("relu", 0.0, at, low) + _excess("relu", 0.0, at, high)) * passes.weight
+        return _Kinks(-1, "hinge", (high > 0) != (low > 0), amount, _at_point(low, at, high), (low, at, high))
 
-    def _unit(self, place: int, unit: tuple[int, ...], first: int) -> tuple[int, ...]:
-        c, p, n = (int(i) for i in unit)
-        return first + n, c, *self._pixel(place, p)
+    def _crossing(self, kinks: _Kinks, unit: tuple[int, ...], first: int) -> Crossing:
+        """Describe one unit."""
+        lowered = self._passes.program
+        if kinks.kind == "hinge":
+            n, k = unit
+            values = (float(array[unit]) for array in kinks.decides)
+            return Crossing("loss", "hinge", (first + n, k), *values, float(kinks.amount[unit]))
+        c, p, n = unit
+        node = lowered.nodes[kinks.place]
+        decides: tuple[Any, ...] = tuple(float(array[unit]) for array in kinks.decides if array.ndim == 3)
+        if node.lookup is not None:
+            won = (node.lookup[array[c, :, p, n], p].tolist() for array in kinks.decides)
+            decides = tuple(tuple(self._pixel(node.columns["a"], pixel) for pixel in pixels) for pixels in won)
+        where = (first + n, c, *self._pixel(kinks.place, p))
+        return Crossing(lowered.layer_name(kinks.place), kinks.kind, where, *decides, float(kinks.amount[unit]))
 
     def _pixel(self, place: int, pixel: int) -> tuple[int, ...]:
         """Return a place in a row's map, axis by axis."""
@@ -200,13 +236,22 @@ class Full:
         return tuple(int(i) for i in np.unravel_index(pixel, spatial)) if spatial else ()
 
 
-def _excess(kind: str, real: float, at: float, z: float) -> float:
+def _excess(kind: str, real: float, at: np.ndarray, z: np.ndarray) -> np.ndarray:
     """Return how far an activation is from the piece that holds at a point, continued to z."""
-    if (at > 0) == (z > 0):
-        return 0.0
     if kind == "relu":
-        return abs(z)
-    return abs((1 - real) * z) if kind == "leaky_relu" else abs(z - real * float(np.expm1(z)))
+        size = np.abs(z)
+    elif kind == "leaky_relu":
+        size = np.abs((1 - real) * z)
+    else:
+        with np.errstate(over="ignore"):
+            size = np.abs(z - real * np.expm1(z))
+    found: np.ndarray = np.where((at > 0) == (z > 0), 0.0, size)
+    return found
+
+
+def _at_point(low: np.ndarray, at: np.ndarray, high: np.ndarray) -> np.ndarray:
+    found: np.ndarray = np.abs(at) <= network.AT_POINT * np.abs(high - low)
+    return found
 
 
 def _windows(values: np.ndarray, lookup: np.ndarray) -> np.ndarray:

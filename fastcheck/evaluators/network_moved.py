@@ -27,6 +27,8 @@ class Moved:
 
     Attributes
     ----------
+    kind : str
+        The evaluator's name.
     noise : float
         Standard deviation of what evaluating the loss itself adds to its differences: none, since they are what is computed.
     copies : int
@@ -35,13 +37,16 @@ class Moved:
         Memory that each thread takes.
     """
 
+    kind = "network"
     noise = 0.0
 
     def __init__(self, passes: Passes, name: str) -> None:
         self._passes = passes
         self._tensor = passes.program.node_of(name)
         entries = passes.point.params[name].size
-        self._layouts = [_Layout(passes, chunk, self._tensor[0], entries) for chunk in passes.chunks]
+        alike = {chunk.points: chunk for chunk in passes.chunks}
+        known = {count: _Layout(passes, chunk, self._tensor[0], entries) for count, chunk in alike.items()}
+        self._layouts = [known[chunk.points] for chunk in passes.chunks]
         self._private = threading.local()
         self.copies = self._layouts[0].copies
         self.scratch_bytes = 8 * sum(max(getattr(one, part) for one in self._layouts) for part in ("arena", "spare"))

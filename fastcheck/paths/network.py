@@ -78,7 +78,7 @@ class NetworkPath:
     def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
         """Prepare a tensor to be differenced."""
         passes = self._ground.passes
-        tables = Full(passes, name) if self.kind == "full" else Moved(passes, name)
+        tables = Full(passes, name, self._ground.roundoff.loss) if self.kind == "full" else Moved(passes, name)
         return NetworkEvaluator(self._case, self._ground, tables, name, step, session.plan.seed)
 
     def audit(self, name: str, dims: Chosen, session: Session) -> Auditing | None:
