@@ -62,8 +62,8 @@ SCENES = (
         "pass",
     ),
     Scene(
-        f"2. The same backward pass by good practice: {FEW} digits, and a step for each layer, which is made smaller where\n"
-        "a unit would cross its kink.",
+        f"2. The same backward pass by good practice: {FEW} digits, and a step for each layer, which is made smaller\n"
+        "where a unit would cross its kink.",
         FEW,
         "auto",
         False,

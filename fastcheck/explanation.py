@@ -1,4 +1,4 @@
-"""Why the worst dimensions of a network's first layer agree as they do: which units they cross, and what smaller steps show."""
+"""Why the worst dimensions of a network's first layer agree as they do: units that they cross, and smaller steps."""
 
 from __future__ import annotations
 

@@ -121,8 +121,8 @@ def _point(facts: Facts) -> Line:
     return Line(
         "not at initialisation",
         "warn",
-        f"{done}, which look like an initialisation ({_why_fresh(facts)}): gradients there are unlike those of training "
-        "and can hide a mistake. Train for a few steps first, or let burn_in=20 do it",
+        f"{done}, which look like an initialisation ({_why_fresh(facts)}): gradients there are unlike those of "
+        "training and can hide a mistake. Train for a few steps first, or let burn_in=20 do it",
     )
 
 
@@ -164,7 +164,8 @@ def _regularisation(facts: Facts) -> Line:
         return Line(
             "regularisation",
             "warn",
-            f"{told}. The gradients of {', '.join(missing)} have no regularisation in them: l2 * w + l1 * sign(w) is to be added",
+            f"{told}. The gradients of {', '.join(missing)} have no regularisation in them: l2 * w + l1 * sign(w) is to be "
+            "added",
         )
     return Line("regularisation", "done", told)
 
@@ -187,8 +188,8 @@ def _swamped(facts: Facts) -> Iterator[Line]:
         yield Line(
             "regularisation's size",
             "warn",
-            f"the regularisation swamps the data loss in {', '.join(names)}: with both on, a wrong gradient of the data "
-            "loss would hardly show; go by the first phase there",
+            f"the regularisation swamps the data loss in {', '.join(names)}: with both on, a wrong gradient of the "
+            "data loss would hardly show; go by the first phase there",
         )
 
 

@@ -224,7 +224,7 @@ class LayerNorm(Layer):
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """Dropout. It is off in a check unless that is given the mask of the analytic pass: then mask / (1 - p) multiplies."""
+    """Dropout. It is off in a check unless that is given the analytic pass's mask: then mask / (1 - p) multiplies."""
 
     kind: ClassVar[str] = "dropout"
     p: float = 0.5

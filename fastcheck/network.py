@@ -1,4 +1,4 @@
-"""A network as data: layers by name, what each takes, the loss and its regularisation. Describing one compiles nothing."""
+"""A network as data: layers by name, what each takes, the loss and its regularisation. Nothing is compiled here."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from fastcheck.layers import BatchNorm, Conv, Dense, Layer, LayerNorm
 from fastcheck.naming import nearest
 
 LOSSES = ("softmax_cross_entropy", "squared_error", "multiclass_hinge", "logistic")
-"""The loss of a data point with output z and target y: -log softmax(z)[y]; sum (z - y)^2 / 2; sum over the other classes
-of max(0, z_j - z_y + margin) (Weston and Watkins 1999); sum log(1 + exp(z)) - y z."""
+"""The loss of a data point with output z and target y: -log softmax(z)[y]; sum (z - y)^2 / 2; sum over the other
+classes of max(0, z_j - z_y + margin) (Weston and Watkins 1999); sum log(1 + exp(z)) - y z."""
 
 REDUCTIONS = ("mean", "sum")
 """How data points are put together."""
@@ -49,8 +49,8 @@ class Network:
         is that of the network.
     loss : {"softmax_cross_entropy", "squared_error", "multiclass_hinge", "logistic"}
     l2, l1 : float, or mapping of names to floats
-        Regularisation: l2 / 2 * sum(w^2) + l1 * sum(\\|w\\|). One number is for the weights of all convolutions and dense
-        layers; a mapping names parameter groups: a layer ("conv1") for its weight, or a tensor ("conv1.bias").
+        Regularisation: l2 / 2 * sum(w^2) + l1 * sum(\\|w\\|). One number is for the weights of all convolutions and
+        dense layers; a mapping names parameter groups: a layer ("conv1") for its weight, or a tensor ("conv1.bias").
     margin : float
         Of the hinge.
     reduction : {"mean", "sum"}
@@ -66,7 +66,8 @@ class Network:
     Raises
     ------
     FastcheckError
-        If a name stands twice or does not exist, or an argument is none of these. Shapes are checked when they are known.
+        If a name stands twice or does not exist, or an argument is none of these. Shapes are checked when they are
+        known.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class Network:
         return {name: penalty for name, penalty in found.items() if penalty.l2 or penalty.l1}
 
     def initial(self, input_shape: Shape, seed: int = 0) -> dict[str, np.ndarray]:
-        """Return parameters as training would begin with them: He's normal weights, zero biases, normalisations at one."""
+        """Return parameters to begin training with: He's normal weights, zero biases, normalisations at one."""
         rng = np.random.default_rng(seed)
         kinds = {str(layer.name): layer for layer in self.layers}
         found = {}
@@ -186,8 +187,8 @@ class Network:
             return -1
         if name not in names:
             raise FastcheckError(
-                f"layer {layer.name!r} takes {name!r}{nearest(name, names[:place])}, which does not exist: expected one "
-                f"of {', '.join((INPUT, *names[:place]))}"
+                f"layer {layer.name!r} takes {name!r}{nearest(name, names[:place])}, which does not exist: expected "
+                f"one of {', '.join((INPUT, *names[:place]))}"
             )
         if names.index(name) >= place:
             raise FastcheckError(

@@ -65,7 +65,8 @@ def sweep(
         At least four different steps, used exactly as given. By default 1e-1 to 1e-12, four in each decade, without
         those that are lost beside the tensor's largest entry, and the step that a check would take.
     evaluator : {"auto", "full", "local", "delta", "network"}
-        As in `fastcheck.check`; ``"auto"`` is ``local``. A function has ``full`` alone, a network ``network`` and ``full``.
+        As in `fastcheck.check`; ``"auto"`` is ``local``. A function has ``full`` alone, a network ``network`` and
+        ``full``.
     threads, seed, progress : optional
         As in `fastcheck.check` or `fastcheck.check_gradient`, whose sample of a large tensor decides which dimensions
         can be the worst.

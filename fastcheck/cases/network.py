@@ -179,7 +179,8 @@ def gradients(label: str, grads: Any, point: Point, only: tuple[str, ...] | None
     Raises
     ------
     FastcheckError
-        If a name is missing or unknown, or a shape or dtype does not fit. A gradient that is not finite is no bad input.
+        If a name is missing or unknown, or a shape or dtype does not fit. A gradient that is not finite is no bad
+        input.
     """
     wanted = {name: array.shape for name, array in point.params.items()}
     chosen = list(wanted) if only is None else _chosen(only, wanted)
@@ -265,8 +266,8 @@ def _enough(network: Network, shapes: list[Shape], x: np.ndarray) -> None:
     for layer, shape in zip(network.layers, shapes, strict=True):
         if isinstance(layer, BatchNorm) and not layer.frozen and len(x) * math.prod(shape[1:]) == 1:
             raise FastcheckError(
-                f"layer {layer.name!r} (batch_norm): it got one entry a channel ({len(x)} data point of {shape}), whose "
-                "variance is zero: expected at least two data points, or frozen=True"
+                f"layer {layer.name!r} (batch_norm): it got one entry a channel ({len(x)} data point of {shape}), "
+                "whose variance is zero: expected at least two data points, or frozen=True"
             )
 
 

@@ -30,8 +30,8 @@ ROUNDS = 4
 """Steps that are tried at most."""
 
 WAS, LEFT = 1.5 / (1 - CLOSER**2), 3 * CLOSER**2 / (1 - CLOSER**2)
-"""Truncation with the larger of two steps, and with the smaller one, as parts of how far n moves between them; on the safe
-side by a half, and by three."""
+"""Truncation with the larger of two steps, and with the smaller one, as parts of how far n moves between them; on the
+safe side by a half, and by three."""
 
 KINK_SAFETY = 1.25
 """What crossings can change is computed to first order."""

@@ -1,4 +1,4 @@
-"""The audit of the ``network`` evaluator: a few dimensions, and a direction over all of them, by whole forward passes."""
+"""The audit of the ``network`` evaluator: a few dimensions, and a direction over all, by whole forward passes."""
 
 from __future__ import annotations
 

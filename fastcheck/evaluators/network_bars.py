@@ -22,7 +22,7 @@ import numpy as np
 from fastcheck.cases.network import NetworkCase
 from fastcheck.cases.network_pass import Chunk, Passes
 from fastcheck.network import Penalty
-from fastcheck.step import U, Structure, rms
+from fastcheck.step import Structure, U, rms
 from fastcheck_kernels import moments
 
 SAFETY = 6.0
@@ -253,7 +253,8 @@ class Ground:
     def natural_slope(self, name: str) -> float:
         """Return the slope that bars of a tensor without any gradient are measured by.
 
-        The largest change of the loss that moving any tensor's entry by the tensor's size promises, per size of this one.
+        The largest change of the loss that moving any tensor's entry by the tensor's size promises, per size of this
+        one.
         """
         params = self.passes.point.params
         sizes = {other: rms(array) or 1.0 for other, array in params.items()}

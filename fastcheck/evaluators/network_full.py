@@ -1,4 +1,4 @@
-"""The whole network again, with one parameter moved: the gold standard, the audit, and which units cross their kinks."""
+"""The whole network again, with one parameter moved: the gold standard, and which units cross their kinks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Crossing(NamedTuple):
     unit : tuple of int
         Data point, channel and place in the map; of the hinge data point and class.
     minus, at, plus : float or tuple
-        What decides, at -h, at the point and at +h: the number whose sign it is, or the winners' places in the input's map.
+        What decides, at -h, at the point and at +h: the number whose sign it is, or the winners' places in the
+        input's map.
     amount : float
         How much it changes the loss's difference at most.
     """

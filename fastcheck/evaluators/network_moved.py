@@ -30,7 +30,8 @@ class Moved:
     kind : str
         The evaluator's name.
     noise : float
-        Standard deviation of what evaluating the loss itself adds to its differences: none, since they are what is computed.
+        Standard deviation of what evaluating the loss itself adds to its differences: none, since they are what is
+        computed.
     copies : int
         Dimensions that are evaluated together.
     scratch_bytes : int

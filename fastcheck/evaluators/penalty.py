@@ -14,8 +14,8 @@ def difference(penalty: Penalty, w: np.ndarray, h: float) -> tuple[np.ndarray, .
     Returns
     -------
     value, roundoff, crossed, jump : float64 arrays
-        The two-sided difference quotient, and what rounding, the kink of |w| at zero where it is crossed, and that kink at the
-        point itself make of it.
+        The two-sided difference quotient, and what rounding, the kink of |w| at zero where it is crossed, and that kink
+        at the point itself make of it.
     kinks : int64 array
     """
     plus, minus = w + h, w - h

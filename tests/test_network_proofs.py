@@ -1,0 +1,393 @@
+"""What a network's check proves: audits, kinks, dropout, regularisation, precision, and what each of them refuses."""
+
+import sys
+
+import naive_network
+import networks
+import numpy as np
+import pytest
+import torch
+import torch_network
+
+import fastcheck
+from fastcheck import FastcheckError, Network, coordinator
+from fastcheck.cases.network import NetworkCase
+from fastcheck.cases.network_pass import Passes
+from fastcheck.evaluators.network_bars import Ground
+from fastcheck.layers import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, ReLU, Sigmoid, Tanh
+from fastcheck.paths import Plan
+from fastcheck.paths.network import NetworkPath
+from fastcheck.progress import silent
+
+pytestmark = pytest.mark.jit
+
+
+def _case(name="cnn", seed=0, **options):
+    network, params, x, y, masks = networks.CASES[name](seed)
+    return network, params, torch_network.gradients(network, params, x, y, masks, **options)[1], x, y
+
+
+def _check(network, params, grads, x, y, **options):
+    return fastcheck.check_network(network, params, grads, x, y, **({"dims": "all"} | options))
+
+
+def _line(report, topic):
+    return next(line for line in report.hygiene if line.topic == topic)
+
+
+def test_a_corrupted_prefix_is_found_by_the_audit():
+    network, params, grads, x, y = _case("conv_2d")
+    plan = Plan("all", "auto", "auto", 1, 0, "widen", False, silent)
+    case = NetworkCase.of(network, params, grads, x, y)
+    for corrupt in (False, True):
+        ground = Ground.of(Passes(case.point), 0)
+        if corrupt:
+            chunk = ground.passes.chunks[0]
+            at = ground.passes.program.slots()[0][1] * chunk.period
+            chunk.cached[at : at + chunk.period] += 0.5
+        report = coordinator.run(NetworkPath(case, plan, ground), plan)
+        assert report.verdict == ("error" if corrupt else "pass")
+        assert any(tensor.audit["disagreements"] for tensor in report.tensors.values()) == corrupt
+
+
+@pytest.mark.parametrize("evaluator", ["network", "full"])
+def test_a_constant_image_ties_everywhere_and_is_told_as_kinks(evaluator):
+    network = Network([Conv(2, 3), MaxPool(2), Flatten(), Dense(3)])
+    rng = np.random.default_rng(0)
+    params = {name: rng.normal(size=shape) for name, shape in network.parameter_shapes((1, 8, 8)).items()}
+    x, y = np.ones((2, 1, 8, 8)), np.array([0, 2])
+    grads = torch_network.gradients(network, params, x, y)[1]
+    report = _check(network, params, grads, x, y, evaluator=evaluator)
+    assert report.passed, report.summary()
+    assert report.tensors["conv1.weight"].kinks == 18
+    assert report.tensors["dense1.weight"].kinks == 0
+    assert "20 of" in _line(report, "kinks").text
+    excluded = _check(network, params, grads, x, y, kinks="exclude")
+    assert excluded.tensors["conv1.weight"].excluded == 18
+
+
+def test_the_frozen_mask_passes_and_a_redrawn_one_fails():
+    network, params, x, y, masks = networks.CASES["dropout_maps"](0)
+    grads = torch_network.gradients(network, params, x, y, masks)[1]
+    assert _check(network, params, grads, x, y, masks=masks).passed
+    redrawn = {name: 1 - mask for name, mask in masks.items()}
+    assert _check(network, params, grads, x, y, masks=redrawn).verdict == "fail"
+    report = _check(network, params, grads, x, y)
+    assert report.verdict == "fail"
+    assert "off in" in _line(report, "dropout").text
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_missing_regularisation_fails_in_the_second_phase_alone(given):
+    network, params, whole, x, y = _case("l2")
+    data = torch_network.gradients(network, params, x, y, regularised=False)[1]
+    right = _check(network, params, whole, x, y, data_grads=data if given else None)
+    assert right.passed
+    report = _check(network, params, data, x, y, data_grads=data if given else None)
+    assert [phase.verdict for phase in report.phases.values()] == ["pass", "fail"]
+    if not given:
+        line = _line(report, "regularisation")
+        assert line.status == "warn"
+        assert "have no regularisation in them" in line.text
+
+
+def test_a_wrong_data_gradient_fails_in_both_phases():
+    network, params, whole, x, y = _case("l2")
+    wrong = {name: array * (1 + 1e-6) for name, array in whole.items()}
+    assert [phase.verdict for phase in _check(network, params, wrong, x, y).phases.values()] == ["fail", "fail"]
+
+
+def test_swamping_regularisation_is_named():
+    network, params, _, x, y = _case("l2")
+    heavy = Network(network.layers, l2=1e4)
+    grads = torch_network.gradients(heavy, params, x, y)[1]
+    assert "swamps the data loss" in _line(_check(heavy, params, grads, x, y), "regularisation's size").text
+
+
+@pytest.mark.parametrize("wrong", [1e-6, 1e-8])
+def test_one_weight_that_is_a_little_wrong(wrong):
+    network, params, grads, x, y = _case("resnet")
+    name = max(grads, key=lambda name: np.abs(grads[name]).max())
+    place = np.unravel_index(np.abs(grads[name]).argmax(), grads[name].shape)
+    grads[name][place] *= 1 + wrong
+    report = _check(network, params, grads, x, y)
+    assert report.verdict == "fail"
+    assert report.tensors[name].beyond_error_bar == 1
+    assert report.tensors[name].worst[0].index == tuple(place)
+    assert all(tensor.verdict == "pass" for other, tensor in report.tensors.items() if other != name)
+
+
+@pytest.mark.parametrize("name", ["conv_2d", "max_pool", "softmax_cross_entropy", "batch_norm_maps"])
+def test_gradients_in_float32_pass_and_may_not_be_far_off(name):
+    network, params, grads, x, y = _case(name, dtype=torch.float32)
+    assert grads[next(iter(grads))].dtype == np.float32
+    report = _check(network, params, grads, x, y)
+    assert report.passed, report.summary()
+    assert _line(report, "double precision").status == "note"
+    wrong = {key: (array * (1 + 1e-3)).astype(np.float32) for key, array in grads.items()}
+    assert _check(network, params, wrong, x, y).verdict == "fail"
+
+
+@pytest.mark.parametrize("name", ["conv_2d", "max_pool", "multiclass_hinge", "batch_norm_maps", "l1", "add"])
+@pytest.mark.parametrize("step", ["auto", 1e-3])
+def test_full_and_network_find_the_same(name, step):
+    network, params, grads, x, y = _case(name, seed=3)
+    fast, full = (
+        _check(network, params, grads, x, y, evaluator=way, step=step, keep=True) for way in ("network", "full")
+    )
+    for tensor, there in full.tensors.items():
+        here = fast.tensors[tensor]
+        assert there.evaluator == "full"
+        assert here.kinks == there.kinks
+        # Where a kink moved a dimension to a smaller step, the two may have taken different ones.
+        apart = np.abs(here.numeric - there.numeric)
+        assert (apart <= here.error_bar + there.error_bar).all()
+
+
+def test_reports_are_the_same_for_any_number_of_threads():
+    network, params, grads, x, y = _case("cnn")
+    one, two = (_check(network, params, grads, x, y, threads=threads).to_dict() for threads in (1, 2))
+    for report in (one, two):
+        report.pop("run")
+        for case in report["cases"]:
+            case.pop("run")
+    assert one == two
+
+
+def _relu_at_zero():
+    """A unit that is exactly zero, and its slope's interval [0, right] for the first weight."""
+    network = Network([Dense(2), ReLU(), Dense(2)], loss="squared_error")
+    params = {
+        "dense1.weight": np.array([[1.0, -1.0], [0.5, 0.25]]),
+        "dense1.bias": np.array([0.0, 0.1]),
+        "dense2.weight": np.array([[1.0, 0.5], [-0.5, 1.0]]),
+        "dense2.bias": np.array([0.3, -0.2]),
+    }
+    return network, params, np.array([[2.0, 2.0]]), np.array([[0.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("part", "verdict"), [(0.0, "pass"), (0.4, "pass"), (1.0, "pass"), (1.1, "fail"), (-0.1, "fail")]
+)
+def test_at_a_kink_any_subgradient_passes_and_is_told(part, verdict):
+    network, params, x, y = _relu_at_zero()
+    grads = torch_network.gradients(network, params, x, y)[1]
+    right = (
+        naive_network.objective(network, {**params, "dense1.bias": np.array([1e-7, 0.1])}, x, y)
+        - naive_network.objective(network, params, x, y)
+    ) / 1e-7
+    grads["dense1.bias"][0] = part * right
+    report = _check(network, params, grads, x, y, only=["dense1.bias"])
+    tensor = report.tensors["dense1.bias"]
+    assert tensor.verdict == verdict, tensor.reason
+    if verdict == "pass":
+        assert tensor.subgradients == 1
+        assert "as subgradients at a kink" in tensor.reason
+
+
+def test_a_kink_beside_the_point_is_left_by_a_smaller_step():
+    network, params, x, y = _relu_at_zero()
+    params["dense1.bias"][0] = 1e-6
+    grads = torch_network.gradients(network, params, x, y)[1]
+    fixed = _check(network, params, grads, x, y, step=1e-5).tensors["dense1.bias"]
+    assert (fixed.kinks, fixed.verdict) == (1, "inconclusive")
+    tried = _check(network, params, grads, x, y).tensors["dense1.bias"]
+    assert (tried.kinks, tried.verdict) == (0, "pass")
+    assert tried.digits["min"] > fixed.digits["min"] + 4
+
+
+def test_a_new_network_compiles_nothing():
+    for case in ("cnn", "multiclass_hinge", "l1"):
+        _check(*_case(case), explain=True)
+    compiled = _signatures()
+    assert compiled
+    for name in ("resnet", "conv_3d", "concat", "layer_norm_maps", "batch_norm_frozen", "logistic", "conv_1d", "elu"):
+        assert _check(*_case(name)).passed
+    assert _signatures() == compiled
+
+
+def _signatures():
+    """Every kernel that was compiled, with how many types of arguments it was compiled for."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("fastcheck_kernels")]
+    kernels = {kernel for module in modules for kernel in vars(module).values() if hasattr(kernel, "signatures")}
+    return {f"{kernel.py_func.__module__}.{kernel.py_func.__name__}": len(kernel.signatures) for kernel in kernels}
+
+
+def test_burn_in_leaves_the_initialisation():
+    network = Network([Conv(4, 3), ReLU(), Flatten(), Dense(3)], l2=1e-3)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 1, 6, 6)), np.arange(40) % 3
+    x[:, 0, :, 0] += 3 * y[:, None]
+    seen = []
+
+    def grads(params, x, y):
+        seen.append((params, x, y))
+        return torch_network.gradients(network, params, x, y)[1]
+
+    initial = network.initial((1, 6, 6))
+    report = _check(network, initial, grads, x, y)
+    assert report.passed
+    assert _line(report, "not at initialisation").status == "warn"
+    assert _line(report, "data points").text.startswith("a seeded 8 of 40")
+    report = _check(network, initial, grads, x, y, burn_in=30, learning_rate=0.1, points=5)
+    assert report.passed
+    assert _line(report, "not at initialisation").status == "done"
+    params, used, labels = seen[-1]
+    assert used.shape == (5, 1, 6, 6)
+    assert labels.shape == (5,)
+    assert not np.array_equal(params["conv1.weight"], initial["conv1.weight"])
+    before, after = (naive_network.objective(network, where, x, y) for where in (initial, params))
+    assert after < before
+
+
+def test_a_saturated_softmax_is_told():
+    network = Network([Dense(3, bias=False)])
+    params = {"dense1.weight": 1e3 * np.eye(3)}
+    x, y = np.eye(3), np.arange(3)
+    report = _check(network, params, torch_network.gradients(network, params, x, y)[1], x, y)
+    assert "all gradients vanish here" in _line(report, "vanishing gradients").text
+
+
+def test_a_declared_loss_is_compared_first():
+    network, params, grads, x, y = _case("l2")
+    data = torch_network.gradients(network, params, x, y, regularised=False)[0]
+    whole = torch_network.gradients(network, params, x, y)[0]
+    for loss in (data, whole, np.float32(whole)):
+        assert _check(network, params, grads, x, y, loss=loss).passed
+    report = _check(network, params, grads, x, y, loss=data * len(x))
+    assert report.verdict == "fail"
+    assert not report.tensors
+    assert "the sum over data points" in report.forward.diagnosis["bug"]
+    twice = _check(network, params, grads, x, y, loss=2 * whole - data)
+    assert "without its factor of a half" in twice.forward.diagnosis["bug"]
+    assert "another function" in _check(network, params, grads, x, y, loss=whole + 1e-6).forward.diagnosis["bug"]
+
+
+def _small(**changes):
+    """Arguments of a good check, with some of them replaced."""
+    network = Network([Dense(4), Sigmoid(), Dense(3)])
+    rng = np.random.default_rng(0)
+    params = {name: rng.normal(size=shape) for name, shape in network.parameter_shapes((5,)).items()}
+    x, y = rng.normal(size=(4, 5)), np.array([0, 1, 2, 1])
+    good = {"network": network, "params": params, "grads": dict(params), "x": x, "y": y}
+    return good | changes
+
+
+def _without(mapping, name):
+    return {key: value for key, value in mapping.items() if key != name}
+
+
+GOOD = _small()
+REFUSALS = {
+    "not a network": ({"network": [Dense(3)]}, r"network is list: expected a fastcheck.Network"),
+    "missing parameter": ({"params": _without(GOOD["params"], "dense2.bias")}, r"params has no 'dense2.bias'"),
+    "extra parameter": (
+        {"params": {**GOOD["params"], "dense2.bais": np.zeros(3)}},
+        r"params has the name 'dense2.bais' \(did you mean 'dense2.bias'\?\)",
+    ),
+    "missing gradient": ({"grads": _without(GOOD["grads"], "dense1.bias")}, r"grads has no 'dense1.bias'"),
+    "extra gradient": ({"grads": {**GOOD["grads"], "dense3.bias": np.zeros(3)}}, r"grads has the name 'dense3.bias'"),
+    "wrong shape": (
+        {"params": {**GOOD["params"], "dense1.weight": np.zeros((5, 4))}},
+        r"params\['dense1.weight'\] has shape \(5, 4\): expected \(4, 5\)",
+    ),
+    "label out of range": ({"y": np.array([0, 1, 2, 3])}, r"y is 3 at index 3: expected classes from 0 to 2"),
+    "float labels": ({"y": np.array([0.0, 1, 2, 1])}, r"y has dtype float64: expected integers"),
+    "labels of another number": ({"y": np.array([0, 1])}, r"y has shape \(2,\): expected \(4,\)"),
+    "nan in x": ({"x": np.full((4, 5), np.nan)}, r"x is nan at index \[0, 0\]"),
+    "no data points": ({"x": np.zeros((0, 5))}, r"x is empty"),
+    "points of fixed gradients": ({"points": 2}, r"points is 2: the gradients given are those of all 4"),
+    "burn-in of fixed gradients": ({"burn_in": 3}, r"burn_in is 3: it changes the parameters"),
+    "unknown only": ({"only": ["dense9"]}, r"only names 'dense9' \(did you mean"),
+    "mask of nothing": ({"masks": {"drop": np.ones((4, 4))}}, r"masks has the name 'drop'"),
+    "unknown evaluator": ({"evaluator": "delta"}, r"evaluator is 'delta'"),
+    "a gradient that raises": ({"grads": lambda *_: 1 / 0}, r"grads raises ZeroDivisionError: division by zero"),
+    "a gradient without names": ({"grads": lambda *_: np.zeros(3)}, r"grads is ndarray: expected a mapping"),
+    "a loss that is none": ({"loss": "low"}, r"loss is 'low': expected the number"),
+    "a lost step": ({"step": 1e-20}, r"step is 1e-20: adding it does not change the largest entry"),
+}
+
+
+@pytest.mark.parametrize(("changes", "told"), REFUSALS.values(), ids=REFUSALS)
+def test_bad_input_is_one_clear_line(changes, told):
+    arguments = _small(**changes)
+    first = [arguments.pop(name) for name in ("network", "params", "grads", "x", "y")]
+    with pytest.raises(FastcheckError, match=told) as refused:
+        _check(*first, **arguments)
+    assert "\n" not in str(refused.value)
+
+
+DESCRIPTIONS = {
+    "shapes that do not chain": (
+        lambda: Network([Conv(4, 3), Dense(3)]).shapes((1, 8, 8)),
+        r"layer 'dense1' \(dense\): it got \(4, 6, 6\): expected features without spatial axes",
+    ),
+    "channels that do not chain": (
+        lambda: Network([Conv(4, 3), Conv(2, 3, in_channels=8)]).shapes((1, 8, 8)),
+        r"layer 'conv2' \(conv\): it got 4 channels: expected 8, its in_channels",
+    ),
+    "a kernel larger than its map": (
+        lambda: Network([Conv(4, 9)]).shapes((1, 8, 8)),
+        r"layer 'conv1' \(conv\): weight",
+    ),
+    "a residual that does not exist": (
+        lambda: Network([Dense(3), fastcheck.layers.Add("dense9")]),
+        r"layer 'add1' takes 'dense9' \(did you mean 'dense1'\?\), which does not exist",
+    ),
+    "a cycle": (
+        lambda: Network([Dense(3), fastcheck.layers.Add("tanh1"), Tanh()]),
+        r"layer 'add1' takes 'tanh1', which does not come before it: that would be a cycle",
+    ),
+    "residuals of another shape": (
+        lambda: Network([Dense(3), Dense(4), fastcheck.layers.Add("dense1")]).shapes((2,)),
+        r"layer 'add1' \(add\): it got \(3,\) from 'dense1': expected \(4,\)",
+    ),
+    "a layer that leads nowhere": (
+        lambda: Network([Dense(3), Dense(4, input="x")]),
+        r"layer 'dense1' leads nowhere",
+    ),
+    "names that stand twice": (lambda: Network([Dense(3, name="a"), Dense(4, name="a")]), r"name 'a'"),
+    "an unknown loss": (lambda: Network([Dense(3)], loss="softmax"), r"did you mean 'softmax_cross_entropy'"),
+    "regularisation of nothing": (
+        lambda: Network([Dense(3), ReLU()], l2={"relu1": 1.0}),
+        r"a relu layer has no parameters",
+    ),
+    "negative regularisation": (lambda: Network([Dense(3)], l2=-1.0), r"l2 is -1.0"),
+    "a dropout of everything": (lambda: Network([Dropout(1.0)]).shapes((2,)), r"p is 1.0"),
+    "windows of padding": (
+        lambda: Network([MaxPool(2, stride=1, padding=1, dilation=3)]).shapes((1, 2, 2)),
+        r"a window sees nothing but padding",
+    ),
+}
+
+
+@pytest.mark.parametrize(("describe", "told"), DESCRIPTIONS.values(), ids=DESCRIPTIONS)
+def test_networks_that_make_no_sense_are_refused(describe, told):
+    with pytest.raises(FastcheckError, match=told):
+        describe()
+
+
+def test_batch_statistics_of_one_entry_are_refused():
+    network = Network([Dense(3), BatchNorm(), Dense(2)])
+    params = network.initial((4,))
+    with pytest.raises(FastcheckError, match=r"layer 'batch_norm1' \(batch_norm\): it got one entry a channel"):
+        _check(network, params, params, np.ones((1, 4)), np.array([0]))
+
+
+def test_a_loss_that_is_not_finite_names_the_layer():
+    network = Network([Dense(3, name="big"), Dense(2)])
+    params = network.initial((4,))
+    params["big.weight"][:] = 1e200
+    params["dense1.weight"][:] = 1e200
+    with pytest.raises(
+        FastcheckError, match=r"loss is nan at the given parameters: the first values .* layer 'dense1'"
+    ):
+        _check(network, params, params, np.ones((2, 4)), np.array([0, 1]))
+
+
+def test_a_gradient_that_is_not_finite_fails():
+    network, params, grads, x, y = _case("dense")
+    grads["dense1.bias"][1] = np.nan
+    report = _check(network, params, grads, x, y)
+    assert report.verdict == "fail"
+    assert report.tensors["dense1.bias"].first_beyond == (1,)
