@@ -113,27 +113,31 @@ def multiply(source, packed, init, target, spots, starts, shape, start):
     """
     at, pitch, channels, packed_at, filter_size, taps, to, to_pitch, filters, pixels, lanes = shape
     init_at, init_pitch, init_step, period = start
-    for first in range(0, filters, tile.CHANNELS):
-        weights = packed_at + first // tile.CHANNELS * filter_size
-        for p in range(pixels):
-            known = init_at + first * init_pitch + p * init_step
-            for lane in range(0, lanes, tile.LANES):
+    meets = np.empty((channels * taps, 2), np.int64)
+    for p in range(pixels):
+        count = 0
+        for c in range(channels):
+            for j in range(starts[p], starts[p + 1]):
+                meets[count, 0] = c * pitch + spots[j, 0] * lanes
+                meets[count, 1] = (c * taps + spots[j, 1]) * tile.CHANNELS
+                count += 1
+        known = init_at + p * init_step
+        shown = 0
+        for lane in range(0, lanes, tile.LANES):
+            # Filters inside, so that what lanes were read stays near; weights are read in order.
+            for first in range(0, filters, tile.CHANNELS):
                 span = (
                     to + first * to_pitch + p * lanes + lane,
                     to_pitch,
-                    known + lane % period,
-                    known + (lane + tile.VECTOR) % period,
+                    known + first * init_pitch + shown,
+                    known + first * init_pitch + (shown + tile.VECTOR) % period,
                     init_pitch,
                     at + lane,
-                    pitch,
-                    lanes,
-                    weights,
-                    taps * tile.CHANNELS,
-                    starts[p],
-                    starts[p + 1],
-                    channels,
+                    packed_at + first // tile.CHANNELS * filter_size,
+                    count,
                 )
-                tile.multiply(target, init, source, packed, spots, span)
+                tile.multiply(target, init, source, packed, meets, span)
+            shown = (shown + tile.LANES) % period
 
 
 @kernel()
