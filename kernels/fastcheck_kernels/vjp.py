@@ -1,7 +1,7 @@
 """The reference backward pass of a network: cotangents of all layers' results, and the gradient of all parameters.
 
-Arrays are those of `fastcheck_kernels.network`. ``cotangents`` has the layout of ``cached``. All lanes are carried, since
-they are copies of the data points; gradients add up each data point once.
+Arrays are those of `fastcheck_kernels.network`. ``cotangents`` has the layout of ``cached``. All lanes are carried,
+since they are copies of the data points; gradients add up each data point once.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from . import layers, network, shake, tile
 from ._jit import kernel
 
 
-@kernel()
 def backward(net, cached, cotangents, places, size, amplitudes, noise, grads):
     """Carry the output's cotangents, which are there already, back to all layers; the others are zero.
+
+    Layer by layer from Python, as `fastcheck_kernels.network.forward`.
 
     Parameters
     ----------
@@ -28,10 +29,8 @@ def backward(net, cached, cotangents, places, size, amplitudes, noise, grads):
     for node in range(len(table) - 1, 0, -1):
         row = table[node]
         if amplitudes[node] != 0.0:
-            length = row[network.PIXELS] * size[2]
-            shake.shake(
-                cotangents, places[node, 0], places[node, 1], row[network.CHANNELS], length, amplitudes[node], noise
-            )
+            length, channels = int(row[network.PIXELS]) * size[2], int(row[network.CHANNELS])
+            shake.shake(cotangents, places[node, 0], places[node, 1], channels, length, amplitudes[node], noise)
         kind = row[network.KIND]
         if kind == layers.CONV:
             _conv_parameters(net, node, cached, cotangents, size, grads)
@@ -61,7 +60,8 @@ def _conv_parameters(net, node, cached, cotangents, size, grads):
         if row[network.BIAS] >= 0:
             total = 0.0
             for p in range(pixels):
-                total += np.sum(cotangents[v_at + p * period : v_at + p * period + points])
+                for n in range(points):
+                    total += cotangents[v_at + p * period + n]
             grads[row[network.BIAS] + f] = total
         first = f // row[network.FILTERS] * row[network.PER_GROUP]
         for k in range(row[network.PER_GROUP] * taps):
@@ -116,8 +116,8 @@ def _norm(net, node, cached, cotangents, size, grads):
                 _moments(weight, unit[p * lanes : (p + 1) * lanes], v[p * lanes : (p + 1) * lanes], sums, products)
             continue
         weight = params[row[network.WEIGHT] + c]
-        sums[:] = 0.0
-        products[:] = 0.0
+        layers.put(0.0, sums)
+        layers.put(0.0, products)
         if kind == layers.BATCH_NORM:
             layers.batch_moments(x, lanes, points, eps, mean, inverse)
             for p in range(pixels):
@@ -125,7 +125,7 @@ def _norm(net, node, cached, cotangents, size, grads):
             layers._average(sums, points, pixels * points)
             layers._average(products, points, pixels * points)
         else:
-            inverse[:] = reals[row[network.REAL] + 1 + channels + c]
+            layers.put(reals[row[network.REAL] + 1 + channels + c], inverse)
         out = cotangents[x_at + c * length : x_at + (c + 1) * length]
         for p in range(pixels):
             here = slice(p * lanes, (p + 1) * lanes)
