@@ -4,8 +4,8 @@ Nothing here depends on a network but arrays, so that a new network compiles not
 that `fastcheck.program.Program` makes:
 
 - ``table``: int64 (layers, `COLUMNS`), in order of evaluation; row 0 is the network's input,
-- ``starts`` and ``spots``: which pixels meet, see `fastcheck_kernels.layers`; ``lookup``: for every tap and output pixel
-  of a layer with weights the input pixel, -1 for padding,
+- ``starts`` and ``spots``: which pixels meet, see `fastcheck_kernels.layers`; ``lookup``: for every tap and output
+  pixel of a layer with weights the input pixel, -1 for padding,
 - ``reals``: numbers and factors of layers, ``params``: every parameter, ``packed``: weights as tiles read them.
 
 ``size`` is (data points, period, lanes, half of the lanes that copies fill).
@@ -39,9 +39,9 @@ from ._jit import kernel
     BACK,
     BACK_PACKED,
 ) = range(19)
-"""Columns of the table: kind, rows of both inputs, channels and pixels, where cached lanes are, first row of ``starts``,
-first entry of ``lookup``, taps, filters and input channels of a group, first weight and bias (-1 for none), packed
-weights and initial values, first of ``reals``, cached normalised input, and the tables and packed weights of the
+"""Columns of the table: kind, rows of both inputs, channels and pixels, where cached lanes are, first row of
+``starts``, first entry of ``lookup``, taps, filters and input channels of a group, first weight and bias (-1 for
+none), packed weights and initial values, first of ``reals``, cached normalised input, and the tables and packed weights of the
 transposed layer (after all output's pixels)."""
 
 COLUMNS = 19
