@@ -13,6 +13,7 @@ that `fastcheck.program.Program` makes:
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 
 from . import layers, losses, shake, tile
@@ -108,8 +109,8 @@ def _moved(row, low, high):
 @kernel()
 def _complete(row, node, cached, arena, places, low, high, size):
     """Fill the channels of a layer that did not move."""
-    at, pixels = row[CACHED], row[PIXELS]
-    layers.fill(cached, arena, (places[node, 0], places[node, 1]), (at, 0, low[node], pixels), size[2], size[1])
+    at, pixels, none = row[CACHED], row[PIXELS], np.int64(0)
+    layers.fill(cached, arena, (places[node, 0], places[node, 1]), (at, none, low[node], pixels), size[2], size[1])
     rest = (at, high[node], row[CHANNELS], pixels)
     layers.fill(cached, arena, (places[node, 0], places[node, 1]), rest, size[2], size[1])
     low[node], high[node] = 0, row[CHANNELS]
@@ -233,28 +234,14 @@ def _combine(net, node, cached, arena, places, low, high, size):
 
 
 @kernel()
-def _evaluate(net, node, cached, cotangents, arena, places, low, high, size, spare, found):
-    """Evaluate the channels of a layer that moved, and note kinks where lanes have halves."""
-    table, starts, spots, _, reals, _, _ = net
+def _channelwise(net, node, cached, cotangents, arena, places, low, high, size, found):
+    """Evaluate the channels of a layer that moved one by one, and note kinks where lanes have halves."""
+    table, starts, spots, reals = net[0], net[1], net[2], net[4]
     row, a = table[node], table[node, A]
     kind, lanes = row[KIND], size[2]
-    # Moves of many channels cost more than all of them; a layer normalisation needs all.
-    if kind == layers.LAYER_NORM or (kind == layers.CONV and 2 * (high[a] - low[a]) > table[a, CHANNELS]):
-        _complete(table[a], a, cached, arena, places, low, high, size)
-    low[node], high[node] = _reach(row, low, high)
-    if kind == layers.CONV:
-        _convolve(net, node, cached, arena, places, low, high, size, spare)
-        return
-    if kind in (layers.BATCH_NORM, layers.FROZEN_NORM, layers.LAYER_NORM):
-        _normalise(net, node, arena, places, low, high, size, cached)
-        return
-    if kind in (layers.ADD, layers.CONCAT):
-        _combine(net, node, cached, arena, places, low, high, size)
-        return
     here = starts[row[STARTS] : row[STARTS] + row[PIXELS] + 1]
-    length = row[PIXELS] * lanes
     for c in range(low[node], high[node]):
-        target = _line(arena, places, node, c, length)
+        target = _line(arena, places, node, c, row[PIXELS] * lanes)
         if kind == layers.FLATTEN:
             start = places[a, 0] + c // row[TAPS] * places[a, 1] + c % row[TAPS] * lanes
             if start != places[node, 0] + c * places[node, 1]:
@@ -277,10 +264,33 @@ def _evaluate(net, node, cached, cotangents, arena, places, low, high, size, spa
                 _note_signs(net, node, c, cached, cotangents, source, size, found)
 
 
+def _evaluate(net, node, cached, cotangents, arena, places, low, high, size, spare, found):
+    """Evaluate the channels of a layer that moved."""
+    table = net[0]
+    row, a = table[node], table[node, A]
+    kind = row[KIND]
+    # Moves of many channels cost more than all of them; a layer normalisation needs all.
+    if kind == layers.LAYER_NORM or (kind == layers.CONV and 2 * (high[a] - low[a]) > table[a, CHANNELS]):
+        _complete(table[a], a, cached, arena, places, low, high, size)
+    low[node], high[node] = _reach(row, low, high)
+    if kind == layers.CONV:
+        _convolve(net, node, cached, arena, places, low, high, size, spare)
+    elif kind in (layers.BATCH_NORM, layers.FROZEN_NORM, layers.LAYER_NORM):
+        _normalise(net, node, arena, places, low, high, size, cached)
+    elif kind in (layers.ADD, layers.CONCAT):
+        _combine(net, node, cached, arena, places, low, high, size)
+    else:
+        _channelwise(net, node, cached, cotangents, arena, places, low, high, size, found)
+
+
+_inlined = numba.njit(inline="always")(_evaluate)
+"""The same as a part of the kernel that calls it; a kernel of its own would compile all layers once more."""
+
+
 def forward(net, cached, places, size, spare, amplitudes, noise, targets, loss, out):
     """Evaluate all layers into ``cached``, whose input's lanes are there already, and every data point's loss.
 
-    Layer by layer from Python: a kernel of its own would compile all layers once more.
+    Layer by layer from Python, so that the layers are compiled once.
 
     Parameters
     ----------
@@ -519,7 +529,7 @@ def difference(net, cached, cotangents, known, targets, work, tensor, dims, step
         low[node], high[node] = channel, channel + 1
         for n in range(node + 1, nodes):
             if _moved(table[n], low, high):
-                _evaluate(net, n, cached, cotangents, arena, places, low, high, own, spare, found)
+                _inlined(net, n, cached, cotangents, arena, places, low, high, own, spare, found)
         place = (places[last, 0], places[last, 1])
         span = (low[last] * pixels, high[last] * pixels, rows, pixels, lanes, period)
         losses.changes(loss[0], arena, place, logits, targets, known, loss[1], span, wide, moved)

@@ -11,6 +11,8 @@ import numpy as np
 from . import layers, network, shake, tile
 from ._jit import kernel
 
+NORMS = (layers.BATCH_NORM, layers.FROZEN_NORM, layers.LAYER_NORM)
+
 
 def backward(net, cached, cotangents, places, size, amplitudes, noise, grads):
     """Carry the output's cotangents, which are there already, back to all layers; the others are zero.
@@ -31,14 +33,9 @@ def backward(net, cached, cotangents, places, size, amplitudes, noise, grads):
         if amplitudes[node] != 0.0:
             length, channels = int(row[network.PIXELS]) * size[2], int(row[network.CHANNELS])
             shake.shake(cotangents, places[node, 0], places[node, 1], channels, length, amplitudes[node], noise)
-        kind = row[network.KIND]
-        if kind == layers.CONV:
-            _conv_parameters(net, node, cached, cotangents, size, grads)
-            _conv_input(net, node, cotangents, places, size)
-        elif kind in (layers.BATCH_NORM, layers.FROZEN_NORM, layers.LAYER_NORM):
-            _norm(net, node, cached, cotangents, size, grads)
-        else:
-            _rest(net, node, cached, cotangents, size)
+        # All four, so that none is left to be compiled for the first network that needs it.
+        for carry in (_conv_parameters, _conv_input, _norm, _rest):
+            carry(net, node, cached, cotangents, places, size, grads)
 
 
 @kernel("reassoc", "contract")
@@ -50,9 +47,11 @@ def _dot(x, v):
 
 
 @kernel()
-def _conv_parameters(net, node, cached, cotangents, size, grads):
+def _conv_parameters(net, node, cached, cotangents, places, size, grads):
     table, lookup = net[0], net[3]
     row, source = table[node], table[node, network.A]
+    if row[network.KIND] != layers.CONV:
+        return
     points, period, pixels, taps = size[0], size[1], row[network.PIXELS], row[network.TAPS]
     source_pixels = table[source, network.PIXELS]
     for f in range(row[network.CHANNELS]):
@@ -76,10 +75,12 @@ def _conv_parameters(net, node, cached, cotangents, size, grads):
 
 
 @kernel()
-def _conv_input(net, node, cotangents, places, size):
+def _conv_input(net, node, cached, cotangents, places, size, grads):
     """Add the transposed convolution of the cotangents. Filters that do not exist have weights of zero."""
     table, starts, spots, packed = net[0], net[1], net[2], net[6]
     row, a = table[node], table[node, network.A]
+    if row[network.KIND] != layers.CONV:
+        return
     filters, channels, taps, lanes = row[network.FILTERS], row[network.PER_GROUP], row[network.TAPS], size[2]
     pixels = table[a, network.PIXELS]
     here = starts[row[network.BACK] : row[network.BACK] + pixels + 1]
@@ -94,10 +95,12 @@ def _conv_input(net, node, cotangents, places, size):
 
 
 @kernel()
-def _norm(net, node, cached, cotangents, size, grads):
+def _norm(net, node, cached, cotangents, places, size, grads):
     """Add the VJP of a normalisation (batch: Ioffe and Szegedy 2015; layer: Ba, Kiros and Hinton 2016)."""
     table, reals, params = net[0], net[4], net[5]
     row, source, kind = table[node], table[node, network.A], table[node, network.KIND]
+    if kind not in NORMS:
+        return
     points, lanes, pixels, channels = size[0], size[2], row[network.PIXELS], row[network.CHANNELS]
     length, eps = pixels * lanes, reals[row[network.REAL]]
     mean, inverse = np.empty(lanes), np.empty(lanes)
@@ -172,11 +175,13 @@ def _norm_parameters(row, kind, c, unit, v, size, grads):
 
 
 @kernel()
-def _rest(net, node, cached, cotangents, size):
+def _rest(net, node, cached, cotangents, places, size, grads):
     """Add the VJP of a layer without parameters."""
     table, reals = net[0], net[4]
     row, source = table[node], table[node, network.A]
     kind, lanes, length = row[network.KIND], size[2], row[network.PIXELS] * size[2]
+    if kind == layers.CONV or kind in NORMS:
+        return
     if kind == layers.ADD or kind == layers.CONCAT:
         _split(table, node, cotangents, lanes)
         return
