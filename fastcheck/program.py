@@ -359,6 +359,9 @@ def arena(program: Program, first: int, lanes: int) -> tuple[np.ndarray, int]:
     """Place the outputs of a row and of those after it, for ``lanes`` lanes.
 
     Rooms are used again when all that read them are done. Where one channel moves alone, all channels share its room.
+    All distances are multiples of the lanes, so that fewer lanes need but scale them. Channels of maps are a pixel
+    further apart than they are long, as the same pixel of all of them would fall on few lines of the cache otherwise;
+    those that are flattened are not, and flattening them moves nothing.
 
     Returns
     -------
@@ -369,12 +372,22 @@ def arena(program: Program, first: int, lanes: int) -> tuple[np.ndarray, int]:
     """
     places = np.zeros((len(program.nodes), 2), np.int64)
     alone, moved = _alone(program, first)
-    ends = [max(readers, default=len(program.nodes)) for readers in program.readers()]
+    readers = program.readers()
+    ends = [max(rows, default=len(program.nodes)) for rows in readers]
+    flat = {place for place, node in enumerate(program.nodes) if node.kind == "flatten"}
+    for place in sorted(flat, reverse=True):
+        source = program.nodes[place].columns["a"]
+        ends[source] = max(ends[source], ends[place])
     taken: list[tuple[int, int, int]] = []
     size = 0
     for place in sorted(moved):
         node = program.nodes[place]
-        pitch = 0 if place in alone else node.columns["pixels"] * lanes
+        source = node.columns["a"]
+        if place in flat and source not in alone:
+            places[place] = places[source, 0], lanes
+            continue
+        spaced = node.columns["pixels"] > 1 and not flat & set(readers[place])
+        pitch = 0 if place in alone else (node.columns["pixels"] + spaced) * lanes
         spill = program._tile if node.kind == "conv" else 0
         needed = (node.columns["channels"] + spill) * pitch or node.columns["pixels"] * lanes
         taken = [room for room in taken if room[2] >= place]

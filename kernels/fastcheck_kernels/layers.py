@@ -51,6 +51,20 @@ GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
 
 
 @kernel()
+def copy(source, target):
+    """Copy as many entries as the target has. Assigned slices take half a second more to compile, each."""
+    for i in range(target.size):
+        target[i] = source[i]
+
+
+@kernel()
+def put(value, target):
+    """Write one value everywhere."""
+    for i in range(target.size):
+        target[i] = value
+
+
+@kernel()
 def fill(cached, target, place, span, lanes, period):
     """Copy cached channels to all lanes. ``span`` is (offset of the cached node, lo, hi, pixels)."""
     at, lo, hi, pixels = span
@@ -80,13 +94,13 @@ def add_cached(cached, target, place, span, lanes, period):
 
 @kernel()
 def moves(cached, source, place, span, lanes, period, out):
-    """Write how far channels are from the cached ones: to ``out``, one channel after another from lo."""
+    """Write how far channels are from the cached ones: to ``out``, from lo on, with a pixel between channels."""
     at, lo, hi, pixels = span
     for c in range(lo, hi):
         for p in range(pixels):
             known = cached[at + (c * pixels + p) * period : at + (c * pixels + p + 1) * period]
             start = place[0] + c * place[1] + p * lanes
-            to = ((c - lo) * pixels + p) * lanes
+            to = ((c - lo) * (pixels + 1) + p) * lanes
             for first in range(0, lanes, period):
                 piece = source[start + first : start + first + period]
                 moved = out[to + first : to + first + period]
@@ -113,46 +127,31 @@ def multiply(source, packed, init, target, spots, starts, shape, start):
     """
     at, pitch, channels, packed_at, filter_size, taps, to, to_pitch, filters, pixels, lanes = shape
     init_at, init_pitch, init_step, period = start
-    for first in range(0, filters, tile.CHANNELS):
-        weights = packed_at + first // tile.CHANNELS * filter_size
-        for p in range(pixels):
-            known = init_at + first * init_pitch + p * init_step
-            for lane in range(0, lanes, tile.LANES):
+    meets = np.empty((channels * taps, 2), np.int64)
+    for p in range(pixels):
+        count = 0
+        for c in range(channels):
+            for j in range(starts[p], starts[p + 1]):
+                meets[count, 0] = c * pitch + spots[j, 0] * lanes
+                meets[count, 1] = (c * taps + spots[j, 1]) * tile.CHANNELS
+                count += 1
+        known = init_at + p * init_step
+        shown = 0
+        for lane in range(0, lanes, tile.LANES):
+            # Filters inside, so that what lanes were read stays near; weights are read in order.
+            for first in range(0, filters, tile.CHANNELS):
                 span = (
                     to + first * to_pitch + p * lanes + lane,
                     to_pitch,
-                    known + lane % period,
-                    known + (lane + tile.VECTOR) % period,
+                    known + first * init_pitch + shown,
+                    known + first * init_pitch + (shown + tile.VECTOR) % period,
                     init_pitch,
                     at + lane,
-                    pitch,
-                    lanes,
-                    weights,
-                    taps * tile.CHANNELS,
-                    starts[p],
-                    starts[p + 1],
-                    channels,
+                    packed_at + first // tile.CHANNELS * filter_size,
+                    count,
                 )
-                tile.multiply(target, init, source, packed, spots, span)
-
-
-@kernel()
-def pack(weights, strides, filters, channels, taps, packed):
-    """Pack the weights of one group for `multiply`, zeros where the last tile has no filter.
-
-    ``strides`` says where the weight of (filter, channel, tap) is: those three distances after an offset.
-    """
-    at, filter_jump, channel_jump, tap_jump = strides
-    place = 0
-    for first in range(0, filters, tile.CHANNELS):
-        for c in range(channels):
-            for t in range(taps):
-                for r in range(tile.CHANNELS):
-                    f = first + r
-                    packed[place] = (
-                        weights[at + f * filter_jump + c * channel_jump + t * tap_jump] if f < filters else 0.0
-                    )
-                    place += 1
+                tile.multiply(target, init, source, packed, meets, span)
+            shown = (shown + tile.LANES) % period
 
 
 @kernel("contract")
@@ -180,14 +179,12 @@ def max_pool(source, target, spots, starts, lanes):
     """Take the largest entry of every window of one channel."""
     for p in range(starts.size - 1):
         out = target[p * lanes : (p + 1) * lanes]
-        pixel = spots[starts[p], 0]
-        x = source[pixel * lanes : (pixel + 1) * lanes]
-        for lane in range(lanes):
-            out[lane] = x[lane]
+        copy(source[spots[starts[p], 0] * lanes :], out)
         for j in range(starts[p] + 1, starts[p + 1]):
             x = source[spots[j, 0] * lanes : (spots[j, 0] + 1) * lanes]
+            # Adding zero keeps LLVM from storing under a mask, which takes ten times as long on some machines.
             for lane in range(lanes):
-                out[lane] = max(out[lane], x[lane])
+                out[lane] = max(out[lane], x[lane]) + 0.0
 
 
 @kernel()
@@ -195,7 +192,7 @@ def avg_pool(source, target, spots, starts, shares, lanes):
     """Average the windows of one channel; ``shares`` is one over the number that each is divided by."""
     for p in range(starts.size - 1):
         out = target[p * lanes : (p + 1) * lanes]
-        out[:] = 0.0
+        put(0.0, out)
         for j in range(starts[p], starts[p + 1]):
             x = source[spots[j, 0] * lanes : (spots[j, 0] + 1) * lanes]
             for lane in range(lanes):
@@ -210,7 +207,7 @@ def batch_moments(source, lanes, points, eps, mean, inverse):
     pixels = source.size // lanes
     _sum_pixels(source, lanes, mean)
     _average(mean, points, pixels * points)
-    inverse[:] = 0.0
+    put(0.0, inverse)
     for p in range(pixels):
         x = source[p * lanes : (p + 1) * lanes]
         for lane in range(lanes):
@@ -222,7 +219,7 @@ def batch_moments(source, lanes, points, eps, mean, inverse):
 
 @kernel()
 def _sum_pixels(source, lanes, total):
-    total[:] = 0.0
+    put(0.0, total)
     for p in range(source.size // lanes):
         x = source[p * lanes : (p + 1) * lanes]
         for lane in range(lanes):
@@ -243,8 +240,8 @@ def _average(values, points, count):
 @kernel()
 def layer_moments(source, place, channels, pixels, lanes, eps, mean, inverse):
     """Write the mean and 1 / sqrt(variance + eps) over all channels and pixels for every lane."""
-    mean[:] = 0.0
-    inverse[:] = 0.0
+    put(0.0, mean)
+    put(0.0, inverse)
     for c in range(channels):
         for p in range(pixels):
             start = place[0] + c * place[1] + p * lanes
@@ -385,23 +382,20 @@ def crossings(z, lanes):
 
 
 @kernel()
-def other_winners(source, largest, spots, starts, p, lanes):
-    """Count lanes of a pooling window whose winners differ between the halves, or tie where the window moves."""
-    half, count = lanes // 2, 0
+def other_winners(source, largest, window, p, lanes):
+    """Count lanes of a pooling window whose winners differ between the halves, or tie where the window moves.
+
+    ``window`` has the input pixels of output pixel p. Where only their number matters, a winner beyond one is a tie.
+    """
+    half, others, ties = lanes // 2, 0, 0
     top, bottom = largest[p * lanes : p * lanes + half], largest[p * lanes + half : (p + 1) * lanes]
-    for j in range(starts[p], starts[p + 1]):
-        at = spots[j, 0] * lanes
+    for lane in range(half):
+        ties -= top[lane] != bottom[lane]
+    for j in range(window.size):
+        at = window[j] * lanes
         plus, minus = source[at : at + half], source[at + half : at + lanes]
         for lane in range(half):
-            count += (plus[lane] == top[lane]) != (minus[lane] == bottom[lane])
-    if count:
-        return count
-    # Winners beyond one for each lane are ties.
-    for lane in range(half):
-        count -= top[lane] != bottom[lane]
-    for j in range(starts[p], starts[p + 1]):
-        at = spots[j, 0] * lanes
-        plus = source[at : at + half]
-        for lane in range(half):
-            count += (plus[lane] == top[lane]) & (top[lane] != bottom[lane])
-    return count
+            wins = plus[lane] == top[lane]
+            others += wins != (minus[lane] == bottom[lane])
+            ties += wins & (top[lane] != bottom[lane])
+    return others if others else ties

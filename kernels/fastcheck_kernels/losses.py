@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from ._jit import kernel
 from .layers import sigmoid, softplus
 
@@ -20,14 +22,13 @@ NEAR = 1.0 / 16.0
 @kernel("contract")
 def _expm1(x):
     """Return exp(x) - 1 for |x| <= NEAR: the next term of the series is below 2^-57 of it."""
-    tail = 1.0 + x * (1.0 / 9.0)
-    tail = 1.0 + x * (1.0 / 8.0) * tail
-    tail = 1.0 + x * (1.0 / 7.0) * tail
-    tail = 1.0 + x * (1.0 / 6.0) * tail
-    tail = 1.0 + x * (1.0 / 5.0) * tail
-    tail = 1.0 + x * (1.0 / 4.0) * tail
-    tail = 1.0 + x * (1.0 / 3.0) * tail
-    return x + x * (x * 0.5 * tail)
+    tail = 1.0 / 40320.0 + x * (1.0 / 362880.0)
+    tail = 1.0 / 5040.0 + x * tail
+    tail = 1.0 / 720.0 + x * tail
+    tail = 1.0 / 120.0 + x * tail
+    tail = 1.0 / 24.0 + x * tail
+    tail = 1.0 / 6.0 + x * tail
+    return x + x * (x * (0.5 + x * tail))
 
 
 @kernel("contract")
@@ -85,8 +86,21 @@ def values(kind, z, targets, margin, rows, period, points, known, seeds, out):
             out[q] = total
 
 
+@kernel()
+def widened(kind, cached, known, targets, rows, period, lanes):
+    """Repeat the cached output, its probabilities and targets for all lanes: (3, rows, lanes)."""
+    wide = np.empty((3, rows, lanes))
+    for r in range(rows):
+        target = 0 if kind in (SOFTMAX, HINGE) else r * period
+        for lane in range(lanes):
+            q = lane % period
+            wide[0, r, lane], wide[1, r, lane] = cached[r * period + q], known[r * period + q]
+            wide[2, r, lane] = targets[target + q]
+    return wide
+
+
 @kernel("contract")
-def changes(kind, z, place, cached, targets, known, margin, span, out):
+def changes(kind, z, place, cached, targets, known, margin, span, wide, out):
     """Write how far every lane's loss is from the cached one.
 
     Parameters
@@ -101,44 +115,42 @@ def changes(kind, z, place, cached, targets, known, margin, span, out):
         Of the hinge.
     span : tuple of int
         (first and end of the rows that moved, rows in all, pixels, lanes, period).
+    wide : float64 array
+        As `widened` returns it, for these lanes or more.
     out : float64 array
     """
-    low, high, rows, pixels, lanes, period = span
-    out[:] = 0.0
+    low, high, _, pixels, lanes, period = span
+    for lane in range(lanes):
+        out[lane] = 0.0
     if kind == HINGE:
         for lane in range(lanes):
             out[lane] = _hinge_change(z, place, cached, int(targets[lane % period]), margin, span, lane)
         return
-    far = 0
+    own, far = np.zeros(lanes), 0
     for r in range(low, high):
         start = place[0] + r // pixels * place[1] + r % pixels * lanes
-        base, chance = cached[r * period : (r + 1) * period], known[r * period : (r + 1) * period]
-        target = targets[: period] if kind == SOFTMAX else targets[r * period : (r + 1) * period]
-        for first in range(0, lanes, period):
-            piece, moved = z[start + first : start + first + period], out[first : first + period]
-            if kind == SQUARED:
-                for q in range(period):
-                    d = piece[q] - base[q]
-                    moved[q] += 0.5 * d * (d + 2.0 * (base[q] - target[q]))
-            elif kind == SOFTMAX:
-                for q in range(period):
-                    d = piece[q] - base[q]
-                    far += not abs(d) <= NEAR
-                    moved[q] += chance[q] * _expm1(d)
-            else:
-                for q in range(period):
-                    d = piece[q] - base[q]
-                    far += not abs(d) <= NEAR
-                    moved[q] += _log1p(chance[q] * _expm1(d)) - target[q] * d
-    if kind == SQUARED:
-        return
+        row, base, chance, target = z[start : start + lanes], wide[0, r], wide[1, r], wide[2, r]
+        if kind == SQUARED:
+            for lane in range(lanes):
+                d = row[lane] - base[lane]
+                out[lane] += 0.5 * d * (d + 2.0 * (base[lane] - target[lane]))
+        elif kind == SOFTMAX:
+            for lane in range(lanes):
+                d = row[lane] - base[lane]
+                far += not abs(d) <= NEAR
+                out[lane] += chance[lane] * _expm1(d)
+                own[lane] += d if target[lane] == r else 0.0
+        else:
+            for lane in range(lanes):
+                d = row[lane] - base[lane]
+                far += not abs(d) <= NEAR
+                out[lane] += _log1p(chance[lane] * _expm1(d)) - target[lane] * d
     if far:
         for lane in range(lanes):
             out[lane] = _far(kind, z, place, cached, targets, known, span, lane)
-        return
-    if kind == SOFTMAX:
+    elif kind == SOFTMAX:
         for lane in range(lanes):
-            out[lane] = _log1p(out[lane]) - _moved(z, place, cached, int(targets[lane % period]), span, lane)
+            out[lane] = _log1p(out[lane]) - own[lane]
 
 
 @kernel()

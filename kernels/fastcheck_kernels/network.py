@@ -1,11 +1,11 @@
-"""A network as a table of layers: its forward pass, and what perturbed copies of it make of their losses.
+"""A network as a table of layers: its forward pass, and what perturbed copies make of their losses.
 
-Nothing here depends on a network but arrays, so that a new network compiles nothing. ``net`` is the tuple of arrays that
-`fastcheck.program.Program` makes:
+Nothing here depends on a network but arrays, so that a new network compiles nothing. ``net`` is the tuple of arrays
+that `fastcheck.program.Program` makes:
 
 - ``table``: int64 (layers, `COLUMNS`), in order of evaluation; row 0 is the network's input,
-- ``starts`` and ``spots``: which pixels meet, see `fastcheck_kernels.layers`; ``lookup``: for every tap and output pixel of a
-  layer with weights the input pixel, -1 for padding,
+- ``starts`` and ``spots``: which pixels meet, see `fastcheck_kernels.layers`; ``lookup``: for every tap and output
+  pixel of a layer with weights the input pixel, -1 for padding,
 - ``reals``: numbers and factors of layers, ``params``: every parameter, ``packed``: weights as tiles read them.
 
 ``size`` is (data points, period, lanes, half of the lanes that copies fill).
@@ -13,6 +13,7 @@ Nothing here depends on a network but arrays, so that a new network compiles not
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 
 from . import layers, losses, shake, tile
@@ -39,17 +40,17 @@ from ._jit import kernel
     BACK,
     BACK_PACKED,
 ) = range(19)
-"""Columns of the table: kind, rows of both inputs, channels and pixels, where cached lanes are, first row of ``starts``, first
-entry of ``lookup``, taps, filters and input channels of a group, first weight and bias (-1 for none), packed weights and
-initial values, first of ``reals``, cached normalised input, and the tables and packed
-weights of the transposed layer (after all output's pixels)."""
+"""Columns of the table: kind, rows of both inputs, channels and pixels, where cached lanes are, first row of
+``starts``, first entry of ``lookup``, taps, filters and input channels of a group, first weight and bias (-1 for
+none), packed weights and initial values, first of ``reals``, cached normalised input, and the tables and packed weights of the
+transposed layer (after all output's pixels)."""
 
 COLUMNS = 19
 
 NUMERIC, RIGHT, LEFT, KINKS, WIDENING, JUMP, LAYER = range(7)
-"""Columns of what is found for a dimension: sums over data points of the loss at +h less that at -h, at +h less the cached
-one, the cached one less that at -h; kinks crossed; what they change at most, the part of kinks at the point itself; and the first
-layer with one, the number of layers standing for the loss, -1 without."""
+"""Columns of what is found for a dimension: sums over data points of the loss at +h less that at -h, at +h less the
+cached one, the cached one less that at -h; kinks crossed; what they change at most, the part of kinks at the point
+itself; and the first layer with one, the number of layers standing for the loss, -1 without."""
 
 FOUND = 7
 
@@ -60,25 +61,22 @@ FEW = 4
 """Filters of a group up to which tiles, mostly empty, are slower than `layers.accumulate` (`bench/test_network.py`)."""
 
 
-@kernel()
 def pack(net, node, transposed):
     """Pack the weights and initial values of a layer with weights, of all its groups."""
-    table, _, _, _, _, params, packed = net
-    row = table[node]
-    filters, per_group, taps = row[FILTERS], row[PER_GROUP], row[TAPS]
-    for g in range(row[CHANNELS] // filters):
-        first = row[WEIGHT] + g * filters * per_group * taps
-        if transposed:
-            size = (per_group + tile.CHANNELS - 1) // tile.CHANNELS * tile.CHANNELS * filters * taps
-            out = packed[row[BACK_PACKED] + g * size : row[BACK_PACKED] + (g + 1) * size]
-            layers.pack(params, (first, taps, per_group * taps, 1), per_group, filters, taps, out)
-        else:
-            size = (filters + tile.CHANNELS - 1) // tile.CHANNELS * tile.CHANNELS * per_group * taps
-            out = packed[row[PACKED] + g * size : row[PACKED] + (g + 1) * size]
-            layers.pack(params, (first, per_group * taps, taps, 1), filters, per_group, taps, out)
-    for c in range(row[CHANNELS]):
-        for lane in range(tile.VECTOR):
-            packed[row[INIT] + c * tile.VECTOR + lane] = params[row[BIAS] + c] if row[BIAS] >= 0 else 0.0
+    row, params, packed = net[0][node], net[5], net[6]
+    filters, channels, taps = row[FILTERS], row[PER_GROUP], row[TAPS]
+    groups = row[CHANNELS] // filters
+    count = groups * filters * channels * taps
+    weights = params[row[WEIGHT] : row[WEIGHT] + count].reshape(groups, filters, channels, taps)
+    if transposed:
+        weights = weights.swapaxes(1, 2)
+    tiles = -(-weights.shape[1] // tile.CHANNELS)
+    padded = np.zeros((groups, tiles * tile.CHANNELS, *weights.shape[2:]))
+    padded[:, : weights.shape[1]] = weights
+    first = row[BACK_PACKED] if transposed else row[PACKED]
+    packed[first : first + padded.size] = np.moveaxis(padded.reshape(groups, tiles, tile.CHANNELS, -1), 2, 3).ravel()
+    bias = params[row[BIAS] : row[BIAS] + row[CHANNELS]] if row[BIAS] >= 0 else np.zeros(row[CHANNELS])
+    packed[row[INIT] : row[INIT] + row[CHANNELS] * tile.VECTOR] = np.repeat(bias, tile.VECTOR)
 
 
 @kernel()
@@ -111,8 +109,8 @@ def _moved(row, low, high):
 @kernel()
 def _complete(row, node, cached, arena, places, low, high, size):
     """Fill the channels of a layer that did not move."""
-    at, pixels = row[CACHED], row[PIXELS]
-    layers.fill(cached, arena, (places[node, 0], places[node, 1]), (at, 0, low[node], pixels), size[2], size[1])
+    at, pixels, none = row[CACHED], row[PIXELS], np.int64(0)
+    layers.fill(cached, arena, (places[node, 0], places[node, 1]), (at, none, low[node], pixels), size[2], size[1])
     rest = (at, high[node], row[CHANNELS], pixels)
     layers.fill(cached, arena, (places[node, 0], places[node, 1]), rest, size[2], size[1])
     low[node], high[node] = 0, row[CHANNELS]
@@ -136,7 +134,7 @@ def _convolve(net, node, cached, arena, places, low, high, size, spare):
         if not whole:
             span = (table[a, CACHED], first, last, source_pixels)
             layers.moves(cached, arena, (places[a, 0], places[a, 1]), span, lanes, period, spare)
-            source, at, pitch = spare, 0, source_pixels * lanes
+            source, at, pitch = spare, 0, (source_pixels + 1) * lanes
         if filters <= FEW:
             _begin(row, cached, arena, params, (to, places[node, 1]), g * filters, whole, size)
             weight = row[WEIGHT] + (g * filters * channels + first - g * channels) * taps
@@ -148,7 +146,7 @@ def _convolve(net, node, cached, arena, places, low, high, size, spare):
         shape = (at, pitch, last - first, weights, channels * taps * tile.CHANNELS)
         shape_out = (taps, to, places[node, 1], filters, row[PIXELS], lanes)
         if whole:
-            start = (row[INIT] + g * filters * tile.VECTOR, tile.VECTOR, 0, tile.VECTOR)
+            start = (row[INIT] + g * filters * tile.VECTOR, tile.VECTOR, np.int64(0), np.int64(tile.VECTOR))
             layers.multiply(source, packed, packed, arena, spots, here, (*shape, *shape_out), start)
         else:
             begin = row[CACHED] + g * filters * row[PIXELS] * period
@@ -163,15 +161,16 @@ def _begin(row, cached, arena, params, place, first, whole, size):
         c = first + f
         if whole:
             at = place[0] + f * place[1]
-            arena[at : at + row[PIXELS] * size[2]] = params[row[BIAS] + c] if row[BIAS] >= 0 else 0.0
+            bias = params[row[BIAS] + c] if row[BIAS] >= 0 else 0.0
+            layers.put(bias, arena[at : at + row[PIXELS] * size[2]])
         else:
             shifted = (place[0] - first * place[1], place[1])
             layers.fill(cached, arena, shifted, (row[CACHED], c, c + 1, row[PIXELS]), size[2], size[1])
 
 
 @kernel()
-def _normalise(net, node, arena, places, low, high, size, cached, keep):
-    """Evaluate a normalisation; ``keep`` its normalised input among the cached arrays."""
+def _normalise(net, node, arena, places, low, high, size, cached):
+    """Evaluate a normalisation; keep its normalised input among the cached arrays in a forward pass."""
     table, _, _, _, reals, params, _ = net
     row, a = table[node], table[node, A]
     lanes, pixels, eps = size[2], row[PIXELS], reals[row[REAL]]
@@ -184,11 +183,11 @@ def _normalise(net, node, arena, places, low, high, size, cached, keep):
         if row[KIND] == layers.BATCH_NORM:
             layers.batch_moments(source, lanes, size[0], eps, mean, inverse)
         elif row[KIND] == layers.FROZEN_NORM:
-            mean[:] = reals[row[REAL] + 1 + c]
-            inverse[:] = reals[row[REAL] + 1 + row[CHANNELS] + c]
+            layers.put(reals[row[REAL] + 1 + c], mean)
+            layers.put(reals[row[REAL] + 1 + row[CHANNELS] + c], inverse)
         layers.normalise(source, target, lanes, mean, inverse)
-        if keep:
-            cached[row[EXTRA] + c * pixels * lanes : row[EXTRA] + (c + 1) * pixels * lanes] = target
+        if size[3] == 0:
+            layers.copy(target, cached[row[EXTRA] + c * pixels * lanes : row[EXTRA] + (c + 1) * pixels * lanes])
         if row[KIND] != layers.LAYER_NORM:
             layers.scale(target, params[row[WEIGHT] + c], params[row[BIAS] + c])
             continue
@@ -224,7 +223,7 @@ def _combine(net, node, cached, arena, places, low, high, size):
             if low[source] <= own < high[source]:
                 line = _line(arena, places, source, own, row[PIXELS] * lanes)
                 if fresh:
-                    target[:] = line
+                    layers.copy(line, target)
                 else:
                     for i in range(target.size):
                         target[i] += line[i]
@@ -235,34 +234,18 @@ def _combine(net, node, cached, arena, places, low, high, size):
 
 
 @kernel()
-def _evaluate(net, node, cached, arena, places, low, high, size, spare, keep):
-    """Evaluate the channels of a layer that moved."""
-    table, starts, spots, _, reals, _, _ = net
+def _channelwise(net, node, cached, cotangents, arena, places, low, high, size, found):
+    """Evaluate the channels of a layer that moved one by one, and note kinks where lanes have halves."""
+    table, starts, spots, reals = net[0], net[1], net[2], net[4]
     row, a = table[node], table[node, A]
     kind, lanes = row[KIND], size[2]
-    if kind == layers.CONV:
-        # Moves of many channels cost more than all of them.
-        if low[a] < high[a] and 2 * (high[a] - low[a]) > table[a, CHANNELS]:
-            _complete(table[a], a, cached, arena, places, low, high, size)
-        low[node], high[node] = _reach(row, low, high)
-        _convolve(net, node, cached, arena, places, low, high, size, spare)
-        return
-    if kind == layers.LAYER_NORM:
-        _complete(table[a], a, cached, arena, places, low, high, size)
-    low[node], high[node] = _reach(row, low, high)
-    if kind in (layers.BATCH_NORM, layers.FROZEN_NORM, layers.LAYER_NORM):
-        _normalise(net, node, arena, places, low, high, size, cached, keep)
-        return
-    if kind in (layers.ADD, layers.CONCAT):
-        _combine(net, node, cached, arena, places, low, high, size)
-        return
     here = starts[row[STARTS] : row[STARTS] + row[PIXELS] + 1]
-    length = row[PIXELS] * lanes
     for c in range(low[node], high[node]):
-        target = _line(arena, places, node, c, length)
+        target = _line(arena, places, node, c, row[PIXELS] * lanes)
         if kind == layers.FLATTEN:
             start = places[a, 0] + c // row[TAPS] * places[a, 1] + c % row[TAPS] * lanes
-            target[:] = arena[start : start + lanes]
+            if start != places[node, 0] + c * places[node, 1]:
+                layers.copy(arena[start:], target)
             continue
         source = _line(arena, places, a, c, table[a, PIXELS] * lanes)
         if kind == layers.MAX_POOL:
@@ -274,16 +257,45 @@ def _evaluate(net, node, cached, arena, places, low, high, size, spare, keep):
             layers.mask(source, target, reals[factors : factors + row[PIXELS] * size[1]], lanes, size[1])
         else:
             layers.activate(kind, reals[row[REAL]], source, target)
+        if size[3] > 0:
+            if kind == layers.MAX_POOL:
+                _note_winners(net, node, c, cached, cotangents, source, target, size, found)
+            elif kind in (layers.RELU, layers.LEAKY_RELU, layers.ELU):
+                _note_signs(net, node, c, cached, cotangents, source, size, found)
 
 
-@kernel()
+def _evaluate(net, node, cached, cotangents, arena, places, low, high, size, spare, found):
+    """Evaluate the channels of a layer that moved."""
+    table = net[0]
+    row, a = table[node], table[node, A]
+    kind = row[KIND]
+    # Moves of many channels cost more than all of them; a layer normalisation needs all.
+    if kind == layers.LAYER_NORM or (kind == layers.CONV and 2 * (high[a] - low[a]) > table[a, CHANNELS]):
+        _complete(table[a], a, cached, arena, places, low, high, size)
+    low[node], high[node] = _reach(row, low, high)
+    if kind == layers.CONV:
+        _convolve(net, node, cached, arena, places, low, high, size, spare)
+    elif kind in (layers.BATCH_NORM, layers.FROZEN_NORM, layers.LAYER_NORM):
+        _normalise(net, node, arena, places, low, high, size, cached)
+    elif kind in (layers.ADD, layers.CONCAT):
+        _combine(net, node, cached, arena, places, low, high, size)
+    else:
+        _channelwise(net, node, cached, cotangents, arena, places, low, high, size, found)
+
+
+_inlined = numba.njit(inline="always")(_evaluate)
+"""The same as a part of the kernel that calls it; a kernel of its own would compile all layers once more."""
+
+
 def forward(net, cached, places, size, spare, amplitudes, noise, targets, loss, out):
     """Evaluate all layers into ``cached``, whose input's lanes are there already, and every data point's loss.
+
+    Layer by layer from Python, so that the layers are compiled once.
 
     Parameters
     ----------
     net, cached, places, size, spare
-        As above; lanes are ``period``.
+        As above; lanes are ``period``, and have no halves.
     amplitudes : float64 array
         By how much of a channel's root mean square every layer's results are shaken; zero for not at all.
     noise : float64 array
@@ -296,64 +308,62 @@ def forward(net, cached, places, size, spare, amplitudes, noise, targets, loss, 
     """
     table = net[0]
     nodes = len(table)
-    low, high = np.zeros(nodes, np.int64), np.zeros(nodes, np.int64)
+    low, high, found = np.zeros(nodes, np.int64), np.zeros(nodes, np.int64), np.zeros((0, FOUND))
     high[0] = table[0, CHANNELS]
     for node in range(1, nodes):
-        _evaluate(net, node, cached, cached, places, low, high, size, spare, True)
+        _evaluate(net, node, cached, cached, cached, places, low, high, size, spare, found)
         if amplitudes[node] != 0.0:
-            length, channels = table[node, PIXELS] * size[2], table[node, CHANNELS]
+            length, channels = int(table[node, PIXELS]) * size[2], int(table[node, CHANNELS])
             shake.shake(cached, places[node, 0], places[node, 1], channels, length, amplitudes[node], noise)
     kind, margin, known, seeds = loss
     last = table[nodes - 1]
     rows = last[CHANNELS] * last[PIXELS]
     z = cached[last[CACHED] : last[CACHED] + rows * size[1]]
-    losses.values(kind, z, targets, margin, rows, size[1], size[0], known, seeds, out)
+    losses.values(kind, z, targets, float(margin), rows, size[1], size[0], known, seeds, out)
     if amplitudes[nodes - 1] != 0.0:
         shake.shake_seeds(seeds, known, amplitudes[nodes - 1], noise)
 
 
 @kernel()
 def _perturb(net, cached, arena, places, tensor, dims, step, size):
-    """Write the one channel that some dimensions move, a copy for each: cached, and moved by +h and -h times an operand.
+    """Write the one channel that some dimensions move, a copy for each: cached, and moved by h times an operand.
 
-    ``tensor`` is (layer, whether it is the bias). Returns the channel.
+    ``tensor`` is (layer, whether it is the bias). Copies without a dimension do not move.
     """
-    table, _, _, lookup, _, _, _ = net
+    table, lookup = net[0], net[3]
     node, bias = tensor
     row = table[node]
     points, period, lanes, half = size
     pixels, per_filter = row[PIXELS], row[PER_GROUP] * row[TAPS]
     channel = _channel(row, bias, dims[0])
-    place = (places[node, 0], places[node, 1])
-    layers.fill(cached, arena, place, (row[CACHED], channel, channel + 1, pixels), lanes, period)
-    start = place[0] + channel * place[1]
-    for b in range(len(dims)):
+    for b in range(half // points):
+        k = dims[b] - channel * per_filter if b < len(dims) else 0
+        source = channel // row[FILTERS] * row[PER_GROUP] + k // row[TAPS] if row[KIND] == layers.CONV else 0
+        operand = table[row[A], CACHED] + source * table[row[A], PIXELS] * period
         for p in range(pixels):
-            at = -1
-            if row[KIND] == layers.CONV and not bias:
-                k = dims[b] - channel * per_filter
-                pixel = lookup[row[LOOKUP] + k % row[TAPS] * pixels + p]
-                source = channel // row[FILTERS] * row[PER_GROUP] + k // row[TAPS]
-                if pixel < 0:
-                    continue
-                at = table[row[A], CACHED] + (source * table[row[A], PIXELS] + pixel) * period
-            elif row[KIND] == layers.LAYER_NORM and dims[b] % pixels != p:
-                continue
-            elif not bias:
-                at = row[EXTRA] + (channel * pixels + p) * period
-            first = start + p * lanes + b * points
+            # What the move is multiplied with: an entry of the input, one, or nothing.
+            at, move = -1, 0.0
+            if b < len(dims):
+                if bias:
+                    move = step
+                elif row[KIND] == layers.CONV:
+                    pixel = lookup[row[LOOKUP] + k % row[TAPS] * pixels + p]
+                    at = operand + pixel * period if pixel >= 0 else -1
+                else:
+                    at = row[EXTRA] + (channel * pixels + p) * period
+                if row[KIND] == layers.LAYER_NORM and dims[b] % pixels != p:
+                    at, move = -1, 0.0
+            first = places[node, 0] + channel * places[node, 1] + p * lanes + b * points
+            plus, minus = arena[first : first + points], arena[first + half : first + half + points]
+            begin = row[CACHED] + (channel * pixels + p) * period
+            base = cached[begin : begin + points]
             if at < 0:
-                plus, minus = arena[first : first + points], arena[first + half : first + half + points]
                 for n in range(points):
-                    plus[n] += step
-                    minus[n] -= step
+                    plus[n], minus[n] = base[n] + move, base[n] - move
             else:
                 x = cached[at : at + points]
-                plus, minus = arena[first : first + points], arena[first + half : first + half + points]
                 for n in range(points):
-                    plus[n] += step * x[n]
-                    minus[n] -= step * x[n]
-    return channel
+                    plus[n], minus[n] = base[n] + step * x[n], base[n] - step * x[n]
 
 
 @kernel()
@@ -379,49 +389,43 @@ def _note(found, copy, node, amount, at_point):
 
 
 @kernel()
-def _note_signs(net, node, cached, cotangents, arena, places, low, high, size, found):
-    """Note the units of an activation whose sign differs between +h and -h."""
+def _note_signs(net, node, c, cached, cotangents, z, size, found):
+    """Note the units of an activation's channel whose sign differs between +h and -h."""
     table, reals = net[0], net[4]
-    row, a = table[node], table[node, A]
+    row = table[node]
     points, period, lanes, half = size
-    for c in range(low[node], high[node]):
-        z = _line(arena, places, a, c, row[PIXELS] * lanes)
-        if layers.crossings(z, lanes) == 0:
-            continue
-        for p in range(row[PIXELS]):
-            for lane in range(half):
-                plus, minus = z[p * lanes + lane], z[p * lanes + half + lane]
-                if (plus > 0.0) != (minus > 0.0):
-                    unit = (c * row[PIXELS] + p) * period + lane % period
-                    base, real = cached[table[a, CACHED] + unit], reals[row[REAL]]
-                    amount = layers.excess(row[KIND], real, base, plus) + layers.excess(row[KIND], real, base, minus)
-                    amount *= abs(cotangents[row[CACHED] + unit])
-                    _note(found, lane // points, node, amount, abs(base) <= AT_POINT * abs(plus - minus))
+    if layers.crossings(z, lanes) == 0:
+        return
+    for p in range(row[PIXELS]):
+        for lane in range(half):
+            plus, minus = z[p * lanes + lane], z[p * lanes + half + lane]
+            if (plus > 0.0) != (minus > 0.0):
+                unit = (c * row[PIXELS] + p) * period + lane % period
+                base, real = cached[table[row[A], CACHED] + unit], reals[row[REAL]]
+                amount = layers.excess(row[KIND], real, base, plus) + layers.excess(row[KIND], real, base, minus)
+                amount *= abs(cotangents[row[CACHED] + unit])
+                _note(found, lane // points, node, amount, abs(base) <= AT_POINT * abs(plus - minus))
 
 
 @kernel()
-def _note_winners(net, node, cached, cotangents, arena, places, low, high, size, found):
-    """Note the pooling windows whose winner differs between +h and -h, or ties where it moves."""
+def _note_winners(net, node, c, cached, cotangents, source, largest, size, found):
+    """Note the windows of a pooling's channel whose winner differs between +h and -h, or ties where it moves."""
     table, starts, spots = net[0], net[1], net[2]
-    row, a = table[node], table[node, A]
+    row = table[node]
     points, period, lanes, half = size
-    here = starts[row[STARTS] : row[STARTS] + row[PIXELS] + 1]
-    for c in range(low[node], high[node]):
-        source = _line(arena, places, a, c, table[a, PIXELS] * lanes)
-        largest = _line(arena, places, node, c, row[PIXELS] * lanes)
-        base = table[a, CACHED] + c * table[a, PIXELS] * period
-        for p in range(row[PIXELS]):
-            if layers.other_winners(source, largest, spots, here, p, lanes) == 0:
-                continue
-            window = spots[here[p] : here[p + 1], 0]
-            for lane in range(half):
-                plus, minus = largest[p * lanes + lane], largest[p * lanes + half + lane]
-                if not _decided(source, window, plus, minus, lane, lanes):
-                    winner, gap = _winner(cached, base + lane % period, window, period)
-                    amount = plus - source[winner * lanes + lane] + minus - source[winner * lanes + half + lane]
-                    at_point = gap <= AT_POINT * (amount + abs(plus - minus))
-                    unit = row[CACHED] + (c * row[PIXELS] + p) * period + lane % period
-                    _note(found, lane // points, node, amount * abs(cotangents[unit]), at_point)
+    base = table[row[A], CACHED] + c * table[row[A], PIXELS] * period
+    for p in range(row[PIXELS]):
+        window = spots[starts[row[STARTS] + p] : starts[row[STARTS] + p + 1], 0]
+        if layers.other_winners(source, largest, window, p, lanes) == 0:
+            continue
+        for lane in range(half):
+            plus, minus = largest[p * lanes + lane], largest[p * lanes + half + lane]
+            if not _decided(source, window, plus, minus, lane, lanes):
+                winner, gap = _winner(cached, base + lane % period, window, period)
+                amount = plus - source[winner * lanes + lane] + minus - source[winner * lanes + half + lane]
+                at_point = gap <= AT_POINT * (amount + abs(plus - minus))
+                unit = row[CACHED] + (c * row[PIXELS] + p) * period + lane % period
+                _note(found, lane // points, node, amount * abs(cotangents[unit]), at_point)
 
 
 @kernel()
@@ -453,7 +457,7 @@ def _winner(cached, at, window, period):
 @kernel()
 def _note_hinge(node, z, place, cached, targets, loss, span, size, found):
     """Note the terms of a hinge loss that are positive on one side alone."""
-    points, period, lanes, half = size
+    points, period, _, half = size
     low, high, rows = span[:3]
     for lane in range(half):
         label = int(targets[lane % period])
@@ -474,7 +478,7 @@ def difference(net, cached, cotangents, known, targets, work, tensor, dims, step
     Parameters
     ----------
     net, size
-        As above; as many dimensions of one channel go together as fill half of the lanes.
+        As above; as many dimensions of one channel go together as fill half of the lanes, or fewer in fewer lanes.
     cached, cotangents : float64 arrays
         Of the unperturbed network: layers' results, and what the loss (as summed or averaged) makes of moving them.
     known, targets : float64 arrays
@@ -491,40 +495,46 @@ def difference(net, cached, cotangents, known, targets, work, tensor, dims, step
         (dimensions, `FOUND`).
     """
     table = net[0]
-    arena, places, spare = work
-    node, nodes = tensor[0], len(table)
-    points, period, lanes, half = size
-    low, high = np.zeros(nodes, np.int64), np.zeros(nodes, np.int64)
-    moved = np.empty(lanes)
-    last = table[nodes - 1]
-    logits = cached[last[CACHED] : last[CACHED] + last[CHANNELS] * last[PIXELS] * period]
+    arena, widest, spare = work
+    node, nodes, last = tensor[0], len(table), len(table) - 1
+    points, period, most, _ = size
+    pixels, rows = table[last, PIXELS], table[last, CHANNELS] * table[last, PIXELS]
+    low, high, places = np.zeros(nodes, np.int64), np.zeros(nodes, np.int64), np.empty_like(widest)
+    moved, lanes = np.empty(most), 0
+    logits = cached[table[last, CACHED] : table[last, CACHED] + rows * period]
+    wide = losses.widened(loss[0], logits, known, targets, rows, period, most)
     first = 0
     while first < len(dims):
         channel = _channel(table[node], tensor[1], dims[first])
         end = first + 1
-        while end < min(len(dims), first + half // points) and _channel(table[node], tensor[1], dims[end]) == channel:
+        while (
+            end < min(len(dims), first + most // 2 // points) and _channel(table[node], tensor[1], dims[end]) == channel
+        ):
             end += 1
+        # No more lanes than these copies need, in rooms that shrink with them.
+        needed = 2 * (((end - first) * points + period - 1) // period) * period
+        if needed != lanes:
+            lanes = needed
+            for n in range(nodes):
+                places[n, 0], places[n, 1] = widest[n, 0] // most * lanes, widest[n, 1] // most * lanes
+        half = lanes // 2
+        own = (points, period, lanes, half)
         found = out[first:end]
-        found[:] = 0.0
-        found[:, LAYER] = -1.0
-        _perturb(net, cached, arena, places, tensor, dims[first:end], step, size)
-        low[:] = 0
-        high[:] = 0
+        for b in range(end - first):
+            for column in range(FOUND):
+                found[b, column] = -1.0 if column == LAYER else 0.0
+        _perturb(net, cached, arena, places, tensor, dims[first:end], step, own)
+        for n in range(nodes):
+            low[n], high[n] = 0, 0
         low[node], high[node] = channel, channel + 1
         for n in range(node + 1, nodes):
-            if not _moved(table[n], low, high):
-                continue
-            _evaluate(net, n, cached, arena, places, low, high, size, spare, False)
-            if table[n, KIND] in (layers.RELU, layers.LEAKY_RELU, layers.ELU):
-                _note_signs(net, n, cached, cotangents, arena, places, low, high, size, found)
-            elif table[n, KIND] == layers.MAX_POOL:
-                _note_winners(net, n, cached, cotangents, arena, places, low, high, size, found)
-        place, pixels = (places[nodes - 1, 0], places[nodes - 1, 1]), last[PIXELS]
-        rows = (low[nodes - 1] * pixels, high[nodes - 1] * pixels, last[CHANNELS] * pixels)
-        span = (*rows, pixels, lanes, period)
-        losses.changes(loss[0], arena, place, logits, targets, known, loss[1], span, moved)
+            if _moved(table[n], low, high):
+                _inlined(net, n, cached, cotangents, arena, places, low, high, own, spare, found)
+        place = (places[last, 0], places[last, 1])
+        span = (low[last] * pixels, high[last] * pixels, rows, pixels, lanes, period)
+        losses.changes(loss[0], arena, place, logits, targets, known, loss[1], span, wide, moved)
         if loss[0] == losses.HINGE:
-            _note_hinge(nodes, arena, place, logits, targets, loss, span, size, found)
+            _note_hinge(nodes, arena, place, logits, targets, loss, span, own, found)
         for b in range(end - first):
             for n in range(b * points, (b + 1) * points):
                 found[b, NUMERIC] += (moved[n] - moved[half + n]) * loss[2]

@@ -1,4 +1,4 @@
-"""Noise of a chosen size on a layer's results, in place of rounding, which is too small to be told apart from itself."""
+"""Noise of a chosen size on a layer's results, in place of rounding, too small to be told apart from itself."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """Products of weights with lanes, in tiles that fill the vector registers.
 
 A tile is `CHANNELS` output channels by `LANES` lanes of one output position. Its accumulators stay in registers while
-all input channels and taps go by, and each product takes one vector load of lanes for `CHANNELS` broadcast weights.
-What LLVM makes of the same loops written in Python reaches a third of that speed (`bench/test_network.py`), so that
-the loop is written in LLVM's own language; `_plain` is the same in Python, for runs without compilation.
+all input channels and taps go by, in one loop over a list of where they meet: of nested ones the inner is short where
+one channel moves, or where there is one tap. Each product takes two vector loads of lanes for `CHANNELS` broadcast
+weights. What LLVM makes of the same loops written in Python reaches a third of that speed (`bench/test_network.py`), so
+that the loop is written in LLVM's own language; `_plain` is the same in Python, for runs without compilation.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from numba.extending import intrinsic
 
 _WIDE = bool(binding.get_host_cpu_features().get("avx512f", False))
 
-CHANNELS = 8 if _WIDE else 4
-"""Output channels in a tile. Sixteen vector registers of 256 bits hold eight accumulators and their operands."""
+CHANNELS = 8 if _WIDE else 6
+"""Output channels in a tile. Sixteen vector registers of 256 bits hold twelve accumulators and their operands."""
 
 VECTOR = 8 if _WIDE else 4
 """Lanes in a register."""
@@ -25,32 +26,30 @@ VECTOR = 8 if _WIDE else 4
 LANES = 2 * VECTOR
 """Lanes in a tile: every array's lanes are padded to a multiple of 16, the larger of the two tiles."""
 
-OUT, OUT_PITCH, INIT, SECOND, INIT_PITCH, X, X_PITCH, X_LANES, W, W_PITCH, LOW, HIGH, COUNT = range(13)
+OUT, OUT_PITCH, INIT, SECOND, INIT_PITCH, X, W, COUNT = range(8)
 """Places in ``span``, which says where a tile reads and writes; see `multiply`."""
 
 
-def _plain(out, init, x, w, spots, span):
-    """Do in Python what `multiply` does."""
+def _plain(out, init, x, w, meets, span):
+    """Do in Python what `multiply` does: row k of ``meets`` says where lanes and weights of product k are."""
     total = np.empty((CHANNELS, LANES))
     for r in range(CHANNELS):
         for part, start in ((0, span[INIT]), (1, span[SECOND])):
             at = start + r * span[INIT_PITCH]
             total[r, part * VECTOR : (part + 1) * VECTOR] = init[at : at + VECTOR]
-    for c in range(span[COUNT]):
-        for j in range(span[LOW], span[HIGH]):
-            x_at = span[X] + c * span[X_PITCH] + spots[j, 0] * span[X_LANES]
-            w_at = span[W] + c * span[W_PITCH] + spots[j, 1] * CHANNELS
-            total += w[w_at : w_at + CHANNELS, None] * x[x_at : x_at + LANES]
+    for k in range(span[COUNT]):
+        x_at, w_at = span[X] + meets[k, 0], span[W] + meets[k, 1]
+        total += w[w_at : w_at + CHANNELS, None] * x[x_at : x_at + LANES]
     for r in range(CHANNELS):
         at = span[OUT] + r * span[OUT_PITCH]
         out[at : at + LANES] = total[r]
 
 
 @intrinsic
-def _compiled(typingctx, out, init, x, w, spots, span):
+def _compiled(typingctx, out, init, x, w, meets, span):
     """Do with vector instructions what `multiply` does."""
     del typingctx
-    signature = types.void(out, init, x, w, spots, span)
+    signature = types.void(out, init, x, w, meets, span)
 
     def codegen(context, builder, signature, args):
         def pointer(place):
@@ -64,7 +63,7 @@ def _compiled(typingctx, out, init, x, w, spots, span):
 
         whole = ir.IntType(64)
         lanes = ir.VectorType(ir.DoubleType(), VECTOR)
-        out_data, init_data, x_data, w_data, spots_data = (pointer(place) for place in range(5))
+        out_data, init_data, x_data, w_data, meets_data = (pointer(place) for place in range(5))
         zero, second = ir.Constant(whole, 0), ir.Constant(whole, VECTOR)
         # Loop-carried values on the stack, which LLVM turns into registers.
         totals = [[cgutils.alloca_once(builder, lanes) for _ in range(2)] for _ in range(CHANNELS)]
@@ -73,36 +72,28 @@ def _compiled(typingctx, out, init, x, w, spots, span):
             for part, start in enumerate((INIT, SECOND)):
                 source = vector(init_data, builder.add(at(start), jump))
                 builder.store(builder.load(source, align=8), totals[r][part])
-        with cgutils.for_range(builder, at(COUNT)) as outer:
-            x_row = builder.add(at(X), builder.mul(outer.index, at(X_PITCH)))
-            w_row = builder.add(at(W), builder.mul(outer.index, at(W_PITCH)))
-            with cgutils.for_range(builder, at(HIGH), start=at(LOW)) as inner:
-                place = builder.mul(inner.index, ir.Constant(whole, 2))
-                pixel = builder.load(builder.gep(spots_data, [place]))
-                tap = builder.load(builder.gep(spots_data, [builder.add(place, ir.Constant(whole, 1))]))
-                x_at = builder.add(x_row, builder.mul(pixel, at(X_LANES)))
-                w_at = builder.add(w_row, builder.mul(tap, ir.Constant(whole, CHANNELS)))
-                operands = [
-                    builder.load(vector(x_data, builder.add(x_at, shift)), align=8) for shift in (zero, second)
-                ]
-                for r in range(CHANNELS):
-                    weight = builder.load(builder.gep(w_data, [builder.add(w_at, ir.Constant(whole, r))]))
-                    first = builder.insert_element(ir.Constant(lanes, ir.Undefined), weight, ir.Constant(ir.IntType(32), 0))
-                    spread = builder.shuffle_vector(
-                        first,
-                        ir.Constant(lanes, ir.Undefined),
-                        ir.Constant(ir.VectorType(ir.IntType(32), VECTOR), [0] * VECTOR),
-                    )
-                    for part in range(2):
-                        product = builder.fmul(spread, operands[part], flags=("contract",))
-                        total = builder.fadd(builder.load(totals[r][part]), product, flags=("contract",))
-                        builder.store(total, totals[r][part])
+        with cgutils.for_range(builder, at(COUNT)) as loop:
+            place = builder.mul(loop.index, ir.Constant(whole, 2))
+            x_at = builder.add(at(X), builder.load(builder.gep(meets_data, [place])))
+            place = builder.add(place, ir.Constant(whole, 1))
+            w_at = builder.add(at(W), builder.load(builder.gep(meets_data, [place])))
+            operands = [builder.load(vector(x_data, builder.add(x_at, shift)), align=8) for shift in (zero, second)]
+            for r in range(CHANNELS):
+                weight = builder.load(builder.gep(w_data, [builder.add(w_at, ir.Constant(whole, r))]))
+                first = builder.insert_element(ir.Constant(lanes, ir.Undefined), weight, ir.Constant(ir.IntType(32), 0))
+                spread = builder.shuffle_vector(
+                    first,
+                    ir.Constant(lanes, ir.Undefined),
+                    ir.Constant(ir.VectorType(ir.IntType(32), VECTOR), [0] * VECTOR),
+                )
+                for part in range(2):
+                    product = builder.fmul(spread, operands[part], flags=("contract",))
+                    total = builder.fadd(builder.load(totals[r][part]), product, flags=("contract",))
+                    builder.store(total, totals[r][part])
         for r in range(CHANNELS):
             jump = builder.add(at(OUT), builder.mul(at(OUT_PITCH), ir.Constant(whole, r)))
             for part, shift in enumerate((zero, second)):
-                builder.store(
-                    builder.load(totals[r][part]), vector(out_data, builder.add(jump, shift)), align=8
-                )
+                builder.store(builder.load(totals[r][part]), vector(out_data, builder.add(jump, shift)), align=8)
         return context.get_dummy_value()
 
     return signature, codegen

@@ -1,7 +1,7 @@
 """The reference backward pass of a network: cotangents of all layers' results, and the gradient of all parameters.
 
-Arrays are those of `fastcheck_kernels.network`. ``cotangents`` has the layout of ``cached``. All lanes are carried, since
-they are copies of the data points; gradients add up each data point once.
+Arrays are those of `fastcheck_kernels.network`. ``cotangents`` has the layout of ``cached``. All lanes are carried,
+since they are copies of the data points; gradients add up each data point once.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import numpy as np
 from . import layers, network, shake, tile
 from ._jit import kernel
 
+NORMS = (layers.BATCH_NORM, layers.FROZEN_NORM, layers.LAYER_NORM)
 
-@kernel()
+
 def backward(net, cached, cotangents, places, size, amplitudes, noise, grads):
     """Carry the output's cotangents, which are there already, back to all layers; the others are zero.
+
+    Layer by layer from Python, as `fastcheck_kernels.network.forward`.
 
     Parameters
     ----------
@@ -28,18 +31,11 @@ def backward(net, cached, cotangents, places, size, amplitudes, noise, grads):
     for node in range(len(table) - 1, 0, -1):
         row = table[node]
         if amplitudes[node] != 0.0:
-            length = row[network.PIXELS] * size[2]
-            shake.shake(
-                cotangents, places[node, 0], places[node, 1], row[network.CHANNELS], length, amplitudes[node], noise
-            )
-        kind = row[network.KIND]
-        if kind == layers.CONV:
-            _conv_parameters(net, node, cached, cotangents, size, grads)
-            _conv_input(net, node, cotangents, places, size)
-        elif kind in (layers.BATCH_NORM, layers.FROZEN_NORM, layers.LAYER_NORM):
-            _norm(net, node, cached, cotangents, size, grads)
-        else:
-            _rest(net, node, cached, cotangents, size)
+            length, channels = int(row[network.PIXELS]) * size[2], int(row[network.CHANNELS])
+            shake.shake(cotangents, places[node, 0], places[node, 1], channels, length, amplitudes[node], noise)
+        # All four, so that none is left to be compiled for the first network that needs it.
+        for carry in (_conv_parameters, _conv_input, _norm, _rest):
+            carry(net, node, cached, cotangents, places, size, grads)
 
 
 @kernel("reassoc", "contract")
@@ -51,9 +47,11 @@ def _dot(x, v):
 
 
 @kernel()
-def _conv_parameters(net, node, cached, cotangents, size, grads):
+def _conv_parameters(net, node, cached, cotangents, places, size, grads):
     table, lookup = net[0], net[3]
     row, source = table[node], table[node, network.A]
+    if row[network.KIND] != layers.CONV:
+        return
     points, period, pixels, taps = size[0], size[1], row[network.PIXELS], row[network.TAPS]
     source_pixels = table[source, network.PIXELS]
     for f in range(row[network.CHANNELS]):
@@ -61,7 +59,8 @@ def _conv_parameters(net, node, cached, cotangents, size, grads):
         if row[network.BIAS] >= 0:
             total = 0.0
             for p in range(pixels):
-                total += np.sum(cotangents[v_at + p * period : v_at + p * period + points])
+                for n in range(points):
+                    total += cotangents[v_at + p * period + n]
             grads[row[network.BIAS] + f] = total
         first = f // row[network.FILTERS] * row[network.PER_GROUP]
         for k in range(row[network.PER_GROUP] * taps):
@@ -76,10 +75,12 @@ def _conv_parameters(net, node, cached, cotangents, size, grads):
 
 
 @kernel()
-def _conv_input(net, node, cotangents, places, size):
+def _conv_input(net, node, cached, cotangents, places, size, grads):
     """Add the transposed convolution of the cotangents. Filters that do not exist have weights of zero."""
     table, starts, spots, packed = net[0], net[1], net[2], net[6]
     row, a = table[node], table[node, network.A]
+    if row[network.KIND] != layers.CONV:
+        return
     filters, channels, taps, lanes = row[network.FILTERS], row[network.PER_GROUP], row[network.TAPS], size[2]
     pixels = table[a, network.PIXELS]
     here = starts[row[network.BACK] : row[network.BACK] + pixels + 1]
@@ -94,10 +95,12 @@ def _conv_input(net, node, cotangents, places, size):
 
 
 @kernel()
-def _norm(net, node, cached, cotangents, size, grads):
+def _norm(net, node, cached, cotangents, places, size, grads):
     """Add the VJP of a normalisation (batch: Ioffe and Szegedy 2015; layer: Ba, Kiros and Hinton 2016)."""
     table, reals, params = net[0], net[4], net[5]
     row, source, kind = table[node], table[node, network.A], table[node, network.KIND]
+    if kind not in NORMS:
+        return
     points, lanes, pixels, channels = size[0], size[2], row[network.PIXELS], row[network.CHANNELS]
     length, eps = pixels * lanes, reals[row[network.REAL]]
     mean, inverse = np.empty(lanes), np.empty(lanes)
@@ -116,8 +119,8 @@ def _norm(net, node, cached, cotangents, size, grads):
                 _moments(weight, unit[p * lanes : (p + 1) * lanes], v[p * lanes : (p + 1) * lanes], sums, products)
             continue
         weight = params[row[network.WEIGHT] + c]
-        sums[:] = 0.0
-        products[:] = 0.0
+        layers.put(0.0, sums)
+        layers.put(0.0, products)
         if kind == layers.BATCH_NORM:
             layers.batch_moments(x, lanes, points, eps, mean, inverse)
             for p in range(pixels):
@@ -125,7 +128,7 @@ def _norm(net, node, cached, cotangents, size, grads):
             layers._average(sums, points, pixels * points)
             layers._average(products, points, pixels * points)
         else:
-            inverse[:] = reals[row[network.REAL] + 1 + channels + c]
+            layers.put(reals[row[network.REAL] + 1 + channels + c], inverse)
         out = cotangents[x_at + c * length : x_at + (c + 1) * length]
         for p in range(pixels):
             here = slice(p * lanes, (p + 1) * lanes)
@@ -172,11 +175,13 @@ def _norm_parameters(row, kind, c, unit, v, size, grads):
 
 
 @kernel()
-def _rest(net, node, cached, cotangents, size):
+def _rest(net, node, cached, cotangents, places, size, grads):
     """Add the VJP of a layer without parameters."""
     table, reals = net[0], net[4]
     row, source = table[node], table[node, network.A]
     kind, lanes, length = row[network.KIND], size[2], row[network.PIXELS] * size[2]
+    if kind == layers.CONV or kind in NORMS:
+        return
     if kind == layers.ADD or kind == layers.CONCAT:
         _split(table, node, cotangents, lanes)
         return
