@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fastcheck import tally
 from fastcheck.cases.network import NetworkCase
+from fastcheck.evaluators import penalty
 from fastcheck.evaluators.network_bars import Ground
 from fastcheck.evaluators.network_full import Crossing, Full
+from fastcheck.network import Penalty
 from fastcheck.network_report import Explanation
 from fastcheck.paths import Plan
 from fastcheck.report import Kept, Report
@@ -25,7 +29,9 @@ TRIED = 8
 """Smaller steps, by factors of four, until none is crossed."""
 
 
-def of_first_layer(case: NetworkCase, ground: Ground, report: Report, plan: Plan) -> tuple[Explanation, ...]:
+def of_first_layer(
+    case: NetworkCase, ground: Ground, report: Report, plan: Plan, points: Sequence[int]
+) -> tuple[Explanation, ...]:
     """Explain the dimensions of the first layer that agree in the fewest digits.
 
     Parameters
@@ -35,6 +41,8 @@ def of_first_layer(case: NetworkCase, ground: Ground, report: Report, plan: Plan
     report : Report
         Of a check that kept the per-dimension arrays.
     plan : Plan
+    points : sequence of int
+        What the user calls the data points.
     """
     name = next(iter(report.tensors))
     tensor = report.tensors[name]
@@ -45,7 +53,7 @@ def of_first_layer(case: NetworkCase, ground: Ground, report: Report, plan: Plan
         case, tensor=name, dims=[int(tensor.kept.dims[i]) for i in places], threads=plan.threads, seed=plan.seed
     )
     return tuple(
-        _explained(case, ground, name, tensor.kept, place, tensor.step, curve.brief())
+        _explained(case, ground, points, name, tensor.kept, place, tensor.step, curve.brief())
         for place, curve in zip(places, swept.curves, strict=True)
     )
 
@@ -61,18 +69,21 @@ def _worst(kept: Kept) -> list[int]:
 
 
 def _explained(
-    case: NetworkCase, ground: Ground, name: str, kept: Kept, place: int, step: float, swept: dict[str, Any]
+    case: NetworkCase,
+    ground: Ground,
+    points: Sequence[int],
+    name: str,
+    kept: Kept,
+    place: int,
+    step: float,
+    swept: dict[str, Any],
 ) -> Explanation:
     full, dim = Full(ground.passes, name, ground.roundoff.loss), int(kept.dims[place])
     analytic, numeric = float(kept.analytic[place]), float(kept.numeric[place])
-    crossings = full.crossings(dim, step)
+    found_at = full.crossings(dim, step)
+    crossings = [crossing._replace(unit=(points[crossing.unit[0]], *crossing.unit[1:])) for crossing in found_at]
     quiet = _quiet(full, dim, step) if crossings else None
-    shift = 0.0
-    if quiet is not None and name in case.penalties:
-        from fastcheck.evaluators.penalty import difference
-
-        shift = float(difference(case.penalties[name], case.point.params[name].reshape(-1)[[dim]], quiet)[0][0])
-    value = None if quiet is None else float(full.numeric(np.array([dim]), quiet)[0]) / (2 * quiet) + shift
+    value = None if quiet is None else _numeric(case, full, name, dim, quiet)
     found = Explanation(
         tensor=name,
         index=tuple(int(i) for i in np.unravel_index(dim, case.grads[name].shape)),
@@ -92,6 +103,12 @@ def _explained(
     return _with_words(found, crossings)
 
 
+def _numeric(case: NetworkCase, full: Full, name: str, dim: int, step: float) -> float:
+    """Return the numeric value with another step, regularisation included."""
+    own = penalty.difference(case.penalties.get(name, Penalty()), case.point.params[name].reshape(-1)[[dim]], step)
+    return float(full.numeric(np.array([dim]), step)[0]) / (2 * step) + float(own[0][0])
+
+
 def _quiet(full: Full, dim: int, step: float) -> float | None:
     """Return the largest step, by factors of four, with which a dimension crosses nothing."""
     for count in range(1, TRIED + 1):
@@ -105,8 +122,6 @@ def _digits(a: float, n: float) -> float:
 
 
 def _with_words(found: Explanation, crossings: list[Crossing]) -> Explanation:
-    from dataclasses import replace
-
     place = f"{found.tensor}{list(found.index)}"
     words = [f"{place} agrees in {found.digits:.1f} digits at h = {found.step:.3g}."]
     if not crossings:

@@ -164,8 +164,8 @@ def _regularisation(facts: Facts) -> Line:
         return Line(
             "regularisation",
             "warn",
-            f"{told}. The gradients of {', '.join(missing)} have no regularisation in them: l2 * w + l1 * sign(w) is to be "
-            "added",
+            f"{told}. The gradients of {', '.join(missing)} have no regularisation in them: l2 * w + l1 * sign(w) is "
+            "to be added",
         )
     return Line("regularisation", "done", told)
 

@@ -152,7 +152,7 @@ def check_network(
 
 @dataclass(frozen=True)
 class _Given:
-    """What a check begins with."""
+    """What a check begins with; ``chosen`` are the data points that are used, of ``total`` that were given."""
 
     network: Network
     point: Point
@@ -162,6 +162,7 @@ class _Given:
     only: tuple[str, ...] | None
     precision: str | None
     total: int = 0
+    chosen: tuple[int, ...] = ()
 
     @property
     def _functions(self) -> bool:
@@ -191,7 +192,8 @@ class _Given:
                 f"points is {count}: the gradients given are those of all {total}; expected functions of (params, x, y)"
             )
         chosen = np.sort(np.random.default_rng([seed, total]).choice(total, count, replace=False))
-        return replace(self, point=self.point.taking(chosen), y=self.y[chosen], total=total)
+        point = self.point.taking(chosen)
+        return replace(self, point=point, y=self.y[chosen], total=total, chosen=tuple(chosen.tolist()))
 
     def arrays(self, label: str, gradient: Gradient) -> Arrays:
         """Return a gradient's arrays, those of a function called with copies."""
@@ -234,7 +236,7 @@ def _run(given: _Given, plan: Plan, loss: float | None, burn_in: int, *, explain
     if explain and not interrupted and (forward is None or forward.verdict == "pass"):
         with listening():
             name = list(reports)[-1]
-            found = explanation.of_first_layer(phases[name], ground, reports[name], plan)
+            found = explanation.of_first_layer(phases[name], ground, reports[name], plan, given.chosen)
     facts = hygiene.Facts(
         network=given.network,
         point=point,

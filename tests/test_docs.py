@@ -17,7 +17,7 @@ def _words(text):
 
 
 @pytest.mark.jit
-@pytest.mark.parametrize("name", ["how-close-is-close-enough.md"])
+@pytest.mark.parametrize("name", ["how-close-is-close-enough.md", "tutorial.md"])
 def test_examples(name):
     names, compared = {}, 0
     for example in EXAMPLE.finditer((DOCS / name).read_text()):
