@@ -1,15 +1,16 @@
-"""Files in and out: ``.npz`` cases, ``.npy`` arrays, reports, and writing that leaves nothing half-written."""
+"""Files in and out: ``.npz`` cases and data, ``.npy`` arrays, reports, and writing that leaves nothing half-written."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import IO, Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -26,6 +27,8 @@ _GRADIENTS = tuple(f"grad_{name}" for name in TENSORS)
 _GEOMETRY = ("stride", "padding", "dilation", "groups")
 _WORDS = ("loss", "precision")
 _KEYS = (*_REQUIRED, "bias", "output", *_GRADIENTS, *_GEOMETRY, *_WORDS)
+
+_DATA, _MASK = ("x", "y"), "mask."
 
 
 def load_case(path: str | os.PathLike[str], **overrides: Any) -> ConvCase:
@@ -76,8 +79,58 @@ def _option(key: str, array: np.ndarray) -> Any:
     raise FastcheckError(f"{key} has dtype {array.dtype} and shape {array.shape}: expected integers or a string")
 
 
-def read_npz(path: str | os.PathLike[str], known: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
+class NetworkData(NamedTuple):
+    """What a network is evaluated on: data points, targets, the declared loss if there is one, and dropout masks."""
+
+    x: np.ndarray
+    y: np.ndarray
+    loss: float | None
+    masks: dict[str, np.ndarray]
+
+
+def load_network_data(path: str | os.PathLike[str]) -> NetworkData:
+    """Read a network's data points from an ``.npz`` file.
+
+    Parameters
+    ----------
+    path : path
+        Keys ``x`` and ``y``, and optionally ``loss`` and, for dropout layers, ``mask.LAYER``.
+
+    Returns
+    -------
+    NetworkData
+
+    Raises
+    ------
+    FastcheckError
+        If the file cannot be read, a key is missing or unknown, or the loss is not one number.
+    """
+    arrays = read_npz(path, known=(*_DATA, "loss", f"{_MASK}LAYER"), families=(_MASK,))
+    for key in _DATA:
+        if key not in arrays:
+            raise FastcheckError(f"{path} has no key {key!r}: expected {' and '.join(_DATA)}")
+    masks = {key.removeprefix(_MASK): array for key, array in arrays.items() if key.startswith(_MASK)}
+    return NetworkData(arrays["x"], arrays["y"], _number("loss", arrays["loss"]) if "loss" in arrays else None, masks)
+
+
+def _number(key: str, array: np.ndarray) -> float:
+    if array.size != 1 or array.dtype.kind not in "fiu":
+        raise FastcheckError(f"{key} has dtype {array.dtype} and shape {array.shape}: expected one number")
+    return float(array.reshape(()))
+
+
+def read_npz(
+    path: str | os.PathLike[str], known: tuple[str, ...] | None = None, families: tuple[str, ...] = ()
+) -> dict[str, np.ndarray]:
     """Read every array of an ``.npz`` file, after checking each one's header.
+
+    Parameters
+    ----------
+    path : path
+    known : tuple of str, optional
+        Keys that it may have; by default any.
+    families : tuple of str
+        Beginnings of other keys that it may have.
 
     Raises
     ------
@@ -91,10 +144,10 @@ def read_npz(path: str | os.PathLike[str], known: tuple[str, ...] | None = None)
             raise FastcheckError(f"{path} is not an .npz file, or is truncated: {error}") from None
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         for key in members:
-            if known is not None and key not in known:
-                raise FastcheckError(
-                    f"{path} has the unknown key {key!r}{nearest(key, known)}: expected {', '.join(known)}"
-                )
+            if known is not None and key not in known and not key.startswith(families):
+                meant = (*known, *(family + key.partition(".")[2] for family in families if "." in key))
+                close = nearest(key, meant) or nearest(key.lower(), meant)
+                raise FastcheckError(f"{path} has the unknown key {key!r}{close}: expected {', '.join(known)}")
         arrays = {}
         for key, info in members.items():
             with _told(f"{key} in {path}"):
@@ -192,6 +245,19 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         If it cannot be written; then nothing is left behind, and a file that was there stays as it was.
     """
     _write(path, lambda stream: stream.write(data), {"mode": "wb"})
+
+
+def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an ``.npz`` file as `write_bytes` does.
+
+    Raises
+    ------
+    FastcheckError
+        If it cannot be written; then nothing is left behind, and a file that was there stays as it was.
+    """
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)  # type: ignore[arg-type]  # keywords are arrays
+    write_bytes(path, stream.getvalue())
 
 
 def _write(path: str | os.PathLike[str], write: Callable[[Any], object], opening: dict[str, Any]) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from fastcheck.errors import FastcheckError
+from fastcheck.network_report import Explanation, Line, NetworkReport
 from fastcheck.report import SCHEMA, Entry, ForwardReport, Report, TensorReport
 from fastcheck.suite import SuiteReport
 from fastcheck.verdict import EXIT_CODES, Verdict
 
 
 def from_json(text: str) -> Report | SuiteReport:
-    """Read a JSON report of one case, or of several.
+    """Read a JSON report of one case, of several, or of a network.
 
     Keys beyond those of schema 1 may be missing.
 
@@ -31,8 +32,19 @@ def from_json(text: str) -> Report | SuiteReport:
         raise FastcheckError("the report is not one of fastcheck's: it has no 'schema'")
     if type(data["schema"]) is not int or data["schema"] != SCHEMA:
         raise FastcheckError(f"the report has schema {data['schema']!r}: this version reads schema {SCHEMA}")
-    return _decode_suite(_Reader(data, "report")) if "cases" in data else _decode_report(_Reader(data, "report"))
+    top = _Reader(data, "report")
+    if "hygiene" in data:
+        return _decode_network(top)
+    return _decode_suite(top) if "cases" in data else _decode_report(top)
 
+
+STATUSES = ("done", "note", "warn")
+"""Of the hygiene panel's lines."""
+
+CROSSINGS = ("sign", "winner", "tie", "hinge")
+"""Kinds of kinks that units cross."""
+
+_Suite = TypeVar("_Suite", bound=SuiteReport)
 
 _MISSING = object()
 
@@ -57,8 +69,17 @@ class _Reader:
         found = self._take(key, _is_text, "text", default)
         return str(found)
 
+    def texts(self, key: str) -> list[str]:
+        def good(value: Any) -> bool:
+            return isinstance(value, list) and all(_is_text(entry) for entry in value)
+
+        return list(self._take(key, good, "a list of texts", _MISSING))
+
+    def one_of(self, key: str, choices: tuple[str, ...]) -> Any:
+        return self._take(key, lambda value: value in choices, ", ".join(choices), _MISSING)
+
     def verdict(self, key: str) -> Verdict:
-        found: Verdict = self._take(key, lambda value: value in tuple(EXIT_CODES), ", ".join(EXIT_CODES), _MISSING)
+        found: Verdict = self.one_of(key, tuple(EXIT_CODES))
         return found
 
     def count(self, key: str, default: Any = None) -> int:
@@ -74,6 +95,17 @@ class _Reader:
 
     def number_or_none(self, key: str) -> float | None:
         return None if self.data.get(key) is None else self.number(key)
+
+    def number_or_places(self, key: str) -> float | tuple[tuple[int, ...], ...]:
+        """Return what decides on one side of a kink: a number, or places in a map."""
+
+        def good(value: Any) -> bool:
+            return _is_number(value) or (
+                isinstance(value, list) and all(isinstance(entry, list) and _is_counts(entry, 1) for entry in value)
+            )
+
+        found = self._take(key, good, "a number, or a list of lists of counts", _MISSING)
+        return tuple(tuple(place) for place in found) if isinstance(found, list) else float(found)
 
     def object(self, key: str) -> dict[str, Any]:
         found: dict[str, Any] = self._take(key, lambda value: isinstance(value, dict), "an object", _MISSING)
@@ -115,16 +147,67 @@ def _is_number(value: Any) -> bool:
 
 
 def _decode_suite(top: _Reader) -> SuiteReport:
-    cases = {}
+    return _agreeing(top, SuiteReport(_decode_cases(top), top.flag("interrupted", False), _decode_run(top)))
+
+
+def _decode_network(top: _Reader) -> NetworkReport:
+    phases = _decode_cases(top)
+    if not phases:
+        raise FastcheckError("the report is damaged: it has no phase")
+    report = NetworkReport(
+        phases,
+        top.flag("interrupted", False),
+        _decode_run(top),
+        tuple(_decode_line(line) for line in top.objects("hygiene")),
+        tuple(_decode_explanation(one) for one in top.objects("explanations")),
+    )
+    return _agreeing(top, report)
+
+
+def _agreeing(top: _Reader, suite: _Suite) -> _Suite:
+    """Return several cases, unless the verdict that is told of them is another one."""
+    if top.verdict("verdict") != suite.verdict:
+        raise FastcheckError(f"the report is damaged: its verdict is not that of its cases, {suite.verdict}")
+    return suite
+
+
+def _decode_cases(top: _Reader) -> dict[str, Report]:
+    cases: dict[str, Report] = {}
     for case in top.objects("cases"):
         name = case.text("name")
         if name in cases:
             raise FastcheckError(f"the report is damaged: two cases are named {name!r:.40}")
         cases[name] = _decode_report(case)
-    suite = SuiteReport(cases, top.flag("interrupted", False), _decode_run(top))
-    if top.verdict("verdict") != suite.verdict:
-        raise FastcheckError(f"the report is damaged: its verdict is not that of its cases, {suite.verdict}")
-    return suite
+    return cases
+
+
+def _decode_line(data: _Reader) -> Line:
+    return Line(data.text("topic"), data.one_of("status", STATUSES), data.text("text"))
+
+
+def _decode_explanation(data: _Reader) -> Explanation:
+    return Explanation(
+        tensor=data.text("tensor"),
+        index=data.counts("index"),
+        analytic=data.number("analytic"),
+        numeric=data.number("numeric"),
+        digits=data.number("digits"),
+        step=data.number("step"),
+        crossings=tuple(_decode_crossing(one) for one in data.objects("crossings")),
+        quiet_step=data.number_or_none("quiet_step"),
+        quiet_numeric=data.number_or_none("quiet_numeric"),
+        quiet_digits=data.number_or_none("quiet_digits"),
+        sweep=_decode_swept(_Reader(data.object("sweep"), f"{data.where}.sweep")),
+        words=data.text("words"),
+    )
+
+
+def _decode_crossing(data: _Reader) -> dict[str, Any]:
+    unit = data.counts("unit")
+    if len(unit) < 2:
+        raise FastcheckError(f"the report is damaged: {data.where}.unit is {list(unit)}: expected at least two counts")
+    head = {"layer": data.text("layer"), "kind": data.one_of("kind", CROSSINGS), "unit": unit}
+    return head | {side: data.number_or_places(side) for side in ("minus", "at", "plus")}
 
 
 def _decode_report(top: _Reader) -> Report:
@@ -152,10 +235,28 @@ def _decode_run(top: _Reader) -> dict[str, Any]:
 
 
 def _decode_operands(data: _Reader) -> dict[str, Any]:
+    networks: dict[str, Callable[[str], Any]] = {
+        "layers": data.texts,
+        "regularised": lambda key: _decode_penalties(data, key),
+        "data_loss": data.number,
+    }
+    found = {}
     for name, value in data.data.items():
-        if not (_is_text(name) and (_is_counts(value) or _is_text(value))):
+        if name not in networks and not (_is_text(name) and (_is_counts(value) or _is_text(value))):
             raise FastcheckError(f"the report is damaged: {data.where}.{name!r:.40} is no count and no list of counts")
-    return dict(data.data)
+        found[name] = networks[name](name) if name in networks else value
+    return found
+
+
+def _decode_penalties(data: _Reader, key: str) -> dict[str, Any]:
+    """Read the regularisation of tensors."""
+    found = {}
+    for name, entry in data.object(key).items():
+        penalty = _Reader(entry, f"{data.where}.{key}.{name!r:.40}")
+        if not _is_text(name):
+            raise FastcheckError("the report is damaged: a tensor's name is no text")
+        found[name] = {part: penalty.number(part) for part in ("l2", "l1")}
+    return found
 
 
 def _decode_forward(data: _Reader) -> ForwardReport:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Collection, Iterator
-from typing import IO, Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import IO, Any, Literal
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastcheck.report import Entry, Report, TensorReport
+from fastcheck.network_report import NetworkReport
+from fastcheck.report import Entry, ForwardReport, Report, TensorReport
 from fastcheck.suite import SuiteReport
 from fastcheck.verdict import MAX_RULE, NORM_RULE, Verdict
 
-_STYLES: dict[Verdict, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "error": "magenta"}
+STYLES: dict[Verdict, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "error": "magenta"}
 
 _WIDTH = 132
 """Columns of text that does not go to a terminal."""
@@ -24,8 +25,17 @@ _WIDTH = 132
 _WIDE = 126
 """Columns that the tables need."""
 
-_SHOWN = 5
+SHOWN = 5
 """Worst dimensions shown for a tensor."""
+
+INTERRUPTED = "interrupted: the counts are those of the dimensions reached"
+
+Gap = tuple[int, bool]
+_GAPS: tuple[Gap, ...] = ((1, False), (1, True), (0, False))
+"""Padding at the sides of cells, and whether neighbours share it: three, two or one columns between entries."""
+
+_UNLIMITED = 10_000
+"""Columns in which every table fits."""
 
 
 def console(stream: IO[str]) -> Console:
@@ -56,8 +66,12 @@ def as_text(report: Report | SuiteReport, stream: IO[str], title: str = "") -> s
     Rich itself ends the process where a reader stops reading, so that nothing is printed from here.
     """
 
+    from fastcheck.render.network import write_network  # which uses what is here
+
     def write(out: Console) -> None:
-        if isinstance(report, SuiteReport):
+        if isinstance(report, NetworkReport):
+            write_network(report, out, title)
+        elif isinstance(report, SuiteReport):
             write_suite(report, out, title)
         else:
             write_report(report, out, title)
@@ -76,32 +90,37 @@ def write_report(report: Report, out: Console, title: str = "") -> None:
     """Print a report: forward, a line a tensor, the worst dimensions, the verdict and what to try next."""
     if title:
         out.print(Text(title, style="bold"))
-    _write_forward(report, out)
+    write_forward(report.forward, out)
     if report.tensors:
         print_table(out, _SUMMARY, [_summary(name, tensor) for name, tensor in report.tensors.items()])
-        out.print(_rules(report))
+        out.print(rules(report.tensors))
         for line in (*_regimes(report), *_audits(report), *_kinks(report)):
             out.print(line)
     for name, tensor in report.tensors.items():
-        if tensor.worst:
-            by = "difference / error bar" if tensor.evaluator else "difference"
-            rows = [_cells(entry) for entry in tensor.worst[:_SHOWN]]
-            print_table(out, _ENTRY, rows, f"\n{name}: worst by {by}")
-        for swept in tensor.sweep:
-            out.print(f"sweep of {name} {list(swept['index'])}: {swept['reading']}. {swept['words']}")
+        write_worst(name, tensor, out)
     out.print(_verdict(report))
 
 
-def _write_forward(report: Report, out: Console) -> None:
-    forward = report.forward
+def write_forward(forward: ForwardReport | None, out: Console, declared: str = "output") -> None:
+    """Print how what the case declares of its forward pass compares with what is computed."""
     if forward is None:
         return
-    line = Text("forward: ").append(forward.verdict, style=_STYLES[forward.verdict])
-    out.print(line.append(f", norm ratio {_short(forward.norm_ratio)} against the declared output"))
+    line = Text("forward: ").append(forward.verdict, style=STYLES[forward.verdict])
+    out.print(line.append(f", norm ratio {short(forward.norm_ratio)} against the declared {declared}"))
     if forward.diagnosis is not None:
         out.print(f"  {forward.diagnosis['bug']}: {forward.diagnosis['evidence']}")
         out.print(f"  try: {forward.diagnosis['try']}")
         out.print("  The forward pass itself is another one, so no gradient was judged.")
+
+
+def write_worst(name: str, tensor: TensorReport, out: Console) -> None:
+    """Print a tensor's worst dimensions, and the sweeps there."""
+    if tensor.worst:
+        by = "difference / error bar" if tensor.evaluator else "difference"
+        rows = [_cells(entry) for entry in tensor.worst[:SHOWN]]
+        print_table(out, _ENTRY, rows, f"\n{name}: worst by {by}")
+    for swept in tensor.sweep:
+        out.print(f"sweep of {name} {list(swept['index'])}: {swept['reading']}. {swept['words']}")
 
 
 Cell = str | Text
@@ -115,23 +134,54 @@ _ENTRY = ("index", "verdict", "analytic", "numeric", "difference", "same sign", 
 def print_table(
     out: Console, headings: tuple[str, ...], rows: list[tuple[Cell, ...]], title: str = "", wide: int = _WIDE
 ) -> None:
-    """Print a table, turned on its side where the terminal is too narrow for its columns."""
+    """Print a table, turned on its side where the terminal is too narrow for its columns.
+
+    Columns are as far apart as fits, and where there is no terminal a table may be wider than others.
+    """
     if title:
         out.print(title)
-    if out.width >= wide:
-        out.print(_table(headings, rows))
-        return
-    fitting = max(1, (out.width - 12) // 18)
-    for first in range(0, len(rows), fitting):
-        names, *lines = zip(headings, *rows[first : first + fitting], strict=True)
-        out.print(_table(names, lines))
+    room = out.width if out.is_terminal else _WIDE
+    for gap in _GAPS:
+        table = _table(headings, rows, gap)
+        table.width = needed = _width(table, out)
+        if needed <= room:
+            break
+    if out.width >= max(wide, needed) or not out.is_terminal:
+        out.print(table, crop=False)
+    else:
+        _print_turned(out, tuple(heading.replace("\n", " ") for heading in headings), rows)
 
 
-def _table(headings: tuple[Cell, ...], rows: list[tuple[Cell, ...]]) -> Table:
+def _print_turned(out: Console, headings: tuple[str, ...], rows: list[tuple[Cell, ...]]) -> None:
+    """Print rows as columns, as many beside each other as fit; a single one that does not is folded."""
+    while rows:
+        count = max(1, min(len(rows), (out.width - 12) // 18))
+        while count > 1 and _width(_turned(headings, rows[:count]), out) > out.width:
+            count -= 1
+        table = _turned(headings, rows[:count])
+        out.print(table if _width(table, out) <= out.width else _turned(headings, rows[:count], _GAPS[-1], fold=True))
+        rows = rows[count:]
+
+
+def _turned(headings: tuple[str, ...], rows: list[tuple[Cell, ...]], gap: Gap = _GAPS[0], fold: bool = False) -> Table:
+    names, *lines = zip(headings, *rows, strict=True)
+    return _table(names, lines, gap, fold)
+
+
+def _width(table: Table, out: Console) -> int:
+    """Return how many columns of text a table takes where it may."""
+    return out.measure(table, options=out.options.update(max_width=_UNLIMITED)).maximum
+
+
+def _table(
+    headings: Sequence[Cell], rows: Sequence[tuple[Cell, ...]], gap: Gap = _GAPS[0], fold: bool = False
+) -> Table:
     """Make a table whose first column is words and the others numbers."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    padding, shared = gap
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, padding), collapse_padding=shared)
     for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
+        side: Literal["left", "right"] = "right" if place else "left"
+        table.add_column(heading, justify=side, vertical="bottom", no_wrap=not fold, overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table
@@ -141,12 +191,12 @@ def _summary(name: str, tensor: TensorReport) -> tuple[Cell, ...]:
     known = tensor.evaluator is not None
     return (
         name,
-        Text(tensor.verdict, style=_STYLES[tensor.verdict]),
+        Text(tensor.verdict, style=STYLES[tensor.verdict]),
         f"{tensor.dims_checked:,} of {tensor.dims_total:,}",
-        _short(tensor.norm_ratio),
-        _short(tensor.max_ratio),
-        _short(tensor.max_ratio_resolved),
-        f"{_digits(tensor.digits['min'])} - {_digits(tensor.digits['median'])}",
+        short(tensor.norm_ratio),
+        short(tensor.max_ratio),
+        short(tensor.max_ratio_resolved),
+        f"{digits(tensor.digits['min'])} - {digits(tensor.digits['median'])}",
         f"{tensor.sign_mismatches:,}",
         f"{tensor.unresolved:,}",
         f"{tensor.beyond_error_bar:,}" if known else "-",
@@ -154,9 +204,10 @@ def _summary(name: str, tensor: TensorReport) -> tuple[Cell, ...]:
     )
 
 
-def _rules(report: Report) -> str:
-    norm = _broken([name for name, tensor in report.tensors.items() if not tensor.norm_ratio <= NORM_RULE])
-    largest = _broken([name for name, tensor in report.tensors.items() if not tensor.max_ratio < MAX_RULE])
+def rules(tensors: Mapping[str, TensorReport]) -> str:
+    """Tell which tensors break the rules of thumb."""
+    norm = _broken([name for name, tensor in tensors.items() if not tensor.norm_ratio <= NORM_RULE])
+    largest = _broken([name for name, tensor in tensors.items() if not tensor.max_ratio < MAX_RULE])
     return f"rules of thumb: norm ratio at most {NORM_RULE:g} {norm}; max ratio below {MAX_RULE:g} {largest}"
 
 
@@ -172,10 +223,11 @@ def _audits(report: Report) -> Iterator[str]:
     for name, tensor in report.tensors.items():
         direction = tensor.audit.get("direction")
         if isinstance(direction, dict) and tensor.audit["dims"]:
+            again = "whole forward passes" if tensor.evaluator == "network" else "local"
             yield (
-                f"audit of {name}: {tensor.audit['dims']:,} dimensions again by local, and one direction over "
-                f"all {tensor.dims_checked:,} by full (apart by {_short(abs(direction['difference']))}, "
-                f"error bar {_short(direction['error_bar'])}): {_audit([tensor])}"
+                f"audit of {name}: {tensor.audit['dims']:,} dimensions again by {again}, and one direction over "
+                f"all {tensor.dims_checked:,} by full (apart by {short(abs(direction['difference']))}, "
+                f"error bar {short(direction['error_bar'])}): {_audit([tensor])}"
             )
 
 
@@ -191,7 +243,7 @@ def _broken(names: list[str]) -> str:
 
 
 def _cells(entry: Entry) -> tuple[Cell, ...]:
-    verdict = Text("-") if entry.verdict is None else Text(entry.verdict, style=_STYLES[entry.verdict])
+    verdict = Text("-") if entry.verdict is None else Text(entry.verdict, style=STYLES[entry.verdict])
     return (
         str(list(entry.index)),
         verdict,
@@ -199,29 +251,33 @@ def _cells(entry: Entry) -> tuple[Cell, ...]:
         f"{entry.numeric:.12g}",
         f"{entry.difference:.2e}",
         "yes" if entry.same_sign else "NO",
-        _short(entry.ratio),
-        "-" if entry.error_bar is None else _short(entry.error_bar),
+        short(entry.ratio),
+        "-" if entry.error_bar is None else short(entry.error_bar),
     )
 
 
 def _verdict(report: Report) -> Text:
     text = Text()
     if report.interrupted:
-        text.append("interrupted: the counts are those of the dimensions reached\n", style="yellow")
-    text.append(report.verdict.upper(), style=_STYLES[report.verdict])
+        text.append(f"{INTERRUPTED}\n", style="yellow")
+    text.append(report.verdict.upper(), style=STYLES[report.verdict])
     text.append(report.summary().removeprefix(report.verdict))
     for name, tensor in report.tensors.items():
         if tensor.advice:
             text.append(f"\ntry ({name}): {tensor.advice}")
-    seconds = report.run.get("seconds")
-    if seconds:
-        checked = sum(tensor.dims_checked for tensor in report.tensors.values())
-        text.append(
-            f"\n{checked:,} dimensions in {seconds:.2f} s on {report.run['threads']} threads, "
-            f"{checked / seconds:,.0f} two-sided differences a second",
-            style="dim",
-        )
-    return text
+    return text.append(speed(report.tensors.values(), report.run), style="dim")
+
+
+def speed(tensors: Collection[TensorReport], run: dict[str, Any]) -> str:
+    """Return a line that tells how fast these tensors were differenced, nothing where that is not known."""
+    seconds = run.get("seconds")
+    if not seconds or not tensors:
+        return ""
+    checked = sum(tensor.dims_checked for tensor in tensors)
+    return (
+        f"\n{checked:,} dimensions in {seconds:.2f} s on {run['threads']} threads, "
+        f"{checked / seconds:,.0f} two-sided differences a second"
+    )
 
 
 _SUITE = (
@@ -240,10 +296,10 @@ def write_suite(suite: SuiteReport, out: Console, title: str = "") -> None:
     print_table(out, _SUITE, rows, wide=_SUITE_WIDE)
     for name, case in suite.cases.items():
         if not case.passed:
-            out.print(Text(f"{name}: ").append(case.summary(), style=_STYLES[case.verdict]))
+            out.print(Text(f"{name}: ").append(case.summary(), style=STYLES[case.verdict]))
     if suite.interrupted:
         out.print(Text("interrupted: the counts are those of the cases and dimensions reached", style="yellow"))
-    verdict = Text(suite.verdict.upper(), style=_STYLES[suite.verdict])
+    verdict = Text(suite.verdict.upper(), style=STYLES[suite.verdict])
     out.print(verdict.append(f": {len(suite.cases):,} cases, {_metrics(suite.cases.values())}"))
 
 
@@ -255,7 +311,7 @@ def case_line(name: str, case: Report) -> str:
 
 
 def _case_rows(name: str, case: Report) -> list[tuple[Cell, ...]]:
-    whole: dict[str, Cell] = {"case": name, "verdict": Text(case.verdict, style=_STYLES[case.verdict])}
+    whole: dict[str, Cell] = {"case": name, "verdict": Text(case.verdict, style=STYLES[case.verdict])}
     rows: list[dict[str, Cell]] = [
         dict(zip(_SUMMARY, _summary(tensor_name, tensor), strict=True)) | {"case": name, "audit": _audit([tensor])}
         for tensor_name, tensor in case.tensors.items()
@@ -272,8 +328,8 @@ def _metrics(cases: Collection[Report]) -> str:
     if seconds:
         parts.append(f"{checked / seconds:,.0f}/s")
     if tensors:
-        parts.append(f"norm ratio {_short(_worst([tensor.norm_ratio for tensor in tensors]))}")
-        parts.append(f"max ratio resolved {_short(_worst([tensor.max_ratio_resolved for tensor in tensors]))}")
+        parts.append(f"norm ratio {short(_worst([tensor.norm_ratio for tensor in tensors]))}")
+        parts.append(f"max ratio resolved {short(_worst([tensor.max_ratio_resolved for tensor in tensors]))}")
     if audit := _audit(tensors):
         parts.append(f"audit {audit}")
     return ", ".join(parts)
@@ -290,9 +346,11 @@ def _audit(tensors: Collection[TensorReport]) -> str:
     return "" if not dims else f"{wrong:,} of {dims:,} disagree" if wrong else f"{dims:,} agree"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """Return a number in two significant digits."""
     return "0" if value == 0 else f"{value:.1e}" if math.isfinite(value) else str(value)
 
 
-def _digits(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+def digits(value: float | None) -> str:
+    """Return how many digits agree, or that none were to be compared."""
+    return "-" if value is None else f"{value:z.1f}"

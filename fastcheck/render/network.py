@@ -1,0 +1,194 @@
+"""Reports of whole networks as text: a table a phase, the worst dimensions, the hygiene panel and explanations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fastcheck.network_report import Explanation, Line, NetworkReport
+from fastcheck.render.text import (
+    INTERRUPTED,
+    SHOWN,
+    STYLES,
+    Cell,
+    digits,
+    print_table,
+    rules,
+    short,
+    speed,
+    write_forward,
+    write_worst,
+)
+from fastcheck.report import Report, TensorReport
+
+_TENSORS = (
+    *("tensor", "verdict", "checked", "digits\nmin", "digits\nmedian", "kinks", "norm\nratio", "max\nratio"),
+    *("resolved\nmax", "signs", "unresolved", "beyond", "h"),
+)
+_CROSSINGS = ("layer", "kind", "unit", "at -h", "at the point", "at +h")
+
+_PLACES = 2
+"""Places of winners that are told."""
+
+_STATUS = {"done": "green", "note": "cyan", "warn": "bold yellow"}
+
+_NARROW = 70
+"""In fewer columns the panel's texts stand below their topics."""
+
+
+def write_network(report: NetworkReport, out: Console, title: str = "") -> None:
+    """Print a network's report: the declared loss, its phases, hygiene, explanations, the verdict and what to try."""
+    if title:
+        out.print(Text(title, style="bold"))
+    write_forward(report.forward, out, "loss")
+    for name, phase in report.phases.items():
+        _write_phase(name, phase, out)
+    if audit := _audit(report):
+        out.print(audit)
+    for name, tensor in _noteworthy(report):
+        write_worst(name, tensor, out)
+        if tensor.regime:
+            out.print(f"{name}: {tensor.regime}")
+    _write_hygiene(report.hygiene, out)
+    if report.explanations:
+        out.print(Text("\nWhy the first layer agrees as it does", style="bold"))
+    for explanation in report.explanations:
+        _write_explanation(explanation, out)
+    out.print(_verdict(report))
+
+
+def _write_phase(name: str, phase: Report, out: Console) -> None:
+    if phase.tensors:
+        out.print(Text(f"\n{name}", style="bold"))
+        print_table(out, _TENSORS, [_cells(tensor, entry) for tensor, entry in phase.tensors.items()], wide=0)
+        out.print(rules(phase.tensors))
+
+
+def _cells(name: str, tensor: TensorReport) -> tuple[Cell, ...]:
+    return (
+        name,
+        Text(tensor.verdict, style=STYLES[tensor.verdict]),
+        f"{tensor.dims_checked:,} of {tensor.dims_total:,}",
+        digits(tensor.digits["min"]),
+        digits(tensor.digits["median"]),
+        f"{tensor.kinks:,}",
+        short(tensor.norm_ratio),
+        short(tensor.max_ratio),
+        short(tensor.max_ratio_resolved),
+        f"{tensor.sign_mismatches:,}",
+        f"{tensor.unresolved:,}",
+        f"{tensor.beyond_error_bar:,}",
+        "-" if tensor.step is None else f"{tensor.step:.3g}",
+    )
+
+
+def _every(report: NetworkReport) -> Iterator[tuple[str, str, TensorReport]]:
+    """Yield the tensors of all phases, with the phase, and with what to call them where there are several phases."""
+    for phase, case in report.phases.items():
+        for name, tensor in case.tensors.items():
+            yield name, f"{name} ({phase})" if len(report.phases) > 1 else name, tensor
+
+
+def _audit(report: NetworkReport) -> str:
+    """Return how all audits ended in one line, nothing where there was none."""
+    audited = [(name, label, tensor) for name, label, tensor in _every(report) if tensor.audit.get("dims")]
+    if not audited:
+        return ""
+    names = {name for name, _, _ in audited}
+    dims = sum(tensor.audit["dims"] for _, _, tensor in audited)
+    wrong = {label: tensor.audit["disagreements"] for _, label, tensor in audited if tensor.audit["disagreements"]}
+    ended = f"{sum(wrong.values()):,} disagree ({', '.join(wrong)})" if wrong else "all agree"
+    phases = " in both phases" if len(audited) > len(names) else ""
+    return (
+        f"audit: {dims:,} dimensions of {len(names)} tensor{'s' * (len(names) > 1)}{phases} again by whole forward "
+        f"passes, and one direction over all of each: {ended}"
+    )
+
+
+def _noteworthy(report: NetworkReport) -> list[tuple[str, TensorReport]]:
+    """Return the tensors that did not pass, each of its first such phase; or else the one with the fewest digits."""
+    found: dict[str, tuple[str, TensorReport]] = {}
+    for name, label, tensor in _every(report):
+        if tensor.verdict != "pass":
+            found.setdefault(name, (label, tensor))
+    told = [(name, tensor) for name, tensor in report.tensors.items() if tensor.digits["min"] is not None]
+    return list(found.values()) or sorted(told, key=lambda entry: float(entry[1].digits["min"]))[:1]
+
+
+def _write_hygiene(lines: tuple[Line, ...], out: Console) -> None:
+    """Print the panel, its texts beside their topics where there is room."""
+    if not lines:
+        return
+    out.print(Text("\nhygiene", style="bold"))
+    if out.width < _NARROW:
+        for line in lines:
+            out.print(Text(f"{line.topic}: ").append(line.status, style=_STATUS[line.status]).append(f". {line.text}"))
+        return
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for line in lines:
+        grid.add_row(Text(line.topic), Text(line.status, style=_STATUS[line.status]), Text(line.text))
+    out.print(grid)
+
+
+def _write_explanation(found: Explanation, out: Console) -> None:
+    out.print(Text(found.words))
+    if found.crossings:
+        print_table(out, _CROSSINGS, [_crossing(one) for one in found.crossings[:SHOWN]], wide=0)
+    if len(found.crossings) > SHOWN:
+        out.print(f"and {len(found.crossings) - SHOWN:,} more")
+
+
+def _crossing(one: dict[str, Any]) -> tuple[Cell, ...]:
+    return one["layer"], one["kind"], _unit(one), *(_side(one[side]) for side in ("minus", "at", "plus"))
+
+
+def _unit(one: dict[str, Any]) -> str:
+    point, second, *place = one["unit"]
+    if one["kind"] == "hinge":
+        return f"data point {point}, class {second}"
+    return f"data point {point}, channel {second}{f', place {tuple(place)}' if place else ''}"
+
+
+def _side(value: Any) -> str:
+    """Return what decides on one side of a kink: a number, or the places of a window's largest entries."""
+    if isinstance(value, (list, tuple)):
+        places = " and ".join(str(tuple(place)) for place in value[:_PLACES])
+        return f"{places} and more" if len(value) > _PLACES else places
+    return f"{value:.2g}"
+
+
+def _verdict(report: NetworkReport) -> Text:
+    text = Text("\n")
+    if report.interrupted:
+        text.append(f"{INTERRUPTED}\n", style="yellow")
+    reasons = _gathered((_reasons(case), name) for name, case in report.phases.items())
+    told = "\n".join(f"{' and '.join(phases)}: {reason}" for reason, phases in reasons.items())
+    text.append(report.verdict.upper(), style=STYLES[report.verdict])
+    text.append(report.summary().removeprefix(report.verdict) if report.passed else f": {told}" if told else "")
+    for advice, tensors in _gathered((tensor.advice, name) for name, _, tensor in _every(report)).items():
+        text.append(f"\ntry ({', '.join(tensors)}): {advice}")
+    return text.append(speed([tensor for _, _, tensor in _every(report)], report.run), style="dim")
+
+
+def _reasons(case: Report) -> str:
+    """Return why a phase did not pass, without the tensors that did."""
+    told = replace(case, tensors={name: tensor for name, tensor in case.tensors.items() if tensor.verdict != "pass"})
+    silent = not told.tensors and told.error is None and (told.forward is None or told.forward.verdict == "pass")
+    return "" if silent else told.summary().removeprefix(f"{case.verdict}: ")
+
+
+def _gathered(pairs: Iterator[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return what is told, each with the different names that it is told of."""
+    found: dict[str, list[str]] = {}
+    for told, name in pairs:
+        if told and name not in found.setdefault(told, []):
+            found[told].append(name)
+    return found
