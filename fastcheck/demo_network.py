@@ -213,7 +213,8 @@ def backward(params: Arrays, x: np.ndarray, y: np.ndarray, *, wrong_winner: bool
 def _patches(x: np.ndarray) -> np.ndarray:
     """Return the 3x3 neighbourhoods, zeros outside: (N, channels, height, width, 3, 3)."""
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    return np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    found: np.ndarray = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    return found
 
 
 def _conv(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -240,6 +241,7 @@ def _pool(a: np.ndarray, wrong_winner: bool = False) -> tuple[np.ndarray, Callab
 
     def back(d: np.ndarray) -> np.ndarray:
         spread = d[..., None] * (np.arange(4) == taken[..., None])
-        return spread.reshape(n, c, h // 2, w // 2, 2, 2).transpose(0, 1, 2, 4, 3, 5).reshape(a.shape)
+        found: np.ndarray = spread.reshape(n, c, h // 2, w // 2, 2, 2).transpose(0, 1, 2, 4, 3, 5).reshape(a.shape)
+        return found
 
     return windows.max(axis=-1), back

@@ -111,10 +111,8 @@ def _numeric(case: NetworkCase, full: Full, name: str, dim: int, step: float) ->
 
 def _quiet(full: Full, dim: int, step: float) -> float | None:
     """Return the largest step, by factors of four, with which a dimension crosses nothing."""
-    for count in range(1, TRIED + 1):
-        if not full.crossings(dim, step / 4**count):
-            return step / 4**count
-    return None
+    steps = [step * 0.25**count for count in range(1, TRIED + 1)]
+    return next((smaller for smaller in steps if not full.crossings(dim, smaller)), None)
 
 
 def _digits(a: float, n: float) -> float:

@@ -13,7 +13,7 @@ from fastcheck.cases.network import Arrays, Point
 from fastcheck.layers import Dropout
 from fastcheck.network import Network, Penalty
 from fastcheck.network_report import Line
-from fastcheck.report import Report
+from fastcheck.report import Report, TensorReport
 
 if TYPE_CHECKING:
     from fastcheck.evaluators.network_bars import Ground
@@ -77,10 +77,14 @@ def panel(facts: Facts) -> tuple[Line, ...]:
         _regularisation(facts),
         *_swamped(facts),
         _dropout(facts),
-        _sampling(facts),
-        _kinks(facts),
+        *([_sampling(facts), _kinks(facts)] if _tensors(facts) else []),
         *_vanishing(facts),
     )
+
+
+def _tensors(facts: Facts) -> list[TensorReport]:
+    """Return the tensors of the last phase; none where a wrong loss ended the check."""
+    return list(list(facts.reports.values())[-1].tensors.values())
 
 
 def _precision(facts: Facts) -> Line:
@@ -122,7 +126,7 @@ def _point(facts: Facts) -> Line:
         "not at initialisation",
         "warn",
         f"{done}, which look like an initialisation ({_why_fresh(facts)}): gradients there are unlike those of "
-        "training and can hide a mistake. Train for a few steps first, or let burn_in=20 do it",
+        "training and can hide a mistake. Train for a few steps first, or by burn_in",
     )
 
 
@@ -159,7 +163,7 @@ def _regularisation(facts: Facts) -> Line:
         return Line("regularisation", "done", "none; one phase, the data loss")
     shares = ", ".join(f"{name} {share:.1g}" for name, share in _shares(facts).items())
     told = f"off first, then on; its gradient's norm as a part of the data loss's: {shares}"
-    missing = [name for name, there in (facts.included or {}).items() if not there]
+    missing = sorted(name for name, there in (facts.included or {}).items() if not there)
     if missing:
         return Line(
             "regularisation",
@@ -205,7 +209,7 @@ def _dropout(facts: Facts) -> Line:
 
 
 def _sampling(facts: Facts) -> Line:
-    tensors = list(facts.reports.values())[-1].tensors.values()
+    tensors = _tensors(facts)
     checked, total = (sum(getattr(one, name) for one in tensors) for name in ("dims_checked", "dims_total"))
     if checked == total:
         return Line("dimensions", "done", f"all {total:,} of {len(tensors)} tensors")
@@ -217,7 +221,7 @@ def _sampling(facts: Facts) -> Line:
 
 
 def _kinks(facts: Facts) -> Line:
-    tensors = list(facts.reports.values())[-1].tensors.values()
+    tensors = _tensors(facts)
     kinks, checked, excluded = (
         sum(getattr(one, name) for one in tensors) for name in ("kinks", "dims_checked", "excluded")
     )

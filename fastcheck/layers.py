@@ -403,7 +403,7 @@ def _finite(name: str, value: Any) -> None:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and abs(value) < 1e300
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and bool(abs(value) < 1e300)
 
 
 def _flag(name: str, value: Any) -> None:

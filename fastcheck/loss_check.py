@@ -35,10 +35,12 @@ def compared(loss: Any, ground: Ground, penalties: Mapping[str, Penalty], precis
     """
     try:
         declared = float(loss)
-    except (TypeError, ValueError):
-        raise FastcheckError(f"loss is {loss!r}: expected the number that your forward pass gave") from None
+        if not math.isfinite(declared):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise FastcheckError(f"loss is {loss!r}: expected the finite number that your forward pass gave") from None
     data, penalty = ground.passes.loss(), regularisation(ground, penalties)
-    unit = _UNITS[precision or ("float32" if float(np.float32(declared)) == declared else "float64")]
+    unit = _UNITS[precision or ("float32" if _of_float32(loss, declared) else "float64")]
     bar = 4 * SAFETY * ground.roundoff.evaluated * unit / U + 64 * unit * (abs(data) + abs(penalty))
     nearest = min((data, data + penalty), key=lambda value: abs(declared - value))
     apart = abs(declared - nearest)
@@ -52,6 +54,14 @@ def compared(loss: Any, ground: Ground, penalties: Mapping[str, Penalty], precis
     told = f"the declared loss {declared:.9g} differs from the computed {nearest:.9g} by more than rounding, {bar:.1g}"
     attempt = "compare the layers' outputs one by one: the two networks are different functions"
     return ForwardReport("fail", ratio, {"bug": "another function", "evidence": told, "try": attempt})
+
+
+def _of_float32(loss: Any, declared: float) -> bool:
+    """Tell whether a loss was computed in float32: by its type, or by bits that a float64 result would hardly lack."""
+    if isinstance(loss, (np.float32, np.float16)):
+        return True
+    significand, _ = math.frexp(declared)
+    return declared != 0 and significand * 2**24 % 1 == 0 and significand * 2**10 % 1 != 0
 
 
 def regularisation(ground: Ground, penalties: Mapping[str, Penalty]) -> float:

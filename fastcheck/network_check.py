@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -227,7 +227,7 @@ def _run(given: _Given, plan: Plan, loss: float | None, burn_in: int, *, explain
     reports: dict[str, Report] = {}
     interrupted = False
     for name, case in phases.items():
-        report = coordinator.run(NetworkPath(case, plan, ground, forward), plan)
+        report = coordinator.run(NetworkPath(case, plan, ground, forward), _named(plan, name, phases))
         reports[name] = report
         interrupted |= report.interrupted
         if interrupted or (forward is not None and forward.verdict == "fail"):
@@ -252,6 +252,13 @@ def _run(given: _Given, plan: Plan, loss: float | None, burn_in: int, *, explain
     )
     suite = SuiteReport.of({name: _kept(report, keep) for name, report in reports.items()}, plan.threads)
     return NetworkReport(suite.cases, interrupted, suite.run, hygiene.panel(facts), found)
+
+
+def _named(plan: Plan, phase: str, phases: Collection[str]) -> Plan:
+    """Return a plan whose progress tells the phase, where there are several."""
+    if len(phases) == 1:
+        return plan
+    return replace(plan, progress=lambda stage, done, total: plan.progress(f"{phase}, {stage}", done, total))
 
 
 def _kept(report: Report, keep: bool) -> Report:

@@ -229,7 +229,7 @@ class Program:
     def _flat(self, place: int, source: int, shape: Shape, pixels: int) -> int:
         return self._add(place, "flatten", (source, -1), shape, taps=pixels)
 
-    def _parameters(self, place: int) -> dict[str, int]:
+    def _parameters(self, place: int) -> dict[str, Any]:
         name = self.network.names[place]
         found = {"weight": self.places[f"{name}.weight"].start}
         return found | ({"bias": self.places[f"{name}.bias"].start} if f"{name}.bias" in self.places else {})
@@ -249,7 +249,7 @@ class Program:
 
     def _dense(self, place: int, source: int, given: Shape, shape: Shape) -> int:
         one = np.zeros((1, 1), np.int64)
-        sizes = {"taps": 1, "filters": shape[0], "per_group": given[0]}
+        sizes: dict[str, Any] = {"taps": 1, "filters": shape[0], "per_group": given[0]}
         return self._add(place, "conv", (source, -1), shape, lookup=one, **sizes, **self._parameters(place))
 
     def _pool(self, place: int, layer: Any, source: int, given: Shape, shape: Shape) -> int:

@@ -41,7 +41,7 @@ def from_json(text: str) -> Report | SuiteReport:
 STATUSES = ("done", "note", "warn")
 """Of the hygiene panel's lines."""
 
-CROSSINGS = ("sign", "winner", "tie", "hinge")
+CROSSINGS = ("sign", "winner", "hinge")
 """Kinds of kinks that units cross."""
 
 _Suite = TypeVar("_Suite", bound=SuiteReport)

@@ -49,7 +49,7 @@ def of_tensor(tally: Tally, disagreements: int = 0, narrower: str = "") -> Judge
         return Judgement(
             "error",
             f"the audit disagrees in {disagreements} place{'s' * (disagreements > 1)}: the differences are wrong",
-            "check with --evaluator local, and report this as a bug of fastcheck",
+            "check with --evaluator full, and report this as a bug of fastcheck",
         )
     if not tally.dims:
         return Judgement("inconclusive", "no dimension was checked", "let the check run longer")

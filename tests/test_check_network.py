@@ -1,4 +1,4 @@
-"""Whole networks: every layer kind and loss passes with PyTorch's gradients, and fails with its planted wrong sibling."""
+"""Whole networks: every layer kind and loss passes with PyTorch's gradients, and fails with its wrong sibling."""
 
 import networks
 import numpy as np

@@ -222,7 +222,8 @@ class Found:
     @property
     def bar(self) -> np.ndarray:
         """Bound on what arithmetic explains, the gradient's own rounding left aside."""
-        return self.roundoff + self.truncation + self.crossed + self.jump
+        whole: np.ndarray = self.roundoff + self.truncation + self.crossed + self.jump
+        return whole
 
     def take(self, places: np.ndarray, other: Found) -> np.ndarray:
         """Replace entries by others where those have the narrower bar; return which."""

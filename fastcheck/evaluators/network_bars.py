@@ -138,7 +138,7 @@ class GradientRounding:
     def __init__(self, passes: Passes, gradient: np.ndarray, seed: int) -> None:
         self._passes, self._gradient = passes, gradient
         rng = np.random.default_rng([seed, SHAKES])
-        amplitudes = AMPLITUDE * np.array([roundings(passes, place) for place in range(len(passes.program.nodes))])
+        amplitudes = AMPLITUDE * _amplitudes(passes)
         amplitudes[-1] = max(amplitudes[-1], AMPLITUDE)
         noise = [rng.standard_normal(8191) for _ in range(SHAKES)]
         moved = [passes.shaken(amplitudes, _shaken_params(passes, rng), numbers) - gradient for numbers in noise]
@@ -175,7 +175,7 @@ class GradientRounding:
     ) -> np.ndarray:
         """Bound the rounding of the last sums, by the law that `fastcheck.step` has for a convolution's."""
         first, second, count = terms
-        worst = count * first * u
+        worst: np.ndarray = count * first * u
         if u == U:  # which is small beside the differences' own, and needs no finer bound
             return worst
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -198,7 +198,33 @@ class GradientRounding:
             else Structure.of(np.ascontiguousarray(lanes(passes, chunk, chunk.cached, source)[0]), 0.0)
         )
         count = lanes(passes, chunk, chunk.cached, node)[0].size
-        return v.multiplicity * x.multiplicity > 4 * count or max(v.multiplicity, x.multiplicity) >= count / 2
+        return bool(v.multiplicity * x.multiplicity > 4 * count or max(v.multiplicity, x.multiplicity) >= count / 2)
+
+
+def _amplitudes(passes: Passes) -> np.ndarray:
+    """Return for every row the roundings that its results have met, as a part of their root mean square.
+
+    A gelu's tail is a difference of numbers near one: its rounding goes by its input, and that of its slope by its own
+    cotangent.
+    """
+    nodes = passes.program.nodes
+    found = np.array([roundings(passes, place) for place in range(len(nodes))])
+    for place, node in enumerate(nodes):
+        if node.kind in ("gelu", "gelu_tanh"):
+            source = node.columns["a"]
+            found[place] *= max(1.0, _larger(passes, "cached", source, place))
+            found[source] = max(found[source], _larger(passes, "cotangents", place, source))
+    return found
+
+
+def _larger(passes: Passes, array: str, one: int, other: int) -> float:
+    """Return by how much the channels of a row are larger than those of another, at most."""
+    sizes = []
+    for place in (one, other):
+        parts = [(lanes(passes, chunk, getattr(chunk, array), place) ** 2).mean(axis=(1, 2)) for chunk in passes.chunks]
+        sizes.append(np.sqrt(np.mean(parts, axis=0)))
+    ratios = np.where(sizes[1] > 0, sizes[0] / np.where(sizes[1] > 0, sizes[1], 1.0), 0.0)
+    return float(ratios.max())
 
 
 def _shaken_params(passes: Passes, rng: np.random.Generator) -> np.ndarray:

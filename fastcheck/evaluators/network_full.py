@@ -220,16 +220,17 @@ class Full:
         lowered = self._passes.program
         if kinks.kind == "hinge":
             n, k = unit
-            values = (float(array[unit]) for array in kinks.decides)
-            return Crossing("loss", "hinge", (first + n, k), *values, float(kinks.amount[unit]))
+            low, at, high = (float(array[unit]) for array in kinks.decides)
+            return Crossing("loss", "hinge", (first + n, k), low, at, high, float(kinks.amount[unit]))
         c, p, n = unit
         node = lowered.nodes[kinks.place]
-        decides: tuple[Any, ...] = tuple(float(array[unit]) for array in kinks.decides if array.ndim == 3)
+        decides: list[Any] = [float(array[unit]) for array in kinks.decides if array.ndim == 3]
         if node.lookup is not None:
-            won = (node.lookup[array[c, :, p, n], p].tolist() for array in kinks.decides)
-            decides = tuple(tuple(self._pixel(node.columns["a"], pixel) for pixel in pixels) for pixels in won)
+            won = [node.lookup[array[c, :, p, n], p].tolist() for array in kinks.decides]
+            decides = [tuple(self._pixel(node.columns["a"], pixel) for pixel in pixels) for pixels in won]
         where = (first + n, c, *self._pixel(kinks.place, p))
-        return Crossing(lowered.layer_name(kinks.place), kinks.kind, where, *decides, float(kinks.amount[unit]))
+        low, at, high = decides
+        return Crossing(lowered.layer_name(kinks.place), kinks.kind, where, low, at, high, float(kinks.amount[unit]))
 
     def _pixel(self, place: int, pixel: int) -> tuple[int, ...]:
         """Return a place in a row's map, axis by axis."""

@@ -47,13 +47,14 @@ def progress_bar() -> Iterator[ProgressHook | None]:
     # What is printed while the bar is drawn goes above it, unless it goes elsewhere: to a file or a pipe.
     redirect = sys.stdout.isatty()
     with Progress(*columns, console=console(sys.stderr), transient=True, redirect_stdout=redirect) as bar:
-        tasks: dict[str, TaskID] = {}
+        shown: dict[str, TaskID] = {}
 
         def hook(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                for earlier in tasks.values():
-                    bar.update(earlier, visible=False)
-                tasks[stage] = bar.add_task(stage, total=total or None)
-            bar.update(tasks[stage], completed=done)
+            if stage not in shown:  # also where it comes back, in another phase or case
+                for earlier in shown.values():
+                    bar.remove_task(earlier)
+                shown.clear()
+                shown[stage] = bar.add_task(stage, total=total or None)
+            bar.update(shown[stage], completed=done)
 
         yield hook
