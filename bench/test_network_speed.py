@@ -12,7 +12,7 @@ TARGETS = {
     "digits_cnn": {"all": 35, "conv1.weight": 10, "conv2.weight": 25},
     "cifar_net": {"all": 10, "conv1.weight": 3},
 }
-"""How many times faster than vmap a check is to be, by the tensor."""
+"""How many times faster than vmap differencing is to be, by the tensor."""
 
 LOOP_TARGETS = {"digits_cnn": {"all": 500}, "cifar_net": {}}
 """The same for the loop by hand."""
@@ -20,7 +20,7 @@ LOOP_TARGETS = {"digits_cnn": {"all": 500}, "cifar_net": {}}
 
 def _missed(rows, targets, peer):
     """Tell every target that is missed: the tensor, how many times faster, and how many it was to be."""
-    faster = {row["tensor"]: row[peer] / row["seconds"] for row in rows}
+    faster = {row["tensor"]: row[peer] / row["raw_seconds"] for row in rows}
     return [f"{name}: {faster[name]:.1f}x of {least}x" for name, least in targets.items() if faster[name] < least]
 
 
@@ -32,8 +32,8 @@ def test_network(benchmark, results, threads, network):
     benchmark.extra_info["rows"] = json.dumps(rows)
     for row in rows:
         print(
-            f"\n{row['tensor']}: {row['vmap_seconds'] / row['seconds']:,.1f}x vmap (chunk {row['chunk']}), "
-            f"{row['loop_seconds'] / row['seconds']:,.0f}x the loop",
+            f"\n{row['tensor']}: {row['vmap_seconds'] / row['raw_seconds']:,.1f}x vmap (chunk {row['chunk']}), "
+            f"{row['loop_seconds'] / row['raw_seconds']:,.0f}x the loop",
             end="",
         )
     assert not _missed(rows, TARGETS[network], "vmap_seconds")

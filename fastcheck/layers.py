@@ -20,6 +20,10 @@ Extent = int | tuple[int, ...]
 """One integer, or one for each spatial axis."""
 
 
+LARGEST = 1e300
+"""Bound on every number of a layer."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """What all layers have.
@@ -403,7 +407,8 @@ def _finite(name: str, value: Any) -> None:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and bool(abs(value) < 1e300)
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    return number and abs(value) < LARGEST
 
 
 def _flag(name: str, value: Any) -> None:

@@ -1,5 +1,7 @@
 """Whole networks: every layer kind and loss passes with PyTorch's gradients, and fails with its wrong sibling."""
 
+import os
+
 import networks
 import numpy as np
 import planted_network
@@ -15,11 +17,15 @@ def _case(name, seed=0):
     return network, params, grads, x, y, masks, loss
 
 
+DIMS = 24 if os.environ.get("FASTCHECK_TESTS") == "short" else "all"
+"""Few where kernels run as Python."""
+
+
 @pytest.mark.parametrize("name", networks.CASES)
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.jit)])
 def test_a_correct_gradient_passes(name, seed):
     network, params, grads, x, y, masks, loss = _case(name, seed)
-    report = fastcheck.check_network(network, params, grads, x, y, masks=masks, loss=loss, dims="all")
+    report = fastcheck.check_network(network, params, grads, x, y, masks=masks, loss=loss, dims=DIMS)
     assert report.passed, report.summary()
     for tensor in report.tensors.values():
         # Some gradients are zero, as of a bias before a normalisation: there ratios are noise.
@@ -28,6 +34,7 @@ def test_a_correct_gradient_passes(name, seed):
         assert tensor.audit["disagreements"] == 0
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("mistake", planted_network.MISTAKES)
 def test_a_planted_mistake_fails(mistake):
     planted = planted_network.MISTAKES[mistake]

@@ -12,6 +12,8 @@ import torch_network
 
 from fastcheck import cli, demo_network
 
+pytestmark = pytest.mark.jit
+
 DENSE = '[[layer]]\nkind = "dense"\nout_features = '
 
 NETS = {

@@ -17,6 +17,8 @@ from fastcheck.network_report import Line
 from fastcheck.render.text import as_text
 from fastcheck.report_reader import from_json
 
+pytestmark = pytest.mark.jit
+
 
 def _checked(name, step="auto", scale=1.0, factor=1.0, **options):
     network, params, x, y, masks = networks.CASES[name](0)

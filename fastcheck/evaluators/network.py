@@ -48,8 +48,8 @@ PILOT_STEPS = 8
 PILOT_REACH = (0.06, 0.1)
 """Between these parts of the automatic step: few units cross a kink there."""
 
-BLOCK_WORK = 2e7
-"""Multiply-adds in a block: about a hundredth of a second."""
+BLOCK_WORK = 1e7
+"""Multiply-adds in a block: about a millisecond."""
 
 
 class NetworkEvaluator:
@@ -101,9 +101,7 @@ class NetworkEvaluator:
     def blocks(self, dims: Chosen) -> list[Chosen]:
         """Cut dimensions into blocks of about `BLOCK_WORK`, of whole groups that are evaluated together."""
         cost = work(self._passes.program, self._name, len(self._case.point.x))
-        size, copies = max(1, min(4096, int(BLOCK_WORK / cost))), self._tables.copies
-        size = max(copies, size // copies * copies)
-        return [dims[start : start + size] for start in range(0, len(dims), size)]
+        return blocks_of(dims, cost, self._tables.group)
 
     def __call__(self, block: Chosen) -> Differences:
         """Difference the dimensions of a block."""
@@ -256,3 +254,10 @@ def automatic(passes: Passes, name: str) -> float:
     if size == 0 or factor == 0:
         return MOVE
     return math.ldexp(MOVE, round(math.log2(size / factor)))
+
+
+def blocks_of(dims: Chosen, cost: int, group: int) -> list[Chosen]:
+    """Cut dimensions that cost so much into blocks of about `BLOCK_WORK`, of whole groups if one takes less."""
+    size = max(1, min(4096, int(BLOCK_WORK / cost)))
+    size = size // group * group or size
+    return [dims[start : start + size] for start in range(0, len(dims), size)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass
 
@@ -11,8 +12,12 @@ from fastcheck import program
 from fastcheck.cases.network_pass import Chunk, Passes
 from fastcheck_kernels import network
 
-CACHE = 2**18
+CACHE = 2**20
 """Bytes that moved results of a thread should take: they then stay in a core's own cache."""
+
+
+MOST_LANES = 512
+"""More at a time gain nothing (`bench/test_network_speed.py`)."""
 
 
 class Moved:
@@ -32,8 +37,8 @@ class Moved:
     noise : float
         Standard deviation of what evaluating the loss itself adds to its differences: none, since they are what is
         computed.
-    copies : int
-        Dimensions that are evaluated together.
+    group : int
+        Dimensions that move the same channel: those which can be evaluated together.
     scratch_bytes : int
         Memory that each thread takes.
     """
@@ -49,7 +54,7 @@ class Moved:
         known = {count: _Layout(passes, chunk, self._tensor[0], entries) for count, chunk in alike.items()}
         self._layouts = [known[chunk.points] for chunk in passes.chunks]
         self._private = threading.local()
-        self.copies = self._layouts[0].copies
+        self.group = entries // passes.program.nodes[self._tensor[0]].columns["channels"]
         self.scratch_bytes = 8 * sum(max(getattr(one, part) for one in self._layouts) for part in ("arena", "spare"))
 
     def __call__(self, dims: np.ndarray, h: float) -> np.ndarray:
@@ -80,7 +85,6 @@ class _Layout:
     """Lanes of a chunk, and where rows' results are in a thread's rooms."""
 
     lanes: int
-    copies: int
     places: np.ndarray
     arena: int
     spare: int
@@ -89,10 +93,10 @@ class _Layout:
         lowered = passes.program
         per_channel = max(1, entries // lowered.nodes[node].columns["channels"])
         width = sum(program.moved(lowered, node).values())
+        most = max(1, int(min(CACHE / 8 / width, MOST_LANES) / (2 * chunk.points)))
+        even = math.ceil(per_channel / math.ceil(per_channel / most))
         unit = 2 * chunk.period
-        wanted = min(CACHE / 8 / width, 2 * chunk.points * per_channel)
-        self.lanes = unit * max(1, min(512 // unit, round(wanted / unit)))
-        self.copies = self.lanes // 2 // chunk.points
+        self.lanes = unit * math.ceil(2 * even * chunk.points / unit)
         self.places, self.arena = program.arena(lowered, node, self.lanes)
         self.spare = max(other.entries for other in lowered.nodes) * self.lanes
 
