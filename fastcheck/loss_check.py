@@ -35,10 +35,12 @@ def compared(loss: Any, ground: Ground, penalties: Mapping[str, Penalty], precis
     """
     try:
         declared = float(loss)
-        if not math.isfinite(declared):
-            raise ValueError
     except (TypeError, ValueError, OverflowError):
-        raise FastcheckError(f"loss is {loss!r}: expected the finite number that your forward pass gave") from None
+        raise FastcheckError(f"loss is {loss!r}: expected the number that your forward pass gave") from None
+    if not math.isfinite(declared):
+        attempt = "look for a logarithm of zero, a division by zero or an overflow in the forward pass"
+        evidence = f"the declared loss is {declared}; computed {ground.passes.loss():.9g}"
+        return ForwardReport("fail", math.inf, {"bug": "a loss that is not finite", "evidence": evidence, "try": attempt})
     data, penalty = ground.passes.loss(), regularisation(ground, penalties)
     unit = _UNITS[precision or ("float32" if _of_float32(loss, declared) else "float64")]
     bar = 4 * SAFETY * ground.roundoff.evaluated * unit / U + 64 * unit * (abs(data) + abs(penalty))

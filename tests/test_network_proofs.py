@@ -303,7 +303,7 @@ REFUSALS = {
     "unknown evaluator": ({"evaluator": "delta"}, r"evaluator is 'delta'"),
     "a gradient that raises": ({"grads": lambda *_: 1 / 0}, r"grads raises ZeroDivisionError: division by zero"),
     "a gradient without names": ({"grads": lambda *_: np.zeros(3)}, r"grads is ndarray: expected a mapping"),
-    "a loss that is none": ({"loss": "low"}, r"loss is 'low': expected the finite number"),
+    "a loss that is none": ({"loss": "low"}, r"loss is 'low': expected the number"),
     "a lost step": ({"step": 1e-20}, r"step is 1e-20: adding it does not change the largest entry"),
 }
 
