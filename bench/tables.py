@@ -230,6 +230,29 @@ def _shape(sizes: list[int]) -> str:
     return "x".join(map(str, sizes))
 
 
+def whole_network(section: Section) -> str:
+    """Every tensor, with how many times faster it is differenced than by each peer."""
+    headings = (
+        *("tensor", "parameters", "differencing", "whole check", "vmap", "chunk", "loop"),
+        *("times vmap", "times the loop", "vmap / whole check"),
+    )
+    return _page(section, _table(headings, [_tensor(row) for row in section["rows"]]))
+
+
+def _tensor(row: dict[str, Any]) -> tuple[str, ...]:
+    peers = {name: row[f"{name}_seconds"] / row["raw_seconds"] for name in ("vmap", "loop")}
+    return (
+        row["tensor"],
+        f"{row['dims']:,}",
+        *(f"{row[name] * 1e6:,.2f} us" for name in ("raw_seconds", "seconds", "vmap_seconds")),
+        "-" if row["chunk"] is None else f"{row['chunk']:,}",
+        f"{row['loop_seconds'] * 1e6:,.0f} us",
+        f"{peers['vmap']:,.1f}x",
+        f"{peers['loop']:,.0f}x",
+        f"{row['vmap_seconds'] / row['seconds']:,.1f}x",
+    )
+
+
 TABLES: dict[str, Callable[[Section], str]] = {
     "peers": peers,
     "vgg16_weight": network,
@@ -242,4 +265,6 @@ TABLES: dict[str, Callable[[Section], str]] = {
     "start": start,
     "detection": detection,
     "compilation": compilation,
+    "digits_cnn": whole_network,
+    "cifar_net": whole_network,
 }
