@@ -29,6 +29,9 @@ COLUMNS = (
 )
 """Columns of the table, in the order of `fastcheck_kernels.network`, which says what they hold."""
 
+STAGE, MOST = 1 << 20, 256
+"""Bytes of a row and its sources, and lanes, up to which more lanes make differencing faster."""
+
 
 @dataclass
 class Node:
@@ -431,3 +434,20 @@ def moved(program: Program, first: int) -> dict[int, int]:
     alone, rows = _alone(program, first)
     sizes = {place: program.nodes[place].columns for place in sorted(rows)}
     return {place: size["pixels"] * (1 if place in alone else size["channels"]) for place, size in sizes.items()}
+
+
+def lanes(program: Program, first: int, points: int, period: int, dims: int) -> int:
+    """Return how many lanes to give copies of which one channel of a row moves: a multiple of two periods.
+
+    As many as keep a row and what it reads within `STAGE`, but no more than `MOST`; evenly filled by the ``dims``
+    dimensions of a channel.
+    """
+    unit = 2 * period
+    counts = moved(program, first)
+    sources = {place: {program.nodes[place].columns[side] for side in "ab"} & counts.keys() for place in counts}
+    widest = max(
+        count + max((counts[source] for source in sources[place]), default=0) for place, count in counts.items()
+    )
+    units = max(1, min(MOST, STAGE // (8 * widest)) // unit)
+    needed = -(-dims * points // period)
+    return unit * -(-needed // -(-needed // units))

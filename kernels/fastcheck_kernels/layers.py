@@ -70,10 +70,10 @@ def fill(cached, target, place, span, lanes, period):
     at, lo, hi, pixels = span
     for c in range(lo, hi):
         for p in range(pixels):
-            source = cached[at + (c * pixels + p) * period : at + (c * pixels + p + 1) * period]
+            source = tile.cut(cached, at + (c * pixels + p) * period, period)
             start = place[0] + c * place[1] + p * lanes
             for first in range(start, start + lanes, period):
-                piece = target[first : first + period]
+                piece = tile.cut(target, first, period)
                 for q in range(period):
                     piece[q] = source[q]
 
@@ -84,10 +84,10 @@ def add_cached(cached, target, place, span, lanes, period):
     at, lo, hi, pixels = span
     for c in range(lo, hi):
         for p in range(pixels):
-            source = cached[at + (c * pixels + p) * period : at + (c * pixels + p + 1) * period]
+            source = tile.cut(cached, at + (c * pixels + p) * period, period)
             start = place[0] + c * place[1] + p * lanes
             for first in range(start, start + lanes, period):
-                piece = target[first : first + period]
+                piece = tile.cut(target, first, period)
                 for q in range(period):
                     piece[q] += source[q]
 
@@ -98,12 +98,12 @@ def moves(cached, source, place, span, lanes, period, out):
     at, lo, hi, pixels = span
     for c in range(lo, hi):
         for p in range(pixels):
-            known = cached[at + (c * pixels + p) * period : at + (c * pixels + p + 1) * period]
+            known = tile.cut(cached, at + (c * pixels + p) * period, period)
             start = place[0] + c * place[1] + p * lanes
             to = ((c - lo) * (pixels + 1) + p) * lanes
             for first in range(0, lanes, period):
-                piece = source[start + first : start + first + period]
-                moved = out[to + first : to + first + period]
+                piece = tile.cut(source, start + first, period)
+                moved = tile.cut(out, to + first, period)
                 for q in range(period):
                     moved[q] = piece[q] - known[q]
 
@@ -164,12 +164,12 @@ def accumulate(source, weights, target, spots, starts, shape):
     at, pitch, channels, first, filter_size, taps, to, to_pitch, filters, pixels, lanes = shape
     for f in range(filters):
         for p in range(pixels):
-            out = target[to + f * to_pitch + p * lanes : to + f * to_pitch + (p + 1) * lanes]
+            out = tile.cut(target, to + f * to_pitch + p * lanes, lanes)
             for c in range(channels):
                 for j in range(starts[p], starts[p + 1]):
                     weight = weights[first + f * filter_size + c * taps + spots[j, 1]]
                     x_at = at + c * pitch + spots[j, 0] * lanes
-                    x = source[x_at : x_at + lanes]
+                    x = tile.cut(source, x_at, lanes)
                     for lane in range(lanes):
                         out[lane] += weight * x[lane]
 
@@ -178,7 +178,7 @@ def accumulate(source, weights, target, spots, starts, shape):
 def max_pool(source, target, spots, starts, lanes):
     """Take the largest entry of every window of one channel."""
     for p in range(starts.size - 1):
-        out = target[p * lanes : (p + 1) * lanes]
+        out = tile.cut(target, p * lanes, lanes)
         copy(source[spots[starts[p], 0] * lanes :], out)
         for j in range(starts[p] + 1, starts[p + 1]):
             x = source[spots[j, 0] * lanes : (spots[j, 0] + 1) * lanes]
@@ -191,7 +191,7 @@ def max_pool(source, target, spots, starts, lanes):
 def avg_pool(source, target, spots, starts, shares, lanes):
     """Average the windows of one channel; ``shares`` is one over the number that each is divided by."""
     for p in range(starts.size - 1):
-        out = target[p * lanes : (p + 1) * lanes]
+        out = tile.cut(target, p * lanes, lanes)
         put(0.0, out)
         for j in range(starts[p], starts[p + 1]):
             x = source[spots[j, 0] * lanes : (spots[j, 0] + 1) * lanes]
@@ -209,7 +209,7 @@ def batch_moments(source, lanes, points, eps, mean, inverse):
     _average(mean, points, pixels * points)
     put(0.0, inverse)
     for p in range(pixels):
-        x = source[p * lanes : (p + 1) * lanes]
+        x = tile.cut(source, p * lanes, lanes)
         for lane in range(lanes):
             inverse[lane] += (x[lane] - mean[lane]) * (x[lane] - mean[lane])
     _average(inverse, points, pixels * points)
@@ -221,7 +221,7 @@ def batch_moments(source, lanes, points, eps, mean, inverse):
 def _sum_pixels(source, lanes, total):
     put(0.0, total)
     for p in range(source.size // lanes):
-        x = source[p * lanes : (p + 1) * lanes]
+        x = tile.cut(source, p * lanes, lanes)
         for lane in range(lanes):
             total[lane] += x[lane]
 
@@ -245,7 +245,7 @@ def layer_moments(source, place, channels, pixels, lanes, eps, mean, inverse):
     for c in range(channels):
         for p in range(pixels):
             start = place[0] + c * place[1] + p * lanes
-            x = source[start : start + lanes]
+            x = tile.cut(source, start, lanes)
             for lane in range(lanes):
                 mean[lane] += x[lane]
     for lane in range(lanes):
@@ -253,7 +253,7 @@ def layer_moments(source, place, channels, pixels, lanes, eps, mean, inverse):
     for c in range(channels):
         for p in range(pixels):
             start = place[0] + c * place[1] + p * lanes
-            x = source[start : start + lanes]
+            x = tile.cut(source, start, lanes)
             for lane in range(lanes):
                 inverse[lane] += (x[lane] - mean[lane]) * (x[lane] - mean[lane])
     for lane in range(lanes):
@@ -264,7 +264,7 @@ def layer_moments(source, place, channels, pixels, lanes, eps, mean, inverse):
 def normalise(source, target, lanes, mean, inverse):
     """Subtract the mean and scale, pixel by pixel."""
     for p in range(source.size // lanes):
-        x, out = source[p * lanes : (p + 1) * lanes], target[p * lanes : (p + 1) * lanes]
+        x, out = tile.cut(source, p * lanes, lanes), tile.cut(target, p * lanes, lanes)
         for lane in range(lanes):
             out[lane] = (x[lane] - mean[lane]) * inverse[lane]
 
@@ -280,9 +280,9 @@ def scale(target, weight, bias):
 def mask(source, target, factors, lanes, period):
     """Multiply one channel by factors of ``period`` lanes."""
     for p in range(source.size // lanes):
-        factor = factors[p * period : (p + 1) * period]
+        factor = tile.cut(factors, p * period, period)
         for first in range(p * lanes, (p + 1) * lanes, period):
-            x, out = source[first : first + period], target[first : first + period]
+            x, out = tile.cut(source, first, period), tile.cut(target, first, period)
             for q in range(period):
                 out[q] = x[q] * factor[q]
 
@@ -375,7 +375,7 @@ def crossings(z, lanes):
     """Count entries of one channel that are positive in one half of the lanes alone."""
     half, count = lanes // 2, 0
     for p in range(z.size // lanes):
-        plus, minus = z[p * lanes : p * lanes + half], z[p * lanes + half : (p + 1) * lanes]
+        plus, minus = tile.cut(z, p * lanes, half), tile.cut(z, p * lanes + half, half)
         for lane in range(half):
             count += (plus[lane] > 0.0) != (minus[lane] > 0.0)
     return count
@@ -388,12 +388,12 @@ def other_winners(source, largest, window, p, lanes):
     ``window`` has the input pixels of output pixel p. Where only their number matters, a winner beyond one is a tie.
     """
     half, others, ties = lanes // 2, 0, 0
-    top, bottom = largest[p * lanes : p * lanes + half], largest[p * lanes + half : (p + 1) * lanes]
+    top, bottom = tile.cut(largest, p * lanes, half), tile.cut(largest, p * lanes + half, half)
     for lane in range(half):
         ties -= top[lane] != bottom[lane]
     for j in range(window.size):
         at = window[j] * lanes
-        plus, minus = source[at : at + half], source[at + half : at + lanes]
+        plus, minus = tile.cut(source, at, half), tile.cut(source, at + half, half)
         for lane in range(half):
             wins = plus[lane] == top[lane]
             others += wins != (minus[lane] == bottom[lane])

@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from . import tile
 from ._jit import kernel
 from .layers import sigmoid, softplus
 
@@ -129,7 +130,7 @@ def changes(kind, z, place, cached, targets, known, margin, span, wide, out):
     own, far = np.zeros(lanes), 0
     for r in range(low, high):
         start = place[0] + r // pixels * place[1] + r % pixels * lanes
-        row, base, chance, target = z[start : start + lanes], wide[0, r], wide[1, r], wide[2, r]
+        row, base, chance, target = tile.cut(z, start, lanes), wide[0, r], wide[1, r], wide[2, r]
         if kind == SQUARED:
             for lane in range(lanes):
                 d = row[lane] - base[lane]

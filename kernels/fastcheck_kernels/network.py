@@ -42,8 +42,8 @@ from ._jit import kernel
 ) = range(19)
 """Columns of the table: kind, rows of both inputs, channels and pixels, where cached lanes are, first row of
 ``starts``, first entry of ``lookup``, taps, filters and input channels of a group, first weight and bias (-1 for
-none), packed weights and initial values, first of ``reals``, cached normalised input, and the tables and packed weights of the
-transposed layer (after all output's pixels)."""
+none), packed weights and initial values, first of ``reals``, cached normalised input, and the tables and packed
+weights of the transposed layer (after all output's pixels)."""
 
 COLUMNS = 19
 
@@ -162,7 +162,7 @@ def _begin(row, cached, arena, params, place, first, whole, size):
         if whole:
             at = place[0] + f * place[1]
             bias = params[row[BIAS] + c] if row[BIAS] >= 0 else 0.0
-            layers.put(bias, arena[at : at + row[PIXELS] * size[2]])
+            layers.put(bias, tile.cut(arena, at, row[PIXELS] * size[2]))
         else:
             shifted = (place[0] - first * place[1], place[1])
             layers.fill(cached, arena, shifted, (row[CACHED], c, c + 1, row[PIXELS]), size[2], size[1])
@@ -187,13 +187,13 @@ def _normalise(net, node, arena, places, low, high, size, cached):
             layers.put(reals[row[REAL] + 1 + row[CHANNELS] + c], inverse)
         layers.normalise(source, target, lanes, mean, inverse)
         if size[3] == 0:
-            layers.copy(target, cached[row[EXTRA] + c * pixels * lanes : row[EXTRA] + (c + 1) * pixels * lanes])
+            layers.copy(target, tile.cut(cached, row[EXTRA] + c * pixels * lanes, pixels * lanes))
         if row[KIND] != layers.LAYER_NORM:
             layers.scale(target, params[row[WEIGHT] + c], params[row[BIAS] + c])
             continue
         for p in range(pixels):
             at = c * pixels + p
-            piece = target[p * lanes : (p + 1) * lanes]
+            piece = tile.cut(target, p * lanes, lanes)
             layers.scale(piece, params[row[WEIGHT] + at], params[row[BIAS] + at])
 
 
@@ -201,7 +201,7 @@ def _normalise(net, node, arena, places, low, high, size, cached):
 def _line(arena, places, node, channel, length):
     """Return all lanes of a channel."""
     start = places[node, 0] + channel * places[node, 1]
-    return arena[start : start + length]
+    return tile.cut(arena, start, length)
 
 
 @kernel()
@@ -245,16 +245,16 @@ def _channelwise(net, node, cached, cotangents, arena, places, low, high, size, 
         if kind == layers.FLATTEN:
             start = places[a, 0] + c // row[TAPS] * places[a, 1] + c % row[TAPS] * lanes
             if start != places[node, 0] + c * places[node, 1]:
-                layers.copy(arena[start:], target)
+                layers.copy(tile.cut(arena, start, lanes), target)
             continue
         source = _line(arena, places, a, c, table[a, PIXELS] * lanes)
         if kind == layers.MAX_POOL:
             layers.max_pool(source, target, spots, here, lanes)
         elif kind == layers.AVG_POOL:
-            layers.avg_pool(source, target, spots, here, reals[row[REAL] : row[REAL] + row[PIXELS]], lanes)
+            layers.avg_pool(source, target, spots, here, tile.cut(reals, row[REAL], row[PIXELS]), lanes)
         elif kind == layers.DROPOUT:
             factors = row[REAL] + c * row[PIXELS] * size[1]
-            layers.mask(source, target, reals[factors : factors + row[PIXELS] * size[1]], lanes, size[1])
+            layers.mask(source, target, tile.cut(reals, factors, row[PIXELS] * size[1]), lanes, size[1])
         else:
             layers.activate(kind, reals[row[REAL]], source, target)
         if size[3] > 0:
@@ -354,14 +354,14 @@ def _perturb(net, cached, arena, places, tensor, dims, step, size):
                 if row[KIND] == layers.LAYER_NORM and dims[b] % pixels != p:
                     at, move = -1, 0.0
             first = places[node, 0] + channel * places[node, 1] + p * lanes + b * points
-            plus, minus = arena[first : first + points], arena[first + half : first + half + points]
+            plus, minus = tile.cut(arena, first, points), tile.cut(arena, first + half, points)
             begin = row[CACHED] + (channel * pixels + p) * period
-            base = cached[begin : begin + points]
+            base = tile.cut(cached, begin, points)
             if at < 0:
                 for n in range(points):
                     plus[n], minus[n] = base[n] + move, base[n] - move
             else:
-                x = cached[at : at + points]
+                x = tile.cut(cached, at, points)
                 for n in range(points):
                     plus[n], minus[n] = base[n] + step * x[n], base[n] - step * x[n]
 

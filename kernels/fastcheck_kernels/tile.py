@@ -14,6 +14,7 @@ import numpy as np
 from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+from numba.np import arrayobj
 
 _WIDE = bool(binding.get_host_cpu_features().get("avx512f", False))
 
@@ -28,6 +29,27 @@ LANES = 2 * VECTOR
 
 OUT, OUT_PITCH, INIT, SECOND, INIT_PITCH, X, W, COUNT = range(8)
 """Places in ``span``, which says where a tile reads and writes; see `multiply`."""
+
+
+def _plain_cut(array, start, count):
+    """Do in Python what `cut` does."""
+    return array[start : start + count]
+
+
+@intrinsic
+def _compiled_cut(typingctx, array, start, count):
+    """Return entries of a flat array, as a slice does, but without counting references: less to compile and to run."""
+    del typingctx
+
+    def codegen(context, builder, signature, args):
+        kind = signature.args[0]
+        whole, part = context.make_array(kind)(context, builder, args[0]), context.make_array(kind)(context, builder)
+        begin = builder.gep(whole.data, [args[1]])
+        shape = cgutils.pack_array(builder, [args[2]])
+        arrayobj.populate_array(part, begin, shape, whole.strides, whole.itemsize, meminfo=None)
+        return part._getvalue()
+
+    return array(array, types.intp, types.intp), codegen
 
 
 def _plain(out, init, x, w, meets, span):
@@ -100,3 +122,4 @@ def _compiled(typingctx, out, init, x, w, meets, span):
 
 
 multiply = _plain if numba.config.DISABLE_JIT else _compiled
+cut = _plain_cut if numba.config.DISABLE_JIT else _compiled_cut

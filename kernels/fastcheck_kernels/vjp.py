@@ -69,8 +69,8 @@ def _conv_parameters(net, node, cached, cotangents, places, size, grads):
             for p in range(pixels):
                 pixel = lookup[row[network.LOOKUP] + k % taps * pixels + p]
                 if pixel >= 0:
-                    x = cached[x_at + pixel * period : x_at + pixel * period + points]
-                    total += _dot(x, cotangents[v_at + p * period : v_at + p * period + points])
+                    x = tile.cut(cached, x_at + pixel * period, points)
+                    total += _dot(x, tile.cut(cotangents, v_at + p * period, points))
             grads[row[network.WEIGHT] + f * row[network.PER_GROUP] * taps + k] = total
 
 
@@ -109,14 +109,14 @@ def _norm(net, node, cached, cotangents, places, size, grads):
     if kind == layers.LAYER_NORM:
         layers.layer_moments(cached, (x_at, length), channels, pixels, lanes, eps, mean, inverse)
     for c in range(channels):
-        x = cached[x_at + c * length : x_at + (c + 1) * length]
-        unit = cached[row[network.EXTRA] + c * length : row[network.EXTRA] + (c + 1) * length]
-        v = cotangents[at + c * length : at + (c + 1) * length]
+        x = tile.cut(cached, x_at + c * length, length)
+        unit = tile.cut(cached, row[network.EXTRA] + c * length, length)
+        v = tile.cut(cotangents, at + c * length, length)
         _norm_parameters(row, kind, c, unit, v, (points, lanes), grads)
         if kind == layers.LAYER_NORM:
             for p in range(pixels):
                 weight = params[row[network.WEIGHT] + c * pixels + p]
-                _moments(weight, unit[p * lanes : (p + 1) * lanes], v[p * lanes : (p + 1) * lanes], sums, products)
+                _moments(weight, tile.cut(unit, p * lanes, lanes), tile.cut(v, p * lanes, lanes), sums, products)
             continue
         weight = params[row[network.WEIGHT] + c]
         layers.put(0.0, sums)
@@ -124,25 +124,33 @@ def _norm(net, node, cached, cotangents, places, size, grads):
         if kind == layers.BATCH_NORM:
             layers.batch_moments(x, lanes, points, eps, mean, inverse)
             for p in range(pixels):
-                _moments(weight, unit[p * lanes : (p + 1) * lanes], v[p * lanes : (p + 1) * lanes], sums, products)
+                _moments(weight, tile.cut(unit, p * lanes, lanes), tile.cut(v, p * lanes, lanes), sums, products)
             layers._average(sums, points, pixels * points)
             layers._average(products, points, pixels * points)
         else:
             layers.put(reals[row[network.REAL] + 1 + channels + c], inverse)
-        out = cotangents[x_at + c * length : x_at + (c + 1) * length]
+        out = tile.cut(cotangents, x_at + c * length, length)
         for p in range(pixels):
-            here = slice(p * lanes, (p + 1) * lanes)
-            _centred(weight, unit[here], v[here], sums, products, inverse, out[here])
+            parts = (
+                tile.cut(unit, p * lanes, lanes),
+                tile.cut(v, p * lanes, lanes),
+                tile.cut(out, p * lanes, lanes),
+            )
+            _centred(weight, parts, sums, products, inverse)
     if kind == layers.LAYER_NORM:
         for lane in range(lanes):
             sums[lane] /= channels * pixels
             products[lane] /= channels * pixels
         for i in range(channels * pixels):
-            here = slice(i * lanes, (i + 1) * lanes)
-            unit = cached[row[network.EXTRA] : row[network.EXTRA] + channels * length]
-            v, out = cotangents[at : at + channels * length], cotangents[x_at : x_at + channels * length]
+            unit = tile.cut(cached, row[network.EXTRA], channels * length)
+            v, out = tile.cut(cotangents, at, channels * length), tile.cut(cotangents, x_at, channels * length)
             weight = params[row[network.WEIGHT] + i]
-            _centred(weight, unit[here], v[here], sums, products, inverse, out[here])
+            parts = (
+                tile.cut(unit, i * lanes, lanes),
+                tile.cut(v, i * lanes, lanes),
+                tile.cut(out, i * lanes, lanes),
+            )
+            _centred(weight, parts, sums, products, inverse)
 
 
 @kernel()
@@ -153,7 +161,8 @@ def _moments(weight, unit, v, sums, products):
 
 
 @kernel()
-def _centred(weight, unit, v, sums, products, inverse, out):
+def _centred(weight, parts, sums, products, inverse):
+    unit, v, out = parts
     for lane in range(v.size):
         out[lane] += inverse[lane] * (weight * v[lane] - sums[lane] - unit[lane] * products[lane])
 
@@ -187,17 +196,17 @@ def _rest(net, node, cached, cotangents, places, size, grads):
         return
     source_length = table[source, network.PIXELS] * lanes
     for c in range(row[network.CHANNELS]):
-        v = cotangents[row[network.CACHED] + c * length : row[network.CACHED] + (c + 1) * length]
+        v = tile.cut(cotangents, row[network.CACHED] + c * length, length)
         if kind == layers.FLATTEN:
             at = table[source, network.CACHED] + c * lanes
-            _add(v, cotangents[at : at + lanes])
+            _add(v, tile.cut(cotangents, at, lanes))
             continue
         at = table[source, network.CACHED] + c * source_length
-        x, out = cached[at : at + source_length], cotangents[at : at + source_length]
+        x, out = tile.cut(cached, at, source_length), tile.cut(cotangents, at, source_length)
         if kind == layers.MAX_POOL or kind == layers.AVG_POOL:
             _pool(net, node, x, v, lanes, out)
         elif kind == layers.DROPOUT:
-            factors = reals[row[network.REAL] + c * length : row[network.REAL] + (c + 1) * length]
+            factors = tile.cut(reals, row[network.REAL] + c * length, length)
             for i in range(length):
                 out[i] += factors[i] * v[i]
         else:
@@ -221,7 +230,7 @@ def _split(table, node, cotangents, lanes):
         shift = row[network.TAPS] if part == 1 and row[network.KIND] == layers.CONCAT else 0
         size = table[source, network.CHANNELS] * length
         at, to = row[network.CACHED] + shift * length, table[source, network.CACHED]
-        _add(cotangents[at : at + size], cotangents[to : to + size])
+        _add(tile.cut(cotangents, at, size), tile.cut(cotangents, to, size))
 
 
 @kernel()
