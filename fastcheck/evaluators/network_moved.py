@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from dataclasses import dataclass
 
@@ -11,13 +10,6 @@ import numpy as np
 from fastcheck import program
 from fastcheck.cases.network_pass import Chunk, Passes
 from fastcheck_kernels import network
-
-CACHE = 2**20
-"""Bytes that moved results of a thread should take: they then stay in a core's own cache."""
-
-
-MOST_LANES = 512
-"""More at a time gain nothing (`bench/test_network_speed.py`)."""
 
 
 class Moved:
@@ -92,11 +84,7 @@ class _Layout:
     def __init__(self, passes: Passes, chunk: Chunk, node: int, entries: int) -> None:
         lowered = passes.program
         per_channel = max(1, entries // lowered.nodes[node].columns["channels"])
-        width = sum(program.moved(lowered, node).values())
-        most = max(1, int(min(CACHE / 8 / width, MOST_LANES) / (2 * chunk.points)))
-        even = math.ceil(per_channel / math.ceil(per_channel / most))
-        unit = 2 * chunk.period
-        self.lanes = unit * math.ceil(2 * even * chunk.points / unit)
+        self.lanes = program.lanes(lowered, node, chunk.points, chunk.period, per_channel)
         self.places, self.arena = program.arena(lowered, node, self.lanes)
         self.spare = max(other.entries for other in lowered.nodes) * self.lanes
 
