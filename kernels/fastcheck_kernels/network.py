@@ -260,7 +260,7 @@ def _channelwise(net, node, cached, cotangents, arena, places, low, high, size, 
         if size[3] > 0:
             if kind == layers.MAX_POOL:
                 _note_winners(net, node, c, cached, cotangents, source, target, size, found)
-            elif kind in (layers.RELU, layers.LEAKY_RELU, layers.ELU):
+            elif kind in (layers.RELU, layers.LEAKY_RELU, layers.ELU) and layers.crossings(source, lanes) > 0:
                 _note_signs(net, node, c, cached, cotangents, source, size, found)
 
 
@@ -391,8 +391,6 @@ def _note_signs(net, node, c, cached, cotangents, z, size, found):
     table, reals = net[0], net[4]
     row = table[node]
     points, period, lanes, half = size
-    if layers.crossings(z, lanes) == 0:
-        return
     for p in range(row[PIXELS]):
         for lane in range(half):
             plus, minus = z[p * lanes + lane], z[p * lanes + half + lane]
