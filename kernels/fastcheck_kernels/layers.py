@@ -138,20 +138,21 @@ def multiply(source, packed, init, target, spots, starts, shape, start):
         known = init_at + p * init_step
         shown = 0
         for lane in range(0, lanes, tile.LANES):
+            second = shown + tile.VECTOR if shown + tile.VECTOR < period else 0
             # Filters inside, so that what lanes were read stays near; weights are read in order.
             for first in range(0, filters, tile.CHANNELS):
                 span = (
                     to + first * to_pitch + p * lanes + lane,
                     to_pitch,
                     known + first * init_pitch + shown,
-                    known + first * init_pitch + (shown + tile.VECTOR) % period,
+                    known + first * init_pitch + second,
                     init_pitch,
                     at + lane,
                     packed_at + first // tile.CHANNELS * filter_size,
                     count,
                 )
                 tile.multiply(target, init, source, packed, meets, span)
-            shown = (shown + tile.LANES) % period
+            shown = shown + tile.LANES if shown + tile.LANES < period else 0
 
 
 @kernel("contract")

@@ -260,7 +260,7 @@ def _channelwise(net, node, cached, cotangents, arena, places, low, high, size, 
         if size[3] > 0:
             if kind == layers.MAX_POOL:
                 _note_winners(net, node, c, cached, cotangents, source, target, size, found)
-            elif kind in (layers.RELU, layers.LEAKY_RELU, layers.ELU):
+            elif kind in (layers.RELU, layers.LEAKY_RELU, layers.ELU) and layers.crossings(source, lanes) > 0:
                 _note_signs(net, node, c, cached, cotangents, source, size, found)
 
 
@@ -325,7 +325,7 @@ def forward(net, cached, places, size, spare, amplitudes, noise, targets, loss, 
 
 
 @kernel()
-def _perturb(net, cached, arena, places, tensor, dims, step, size):
+def _perturb(net, cached, arena, places, tensor, channel, dims, step, size):
     """Write the one channel that some dimensions move, a copy for each: cached, and moved by h times an operand.
 
     ``tensor`` is (layer, whether it is the bias). Copies without a dimension do not move.
@@ -334,25 +334,24 @@ def _perturb(net, cached, arena, places, tensor, dims, step, size):
     node, bias = tensor
     row = table[node]
     points, period, lanes, half = size
-    pixels, per_filter = row[PIXELS], row[PER_GROUP] * row[TAPS]
-    channel = _channel(row, bias, dims[0])
+    pixels, taps = row[PIXELS], row[TAPS]
+    conv = row[KIND] == layers.CONV and not bias
     for b in range(half // points):
-        k = dims[b] - channel * per_filter if b < len(dims) else 0
-        source = channel // row[FILTERS] * row[PER_GROUP] + k // row[TAPS] if row[KIND] == layers.CONV else 0
-        operand = table[row[A], CACHED] + source * table[row[A], PIXELS] * period
+        k = dims[b] - channel * _width(row, bias) if b < len(dims) else 0
+        operand = row[EXTRA] + channel * pixels * period
+        if conv:
+            source = channel // row[FILTERS] * row[PER_GROUP] + k // taps
+            operand = table[row[A], CACHED] + source * table[row[A], PIXELS] * period
+        met = row[LOOKUP] + k % taps * pixels if conv else 0
         for p in range(pixels):
-            # What the move is multiplied with: an entry of the input, one, or nothing.
+            # What the move is multiplied with: an entry of the cached arrays, one, or nothing.
             at, move = -1, 0.0
-            if b < len(dims):
+            if b < len(dims) and (row[KIND] != layers.LAYER_NORM or k == p):
+                pixel = lookup[met + p] if conv else p
                 if bias:
                     move = step
-                elif row[KIND] == layers.CONV:
-                    pixel = lookup[row[LOOKUP] + k % row[TAPS] * pixels + p]
-                    at = operand + pixel * period if pixel >= 0 else -1
-                else:
-                    at = row[EXTRA] + (channel * pixels + p) * period
-                if row[KIND] == layers.LAYER_NORM and dims[b] % pixels != p:
-                    at, move = -1, 0.0
+                elif pixel >= 0:
+                    at = operand + pixel * period
             first = places[node, 0] + channel * places[node, 1] + p * lanes + b * points
             plus, minus = tile.cut(arena, first, points), tile.cut(arena, first + half, points)
             begin = row[CACHED] + (channel * pixels + p) * period
@@ -367,13 +366,11 @@ def _perturb(net, cached, arena, places, tensor, dims, step, size):
 
 
 @kernel()
-def _channel(row, bias, dim):
-    """Return the channel that a dimension moves."""
+def _width(row, bias):
+    """Return how many dimensions of a tensor move the same channel."""
     if row[KIND] == layers.LAYER_NORM:
-        return dim // row[PIXELS]
-    if bias or row[KIND] != layers.CONV:
-        return dim
-    return dim // (row[PER_GROUP] * row[TAPS])
+        return row[PIXELS]
+    return 1 if bias or row[KIND] != layers.CONV else row[PER_GROUP] * row[TAPS]
 
 
 @kernel()
@@ -394,8 +391,6 @@ def _note_signs(net, node, c, cached, cotangents, z, size, found):
     table, reals = net[0], net[4]
     row = table[node]
     points, period, lanes, half = size
-    if layers.crossings(z, lanes) == 0:
-        return
     for p in range(row[PIXELS]):
         for lane in range(half):
             plus, minus = z[p * lanes + lane], z[p * lanes + half + lane]
@@ -498,6 +493,7 @@ def difference(net, cached, cotangents, known, targets, work, tensor, dims, step
     arena, widest, spare = work
     node, nodes, last = tensor[0], len(table), len(table) - 1
     points, period, most, _ = size
+    copies, width = most // 2 // points, _width(table[node], tensor[1])
     pixels, rows = table[last, PIXELS], table[last, CHANNELS] * table[last, PIXELS]
     low, high, places = np.zeros(nodes, np.int64), np.zeros(nodes, np.int64), np.empty_like(widest)
     moved, lanes = np.empty(most), 0
@@ -505,11 +501,9 @@ def difference(net, cached, cotangents, known, targets, work, tensor, dims, step
     wide = losses.widened(loss[0], logits, known, targets, rows, period, most)
     first = 0
     while first < len(dims):
-        channel = _channel(table[node], tensor[1], dims[first])
+        channel = dims[first] // width
         end = first + 1
-        while (
-            end < min(len(dims), first + most // 2 // points) and _channel(table[node], tensor[1], dims[end]) == channel
-        ):
+        while end < min(len(dims), first + copies) and dims[end] < (channel + 1) * width:
             end += 1
         # No more lanes than these copies need, in rooms that shrink with them.
         needed = 2 * (((end - first) * points + period - 1) // period) * period
@@ -523,7 +517,7 @@ def difference(net, cached, cotangents, known, targets, work, tensor, dims, step
         for b in range(end - first):
             for column in range(FOUND):
                 found[b, column] = -1.0 if column == LAYER else 0.0
-        _perturb(net, cached, arena, places, tensor, dims[first:end], step, own)
+        _perturb(net, cached, arena, places, tensor, channel, dims[first:end], step, own)
         for n in range(nodes):
             low[n], high[n] = 0, 0
         low[node], high[node] = channel, channel + 1
