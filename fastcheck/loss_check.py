@@ -40,8 +40,8 @@ def compared(loss: Any, ground: Ground, penalties: Mapping[str, Penalty], precis
     if not math.isfinite(declared):
         attempt = "look for a logarithm of zero, a division by zero or an overflow in the forward pass"
         evidence = f"the declared loss is {declared}; computed {ground.passes.loss():.9g}"
-        told = {"bug": "a loss that is not finite", "evidence": evidence, "try": attempt}
-        return ForwardReport("fail", math.inf, told)
+        diagnosis = {"bug": "a loss that is not finite", "evidence": evidence, "try": attempt}
+        return ForwardReport("fail", math.inf, diagnosis)
     data, penalty = ground.passes.loss(), regularisation(ground, penalties)
     unit = _UNITS[precision or ("float32" if _of_float32(loss, declared) else "float64")]
     bar = 4 * SAFETY * ground.roundoff.evaluated * unit / U + 64 * unit * (abs(data) + abs(penalty))

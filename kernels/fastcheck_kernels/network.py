@@ -61,7 +61,7 @@ FEW = 4
 """Filters of a group up to which tiles, mostly empty, are slower than `layers.accumulate` (`bench/test_network.py`)."""
 
 
-def pack(net, node, transposed):
+def pack(net, node, transposed) -> None:
     """Pack the weights and initial values of a layer with weights, of all its groups."""
     row, params, packed = net[0][node], net[5], net[6]
     filters, channels, taps = row[FILTERS], row[PER_GROUP], row[TAPS]
@@ -287,7 +287,7 @@ _inlined = numba.njit(inline="always")(_evaluate)
 """The same as a part of the kernel that calls it; a kernel of its own would compile all layers once more."""
 
 
-def forward(net, cached, places, size, spare, amplitudes, noise, targets, loss, out):
+def forward(net, cached, places, size, spare, amplitudes, noise, targets, loss, out) -> None:
     """Evaluate all layers into ``cached``, whose input's lanes are there already, and every data point's loss.
 
     Layer by layer from Python, so that the layers are compiled once.

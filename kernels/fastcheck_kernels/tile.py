@@ -121,5 +121,5 @@ def _compiled(typingctx, out, init, x, w, meets, span):
     return signature, codegen
 
 
-multiply = _plain if numba.config.DISABLE_JIT else _compiled
-cut = _plain_cut if numba.config.DISABLE_JIT else _compiled_cut
+multiply = _plain if numba.config.DISABLE_JIT else _compiled  # type: ignore[attr-defined]
+cut = _plain_cut if numba.config.DISABLE_JIT else _compiled_cut  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from ._jit import kernel
 NORMS = (layers.BATCH_NORM, layers.FROZEN_NORM, layers.LAYER_NORM)
 
 
-def backward(net, cached, cotangents, places, size, amplitudes, noise, grads):
+def backward(net, cached, cotangents, places, size, amplitudes, noise, grads) -> None:
     """Carry the output's cotangents, which are there already, back to all layers; the others are zero.
 
     Layer by layer from Python, as `fastcheck_kernels.network.forward`.
