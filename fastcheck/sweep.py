@@ -167,7 +167,10 @@ def _curves(
 def _curve(
     tensor: str, analytic: np.ndarray, dim: int, steps: Sequence[float], found: Sequence[Differences], place: int
 ) -> Curve:
-    kinks, jumps = ([_at(getattr(part, key), place) for part in found] for key in ("kinks", "jump"))
+    every, harmless, jumps = (
+        [_at(getattr(part, key), place) for part in found] for key in ("kinks", "harmless", "jump")
+    )
+    kinks = [count - none for count, none in zip(every, harmless, strict=True)]
     return analyse(
         steps,
         [float(part.numeric[place]) for part in found],

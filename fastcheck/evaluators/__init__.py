@@ -38,6 +38,8 @@ class Differences(NamedTuple):
     wide : bool array or None
         Whether the error bar exceeds `fastcheck.step.WIDE` of what the dimension's terms add up to in size: then it
         can be told from zero only where the values themselves are as large. None where no bar does.
+    harmless : int64 array or None
+        How many of the kinks change nothing: pooling windows whose equal entries move together.
     """
 
     dims: np.ndarray
@@ -46,6 +48,7 @@ class Differences(NamedTuple):
     kinks: np.ndarray | None = None
     jump: np.ndarray | None = None
     wide: np.ndarray | None = None
+    harmless: np.ndarray | None = None
 
     def without_kinks(self) -> Differences:
         """Leave out the dimensions that cross one."""

@@ -115,6 +115,7 @@ class NetworkEvaluator:
             kinks=found.kinks,
             jump=found.jump,
             wide=bars - found.jump > WIDE * self._sizes[dims],
+            harmless=np.where(found.crossed + found.jump > 0, 0, found.kinks),
         )
 
     def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
