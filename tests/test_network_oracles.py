@@ -10,6 +10,8 @@ from planted_network import MISTAKES, planted
 from fastcheck.layers import KINDS, Conv, Dense, Flatten, LeakyReLU, MaxPool, ReLU
 from fastcheck.network import LOSSES, Network
 
+pytestmark = pytest.mark.jit
+
 STEP = 1e-5
 
 
