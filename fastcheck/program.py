@@ -29,7 +29,7 @@ COLUMNS = (
 )
 """Columns of the table, in the order of `fastcheck_kernels.network`, which says what they hold."""
 
-STAGE, MOST = 1 << 20, 256
+STAGE, MOST = 3 << 18, 256
 """Bytes of a row and its sources, and lanes, up to which more lanes make differencing faster."""
 
 
