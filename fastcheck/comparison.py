@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck import tally, verdict
-from fastcheck.cases.conv import as_floating
+from fastcheck.cases.arrays import as_floating
 from fastcheck.errors import FastcheckError
 from fastcheck.naming import nearest
 from fastcheck.report import Kept, TensorReport

@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 
 from fastcheck.errors import FastcheckError
-from fastcheck.evaluators.network_bars import SAFETY, Ground
+from fastcheck.evaluators.network_bars import SAFETY, UNITS, Ground
 from fastcheck.network import Penalty
 from fastcheck.report import ForwardReport
 from fastcheck.step import U
-
-_UNITS = {"float64": U, "float32": 2.0**-24, "tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
 def compared(loss: Any, ground: Ground, penalties: Mapping[str, Penalty], precision: str | None) -> ForwardReport:
@@ -43,7 +41,7 @@ def compared(loss: Any, ground: Ground, penalties: Mapping[str, Penalty], precis
         diagnosis = {"bug": "a loss that is not finite", "evidence": evidence, "try": attempt}
         return ForwardReport("fail", math.inf, diagnosis)
     data, penalty = ground.passes.loss(), regularisation(ground, penalties)
-    unit = _UNITS[precision or ("float32" if _of_float32(loss, declared) else "float64")]
+    unit = UNITS[precision or ("float32" if _of_float32(loss, declared) else "float64")]
     bar = 4 * SAFETY * ground.roundoff.evaluated * unit / U + 64 * unit * (abs(data) + abs(penalty))
     nearest = min((data, data + penalty), key=lambda value: abs(declared - value))
     apart = abs(declared - nearest)

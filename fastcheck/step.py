@@ -32,7 +32,9 @@ WIDE = 1e-2
 WIDE_TYPES = 64
 """But bars may be as wide as this many roundings of the gradient's own type, which can hold no better."""
 
-_ACCUMULATOR = {"float64": U, "float32": 2.0**-24, "tf32": 2.0**-24, "float16": 2.0**-24, "bfloat16": 2.0**-24}
+ACCUMULATOR = {"float64": U, "float32": 2.0**-24, "tf32": 2.0**-24, "float16": 2.0**-24, "bfloat16": 2.0**-24}
+"""Unit round-off of sums, by precision."""
+
 _RESULT = {"float64": 0.0, "float32": 0.0, "tf32": 0.0, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 _LEAST_NORMAL = {
     "float64": 2.0**-1022,
@@ -76,7 +78,7 @@ class Precision:
     @property
     def accumulator(self) -> float:
         """Unit round-off of its sums."""
-        return _ACCUMULATOR[self.name]
+        return ACCUMULATOR[self.name]
 
     @property
     def operand(self) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.cases.arrays import as_floating, refuse_non_finite
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import ConvGeometry
 from fastcheck.naming import nearest
@@ -121,17 +122,6 @@ class ConvCase:
         return {"input": self.input, "weight": self.weight, "bias": self.bias}[name]
 
 
-def as_floating(name: str, value: Any) -> np.ndarray:
-    """Return an array of float64, float32 or float16, in either byte order; refuse any other dtype."""
-    try:
-        array = np.asarray(value)
-    except Exception as error:  # whatever another library's array raises
-        raise FastcheckError(f"{name} is no array: {' '.join(str(error).split())}") from None
-    if array.dtype.newbyteorder("=") not in (np.float64, np.float32, np.float16):
-        raise FastcheckError(f"{name} has dtype {array.dtype}: expected float64, float32 or float16")
-    return array
-
-
 def _shaped(name: str, value: Any, expected: tuple[int, ...], axes: tuple[str, ...]) -> np.ndarray:
     array = as_floating(name, value)
     if array.ndim != len(expected):
@@ -150,8 +140,5 @@ def _canonical(name: str, array: np.ndarray) -> np.ndarray:
     It is contiguous, aligned, writable and of the base class, since every other kind would be another compilation.
     """
     canonical = np.require(array, np.float64, ["C", "A", "W", "E"])
-    finite = np.isfinite(canonical)
-    if not finite.all():
-        index = tuple(int(i) for i in np.unravel_index(int(np.argmin(finite)), canonical.shape))
-        raise FastcheckError(f"{name} is {canonical[index]} at index {list(index)}: expected finite numbers")
+    refuse_non_finite(name, canonical)
     return canonical

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.cases.conv import as_floating
+from fastcheck.cases.arrays import as_floating, finite
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import Shape
 from fastcheck.naming import nearest
@@ -118,7 +118,7 @@ class FunctionCase:
         for name in given:
             if not isinstance(name, str):
                 raise FastcheckError(f"params has the key {_brief(name)}: expected names (str)")
-        return {name: _finite(self.label(name), value) for name, value in given.items()}
+        return {name: finite(self.label(name), value) for name, value in given.items()}
 
     def _at_start(self) -> float:
         arrays = self.copies()
@@ -165,17 +165,6 @@ class FunctionCase:
         if array.shape != expected:
             raise FastcheckError(f"{label} has shape {array.shape}: expected {expected}, that of {self.label(name)}")
         return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
-
-
-def _finite(label: str, value: Any) -> np.ndarray:
-    array = np.array(as_floating(label, value), dtype=np.float64, order="C")
-    if not array.size:
-        raise FastcheckError(f"{label} is empty: it has shape {array.shape}")
-    finite = np.isfinite(array)
-    if not finite.all():
-        index = tuple(int(i) for i in np.unravel_index(int(np.argmin(finite)), array.shape))
-        raise FastcheckError(f"{label} is {array[index]} at index {list(index)}: expected finite numbers")
-    return array
 
 
 def _called(name: str, function: Callable[[Any], Any], params: Any, where: Callable[[], str]) -> Any:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.cases.conv import PRECISIONS, as_floating
+from fastcheck.cases.arrays import as_floating, finite
+from fastcheck.cases.conv import PRECISIONS
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import Shape
 from fastcheck.layers import BatchNorm, Dropout
@@ -64,7 +65,7 @@ class Point:
         """
         if not isinstance(network, Network):
             raise FastcheckError(f"network is {type(network).__name__}: expected a fastcheck.Network")
-        x = _finite("x", x)
+        x = finite("x", x)
         if x.ndim < 2:
             raise FastcheckError(f"x has shape {x.shape}: expected data points along axis 0, and their entries")
         shapes = network.shapes(x.shape[1:])
@@ -241,24 +242,13 @@ def _matched(label: str, named: Mapping[str, Any], wanted: Mapping[str, Shape]) 
     for name, shape in wanted.items():
         array = as_floating(f"{label}[{name!r}]", named[name])
         _fits(f"{label}[{name!r}]", array, shape)
-        found[name] = _finite(f"{label}[{name!r}]", array)
+        found[name] = finite(f"{label}[{name!r}]", array)
     return found
 
 
 def _fits(label: str, array: np.ndarray, shape: Shape) -> None:
     if array.shape != shape:
         raise FastcheckError(f"{label} has shape {array.shape}: expected {shape}")
-
-
-def _finite(label: str, value: Any) -> np.ndarray:
-    array = np.array(as_floating(label, value), dtype=np.float64, order="C")
-    if not array.size:
-        raise FastcheckError(f"{label} is empty: it has shape {array.shape}")
-    finite = np.isfinite(array)
-    if not finite.all():
-        index = tuple(int(i) for i in np.unravel_index(int(np.argmin(finite)), array.shape))
-        raise FastcheckError(f"{label} is {array[index]} at index {list(index)}: expected finite numbers")
-    return array
 
 
 def _enough(network: Network, shapes: list[Shape], x: np.ndarray) -> None:
@@ -275,7 +265,7 @@ def _targets(network: Network, y: Any, points: int, output: Shape) -> np.ndarray
     """Return the targets, (N, targets of a data point)."""
     if network.loss in ("softmax_cross_entropy", "multiclass_hinge"):
         return _labels(network.loss, y, points, output)
-    array = _finite("y", y)
+    array = finite("y", y)
     if array.shape == (points,) and output == (1,):
         array = array[:, None]
     _fits("y", array, (points, *output))

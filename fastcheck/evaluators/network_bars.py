@@ -22,7 +22,7 @@ import numpy as np
 from fastcheck.cases.network import NetworkCase
 from fastcheck.cases.network_pass import Chunk, Passes
 from fastcheck.network import Penalty
-from fastcheck.step import Structure, U, rms
+from fastcheck.step import ACCUMULATOR, Structure, U, rms
 from fastcheck_kernels import moments
 
 SAFETY = 6.0
@@ -37,13 +37,12 @@ AMPLITUDE = 2.0**-40
 SHAKEN_SAFETY = 6.0
 """Standard deviations of what noise does to the gradient."""
 
-_UNITS = {"float64": U, "float32": 2.0**-24, "tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+UNITS = {"float64": U, "float32": 2.0**-24, "tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Unit round-off of a layer's results by how the analytic pass computes."""
 
-_SUMS = {"float64": U, "float32": 2.0**-24, "tf32": 2.0**-24, "float16": 2.0**-24, "bfloat16": 2.0**-24}
 _STORED = {8: U, 4: 2.0**-24, 2: 2.0**-11}
 _LEAST = {8: 2.0**-1074, 4: 2.0**-149, 2: 2.0**-24}
-"""Unit round-off of sums, and of what holds the gradient, with its smallest number."""
+"""Unit round-off of what holds the gradient by its bytes, and its smallest number."""
 
 
 def roundings(passes: Passes, place: int) -> float:
@@ -158,13 +157,13 @@ class GradientRounding:
         precision, given = case.precision_of(name), case.grads[name].reshape(-1)
         place = self._passes.program.places[name]
         shaken, size = self._shaken[place], np.abs(self._gradient[place])
-        own = self._sums(name, terms, size, _SUMS[precision])
+        own = self._sums(name, terms, size, ACCUMULATOR[precision])
         total = float(terms[1] @ terms[1])
         typical = math.sqrt(float(shaken @ shaken) / total) if total else 0.0
-        before = SHAKEN_SAFETY * _UNITS[precision] * (shaken + typical * terms[1])
+        before = SHAKEN_SAFETY * UNITS[precision] * (shaken + typical * terms[1])
         penalty = case.penalties.get(name) or case.removed.get(name, Penalty())
         values = np.abs(case.point.params[name].reshape(-1))
-        added = (penalty.l2 * values + penalty.l1) * (3 * _SUMS[precision] + 2 * _STORED[given.itemsize])
+        added = (penalty.l2 * values + penalty.l1) * (3 * ACCUMULATOR[precision] + 2 * _STORED[given.itemsize])
         with np.errstate(over="ignore", invalid="ignore"):
             sizes = np.nan_to_num(np.abs(given.astype(np.float64)), posinf=0.0)
         found: np.ndarray = own + before + added + 2 * _STORED[given.itemsize] * sizes + _LEAST[given.itemsize]

@@ -1,0 +1,37 @@
+"""Arrays as users give them, checked: one clear line for what cannot be used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastcheck.errors import FastcheckError
+
+
+def as_floating(name: str, value: Any) -> np.ndarray:
+    """Return an array of float64, float32 or float16, in either byte order; refuse any other dtype."""
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # whatever another library's array raises
+        raise FastcheckError(f"{name} is no array: {' '.join(str(error).split())}") from None
+    if array.dtype.newbyteorder("=") not in (np.float64, np.float32, np.float16):
+        raise FastcheckError(f"{name} has dtype {array.dtype}: expected float64, float32 or float16")
+    return array
+
+
+def finite(label: str, value: Any) -> np.ndarray:
+    """Return a float64 array of one's own, which is not empty and holds finite numbers alone."""
+    array = np.array(as_floating(label, value), dtype=np.float64, order="C")
+    if not array.size:
+        raise FastcheckError(f"{label} is empty: it has shape {array.shape}")
+    refuse_non_finite(label, array)
+    return array
+
+
+def refuse_non_finite(label: str, array: np.ndarray) -> None:
+    """Check that every entry is finite, and tell the first that is not."""
+    good = np.isfinite(array)
+    if not good.all():
+        index = tuple(int(i) for i in np.unravel_index(int(np.argmin(good)), array.shape))
+        raise FastcheckError(f"{label} is {array[index]} at index {list(index)}: expected finite numbers")
