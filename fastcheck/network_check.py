@@ -210,7 +210,9 @@ class _Given:
 
 def _run(given: _Given, plan: Plan, loss: float | None, burn_in: int, *, explain: bool, keep: bool) -> NetworkReport:
     from fastcheck import coordinator, explanation, loss_check  # import Numba
+    from fastcheck.cases import network_pass
     from fastcheck.cases.network_pass import Passes, refuse_non_finite
+    from fastcheck.evaluators import network_moved
     from fastcheck.evaluators.network_bars import Ground
     from fastcheck.paths.network import NetworkPath
 
@@ -218,7 +220,9 @@ def _run(given: _Given, plan: Plan, loss: float | None, burn_in: int, *, explain
     whole = given.arrays("grads", given.grads)
     data = None if given.data_grads is None else given.arrays("data_grads", given.data_grads)
     plan.progress("evaluating the network (the first run compiles the kernels)", 0, 0)
-    passes = Passes(point)
+    lowered = network_pass.lowered(point)
+    _refuse_what_cannot_fit(network_moved.needed_bytes(lowered, point, plan.threads), len(point.x))
+    passes = Passes(point, lowered)
     refuse_non_finite(passes)
     penalties = given.network.penalties(list(point.params))
     ground = Ground.of(passes, plan.seed, phases=2 if penalties else 1)
@@ -252,6 +256,15 @@ def _run(given: _Given, plan: Plan, loss: float | None, burn_in: int, *, explain
     )
     suite = SuiteReport.of({name: _kept(report, keep) for name, report in reports.items()}, plan.threads)
     return NetworkReport(suite.cases, interrupted, suite.run, hygiene.panel(facts), found)
+
+
+def _refuse_what_cannot_fit(needed: int, points: int) -> None:
+    available = machine.available_bytes()
+    if available is not None and needed > available:
+        raise FastcheckError(
+            f"the network at {points:,} data points needs {needed:,} bytes, and {available:,} are available: expected "
+            "fewer data points"
+        )
 
 
 def _named(plan: Plan, phase: str, phases: Collection[str]) -> Plan:

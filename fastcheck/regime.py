@@ -16,7 +16,7 @@ SMALL = 0.1
 _NARROWER = {
     "round-off": "a larger step, or step='auto': the differences' round-off falls as 1/h",
     "truncation": "a smaller step: truncation falls as h^2",
-    "kinks": "fewer data points, another point, or for a convolution kinks='exclude': these units are near their kinks",
+    "kinks": "fewer data points, another point, or kinks='exclude': these units are near their kinks",
     "gradient": "fewer terms to a sum (a smaller batch or map), or a gradient computed in float64",
 }
 

@@ -1,6 +1,7 @@
 """What a network's check proves: audits, kinks, dropout, regularisation, precision, and what each of them refuses."""
 
 import sys
+import tracemalloc
 
 import naive_network
 import networks
@@ -11,8 +12,10 @@ import torch_network
 
 import fastcheck
 from fastcheck import FastcheckError, Network, coordinator
+from fastcheck.cases import network_pass
 from fastcheck.cases.network import NetworkCase
 from fastcheck.cases.network_pass import Passes
+from fastcheck.evaluators import network_moved
 from fastcheck.evaluators.network_bars import Ground
 from fastcheck.layers import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, ReLU, Sigmoid, Tanh
 from fastcheck.paths import Plan
@@ -383,6 +386,28 @@ def test_a_loss_that_is_not_finite_names_the_layer():
         FastcheckError, match=r"loss is nan at the given parameters: the first values .* layer 'dense1'"
     ):
         _check(network, params, params, np.ones((2, 4)), np.array([0, 1]))
+
+
+def test_memory_is_bounded_and_stated(monkeypatch):
+    network = Network([Conv(8, 3, padding=1), ReLU(), Conv(8, 3, padding=1), ReLU(), MaxPool(2), Flatten(), Dense(10)])
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(32, 3, 32, 32)), rng.integers(0, 10, 32)
+    params = network.initial((3, 32, 32))
+    grads = torch_network.gradients(network, params, x, y)[1]
+    _check(network, params, grads, x, y, dims=10)
+    point = NetworkCase.of(network, params, grads, x, y).point
+    stated = network_moved.needed_bytes(network_pass.lowered(point), point, 2)
+    tracemalloc.start()
+    report = _check(network, params, grads, x, y, dims=200, threads=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert report.passed
+    assert stated / 10 < peak < stated
+    operands = next(iter(report.phases.values())).operands
+    assert operands["cache_bytes"] + operands["thread_bytes"] < stated
+    monkeypatch.setattr("fastcheck.machine.available_bytes", lambda: stated - 1)
+    with pytest.raises(FastcheckError, match=r"the network at 32 data points needs .* bytes, and .* are available"):
+        _check(network, params, grads, x, y, threads=2)
 
 
 def test_a_gradient_that_is_not_finite_fails():

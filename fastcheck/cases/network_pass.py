@@ -45,6 +45,16 @@ def pieces(point: Point) -> list[np.ndarray]:
     return found
 
 
+def sizes(point: Point) -> list[tuple[int, int]]:
+    """Return the data points and the lanes of every chunk's caches."""
+    return [(len(places), math.lcm(len(places), tile.LANES)) for places in pieces(point)]
+
+
+def cache_bytes(program: Program, point: Point) -> int:
+    """Return what the results of all layers take, for all data points."""
+    return 8 * program.slots()[2] * sum(period for _, period in sizes(point))
+
+
 @dataclass
 class Chunk:
     """Some data points, and what the unperturbed network makes of them.
@@ -100,7 +110,7 @@ class Passes:
         self.kind = LOSSES.index(point.network.loss)
         self.weight = 1.0 / len(point.x) if point.network.reduction == "mean" else 1.0
         self.still = np.zeros(len(self.program.nodes))
-        self.chunks = [self._chunk(places) for places in pieces(point)]
+        self.chunks = [self._chunk(places, *size) for places, size in zip(pieces(point), sizes(point), strict=True)]
         self.pack()
         for chunk in self.chunks:
             self.forward(chunk)
@@ -180,10 +190,9 @@ class Passes:
         pitch = table[:, network.PIXELS] * chunk.period
         return np.ascontiguousarray(np.stack([table[:, network.CACHED], pitch], axis=1))
 
-    def _chunk(self, places: np.ndarray) -> Chunk:
+    def _chunk(self, places: np.ndarray, count: int, period: int) -> Chunk:
         """Lay out the lanes of some data points."""
-        program, count = self.program, len(places)
-        period = math.lcm(count, tile.LANES)
+        program = self.program
         shown = places[np.arange(period) % count]
         masks = {name: factors[shown] for name, factors in self.point.masks.items()}
         table, reals = program.table(period, masks)

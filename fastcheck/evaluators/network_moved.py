@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastcheck import program
-from fastcheck.cases.network_pass import Chunk, Passes
+from fastcheck.cases.network import Point
+from fastcheck.cases.network_pass import Passes, cache_bytes, sizes
+from fastcheck.memory import OVERHEAD
 from fastcheck_kernels import network
 
 
@@ -31,8 +33,6 @@ class Moved:
         computed.
     group : int
         Dimensions that move the same channel: those which can be evaluated together.
-    scratch_bytes : int
-        Memory that each thread takes.
     """
 
     kind = "network"
@@ -43,11 +43,13 @@ class Moved:
         self._tensor = passes.program.node_of(name)
         entries = passes.point.params[name].size
         alike = {chunk.points: chunk for chunk in passes.chunks}
-        known = {count: _Layout(passes, chunk, self._tensor[0], entries) for count, chunk in alike.items()}
+        known = {
+            count: _Layout(passes.program, count, chunk.period, self._tensor[0], entries)
+            for count, chunk in alike.items()
+        }
         self._layouts = [known[chunk.points] for chunk in passes.chunks]
         self._private = threading.local()
         self.group = entries // passes.program.nodes[self._tensor[0]].columns["channels"]
-        self.scratch_bytes = 8 * sum(max(getattr(one, part) for one in self._layouts) for part in ("arena", "spare"))
 
     def __call__(self, dims: np.ndarray, h: float) -> np.ndarray:
         """Return a row for each dimension, summed over the data points: float64 (dimensions, `network.FOUND`)."""
@@ -81,10 +83,9 @@ class _Layout:
     arena: int
     spare: int
 
-    def __init__(self, passes: Passes, chunk: Chunk, node: int, entries: int) -> None:
-        lowered = passes.program
+    def __init__(self, lowered: program.Program, points: int, period: int, node: int, entries: int) -> None:
         per_channel = max(1, entries // lowered.nodes[node].columns["channels"])
-        self.lanes = program.lanes(lowered, node, chunk.points, chunk.period, per_channel)
+        self.lanes = program.lanes(lowered, node, points, period, per_channel)
         self.places, self.arena = program.arena(lowered, node, self.lanes)
         self.spare = max(other.entries for other in lowered.nodes) * self.lanes
 
@@ -94,6 +95,26 @@ def _aligned(size: int) -> np.ndarray:
     raw = np.zeros(size + 8)
     shift = -raw.ctypes.data // 8 % 8
     return raw[shift : shift + size]
+
+
+def thread_bytes(lowered: program.Program, point: Point) -> int:
+    """Return the most that a thread's rooms take, whichever tensor is differenced."""
+    layouts = [
+        _Layout(lowered, points, period, lowered.node_of(name)[0], array.size)
+        for name, array in point.params.items()
+        for points, period in set(sizes(point))
+    ]
+    return 8 * max(layout.arena + layout.spare for layout in layouts)
+
+
+def needed_bytes(lowered: program.Program, point: Point, threads: int) -> int:
+    """Return the most bytes that checking a network takes, beside what it is given.
+
+    Results and cotangents of all layers are kept, twice while noise is added; every thread has rooms of its own, and
+    results of its own for the audit; and there are a dozen numbers for each parameter.
+    """
+    caches = (5 + 2 * threads) * cache_bytes(lowered, point)
+    return caches + threads * thread_bytes(lowered, point) + 12 * 8 * lowered.params_size + OVERHEAD
 
 
 def work(lowered: program.Program, name: str, points: int) -> int:

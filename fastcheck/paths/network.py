@@ -9,12 +9,13 @@ import numpy as np
 
 from fastcheck import step
 from fastcheck.cases.network import NetworkCase
+from fastcheck.cases.network_pass import cache_bytes
 from fastcheck.evaluators import Auditing, Chosen, Evaluator
 from fastcheck.evaluators.network import NetworkEvaluator
 from fastcheck.evaluators.network_audit import NetworkAudit
 from fastcheck.evaluators.network_bars import Ground
 from fastcheck.evaluators.network_full import Full
-from fastcheck.evaluators.network_moved import Moved, work
+from fastcheck.evaluators.network_moved import Moved, thread_bytes, work
 from fastcheck.geometry import Shape
 from fastcheck.paths import Plan, Session
 from fastcheck.report import ForwardReport
@@ -69,7 +70,12 @@ class NetworkPath:
 
     def described(self) -> dict[str, Any]:
         """Return the network and its data, as a report tells them."""
-        return self._case.described() | {"data_loss": self._ground.passes.loss()}
+        passes = self._ground.passes
+        return self._case.described() | {
+            "data_loss": passes.loss(),
+            "cache_bytes": cache_bytes(passes.program, passes.point),
+            "thread_bytes": thread_bytes(passes.program, passes.point),
+        }
 
     def prepare(self, session: Session) -> ForwardReport | None:
         """Return how the declared loss compares: the passes have been run."""
