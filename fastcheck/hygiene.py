@@ -111,11 +111,10 @@ def _step(facts: Facts) -> Line:
 def _points(facts: Facts) -> Line:
     used = len(facts.point.x)
     why = "every data point adds units that may lie near a kink, and the gradient's code is the same for each"
-    if used < facts.total:
-        return Line("data points", "done", f"a seeded {used} of {facts.total:,}: {why}")
+    told = f"a seeded {used} of {facts.total:,}" if used < facts.total else f"all {used:,} that were given"
     if used > MANY_POINTS:
-        return Line("data points", "warn", f"{used:,} are used; take a few, 4 to 16 say: {why}")
-    return Line("data points", "done", f"all {used} that were given: {why}")
+        return Line("data points", "warn", f"{told}; take a few, 4 to 16 say: {why}")
+    return Line("data points", "done", f"{told}: {why}")
 
 
 def _point(facts: Facts) -> Line:
@@ -142,19 +141,19 @@ def _zero_biases(facts: Facts) -> bool:
 def _knows_nothing(facts: Facts) -> bool:
     if facts.network.loss != "softmax_cross_entropy":
         return False
-    blank, passes = math.log(passes_classes(facts)), facts.ground.passes
+    blank, passes = math.log(_classes(facts)), facts.ground.passes
     loss = passes.loss() if facts.network.reduction == "mean" else passes.loss() / len(facts.point.x)
     return abs(loss - blank) < FRESH * blank
 
 
-def passes_classes(facts: Facts) -> int:
+def _classes(facts: Facts) -> int:
     """Return how many classes the network tells apart."""
     return facts.ground.passes.program.nodes[-1].entries
 
 
 def _why_fresh(facts: Facts) -> str:
     if _knows_nothing(facts):
-        return f"the loss is near ln {passes_classes(facts)}, that of a network that knows nothing"
+        return f"the loss is near ln {_classes(facts)}, that of a network that knows nothing"
     return "all biases are zero"
 
 
