@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from time import perf_counter, sleep
 from typing import Any, NamedTuple
 
@@ -267,6 +268,10 @@ def fastcheck_seconds(
     return float(report.run["seconds"])
 
 
+SHARES = 3
+"""Parts of all work that each thread is handed, for them to end at about the same time."""
+
+
 class Ours:
     """Fastcheck's two-sided differences alone, over threads: what the peers' sides are as well."""
 
@@ -275,11 +280,14 @@ class Ours:
         passes.gradient()
         self._pool = ThreadPoolExecutor(threads)
         self._work = [block for tensor in tensors for block in self._blocks(passes, tensor, dims)]
+        # Handing work to a thread takes as long as differencing a hundred dimensions.
+        self._shares = [range(first, len(self._work), SHARES * threads) for first in range(SHARES * threads)]
         self.values = self()
 
     def __call__(self) -> list[np.ndarray]:
         """Difference all dimensions."""
-        return list(self._pool.map(lambda block: block(), self._work))
+        found = self._pool.map(lambda share: [(place, self._work[place]()) for place in share], self._shares)
+        return [values for _, values in sorted(chain.from_iterable(found), key=lambda pair: pair[0])]
 
     @staticmethod
     def _blocks(passes: Passes, tensor: str, dims: int) -> Iterator[Callable[[], np.ndarray]]:
@@ -337,7 +345,7 @@ def _all(case: Case, setup: Setup, rows: list[dict[str, Any]], threads: int, sid
     every_one = Ours(case, case.params, dims, threads)
     every: dict[str, Side] = {
         "check": lambda: {"seconds": _warm(lambda: fastcheck_seconds(*case, None, dims, threads)) / dims},
-        "raw": lambda: {"raw_seconds": _paused(every_one) / dims},
+        "raw": lambda: {"raw_seconds": _steady(every_one) / dims},
         "vmap": lambda: {"vmap_seconds": _paused(lambda: [run() for run in runs]) / dims},
     }
     return found | in_turns({name: side for name, side in every.items() if name in sides}, setup.rounds)
@@ -359,7 +367,7 @@ def _row(case: Case, setup: Setup, tensor: str, threads: int, sides: tuple[str, 
     verify(values, right, f"fastcheck, {tensor}")
     every: dict[str, Side] = {
         "check": lambda: {"seconds": _warm(lambda: fastcheck_seconds(*case, tensor, ours, threads)) / ours},
-        "raw": lambda: {"raw_seconds": _paused(differenced) / ours},
+        "raw": lambda: {"raw_seconds": _steady(differenced) / ours},
         "vmap": lambda: {"vmap_seconds": _paused(vmapped) / len(filled)},
         "loop": lambda: {"loop_seconds": _paused(looped) / len(few)},
     }
@@ -401,6 +409,12 @@ def _warm(seconds: Callable[[], float]) -> float:
     """Return the seconds of the second of two runs: the first finds cold caches and sleeping threads."""
     seconds()
     return seconds()
+
+
+def _steady(call: Callable[[], object]) -> float:
+    """Return the seconds of a short call, an average over about as long as the peers take."""
+    count = max(1, int(PAUSE / _warm(lambda: _timed(call))))
+    return _timed(lambda: [call() for _ in range(count)]) / count
 
 
 def _paused(call: Callable[[], object]) -> float:

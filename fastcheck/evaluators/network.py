@@ -48,8 +48,8 @@ PILOT_STEPS = 8
 PILOT_REACH = (0.06, 0.1)
 """Between these parts of the automatic step: few units cross a kink there."""
 
-BLOCK_WORK = 2e7
-"""Multiply-adds in a block: a millisecond or two."""
+BLOCK_WORK = 1e7
+"""Multiply-adds in a block: about a millisecond."""
 
 
 class NetworkEvaluator:
