@@ -291,7 +291,7 @@ class Ours:
 
     @staticmethod
     def _blocks(passes: Passes, tensor: str, dims: int) -> Iterator[Callable[[], np.ndarray]]:
-        moved, h = Moved(passes, tensor), automatic(passes, tensor)
+        moved, h = Moved(passes, tensor), automatic(passes, tensor) / 8  # as small as the peers'
         every = sampled(passes.point.params[tensor].size, dims)
         cost = work(passes.program, tensor, len(passes.point.x))
         for block in blocks_of(every, cost, moved.group):
