@@ -47,8 +47,6 @@ class Facts:
     total : int
         Data points that were given.
     burn_in : int
-    sampled : bool
-        Whether data points could be chosen.
     included : dict of str to bool or None
         Whether each regularised tensor's gradient has the regularisation in it; None where both were given.
     """
@@ -62,7 +60,6 @@ class Facts:
     requested_step: Any
     total: int
     burn_in: int
-    sampled: bool
     included: Mapping[str, bool] | None
 
 

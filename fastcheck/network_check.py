@@ -251,7 +251,6 @@ def _run(given: _Given, plan: Plan, loss: float | None, burn_in: int, *, explain
         requested_step=plan.step,
         total=given.total,
         burn_in=burn_in,
-        sampled=callable(given.grads),
         included=_included(whole, penalties, ground) if data is None else None,
     )
     suite = SuiteReport.of({name: _kept(report, keep) for name, report in reports.items()}, plan.threads)

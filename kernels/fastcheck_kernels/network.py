@@ -58,7 +58,7 @@ AT_POINT = 2.0**-20
 """A kink lies at the point itself if it is nearer to it than this part of the move."""
 
 FEW = 4
-"""Filters of a group up to which tiles, mostly empty, are slower than `layers.accumulate` (`bench/test_network.py`)."""
+"""Filters of a group up to which tiles, mostly empty, are slower than `layers.accumulate`."""
 
 
 def pack(net, node, transposed) -> None:

@@ -3,7 +3,7 @@
 A tile is `CHANNELS` output channels by `LANES` lanes of one output position. Its accumulators stay in registers while
 all input channels and taps go by, in one loop over a list of where they meet: of nested ones the inner is short where
 one channel moves, or where there is one tap. Each product takes two vector loads of lanes for `CHANNELS` broadcast
-weights. What LLVM makes of the same loops written in Python reaches a third of that speed (`bench/test_network.py`), so
+weights. What LLVM makes of the same loops written in Python reached a third of that speed once, so
 that the loop is written in LLVM's own language; `_plain` is the same in Python, for runs without compilation.
 """
 
