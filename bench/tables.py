@@ -244,13 +244,17 @@ def _tensor(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         row["tensor"],
         f"{row['dims']:,}",
-        *(f"{row[name] * 1e6:,.2f} us" for name in ("raw_seconds", "seconds", "vmap_seconds")),
+        *(_microseconds(row.get(name)) for name in ("raw_seconds", "seconds", "vmap_seconds")),
         "-" if row["chunk"] is None else f"{row['chunk']:,}",
         f"{row['loop_seconds'] * 1e6:,.0f} us",
         f"{peers['vmap']:,.1f}x",
         f"{peers['loop']:,.0f}x",
-        f"{row['vmap_seconds'] / row['seconds']:,.1f}x",
+        f"{row['vmap_seconds'] / row['seconds']:,.1f}x" if "seconds" in row else "-",
     )
+
+
+def _microseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1e6:,.2f} us"
 
 
 TABLES: dict[str, Callable[[Section], str]] = {
