@@ -26,8 +26,9 @@ from fastcheck.cli_types import (
 )
 from fastcheck.errors import FastcheckError
 from fastcheck.network import Network
-from fastcheck.network_check import EVALUATORS, check_network
+from fastcheck.network_check import check_network
 from fastcheck.network_file import read_network
+from fastcheck.network_job import EVALUATORS
 from fastcheck.step import positive
 
 _TRAINS = ("learning_rate", "save_path")

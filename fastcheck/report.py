@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -82,6 +82,19 @@ class Kept:
     analytic: np.ndarray
     numeric: np.ndarray
     error_bar: np.ndarray | None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Kept]) -> Kept:
+        """Put what parts keep in ascending order of flat indices."""
+        dims = np.concatenate([part.dims for part in parts])
+        order = np.argsort(dims, kind="stable")
+        bars = [part.error_bar for part in parts if part.error_bar is not None]
+        return cls(
+            dims[order],
+            np.concatenate([part.analytic for part in parts])[order],
+            np.concatenate([part.numeric for part in parts])[order],
+            np.concatenate(bars)[order],
+        )
 
 
 @dataclass(frozen=True)

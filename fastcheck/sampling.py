@@ -45,13 +45,13 @@ def choose(dims: Any, shapes: Mapping[str, Shape], work: Mapping[str, int], seed
         If ``dims`` is none of these.
     """
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    counts = _counts(dims, sizes, work)
+    wanted = counts(dims, sizes, work)
     chosen: dict[str, np.ndarray | range] = {}
     for position, (name, shape) in enumerate(shapes.items()):
         rng = np.random.default_rng([seed, position])
         # The bias continues through the filters where the weight stopped, so that together they meet the most.
         first = len(chosen["weight"]) if name == "bias" and "weight" in chosen else 0
-        chosen[name] = stratified(shape, counts[name], rng, filters=_filter_order(shapes, seed), first=first)
+        chosen[name] = stratified(shape, wanted[name], rng, filters=_filter_order(shapes, seed), first=first)
     return chosen
 
 
@@ -60,7 +60,8 @@ def _filter_order(shapes: Mapping[str, Shape], seed: int) -> np.ndarray | None:
     return np.random.default_rng([seed, filters]).permutation(filters)
 
 
-def _counts(dims: Any, sizes: Mapping[str, int], work: Mapping[str, int]) -> dict[str, int]:
+def counts(dims: Any, sizes: Mapping[str, int], work: Mapping[str, int]) -> dict[str, int]:
+    """Return how many dimensions of each tensor are taken; arguments as of `choose`, with sizes for shapes."""
     if isinstance(dims, Mapping):
         for name in dims:
             if name not in sizes:
@@ -93,17 +94,17 @@ def _automatic(size: int, work: int) -> int:
 
 def _spread(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
     """Give every tensor an even share of a total, the weight first to receive what is left over."""
-    counts = dict.fromkeys(sizes, 0)
+    given_to = dict.fromkeys(sizes, 0)
     order = sorted(sizes, key=lambda name: (name != "weight", name))
     left = min(total, sum(sizes.values()))
     while left:
-        open_ones = [name for name in order if counts[name] < sizes[name]]
+        open_ones = [name for name in order if given_to[name] < sizes[name]]
         share = max(1, left // len(open_ones))
         for name in open_ones:
-            given = min(share, sizes[name] - counts[name], left)
-            counts[name] += given
+            given = min(share, sizes[name] - given_to[name], left)
+            given_to[name] += given
             left -= given
-    return counts
+    return given_to
 
 
 def stratified(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -91,6 +92,10 @@ class Tally:
     subgradients: int = 0
     widest: Finding | None = None
 
+    def compact(self) -> Tally:
+        """Return the same with sums as few numbers: those over many blocks, to the last bit."""
+        return replace(self, differences=_compact(self.differences), sums=_compact(self.sums))
+
     @property
     def typical(self) -> float:
         """Root mean square of (a + n) / 2."""
@@ -124,6 +129,34 @@ class Tally:
         if not resolved:
             return None
         return int(np.searchsorted(np.cumsum(self.histogram), (resolved + 1) // 2)) / 4
+
+
+def exactly(values: Iterable[float]) -> tuple[float, ...]:
+    """Return few numbers whose sum is exactly that of the values, by Shewchuk (1997), "Adaptive Precision".
+
+    Values that are not finite, or overflow together, are returned as they are.
+    """
+    given, partials = tuple(values), list[float]()
+    for value in given:
+        kept = []
+        for other in partials:
+            larger, smaller = (value, other) if abs(value) >= abs(other) else (other, value)
+            value = larger + smaller
+            if low := smaller - (value - larger):
+                kept.append(low)
+        partials = [*kept, value] if value else kept
+    return tuple(partials) if all(map(math.isfinite, partials)) else given
+
+
+def _compact(sums: tuple[ScaledSum, ...]) -> tuple[ScaledSum, ...]:
+    """Return few numbers for every exponent."""
+    ordered = sorted(sums, key=lambda entry: entry.exponent)
+    groups = groupby(ordered, key=lambda entry: entry.exponent)
+    return tuple(
+        ScaledSum(value, exponent)
+        for exponent, entries in groups
+        for value in exactly(entry.value for entry in entries)
+    )
 
 
 def digits(ratio: np.ndarray) -> np.ndarray:

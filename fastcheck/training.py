@@ -36,7 +36,6 @@ def burn_in(point: Point, steps: int, learning_rate: float, seed: int) -> Arrays
     """
     program, rng = lowered(point), np.random.default_rng(seed)
     params = {name: array.copy() for name, array in point.params.items()}
-    penalties = point.network.penalties(list(params))
     first = math.inf
     for count in range(steps):
         batch = np.sort(rng.choice(len(point.x), min(BATCH, len(point.x)), replace=False))
@@ -48,7 +47,15 @@ def burn_in(point: Point, steps: int, learning_rate: float, seed: int) -> Arrays
                 f"learning_rate is {learning_rate!r}: the loss is {loss:.3g} after {count} steps of burn_in, from "
                 f"{first:.3g} at first; expected a smaller one"
             )
-        for name, gradient in passes.named(passes.gradient()).items():
-            whole = gradient + (penalty.gradient(penalties[name], params[name]) if name in penalties else 0.0)
-            params[name] = params[name] - learning_rate * whole
+        for name, gradient in whole_gradient(passes).items():
+            params[name] = params[name] - learning_rate * gradient
     return params
+
+
+def whole_gradient(passes: Passes) -> Arrays:
+    """Return the reference gradient of the whole objective, regularisation included, by name."""
+    params = passes.point.params
+    found = passes.named(passes.gradient())
+    for name, own in passes.point.network.penalties(list(params)).items():
+        found[name] = found[name] + penalty.gradient(own, params[name])
+    return found

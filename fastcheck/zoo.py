@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-import numpy as np
-
-from fastcheck import machine, memory
+from fastcheck import machine, memory, seeded
 from fastcheck.cases.conv import TENSORS, ConvCase
 from fastcheck.check import check
 from fastcheck.errors import FastcheckError
-from fastcheck.geometry import ConvGeometry, integer
+from fastcheck.geometry import integer
 from fastcheck.interrupts import listening
 from fastcheck.naming import nearest
 from fastcheck.progress import ProgressHook, silent
@@ -78,8 +75,8 @@ def run(
     FastcheckError
         If an argument is none of the above, or a layer does not fit in memory; then no layer is made.
     """
-    chosen = _chosen(network, layers, tensors)
-    _refuse_unknown("backward", backward, _BACKWARDS)
+    chosen = chosen_layers(network, layers, tensors)
+    _refuse_unknown("backward", backward, seeded.BACKWARDS)
     job = _Job(
         network=network,
         backward=backward,
@@ -108,49 +105,26 @@ def make_case(
 
     They depend on the seed, the network, the layer's name and the batch alone, gradients also on whose backward it is.
     """
-    geometry = layer.geometry(batch)
-    name = hashlib.sha256(f"{network}/{layer.name}".encode()).digest()
-    rng = np.random.default_rng([seed, *name])
-    x = rng.standard_normal(geometry.input_shape)
-    w = rng.standard_normal(geometry.weight_shape) * np.sqrt(2 / geometry.terms)
-    b = rng.standard_normal(geometry.shape_of("bias")) if layer.bias else None
-    v = rng.standard_normal(geometry.output_shape)
-    return ConvCase(
-        x,
-        w,
-        b,
-        stride=geometry.stride,
-        padding=geometry.padding,
-        dilation=geometry.dilation,
-        groups=geometry.groups,
-        grad_output=v,
-        grads=_BACKWARDS[backward](geometry, x, w, v, threads, tensors),
-    )
-
-
-def _by_reference(
-    geometry: ConvGeometry, x: np.ndarray, w: np.ndarray, v: np.ndarray, threads: int, tensors: Collection[str]
-) -> dict[str, np.ndarray]:
-    from fastcheck.cases import forward  # imports Numba
-
     pool = ThreadPoolExecutor(threads)
     try:
-        return forward.backward(geometry, x, w, v, pool, tensors)
+        return seeded.conv_case(
+            layer.geometry(batch),
+            data_name(network, layer),
+            seed,
+            bias=layer.bias,
+            tensors=tensors,
+            backward=backward,
+            pool=pool,
+            threads=threads,
+        )
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _by_torch(
-    geometry: ConvGeometry, x: np.ndarray, w: np.ndarray, v: np.ndarray, threads: int, tensors: Collection[str]
-) -> dict[str, np.ndarray]:
-    from fastcheck.adapters import torch  # imports PyTorch
+def data_name(network: str, layer: ConvLayer) -> str:
+    """Return what names a layer's data beside the seed."""
+    return f"{network}/{layer.name}"
 
-    return torch.conv_backward(geometry, x, w, v, threads, tensors)
-
-
-_BACKWARDS = {"reference": _by_reference, "torch": _by_torch}
-BACKWARDS = tuple(_BACKWARDS)
-"""What ``backward`` may be."""
 
 _Chosen = list[tuple[ConvLayer, tuple[str, ...]]]
 """Layers and the tensors of each that are checked."""
@@ -224,8 +198,16 @@ def _stream(job: _Job, chosen: _Chosen, on_case: OnCase | None) -> SuiteReport:
     return SuiteReport.of(cases, job.threads, interrupted=interrupted)
 
 
-def _chosen(network: str, layers: Collection[str] | None, tensors: Collection[str]) -> _Chosen:
-    """Return the layers that are asked for, in the network's order, with the tensors that each has."""
+def chosen_layers(
+    network: str, layers: Collection[str] | None, tensors: Collection[str]
+) -> list[tuple[ConvLayer, tuple[str, ...]]]:
+    """Return the layers that are asked for, in the network's order, with the tensors that each has.
+
+    Raises
+    ------
+    FastcheckError
+        If an argument is none of what `run` takes, or no layer is left.
+    """
     _refuse_unknown("network", network, NETWORKS)
     for name in tensors:
         _refuse_unknown("a tensor", name, TENSORS)

@@ -53,7 +53,7 @@ VIOLATIONS = {
     "fastcheck/sampling.py": "from fastcheck_kernels import conv\n",
     "fastcheck/geometry.py": "import fastcheck.coordinator\n",
     "fastcheck/cases/conv.py": "import fastcheck.cli\n",
-    "fastcheck/zoo.py": "import torch\n",
+    "fastcheck/seeded.py": "import torch\n",
     "fastcheck/npz.py": "import fastcheck.zoo\n",
     "kernels/fastcheck_kernels/conv.py": "import fastcheck\n",
 }

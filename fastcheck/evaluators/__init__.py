@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from fastcheck.parts import Noted
+
 Chosen = np.ndarray | range
 """Flat indices of a tensor in ascending order; a range stands for all of them."""
 
@@ -89,10 +91,10 @@ class Evaluator(Protocol):
 class Auditing(Protocol):
     """The audit of an evaluator that takes a shortcut, for one tensor."""
 
-    def note(self, found: Differences) -> Any:
+    def note(self, found: Differences) -> Noted:
         """Keep what the audit needs of a block."""
         ...
 
-    def result(self, noted: list[Any], pool: Executor) -> dict[str, Any]:
+    def result(self, noted: Noted, pool: Executor) -> dict[str, Any]:
         """Difference again, and compare: the audit's part of a tensor's report."""
         ...

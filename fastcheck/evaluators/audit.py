@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.evaluators import Chosen, Differences, indices
 from fastcheck.evaluators.bars import FACTORS, bars_of, loss_model
 from fastcheck.evaluators.reevaluation import Reevaluation
+from fastcheck.parts import Noted, noted_of
 from fastcheck.step import U, automatic, roundings
 from fastcheck_kernels import conv, curved, direction
 
@@ -27,26 +27,6 @@ DIMS = 32
 
 TOGETHER = 4
 """Parts into which they are cut: filters that are perturbed together share what is gathered of the input."""
-
-
-@dataclass(frozen=True)
-class Noted:
-    """What the audit keeps of a block.
-
-    Attributes
-    ----------
-    dims, numeric, error_bar : arrays
-        Of the audited dimensions in it.
-    along, size, bars : float
-        Sums over the block of direction * numeric, of \\|numeric\\| and of the error bars.
-    """
-
-    dims: np.ndarray
-    numeric: np.ndarray
-    error_bar: np.ndarray
-    along: float
-    size: float
-    bars: float
 
 
 class Audit:
@@ -92,13 +72,11 @@ class Audit:
         else:
             here = np.flatnonzero(np.isin(found.dims, self._dims, assume_unique=True))
         sums = direction.along(found.dims, self._seed, found.numeric, found.error_bar)
-        return Noted(found.dims[here], found.numeric[here], found.error_bar[here], *sums)
+        return noted_of(found.dims[here], found.numeric[here], found.error_bar[here], sums)
 
-    def result(self, noted: list[Noted], pool: Executor) -> dict[str, Any]:
+    def result(self, noted: Noted, pool: Executor) -> dict[str, Any]:
         """Difference again, and compare: the audit's part of a tensor's report."""
-        dims, numeric, bars = (
-            np.concatenate([getattr(part, name) for part in noted]) for name in ("dims", "numeric", "error_bar")
-        )
+        dims, numeric, bars = np.array(noted.dims, np.int64), np.array(noted.numeric), np.array(noted.error_bar)
         disagreeing = int(np.count_nonzero(self._again(dims, numeric, bars, pool)))
         found = self._directional(noted, pool)
         apart = not abs(found["difference"]) <= found["error_bar"]
@@ -116,7 +94,7 @@ class Audit:
         outside: np.ndarray = ~(np.abs(again - numeric[order]) <= allowed)
         return outside
 
-    def _directional(self, noted: list[Noted], pool: Executor) -> dict[str, float]:
+    def _directional(self, noted: Noted, pool: Executor) -> dict[str, float]:
         """Compare the sum of direction * numeric with the derivative along that direction, by one forward pair."""
         geometry, scaled = self._case.geometry, self._scaled
         factor = FACTORS[self._tensor]
@@ -133,7 +111,7 @@ class Audit:
             float(np.ldexp(math.fsum(table[:, column]), exponent))
             for column in (curved.NUMERIC, curved.ROUNDING, curved.TRUNCATION, curved.ABSOLUTE)
         )
-        total, size, bars = (math.fsum(getattr(part, name) for part in noted) for name in ("along", "size", "bars"))
+        total, size, bars = map(math.fsum, (noted.along, noted.size, noted.bars))
         # The entries' moves are rounded, and sums of many terms: both small beside the rest.
         bar = bars + rounding + abs(truncation) + 2 * U * ((2 * largest / h + 4) * size + 64 * moved)
         return {"delta": total, "full": quotient, "difference": total - quotient, "error_bar": bar}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from fastcheck.evaluators.network_full import Full
 from fastcheck.evaluators.network_moved import Moved
 from fastcheck.evaluators.penalty import difference as penalty_difference
 from fastcheck.network import Penalty
+from fastcheck.parts import Noted, noted_of
 from fastcheck.step import U
 from fastcheck_kernels import direction, network
 
@@ -27,14 +28,6 @@ FEWEST = 4
 
 WORK = 5e8
 """Multiply-adds that whole forward passes for them may take: some tenths of a second."""
-
-
-class Noted(NamedTuple):
-    """Sums over a block of direction * numeric, of \\|numeric\\| and of the error bars."""
-
-    along: float
-    size: float
-    bars: float
 
 
 class NetworkAudit:
@@ -62,9 +55,10 @@ class NetworkAudit:
 
     def note(self, found: Differences) -> Noted:
         """Keep what the audit needs of a block."""
-        return Noted(*direction.along(found.dims, self._seed, found.numeric, found.error_bar))
+        sums = direction.along(found.dims, self._seed, found.numeric, found.error_bar)
+        return noted_of(found.dims[:0], found.numeric[:0], found.error_bar[:0], sums)
 
-    def result(self, noted: list[Noted], pool: Executor) -> dict[str, Any]:
+    def result(self, noted: Noted, pool: Executor) -> dict[str, Any]:
         """Difference again, and compare: the audit's part of a tensor's report."""
         full = Full(self._ground.passes, self._tensor, self._ground.roundoff.loss)
         disagreeing = self._known("again", lambda: int(np.count_nonzero(self._again(full, pool))))
@@ -90,7 +84,7 @@ class NetworkAudit:
         """Return the standard deviation that the rounding of both has, times h."""
         return 2 * math.hypot(self._ground.roundoff.evaluated, full.noise)
 
-    def _directional(self, full: Full, noted: list[Noted]) -> dict[str, float]:
+    def _directional(self, full: Full, noted: Noted) -> dict[str, float]:
         """Compare the sum of direction * numeric with the derivative along that direction, by one forward pair."""
         values = self._ground.passes.point.params[self._tensor].reshape(-1)
         signs, dims = np.zeros(len(values)), indices(self._chosen)
@@ -102,7 +96,7 @@ class NetworkAudit:
         quotient = float((right + left).sum()) / (2 * h)
         penalty = penalty_difference(self._case.penalties.get(self._tensor, Penalty()), values[dims], self._step)
         quotient += float(signs @ penalty[0])
-        total, size, bars = (math.fsum(getattr(part, name) for part in noted) for name in Noted._fields)
+        total, size, bars = map(math.fsum, (noted.along, noted.size, noted.bars))
         # Kinks and curvature show in how one-sided slopes differ, data point by data point.
         uneven = float(np.abs(right - left).sum()) / h
         moves = 2 * U * float(np.abs(values).max()) / h * size

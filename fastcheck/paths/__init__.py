@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ import numpy as np
 from fastcheck.evaluators import Auditing, Chosen, Evaluator
 from fastcheck.geometry import Shape
 from fastcheck.interrupts import Interrupts
+from fastcheck.parts import Part
 from fastcheck.progress import ProgressHook
 from fastcheck.report import ForwardReport
 
@@ -57,14 +58,39 @@ class Clock:
             setattr(self, part, getattr(self, part) + time.perf_counter() - start)
 
 
+class Keeper(Protocol):
+    """Keeps finished shards of a case beyond the process that differenced them."""
+
+    def known(self, tensor: str, number: int) -> Part | None:
+        """Return a shard that was finished earlier."""
+        ...
+
+    def keep(self, tensor: str, number: int, part: Part, seconds: float) -> Part:
+        """Keep a finished shard, in the thread that differenced it; return what the check is to hold of it."""
+        ...
+
+
 @dataclass(frozen=True)
 class Session:
-    """What a running check has at hand."""
+    """What a running check has at hand.
+
+    Attributes
+    ----------
+    plan : Plan
+    pool : Executor
+    interrupts : Interrupts
+    clock : Clock
+    keeper : Keeper or None
+    help : callable
+        Called while the check waits for the pool: does a part of what was submitted, and tells whether it did.
+    """
 
     plan: Plan
     pool: Executor
     interrupts: Interrupts
     clock: Clock = field(default_factory=Clock)
+    keeper: Keeper | None = None
+    help: Callable[[], bool] = lambda: False
 
 
 class Path(Protocol):

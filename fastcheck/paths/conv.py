@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
 
-from fastcheck import diagnosis, step, tally
+from fastcheck import cost, diagnosis, step, tally
 from fastcheck.cases import forward
 from fastcheck.cases.conv import ConvCase
 from fastcheck.cases.scaling import ScaledOperands
@@ -23,12 +22,6 @@ from fastcheck.evaluators.reevaluation import Reevaluation
 from fastcheck.geometry import Shape
 from fastcheck.paths import Plan, Session
 from fastcheck.report import ForwardReport
-
-AUTOMATIC = "delta"
-"""What ``evaluator="auto"`` picks."""
-
-CURVED_COST = 30
-"""How many times as long a moved output takes where phi is applied to it."""
 
 FORWARD_BLOCK = 4096
 """Outputs that are compared at a time with declared ones."""
@@ -50,7 +43,7 @@ class ConvPath:
 
     def __init__(self, case: ConvCase, plan: Plan) -> None:
         self._case = case
-        self.kind = AUTOMATIC if plan.evaluator == "auto" else plan.evaluator
+        self.kind = cost.kind_of(plan.evaluator)
         for name in case.grads if plan.step != "auto" else ():
             step.usable(plan.step, case.operand(name), name)
 
@@ -69,14 +62,7 @@ class ConvPath:
 
     def work(self) -> dict[str, int]:
         """Return what a dimension of each tensor costs, in multiply-adds."""
-        case, geometry = self._case, self._case.geometry
-        if self.kind == "full":
-            return dict.fromkeys(case.grads, 2 * math.prod(geometry.output_shape) * geometry.terms)
-        products = {name: geometry.products_per_dimension(name) for name in case.grads}
-        if self.kind == "local":
-            return {name: 2 * work for name, work in products.items()}
-        moved = {name: work // geometry.terms for name, work in products.items()}
-        return moved if case.loss == "vjp" else {name: CURVED_COST * work for name, work in moved.items()}
+        return cost.of_conv(self._case.geometry, self.kind, self._case.loss, self._case.grads)
 
     def described(self) -> dict[str, Any]:
         """Return shapes, parameters and the loss."""
