@@ -11,11 +11,13 @@ from typing import Any, NoReturn
 
 import click
 
-from fastcheck import npz, zoo
+from fastcheck import npz, seeded, zoo
 from fastcheck.cases.conv import LOSSES
 from fastcheck.check import EVALUATORS, check, compare
+from fastcheck.cli_batch import run_command
 from fastcheck.cli_network import network_command
 from fastcheck.cli_output import check_paths, deliver, deliver_table, say
+from fastcheck.cli_show import diff_command, show_command
 from fastcheck.cli_types import (
     Dims,
     Indices,
@@ -33,6 +35,7 @@ from fastcheck.cli_types import (
 )
 from fastcheck.errors import FastcheckError, GradientMismatchError
 from fastcheck.interrupts import Interrupts, listening
+from fastcheck.naming import printable
 from fastcheck.network_report import NetworkReport
 from fastcheck.published import NETWORKS
 from fastcheck.report import Report
@@ -142,6 +145,7 @@ def conv_command(
 
 
 cli.add_command(network_command)
+cli.add_command(run_command)
 
 
 @cli.command("sweep")
@@ -286,7 +290,7 @@ def _network_demo(threads: int | None, seed: int) -> int:
 @click.argument("network", metavar="NAME")
 @click.option(
     "--backward",
-    type=click.Choice(zoo.BACKWARDS),
+    type=click.Choice(seeded.BACKWARDS),
     default="reference",
     show_default=True,
     help='Whose gradients; torch needs: pip install "fastcheck[torch]".',
@@ -346,16 +350,8 @@ def bench_command(threads: int | None, json_path: str | None) -> int:
     return 0
 
 
-@cli.command("show")
-@click.argument("report_path", metavar="REPORT.json")
-@json_option
-@examples("fastcheck conv layer.npz --json report.json; fastcheck show report.json")
-def show_command(report_path: str, json_path: str | None) -> int:
-    """Print a report that was saved with --json; the exit status is that of the check."""
-    check_paths(None, json_path)
-    report = npz.read_report(report_path)
-    deliver(report, report_path, json_path)
-    return report.exit_code
+cli.add_command(show_command)
+cli.add_command(diff_command)
 
 
 def _prepare_streams() -> None:
@@ -398,7 +394,7 @@ def _status(arguments: list[str] | None, interrupts: Interrupts) -> int:
 
 
 def _complain(message: str) -> int:
-    click.echo(f"fastcheck: {' '.join(message.split())}", err=True)
+    click.echo(f"fastcheck: {printable(' '.join(message.split()))}", err=True)
     return USAGE_ERROR
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -66,11 +67,12 @@ class NetworkReport(SuiteReport):
         Of the worst dimensions of the first layer, where asked for.
     """
 
+    cases: Mapping[str, Report]
     hygiene: tuple[Line, ...] = ()
     explanations: tuple[Explanation, ...] = ()
 
     @property
-    def phases(self) -> dict[str, Report]:
+    def phases(self) -> Mapping[str, Report]:
         """The reports of the phases, by name."""
         return self.cases
 
@@ -115,3 +117,15 @@ class NetworkReport(SuiteReport):
             "hygiene": [line._asdict() for line in self.hygiene],
             "explanations": [encode(asdict(one)) for one in self.explanations],
         }
+
+
+def phases_of(case: Report | NetworkReport) -> Mapping[str, Report]:
+    """Return the reports of a case's phases by name; what is no network has one, without a name."""
+    return case.phases if isinstance(case, NetworkReport) else {"": case}
+
+
+def every_tensor(case: Report | NetworkReport) -> Iterator[tuple[str, str, TensorReport]]:
+    """Yield phase, name and report of every tensor of a case, phase after phase."""
+    for phase, report in phases_of(case).items():
+        for name, tensor in report.tensors.items():
+            yield phase, name, tensor

@@ -15,7 +15,7 @@ from fastcheck.verdict import EXIT_CODES, Verdict
 
 
 def from_json(text: str) -> Report | SuiteReport:
-    """Read a JSON report of one case, of several, or of a network.
+    """Read a JSON report of one case, of a network, or of several cases of both kinds.
 
     Keys beyond those of schema 1 may be missing.
 
@@ -28,14 +28,25 @@ def from_json(text: str) -> Report | SuiteReport:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise FastcheckError(f"the report is not JSON: {error}") from None
+    return from_data(data)
+
+
+def from_data(data: Any) -> Report | SuiteReport:
+    """Read a report from Python objects, as `from_json` reads it from text.
+
+    Raises
+    ------
+    FastcheckError
+        If they are no report of this schema, or a value is missing or of the wrong kind.
+    """
     if not isinstance(data, dict) or "schema" not in data:
         raise FastcheckError("the report is not one of fastcheck's: it has no 'schema'")
     if type(data["schema"]) is not int or data["schema"] != SCHEMA:
         raise FastcheckError(f"the report has schema {data['schema']!r}: this version reads schema {SCHEMA}")
     top = _Reader(data, "report")
-    if "hygiene" in data:
-        return _decode_network(top)
-    return _decode_suite(top) if "cases" in data else _decode_report(top)
+    if "cases" in data and "hygiene" not in data:
+        return _decode_suite(top)
+    return _decode_case(top)
 
 
 STATUSES = ("done", "note", "warn")
@@ -45,6 +56,7 @@ CROSSINGS = ("sign", "winner", "hinge")
 """Kinds of kinks that units cross."""
 
 _Suite = TypeVar("_Suite", bound=SuiteReport)
+_Case = TypeVar("_Case", Report, Report | NetworkReport)
 
 _MISSING = object()
 
@@ -147,11 +159,17 @@ def _is_number(value: Any) -> bool:
 
 
 def _decode_suite(top: _Reader) -> SuiteReport:
-    return _agreeing(top, SuiteReport(_decode_cases(top), top.flag("interrupted", False), _decode_run(top)))
+    return _agreeing(
+        top, SuiteReport(_decode_cases(top, _decode_case), top.flag("interrupted", False), _decode_run(top))
+    )
+
+
+def _decode_case(data: _Reader) -> Report | NetworkReport:
+    return _decode_network(data) if "hygiene" in data.data else _decode_report(data)
 
 
 def _decode_network(top: _Reader) -> NetworkReport:
-    phases = _decode_cases(top)
+    phases = _decode_cases(top, _decode_report)
     if not phases:
         raise FastcheckError("the report is damaged: it has no phase")
     report = NetworkReport(
@@ -171,13 +189,13 @@ def _agreeing(top: _Reader, suite: _Suite) -> _Suite:
     return suite
 
 
-def _decode_cases(top: _Reader) -> dict[str, Report]:
-    cases: dict[str, Report] = {}
+def _decode_cases(top: _Reader, decode: Callable[[_Reader], _Case]) -> dict[str, _Case]:
+    cases: dict[str, _Case] = {}
     for case in top.objects("cases"):
         name = case.text("name")
         if name in cases:
             raise FastcheckError(f"the report is damaged: two cases are named {name!r:.40}")
-        cases[name] = _decode_report(case)
+        cases[name] = decode(case)
     return cases
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastcheck import machine, verdict
 from fastcheck.report import SCHEMA, Report, encode
 from fastcheck.verdict import EXIT_CODES, Verdict
+
+if TYPE_CHECKING:
+    from fastcheck.network_report import NetworkReport
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class SuiteReport:
 
     Attributes
     ----------
-    cases : dict of str to Report
+    cases : dict of str to Report or NetworkReport
         By name, in the order of the suite.
     interrupted : bool
         Whether the suite was stopped: then the cases are those that were reached, the last one perhaps in part.
@@ -26,12 +29,12 @@ class SuiteReport:
         What depends on the machine and the moment, as in `Report`; seconds are those of all cases together.
     """
 
-    cases: dict[str, Report]
+    cases: Mapping[str, Report | NetworkReport]
     interrupted: bool
     run: dict[str, Any]
 
     @classmethod
-    def of(cls, cases: Mapping[str, Report], threads: int, *, interrupted: bool = False) -> SuiteReport:
+    def of(cls, cases: Mapping[str, Report | NetworkReport], threads: int, *, interrupted: bool = False) -> SuiteReport:
         """Put finished reports together."""
         parts = ("seconds", "forward_seconds", "audit_seconds")
         seconds = {part: sum(case.run.get(part, 0.0) for case in cases.values()) for part in parts}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +17,7 @@ from fastcheck.render.text import (
     Cell,
     digits,
     print_table,
+    reasons,
     rules,
     short,
     speed,
@@ -169,20 +169,13 @@ def _verdict(report: NetworkReport) -> Text:
     text = Text("\n")
     if report.interrupted:
         text.append(f"{INTERRUPTED}\n", style="yellow")
-    reasons = _gathered((_reasons(case), name) for name, case in report.phases.items())
-    told = "\n".join(f"{' and '.join(phases)}: {reason}" for reason, phases in reasons.items())
+    told_of = _gathered((reasons(case), name) for name, case in report.phases.items())
+    told = "\n".join(f"{' and '.join(phases)}: {reason}" for reason, phases in told_of.items())
     text.append(report.verdict.upper(), style=STYLES[report.verdict])
     text.append(report.summary().removeprefix(report.verdict) if report.passed else f": {told}" if told else "")
     for advice, tensors in _gathered((tensor.advice, name) for name, _, tensor in _every(report)).items():
         text.append(f"\ntry ({', '.join(tensors)}): {advice}")
     return text.append(speed([tensor for _, _, tensor in _every(report)], report.run), style="dim")
-
-
-def _reasons(case: Report) -> str:
-    """Return why a phase did not pass, without the tensors that did."""
-    told = replace(case, tensors={name: tensor for name, tensor in case.tensors.items() if tensor.verdict != "pass"})
-    silent = not told.tensors and told.error is None and (told.forward is None or told.forward.verdict == "pass")
-    return "" if silent else told.summary().removeprefix(f"{case.verdict}: ")
 
 
 def _gathered(pairs: Iterator[tuple[str, str]]) -> dict[str, list[str]]:

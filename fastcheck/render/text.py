@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import IO, Any, Literal
 
 from rich import box
@@ -12,7 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastcheck.network_report import NetworkReport
+from fastcheck.naming import printable
+from fastcheck.network_report import NetworkReport, every_tensor, phases_of
+from fastcheck.render.harmless import harmless
 from fastcheck.report import Entry, ForwardReport, Report, TensorReport
 from fastcheck.suite import SuiteReport
 from fastcheck.verdict import MAX_RULE, NORM_RULE, Verdict
@@ -70,13 +73,19 @@ def as_text(report: Report | SuiteReport, stream: IO[str], title: str = "") -> s
 
     def write(out: Console) -> None:
         if isinstance(report, NetworkReport):
-            write_network(report, out, title)
+            write_network(harmless(report), out, _title(title))
         elif isinstance(report, SuiteReport):
             write_suite(report, out, title)
         else:
-            write_report(report, out, title)
+            write_report(harmless(report), out, _title(title))
 
     return text_for(stream, write)
+
+
+def _title(title: str) -> str:
+    """Return a title that can be printed, the empty lines before it kept."""
+    words = title.lstrip("\n")
+    return title[: len(title) - len(words)] + printable(words)
 
 
 def text_for(stream: IO[str], write: Callable[[Console], None]) -> str:
@@ -288,29 +297,62 @@ _SUITE_WIDE = 120
 """Columns that the table of a suite needs, longer names of cases aside."""
 
 
-def write_suite(suite: SuiteReport, out: Console, title: str = "") -> None:
-    """Print the report of several cases: a line a tensor, why cases did not pass, and the totals."""
+def write_suite(
+    suite: SuiteReport,
+    out: Console,
+    title: str = "",
+    listed: Callable[[Report | NetworkReport], bool] = lambda case: True,
+) -> None:
+    """Print the report of several cases: a line a tensor, why cases did not pass, and the totals of all.
+
+    Names and reasons are made printable here. Cases that ``listed`` leaves out have no lines.
+    """
     if title:
-        out.print(Text(title, style="bold"))
-    rows = [row for name, case in suite.cases.items() for row in _case_rows(name, case)]
-    print_table(out, _SUITE, rows, wide=_SUITE_WIDE)
-    for name, case in suite.cases.items():
+        out.print(Text(_title(title), style="bold"))
+    shown = [(printable(name), harmless(case)) for name, case in suite.cases.items() if listed(case)]
+    if shown or not suite.cases:
+        print_table(out, _SUITE, [row for name, case in shown for row in _case_rows(name, case)], wide=_SUITE_WIDE)
+    for name, case in shown:
         if not case.passed:
-            out.print(Text(f"{name}: ").append(case.summary(), style=STYLES[case.verdict]))
+            out.print(Text(f"{name}: ").append(why(case), style=STYLES[case.verdict]))
     if suite.interrupted:
         out.print(Text("interrupted: the counts are those of the cases and dimensions reached", style="yellow"))
     verdict = Text(suite.verdict.upper(), style=STYLES[suite.verdict])
     out.print(verdict.append(f": {len(suite.cases):,} cases, {_metrics(suite.cases.values())}"))
 
 
-def case_line(name: str, case: Report) -> str:
+def case_line(name: str, case: Report | NetworkReport) -> str:
     """Return the line that tells of one finished case of several."""
-    operands = case.operands or {}
+    operands = next(iter(phases_of(case).values())).operands or {}
     shapes = " * ".join("x".join(map(str, operands[key])) for key in ("input", "weight") if key in operands)
-    return f"{case.verdict:<12} {name:<22} {shapes:<32} {case.error or _metrics([case])}\n"
+    told = _metrics([case]) if isinstance(case, NetworkReport) else case.error or _metrics([case])
+    return f"{case.verdict:<12} {printable(name):<22} {printable(shapes):<32} {printable(told)}\n"
 
 
-def _case_rows(name: str, case: Report) -> list[tuple[Cell, ...]]:
+def why(case: Report | NetworkReport) -> str:
+    """Return the verdict of a case and its reasons in one line; of a network those of the phases that did not pass."""
+    if not isinstance(case, NetworkReport) or case.passed:
+        return case.summary()
+    failed = {name: phase for name, phase in case.phases.items() if not phase.passed}
+    told = "; ".join(f"{name}: {reasons(phase) or phase.verdict}" for name, phase in failed.items())
+    return f"{case.verdict}: {told}"
+
+
+def reasons(case: Report) -> str:
+    """Return why a report did not pass, without the tensors that did; nothing where there is no reason."""
+    told = replace(case, tensors={name: tensor for name, tensor in case.tensors.items() if tensor.verdict != "pass"})
+    silent = not told.tensors and told.error is None and (told.forward is None or told.forward.verdict == "pass")
+    return "" if silent else told.summary().removeprefix(f"{case.verdict}: ")
+
+
+def bugs(case: Report | NetworkReport) -> list[str]:
+    """Return the names of the mistakes that were recognised, in forward passes and in gradients."""
+    found = [None if phase.forward is None else phase.forward.diagnosis for phase in phases_of(case).values()]
+    found += [tensor.diagnosis for _, _, tensor in every_tensor(case)]
+    return list(dict.fromkeys(str(one["bug"]) for one in found if one is not None and "bug" in one))
+
+
+def _case_rows(name: str, case: Report | NetworkReport) -> list[tuple[Cell, ...]]:
     whole: dict[str, Cell] = {"case": name, "verdict": Text(case.verdict, style=STYLES[case.verdict])}
     rows: list[dict[str, Cell]] = [
         dict(zip(_SUMMARY, _summary(tensor_name, tensor), strict=True)) | {"case": name, "audit": _audit([tensor])}
@@ -319,9 +361,9 @@ def _case_rows(name: str, case: Report) -> list[tuple[Cell, ...]]:
     return [tuple(row.get(heading) or "-" for heading in _SUITE) for row in rows or [whole]]
 
 
-def _metrics(cases: Collection[Report]) -> str:
+def _metrics(cases: Collection[Report | NetworkReport]) -> str:
     """Return what was checked in these cases together, how fast, the worst ratios and how the audits ended."""
-    tensors = [tensor for case in cases for tensor in case.tensors.values()]
+    tensors = [tensor for case in cases for _, _, tensor in every_tensor(case)]
     checked = sum(tensor.dims_checked for tensor in tensors)
     seconds = sum(case.run.get("seconds") or 0.0 for case in cases)
     parts = [f"{checked:,} dimensions in {seconds:.2f} s"]

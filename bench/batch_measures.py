@@ -1,0 +1,103 @@
+"""Batch runs measured, each in a process of its own.
+
+python bench/batch_measures.py tiny|loop|mixed|memory '{"threads": 2}' prints JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from fastcheck import check, machine
+from fastcheck.batch import jobs, local, runner
+from fastcheck.batch.crew import Inline
+from fastcheck.batch.entries import ConvEntry, Entry, How, Suite
+from fastcheck.batch.ledger import Ledger
+from fastcheck.geometry import ConvGeometry
+from fastcheck.render.batch_progress import Lines
+
+
+def entry(name: str, shape: tuple[int, ...], filters: int, kernel: int, stride: int = 1, **how: Any) -> ConvEntry:
+    """Describe a convolution on seeded data, every gradient of it checked at every dimension."""
+    weight = (filters, shape[1], kernel, kernel)
+    geometry = ConvGeometry.of(shape, weight, stride=stride, padding=kernel // 2)
+    tensors = ("input", "weight", "bias")
+    return ConvEntry(name, How(dims="all", **how), geometry, True, tensors, "reference", "float64", "vjp", name)
+
+
+def tiny_suite(count: int = 1000) -> list[Entry]:
+    """Return cases of a few hundred dimensions, milliseconds each."""
+    return [entry(f"tiny {number}", (1, 3, 6, 6), 4, 3) for number in range(count)]
+
+
+def mixed_suite(count: int = 200) -> list[Entry]:
+    """Return cases of a thousand to three million dimensions."""
+    rng = np.random.default_rng(0)
+    found: list[Entry] = []
+    for number in range(count):
+        channels, filters = (int(2 ** rng.uniform(3, 8.5)) for _ in range(2))
+        side = int(rng.choice([7, 14, 28, 56]))
+        kernel, stride = int(rng.choice([1, 3, 5])), int(rng.choice([1, 2]))
+        found.append(entry(f"mixed {number}", (1, channels, side, side), filters, kernel, stride))
+    return found
+
+
+def through(entries: Iterable[Entry], threads: int, memory: int | None = None) -> dict[str, Any]:
+    """Run a suite in a new folder, after a first case that compiles the kernels."""
+    warm(entry("warm", (1, 64, 28, 28), 64, 3))
+    warm(entry("warm narrow", (1, 64, 7, 7), 64, 3))
+    with tempfile.TemporaryDirectory() as folder:
+        cases = tuple(entries)
+        options = runner.Options.of(threads=threads, memory=memory)
+        start = perf_counter()
+        runner.run(Suite("bench", "", cases), Path(folder) / "out", options, Lines(lambda text: None), local.Threads)
+        seconds = perf_counter() - start
+        with Ledger.read(Path(folder) / "out") as ledger:
+            results = list(ledger.results())
+        size = (Path(folder) / "out" / "ledger.sqlite").stat().st_size
+    assert all(result.verdict == "pass" for result in results), [r.name for r in results if r.verdict != "pass"]
+    return {
+        "cases": len(cases),
+        "threads": threads,
+        "seconds": seconds,
+        "dims": sum(result.dims for result in results),
+        "shards": sum(result.shards for result in results),
+        "ledger_bytes": size,
+        "peak_bytes": machine.peak_bytes(),
+    }
+
+
+def loop(entries: Iterable[Entry], threads: int) -> dict[str, Any]:
+    """Call `check` case after case."""
+    warm(entry("warm", (1, 64, 28, 28), 64, 3))
+    start = perf_counter()
+    count = 0
+    for one in entries:
+        warm(one, threads)
+        count += 1
+    return {"cases": count, "threads": threads, "seconds": perf_counter() - start}
+
+
+def warm(one: Entry, threads: int = 1) -> None:
+    """Check a case by itself."""
+    assert isinstance(one, ConvEntry)
+    assert check(jobs.conv_case(one, Inline()), dims="all", threads=threads).passed
+
+
+MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
+    "tiny": lambda threads: through(tiny_suite(), threads),
+    "loop": lambda threads: loop(tiny_suite(), threads),
+    "mixed": lambda threads: through(mixed_suite(), threads),
+    "memory": lambda threads, memory: through(mixed_suite(), threads, memory),
+}
+
+
+if __name__ == "__main__":
+    print(json.dumps(MEASURES[sys.argv[1]](**json.loads(sys.argv[2]))))

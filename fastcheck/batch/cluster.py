@@ -1,0 +1,315 @@
+"""Cases checked by the workers of a Dask cluster: small ones whole, large ones shard by shard.
+
+A task is a function of the case alone, so that Dask runs it again elsewhere where a worker is lost. What comes back
+goes into the one ledger, where shards of an earlier run are found, whoever differenced them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from fastcheck.errors import FastcheckError
+
+try:
+    from distributed import Client, LocalCluster, as_completed
+except ImportError:
+    raise FastcheckError('Dask is not installed: pip install "fastcheck[dask]"') from None
+
+from fastcheck import coordinator, machine
+from fastcheck.batch import check_one, jobs
+from fastcheck.batch.check_one import Place
+from fastcheck.batch.crew import Inline
+from fastcheck.batch.entries import Entry
+from fastcheck.batch.jobs import Operands
+from fastcheck.batch.planned import Planned
+from fastcheck.batch.runner import CaseTask, Options
+from fastcheck.batch.stop import Stop
+from fastcheck.interrupts import Interrupts
+from fastcheck.network_report import NetworkReport
+from fastcheck.parts import Part
+from fastcheck.paths import Session
+from fastcheck.report import Report
+
+WHOLE = 4 * coordinator.SHARD_WORK
+"""Work of a case that is one task: seconds. A larger one is cut into its shards."""
+
+TOGETHER = 64
+"""Cases that are in the cluster's hands at a time."""
+
+LOOKING = 0.05
+"""Seconds between two looks at what has ended, and whether to stop."""
+
+PATIENCE = 30.0
+"""Seconds in which a scheduler has to answer."""
+
+
+def crew(address: str) -> Callable[[Options], Cluster]:
+    """Return what makes a crew of the cluster at an address, or of ``local:N`` processes on this machine."""
+    kind, _, count = address.partition(":")
+    if kind != "local":
+        return lambda options: Cluster(address, options)
+    if not count.isdecimal() or not int(count):
+        raise FastcheckError(f"--dask is {address!r}: expected the address of a scheduler, or local:N with N workers")
+    return lambda options: Cluster(_local(int(count)), options)
+
+
+def _local(count: int) -> LocalCluster:
+    return LocalCluster(n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None)
+
+
+class Cluster:
+    """A crew of Dask workers.
+
+    Parameters
+    ----------
+    where : str or LocalCluster
+        The scheduler's address, or the cluster itself, which is then closed with this.
+    options : Options
+
+    Attributes
+    ----------
+    target : str
+        The workers' processor; all have the same.
+    """
+
+    def __init__(self, where: str | LocalCluster, options: Options) -> None:
+        self._options = options
+        self._own = None if isinstance(where, str) else where
+        try:
+            self._client = Client(where, timeout=PATIENCE, set_as_default=False)
+        except (OSError, ValueError, TypeError) as error:
+            raise FastcheckError(f"--dask: no scheduler answers at {where}: {' '.join(str(error).split())}") from None
+        try:
+            self.target = self._common()
+        except BaseException:
+            self._leave()
+            raise
+        self._drivers = ThreadPoolExecutor(TOGETHER, thread_name_prefix="fastcheck-dask")
+
+    def add(self, case: Planned, task: CaseTask) -> None:
+        """Have a case checked."""
+        self._drivers.submit(task.check, lambda stop: self._check(case, task, stop))
+
+    def clear(self) -> None:
+        """Forget the cases that have not begun: each sees by itself that the run is over."""
+
+    def close(self) -> None:
+        """Wait for what runs, and leave the cluster."""
+        self._drivers.shutdown(wait=True)
+        self._leave()
+
+    def _leave(self) -> None:
+        self._client.close()
+        if self._own is not None:
+            self._own.close()
+
+    def _common(self) -> str:
+        """Return the target of all workers, after checking that they compute as this process plans."""
+        self._client.wait_for_workers(1, timeout=PATIENCE)
+        found = self._client.run(_described)
+        ours = machine.versions()
+        for worker, (_, versions) in found.items():
+            for package, version in ours.items():
+                if versions.get(package) != version:
+                    raise FastcheckError(
+                        f"the worker {worker} has {package} {versions.get(package)}, and this process {version}: "
+                        "expected the same everywhere, since results are to have the same bits"
+                    )
+        targets = {target for target, _ in found.values()}
+        if len(targets) > 1:
+            raise FastcheckError(
+                f"the cluster's workers have different processors ({', '.join(sorted(targets))}): expected one kind, "
+                "since results are to have the same bits"
+            )
+        target: str = targets.pop()
+        return target
+
+    def _check(self, case: Planned, task: CaseTask, stop: Stop) -> Report | NetworkReport:
+        ask = _Asker(self._client, case, stop, self.target)
+        known = dict(task.known())
+        with ask.operands(jobs.read(case.entry)) as operands:
+            arguments = (case.key, case.entry, operands, self._options.keep_numeric)
+            if case.urgency > WHOLE:
+                missing = [place for place in ask.one(_places, *arguments) if place not in known]
+                for found in ask.each(_shard, [(*arguments, place) for place in missing]):
+                    known |= _kept(found, task)
+            answer: Answer = ask.one(_whole, *arguments[1:], known, self._options.threads)
+        _kept(answer.shards, task)
+        return answer.report
+
+
+class Shard(NamedTuple):
+    """A shard that a worker finished."""
+
+    place: Place
+    part: Part
+    seconds: float
+    worker: str
+
+
+class Answer(NamedTuple):
+    """A case that a worker finished, with the shards that it had to difference."""
+
+    report: Report | NetworkReport
+    shards: list[Shard]
+
+
+def _kept(shards: list[Shard], task: CaseTask) -> dict[Place, bytes]:
+    return {shard.place: task.keep_from(*shard) for shard in shards}
+
+
+class _Asker:
+    """Has functions called on workers for one case, until it is stopped."""
+
+    def __init__(self, client: Client, case: Planned, stop: Stop, target: str) -> None:
+        self._client, self._case, self._stop, self._target = client, case, stop, target
+
+    @contextmanager
+    def operands(self, operands: Operands) -> Iterator[Any]:
+        """Yield what stands for operands in a task: they are sent once, and Dask passes them on."""
+        if operands is None:
+            yield None
+            return
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sending large graph")
+            # A task and not `scatter`: if the only worker that has scattered data is lost, so are the data.
+            held = self._client.submit(_same, operands, key=f"operands-{self._case.key}", pure=False)
+        yield held
+        held.release()
+
+    def one(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a function returns."""
+        return next(iter(self.each(function, [arguments])))
+
+    def each(self, function: Callable[..., Any], calls: list[tuple[Any, ...]]) -> Iterator[Any]:
+        """Yield what a function returns for each call, in the order in which they end."""
+        futures = [
+            self._client.submit(_on_worker, function, self._target, *call, pure=False, priority=self._case.urgency)
+            for call in calls
+        ]
+        try:
+            left = as_completed(futures, loop=self._client.loop)
+            while not left.is_empty():
+                self._stop.raise_if_heard()
+                ended = left.next_batch(block=False)
+                for future in ended:
+                    yield future.result()
+                if not ended:
+                    time.sleep(LOOKING)
+        finally:
+            self._client.cancel([future for future in futures if not future.done()])
+
+
+# What runs on workers.
+
+_OPEN: dict[str, _OpenCase] = {}
+_LOCK = threading.Lock()
+
+
+def _described() -> tuple[str, dict[str, str]]:
+    import llvmlite.binding  # noqa: F401, which knows the processor that `machine.target` names
+
+    return machine.target(), machine.versions()
+
+
+def _same(operands: Operands) -> Operands:
+    return operands
+
+
+def _on_worker(function: Callable[..., Any], target: str, *arguments: Any) -> Any:
+    here, _ = _described()
+    if here != target:
+        raise FastcheckError(f"a worker that came later is a {here}, and the others are {target}")
+    return function(*arguments)
+
+
+def _places(key: str, entry: Entry, operands: Operands, numeric: bool) -> list[Place]:
+    """Return the shards of a case."""
+    return _opened(key, entry, operands, numeric).places()
+
+
+def _shard(key: str, entry: Entry, operands: Operands, numeric: bool, place: Place) -> list[Shard]:
+    """Difference a shard."""
+    opened = _opened(key, entry, operands, numeric)
+    start = time.perf_counter()
+    part = opened.difference(place)
+    return [Shard(place, part, time.perf_counter() - start, _name())]
+
+
+def _whole(entry: Entry, operands: Operands, numeric: bool, known: Mapping[Place, bytes], threads: int) -> Answer:
+    """Check a case, without the shards that are known."""
+    shards: list[Shard] = []
+
+    def keep(place: Place, part: Part, seconds: float) -> Part:
+        shards.append(Shard(place, part, seconds, _name()))
+        return part._replace(kept=None)
+
+    report = check_one.check(entry, operands, known, keep, pool=Inline(), threads=threads, numeric=numeric)
+    return Answer(report, shards)
+
+
+def _name() -> str:
+    return f"process {os.getpid()}"
+
+
+def _opened(key: str, entry: Entry, operands: Operands, numeric: bool) -> _OpenCase:
+    """Return a case that is open, the latest one of this process: its shards come one after another."""
+    with _LOCK:
+        if key not in _OPEN:
+            _OPEN.clear()
+            _OPEN[key] = _OpenCase(entry, operands, numeric)
+        return _OPEN[key]
+
+
+class _OpenCase:
+    """A case whose shards are differenced one by one."""
+
+    def __init__(self, entry: Entry, operands: Operands, numeric: bool) -> None:
+        self._pool, self._lock = Inline(), threading.Lock()
+        self._job = jobs.made(entry, operands, self._pool, 1, keep=numeric)
+        self._sessions: dict[str, Session | None] = {}
+        self._tensor: tuple[tuple[str, str], coordinator.OpenTensor] | None = None
+
+    def places(self) -> list[Place]:
+        """Return all shards in order; none from a phase on whose forward pass is another than declared."""
+        found: list[Place] = []
+        for phase, path in self._job.paths.items():
+            session = self._session(phase)
+            if session is None:
+                break
+            for name in coordinator.chosen(path, session.plan):
+                count = len(self._opened(phase, name, session).shards())
+                found += [Place(phase, name, number) for number in range(count)]
+        return found
+
+    def difference(self, place: Place) -> Part:
+        """Difference a shard."""
+        session = self._session(place.phase)
+        assert session is not None
+        tensor = self._opened(place.phase, place.tensor, session)
+        return coordinator.joined([tensor.difference(block) for block in tensor.shards()[place.number]])
+
+    def _session(self, phase: str) -> Session | None:
+        with self._lock:
+            if phase not in self._sessions:
+                session = Session(self._job.plan(phase), self._pool, Interrupts())
+                forward = coordinator.prepare(self._job.paths[phase], session)
+                wrong = forward is not None and forward.verdict == "fail"
+                self._sessions[phase] = None if wrong else session
+            return self._sessions[phase]
+
+    def _opened(self, phase: str, name: str, session: Session) -> coordinator.OpenTensor:
+        """Return a tensor that is open, the latest one: its planes may be as large as the operands."""
+        with self._lock:
+            if self._tensor is None or self._tensor[0] != (phase, name):
+                path = self._job.paths[phase]
+                dims = coordinator.chosen(path, session.plan)[name]
+                self._tensor = (phase, name), coordinator.OpenTensor(path, name, dims, session)
+            return self._tensor[1]

@@ -1,0 +1,214 @@
+"""Entries of a suite made into what the coordinator checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from pathlib import Path as FilePath
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastcheck import network_job, npz, seeded
+from fastcheck.batch.entries import ConvEntry, Entry, How, NetworkEntry, NpzEntry
+from fastcheck.cases.conv import ConvCase
+from fastcheck.network import Network
+from fastcheck.network_file import read_network
+from fastcheck.network_report import NetworkReport
+from fastcheck.paths import Path, Plan
+from fastcheck.progress import ProgressHook, silent
+from fastcheck.report import Report
+
+Operands = Any
+"""What a case takes from files, read: sent once to workers that may not see them. None where everything is seeded."""
+
+
+class Job(Protocol):
+    """A case ready to be checked, phase by phase.
+
+    Attributes
+    ----------
+    paths : mapping of str to Path
+        Of every phase, by name; of a convolution the only one, named "".
+    """
+
+    @property
+    def paths(self) -> Mapping[str, Path]: ...
+
+    def plan(self, phase: str) -> Plan:
+        """Return how a phase is checked."""
+        ...
+
+    def run(self, check: Callable[[str], Report]) -> dict[str, Report]:
+        """Check phase after phase, unless one ends it."""
+        ...
+
+    def report(self, reports: Mapping[str, Report]) -> Report | NetworkReport:
+        """Put the phases' reports together."""
+        ...
+
+
+class ConvJob:
+    """A convolution: one phase."""
+
+    def __init__(self, case: ConvCase, plan: Plan) -> None:
+        from fastcheck.paths.conv import ConvPath  # imports Numba
+
+        self.paths: dict[str, Path] = {"": ConvPath(case, plan)}
+        self._plan = plan
+
+    def plan(self, phase: str) -> Plan:
+        """Return how it is checked."""
+        return self._plan
+
+    def run(self, check: Callable[[str], Report]) -> dict[str, Report]:
+        """Check it."""
+        return {"": check("")}
+
+    def report(self, reports: Mapping[str, Report]) -> Report:
+        """Return its report."""
+        return reports[""]
+
+
+def files(entry: Entry) -> dict[str, FilePath]:
+    """Return the files that an entry's result depends on, by what they are."""
+    if isinstance(entry, NpzEntry):
+        return {"npz": entry.path}
+    if isinstance(entry, NetworkEntry):
+        named = {"network": entry.path, "params": entry.params, "grads": entry.grads, "data": entry.data}
+        return {what: path for what, path in named.items() if path is not None}
+    return {}
+
+
+def read(entry: Entry) -> Operands:
+    """Read what an entry takes from files.
+
+    Raises
+    ------
+    FastcheckError
+        If a file cannot be read, or makes no case.
+    """
+    if isinstance(entry, NpzEntry):
+        return npz.load_case(entry.path)
+    if isinstance(entry, NetworkEntry):
+        network = read_network(entry.path)
+        if entry.input is not None:
+            return network, None
+        assert entry.params is not None
+        assert entry.grads is not None
+        assert entry.data is not None
+        return network, (npz.read_npz(entry.params), npz.read_npz(entry.grads), npz.load_network_data(entry.data))
+    return None
+
+
+def made(
+    entry: Entry,
+    operands: Operands,
+    pool: Executor,
+    threads: int,
+    *,
+    progress: ProgressHook = silent,
+    keep: bool = False,
+) -> Job:
+    """Make a case, its data included, ready to be checked.
+
+    Parameters
+    ----------
+    entry : Entry
+    operands : Operands
+        As `read` returns them.
+    pool : Executor
+        Of the passes that make gradients.
+    threads : int
+        Of the whole run, as the report tells it.
+    progress : callable
+    keep : bool
+        Keep the arrays of what is differenced.
+    """
+    if isinstance(entry, NetworkEntry):
+        return _network(entry, operands, threads, progress, keep)
+    plan = _plan(entry.how, threads, progress, keep)
+    if isinstance(entry, NpzEntry):
+        return ConvJob(operands, plan)
+    return ConvJob(conv_case(entry, pool), plan)
+
+
+def conv_case(entry: ConvEntry, pool: Executor) -> ConvCase:
+    """Make a convolution on seeded data. PyTorch has one thread, since its results may depend on how many there are."""
+    return seeded.conv_case(
+        entry.geometry,
+        entry.data,
+        entry.how.seed,
+        bias=entry.bias,
+        tensors=entry.tensors,
+        backward=entry.backward,
+        dtype=entry.dtype,
+        loss=entry.loss,
+        pool=pool,
+        threads=1,
+    )
+
+
+def _plan(how: How, threads: int, progress: ProgressHook, keep: bool) -> Plan:
+    return Plan(
+        dims=how.dims,
+        step=how.step,
+        evaluator=how.evaluator,
+        kinks=how.kinks,
+        threads=threads,
+        seed=how.seed,
+        keep=keep,
+        progress=progress,
+    )
+
+
+def _network(entry: NetworkEntry, operands: Operands, threads: int, progress: ProgressHook, keep: bool) -> Job:
+    network, arrays = operands
+    how = entry.how
+    asked: dict[str, Any] = {
+        "dims": how.dims,
+        "step": how.step,
+        "evaluator": how.evaluator,
+        "kinks": how.kinks,
+        "seed": how.seed,
+        "threads": threads,
+        "keep": keep,
+        "progress": progress,
+    }
+    if arrays is not None:
+        params, grads, data = arrays
+        return network_job.prepare(network, params, grads, data.x, data.y, loss=data.loss, masks=data.masks, **asked)
+    assert entry.input is not None
+    params, x, y = seeded_point(network, entry.input, how.seed)
+    return network_job.prepare(
+        network, params, _reference(network), x, y, points=len(x), burn_in=entry.burn_in, **asked
+    )
+
+
+def seeded_point(
+    network: Network, shape: tuple[int, ...], seed: int
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Return parameters, data points and targets: initial weights, and everything else standard normal or drawn evenly.
+
+    Biases and normalisations are moved by a tenth, since at their initial values many results would coincide.
+    """
+    rng = np.random.default_rng([seed, len(shape)])
+    params = network.initial(shape[1:], seed)
+    for array in params.values():
+        if array.ndim == 1:
+            array += 0.1 * np.abs(rng.standard_normal(array.shape))
+    x = rng.standard_normal(shape)
+    output = network.shapes(shape[1:])[-1]
+    if network.loss in ("softmax_cross_entropy", "multiclass_hinge"):
+        return params, x, rng.integers(0, output[0], shape[0])
+    size = (shape[0], *output)
+    return params, x, rng.uniform(size=size) if network.loss == "logistic" else rng.standard_normal(size)
+
+
+def _reference(network: Network) -> Callable[[Any, Any, Any], dict[str, np.ndarray]]:
+    """Return the reference gradient of a network, as a function."""
+    from fastcheck.cases.network import Point  # imports Numba with what follows
+    from fastcheck.cases.network_pass import Passes
+    from fastcheck.training import whole_gradient
+
+    return lambda params, x, y: whole_gradient(Passes(Point.of(network, params, x, y)))

@@ -1,0 +1,137 @@
+"""Cases checked on this machine, by threads or in processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from multiprocessing.connection import Connection
+from typing import Any
+
+from fastcheck import machine
+from fastcheck.batch import check_one, jobs
+from fastcheck.batch.check_one import Place
+from fastcheck.batch.crew import Crew, Inline, Lane
+from fastcheck.batch.entries import Entry
+from fastcheck.batch.planned import RESERVE, Planned
+from fastcheck.batch.runner import CaseTask, Options
+from fastcheck.batch.stop import Stop
+from fastcheck.network_report import NetworkReport
+from fastcheck.parts import Part
+from fastcheck.report import Report
+
+SMALL = 5e8
+"""Work of a case that one thread does alone: a tenth of a second. Handing a part of it to others would take longer than
+it saves (bench/test_batch.py)."""
+
+
+class Threads:
+    """Cases checked by a crew of threads."""
+
+    def __init__(self, options: Options) -> None:
+        import llvmlite.binding  # noqa: F401, which knows the processor that `machine.target` names
+
+        self.target = machine.target()
+        self._options = options
+        self._crew = Crew(options.threads, options.memory - RESERVE)
+
+    def add(self, case: Planned, task: CaseTask) -> None:
+        """Have a case checked."""
+        needed = 0 if case.estimate is None else case.estimate.bytes
+        self._crew.add(case.urgency, needed, lambda: task.check(lambda stop: self._check(case, task, stop)))
+
+    def clear(self) -> None:
+        """Forget the cases that have not begun."""
+        self._crew.clear()
+
+    def close(self) -> None:
+        """Wait for what runs."""
+        self._crew.close()
+
+    def _check(self, case: Planned, task: CaseTask, stop: Stop) -> Report | NetworkReport:
+        lane = Lane(self._crew, case.urgency) if case.urgency > SMALL else None
+        return check_one.check(
+            case.entry,
+            jobs.read(case.entry),
+            task.known(),
+            task.keep,
+            pool=lane or Inline(),
+            threads=self._options.threads,
+            interrupts=stop,
+            progress=task.progress,
+            help=lane.help if lane else lambda: False,
+            numeric=self._options.keep_numeric,
+        )
+
+
+class Processes(Threads):
+    """Cases checked in a process each, as many at a time as there are threads."""
+
+    def _check(self, case: Planned, task: CaseTask, stop: Stop) -> Report | NetworkReport:
+        context = multiprocessing.get_context("spawn")  # a fork would inherit the locks of threads
+        ours, theirs = context.Pipe()
+        options = (self._options.threads, self._options.keep_numeric)
+        process = context.Process(target=_child, args=(theirs, case.entry, task.known(), *options), daemon=True)
+        process.start()
+        theirs.close()
+        try:
+            return self._listen(ours, task, stop)
+        except EOFError:
+            process.join()
+            raise ProcessDied(process.exitcode or 0) from None
+        finally:
+            process.kill()
+            process.join()
+            ours.close()
+
+    @staticmethod
+    def _listen(ours: Connection, task: CaseTask, stop: Stop) -> Report | NetworkReport:
+        while True:
+            if not ours.poll(0.1):
+                stop.raise_if_heard()
+                continue
+            kind, *told = ours.recv()
+            if kind == "report":
+                report: Report | NetworkReport = told[0]
+                return report
+            if kind == "raised":
+                raise told[0]
+            if kind == "shard":
+                task.keep(*told)
+            else:
+                task.progress(*told)
+
+
+class ProcessDied(Exception):
+    """The process of a case ended before its report."""
+
+    def __init__(self, code: int) -> None:
+        names = {number.value: number.name for number in signal.Signals}
+        how = f"was ended by {names.get(-code, f'signal {-code}')}" if code < 0 else f"exited with status {code}"
+        super().__init__(f"the case's process {how}")
+
+
+def _child(theirs: Connection, entry: Entry, known: dict[Place, bytes], threads: int, numeric: bool) -> None:
+    """Check a case, and send what happens to the process that asked for it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and that one decides
+
+    def keep(place: Place, part: Part, seconds: float) -> Part:
+        theirs.send(("shard", place, part, seconds))
+        return part._replace(kept=None)
+
+    def progress(*told: Any) -> None:
+        theirs.send(("progress", *told))
+
+    try:
+        report = check_one.check(
+            entry,
+            jobs.read(entry),
+            known,
+            keep,
+            pool=Inline(),
+            threads=threads,
+            progress=progress,
+            numeric=numeric,
+        )
+        theirs.send(("report", report))
+    except Exception as error:
+        theirs.send(("raised", error))

@@ -1,0 +1,75 @@
+"""A case of a suite with what it takes, before it is begun."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fastcheck.batch.entries import Entry
+
+RESERVE = 256 * 2**20
+"""Bytes that the program itself takes, kernels compiled while it runs among them (bench/test_batch.py measures)."""
+
+
+class Estimate(NamedTuple):
+    """What a case takes.
+
+    Attributes
+    ----------
+    dims : int
+        Dimensions that are checked.
+    work : float
+        Outputs moved and multiply-adds: some 5e9 a second on one core.
+    bytes : int
+        Memory, at most.
+    """
+
+    dims: int
+    work: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A case of a suite.
+
+    Attributes
+    ----------
+    entry : Entry
+    key : str
+        A digest of all that decides the result: the entry, its files' bytes, and the versions of what computes.
+    estimate : Estimate or None
+        None where its files make no case.
+    problem : str or None
+        Why.
+    """
+
+    entry: Entry
+    key: str
+    estimate: Estimate | None
+    problem: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The case's name."""
+        return self.entry.name
+
+    @property
+    def urgency(self) -> float:
+        """Work: the longest case comes first."""
+        return 0.0 if self.estimate is None else self.estimate.work
+
+    def spec(self) -> dict[str, Any]:
+        """Return what a ledger keeps of the entry."""
+        return described(self.entry)
+
+
+def described(entry: Entry) -> dict[str, Any]:
+    """Return an entry as JSON: files as the suite names them, since where it lies decides nothing."""
+    found = dataclasses.asdict(entry)
+    for name, value in found.items():
+        if isinstance(value, Path):
+            found[name] = value.name
+    return {"kind": type(entry).__name__} | found

@@ -1,0 +1,356 @@
+"""A suite run on this machine: planned, shared among threads, every finished shard and case in the ledger at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, Protocol
+
+from fastcheck import machine
+from fastcheck.batch import plans
+from fastcheck.batch.check_one import Place
+from fastcheck.batch.entries import Suite
+from fastcheck.batch.ledger import Ledger, PlannedCase
+from fastcheck.batch.numeric import NumericFiles
+from fastcheck.batch.planned import Planned
+from fastcheck.batch.stop import Stop
+from fastcheck.errors import FastcheckError
+from fastcheck.interrupts import Interrupts, listening
+from fastcheck.network_report import NetworkReport
+from fastcheck.parts import Part, encode
+from fastcheck.report import Report
+
+BUDGET = 0.8
+"""Part of the memory that is free at the beginning which a run takes where nothing else is asked for."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a suite is run; none of these changes a result.
+
+    Attributes
+    ----------
+    threads : int
+    memory : int
+        Bytes that all running cases may take together, the program itself among them.
+    timeout : float or None
+        Seconds that a case may take.
+    fail_fast : bool
+        End the run with the first case that fails.
+    isolate : bool
+        A process for every case: one that crashes takes nothing else down, and one that is late is killed.
+    keep_numeric : bool
+        Keep the numeric gradients as ``.npy`` files.
+    restart : bool
+        Put the ledger that is there aside, and begin anew.
+    """
+
+    threads: int
+    memory: int
+    timeout: float | None = None
+    fail_fast: bool = False
+    isolate: bool = False
+    keep_numeric: bool = False
+    restart: bool = False
+
+    @classmethod
+    def of(cls, *, threads: int | None = None, memory: int | None = None, **others: Any) -> Options:
+        """Fill in what the machine decides."""
+        if memory is None:
+            available = machine.available_bytes()
+            memory = 2**62 if available is None else int(BUDGET * available)
+        return cls(threads or machine.default_threads(), memory, **others)
+
+
+class Watch(Protocol):
+    """Is told how a run goes, always in the thread that called `run`."""
+
+    def began(self, total: int, finished: int, work: float) -> None:
+        """Tell how many cases there are, how many of them an earlier run finished, and the others' work."""
+        ...
+
+    def progress(self, case: str, stage: str, done: int, total: int) -> None:
+        """Tell how far a case is."""
+        ...
+
+    def ended(self, case: Planned, report: Report | NetworkReport, seconds: float) -> None:
+        """Tell that a case is finished."""
+        ...
+
+
+class Outcome(NamedTuple):
+    """How a run ended.
+
+    Attributes
+    ----------
+    interrupted : bool
+        By Ctrl-C: the same command goes on.
+    stopped : bool
+        By ``fail_fast``.
+    """
+
+    interrupted: bool
+    stopped: bool
+
+
+class Crew(Protocol):
+    """Has cases checked: by threads, in processes or on a cluster.
+
+    Attributes
+    ----------
+    target : str
+        The processor that computes, as `fastcheck.machine.target` tells it.
+    """
+
+    target: str
+
+    def add(self, case: Planned, task: CaseTask) -> None:
+        """Have a case checked, the most urgent first."""
+        ...
+
+    def clear(self) -> None:
+        """Forget the cases that have not begun."""
+        ...
+
+    def close(self) -> None:
+        """Wait for what runs."""
+        ...
+
+
+def run(suite: Suite, folder: Path, options: Options, watch: Watch, crew_of: Callable[[Options], Crew]) -> Outcome:
+    """Check all cases of a suite that the ledger in a folder does not have yet.
+
+    Parameters
+    ----------
+    suite : Suite
+    folder : Path
+        Of the ledger; made where it is absent.
+    options : Options
+    watch : Watch
+    crew_of : callable
+        Makes what checks cases.
+
+    Raises
+    ------
+    FastcheckError
+        If a case does not fit in memory, the ledger cannot be used, or it cannot be written. What was finished
+        stays in the ledger, and the same command goes on.
+    """
+    cases = plans.plan(suite.entries, options.threads)
+    plans.refuse_what_cannot_fit(cases, options.memory)
+    with listening() as interrupts, closing(crew_of(options)) as crew:
+        opened = Ledger.open(folder, suite.name, suite.text, crew.target, restart=options.restart)
+        with opened as ledger:
+            return _Run(ledger, folder, cases, options, watch, interrupts).through(crew)
+
+
+class _Run:
+    """A run with its ledger open."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        folder: Path,
+        cases: Sequence[Planned],
+        options: Options,
+        watch: Watch,
+        interrupts: Interrupts,
+    ) -> None:
+        self._ledger, self._folder, self._cases = ledger, folder, cases
+        self._options, self._watch, self._interrupts = options, watch, interrupts
+        self._events: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._end = threading.Event()
+        self._left = 0
+        self._stopped = False
+        self._problem: FastcheckError | None = None
+
+    def through(self, crew: Crew) -> Outcome:
+        """Run what is not finished."""
+        self._ledger.sync([PlannedCase(case.name, case.key, case.spec(), case.urgency) for case in self._cases])
+        finished = self._ledger.finished()
+        waiting = [case for case in self._cases if case.key not in finished]
+        self._watch.began(len(self._cases), len(self._cases) - len(waiting), sum(case.urgency for case in waiting))
+        self._stopped = self._options.fail_fast and "fail" in finished.values()
+        if not waiting or self._stopped:
+            return Outcome(False, self._stopped)
+        number = self._ledger.begin_run({"threads": self._options.threads, **machine.described()})
+        try:
+            with self._interrupts.held():
+                self._check(waiting, crew)
+        finally:
+            with suppress(FastcheckError):  # a full disk, which is told below
+                self._ledger.end_run(number, {"interrupted": self._interrupts.heard, "left": self._left})
+        if self._problem is not None:
+            raise self._problem
+        return Outcome(self._interrupts.heard, self._stopped)
+
+    def _check(self, waiting: Sequence[Planned], crew: Crew) -> None:
+        self._left = len(waiting)
+        for case in sorted(waiting, key=lambda one: -one.urgency):
+            crew.add(case, CaseTask(self, case))
+        while self._left and not self._end.is_set():
+            with suppress(Empty):
+                self._events.get(timeout=0.1)()
+            if self._interrupts.heard:
+                self._end.set()
+        self._end.set()
+        crew.clear()
+        crew.close()
+        while not self._events.empty():
+            self._events.get()()
+
+    # What a task calls, from whatever thread it runs in.
+
+    def tell(self, event: Callable[[], None]) -> None:
+        """Have something done in the thread that called `run`."""
+        self._events.put(event)
+
+    def stop_for(self) -> Stop:
+        """Return what a case is to listen to."""
+        return Stop(self._end, self._options.timeout)
+
+    def failed(self, error: FastcheckError) -> None:
+        """End the run, since the ledger cannot be written."""
+        self._problem = self._problem or error
+        self._end.set()
+
+    def ended(self, case: Planned, report: Report | NetworkReport, seconds: float) -> None:
+        """Take note of a finished case."""
+        self._left -= 1
+        if self._options.fail_fast and report.verdict == "fail":
+            self._stopped = True
+            self._end.set()
+        self._watch.ended(case, report, seconds)
+
+    @property
+    def ledger(self) -> Ledger:
+        return self._ledger
+
+    @property
+    def options(self) -> Options:
+        return self._options
+
+    @property
+    def over(self) -> bool:
+        return self._end.is_set()
+
+    def progress(self, case: Planned, stage: str, done: int, total: int) -> None:
+        """Tell how far a case is."""
+        self.tell(lambda: self._watch.progress(case.name, stage, done, total))
+
+    def numeric_of(self, case: Planned) -> NumericFiles | None:
+        """Return where a case's numeric gradients go."""
+        return NumericFiles(self._folder, case.name, case.key) if self._options.keep_numeric else None
+
+
+class CaseTask:
+    """What checking a case needs of the run: its known shards, where finished ones go, and when to end."""
+
+    def __init__(self, run: _Run, case: Planned) -> None:
+        self._run, self.case = run, case
+        self.numeric = run.numeric_of(case)
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended: then a case is not to begin."""
+        return self._run.over
+
+    def stop(self) -> Stop:
+        """Return what the case is to listen to, its time beginning now."""
+        return self._run.stop_for()
+
+    def known(self) -> Mapping[Place, bytes]:
+        """Return the shards that an earlier run finished."""
+        found = {Place(*place): body for place, body in self._run.ledger.shards(self.case.key).items()}
+        if self.numeric is None:
+            return found
+        return {place: body for place, body in found.items() if self.numeric.has(place)}
+
+    def keep(self, place: Place, part: Part, seconds: float) -> Part:
+        """Put a finished shard in the ledger."""
+        self.keep_from(place, part, seconds, f"thread {threading.get_ident()}")
+        return part._replace(kept=None)
+
+    def keep_from(self, place: Place, part: Part, seconds: float, worker: str) -> bytes:
+        """Put a finished shard in the ledger, and return it as bytes."""
+        if self.numeric is not None and part.kept is not None:
+            self.numeric.keep(place, part)
+        body = encode(part)
+        try:
+            self._run.ledger.keep_shard(
+                self.case.key, *place, dims=part.reached, seconds=seconds, worker=worker, body=body
+            )
+        except FastcheckError as error:
+            self._run.failed(error)
+            raise
+        return body
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Tell how far the case is."""
+        self._run.progress(self.case, stage, done, total)
+
+    def check(self, check: Callable[[Stop], Report | NetworkReport]) -> None:
+        """Run a check and put its report in the ledger; whatever it raises becomes one."""
+        if self.over:
+            return
+        start, stop = time.perf_counter(), self.stop()
+        try:
+            report = check(stop)
+            if report.interrupted and not stop.late:
+                return
+            if stop.late and report.interrupted:
+                report = self._crashed(f"it took longer than {self._run.options.timeout:g} s")
+            elif self.numeric is not None:
+                self.numeric.finish(_shapes(report))
+        except KeyboardInterrupt:  # heard before the coordinator listened
+            if not stop.late:
+                return
+            report = self._crashed(f"it took longer than {self._run.options.timeout:g} s")
+        except Exception as error:
+            if self.over:  # a consequence of the end, or its reason
+                return
+            report = self._crashed(_told(error))
+        self.finish(report, time.perf_counter() - start)
+
+    def finish(self, report: Report | NetworkReport, seconds: float) -> None:
+        """Put a case's report in the ledger."""
+        try:
+            self._run.ledger.finish(self.case.key, report.to_dict(), seconds)
+        except FastcheckError as error:
+            self._run.failed(error)
+            return
+        self._run.tell(lambda: self._run.ended(self.case, report, seconds))
+
+    def _crashed(self, told: str) -> Report:
+        return crashed(self.case, told, self._run.options.threads)
+
+
+def crashed(case: Planned, told: str, threads: int) -> Report:
+    """Report a case whose check did not come to an end."""
+    how = case.entry.how
+    return Report(
+        verdict="error",
+        seed=how.seed,
+        requested={"step": how.step, "evaluator": how.evaluator, "dims": how.dims, "kinks": how.kinks},
+        interrupted=False,
+        forward=None,
+        tensors={},
+        run=machine.run_part(threads, 0.0),
+        error=told,
+    )
+
+
+def _told(error: Exception) -> str:
+    kind = "" if isinstance(error, FastcheckError) else f"{type(error).__name__}: "
+    return " ".join(f"{kind}{error}".split())
+
+
+def _shapes(report: Report | NetworkReport) -> dict[tuple[str, str], tuple[int, ...]]:
+    """Return the shapes of what was differenced, by phase and tensor."""
+    phases = report.cases if isinstance(report, NetworkReport) else {"": report}
+    return {(phase, name): tensor.shape for phase, one in phases.items() for name, tensor in one.tensors.items()}

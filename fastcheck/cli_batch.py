@@ -1,0 +1,120 @@
+"""The command that runs a suite."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastcheck import npz
+from fastcheck.batch.suite_file import MOST_CASES, read_suite
+from fastcheck.cli_output import check_paths, say
+from fastcheck.cli_types import examples, json_option, threads_option
+from fastcheck.errors import FastcheckError
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {f"{letter}IB": 2 ** (10 * power) for power, letter in enumerate("KMGT", start=1)}
+
+
+class Bytes(click.ParamType[Any]):
+    """A number of bytes: 8GiB, 500MB."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(value))
+        if found is None or found[2].upper() not in _UNITS:
+            self.fail(f"{value!r}: expected a size such as 8GiB or 500MB", param, ctx)
+        return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+@click.command("run")
+@click.argument("suite_path", metavar="SUITE.toml")
+@click.option("--out", "folder", metavar="DIR", help="Of the ledger, made if absent. The same command goes on there.")
+@click.option("--dry-run", is_flag=True, help="List the cases, with estimated work and memory, and check nothing.")
+@click.option("--memory", type=Bytes(), help="What all running cases may take together. Default: most of what is free.")
+@threads_option
+@click.option("--fail-fast", is_flag=True, help="End with the first case that fails.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Seconds for each case.")
+@click.option(
+    "--isolate", is_flag=True, help="A process for every case: one that crashes takes nothing else down with it."
+)
+@click.option("--keep-numeric", is_flag=True, help="Keep the numeric gradients in DIR/numeric, as .npy files.")
+@click.option("--restart", is_flag=True, help="Put the ledger that is there aside, and begin anew.")
+@click.option(
+    "--dask", metavar="ADDRESS|local:N", help='On the workers of a Dask cluster; needs: pip install "fastcheck[dask]".'
+)
+@click.option("--yes", is_flag=True, help=f"Run a suite of more than {MOST_CASES:,} cases.")
+@click.option("--allow-outside", is_flag=True, help="Read files outside of the suite's folder.")
+@json_option
+@click.option("--junit", "junit_path", metavar="F.xml", help="Write a JUnit report for CI.")
+@examples("fastcheck run nightly.toml --out results --junit results.xml")
+def run_command(
+    suite_path: str,
+    folder: str | None,
+    dry_run: bool,
+    yes: bool,
+    allow_outside: bool,
+    json_path: str | None,
+    junit_path: str | None,
+    **options: Any,
+) -> int:
+    """Check every case of a suite, and keep each result in a ledger at once.
+
+    Kill it at any moment: the same command goes on where it was, without what is finished. `fastcheck show DIR` tells
+    what was found, `fastcheck diff DIR1 DIR2` what has changed.
+    """
+    check_paths(junit_path, json_path, read=(suite_path,), option="--junit")
+    suite = read_suite(Path(suite_path), allow_outside=allow_outside, most=None if yes else MOST_CASES)
+    if dry_run:
+        return _list(suite, options)
+    if folder is None:
+        raise FastcheckError("there is no --out: expected the folder of the ledger")
+    return _run(suite, Path(folder), json_path, junit_path, options)
+
+
+def _list(suite: Any, options: dict[str, Any]) -> int:
+    import sys
+
+    from fastcheck.batch import plans
+    from fastcheck.batch.runner import Options
+    from fastcheck.render.plan import write_plan
+    from fastcheck.render.text import text_for
+
+    settings = Options.of(threads=options["threads"], memory=options["memory"])
+    planned = plans.plan(suite.entries, settings.threads)
+    say(text_for(sys.stdout, lambda out: write_plan(suite.name, planned, settings.memory, out)))
+    return 2 if any(case.problem for case in planned) else 0
+
+
+def _run(suite: Any, folder: Path, json_path: str | None, junit_path: str | None, options: dict[str, Any]) -> int:
+    from fastcheck.batch import answers, local, runner
+    from fastcheck.render.batch import chat_line
+    from fastcheck.render.batch_progress import watching
+    from fastcheck.render.junit import junit
+
+    dask = options.pop("dask")
+    settings = runner.Options.of(**options)
+    with watching(None if json_path == "-" else say) as watch:
+        outcome = runner.run(suite, folder, settings, watch, _crew(dask, settings, local))
+    found = answers.suite_report(folder)
+    if junit_path is not None:
+        npz.write_whole(junit_path, lambda stream: stream.write(junit(suite.name, found.suite, found.waiting)))
+    if json_path not in (None, "-"):
+        npz.write_whole(json_path, lambda stream: stream.write(found.suite.to_json()))
+    say(found.suite.to_json() if json_path == "-" else f"{chat_line(suite.name, found.suite, len(found.waiting))}\n")
+    return 130 if outcome.interrupted else 1 if outcome.stopped else found.suite.exit_code
+
+
+def _crew(dask: str | None, options: Any, local: Any) -> Any:
+    if dask is None:
+        return local.Processes if options.isolate else local.Threads
+    if options.isolate:
+        raise FastcheckError("--isolate and --dask stand together: a cluster's workers are processes of their own")
+    from fastcheck.batch import cluster
+
+    return cluster.crew(dask)

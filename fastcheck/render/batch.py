@@ -1,0 +1,128 @@
+"""Answers of a batch run as text: the suite's table, and a line for a chat message."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from fastcheck.batch.answers import Answers
+from fastcheck.batch.ledger import WAITING
+from fastcheck.naming import printable
+from fastcheck.network_report import NetworkReport, every_tensor
+from fastcheck.render.text import bugs, write_suite
+from fastcheck.report import Report
+from fastcheck.suite import SuiteReport
+from fastcheck.verdict import Verdict
+
+MANY = 40
+"""Of more cases, those that passed have no lines."""
+
+LONGEST = 200
+"""Characters of a line for a chat message."""
+
+_NAMED = 10
+"""Waiting cases that are named."""
+
+_LONGEST_NAME = 40
+
+_DETAILED = 3
+"""Cases that a line tells more of."""
+
+_Case = Report | NetworkReport
+
+
+def write_answers(shown: Answers, out: Console, title: str, everything: bool) -> None:
+    """Print what is known of a suite: as `write_suite` does, of many cases only those that did not pass."""
+    cases = shown.suite.cases
+    hidden = 0 if everything or len(cases) <= MANY else sum(case.passed for case in cases.values())
+    write_suite(shown.suite, out, title, listed=lambda case: not (hidden and case.passed))
+    if hidden:
+        out.print(f"{hidden:,} cases that passed are not listed: --all lists them")
+    if shown.waiting:
+        out.print(Text(_waiting(shown.waiting), style="yellow"))
+
+
+def _waiting(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return f"{WAITING} ({len(names):,}): {', '.join(map(printable, names[:_NAMED]))}{more}"
+
+
+def chat_line(name: str, suite: SuiteReport, waiting: int) -> str:
+    """Return what was found in one line of at most `LONGEST` characters, without its end.
+
+    Parameters
+    ----------
+    name : str
+        Of the suite.
+    suite : SuiteReport
+    waiting : int
+        Cases that are not finished.
+    """
+    counts = Counter(case.verdict for case in suite.cases.values())
+    parts = [f"{counts['pass']:,} of {len(suite.cases) + waiting:,} pass"]
+    found: tuple[Verdict, ...] = ("fail", "error", "inconclusive")
+    present = [verdict for verdict in found if counts[verdict]]
+    told = [f"{counts[verdict]:,} {verdict}" for verdict in present]
+    if waiting:
+        told.append(f"{waiting:,} {WAITING}")
+    elif suite.interrupted:
+        told.append("interrupted")
+    head, tail = f"{_cut(printable(name), _LONGEST_NAME)}: ", f"; {_speed(suite)}"
+    if present:
+        room = LONGEST - len(head + ", ".join(parts + told) + tail) - len(" ()")
+        decisive = [entry for entry in suite.cases.items() if entry[1].verdict == present[0]]
+        told[0] += _details([_told(*entry) for entry in decisive[:_DETAILED]], len(decisive), room)
+    return head + ", ".join(parts + told) + tail
+
+
+def _details(cases: Sequence[str], total: int, room: int) -> str:
+    """Return as many of the first cases as there is room for, at least a part of one, and how many more there are."""
+    for count in range(len(cases), 0, -1):
+        more = f"; {total - count:,} more" if total > count else ""
+        found = "; ".join(cases[:count])
+        if len(found) + len(more) <= room:
+            return f" ({found}{more})"
+    return f" ({_cut(cases[0], room - len(more))}{more})"
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: max(longest, 1) - 1]}…"
+
+
+def _told(name: str, case: _Case) -> str:
+    """Return why a case did not pass, in a few words: its tensors, and the mistake where it has a name."""
+    if isinstance(case, Report) and case.error is not None:
+        return printable(f"{name}: {case.error}")
+    tensors = dict.fromkeys(tensor for _, tensor, one in every_tensor(case) if one.verdict == case.verdict)
+    told = ", ".join((*tensors, *bugs(case)))
+    return printable(f"{name}: {told}" if told else name)
+
+
+def _speed(suite: SuiteReport) -> str:
+    """Return how many dimensions were checked in the seconds of all cases together."""
+    dims = sum(tensor.dims_checked for case in suite.cases.values() for _, _, tensor in every_tensor(case))
+    seconds = suite.run.get("seconds") or 0.0
+    told = f"{amount(dims)} dimensions"
+    if not math.isfinite(seconds) or seconds <= 0:
+        return told
+    time = f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.2g}"
+    return f"{told} in {time} s ({rate(dims / seconds)})"
+
+
+def rate(value: float) -> str:
+    """Return dimensions a second in two significant digits."""
+    if value <= 0 or not math.isfinite(value):
+        return f"{value:g}/s"
+    return f"{amount(round(value, 1 - math.floor(math.log10(value))))}/s"
+
+
+def amount(value: float) -> str:
+    """Return a number as people say it: ``450``, ``45,000``, ``3.2 M``."""
+    for size, letter in ((1e9, "G"), (1e6, "M")):
+        if value >= size:
+            return f"{value / size:.1f} {letter}"
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"

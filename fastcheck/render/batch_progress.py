@@ -1,0 +1,106 @@
+"""Progress of a batch run: bars on a terminal, and a line for every finished case."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+
+from fastcheck.batch.planned import Planned
+from fastcheck.naming import printable
+from fastcheck.network_report import NetworkReport
+from fastcheck.render.text import case_line, console
+from fastcheck.report import Report
+
+SHOWN = 8
+"""Cases that have a bar of their own at a time."""
+
+
+class Lines:
+    """Tells of every finished case in a line, and of nothing else.
+
+    Parameters
+    ----------
+    say : callable
+        Prints text.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    def began(self, total: int, finished: int, work: float) -> None:
+        """Tell what an earlier run finished."""
+        if finished:
+            self._say(f"{finished:,} of {total:,} cases are finished; {total - finished:,} to go\n")
+
+    def progress(self, case: str, stage: str, done: int, total: int) -> None:
+        """Tell nothing: lines that move are for terminals."""
+
+    def ended(self, case: Planned, report: Report | NetworkReport, seconds: float) -> None:
+        """Print a case's line."""
+        self._say(case_line(case.name, report))
+
+
+class Bars(Lines):
+    """Draws bars as well: one for all cases, by their work, and one for each case that runs."""
+
+    def __init__(self, say: Callable[[str], None], bars: Progress) -> None:
+        super().__init__(say)
+        self._bars, self._shown = bars, dict[str, tuple[str, TaskID]]()
+        self._whole: TaskID | None = None
+        self._total = self._finished = self._checked = 0
+
+    def began(self, total: int, finished: int, work: float) -> None:
+        """Draw the bar of all cases."""
+        super().began(total, finished, work)
+        self._total, self._finished = total, finished
+        self._whole = self._bars.add_task(self._told(), total=max(work, 1.0), rate="")
+
+    def progress(self, case: str, stage: str, done: int, total: int) -> None:
+        """Move a case's bar."""
+        shown = self._shown.get(case)
+        if shown is not None and shown[0] != stage:
+            self._bars.remove_task(self._shown.pop(case)[1])
+            shown = None
+        if shown is None:
+            if len(self._shown) >= SHOWN:
+                return
+            label = printable(f"{case}: {stage}")
+            shown = self._shown[case] = (stage, self._bars.add_task(label, total=total or None, rate=""))
+        task = self._bars.tasks[self._bars.task_ids.index(shown[1])]
+        self._bars.update(shown[1], completed=done, rate=f"{task.speed:,.0f}/s" if task.speed else "")
+
+    def ended(self, case: Planned, report: Report | NetworkReport, seconds: float) -> None:
+        """Print a case's line, and move the bar of all."""
+        super().ended(case, report, seconds)
+        if case.name in self._shown:
+            self._bars.remove_task(self._shown.pop(case.name)[1])
+        self._finished += 1
+        self._checked += sum(tensor.dims_checked for tensor in report.tensors.values())
+        assert self._whole is not None
+        self._bars.update(self._whole, advance=case.urgency, description=self._told())
+
+    def _told(self) -> str:
+        return f"{self._finished:,} of {self._total:,} cases"
+
+
+@contextmanager
+def watching(say: Callable[[str], None] | None) -> Iterator[Lines]:
+    """Yield what tells of a run: bars on standard error where that is a terminal, lines by ``say`` if there is one."""
+    told = say or (lambda text: None)
+    if not sys.stderr.isatty():
+        yield Lines(told)
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    redirect = sys.stdout.isatty()
+    with Progress(*columns, console=console(sys.stderr), transient=True, redirect_stdout=redirect) as bars:
+        yield Bars(told, bars)

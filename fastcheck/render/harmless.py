@@ -1,0 +1,41 @@
+"""Reports whose texts can be printed: names, errors and reasons come from users, and may hold terminal escapes."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar, cast
+
+from fastcheck.naming import printable
+
+_T = TypeVar("_T")
+
+
+def harmless(value: _T) -> _T:
+    """Return a report, or a part of one, with every text in it printable."""
+    return cast(_T, _harmless(value))
+
+
+def _harmless(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return _keyed(value)
+    if isinstance(value, list):
+        return [_harmless(entry) for entry in value]
+    if isinstance(value, tuple):
+        entries = [_harmless(entry) for entry in value]
+        return type(value)(*entries) if hasattr(value, "_fields") else tuple(entries)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{one.name: _harmless(getattr(value, one.name)) for one in fields(value)})
+    return value
+
+
+def _keyed(value: dict[Any, Any]) -> dict[Any, Any]:
+    """Return a dict with printable keys, as many as before."""
+    found: dict[Any, Any] = {}
+    for key, entry in value.items():
+        name = _harmless(key)
+        while name in found:  # an escape, and a name that spells it
+            name += "'"
+        found[name] = _harmless(entry)
+    return found

@@ -1,0 +1,85 @@
+"""A suite as JUnit XML, which continuous integration shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
+
+from fastcheck.naming import printable
+from fastcheck.network_report import NetworkReport, every_tensor
+from fastcheck.render.text import SHOWN, why
+from fastcheck.report import Entry, Report
+from fastcheck.suite import SuiteReport
+from fastcheck.verdict import Verdict
+
+_TAGS: dict[Verdict, str] = {"fail": "failure", "error": "error", "inconclusive": "error"}
+"""What a case that did not pass becomes; nobody knows that the gradients of an inconclusive one are right."""
+
+_TOTALS = {"failure": "failures", "error": "errors", "skipped": "skipped"}
+
+
+def junit(name: str, suite: SuiteReport, waiting: Collection[str]) -> str:
+    """Return JUnit XML, a ``testcase`` for every case.
+
+    Parameters
+    ----------
+    name : str
+        Of the suite.
+    suite : SuiteReport
+    waiting : collection of str
+        Names of cases that are not finished: they, and ones that were interrupted, count as skipped.
+    """
+    tests = [_test(name, case_name, case) for case_name, case in suite.cases.items()]
+    tests += [_skipped(name, case_name, "not run") for case_name in waiting]
+    counts = {total: sum(test.find(tag) is not None for test in tests) for tag, total in _TOTALS.items()}
+    seconds = sum(_seconds(case) for case in suite.cases.values())
+    totals = {"name": printable(name), "tests": len(tests), **counts, "time": f"{seconds:.3f}"}
+    # The common schema knows no skipped tests of the whole.
+    root = Element("testsuites", {key: str(value) for key, value in totals.items() if key != "skipped"})
+    SubElement(root, "testsuite", {key: str(value) for key, value in totals.items()}).extend(tests)
+    ElementTree.indent(root)
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'
+
+
+def _seconds(case: Report | NetworkReport) -> float:
+    seconds = case.run.get("seconds") or 0.0
+    return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
+
+
+def _testcase(suite_name: str, name: str, seconds: float) -> Element:
+    told = {"classname": printable(suite_name), "name": printable(name), "time": f"{seconds:.3f}"}
+    return Element("testcase", told)
+
+
+def _skipped(suite_name: str, name: str, message: str, seconds: float = 0.0) -> Element:
+    test = _testcase(suite_name, name, seconds)
+    SubElement(test, "skipped", {"message": message})
+    return test
+
+
+def _test(suite_name: str, name: str, case: Report | NetworkReport) -> Element:
+    if case.interrupted and case.verdict != "fail":
+        return _skipped(suite_name, name, "interrupted", _seconds(case))
+    test = _testcase(suite_name, name, _seconds(case))
+    if not case.passed:
+        told = {"type": case.verdict, "message": printable(why(case))}
+        SubElement(test, _TAGS[case.verdict], told).text = "\n".join(map(printable, _lines(case)))
+    return test
+
+
+def _lines(case: Report | NetworkReport) -> Iterator[str]:
+    """Yield the worst dimensions of each tensor that did not pass, each below its reason; else why it is so."""
+    found = [entry for entry in every_tensor(case) if entry[2].verdict != "pass"]
+    if not found:
+        yield why(case)
+    for phase, name, tensor in found:
+        yield f"{name} ({phase}): {tensor.reason}" if phase else f"{name}: {tensor.reason}"
+        yield from map(_line, tensor.worst[:SHOWN])
+
+
+def _line(entry: Entry) -> str:
+    bar = "" if entry.error_bar is None else f", error bar {entry.error_bar:.2e}"
+    verdict = "" if entry.verdict is None else f": {entry.verdict}"
+    return f"  {list(entry.index)} analytic {entry.analytic:.12g}, numeric {entry.numeric:.12g}{bar}{verdict}"

@@ -1,0 +1,53 @@
+"""What a suite would do, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from fastcheck.batch.planned import RESERVE, Planned
+from fastcheck.naming import printable
+from fastcheck.render.text import print_table
+
+_HEADINGS = ("case", "kind", "dimensions", "work", "memory")
+
+RATE = 5e9
+"""Work of a second on one core."""
+
+
+def write_plan(name: str, cases: Sequence[Planned], budget: int, out: Console) -> None:
+    """Print every case with the work and memory that it is estimated to take, and the totals."""
+    print_table(out, _HEADINGS, [_row(case) for case in cases])
+    for case in cases:
+        if case.problem is not None:
+            out.print(f"{printable(case.name)}: {printable(case.problem)}")
+    known = [case.estimate for case in cases if case.estimate is not None]
+    work = sum(one.work for one in known)
+    largest = max((one.bytes for one in known), default=0) + RESERVE
+    out.print(
+        f"{printable(name)}: {len(cases):,} cases, {sum(one.dims for one in known):,} dimensions, "
+        f"{_short(work)} moves and multiply-adds (about {work / RATE:,.0f} s of one core); "
+        f"the largest needs {_bytes(largest)} of {_bytes(budget)}"
+    )
+
+
+def _row(case: Planned) -> tuple[str, ...]:
+    kind = type(case.entry).__name__.removesuffix("Entry").lower()
+    if case.estimate is None:
+        return (printable(case.name), kind, "-", "-", "-")
+    return (
+        printable(case.name),
+        kind,
+        f"{case.estimate.dims:,}",
+        _short(case.estimate.work),
+        _bytes(case.estimate.bytes),
+    )
+
+
+def _short(work: float) -> str:
+    return f"{work / 1e9:,.2f} G"
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"

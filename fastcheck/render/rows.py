@@ -1,0 +1,68 @@
+"""A suite as a CSV file: a row for every case and tensor."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from fastcheck.batch.answers import Answers
+from fastcheck.batch.ledger import WAITING
+from fastcheck.naming import printable
+from fastcheck.network_report import NetworkReport, every_tensor
+from fastcheck.render.text import bugs
+from fastcheck.report import Report, TensorReport
+
+COLUMNS = (
+    *("case", "phase", "tensor", "verdict", "dims_checked", "dims_total", "norm_ratio", "max_ratio"),
+    *("max_ratio_resolved", "digits_min", "digits_median", "unresolved", "kinks", "beyond_error_bar"),
+    *("sign_mismatches", "evaluator", "step", "bug", "reason", "seconds"),
+)
+
+_FORMULA = ("=", "+", "-", "@", *"\uff1d\uff0b\uff0d\uff20")
+"""What a cell begins with that a spreadsheet computes; wide signs too, which some take for these."""
+
+_MEASURED = COLUMNS[COLUMNS.index("dims_checked") : COLUMNS.index("bug")]
+
+
+def write_rows(answers: Answers, stream: TextIO) -> None:
+    """Write a row for each tensor of each phase of each case, with the seconds of the whole case.
+
+    A case without tensors, which crashed, has another forward pass than declared or is waiting, has one row. Numbers
+    have all their digits. Texts are made printable, and what a spreadsheet would compute begins with an apostrophe.
+    """
+    writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for name, case in answers.suite.cases.items():
+        for row in _rows(case):
+            writer.writerow({key: _cell(value) for key, value in ({"case": name} | row).items()})
+    for name in answers.waiting:
+        writer.writerow({"case": _cell(name), "verdict": WAITING})
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+
+
+def _rows(case: Report | NetworkReport) -> Iterator[dict[str, Any]]:
+    seconds = {"seconds": case.run.get("seconds")}
+    bare = True
+    for phase, name, tensor in every_tensor(case):
+        bare = False
+        yield {"phase": phase, "tensor": name} | _of_tensor(tensor) | seconds
+    if bare:
+        yield {"verdict": case.verdict, "bug": ", ".join(bugs(case)), "reason": _reason(case)} | seconds
+
+
+def _of_tensor(tensor: TensorReport) -> dict[str, Any]:
+    digits = {f"digits_{key}": tensor.digits[key] for key in ("min", "median")}
+    measured = {key: getattr(tensor, key) for key in _MEASURED if key not in digits}
+    bug = (tensor.diagnosis or {}).get("bug", "")
+    return {"verdict": tensor.verdict, "reason": tensor.reason, "bug": bug} | measured | digits
+
+
+def _reason(case: Report | NetworkReport) -> str:
+    return case.summary().removeprefix(f"{case.verdict}: ")

@@ -1,0 +1,452 @@
+"""Batch runs: the results of `check`, nothing repeated, what changed and that alone, and each option as it says."""
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from layers import case as layer_case
+from layers import layer
+
+import fastcheck
+from fastcheck import FastcheckError, coordinator, machine, npz
+from fastcheck.batch import answers, jobs, local, plans, runner
+from fastcheck.batch.crew import Inline
+from fastcheck.batch.entries import ConvEntry, How, Suite
+from fastcheck.batch.ledger import Ledger
+from fastcheck.batch.suite_file import read_suite
+from fastcheck.render.batch_progress import Lines
+
+SUITE = """
+[defaults]
+dims = "all"
+
+[[case]]
+name = "large"
+conv = {in = 4, out = 8, kernel = 3, padding = 1}
+input = [2, 4, 16, 16]
+evaluator = "local"
+
+[[case]]
+name = "grid"
+conv = {in = 4, out = 4, kernel = 3}
+input = [1, 4, 8, 8]
+grid = {stride = [1, 2], groups = [1, 4], dtype = ["float64", "float32"]}
+
+[[case]]
+npz = "cases/mine.npz"
+
+[[case]]
+npz = "cases/wrong.npz"
+
+[[case]]
+zoo = "alexnet"
+layers = ["conv1"]
+dims = 20
+
+[[case]]
+network = "net.toml"
+input = [3, 1, 5, 5]
+"""
+
+NET = """
+l2 = 1e-3
+[[layer]]
+kind = "conv"
+out_channels = 2
+kernel_size = 3
+[[layer]]
+kind = "relu"
+[[layer]]
+kind = "flatten"
+[[layer]]
+kind = "dense"
+out_features = 3
+"""
+
+WRONG = "wrong"
+CASES = 13
+
+
+def save(path, made, **grads):
+    arrays = {"input": made.input, "weight": made.weight, "bias": made.bias, "grad_output": made.grad_output}
+    gradients = {f"grad_{name}": grad for name, grad in {**made.grads, **grads}.items()}
+    np.savez(path, **arrays, **gradients, padding=1)
+
+
+@pytest.fixture
+def suite_path(tmp_path):
+    """A suite of every kind of case, one of them wrong."""
+    folder = tmp_path / "suite"
+    (folder / "cases").mkdir(parents=True)
+    made = layer_case(layer((1, 3, 6, 6), (4, 3, 3, 3), padding=1))
+    save(folder / "cases" / "mine.npz", made)
+    weight = made.grads["weight"].copy()
+    weight[1, 2, 0, 1] *= 1 + 1e-9
+    save(folder / "cases" / "wrong.npz", made, weight=weight)
+    (folder / "net.toml").write_text(NET)
+    (folder / "suite.toml").write_text(SUITE)
+    return folder / "suite.toml"
+
+
+class Watch(Lines):
+    """Notes which cases end."""
+
+    def __init__(self):
+        super().__init__(lambda text: None)
+        self.names = []
+
+    def ended(self, case, report, seconds):
+        self.names.append(case.name)
+
+
+def run_suite(suite, out, crew=local.Threads, **options):
+    """Run a suite; return the outcome and the names of the cases that were checked."""
+    watch = Watch()
+    suite = read_suite(suite) if isinstance(suite, Path) else suite
+    outcome = runner.run(suite, out, runner.Options.of(**{"threads": 2} | options), watch, crew)
+    return outcome, watch.names
+
+
+def without_run(value):
+    if isinstance(value, dict):
+        return {key: without_run(entry) for key, entry in value.items() if key != "run"}
+    return [without_run(entry) for entry in value] if isinstance(value, list) else value
+
+
+def result(out):
+    return without_run(answers.suite_report(out).suite.to_dict())
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Blocks that evaluators were asked for."""
+    blocks, real = [], coordinator.OpenTensor.difference
+
+    def difference(self, block):
+        blocks.append(self.name)
+        return real(self, block)
+
+    monkeypatch.setattr(coordinator.OpenTensor, "difference", difference)
+    return blocks
+
+
+def entry(name="one", shape=(1, 3, 8, 8), weight=(4, 3, 3, 3), **how):
+    from fastcheck.geometry import ConvGeometry
+
+    geometry = ConvGeometry.of(shape, weight, padding=1)
+    tensors = ("input", "weight", "bias")
+    return ConvEntry(name, How(**{"dims": "all"} | how), geometry, True, tensors, "reference", "float64", "vjp", name)
+
+
+def suite_of(*entries):
+    return Suite("made", "", entries)
+
+
+def test_every_kind_of_case_is_checked_and_told(suite_path, tmp_path):
+    outcome, names = run_suite(suite_path, tmp_path / "out")
+    assert outcome == (False, False)
+    found = answers.suite_report(tmp_path / "out")
+    assert list(found.suite.cases) == [one.name for one in read_suite(suite_path).entries]
+    assert sorted(names) == sorted(found.suite.cases)
+    assert len(names) == CASES
+    verdicts = {name: case.verdict for name, case in found.suite.cases.items()}
+    assert verdicts.pop(WRONG) == "fail"
+    assert set(verdicts.values()) == {"pass"}
+    assert found.suite.cases[WRONG].tensors["weight"].first_beyond == (1, 2, 0, 1)
+
+
+def test_the_results_are_those_of_a_check(suite_path, tmp_path):
+    run_suite(suite_path, tmp_path / "out")
+    found = {case["name"]: case for case in result(tmp_path / "out")["cases"]}
+    for one in read_suite(suite_path).entries:
+        if isinstance(one, ConvEntry):
+            how = one.how
+            report = fastcheck.check(jobs.conv_case(one, Inline()), dims=how.dims, evaluator=how.evaluator)
+        elif one.name in ("mine", WRONG):
+            report = fastcheck.check(npz.load_case(one.path), dims="all")
+        else:
+            continue
+        # Through JSON, which has no tuples.
+        assert json.loads(json.dumps(without_run({"name": one.name} | report.to_dict()))) == found[one.name]
+
+
+def test_any_number_of_threads_and_processes_give_the_same_bits(suite_path, tmp_path, monkeypatch):
+    results = []
+    for threads, work in ((1, 4e9), (2, 4e9), (3, 4e9)):
+        monkeypatch.setattr(coordinator, "SHARD_WORK", work)
+        monkeypatch.setattr(local, "SMALL", 0.0 if threads > 1 else 1e99)
+        run_suite(suite_path, tmp_path / str(threads), threads=threads)
+        results.append(result(tmp_path / str(threads)))
+    assert results[0] == results[1] == results[2]
+
+
+def test_a_finished_run_calls_no_evaluator(suite_path, tmp_path, counted):
+    run_suite(suite_path, tmp_path / "out")
+    assert counted
+    first = result(tmp_path / "out")
+    counted.clear()
+    assert run_suite(suite_path, tmp_path / "out")[1] == []
+    assert counted == []
+    assert result(tmp_path / "out") == first
+
+
+def test_one_byte_changed_runs_that_case_alone(suite_path, tmp_path):
+    run_suite(suite_path, tmp_path / "out")
+    path = suite_path.parent / "cases" / "mine.npz"
+    arrays = dict(np.load(path))
+    arrays["grad_weight"][0, 0, 0, 0] = -arrays["grad_weight"][0, 0, 0, 0]
+    np.savez(path, **arrays)
+    assert run_suite(suite_path, tmp_path / "out")[1] == ["mine"]
+    assert answers.suite_report(tmp_path / "out").suite.cases["mine"].verdict == "fail"
+
+
+def test_a_changed_or_added_case_runs_alone_and_going_back_runs_nothing(suite_path, tmp_path):
+    run_suite(suite_path, tmp_path / "out")
+    text = suite_path.read_text()
+    suite_path.write_text(text.replace("dims = 20", "dims = 21"))
+    assert run_suite(suite_path, tmp_path / "out")[1] == ["alexnet/conv1"]
+    suite_path.write_text(text + '\n[[case]]\nname = "new"\nnpz = "cases/mine.npz"\n')
+    assert run_suite(suite_path, tmp_path / "out")[1] == ["new"]
+    suite_path.write_text(text)
+    assert run_suite(suite_path, tmp_path / "out")[1] == []
+
+
+def test_other_versions_run_everything_again(suite_path, tmp_path, monkeypatch):
+    run_suite(suite_path, tmp_path / "out")
+    versions = machine.versions
+    monkeypatch.setattr(machine, "versions", lambda *others: versions(*others) | {"numpy": "99"})
+    assert len(run_suite(suite_path, tmp_path / "out")[1]) == CASES
+
+
+def test_another_version_of_pytorch_matters_where_it_computes(monkeypatch):
+    torch_case = ConvEntry(**{**vars(entry("torch")), "backward": "torch"})
+    before = plans.plan([entry("ours"), torch_case], 1)
+    versions = machine.versions
+    monkeypatch.setattr(machine, "versions", lambda *others: versions(*others) | {"torch": "99"})
+    after = plans.plan([entry("ours"), torch_case], 1)
+    assert before[0].key == after[0].key
+    assert before[1].key != after[1].key
+
+
+def test_another_processor_is_not_mixed_in(suite_path, tmp_path, monkeypatch):
+    run_suite(suite_path, tmp_path / "out")
+    monkeypatch.setattr(machine, "target", lambda: "x86_64 another")
+    with pytest.raises(FastcheckError, match="x86_64 another"):
+        run_suite(suite_path, tmp_path / "out")
+    assert len(run_suite(suite_path, tmp_path / "out", restart=True)[1]) == CASES
+    assert (tmp_path / "out" / "ledger-1.sqlite").exists()
+
+
+def test_a_second_run_on_a_folder_is_refused(tmp_path):
+    gate, inside = threading.Event(), threading.Event()
+
+    class Slow(local.Threads):
+        def _check(self, *told):
+            inside.set()
+            gate.wait()
+            return super()._check(*told)
+
+    thread = threading.Thread(target=run_suite, args=(suite_of(entry()), tmp_path / "out", Slow))
+    thread.start()
+    inside.wait()
+    try:
+        with pytest.raises(FastcheckError, match="in use"):
+            run_suite(suite_of(entry()), tmp_path / "out")
+    finally:
+        gate.set()
+        thread.join()
+    assert run_suite(suite_of(entry()), tmp_path / "out")[1] == []
+
+
+def test_fail_fast_ends_with_the_first_failure_and_stays_ended(suite_path, tmp_path):
+    text = suite_path.read_text()
+    suite_path.write_text(text.replace('npz = "cases/wrong.npz"', 'npz = "cases/wrong.npz"\nname = "wrong"'))
+    outcome, names = run_suite(suite_path, tmp_path / "out", threads=1, fail_fast=True)
+    assert outcome.stopped
+    assert WRONG in names
+    left = CASES - len(names)
+    assert left > 0
+    assert run_suite(suite_path, tmp_path / "out", threads=1, fail_fast=True) == ((False, True), [])
+    assert len(run_suite(suite_path, tmp_path / "out")[1]) == left
+
+
+def test_a_case_that_is_late_is_an_error_and_runs_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(coordinator, "SHARD_WORK", 1.0)
+    slow, real = entry("slow", (1, 3, 24, 24), evaluator="local"), coordinator.OpenTensor.difference
+
+    def difference(self, block):
+        time.sleep(0.05 if self.total > 300 else 0)
+        return real(self, block)
+
+    monkeypatch.setattr(coordinator.OpenTensor, "difference", difference)
+    run_suite(suite_of(slow, entry("quick")), tmp_path / "out", timeout=0.02)
+    found = answers.suite_report(tmp_path / "out").suite.cases
+    assert (found["slow"].verdict, found["slow"].error) == ("error", "it took longer than 0.02 s")
+    assert run_suite(suite_of(slow), tmp_path / "out")[1] == ["slow"]
+    assert answers.suite_report(tmp_path / "out").suite.passed
+
+
+def test_bad_input_of_one_case_is_an_error_of_that_case(suite_path, tmp_path):
+    (suite_path.parent / "cases" / "mine.npz").write_bytes(b"no archive")
+    assert len(run_suite(suite_path, tmp_path / "out")[1]) == CASES
+    found = answers.suite_report(tmp_path / "out").suite.cases["mine"]
+    assert found.verdict == "error"
+    assert "is not an .npz file" in found.error
+
+
+def test_numeric_gradients_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(coordinator, "SHARD_WORK", 1e4)
+    one, sampled = entry("a/b: c"), entry("sampled", dims=10)
+    run_suite(suite_of(one, sampled), tmp_path / "out", keep_numeric=True)
+    folders = {path.name[:3]: path for path in (tmp_path / "out" / "numeric").iterdir()}
+    assert sorted(folders) == ["a%2", "sam"]
+    report = fastcheck.check(jobs.conv_case(one, Inline()), dims="all", keep=True)
+    for name, tensor in report.tensors.items():
+        kept = np.load(folders["a%2"] / f"{name}.npy")
+        assert kept.shape == tensor.shape
+        np.testing.assert_array_equal(kept.reshape(-1), tensor.numeric)
+    kept = [np.load(folders["sam"] / f"{name}.npy") for name in ("input", "weight", "bias")]
+    assert sum(np.isfinite(array).sum() for array in kept) == 10
+    assert not (folders["a%2"] / "shards").exists()
+
+
+def test_numeric_gradients_asked_for_later_are_differenced_again(tmp_path, monkeypatch, counted):
+    monkeypatch.setattr(coordinator, "SHARD_WORK", 1e4)
+    stop_after(monkeypatch, 3)
+    run_suite(suite_of(entry()), tmp_path / "out")
+    monkeypatch.undo()
+    run_suite(suite_of(entry()), tmp_path / "out", keep_numeric=True)
+    (folder,) = (tmp_path / "out" / "numeric").iterdir()
+    assert np.isfinite(np.load(folder / "weight.npy")).all()
+
+
+def stop_after(monkeypatch, count):
+    """Let Ctrl-C come with so many shards finished."""
+    from fastcheck.interrupts import Interrupts
+
+    real, kept, stopped = Ledger.keep_shard, [], []
+
+    def keep(self, *told, **more):
+        real(self, *told, **more)
+        kept.append(told[1:4])
+        if len(kept) == count and not stopped:
+            stopped.append(True)
+            monkeypatch.setattr(Interrupts, "_count", Interrupts._count + 1)
+
+    monkeypatch.setattr(Ledger, "keep_shard", keep)
+    return kept
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_a_run_goes_on_within_a_case(tmp_path, monkeypatch, counted, count):
+    monkeypatch.setattr(coordinator, "SHARD_WORK", 2e4)
+    one = suite_of(entry("one", (4, 8, 32, 32), (8, 8, 3, 3)))
+    run_suite(one, tmp_path / "whole", threads=1)
+    every = len(counted)
+    counted.clear()
+    kept = stop_after(monkeypatch, count)
+    outcome, names = run_suite(one, tmp_path / "out", threads=1)
+    assert outcome.interrupted
+    assert names == []
+    first = len(kept)
+    assert first >= count
+    early = set(kept)
+    with Ledger.read(tmp_path / "out") as ledger:
+        assert next(iter(ledger.results())).shards == first
+    kept.clear()
+    outcome, names = run_suite(one, tmp_path / "out", threads=2)
+    assert (outcome.interrupted, names) == (False, ["one"])
+    assert kept
+    assert not early & set(kept)
+    assert len(counted) == every
+    assert result(tmp_path / "out") == result(tmp_path / "whole")
+
+
+def test_a_case_that_does_not_fit_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(FastcheckError, match=r"'one' needs [0-9,]+ bytes, and --memory allows 1,000,000"):
+        run_suite(suite_of(entry()), tmp_path / "out", memory=10**6)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_ledger_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch):
+    def full(self, *told, **more):
+        raise FastcheckError("shard 0 could not be written: the disk is full")
+
+    monkeypatch.setattr(Ledger, "keep_shard", full)
+    with pytest.raises(FastcheckError, match="the disk is full"):
+        run_suite(suite_of(*(entry(str(i)) for i in range(9))), tmp_path / "out")
+    monkeypatch.undo()
+    assert len(run_suite(suite_of(*(entry(str(i)) for i in range(9))), tmp_path / "out")[1]) == 9
+
+
+def test_the_ledger_holds_what_sql_asks_for(suite_path, tmp_path):
+    run_suite(suite_path, tmp_path / "out")
+    with sqlite3.connect(tmp_path / "out" / "ledger.sqlite") as connection:
+        (findings,) = connection.execute("SELECT COUNT(*) FROM findings WHERE verdict = 'fail'").fetchone()
+        (shards,) = connection.execute("SELECT COUNT(*) FROM shards").fetchone()
+    assert findings == 1
+    assert shards >= 2 * CASES
+
+
+def test_estimates_count_the_dimensions_that_are_checked(suite_path, tmp_path):
+    suite = read_suite(suite_path)
+    run_suite(suite_path, tmp_path / "out")
+    found = answers.suite_report(tmp_path / "out").suite.cases
+    for case in plans.plan(suite.entries, 2):
+        tensors = found[case.name].tensors.values()
+        assert case.estimate.dims == sum(tensor.dims_checked for tensor in tensors), case.name
+
+
+def test_cli_by_contract(suite_path, tmp_path, run):
+    out, report, junit = tmp_path / "out", tmp_path / "r.json", tmp_path / "r.xml"
+    code, told, err = run("run", suite_path, "--out", out, "--json", report, "--junit", junit)
+    assert (code, err) == (1, "")
+    assert told.count("\n") == CASES + 1
+    assert told.splitlines()[-1].startswith("suite: 12 of 13 pass, 1 fail (wrong: weight")
+    data = json.loads(report.read_text())
+    assert (data["schema"], data["verdict"], len(data["cases"])) == (1, "fail", CASES)
+    assert 'failures="1"' in junit.read_text()
+    code, told, _ = run("run", suite_path, "--out", out, "--json", "-")
+    assert code == 1
+    assert without_run(json.loads(told)) == without_run(data)
+    assert run("show", out)[0] == 1
+
+
+def test_cli_dry_run_checks_nothing(suite_path, tmp_path, run, counted):
+    code, told, _ = run("run", suite_path, "--dry-run")
+    assert code == 0
+    assert "grid/stride=2,groups=4,dtype=float32" in told
+    assert f"suite: {CASES} cases" in told
+    assert counted == []
+    (suite_path.parent / "cases" / "mine.npz").write_bytes(b"")
+    code, told, _ = run("run", suite_path, "--dry-run")
+    assert code == 2
+    assert "mine: " in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "there is no --out"),
+        (("--memory", "lots"), "'lots': expected a size such as 8GiB"),
+        (("--memory", "1KiB", "--out", "here"), "--memory allows 1,024"),
+        (("--dask", "local:none", "--out", "here"), "local:N"),
+        (("--dask", "local:1", "--isolate", "--out", "here"), "--isolate and --dask"),
+        (("--timeout", "0", "--out", "here"), "0"),
+        (("--out", "absent/here"), "absent"),
+    ],
+)
+def test_cli_bad_input(suite_path, tmp_path, refused, monkeypatch, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    assert told in refused("run", suite_path, *arguments)
+    assert os.listdir(tmp_path) == ["suite"]
+
+
+def test_cli_memory_sizes(suite_path, refused):
+    assert "allows 1,500,000" in refused("run", suite_path, "--out", "x", "--memory", "1.5MB")
+    assert "allows 2,097,152" in refused("run", suite_path, "--out", "x", "--memory", "2 MiB")
