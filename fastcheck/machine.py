@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -89,10 +90,16 @@ def versions(*others: str) -> dict[str, str]:
     found = {
         "fastcheck": __version__,
         "python": platform.python_version(),
-        "numpy": metadata.version("numpy"),
-        "numba": metadata.version("numba"),
+        "numpy": _version("numpy"),
+        "numba": _version("numba"),
     }
     for package in others:
         with suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
+            found[package] = _version(package)
     return found
+
+
+@cache
+def _version(package: str) -> str:
+    """Return the version of an installed package, whose file is read once: every report tells it."""
+    return metadata.version(package)

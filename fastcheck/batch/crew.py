@@ -170,9 +170,38 @@ class Inline(Executor):
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
         """Do a piece of work."""
-        future: Future[_T] = Future()
         try:
-            future.set_result(fn(*args, **kwargs))
+            return _Ended(fn(*args, **kwargs), None)
         except BaseException as error:  # told where the result is asked for
-            future.set_exception(error)
-        return future
+            return _Ended(None, error)
+
+
+class _Ended(Future[_T]):
+    """A future that has ended, without the lock that others have: a tiny case makes hundreds, a third of its time."""
+
+    def __init__(self, value: Any, error: BaseException | None) -> None:
+        self._value, self._error = value, error
+
+    def result(self, timeout: float | None = None) -> _T:
+        if self._error is not None:
+            raise self._error
+        found: _T = self._value
+        return found
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        return self._error
+
+    def done(self) -> bool:
+        return True
+
+    def running(self) -> bool:
+        return False
+
+    def cancelled(self) -> bool:
+        return False
+
+    def cancel(self) -> bool:
+        return False
+
+    def add_done_callback(self, fn: Callable[[Future[_T]], object]) -> None:
+        fn(self)

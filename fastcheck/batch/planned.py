@@ -21,7 +21,7 @@ class Estimate(NamedTuple):
     dims : int
         Dimensions that are checked.
     work : float
-        Outputs moved and multiply-adds: some 5e9 a second on one core.
+        Outputs moved and multiply-adds: some 2e9 a second on one core.
     bytes : int
         Memory, at most.
     """

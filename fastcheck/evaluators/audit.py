@@ -25,6 +25,9 @@ from fastcheck_kernels import conv, curved, direction
 DIMS = 32
 """Dimensions that are differenced again."""
 
+LEAST_MOVED = 16384
+"""Dimensions that are moved at a time: fewer take less time than handing them to a thread."""
+
 TOGETHER = 4
 """Parts into which they are cut: filters that are perturbed together share what is gathered of the input."""
 
@@ -135,7 +138,8 @@ class Audit:
         """Evaluate all outputs with the operand moved along the direction."""
         moved = arrays | {self._tensor: arrays[self._tensor].copy()}
         flat = moved[self._tensor].reshape(-1)
-        pieces = [self._chosen[lo:hi] for lo, hi in forward.ranges(len(self._chosen), 64)]
+        count = min(64, 1 + len(self._chosen) // LEAST_MOVED)
+        pieces = [self._chosen[lo:hi] for lo, hi in forward.ranges(len(self._chosen), count)]
         forward.share(pool, lambda part: direction.move(indices(part), self._seed, h, flat), pieces)
         return forward.convolve(self._case.geometry, moved["input"], moved["weight"], moved["bias"], pool)
 

@@ -12,8 +12,8 @@ from fastcheck.render.text import print_table
 
 _HEADINGS = ("case", "kind", "dimensions", "work", "memory")
 
-RATE = 5e9
-"""Work of a second on one core."""
+RATE = 2e9
+"""Work of a second on one core, everything around it included (bench/test_batch.py)."""
 
 
 def write_plan(name: str, cases: Sequence[Planned], budget: int, out: Console) -> None:
