@@ -1,6 +1,6 @@
 """Batch runs measured, each in a process of its own.
 
-python bench/batch_measures.py tiny|loop|mixed|memory '{"threads": 2}' prints JSON.
+python bench/batch_measures.py tiny|loop|mixed|memory|ledger '{"threads": 2}' prints JSON.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck import check, machine
+from fastcheck import check, machine, tally
 from fastcheck.batch import jobs, local, runner
 from fastcheck.batch.crew import Inline
 from fastcheck.batch.entries import ConvEntry, Entry, How, Suite
-from fastcheck.batch.ledger import Ledger
+from fastcheck.batch.ledger import Ledger, PlannedCase
 from fastcheck.geometry import ConvGeometry
+from fastcheck.parts import Noted, Part, encode
 from fastcheck.render.batch_progress import Lines
 
 
@@ -85,6 +86,29 @@ def loop(entries: Iterable[Entry], threads: int) -> dict[str, Any]:
     return {"cases": count, "threads": threads, "seconds": perf_counter() - start}
 
 
+def ledger(shards: int, dims: int) -> dict[str, Any]:
+    """Keep shards of so many dimensions each, as a large tensor has them; return the size of the ledger."""
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        with Ledger.open(Path(folder), "bench", "", "target") as opened:
+            opened.sync([PlannedCase("large", "key", {}, 1.0)])
+            for number in range(shards):
+                body = encode(Part(_tally(rng, number * dims, dims), Noted(along=(0.1,), size=(0.2,), bars=(0.3,))))
+                opened.keep_shard("key", "", "weight", number, dims=dims, seconds=1.0, worker="bench", body=body)
+        size = (Path(folder) / "ledger.sqlite").stat().st_size
+    return {"shards": shards, "dims": shards * dims, "numeric_bytes": 8 * shards * dims, "ledger_bytes": size}
+
+
+def _tally(rng: np.random.Generator, first: int, dims: int) -> tally.Tally:
+    """Fold random dimensions, in blocks as evaluators have them; the rest is as if they came again and again."""
+    blocks = []
+    for _ in range(4):
+        analytic = rng.standard_normal(4096)
+        numeric = analytic * (1 + 1e-15 * rng.standard_normal(4096))
+        blocks.append(tally.fold(first + np.sort(rng.choice(dims, 4096)), analytic, numeric, np.full(4096, 1e-14)))
+    return tally.merge(blocks)
+
+
 def warm(one: Entry, threads: int = 1) -> None:
     """Check a case by itself."""
     assert isinstance(one, ConvEntry)
@@ -96,6 +120,7 @@ MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
     "loop": lambda threads: loop(tiny_suite(), threads),
     "mixed": lambda threads: through(mixed_suite(), threads),
     "memory": lambda threads, memory: through(mixed_suite(), threads, memory),
+    "ledger": ledger,
 }
 
 

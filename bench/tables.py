@@ -257,6 +257,35 @@ def _microseconds(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds * 1e6:,.2f} us"
 
 
+def batch(section: Section) -> str:
+    """What each measure is, what was found, and the target."""
+    rows = {row["name"]: row for row in section["rows"]}
+    tiny, mixed, memory, ledger = (rows[name] for name in ("tiny", "mixed", "memory", "ledger"))
+    lines = [
+        (
+            f"{tiny['cases']:,} tiny cases on one thread: longer than a loop of `check`, a case",
+            f"{tiny['overhead'] * 1e3:.2f} ms ({tiny['seconds']:.1f} s, {tiny['loop_seconds']:.1f} s)",
+            "3 ms",
+        ),
+        (
+            f"{mixed['cases']:,} mixed cases: {mixed['threads']} threads beside one",
+            f"{mixed['speedup']:.2f}x ({mixed['seconds']:.1f} s, {mixed['one_seconds']:.1f} s)",
+            "1.85x",
+        ),
+        (
+            "peak memory of the mixed cases, beside the budget",
+            _megabytes(memory["peak_bytes"]),
+            _megabytes(memory["budget"]),
+        ),
+        (
+            f"ledger of {ledger['shards']:,} shards, {ledger['numeric_bytes'] / 1e9:.0f} GB of numeric gradients",
+            f"{ledger['ledger_bytes'] / 1e6:.2f} MB",
+            "1 MB",
+        ),
+    ]
+    return _page(section, _table(("measure", "found", "target"), lines))
+
+
 TABLES: dict[str, Callable[[Section], str]] = {
     "peers": peers,
     "vgg16_weight": network,
@@ -271,4 +300,5 @@ TABLES: dict[str, Callable[[Section], str]] = {
     "compilation": compilation,
     "digits_cnn": whole_network,
     "cifar_net": whole_network,
+    "batch": batch,
 }
