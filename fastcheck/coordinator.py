@@ -22,8 +22,8 @@ from fastcheck.report import NOT_AUDITED, ForwardReport, Kept, Report, TensorRep
 from fastcheck.tally import Tally
 from fastcheck.verdict import Verdict
 
-SHARD_WORK = 4e9
-"""Outputs that a shard moves, or multiply-adds that it takes: about a second of a thread."""
+SHARD_WORK = 4e8
+"""Outputs that a shard moves, or multiply-adds that it takes: about a tenth of a second of a thread."""
 
 
 @dataclass
