@@ -336,7 +336,7 @@ def test_ctrl_c_while_kernels_compile(delay, long_case, tmp_path):
     time.sleep(1.0 + delay)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    # Python ends by the signal itself where it was raised inside an exec(), though it was handled: 130 to a shell as well.
+    # Python ends by the signal itself where it was raised inside an exec(), though handled: 130 to a shell as well.
     assert process.returncode in (130, -signal.SIGINT), out + err
     assert "Traceback" not in err
 
