@@ -11,7 +11,7 @@ from fastcheck.cases.conv import ConvCase
 from fastcheck.cases.function import FunctionCase
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import integer
-from fastcheck.naming import nearest
+from fastcheck.naming import refuse_unknown
 from fastcheck.progress import ProgressHook, silent
 from fastcheck.report import Report
 from fastcheck.sampling import Dims
@@ -82,12 +82,8 @@ def check(
     """
     if not isinstance(case, ConvCase):
         raise FastcheckError(f"case is {type(case).__name__}: expected a ConvCase")
-    if evaluator not in EVALUATORS:
-        raise FastcheckError(
-            f"evaluator is {evaluator!r}{nearest(evaluator, EVALUATORS)}: expected {', '.join(EVALUATORS)}"
-        )
-    if kinks not in KINKS:
-        raise FastcheckError(f"kinks is {kinks!r}{nearest(str(kinks), KINKS)}: expected {', '.join(KINKS)}")
+    refuse_unknown("evaluator", evaluator, EVALUATORS)
+    refuse_unknown("kinks", kinks, KINKS)
     if threads is not None:
         threads = integer("threads", threads, least=1)
     seed = integer("seed", seed, least=0)

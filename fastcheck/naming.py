@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+from fastcheck.errors import FastcheckError
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the known name closest to a misspelt one, or nothing."""
     match = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def refuse_unknown(what: str, name: object, known: Collection[str]) -> None:
+    """Refuse a name that is none of those that are known.
+
+    Raises
+    ------
+    FastcheckError
+        It tells what was named, the nearest right name and all of them.
+    """
+    if name not in tuple(known):
+        raise FastcheckError(f"{what} is {name!r}{nearest(name, known)}: expected {', '.join(known)}")
 
 
 def printable(text: str) -> str:

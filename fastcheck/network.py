@@ -12,7 +12,7 @@ import numpy as np
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import Shape
 from fastcheck.layers import BatchNorm, Conv, Dense, Layer, LayerNorm
-from fastcheck.naming import nearest
+from fastcheck.naming import nearest, refuse_unknown
 
 LOSSES = ("softmax_cross_entropy", "squared_error", "multiclass_hinge", "logistic")
 """The loss of a data point with output z and target y: -log softmax(z)[y]; sum (z - y)^2 / 2; sum over the other
@@ -80,10 +80,8 @@ class Network:
         margin: float = 1.0,
         reduction: str = "mean",
     ) -> None:
-        if loss not in LOSSES:
-            raise FastcheckError(f"loss is {loss!r}{nearest(loss, LOSSES)}: expected {', '.join(LOSSES)}")
-        if reduction not in REDUCTIONS:
-            raise FastcheckError(f"reduction is {reduction!r}: expected {', '.join(REDUCTIONS)}")
+        refuse_unknown("loss", loss, LOSSES)
+        refuse_unknown("reduction", reduction, REDUCTIONS)
         self.layers = _named(layers)
         self.loss, self.reduction = loss, reduction
         self.margin = _number("margin", margin)

@@ -15,7 +15,7 @@ from fastcheck.check import KINKS, usable_step
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import integer
 from fastcheck.interrupts import listening
-from fastcheck.naming import nearest
+from fastcheck.naming import refuse_unknown
 from fastcheck.network import Network, Penalty
 from fastcheck.network_report import Explanation, NetworkReport
 from fastcheck.progress import ProgressHook, silent
@@ -66,12 +66,8 @@ def prepare(
     progress: ProgressHook | None = None,
 ) -> NetworkJob:
     """Make a network ready to be checked; arguments as of `fastcheck.check_network`."""
-    if evaluator not in EVALUATORS:
-        raise FastcheckError(
-            f"evaluator is {evaluator!r}{nearest(evaluator, EVALUATORS)}: expected {', '.join(EVALUATORS)}"
-        )
-    if kinks not in KINKS:
-        raise FastcheckError(f"kinks is {kinks!r}{nearest(str(kinks), KINKS)}: expected {', '.join(KINKS)}")
+    refuse_unknown("evaluator", evaluator, EVALUATORS)
+    refuse_unknown("kinks", kinks, KINKS)
     cases.precision_known(precision)
     threads = machine.default_threads() if threads is None else integer("threads", threads, least=1)
     seed, step = integer("seed", seed, least=0), usable_step(step)

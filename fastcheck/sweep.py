@@ -17,7 +17,7 @@ from fastcheck.curve import LEAST_STEPS, Curve, analyse
 from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import Differences
 from fastcheck.geometry import Shape, integer
-from fastcheck.naming import nearest
+from fastcheck.naming import refuse_unknown
 from fastcheck.progress import ProgressHook, silent
 from fastcheck.report import Report
 from fastcheck.step import positive, usable
@@ -86,8 +86,7 @@ def sweep(
         raise FastcheckError(f"case is {type(case).__name__}: expected a ConvCase, a FunctionCase or a NetworkCase")
     black_box = isinstance(case, FunctionCase)
     known = _evaluators(case)
-    if evaluator not in known:
-        raise FastcheckError(f"evaluator is {evaluator!r}{nearest(evaluator, known)}: expected {', '.join(known)}")
+    refuse_unknown("evaluator", evaluator, known)
     tensors = _tensors(case, tensor)
     automatic = 1 if black_box else machine.default_threads()
     threads = automatic if threads is None else integer("threads", threads, least=1)
@@ -197,8 +196,7 @@ def _evaluators(case: Case) -> tuple[str, ...]:
 def _tensors(case: Case, tensor: str | None) -> tuple[str, ...]:
     if tensor is None:
         return tuple(case.grads)
-    if tensor not in case.grads:
-        raise FastcheckError(f"tensor is {tensor!r}{nearest(tensor, case.grads)}: expected {', '.join(case.grads)}")
+    refuse_unknown("tensor", tensor, case.grads)
     return (tensor,)
 
 

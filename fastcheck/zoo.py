@@ -14,7 +14,7 @@ from fastcheck.check import check
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import integer
 from fastcheck.interrupts import listening
-from fastcheck.naming import nearest
+from fastcheck.naming import nearest, refuse_unknown
 from fastcheck.progress import ProgressHook, silent
 from fastcheck.published import NETWORKS, ConvLayer
 from fastcheck.report import Report
@@ -76,7 +76,7 @@ def run(
         If an argument is none of the above, or a layer does not fit in memory; then no layer is made.
     """
     chosen = chosen_layers(network, layers, tensors)
-    _refuse_unknown("backward", backward, seeded.BACKWARDS)
+    refuse_unknown("backward", backward, seeded.BACKWARDS)
     job = _Job(
         network=network,
         backward=backward,
@@ -208,9 +208,9 @@ def chosen_layers(
     FastcheckError
         If an argument is none of what `run` takes, or no layer is left.
     """
-    _refuse_unknown("network", network, NETWORKS)
+    refuse_unknown("network", network, NETWORKS)
     for name in tensors:
-        _refuse_unknown("a tensor", name, TENSORS)
+        refuse_unknown("a tensor", name, TENSORS)
     known = {layer.name: layer for layer in NETWORKS[network].layers}
     wanted = set(known) if layers is None else {name for pattern in layers for name in _matching(pattern, known)}
     found = [(known[name], _tensors_of(known[name], tensors)) for name in known if name in wanted]
@@ -230,8 +230,3 @@ def _matching(pattern: str, known: Collection[str]) -> list[str]:
 
 def _tensors_of(layer: ConvLayer, tensors: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in TENSORS if name in tensors and (name != "bias" or layer.bias))
-
-
-def _refuse_unknown(what: str, name: object, known: Collection[str]) -> None:
-    if name not in tuple(known):
-        raise FastcheckError(f"{what} is {name!r}{nearest(name, known)}: expected one of {', '.join(known)}")

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastcheck.batch.ledger import WAITING, Ledger, Result
 from fastcheck.errors import FastcheckError
-from fastcheck.naming import nearest
+from fastcheck.naming import nearest, refuse_unknown
 from fastcheck.network_report import NetworkReport, every_tensor
 from fastcheck.report import Report
 from fastcheck.report_reader import from_data
@@ -108,9 +108,7 @@ def of_verdicts(answers: Answers, verdicts: Collection[str]) -> Answers:
     if not verdicts:
         return answers
     for verdict in verdicts:
-        if verdict not in VERDICTS:
-            expected = ", ".join(VERDICTS)
-            raise FastcheckError(f"a verdict is {verdict!r}{nearest(verdict, VERDICTS)}: expected one of {expected}")
+        refuse_unknown("a verdict", verdict, VERDICTS)
     found = {name: case for name, case in answers.suite.cases.items() if case.verdict in verdicts}
     return _part(answers, found, answers.waiting if WAITING in verdicts else ())
 

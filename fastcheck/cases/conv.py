@@ -10,7 +10,7 @@ import numpy as np
 from fastcheck.cases.arrays import as_floating, refuse_non_finite
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import ConvGeometry
-from fastcheck.naming import nearest
+from fastcheck.naming import nearest, refuse_unknown
 
 TENSORS = ("input", "weight", "bias")
 """The operands that can have a gradient, in the order of a report."""
@@ -79,11 +79,10 @@ class ConvCase:
         cotangent = _shaped("grad_output", grad_output, self.geometry.output_shape, names)
         self.grads = self._gradients(grads, has_bias=bias is not None)
         declared = None if output is None else _shaped("output", output, self.geometry.output_shape, names)
-        if loss not in LOSSES:
-            raise FastcheckError(f"loss is {loss!r}{nearest(str(loss), LOSSES)}: expected {', '.join(LOSSES)}")
+        refuse_unknown("loss", loss, LOSSES)
         self.loss = loss
-        if precision is not None and precision not in PRECISIONS:
-            raise FastcheckError(f"precision is {precision!r}: expected one of {', '.join(PRECISIONS)}")
+        if precision is not None:
+            refuse_unknown("precision", precision, PRECISIONS)
         self.precision = precision
         self.input = _canonical("input", raw["input"])
         self.weight = _canonical("weight", raw["weight"])

@@ -14,7 +14,7 @@ from fastcheck.cases.conv import PRECISIONS
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import Shape
 from fastcheck.layers import BatchNorm, Dropout
-from fastcheck.naming import nearest
+from fastcheck.naming import nearest, refuse_unknown
 from fastcheck.network import Network, Penalty
 
 Arrays = dict[str, np.ndarray]
@@ -199,10 +199,8 @@ def gradients(label: str, grads: Any, point: Point, only: tuple[str, ...] | None
 
 def precision_known(precision: Any) -> None:
     """Refuse a precision that is none."""
-    if precision is not None and precision not in PRECISIONS:
-        raise FastcheckError(
-            f"precision is {precision!r}{nearest(precision, PRECISIONS)}: expected {', '.join(PRECISIONS)}"
-        )
+    if precision is not None:
+        refuse_unknown("precision", precision, PRECISIONS)
 
 
 def flat(label: str, given: Any) -> dict[str, Any]:
