@@ -1,4 +1,4 @@
-"""A network lowered to a table of layers and one vector of parameters, as `fastcheck_kernels.network` reads them."""
+"""A network lowered to a table of layers and one vector of parameters, as `fastcheck_kernels.columns` reads them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLUMNS = (
     *("kind", "a", "b", "channels", "pixels", "cached", "starts", "lookup", "taps", "filters", "per_group"),
     *("weight", "bias", "packed", "init", "real", "extra", "back", "back_packed"),
 )
-"""Columns of the table, in the order of `fastcheck_kernels.network`, which says what they hold."""
+"""Columns of the table, in the order of `fastcheck_kernels.columns`, which says what they hold."""
 
 STAGE, MOST = 3 << 18, 256
 """Bytes of a row and its sources, and lanes, up to which more lanes make differencing faster."""

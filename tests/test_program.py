@@ -10,17 +10,17 @@ from fastcheck.cases.network import Point
 from fastcheck.cases.network_pass import CHUNK, Passes, lowered, pieces
 from fastcheck.layers import Conv, Flatten, MaxPool, ReLU
 from fastcheck.network import LOSSES, Network
-from fastcheck_kernels import layers, losses, network
+from fastcheck_kernels import columns, layers, losses
 
 
 def test_kinds_and_columns_have_the_kernels_numbers():
     assert {kind: getattr(layers, kind.upper()) for kind in program.NODE_KINDS} == {
         kind: place for place, kind in enumerate(program.NODE_KINDS)
     }
-    assert {name: getattr(network, name.upper()) for name in program.COLUMNS} == {
+    assert {name: getattr(columns, name.upper()) for name in program.COLUMNS} == {
         name: place for place, name in enumerate(program.COLUMNS)
     }
-    assert len(program.COLUMNS) == network.COLUMNS
+    assert len(program.COLUMNS) == columns.COLUMNS
     numbers = (losses.SOFTMAX, losses.SQUARED, losses.HINGE, losses.LOGISTIC)
     assert dict(zip(LOSSES, numbers, strict=True)) == {name: place for place, name in enumerate(LOSSES)}
 

@@ -11,7 +11,7 @@ from fastcheck.cases.network import Arrays, Point
 from fastcheck.errors import FastcheckError
 from fastcheck.network import LOSSES
 from fastcheck.program import Program
-from fastcheck_kernels import network, tile, vjp
+from fastcheck_kernels import columns, network, tile, vjp
 
 CHUNK = 16
 """Data points that go through a network together, where no layer needs all of them."""
@@ -62,7 +62,7 @@ class Chunk:
     Attributes
     ----------
     net : tuple of arrays
-        As `fastcheck_kernels.network` describes it.
+        As `fastcheck_kernels.columns` describes it.
     points, period : int
         Data points, and lanes of the caches, which show them again and again.
     targets : float64 array, (rows, period), flat
@@ -187,8 +187,8 @@ class Passes:
 
     def _places(self, chunk: Chunk) -> np.ndarray:
         table = chunk.net[0]
-        pitch = table[:, network.PIXELS] * chunk.period
-        return np.ascontiguousarray(np.stack([table[:, network.CACHED], pitch], axis=1))
+        pitch = table[:, columns.PIXELS] * chunk.period
+        return np.ascontiguousarray(np.stack([table[:, columns.CACHED], pitch], axis=1))
 
     def _chunk(self, places: np.ndarray, count: int, period: int) -> Chunk:
         """Lay out the lanes of some data points."""

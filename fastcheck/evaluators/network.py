@@ -17,7 +17,7 @@ from fastcheck.evaluators.network_full import Full
 from fastcheck.evaluators.network_moved import Moved, work
 from fastcheck.evaluators.penalty import difference as penalty_difference
 from fastcheck.step import WIDE, U
-from fastcheck_kernels import network
+from fastcheck_kernels import columns
 
 MOVE = 2.0**-17
 """How far the automatic step moves a layer's results, as a part of their root mean square: rounding and truncation are
@@ -131,14 +131,14 @@ class NetworkEvaluator:
     def once(self, dims: np.ndarray, h: float) -> Found:
         """Difference dimensions with one step, truncation left aside."""
         table = self._table(dims, h)
-        kinked = table[:, network.KINKS].astype(np.int64)
-        jump = table[:, network.JUMP].copy()
+        kinked = table[:, columns.KINKS].astype(np.int64)
+        jump = table[:, columns.JUMP].copy()
         at_point = jump > 0
         # At a kink in the point itself any slope between the one-sided ones is a subgradient.
-        halves = np.abs(table[:, network.RIGHT] - table[:, network.LEFT])
+        halves = np.abs(table[:, columns.RIGHT] - table[:, columns.LEFT])
         jump[at_point] = np.maximum(jump, halves)[at_point]
-        crossed = KINK_SAFETY * np.maximum(table[:, network.WIDENING] - table[:, network.JUMP], 0.0)
-        numeric = table[:, network.NUMERIC] / (2 * h)
+        crossed = KINK_SAFETY * np.maximum(table[:, columns.WIDENING] - table[:, columns.JUMP], 0.0)
+        numeric = table[:, columns.NUMERIC] / (2 * h)
         roundoff = (SAFETY * self._noise(dims) + self._coherent[dims // self._per_channel]) / h + 4 * U * np.abs(
             numeric
         )
@@ -196,8 +196,8 @@ class NetworkEvaluator:
         # h * n scatters alike for every h.
         steps = automatic(self._passes, self._name) * rng.uniform(*PILOT_REACH, PILOT_STEPS)
         found = [self._tables(dims, h) for h in steps.tolist()]
-        moves = np.stack([table[:, network.NUMERIC] / (2 * h) for table, h in zip(found, steps, strict=True)])
-        kinked = np.stack([table[:, network.KINKS] for table in found]).any(axis=0)
+        moves = np.stack([table[:, columns.NUMERIC] / (2 * h) for table, h in zip(found, steps, strict=True)])
+        kinked = np.stack([table[:, columns.KINKS] for table in found]).any(axis=0)
         # What follows a + b h^2 is truncation.
         smooth = np.stack([np.ones(PILOT_STEPS), (steps / steps.mean()) ** 2], axis=1)
         rest = moves - smooth @ np.linalg.lstsq(smooth, moves, rcond=None)[0]

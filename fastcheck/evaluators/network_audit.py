@@ -19,7 +19,7 @@ from fastcheck.evaluators.penalty import difference as penalty_difference
 from fastcheck.network import Penalty
 from fastcheck.parts import Noted, noted_of
 from fastcheck.step import U
-from fastcheck_kernels import direction, network
+from fastcheck_kernels import columns, direction
 
 DIMS = 32
 """Dimensions that are differenced again, at most."""
@@ -75,9 +75,9 @@ class NetworkAudit:
         h = self._step
         again = np.concatenate(list(pool.map(lambda dims: full.numeric(dims, h), np.array_split(self._dims, 2))))
         moved = Moved(self._ground.passes, self._tensor)(self._dims, h)
-        apart = np.abs(again - moved[:, network.NUMERIC]) / (2 * h)
+        apart = np.abs(again - moved[:, columns.NUMERIC]) / (2 * h)
         # Rounding may put a unit on the other side of its kink; that changes a part of what the crossing can change.
-        outside: np.ndarray = ~(apart <= (SAFETY * self._noise(full) + moved[:, network.WIDENING]) / h)
+        outside: np.ndarray = ~(apart <= (SAFETY * self._noise(full) + moved[:, columns.WIDENING]) / h)
         return outside
 
     def _noise(self, full: Full) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastcheck.cases.network_pass import Chunk, Passes
 from fastcheck.evaluators.network_bars import lanes
-from fastcheck_kernels import network
+from fastcheck_kernels import columns
 
 SIGNS = ("relu", "leaky_relu", "elu")
 """Kinds of rows with a kink at zero."""
@@ -97,16 +97,20 @@ class Full:
         self._private = threading.local()
 
     def __call__(self, dims: np.ndarray, h: float) -> np.ndarray:
-        """Return a row for each dimension, summed over the data points: float64 (dimensions, `network.FOUND`)."""
-        found = np.zeros((len(dims), network.FOUND))
+        """Return a row for each dimension, summed over the data points: float64 (dimensions, `columns.FOUND`)."""
+        found = np.zeros((len(dims), columns.FOUND))
         for row, dim in zip(found, dims.tolist(), strict=True):
             plus, minus = self._both(dim, h)
             right, left = self._scale(dim, h) * np.array(self._sides(plus, minus))
-            row[network.NUMERIC], row[network.RIGHT], row[network.LEFT] = (right + left).sum(), right.sum(), left.sum()
+            row[columns.NUMERIC], row[columns.RIGHT], row[columns.LEFT] = (
+                (right + left).sum(),
+                right.sum(),
+                left.sum(),
+            )
             for _, kinks in self._kinks(plus, minus):
-                row[network.KINKS] += np.count_nonzero(kinks.crossed)
-                row[network.WIDENING] += kinks.amount[kinks.crossed].sum()
-                row[network.JUMP] += kinks.amount[kinks.crossed & kinks.at_point].sum()
+                row[columns.KINKS] += np.count_nonzero(kinks.crossed)
+                row[columns.WIDENING] += kinks.amount[kinks.crossed].sum()
+                row[columns.JUMP] += kinks.amount[kinks.crossed & kinks.at_point].sum()
         return found
 
     def numeric(self, dims: np.ndarray, h: float) -> np.ndarray:
@@ -252,7 +256,7 @@ def _excess(kind: str, real: float, at: np.ndarray, z: np.ndarray) -> np.ndarray
 
 
 def _at_point(low: np.ndarray, at: np.ndarray, high: np.ndarray) -> np.ndarray:
-    found: np.ndarray = np.abs(at) <= network.AT_POINT * np.abs(high - low)
+    found: np.ndarray = np.abs(at) <= columns.AT_POINT * np.abs(high - low)
     return found
 
 

@@ -11,7 +11,7 @@ from fastcheck import program
 from fastcheck.cases.network import Point
 from fastcheck.cases.network_pass import Passes, cache_bytes, sizes
 from fastcheck.memory import OVERHEAD
-from fastcheck_kernels import network
+from fastcheck_kernels import columns, network
 
 
 class Moved:
@@ -52,9 +52,9 @@ class Moved:
         self.group = entries // passes.program.nodes[self._tensor[0]].columns["channels"]
 
     def __call__(self, dims: np.ndarray, h: float) -> np.ndarray:
-        """Return a row for each dimension, summed over the data points: float64 (dimensions, `network.FOUND`)."""
+        """Return a row for each dimension, summed over the data points: float64 (dimensions, `columns.FOUND`)."""
         passes, (arena, spare) = self._passes, self._rooms()
-        total = np.zeros((len(dims), network.FOUND))
+        total = np.zeros((len(dims), columns.FOUND))
         loss = (passes.kind, passes.point.network.margin, passes.weight)
         for chunk, layout in zip(passes.chunks, self._layouts, strict=True):
             found = np.empty_like(total)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import layers, network
+from . import columns, layers
 from ._jit import kernel
 
 
@@ -13,7 +13,7 @@ def moments(net, tensor, cached, cotangents, points, period, out):
     Parameters
     ----------
     net, cached, cotangents
-        As of `fastcheck_kernels.network`, after a backward pass.
+        As of `fastcheck_kernels.columns`, after a backward pass.
     tensor : tuple of int
         (layer, whether it is the bias).
     points, period : int
@@ -22,10 +22,10 @@ def moments(net, tensor, cached, cotangents, points, period, out):
     table, lookup = net[0], net[3]
     node, bias = tensor
     row = table[node]
-    pixels, whole = row[network.PIXELS], row[network.KIND] == layers.LAYER_NORM
-    for c in range(row[network.CHANNELS]):
-        v_at = row[network.CACHED] + c * pixels * period
-        if row[network.KIND] == layers.CONV and not bias:
+    pixels, whole = row[columns.PIXELS], row[columns.KIND] == layers.LAYER_NORM
+    for c in range(row[columns.CHANNELS]):
+        v_at = row[columns.CACHED] + c * pixels * period
+        if row[columns.KIND] == layers.CONV and not bias:
             _conv(table, lookup, row, c, v_at, cached, cotangents, points, period, out)
             continue
         for p in range(pixels):
@@ -33,23 +33,23 @@ def moments(net, tensor, cached, cotangents, points, period, out):
             for n in range(points):
                 term = abs(cotangents[v_at + p * period + n])
                 if not bias:
-                    term *= abs(cached[row[network.EXTRA] + (c * pixels + p) * period + n])
+                    term *= abs(cached[row[columns.EXTRA] + (c * pixels + p) * period + n])
                 _fold(out, entry, term)
 
 
 @kernel()
 def _conv(table, lookup, row, c, v_at, cached, cotangents, points, period, out):
-    source, pixels, taps = row[network.A], row[network.PIXELS], row[network.TAPS]
-    first = c // row[network.FILTERS] * row[network.PER_GROUP]
-    for k in range(row[network.PER_GROUP] * taps):
-        x_at = table[source, network.CACHED] + (first + k // taps) * table[source, network.PIXELS] * period
+    source, pixels, taps = row[columns.A], row[columns.PIXELS], row[columns.TAPS]
+    first = c // row[columns.FILTERS] * row[columns.PER_GROUP]
+    for k in range(row[columns.PER_GROUP] * taps):
+        x_at = table[source, columns.CACHED] + (first + k // taps) * table[source, columns.PIXELS] * period
         for p in range(pixels):
-            pixel = lookup[row[network.LOOKUP] + k % taps * pixels + p]
+            pixel = lookup[row[columns.LOOKUP] + k % taps * pixels + p]
             if pixel < 0:
                 continue
             for n in range(points):
                 term = abs(cached[x_at + pixel * period + n] * cotangents[v_at + p * period + n])
-                _fold(out, c * row[network.PER_GROUP] * taps + k, term)
+                _fold(out, c * row[columns.PER_GROUP] * taps + k, term)
 
 
 @kernel()

@@ -1,14 +1,6 @@
-"""A network as a table of layers: its forward pass, and what perturbed copies make of their losses.
+"""A network's forward pass, and what perturbed copies make of their losses.
 
-Nothing here depends on a network but arrays, so that a new network compiles nothing. ``net`` is the tuple of arrays
-that `fastcheck.program.Program` makes:
-
-- ``table``: int64 (layers, `COLUMNS`), in order of evaluation; row 0 is the network's input,
-- ``starts`` and ``spots``: which pixels meet, see `fastcheck_kernels.layers`; ``lookup``: for every tap and output
-  pixel of a layer with weights the input pixel, -1 for padding,
-- ``reals``: numbers and factors of layers, ``params``: every parameter, ``packed``: weights as tiles read them.
-
-``size`` is (data points, period, lanes, half of the lanes that copies fill).
+``net`` and ``size`` are described in `fastcheck_kernels.columns`.
 """
 
 from __future__ import annotations
@@ -16,46 +8,32 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from . import layers, losses, shake, tile
+from . import layers, losses, network_kinks, shake, tile
 from ._jit import kernel
-
-(
+from .columns import (
+    BACK_PACKED,
+    BIAS,
+    CACHED,
+    CHANNELS,
+    EXTRA,
+    FILTERS,
+    FOUND,
+    INIT,
     KIND,
+    LEFT,
+    LOOKUP,
+    NUMERIC,
+    PACKED,
+    PER_GROUP,
+    PIXELS,
+    REAL,
+    RIGHT,
+    STARTS,
+    TAPS,
+    WEIGHT,
     A,
     B,
-    CHANNELS,
-    PIXELS,
-    CACHED,
-    STARTS,
-    LOOKUP,
-    TAPS,
-    FILTERS,
-    PER_GROUP,
-    WEIGHT,
-    BIAS,
-    PACKED,
-    INIT,
-    REAL,
-    EXTRA,
-    BACK,
-    BACK_PACKED,
-) = range(19)
-"""Columns of the table: kind, rows of both inputs, channels and pixels, where cached lanes are, first row of
-``starts``, first entry of ``lookup``, taps, filters and input channels of a group, first weight and bias (-1 for
-none), packed weights and initial values, first of ``reals``, cached normalised input, and the tables and packed
-weights of the transposed layer (after all output's pixels)."""
-
-COLUMNS = 19
-
-NUMERIC, RIGHT, LEFT, KINKS, WIDENING, JUMP, LAYER = range(7)
-"""Columns of what is found for a dimension: sums over data points of the loss at +h less that at -h, at +h less the
-cached one, the cached one less that at -h; kinks crossed; what they change at most, the part of kinks at the point
-itself; and the first layer with one, the number of layers standing for the loss, -1 without."""
-
-FOUND = 7
-
-AT_POINT = 2.0**-20
-"""A kink lies at the point itself if it is nearer to it than this part of the move."""
+)
 
 FEW = 4
 """Filters of a group up to which tiles, mostly empty, are slower than `layers.accumulate`."""
@@ -259,9 +237,9 @@ def _channelwise(net, node, cached, cotangents, arena, places, low, high, size, 
             layers.activate(kind, reals[row[REAL]], source, target)
         if size[3] > 0:
             if kind == layers.MAX_POOL:
-                _note_winners(net, node, c, cached, cotangents, source, target, size, found)
+                network_kinks.note_winners(net, node, c, cached, cotangents, source, target, size, found)
             elif kind in (layers.RELU, layers.LEAKY_RELU, layers.ELU) and layers.crossings(source, lanes) > 0:
-                _note_signs(net, node, c, cached, cotangents, source, size, found)
+                network_kinks.note_signs(net, node, c, cached, cotangents, source, size, found)
 
 
 def _evaluate(net, node, cached, cotangents, arena, places, low, high, size, spare, found):
@@ -374,99 +352,6 @@ def _width(row, bias):
 
 
 @kernel()
-def _note(found, copy, node, amount, at_point):
-    """Count a kink of a copy, by how much it can change the loss, and whether it lies at the point itself."""
-    if copy < len(found):
-        if found[copy, KINKS] == 0.0:
-            found[copy, LAYER] = node
-        found[copy, KINKS] += 1.0
-        found[copy, WIDENING] += amount
-        if at_point:
-            found[copy, JUMP] += amount
-
-
-@kernel()
-def _note_signs(net, node, c, cached, cotangents, z, size, found):
-    """Note the units of an activation's channel whose sign differs between +h and -h."""
-    table, reals = net[0], net[4]
-    row = table[node]
-    points, period, lanes, half = size
-    for p in range(row[PIXELS]):
-        for lane in range(half):
-            plus, minus = z[p * lanes + lane], z[p * lanes + half + lane]
-            if (plus > 0.0) != (minus > 0.0):
-                unit = (c * row[PIXELS] + p) * period + lane % period
-                base, real = cached[table[row[A], CACHED] + unit], reals[row[REAL]]
-                amount = layers.excess(row[KIND], real, base, plus) + layers.excess(row[KIND], real, base, minus)
-                amount *= abs(cotangents[row[CACHED] + unit])
-                _note(found, lane // points, node, amount, abs(base) <= AT_POINT * abs(plus - minus))
-
-
-@kernel()
-def _note_winners(net, node, c, cached, cotangents, source, largest, size, found):
-    """Note the windows of a pooling's channel whose winner differs between +h and -h, or ties where it moves."""
-    table, starts, spots = net[0], net[1], net[2]
-    row = table[node]
-    points, period, lanes, half = size
-    base = table[row[A], CACHED] + c * table[row[A], PIXELS] * period
-    for p in range(row[PIXELS]):
-        window = spots[starts[row[STARTS] + p] : starts[row[STARTS] + p + 1], 0]
-        if layers.other_winners(source, largest, window, p, lanes) == 0:
-            continue
-        for lane in range(half):
-            plus, minus = largest[p * lanes + lane], largest[p * lanes + half + lane]
-            if not _decided(source, window, plus, minus, lane, lanes):
-                winner, gap = _winner(cached, base + lane % period, window, period)
-                amount = plus - source[winner * lanes + lane] + minus - source[winner * lanes + half + lane]
-                at_point = gap <= AT_POINT * (amount + abs(plus - minus))
-                unit = row[CACHED] + (c * row[PIXELS] + p) * period + lane % period
-                _note(found, lane // points, node, amount * abs(cotangents[unit]), at_point)
-
-
-@kernel()
-def _decided(source, window, plus, minus, lane, lanes):
-    """Tell whether one entry alone is a lane's largest on both sides, or nothing moves."""
-    winners = 0
-    for j in range(len(window)):
-        at = window[j] * lanes + lane
-        first, second = source[at] == plus, source[at + lanes // 2] == minus
-        if first != second:
-            return False
-        winners += first
-    return winners == 1 or plus == minus
-
-
-@kernel()
-def _winner(cached, at, window, period):
-    """Return the pixel of the first of a window's largest cached entries, and how far the next one is below."""
-    best, gap = 0, np.inf
-    for j in range(1, len(window)):
-        lead = cached[at + window[j] * period] - cached[at + window[best] * period]
-        if lead > 0.0:
-            best, gap = j, lead
-        else:
-            gap = min(gap, -lead)
-    return window[best], gap
-
-
-@kernel()
-def _note_hinge(node, z, place, cached, targets, loss, span, size, found):
-    """Note the terms of a hinge loss that are positive on one side alone."""
-    points, period, _, half = size
-    low, high, rows = span[:3]
-    for lane in range(half):
-        label = int(targets[lane % period])
-        for r in range(rows):
-            if r == label or not (low <= r < high or low <= label < high):
-                continue
-            base, plus = losses.hinge_term(z, place, cached, label, r, loss[1], span, lane)
-            _, minus = losses.hinge_term(z, place, cached, label, r, loss[1], span, lane + half)
-            if (plus > 0.0) != (minus > 0.0):
-                amount = layers.excess(layers.RELU, 0.0, base, plus) + layers.excess(layers.RELU, 0.0, base, minus)
-                _note(found, lane // points, node, amount * loss[2], abs(base) <= AT_POINT * abs(plus - minus))
-
-
-@kernel()
 def difference(net, cached, cotangents, known, targets, work, tensor, dims, step, size, loss, out):
     """Difference the loss at some dimensions of a tensor, in ascending order.
 
@@ -514,9 +399,7 @@ def difference(net, cached, cotangents, known, targets, work, tensor, dims, step
         half = lanes // 2
         own = (points, period, lanes, half)
         found = out[first:end]
-        for b in range(end - first):
-            for column in range(FOUND):
-                found[b, column] = -1.0 if column == LAYER else 0.0
+        found[:] = 0.0
         _perturb(net, cached, arena, places, tensor, channel, dims[first:end], step, own)
         for n in range(nodes):
             low[n], high[n] = 0, 0
@@ -528,7 +411,7 @@ def difference(net, cached, cotangents, known, targets, work, tensor, dims, step
         span = (low[last] * pixels, high[last] * pixels, rows, pixels, lanes, period)
         losses.changes(loss[0], arena, place, logits, targets, known, loss[1], span, wide, moved)
         if loss[0] == losses.HINGE:
-            _note_hinge(nodes, arena, place, logits, targets, loss, span, own, found)
+            network_kinks.note_hinge(arena, place, logits, targets, loss, span, own, found)
         for b in range(end - first):
             for n in range(b * points, (b + 1) * points):
                 found[b, NUMERIC] += (moved[n] - moved[half + n]) * loss[2]

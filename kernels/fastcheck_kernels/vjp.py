@@ -1,6 +1,6 @@
 """The reference backward pass of a network: cotangents of all layers' results, and the gradient of all parameters.
 
-Arrays are those of `fastcheck_kernels.network`. ``cotangents`` has the layout of ``cached``. All lanes are carried,
+Arrays are those of `fastcheck_kernels.columns`. ``cotangents`` has the layout of ``cached``. All lanes are carried,
 since they are copies of the data points; gradients add up each data point once.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import layers, network, shake, tile
+from . import columns, layers, shake, tile
 from ._jit import kernel
 
 NORMS = (layers.BATCH_NORM, layers.FROZEN_NORM, layers.LAYER_NORM)
@@ -31,7 +31,7 @@ def backward(net, cached, cotangents, places, size, amplitudes, noise, grads) ->
     for node in range(len(table) - 1, 0, -1):
         row = table[node]
         if amplitudes[node] != 0.0:
-            length, channels = int(row[network.PIXELS]) * size[2], int(row[network.CHANNELS])
+            length, channels = int(row[columns.PIXELS]) * size[2], int(row[columns.CHANNELS])
             shake.shake(cotangents, places[node, 0], places[node, 1], channels, length, amplitudes[node], noise)
         # All four, so that none is left to be compiled for the first network that needs it.
         for carry in (_conv_parameters, _conv_input, _norm, _rest):
@@ -49,45 +49,45 @@ def _dot(x, v):
 @kernel()
 def _conv_parameters(net, node, cached, cotangents, places, size, grads):
     table, lookup = net[0], net[3]
-    row, source = table[node], table[node, network.A]
-    if row[network.KIND] != layers.CONV:
+    row, source = table[node], table[node, columns.A]
+    if row[columns.KIND] != layers.CONV:
         return
-    points, period, pixels, taps = size[0], size[1], row[network.PIXELS], row[network.TAPS]
-    source_pixels = table[source, network.PIXELS]
-    for f in range(row[network.CHANNELS]):
-        v_at = row[network.CACHED] + f * pixels * period
-        if row[network.BIAS] >= 0:
+    points, period, pixels, taps = size[0], size[1], row[columns.PIXELS], row[columns.TAPS]
+    source_pixels = table[source, columns.PIXELS]
+    for f in range(row[columns.CHANNELS]):
+        v_at = row[columns.CACHED] + f * pixels * period
+        if row[columns.BIAS] >= 0:
             total = 0.0
             for p in range(pixels):
                 for n in range(points):
                     total += cotangents[v_at + p * period + n]
-            grads[row[network.BIAS] + f] = total
-        first = f // row[network.FILTERS] * row[network.PER_GROUP]
-        for k in range(row[network.PER_GROUP] * taps):
-            x_at = table[source, network.CACHED] + (first + k // taps) * source_pixels * period
+            grads[row[columns.BIAS] + f] = total
+        first = f // row[columns.FILTERS] * row[columns.PER_GROUP]
+        for k in range(row[columns.PER_GROUP] * taps):
+            x_at = table[source, columns.CACHED] + (first + k // taps) * source_pixels * period
             total = 0.0
             for p in range(pixels):
-                pixel = lookup[row[network.LOOKUP] + k % taps * pixels + p]
+                pixel = lookup[row[columns.LOOKUP] + k % taps * pixels + p]
                 if pixel >= 0:
                     x = tile.cut(cached, x_at + pixel * period, points)
                     total += _dot(x, tile.cut(cotangents, v_at + p * period, points))
-            grads[row[network.WEIGHT] + f * row[network.PER_GROUP] * taps + k] = total
+            grads[row[columns.WEIGHT] + f * row[columns.PER_GROUP] * taps + k] = total
 
 
 @kernel()
 def _conv_input(net, node, cached, cotangents, places, size, grads):
     """Add the transposed convolution of the cotangents. Filters that do not exist have weights of zero."""
     table, starts, spots, packed = net[0], net[1], net[2], net[6]
-    row, a = table[node], table[node, network.A]
-    if row[network.KIND] != layers.CONV:
+    row, a = table[node], table[node, columns.A]
+    if row[columns.KIND] != layers.CONV:
         return
-    filters, channels, taps, lanes = row[network.FILTERS], row[network.PER_GROUP], row[network.TAPS], size[2]
-    pixels = table[a, network.PIXELS]
-    here = starts[row[network.BACK] : row[network.BACK] + pixels + 1]
+    filters, channels, taps, lanes = row[columns.FILTERS], row[columns.PER_GROUP], row[columns.TAPS], size[2]
+    pixels = table[a, columns.PIXELS]
+    here = starts[row[columns.BACK] : row[columns.BACK] + pixels + 1]
     group_size = (channels + tile.CHANNELS - 1) // tile.CHANNELS * tile.CHANNELS * filters * taps
-    for g in range(row[network.CHANNELS] // filters):
+    for g in range(row[columns.CHANNELS] // filters):
         at, to = places[node, 0] + g * filters * places[node, 1], places[a, 0] + g * channels * places[a, 1]
-        weights = row[network.BACK_PACKED] + g * group_size
+        weights = row[columns.BACK_PACKED] + g * group_size
         shape = (at, places[node, 1], filters, weights, filters * taps * tile.CHANNELS, taps)
         shape_out = (to, places[a, 1], channels, pixels, lanes)
         start = (to, places[a, 1], lanes, lanes)
@@ -98,27 +98,27 @@ def _conv_input(net, node, cached, cotangents, places, size, grads):
 def _norm(net, node, cached, cotangents, places, size, grads):
     """Add the VJP of a normalisation (batch: Ioffe and Szegedy 2015; layer: Ba, Kiros and Hinton 2016)."""
     table, reals, params = net[0], net[4], net[5]
-    row, source, kind = table[node], table[node, network.A], table[node, network.KIND]
+    row, source, kind = table[node], table[node, columns.A], table[node, columns.KIND]
     if kind not in NORMS:
         return
-    points, lanes, pixels, channels = size[0], size[2], row[network.PIXELS], row[network.CHANNELS]
-    length, eps = pixels * lanes, reals[row[network.REAL]]
+    points, lanes, pixels, channels = size[0], size[2], row[columns.PIXELS], row[columns.CHANNELS]
+    length, eps = pixels * lanes, reals[row[columns.REAL]]
     mean, inverse = np.empty(lanes), np.empty(lanes)
     sums, products = np.zeros(lanes), np.zeros(lanes)
-    x_at, at = table[source, network.CACHED], row[network.CACHED]
+    x_at, at = table[source, columns.CACHED], row[columns.CACHED]
     if kind == layers.LAYER_NORM:
         layers.layer_moments(cached, (x_at, length), channels, pixels, lanes, eps, mean, inverse)
     for c in range(channels):
         x = tile.cut(cached, x_at + c * length, length)
-        unit = tile.cut(cached, row[network.EXTRA] + c * length, length)
+        unit = tile.cut(cached, row[columns.EXTRA] + c * length, length)
         v = tile.cut(cotangents, at + c * length, length)
         _norm_parameters(row, kind, c, unit, v, (points, lanes), grads)
         if kind == layers.LAYER_NORM:
             for p in range(pixels):
-                weight = params[row[network.WEIGHT] + c * pixels + p]
+                weight = params[row[columns.WEIGHT] + c * pixels + p]
                 _moments(weight, tile.cut(unit, p * lanes, lanes), tile.cut(v, p * lanes, lanes), sums, products)
             continue
-        weight = params[row[network.WEIGHT] + c]
+        weight = params[row[columns.WEIGHT] + c]
         layers.put(0.0, sums)
         layers.put(0.0, products)
         if kind == layers.BATCH_NORM:
@@ -128,7 +128,7 @@ def _norm(net, node, cached, cotangents, places, size, grads):
             layers._average(sums, points, pixels * points)
             layers._average(products, points, pixels * points)
         else:
-            layers.put(reals[row[network.REAL] + 1 + channels + c], inverse)
+            layers.put(reals[row[columns.REAL] + 1 + channels + c], inverse)
         out = tile.cut(cotangents, x_at + c * length, length)
         for p in range(pixels):
             parts = (
@@ -142,9 +142,9 @@ def _norm(net, node, cached, cotangents, places, size, grads):
             sums[lane] /= channels * pixels
             products[lane] /= channels * pixels
         for i in range(channels * pixels):
-            unit = tile.cut(cached, row[network.EXTRA], channels * length)
+            unit = tile.cut(cached, row[columns.EXTRA], channels * length)
             v, out = tile.cut(cotangents, at, channels * length), tile.cut(cotangents, x_at, channels * length)
-            weight = params[row[network.WEIGHT] + i]
+            weight = params[row[columns.WEIGHT] + i]
             parts = (
                 tile.cut(unit, i * lanes, lanes),
                 tile.cut(v, i * lanes, lanes),
@@ -177,41 +177,44 @@ def _norm_parameters(row, kind, c, unit, v, size, grads):
             scale += v[n] * unit[n]
             shift += v[n]
         if kind == layers.LAYER_NORM:
-            grads[row[network.WEIGHT] + c * pixels + p], grads[row[network.BIAS] + c * pixels + p] = scale, shift
+            grads[row[columns.WEIGHT] + c * pixels + p], grads[row[columns.BIAS] + c * pixels + p] = (
+                scale,
+                shift,
+            )
             scale, shift = 0.0, 0.0
     if kind != layers.LAYER_NORM:
-        grads[row[network.WEIGHT] + c], grads[row[network.BIAS] + c] = scale, shift
+        grads[row[columns.WEIGHT] + c], grads[row[columns.BIAS] + c] = scale, shift
 
 
 @kernel()
 def _rest(net, node, cached, cotangents, places, size, grads):
     """Add the VJP of a layer without parameters."""
     table, reals = net[0], net[4]
-    row, source = table[node], table[node, network.A]
-    kind, lanes, length = row[network.KIND], size[2], row[network.PIXELS] * size[2]
+    row, source = table[node], table[node, columns.A]
+    kind, lanes, length = row[columns.KIND], size[2], row[columns.PIXELS] * size[2]
     if kind == layers.CONV or kind in NORMS:
         return
     if kind == layers.ADD or kind == layers.CONCAT:
         _split(table, node, cotangents, lanes)
         return
-    source_length = table[source, network.PIXELS] * lanes
-    for c in range(row[network.CHANNELS]):
-        v = tile.cut(cotangents, row[network.CACHED] + c * length, length)
+    source_length = table[source, columns.PIXELS] * lanes
+    for c in range(row[columns.CHANNELS]):
+        v = tile.cut(cotangents, row[columns.CACHED] + c * length, length)
         if kind == layers.FLATTEN:
-            at = table[source, network.CACHED] + c * lanes
+            at = table[source, columns.CACHED] + c * lanes
             _add(v, tile.cut(cotangents, at, lanes))
             continue
-        at = table[source, network.CACHED] + c * source_length
+        at = table[source, columns.CACHED] + c * source_length
         x, out = tile.cut(cached, at, source_length), tile.cut(cotangents, at, source_length)
         if kind == layers.MAX_POOL or kind == layers.AVG_POOL:
             _pool(net, node, x, v, lanes, out)
         elif kind == layers.DROPOUT:
-            factors = tile.cut(reals, row[network.REAL] + c * length, length)
+            factors = tile.cut(reals, row[columns.REAL] + c * length, length)
             for i in range(length):
                 out[i] += factors[i] * v[i]
         else:
             for i in range(length):
-                out[i] += layers.slope(kind, reals[row[network.REAL]], x[i]) * v[i]
+                out[i] += layers.slope(kind, reals[row[columns.REAL]], x[i]) * v[i]
 
 
 @kernel()
@@ -224,12 +227,12 @@ def _add(source, target):
 def _split(table, node, cotangents, lanes):
     """Hand the cotangents of a sum to both inputs, those of a concatenation to the one they came from."""
     row = table[node]
-    length = row[network.PIXELS] * lanes
+    length = row[columns.PIXELS] * lanes
     for part in range(2):
-        source = row[network.A] if part == 0 else row[network.B]
-        shift = row[network.TAPS] if part == 1 and row[network.KIND] == layers.CONCAT else 0
-        size = table[source, network.CHANNELS] * length
-        at, to = row[network.CACHED] + shift * length, table[source, network.CACHED]
+        source = row[columns.A] if part == 0 else row[columns.B]
+        shift = row[columns.TAPS] if part == 1 and row[columns.KIND] == layers.CONCAT else 0
+        size = table[source, columns.CHANNELS] * length
+        at, to = row[columns.CACHED] + shift * length, table[source, columns.CACHED]
         _add(tile.cut(cotangents, at, size), tile.cut(cotangents, to, size))
 
 
@@ -238,15 +241,15 @@ def _pool(net, node, x, v, lanes, out):
     """Add the VJP of a pooling layer's channel: to the first winner of each window, or its shares."""
     starts, spots, reals = net[1], net[2], net[4]
     row = net[0][node]
-    here = starts[row[network.STARTS] : row[network.STARTS] + row[network.PIXELS] + 1]
-    for p in range(row[network.PIXELS]):
+    here = starts[row[columns.STARTS] : row[columns.STARTS] + row[columns.PIXELS] + 1]
+    for p in range(row[columns.PIXELS]):
         for lane in range(lanes):
             best = spots[here[p], 0]
             for j in range(here[p], here[p + 1]):
                 pixel = spots[j, 0]
-                if row[network.KIND] == layers.AVG_POOL:
-                    out[pixel * lanes + lane] += reals[row[network.REAL] + p] * v[p * lanes + lane]
+                if row[columns.KIND] == layers.AVG_POOL:
+                    out[pixel * lanes + lane] += reals[row[columns.REAL] + p] * v[p * lanes + lane]
                 elif x[pixel * lanes + lane] > x[best * lanes + lane]:
                     best = pixel
-            if row[network.KIND] == layers.MAX_POOL:
+            if row[columns.KIND] == layers.MAX_POOL:
                 out[best * lanes + lane] += v[p * lanes + lane]

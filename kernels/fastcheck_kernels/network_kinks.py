@@ -1,0 +1,103 @@
+"""Kinks that copies of a network cross between -h and +h: how many, and what they can change at most.
+
+``net`` and ``size`` are described in `fastcheck_kernels.columns`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import layers, losses
+from ._jit import kernel
+from .columns import AT_POINT, CACHED, JUMP, KIND, KINKS, PIXELS, REAL, STARTS, WIDENING, A
+
+
+@kernel()
+def _note(found, copy, amount, at_point):
+    """Count a kink of a copy, by how much it can change the loss, and whether it lies at the point itself."""
+    if copy < len(found):
+        found[copy, KINKS] += 1.0
+        found[copy, WIDENING] += amount
+        if at_point:
+            found[copy, JUMP] += amount
+
+
+@kernel()
+def note_signs(net, node, c, cached, cotangents, z, size, found):
+    """Note the units of an activation's channel whose sign differs between +h and -h."""
+    table, reals = net[0], net[4]
+    row = table[node]
+    points, period, lanes, half = size
+    for p in range(row[PIXELS]):
+        for lane in range(half):
+            plus, minus = z[p * lanes + lane], z[p * lanes + half + lane]
+            if (plus > 0.0) != (minus > 0.0):
+                unit = (c * row[PIXELS] + p) * period + lane % period
+                base, real = cached[table[row[A], CACHED] + unit], reals[row[REAL]]
+                amount = layers.excess(row[KIND], real, base, plus) + layers.excess(row[KIND], real, base, minus)
+                amount *= abs(cotangents[row[CACHED] + unit])
+                _note(found, lane // points, amount, abs(base) <= AT_POINT * abs(plus - minus))
+
+
+@kernel()
+def note_winners(net, node, c, cached, cotangents, source, largest, size, found):
+    """Note the windows of a pooling's channel whose winner differs between +h and -h, or ties where it moves."""
+    table, starts, spots = net[0], net[1], net[2]
+    row = table[node]
+    points, period, lanes, half = size
+    base = table[row[A], CACHED] + c * table[row[A], PIXELS] * period
+    for p in range(row[PIXELS]):
+        window = spots[starts[row[STARTS] + p] : starts[row[STARTS] + p + 1], 0]
+        if layers.other_winners(source, largest, window, p, lanes) == 0:
+            continue
+        for lane in range(half):
+            plus, minus = largest[p * lanes + lane], largest[p * lanes + half + lane]
+            if not _decided(source, window, plus, minus, lane, lanes):
+                winner, gap = _winner(cached, base + lane % period, window, period)
+                amount = plus - source[winner * lanes + lane] + minus - source[winner * lanes + half + lane]
+                at_point = gap <= AT_POINT * (amount + abs(plus - minus))
+                unit = row[CACHED] + (c * row[PIXELS] + p) * period + lane % period
+                _note(found, lane // points, amount * abs(cotangents[unit]), at_point)
+
+
+@kernel()
+def _decided(source, window, plus, minus, lane, lanes):
+    """Tell whether one entry alone is a lane's largest on both sides, or nothing moves."""
+    winners = 0
+    for j in range(len(window)):
+        at = window[j] * lanes + lane
+        first, second = source[at] == plus, source[at + lanes // 2] == minus
+        if first != second:
+            return False
+        winners += first
+    return winners == 1 or plus == minus
+
+
+@kernel()
+def _winner(cached, at, window, period):
+    """Return the pixel of the first of a window's largest cached entries, and how far the next one is below."""
+    best, gap = 0, np.inf
+    for j in range(1, len(window)):
+        lead = cached[at + window[j] * period] - cached[at + window[best] * period]
+        if lead > 0.0:
+            best, gap = j, lead
+        else:
+            gap = min(gap, -lead)
+    return window[best], gap
+
+
+@kernel()
+def note_hinge(z, place, cached, targets, loss, span, size, found):
+    """Note the terms of a hinge loss that are positive on one side alone."""
+    points, period, _, half = size
+    low, high, rows = span[:3]
+    for lane in range(half):
+        label = int(targets[lane % period])
+        for r in range(rows):
+            if r == label or not (low <= r < high or low <= label < high):
+                continue
+            base, plus = losses.hinge_term(z, place, cached, label, r, loss[1], span, lane)
+            _, minus = losses.hinge_term(z, place, cached, label, r, loss[1], span, lane + half)
+            if (plus > 0.0) != (minus > 0.0):
+                amount = layers.excess(layers.RELU, 0.0, base, plus) + layers.excess(layers.RELU, 0.0, base, minus)
+                _note(found, lane // points, amount * loss[2], abs(base) <= AT_POINT * abs(plus - minus))
