@@ -104,7 +104,7 @@ def cifar_net() -> Case:
 
 SETUPS = {
     "digits_cnn": Setup(digits_cnn, (16, 32, 64, 128, 256, 512, 1024, 2048), 4096, 200, 4096, rounds=7),
-    "cifar_net": Setup(cifar_net, tuple(2**k for k in range(12)), 16, 8, 256, rounds=3, sides=SIDES[1:]),
+    "cifar_net": Setup(cifar_net, tuple(2**k for k in range(12)), 8, 4, 256, rounds=2, sides=SIDES[1:]),
 }
 
 

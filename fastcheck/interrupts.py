@@ -42,6 +42,22 @@ class Interrupts:
             Interrupts._held -= 1
 
 
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Keep interrupts from threads and processes that are started in the block: whoever started them ends them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # the first process starts it, which would let interrupts in again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _hear(number: int, frame: FrameType | None) -> None:
     Interrupts._count += 1
     if not Interrupts._held:

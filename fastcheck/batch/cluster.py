@@ -6,19 +6,21 @@ goes into the one ledger, where shards of an earlier run are found, whoever diff
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from fastcheck.errors import FastcheckError
 
 try:
-    from distributed import Client, LocalCluster, as_completed
+    from dask import config
+    from distributed import Client, KilledWorker, LocalCluster, as_completed
 except ImportError:
     raise FastcheckError('Dask is not installed: pip install "fastcheck[dask]"') from None
 
@@ -31,7 +33,7 @@ from fastcheck.batch.jobs import Operands
 from fastcheck.batch.planned import Planned
 from fastcheck.batch.runner import CaseTask, Options
 from fastcheck.batch.stop import Stop
-from fastcheck.interrupts import Interrupts
+from fastcheck.interrupts import Interrupts, deaf
 from fastcheck.network_report import NetworkReport
 from fastcheck.parts import Part
 from fastcheck.paths import Session
@@ -61,7 +63,19 @@ def crew(address: str) -> Callable[[Options], Cluster]:
 
 
 def _local(count: int) -> LocalCluster:
-    return LocalCluster(n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None)
+    # Dask gives a worker up that takes longer to come back, and waits for ever once it has none.
+    config.set({"distributed.deploy.lost-worker-timeout": "1d"})
+    try:
+        with deaf():  # Ctrl-C reaches the whole group, and this process decides
+            return LocalCluster(
+                n_workers=count,
+                threads_per_worker=1,
+                processes=True,
+                scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},  # and no port that is taken
+                silence_logs=logging.CRITICAL,  # of workers that are lost, which a run survives
+            )
+    except RuntimeError as error:
+        raise FastcheckError(f"--dask: {count} workers could not be started: {error}") from None
 
 
 class Cluster:
@@ -80,6 +94,7 @@ class Cluster:
     """
 
     def __init__(self, where: str | LocalCluster, options: Options) -> None:
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what is lost is told in a line
         self._options = options
         self._own = None if isinstance(where, str) else where
         try:
@@ -112,7 +127,10 @@ class Cluster:
 
     def _common(self) -> str:
         """Return the target of all workers, after checking that they compute as this process plans."""
-        self._client.wait_for_workers(1, timeout=PATIENCE)
+        try:
+            self._client.wait_for_workers(1, timeout=PATIENCE)
+        except TimeoutError:
+            raise FastcheckError(f"--dask: the cluster has no worker after {PATIENCE:g} s: expected one") from None
         found = self._client.run(_described)
         ours = machine.versions()
         for worker, (_, versions) in found.items():
@@ -134,7 +152,7 @@ class Cluster:
     def _check(self, case: Planned, task: CaseTask, stop: Stop) -> Report | NetworkReport:
         ask = _Asker(self._client, case, stop, self.target)
         known = dict(task.known())
-        with ask.operands(jobs.read(case.entry)) as operands:
+        with _told(task), ask.operands(jobs.read(case.entry)) as operands:
             arguments = (case.key, case.entry, operands, self._options.keep_numeric)
             if case.urgency > WHOLE:
                 missing = [place for place in ask.one(_places, *arguments) if place not in known]
@@ -161,6 +179,25 @@ class Answer(NamedTuple):
     shards: list[Shard]
 
 
+class WorkersDied(Exception):
+    """So many workers died while they were at a case that it is probably the reason."""
+
+
+@contextmanager
+def _told(task: CaseTask) -> Iterator[None]:
+    """Tell what Dask tells at length; a cluster that is lost ends the run."""
+    try:
+        yield
+    except KilledWorker as error:
+        raise WorkersDied(f"{error.allowed_failures + 1} workers died while they were at it") from None
+    except CancelledError:
+        with task.ending():
+            raise FastcheckError(
+                "--dask: the cluster is lost: run the same command again where there is one: nothing that was "
+                "finished is lost"
+            ) from None
+
+
 def _kept(shards: list[Shard], task: CaseTask) -> dict[Place, bytes]:
     return {shard.place: task.keep_from(*shard) for shard in shards}
 
@@ -181,8 +218,10 @@ class _Asker:
             warnings.filterwarnings("ignore", "Sending large graph")
             # A task and not `scatter`: if the only worker that has scattered data is lost, so are the data.
             held = self._client.submit(_same, operands, key=f"operands-{self._case.key}", pure=False)
-        yield held
-        held.release()
+        try:
+            yield held
+        finally:
+            held.release()
 
     def one(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return what a function returns."""

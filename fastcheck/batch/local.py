@@ -13,8 +13,10 @@ from fastcheck.batch.check_one import Place
 from fastcheck.batch.crew import Crew, Inline, Lane
 from fastcheck.batch.entries import Entry
 from fastcheck.batch.planned import RESERVE, Planned
-from fastcheck.batch.runner import CaseTask, Options
+from fastcheck.batch.runner import CaseTask, Options, told
 from fastcheck.batch.stop import Stop
+from fastcheck.errors import FastcheckError
+from fastcheck.interrupts import deaf
 from fastcheck.network_report import NetworkReport
 from fastcheck.parts import Part
 from fastcheck.report import Report
@@ -71,11 +73,12 @@ class Processes(Threads):
         ours, theirs = context.Pipe()
         options = (self._options.threads, self._options.keep_numeric)
         process = context.Process(target=_child, args=(theirs, case.entry, task.known(), *options), daemon=True)
-        process.start()
+        with deaf():  # Ctrl-C reaches the whole group, and this process decides
+            process.start()
         theirs.close()
         try:
             return self._listen(ours, task, stop)
-        except EOFError:
+        except _Ended:
             process.join()
             raise ProcessDied(process.exitcode or 0) from None
         finally:
@@ -89,16 +92,23 @@ class Processes(Threads):
             if not ours.poll(0.1):
                 stop.raise_if_heard()
                 continue
-            kind, *told = ours.recv()
+            try:
+                kind, *sent = ours.recv()
+            except (EOFError, OSError):  # the latter in the midst of a message
+                raise _Ended from None
             if kind == "report":
-                report: Report | NetworkReport = told[0]
+                report: Report | NetworkReport = sent[0]
                 return report
             if kind == "raised":
-                raise told[0]
+                raise FastcheckError(*sent)
             if kind == "shard":
-                task.keep(*told)
+                task.keep(*sent)
             else:
-                task.progress(*told)
+                task.progress(*sent)
+
+
+class _Ended(Exception):
+    """A process says nothing more."""
 
 
 class ProcessDied(Exception):
@@ -112,7 +122,6 @@ class ProcessDied(Exception):
 
 def _child(theirs: Connection, entry: Entry, known: dict[Place, bytes], threads: int, numeric: bool) -> None:
     """Check a case, and send what happens to the process that asked for it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and that one decides
 
     def keep(place: Place, part: Part, seconds: float) -> Part:
         theirs.send(("shard", place, part, seconds))
@@ -133,5 +142,7 @@ def _child(theirs: Connection, entry: Entry, known: dict[Place, bytes], threads:
             numeric=numeric,
         )
         theirs.send(("report", report))
+    except BrokenPipeError:  # nobody is there any more
+        return
     except Exception as error:
-        theirs.send(("raised", error))
+        theirs.send(("raised", told(error)))  # as text: not every exception can be sent

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -141,12 +141,13 @@ def run(suite: Suite, folder: Path, options: Options, watch: Watch, crew_of: Cal
         If a case does not fit in memory, the ledger cannot be used, or it cannot be written. What was finished
         stays in the ledger, and the same command goes on.
     """
-    cases = plans.plan(suite.entries, options.threads)
-    plans.refuse_what_cannot_fit(cases, options.memory)
-    with listening() as interrupts, closing(crew_of(options)) as crew:
-        opened = Ledger.open(folder, suite.name, suite.text, crew.target, restart=options.restart)
-        with opened as ledger:
-            return _Run(ledger, folder, cases, options, watch, interrupts).through(crew)
+    with listening() as interrupts:
+        cases = plans.plan(suite.entries, options.threads)
+        plans.refuse_what_cannot_fit(cases, options.memory)
+        with closing(crew_of(options)) as crew:
+            opened = Ledger.open(folder, suite.name, suite.text, crew.target, restart=options.restart)
+            with opened as ledger:
+                return _Run(ledger, folder, cases, options, watch, interrupts).through(crew)
 
 
 class _Run:
@@ -167,7 +168,7 @@ class _Run:
         self._end = threading.Event()
         self._left = 0
         self._stopped = False
-        self._problem: FastcheckError | None = None
+        self._problem: BaseException | None = None
 
     def through(self, crew: Crew) -> Outcome:
         """Run what is not finished."""
@@ -191,16 +192,18 @@ class _Run:
 
     def _check(self, waiting: Sequence[Planned], crew: Crew) -> None:
         self._left = len(waiting)
-        for case in sorted(waiting, key=lambda one: -one.urgency):
-            crew.add(case, CaseTask(self, case))
-        while self._left and not self._end.is_set():
-            with suppress(Empty):
-                self._events.get(timeout=0.1)()
-            if self._interrupts.heard:
-                self._end.set()
-        self._end.set()
-        crew.clear()
-        crew.close()
+        try:
+            for case in sorted(waiting, key=lambda one: -one.urgency):
+                crew.add(case, CaseTask(self, case))
+            while self._left and not self._end.is_set():
+                with suppress(Empty):
+                    self._events.get(timeout=0.1)()
+                if self._interrupts.heard:
+                    self._end.set()
+        finally:  # what still runs needs the ledger
+            self._end.set()
+            crew.clear()
+            crew.close()
         while not self._events.empty():
             self._events.get()()
 
@@ -214,8 +217,8 @@ class _Run:
         """Return what a case is to listen to."""
         return Stop(self._end, self._options.timeout)
 
-    def failed(self, error: FastcheckError) -> None:
-        """End the run, since the ledger cannot be written."""
+    def failed(self, error: BaseException) -> None:
+        """End the run, since it cannot go on."""
         self._problem = self._problem or error
         self._end.set()
 
@@ -266,7 +269,8 @@ class CaseTask:
 
     def known(self) -> Mapping[Place, bytes]:
         """Return the shards that an earlier run finished."""
-        found = {Place(*place): body for place, body in self._run.ledger.shards(self.case.key).items()}
+        with self.ending():
+            found = {Place(*place): body for place, body in self._run.ledger.shards(self.case.key).items()}
         if self.numeric is None:
             return found
         return {place: body for place, body in found.items() if self.numeric.has(place)}
@@ -278,16 +282,13 @@ class CaseTask:
 
     def keep_from(self, place: Place, part: Part, seconds: float, worker: str) -> bytes:
         """Put a finished shard in the ledger, and return it as bytes."""
-        if self.numeric is not None and part.kept is not None:
-            self.numeric.keep(place, part)
         body = encode(part)
-        try:
+        with self.ending():
+            if self.numeric is not None and part.kept is not None:
+                self.numeric.keep(place, part)
             self._run.ledger.keep_shard(
                 self.case.key, *place, dims=part.reached, seconds=seconds, worker=worker, body=body
             )
-        except FastcheckError as error:
-            self._run.failed(error)
-            raise
         return body
 
     def progress(self, stage: str, done: int, total: int) -> None:
@@ -295,36 +296,48 @@ class CaseTask:
         self._run.progress(self.case, stage, done, total)
 
     def check(self, check: Callable[[Stop], Report | NetworkReport]) -> None:
-        """Run a check and put its report in the ledger; whatever it raises becomes one."""
+        """Run a check and put its report in the ledger; whatever it raises becomes one, or ends the run."""
         if self.over:
             return
         start, stop = time.perf_counter(), self.stop()
         try:
-            report = check(stop)
-            if report.interrupted and not stop.late:
-                return
-            if stop.late and report.interrupted:
-                report = self._crashed(f"it took longer than {self._run.options.timeout:g} s")
-            elif self.numeric is not None:
-                self.numeric.finish(_shapes(report))
-        except KeyboardInterrupt:  # heard before the coordinator listened
-            if not stop.late:
-                return
-            report = self._crashed(f"it took longer than {self._run.options.timeout:g} s")
-        except Exception as error:
-            if self.over:  # a consequence of the end, or its reason
-                return
-            report = self._crashed(_told(error))
-        self.finish(report, time.perf_counter() - start)
+            report = self._report(check, stop)
+            if report is not None:
+                self._finish(report, time.perf_counter() - start)
+        except BaseException as error:  # or the run would wait for this case
+            self._run.failed(error)
 
-    def finish(self, report: Report | NetworkReport, seconds: float) -> None:
-        """Put a case's report in the ledger."""
+    def _report(self, check: Callable[[Stop], Report | NetworkReport], stop: Stop) -> Report | NetworkReport | None:
+        """Return the report of a check that came to its end, or of why it did not; None where the run ends."""
         try:
-            self._run.ledger.finish(self.case.key, report.to_dict(), seconds)
+            report = check(stop)
+            if not report.interrupted:
+                self._put_together(report)
+                return report
+        except KeyboardInterrupt:  # heard before the coordinator listened
+            pass
+        except (Exception, SystemExit) as error:
+            return None if self.over else self._crashed(told(error))  # a consequence of the end, or its reason
+        return self._crashed(f"it took longer than {self._run.options.timeout:g} s") if stop.late else None
+
+    def _finish(self, report: Report | NetworkReport, seconds: float) -> None:
+        """Put a case's report in the ledger."""
+        self._run.ledger.finish(self.case.key, report.to_dict(), seconds)
+        self._run.tell(lambda: self._run.ended(self.case, report, seconds))
+
+    def _put_together(self, report: Report | NetworkReport) -> None:
+        if self.numeric is not None:
+            with self.ending():
+                self.numeric.finish(_shapes(report))
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """End the run, and not this case alone, where something fails that all cases need: the ledger, a cluster."""
+        try:
+            yield
         except FastcheckError as error:
             self._run.failed(error)
-            return
-        self._run.tell(lambda: self._run.ended(self.case, report, seconds))
+            raise
 
     def _crashed(self, told: str) -> Report:
         return crashed(self.case, told, self._run.options.threads)
@@ -345,7 +358,8 @@ def crashed(case: Planned, told: str, threads: int) -> Report:
     )
 
 
-def _told(error: Exception) -> str:
+def told(error: BaseException) -> str:
+    """Return an error in a line."""
     kind = "" if isinstance(error, FastcheckError) else f"{type(error).__name__}: "
     return " ".join(f"{kind}{error}".split())
 
