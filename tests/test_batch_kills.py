@@ -1,0 +1,445 @@
+"""Batch runs lose nothing: killed, interrupted, without room, with cases and workers that die.
+
+python bench/kills.py is the full form.
+"""
+
+import os
+import re
+import resource
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing, suppress
+from typing import NamedTuple
+
+import kills
+import pytest
+
+from fastcheck import cli
+from fastcheck.batch import cluster, jobs, runner
+from fastcheck.batch.check_one import Place
+from fastcheck.batch.ledger import Ledger
+from fastcheck.batch.runner import Options
+from fastcheck.batch.suite_file import read_suite
+from fastcheck.parts import Part
+from fastcheck.render.batch_progress import Lines
+from fastcheck.tally import Tally
+
+pytestmark = [
+    pytest.mark.jit,
+    pytest.mark.skipif(sys.platform == "win32", reason="signals, and limits of files, are those of POSIX systems"),
+]
+
+CLUSTER = ("--dask", "local:2")
+
+
+CRASH = """
+[[case]]
+name = "{}"
+conv = {{in = 4, out = 4, kernel = 3, padding = 1}}
+input = [1, 4, 6, 6]
+"""
+
+
+class Whole(NamedTuple):
+    """A suite, and what a run of it finds that nobody disturbs."""
+
+    suite: object
+    cases: int
+    final: str
+    bodies: dict
+
+    def is_in(self, folder):
+        """Tell whether a folder has the same, to the last bit."""
+        return kills.final(folder) == self.final and kills.held(folder).bodies() == self.bodies
+
+
+def whole_of(folder, cases, more=""):
+    suite = kills.write_suite(folder, cases, 1, more)
+    assert kills.run(suite, folder / "whole")[::2] == (0, "")
+    held = kills.held(folder / "whole")
+    return Whole(suite, len(held.reports), kills.final(folder / "whole"), held.bodies())
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """Thirty cases."""
+    return whole_of(tmp_path_factory.mktemp("many"), 30)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """Seven cases, two of which crash where there is poison."""
+    return whole_of(tmp_path_factory.mktemp("few"), 5, CRASH.format("aborts") + CRASH.format("segfaults"))
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def runs(folder):
+    with Ledger.read(folder) as ledger:
+        return ledger.runs()
+
+
+def is_closed(folder):
+    return sorted(path.name for path in folder.iterdir()) == ["ledger.sqlite", "lock.sqlite"]
+
+
+def goes_on(whole, folder, *options):
+    """Run the same command again, and make sure that it repeats nothing and ends as if nothing had been."""
+    before = kills.remains(folder)
+    done = kills.run(whole.suite, folder, *options)
+    assert done[::2] == (0, "")
+    assert before.changed(kills.held(folder)) == 0
+    assert whole.is_in(folder)
+
+
+def test_kills_lose_nothing(many, out):
+    moments = [kills.after(0.3), kills.after(1.2), kills.after(2), kills.inside, kills.inside, kills.inside]
+    tale = kills.through(many.suite, out, moments)
+    assert (tale.kills, tale.changed, tale.done[::2]) == (6, 0, (0, ""))
+    assert tale.inside >= 3
+    assert many.is_in(out)
+    # What was killed has no end, and what comes after the end has nothing to do.
+    assert {run.outcome is None for run in runs(out)[:-1]} == {True}
+    assert runs(out)[-1].outcome == {"interrupted": False, "left": 0}
+    goes_on(many, out)
+    assert runs(out)[-1].outcome == {"interrupted": False, "left": 0}
+
+
+def test_what_kills_are_compared_with_can_differ(many, few, out):
+    assert not many.is_in(few.suite.parent / "whole")
+    held = kills.held(few.suite.parent / "whole")
+    place, row = next(iter(held.shards.items()))
+    assert held.changed(held) == 0
+    assert held.changed(held._replace(shards=held.shards | {place: (row[0] + 1, *row[1:])})) == 1
+    assert kills.NOTHING.changed(held) == 0
+    assert held.changed(kills.NOTHING) == len(held.shards) + len(held.reports)
+
+
+def a_worker(running):
+    return running.until(running.workers)
+
+
+@pytest.mark.parametrize(
+    ("options", "moment"),
+    [((), kills.inside), (("--isolate",), a_worker), (CLUSTER, kills.inside)],
+    ids=["threads", "processes that begin", "cluster"],
+)
+def test_an_interrupt_leaves_a_clean_ledger(few, out, options, moment):
+    with kills.Running(few.suite, out, *options) as running:
+        assert moment(running)
+        running.send(signal.SIGINT)
+        done = running.wait()
+        assert running.workers() == []
+    assert done[::2] == (130, "")
+    left = few.cases - len(kills.held(out).reports)
+    assert re.search(rf", {left} waiting", done.out.splitlines()[-1])
+    assert runs(out)[-1].outcome == {"interrupted": True, "left": left}
+    assert is_closed(out)
+    goes_on(few, out, *options)
+
+
+def test_an_interrupt_while_a_cluster_is_made_is_told_in_a_line(few, out):
+    with kills.Running(few.suite, out, *CLUSTER) as running:
+        assert a_worker(running)
+        running.send(signal.SIGINT)
+        assert running.wait() == (130, "", "\nfastcheck: interrupted\n")
+    assert not out.exists()
+
+
+def test_a_cluster_that_cannot_be_made_is_told_in_a_line(few, out):
+    with kills.Running(few.suite, out, *CLUSTER) as running:
+        assert a_worker(running)
+        running.workers()[0].kill()
+        done = running.wait()
+    assert done[:2] == (2, "")
+    assert re.fullmatch("fastcheck: --dask: 2 workers could not be started: .+\n", done.err)
+
+
+@pytest.fixture
+def taken_port():
+    """Dask's port, taken by some other cluster."""
+    with socket.socket() as other:
+        with suppress(OSError):  # it is taken already
+            other.bind(("127.0.0.1", 8787))
+            other.listen()
+        yield
+
+
+@pytest.mark.usefixtures("taken_port")
+def test_a_killed_worker_is_survived(many, out):
+    def shared():
+        held = kills.held(out)
+        return len(held.workers()) == 2 and held.inside()
+
+    with kills.Running(many.suite, out, *CLUSTER) as running:
+        assert running.until(shared)
+        victim = running.workers()[0]
+        victim.kill()
+        before = kills.held(out)
+        assert running.wait()[::2] == (0, "")
+    held = kills.held(out)
+    assert f"process {victim.pid}" in held.workers()
+    assert f"process {running.pid}" not in held.workers()
+    assert before.changed(held) == 0
+    assert many.is_in(out)
+
+
+# Cases that crash
+
+POISON = """
+import importlib.abc, importlib.machinery, os, signal, sys
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != "fastcheck.batch.jobs":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        spec.loader.exec_module = poisoning(spec.loader.exec_module)
+        return spec
+
+def poisoning(run):
+    def exec_module(module):
+        run(module)
+        module.made = dying(module.made)
+    return exec_module
+
+def dying(made):
+    def make(entry, *others, **options):
+        if entry.name == "aborts":
+            os.abort()
+        if entry.name == "segfaults":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return made(entry, *others, **options)
+    return make
+
+sys.meta_path.insert(0, Finder())
+"""
+"""Ends the process in which a case of a certain name is made, as a user's native code may."""
+
+
+@pytest.fixture(scope="module")
+def poison(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("poison")
+    (folder / "sitecustomize.py").write_text(POISON)
+    return folder
+
+
+def test_a_case_that_crashes_takes_nothing_else_down_in_a_process_of_its_own(few, poison, out):
+    done = kills.run(few.suite, out, "--isolate", first=[poison])
+    assert done[::2] == (3, "")
+    held = kills.held(out)
+    verdicts = {name: verdict for name, (verdict, _) in held.reports.items()}
+    crashed = {"aborts", "segfaults"}
+    assert {name for name, verdict in verdicts.items() if verdict == "error"} == crashed
+    assert {name for name, verdict in verdicts.items() if verdict == "pass"} == verdicts.keys() - crashed
+    assert len(verdicts) == few.cases
+    for name, number in (("aborts", "SIGABRT"), ("segfaults", "SIGSEGV")):
+        assert re.search(rf"error +{name} +ProcessDied: the case's process was ended by {number}", done.out)
+        assert number in kills.final(out)
+
+    whole = held._replace(reports={name: row for name, row in held.reports.items() if name not in crashed})
+    again = kills.run(few.suite, out)
+    assert again[::2] == (0, "")
+    assert again.out.startswith(f"{few.cases - 2} of {few.cases} cases are finished; 2 to go\n")
+    assert whole.changed(kills.held(out)) == 0
+    assert few.is_in(out)
+
+
+def test_a_case_that_crashes_the_run_leaves_the_rest_intact(few, poison, out):
+    done = kills.run(few.suite, out, first=[poison])
+    assert done.code in (-signal.SIGABRT, -signal.SIGSEGV)
+    held = kills.remains(out)
+    assert held.reports
+    assert {verdict for verdict, _ in held.reports.values()} == {"pass"}
+    goes_on(few, out)
+
+
+# A full disk
+
+
+def is_told(done, folder):
+    """Make sure that a write that failed is told in one line, and that what was written before is there."""
+    assert done.code == 2
+    ledger = re.escape(str(folder / "ledger.sqlite"))
+    told = rf"fastcheck: (shard \d+ of .+|the report of .+) could not be written to {ledger}: .+; make room and .+\n"
+    assert re.fullmatch(told, done.err)
+    assert kills.held(folder).shards
+    assert '"verdict"' in kills.final(folder)
+
+
+def test_a_limit_on_files_is_told_and_nothing_is_lost(few, out):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+    is_told(kills.run(few.suite, out, before=limit), out)
+    goes_on(few, out)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk, and a function that sets its size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mounted(size, *options):
+        command = ["mount", "-t", "tmpfs", "-o", ",".join((f"size={size}", *options)), "tmpfs", str(folder)]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    try:
+        if not mounted(700_000):
+            pytest.skip("nothing can be mounted here")
+    except FileNotFoundError:
+        pytest.skip("there is no mount here")
+    yield folder, lambda size: mounted(size, "remount")
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_told_and_nothing_is_lost(few, small_disk):
+    disk, resize = small_disk
+    out = disk / "out"
+    is_told(kills.run(few.suite, out), out)
+    assert resize(50_000_000)
+    goes_on(few, out)
+
+
+# What ends a run, and not a case alone
+
+
+@pytest.fixture
+def one(tmp_path):
+    """A suite of one case."""
+    return kills.write_suite(tmp_path, 1, 0)
+
+
+def verdicts(folder):
+    return {name: verdict for name, (verdict, _) in kills.held(folder).reports.items()}
+
+
+def test_a_ledger_that_is_damaged_ends_the_run(one, out, refused, run):
+    assert run("run", one, "--out", out)[0] == 0
+    with closing(sqlite3.connect(out / "ledger.sqlite", isolation_level=None)) as connection:
+        connection.execute("UPDATE cases SET verdict = NULL")
+        connection.execute("DELETE FROM reports")
+        connection.execute("UPDATE tallies SET body = X'00'")
+    assert "ledger.sqlite is damaged" in refused("run", one, "--out", out)
+    assert verdicts(out) == {}
+
+
+def test_a_numeric_file_that_cannot_be_written_ends_the_run(one, out, refused, run):
+    out.mkdir()
+    (out / "numeric").write_text("no folder")
+    message = refused("run", one, "--out", out, "--keep-numeric")
+    assert re.fullmatch(rf"fastcheck: {re.escape(str(out / 'numeric'))}\S+ cannot be made: .+\n", message)
+    assert verdicts(out) == {}
+    (out / "numeric").unlink()
+    assert run("run", one, "--out", out, "--keep-numeric")[0] == 0
+
+
+def test_what_nobody_expects_ends_the_run_and_is_not_waited_for(one, out, run, monkeypatch):
+    def fail(*arguments):
+        raise GeneratorExit("never expected")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "finish", fail)
+        with pytest.raises(GeneratorExit, match="never expected"):
+            cli.main(["run", str(one), "--out", str(out)])
+    assert runs(out)[-1].outcome == {"interrupted": False, "left": 1}
+    assert is_closed(out)
+    assert run("run", one, "--out", out)[0] == 0
+
+
+def test_a_case_that_exits_is_an_error_of_that_case(one, out, run, monkeypatch):
+    def leave(*arguments, **options):
+        sys.exit("leaving")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs, "made", leave)
+        code, told, _ = run("run", one, "--out", out)
+    assert code == 3
+    assert "SystemExit: leaving" in told
+    assert run("run", one, "--out", out)[0] == 0
+
+
+class Broken(Lines):
+    """Tells nothing, and fails with the first case."""
+
+    def ended(self, case, report, seconds):
+        raise ZeroDivisionError
+
+
+class Idle:
+    """A crew that says that every case has crashed, and keeps a shard of what still runs at the end."""
+
+    target = "here"
+
+    def add(self, case, task):
+        self.task = task
+        task.check(lambda stop: 1 / 0)
+
+    def clear(self):
+        assert self.task.over
+        self.task.keep(Place("", "weight", 0), Part(Tally(), None), 1.0)
+
+    def close(self):
+        pass
+
+
+def test_the_ledger_is_open_until_nobody_needs_it(one, out):
+    with pytest.raises(ZeroDivisionError):
+        runner.run(read_suite(one), out, Options.of(), Broken(print), lambda options: Idle())
+    assert len(kills.held(out).shards) == 1
+    assert is_closed(out)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_an_output_that_cannot_be_written_ends_the_run_in_order(few, out):
+    with open("/dev/full", "w") as full:
+        command = kills.command("run", few.suite, "--out", out)
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env=kills.environment(), check=False
+        )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("fastcheck: standard output cannot be written")
+    assert runs(out)[-1].outcome["left"] < few.cases
+    assert 0 < len(kills.held(out).reports) < few.cases
+    goes_on(few, out)
+
+
+def test_a_cluster_without_workers_is_refused(one, out, refused, monkeypatch):
+    from distributed import LocalCluster
+
+    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as empty:
+        message = refused("run", one, "--out", out, "--dask", empty.scheduler_address)
+    assert message == "fastcheck: --dask: the cluster has no worker after 0.5 s: expected one\n"
+    assert not out.exists()
+
+
+def test_a_cluster_that_is_lost_ends_the_run(few, out):
+    from distributed import LocalCluster
+
+    with (
+        LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address=None) as elsewhere,
+        kills.Running(few.suite, out, "--dask", elsewhere.scheduler_address) as running,
+    ):
+        assert running.until(lambda: kills.held(out).inside())
+        elsewhere.close()
+        done = running.wait()
+    assert done.code == 2
+    assert re.fullmatch("fastcheck: --dask: the cluster is lost: .+: nothing that was finished is lost\n", done.err)
+    assert set(verdicts(out).values()) <= {"pass"}
+    goes_on(few, out)
+
+
+def test_a_case_that_ends_worker_after_worker_is_told_as_that():
+    from distributed import KilledWorker
+
+    with pytest.raises(cluster.WorkersDied, match="4 workers died"), cluster._told(None):
+        raise KilledWorker("a task", None, 3)
