@@ -19,6 +19,7 @@ from fastcheck.batch.crew import Inline
 from fastcheck.batch.entries import ConvEntry, How, Suite
 from fastcheck.batch.ledger import Ledger
 from fastcheck.batch.suite_file import read_suite
+from fastcheck.published import NETWORKS, ConvLayer, Network
 from fastcheck.render.batch_progress import Lines
 
 SUITE = """
@@ -27,14 +28,14 @@ dims = "all"
 
 [[case]]
 name = "large"
-conv = {in = 4, out = 8, kernel = 3, padding = 1}
-input = [2, 4, 16, 16]
+conv = {in = 2, out = 3, kernel = 3, padding = 1}
+input = [2, 2, 6, 6]
 evaluator = "local"
 
 [[case]]
 name = "grid"
 conv = {in = 4, out = 4, kernel = 3}
-input = [1, 4, 8, 8]
+input = [1, 4, 6, 6]
 grid = {stride = [1, 2], groups = [1, 4], dtype = ["float64", "float32"]}
 
 [[case]]
@@ -44,8 +45,7 @@ npz = "cases/mine.npz"
 npz = "cases/wrong.npz"
 
 [[case]]
-zoo = "alexnet"
-layers = ["conv1"]
+zoo = "tiny"
 dims = 20
 
 [[case]]
@@ -68,6 +68,8 @@ kind = "dense"
 out_features = 3
 """
 
+TINY = Network("made for tests", (ConvLayer("stem", (2, 7, 7), (4, 2, 3, 3), 2, 1, 1, 1, True),))
+
 WRONG = "wrong"
 CASES = 13
 
@@ -79,8 +81,9 @@ def save(path, made, **grads):
 
 
 @pytest.fixture
-def suite_path(tmp_path):
+def suite_path(tmp_path, monkeypatch):
     """A suite of every kind of case, one of them wrong."""
+    monkeypatch.setitem(NETWORKS, "tiny", TINY)
     folder = tmp_path / "suite"
     (folder / "cases").mkdir(parents=True)
     made = layer_case(layer((1, 3, 6, 6), (4, 3, 3, 3), padding=1))
@@ -160,6 +163,7 @@ def test_every_kind_of_case_is_checked_and_told(suite_path, tmp_path):
     assert found.suite.cases[WRONG].tensors["weight"].first_beyond == (1, 2, 0, 1)
 
 
+@pytest.mark.jit
 def test_the_results_are_those_of_a_check(suite_path, tmp_path):
     run_suite(suite_path, tmp_path / "out")
     found = {case["name"]: case for case in result(tmp_path / "out")["cases"]}
@@ -175,6 +179,7 @@ def test_the_results_are_those_of_a_check(suite_path, tmp_path):
         assert json.loads(json.dumps(without_run({"name": one.name} | report.to_dict()))) == found[one.name]
 
 
+@pytest.mark.jit
 def test_any_number_of_threads_and_processes_give_the_same_bits(suite_path, tmp_path, monkeypatch):
     results = []
     for threads, work in ((1, 4e9), (2, 4e9), (3, 4e9)):
@@ -185,6 +190,7 @@ def test_any_number_of_threads_and_processes_give_the_same_bits(suite_path, tmp_
     assert results[0] == results[1] == results[2]
 
 
+@pytest.mark.jit
 def test_a_finished_run_calls_no_evaluator(suite_path, tmp_path, counted):
     run_suite(suite_path, tmp_path / "out")
     assert counted
@@ -195,6 +201,7 @@ def test_a_finished_run_calls_no_evaluator(suite_path, tmp_path, counted):
     assert result(tmp_path / "out") == first
 
 
+@pytest.mark.jit
 def test_one_byte_changed_runs_that_case_alone(suite_path, tmp_path):
     run_suite(suite_path, tmp_path / "out")
     path = suite_path.parent / "cases" / "mine.npz"
@@ -205,17 +212,19 @@ def test_one_byte_changed_runs_that_case_alone(suite_path, tmp_path):
     assert answers.suite_report(tmp_path / "out").suite.cases["mine"].verdict == "fail"
 
 
+@pytest.mark.jit
 def test_a_changed_or_added_case_runs_alone_and_going_back_runs_nothing(suite_path, tmp_path):
     run_suite(suite_path, tmp_path / "out")
     text = suite_path.read_text()
     suite_path.write_text(text.replace("dims = 20", "dims = 21"))
-    assert run_suite(suite_path, tmp_path / "out")[1] == ["alexnet/conv1"]
+    assert run_suite(suite_path, tmp_path / "out")[1] == ["tiny/stem"]
     suite_path.write_text(text + '\n[[case]]\nname = "new"\nnpz = "cases/mine.npz"\n')
     assert run_suite(suite_path, tmp_path / "out")[1] == ["new"]
     suite_path.write_text(text)
     assert run_suite(suite_path, tmp_path / "out")[1] == []
 
 
+@pytest.mark.jit
 def test_other_versions_run_everything_again(suite_path, tmp_path, monkeypatch):
     run_suite(suite_path, tmp_path / "out")
     versions = machine.versions
@@ -233,6 +242,7 @@ def test_another_version_of_pytorch_matters_where_it_computes(monkeypatch):
     assert before[1].key != after[1].key
 
 
+@pytest.mark.jit
 def test_another_processor_is_not_mixed_in(suite_path, tmp_path, monkeypatch):
     run_suite(suite_path, tmp_path / "out")
     monkeypatch.setattr(machine, "target", lambda: "x86_64 another")
@@ -263,6 +273,7 @@ def test_a_second_run_on_a_folder_is_refused(tmp_path):
     assert run_suite(suite_of(entry()), tmp_path / "out")[1] == []
 
 
+@pytest.mark.jit
 def test_fail_fast_ends_with_the_first_failure_and_stays_ended(suite_path, tmp_path):
     text = suite_path.read_text()
     suite_path.write_text(text.replace('npz = "cases/wrong.npz"', 'npz = "cases/wrong.npz"\nname = "wrong"'))
@@ -275,6 +286,7 @@ def test_fail_fast_ends_with_the_first_failure_and_stays_ended(suite_path, tmp_p
     assert len(run_suite(suite_path, tmp_path / "out")[1]) == left
 
 
+@pytest.mark.jit
 def test_a_case_that_is_late_is_an_error_and_runs_again(tmp_path, monkeypatch):
     monkeypatch.setattr(coordinator, "SHARD_WORK", 1.0)
     slow, real = entry("slow", (1, 3, 24, 24), evaluator="local"), coordinator.OpenTensor.difference
@@ -291,6 +303,7 @@ def test_a_case_that_is_late_is_an_error_and_runs_again(tmp_path, monkeypatch):
     assert answers.suite_report(tmp_path / "out").suite.passed
 
 
+@pytest.mark.jit
 def test_bad_input_of_one_case_is_an_error_of_that_case(suite_path, tmp_path):
     (suite_path.parent / "cases" / "mine.npz").write_bytes(b"no archive")
     assert len(run_suite(suite_path, tmp_path / "out")[1]) == CASES
@@ -299,6 +312,7 @@ def test_bad_input_of_one_case_is_an_error_of_that_case(suite_path, tmp_path):
     assert "is not an .npz file" in found.error
 
 
+@pytest.mark.jit
 def test_numeric_gradients_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(coordinator, "SHARD_WORK", 1e4)
     one, sampled = entry("a/b: c"), entry("sampled", dims=10)
@@ -315,6 +329,7 @@ def test_numeric_gradients_are_kept(tmp_path, monkeypatch):
     assert not (folders["a%2"] / "shards").exists()
 
 
+@pytest.mark.jit
 def test_numeric_gradients_asked_for_later_are_differenced_again(tmp_path, monkeypatch, counted):
     monkeypatch.setattr(coordinator, "SHARD_WORK", 1e4)
     stop_after(monkeypatch, 3)
@@ -342,6 +357,7 @@ def stop_after(monkeypatch, count):
     return kept
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_a_run_goes_on_within_a_case(tmp_path, monkeypatch, counted, count):
     monkeypatch.setattr(coordinator, "SHARD_WORK", 2e4)
@@ -384,6 +400,7 @@ def test_a_ledger_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch):
     assert len(run_suite(suite_of(*(entry(str(i)) for i in range(9))), tmp_path / "out")[1]) == 9
 
 
+@pytest.mark.jit
 def test_the_ledger_holds_what_sql_asks_for(suite_path, tmp_path):
     run_suite(suite_path, tmp_path / "out")
     with sqlite3.connect(tmp_path / "out" / "ledger.sqlite") as connection:
@@ -393,6 +410,7 @@ def test_the_ledger_holds_what_sql_asks_for(suite_path, tmp_path):
     assert shards >= 2 * CASES
 
 
+@pytest.mark.jit
 def test_estimates_count_the_dimensions_that_are_checked(suite_path, tmp_path):
     suite = read_suite(suite_path)
     run_suite(suite_path, tmp_path / "out")
