@@ -96,7 +96,7 @@ def deterministic(report):
     return {key: value for key, value in report.to_dict().items() if key != "run"}
 
 
-@pytest.mark.parametrize("loss", ["vjp", "relu"])
+@pytest.mark.parametrize("loss", ["vjp", pytest.param("relu", marks=pytest.mark.jit)])
 def test_shards_in_any_number_give_the_report_of_a_check(monkeypatch, loss):
     made = case(layer((2, 4, 12, 12), (8, 4, 3, 3), padding=1), loss=loss)
     plain = deterministic(check(made, dims="all"))
@@ -124,6 +124,7 @@ def test_a_wrong_gradient_fails_through_shards_as_well(monkeypatch):
     assert report.tensors["weight"].first_beyond == (3, 1, 2, 0)
 
 
+@pytest.mark.jit
 def test_a_part_is_small(monkeypatch):
     made = case(layer((2, 8, 64, 64), (32, 8, 3, 3), padding=1))
     whole, many = Recorder(), Recorder()
