@@ -34,8 +34,8 @@ Moment = Callable[[kills.Running], bool]
 CLUSTER = ("--dask", "local:2")
 
 COUNTS = ("kills", "inside", "folders", "differences", "changed", "wrong_ends")
-"""Kills; those that left a case with shards and no report; folders that were compared, and those that differed; shards
-and reports that a later run lost or made anew; runs that ended with a status but 0, or wrote to standard error."""
+"""Kills; those that left a case with new shards and no report; folders that were compared, and those that differed;
+shards and reports that were lost or made anew later; runs that ended with a status but 0, or told an error."""
 
 FAILURES = ("differences", "changed", "wrong_ends", "workers_left", "not_workers")
 """Counts that must be zero."""
@@ -90,7 +90,7 @@ class Trial:
     def _check_end(self, done: kills.Done) -> None:
         if done.code or done.err:
             self.counts["wrong_ends"] += 1
-            print(f"status {done.code}: {done.err or done.out}", file=sys.stderr)
+            print(f"status {done.code}: {(done.err or done.out)[-2000:]}", file=sys.stderr)
 
     def _tell(self) -> None:
         told = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
@@ -122,6 +122,7 @@ def dask(trial: Trial, wanted: int) -> None:
 def _kill_workers(trial: Trial, running: kills.Running, wanted: int) -> set[int]:
     """Kill workers at random until there were enough kills or the run ends; return all that were seen."""
     seen: set[int] = set()
+    before = kills.NOTHING
 
     def look() -> list[psutil.Process]:
         found: list[psutil.Process] = running.workers()
@@ -135,7 +136,9 @@ def _kill_workers(trial: Trial, running: kills.Running, wanted: int) -> set[int]
         found = look()
         if found and trial.counts["kills"] < wanted:
             trial.random.choice(found).kill()
-            trial.counts += Counter(kills=1, inside=bool(kills.held(running.folder).inside()))
+            now = kills.held(running.folder)
+            trial.counts += Counter(kills=1, inside=bool(now.inside(before)), changed=before.changed(now))
+            before = now
     return seen
 
 

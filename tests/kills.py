@@ -114,7 +114,7 @@ class Running:
         Called in the process before the command.
     """
 
-    def __init__(self, suite, folder, *options, first=(), before=None):
+    def __init__(self, suite, folder, *options, first=(), before=lambda: None):
         self.folder = folder
         self._out, self._err = (tempfile.TemporaryFile("w+") for _ in range(2))  # noqa: SIM115, closed on exit
         self._process = subprocess.Popen(
@@ -123,7 +123,7 @@ class Running:
             stdout=self._out,
             stderr=self._err,
             start_new_session=True,
-            preexec_fn=before,
+            preexec_fn=lambda: (signal.signal(signal.SIGINT, signal.SIG_DFL), before()),  # a shell may have it ignored
         )
         self.pid = self._process.pid
 
@@ -243,9 +243,9 @@ class Held(NamedTuple):
     shards: dict
     reports: dict
 
-    def inside(self):
-        """Return the cases that have shards and no report."""
-        return {case for case, *_ in self.shards} - set(self.reports)
+    def inside(self, before):
+        """Return the cases that have shards which they had not before, and no report."""
+        return {place[0] for place in self.shards.keys() - before.shards.keys()} - set(self.reports)
 
     def bodies(self):
         """Return what was found, whoever found it and in whatever time."""
@@ -309,12 +309,7 @@ def after(seconds) -> Callable[[Running], bool]:
 def inside(running):
     """Be a moment: a case has shards that it did not have before, and no report."""
     before = remains(running.folder)
-
-    def came():
-        now = held(running.folder)
-        return any(place not in before.shards for place in now.shards if place[0] in now.inside())
-
-    return running.until(came)
+    return running.until(lambda: held(running.folder).inside(before))
 
 
 class Tale(NamedTuple):
@@ -324,7 +319,7 @@ class Tale(NamedTuple):
     ----------
     kills : int
     inside : int
-        Kills that left a case with shards and no report.
+        Kills that left a case with new shards and no report.
     changed : int
         Shards and reports that a later run lost, or computed again.
     done : Done
@@ -346,7 +341,7 @@ def through(suite, folder, moments, *options, kill=lambda running: running.send(
                 break
             kill(running)
         now = remains(folder)
-        tale += Counter(kills=1, inside=bool(now.inside()), changed=before.changed(now))
+        tale += Counter(kills=1, inside=bool(now.inside(before)), changed=before.changed(now))
         before = now
     done = run(suite, folder, *options)
     return Tale(tale["kills"], tale["inside"], tale["changed"] + before.changed(held(folder)), done)

@@ -74,6 +74,16 @@ def test_batch_examples(tmp_path, monkeypatch):
     assert compared >= 7
 
 
+def test_the_night_is_the_one_that_is_shown():
+    page, printed = (DOCS / "batch.md").read_text(), io.StringIO()
+    shown = re.search(r"\$ fastcheck run docs/nightly.toml --dry-run\n(.*?)```", page, re.DOTALL)[1]
+    with contextlib.redirect_stdout(printed):
+        _run(f"fastcheck run '{DOCS / 'nightly.toml'}' --dry-run")
+    assert _same(printed.getvalue(), shown)
+    total = re.search(r"400 cases, [\d,]+ dimensions", printed.getvalue())[0]
+    assert page.count(total) >= 2
+
+
 def test_the_night_has_two_hundred_geometries_each_in_two_dtypes():
     entries = read_suite(DOCS / "nightly.toml").entries
     assert Counter(entry.dtype for entry in entries) == {"float64": 200, "float32": 200}

@@ -2,10 +2,11 @@
 
 import signal
 import sys
+import threading
 
 import pytest
 
-from fastcheck.interrupts import listening
+from fastcheck.interrupts import deaf, listening
 
 
 class _Loses:
@@ -42,3 +43,14 @@ def test_a_handler_of_the_programs_own_is_left_alone(monkeypatch):
             assert signal.getsignal(signal.SIGINT) is own
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals have no masks")
+def test_what_is_started_in_a_deaf_block_hears_no_interrupt():
+    masks = []
+    thread = threading.Thread(target=lambda: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+    with deaf():
+        thread.start()
+    thread.join()
+    assert signal.SIGINT in masks[0]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -20,7 +20,7 @@ from fastcheck.errors import FastcheckError
 
 try:
     from dask import config
-    from distributed import Client, KilledWorker, LocalCluster, as_completed
+    from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 except ImportError:
     raise FastcheckError('Dask is not installed: pip install "fastcheck[dask]"') from None
 
@@ -40,13 +40,20 @@ from fastcheck.paths import Session
 from fastcheck.report import Report
 
 WHOLE = 4 * coordinator.SHARD_WORK
-"""Work of a case that is one task: seconds. A larger one is cut into its shards."""
+"""Work of a case that is one task: half a second. A larger one is cut into tasks of its shards."""
+
+TASKS, MOST_SHARDS = 64, 32
+"""Tasks that a case is cut into at least, one shard each where there are no more, and shards that a task has at most:
+three seconds, since a scheduler takes milliseconds for each task."""
 
 TOGETHER = 64
 """Cases that are in the cluster's hands at a time."""
 
 LOOKING = 0.05
 """Seconds between two looks at what has ended, and whether to stop."""
+
+FIRST = 1e30
+"""Priority of a task that goes before all others: none has so much work."""
 
 PATIENCE = 30.0
 """Seconds in which a scheduler has to answer."""
@@ -95,7 +102,8 @@ class Cluster:
 
     def __init__(self, where: str | LocalCluster, options: Options) -> None:
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what is lost is told in a line
-        self._options = options
+        warnings.filterwarnings("ignore", "Sending large graph")  # operands, on purpose
+        self._options, self._suspects = options, threading.Lock()
         self._own = None if isinstance(where, str) else where
         try:
             self._client = Client(where, timeout=PATIENCE, set_as_default=False)
@@ -150,17 +158,21 @@ class Cluster:
         return target
 
     def _check(self, case: Planned, task: CaseTask, stop: Stop) -> Report | NetworkReport:
-        ask = _Asker(self._client, case, stop, self.target)
+        ask = _Asker(self._client, case, stop, self.target, self._suspects)
         known = dict(task.known())
         with _told(task), ask.operands(jobs.read(case.entry)) as operands:
             arguments = (case.key, case.entry, operands, self._options.keep_numeric)
             if case.urgency > WHOLE:
                 missing = [place for place in ask.one(_places, *arguments) if place not in known]
-                for found in ask.each(_shard, [(*arguments, place) for place in missing]):
+                for found in ask.each(_shards, [(*arguments, places) for places in _grouped(missing)]):
                     known |= _kept(found, task)
-            answer: Answer = ask.one(_whole, *arguments[1:], known, self._options.threads)
+            answer: Answer = ask.one(_whole, *arguments[1:], known)
         _kept(answer.shards, task)
         return answer.report
+
+
+Described = tuple[str, dict[str, str]]
+"""A process: its processor and its versions, which together decide the bits of a result."""
 
 
 class Shard(NamedTuple):
@@ -198,6 +210,11 @@ def _told(task: CaseTask) -> Iterator[None]:
             ) from None
 
 
+def _grouped(places: list[Place]) -> list[list[Place]]:
+    size = min(MOST_SHARDS, max(1, len(places) // TASKS))
+    return [places[start : start + size] for start in range(0, len(places), size)]
+
+
 def _kept(shards: list[Shard], task: CaseTask) -> dict[Place, bytes]:
     return {shard.place: task.keep_from(*shard) for shard in shards}
 
@@ -205,8 +222,11 @@ def _kept(shards: list[Shard], task: CaseTask) -> dict[Place, bytes]:
 class _Asker:
     """Has functions called on workers for one case, until it is stopped."""
 
-    def __init__(self, client: Client, case: Planned, stop: Stop, target: str) -> None:
-        self._client, self._case, self._stop, self._target = client, case, stop, target
+    def __init__(self, client: Client, case: Planned, stop: Stop, target: str, suspects: threading.Lock) -> None:
+        self._client, self._case, self._stop, self._machine = client, case, stop, (target, machine.versions())
+        self._suspects = suspects
+        self._operands: Operands = None
+        self._sent: Future | None = None
 
     @contextmanager
     def operands(self, operands: Operands) -> Iterator[Any]:
@@ -214,36 +234,71 @@ class _Asker:
         if operands is None:
             yield None
             return
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sending large graph")
-            # A task and not `scatter`: if the only worker that has scattered data is lost, so are the data.
-            held = self._client.submit(_same, operands, key=f"operands-{self._case.key}", pure=False)
+        key, urgency = f"operands-{self._case.key}", self._case.urgency
+        # A task and not `scatter`: if the only worker that has scattered data is lost, so are the data.
+        self._sent = self._client.submit(_same, operands, key=key, pure=False, priority=urgency)
+        self._operands = operands
         try:
-            yield held
+            yield self._sent
         finally:
-            held.release()
+            self._sent.release()
 
     def one(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return what a function returns."""
         return next(iter(self.each(function, [arguments])))
 
     def each(self, function: Callable[..., Any], calls: list[tuple[Any, ...]]) -> Iterator[Any]:
-        """Yield what a function returns for each call, in the order in which they end."""
-        futures = [
-            self._client.submit(_on_worker, function, self._target, *call, pure=False, priority=self._case.urgency)
+        """Yield what a function returns for each call, in the order in which they end.
+
+        Dask gives up not only a task that ends worker after worker, but also those that merely waited beside it. Each
+        is tried again, when no other is, and before all that waits.
+        """
+        suspects = []
+        for call, future in self._ended(function, calls, self._case.urgency):
+            try:
+                found = future.result()
+            except KilledWorker:
+                suspects.append(call)
+                continue
+            yield found
+        for call in suspects:
+            with self._alone():
+                ((_, future),) = self._ended(function, [self._with_operands(call)], FIRST)
+                found = future.result()
+            yield found
+
+    def _ended(
+        self, function: Callable[..., Any], calls: list[tuple[Any, ...]], priority: float
+    ) -> Iterator[tuple[tuple[Any, ...], Future]]:
+        """Yield each call with its future as soon as that has ended."""
+        futures = {
+            self._client.submit(_on_worker, function, self._machine, *call, pure=False, priority=priority): call
             for call in calls
-        ]
+        }
         try:
             left = as_completed(futures, loop=self._client.loop)
             while not left.is_empty():
                 self._stop.raise_if_heard()
                 ended = left.next_batch(block=False)
                 for future in ended:
-                    yield future.result()
+                    yield futures[future], future
                 if not ended:
                     time.sleep(LOOKING)
         finally:
             self._client.cancel([future for future in futures if not future.done()])
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        while not self._suspects.acquire(timeout=LOOKING):
+            self._stop.raise_if_heard()
+        try:
+            yield
+        finally:
+            self._suspects.release()
+
+    def _with_operands(self, call: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return a call that has its operands itself: the task that had them may have been given up as well."""
+        return tuple(self._operands if argument is self._sent else argument for argument in call)
 
 
 # What runs on workers.
@@ -252,7 +307,7 @@ _OPEN: dict[str, _OpenCase] = {}
 _LOCK = threading.Lock()
 
 
-def _described() -> tuple[str, dict[str, str]]:
+def _described() -> Described:
     import llvmlite.binding  # noqa: F401, which knows the processor that `machine.target` names
 
     return machine.target(), machine.versions()
@@ -262,11 +317,16 @@ def _same(operands: Operands) -> Operands:
     return operands
 
 
-def _on_worker(function: Callable[..., Any], target: str, *arguments: Any) -> Any:
-    here, _ = _described()
-    if here != target:
-        raise FastcheckError(f"a worker that came later is a {here}, and the others are {target}")
+def _on_worker(function: Callable[..., Any], machine_of_others: Described, *arguments: Any) -> Any:
+    here = _described()
+    if here != machine_of_others:
+        raise FastcheckError(f"a worker that came later has {_shown(here)}, and the others {_shown(machine_of_others)}")
     return function(*arguments)
+
+
+def _shown(described: Described) -> str:
+    target, versions = described
+    return f"{target}, {', '.join(f'{package} {version}' for package, version in versions.items())}"
 
 
 def _places(key: str, entry: Entry, operands: Operands, numeric: bool) -> list[Place]:
@@ -274,15 +334,17 @@ def _places(key: str, entry: Entry, operands: Operands, numeric: bool) -> list[P
     return _opened(key, entry, operands, numeric).places()
 
 
-def _shard(key: str, entry: Entry, operands: Operands, numeric: bool, place: Place) -> list[Shard]:
-    """Difference a shard."""
-    opened = _opened(key, entry, operands, numeric)
-    start = time.perf_counter()
-    part = opened.difference(place)
-    return [Shard(place, part, time.perf_counter() - start, _name())]
+def _shards(key: str, entry: Entry, operands: Operands, numeric: bool, places: list[Place]) -> list[Shard]:
+    """Difference some shards."""
+    opened, found = _opened(key, entry, operands, numeric), []
+    for place in places:
+        start = time.perf_counter()
+        part = opened.difference(place)
+        found.append(Shard(place, part, time.perf_counter() - start, _name()))
+    return found
 
 
-def _whole(entry: Entry, operands: Operands, numeric: bool, known: Mapping[Place, bytes], threads: int) -> Answer:
+def _whole(entry: Entry, operands: Operands, numeric: bool, known: Mapping[Place, bytes]) -> Answer:
     """Check a case, without the shards that are known."""
     shards: list[Shard] = []
 
@@ -290,7 +352,7 @@ def _whole(entry: Entry, operands: Operands, numeric: bool, known: Mapping[Place
         shards.append(Shard(place, part, seconds, _name()))
         return part._replace(kept=None)
 
-    report = check_one.check(entry, operands, known, keep, pool=Inline(), threads=threads, numeric=numeric)
+    report = check_one.check(entry, operands, known, keep, pool=Inline(), threads=1, numeric=numeric)
     return Answer(report, shards)
 
 

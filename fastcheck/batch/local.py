@@ -71,8 +71,8 @@ class Processes(Threads):
     def _check(self, case: Planned, task: CaseTask, stop: Stop) -> Report | NetworkReport:
         context = multiprocessing.get_context("spawn")  # a fork would inherit the locks of threads
         ours, theirs = context.Pipe()
-        options = (self._options.threads, self._options.keep_numeric)
-        process = context.Process(target=_child, args=(theirs, case.entry, task.known(), *options), daemon=True)
+        arguments = (theirs, case.entry, task.known(), self._options.keep_numeric)
+        process = context.Process(target=_child, args=arguments, daemon=True)
         with deaf():  # Ctrl-C reaches the whole group, and this process decides
             process.start()
         theirs.close()
@@ -120,7 +120,7 @@ class ProcessDied(Exception):
         super().__init__(f"the case's process {how}")
 
 
-def _child(theirs: Connection, entry: Entry, known: dict[Place, bytes], threads: int, numeric: bool) -> None:
+def _child(theirs: Connection, entry: Entry, known: dict[Place, bytes], numeric: bool) -> None:
     """Check a case, and send what happens to the process that asked for it."""
 
     def keep(place: Place, part: Part, seconds: float) -> Part:
@@ -137,7 +137,7 @@ def _child(theirs: Connection, entry: Entry, known: dict[Place, bytes], threads:
             known,
             keep,
             pool=Inline(),
-            threads=threads,
+            threads=1,
             progress=progress,
             numeric=numeric,
         )
