@@ -151,7 +151,15 @@ def run(suite: Suite, folder: Path, options: Options, watch: Watch, crew_of: Cal
 
 
 class _Run:
-    """A run with its ledger open."""
+    """A run with its ledger open.
+
+    Attributes
+    ----------
+    ledger : Ledger
+    options : Options
+    end : threading.Event
+        Set when nothing is to begin any more, and what runs is to end.
+    """
 
     def __init__(
         self,
@@ -162,30 +170,30 @@ class _Run:
         watch: Watch,
         interrupts: Interrupts,
     ) -> None:
-        self._ledger, self._folder, self._cases = ledger, folder, cases
-        self._options, self._watch, self._interrupts = options, watch, interrupts
+        self.ledger, self._folder, self._cases = ledger, folder, cases
+        self.options, self._watch, self._interrupts = options, watch, interrupts
         self._events: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._end = threading.Event()
+        self.end = threading.Event()
         self._left = 0
         self._stopped = False
         self._problem: BaseException | None = None
 
     def through(self, crew: Crew) -> Outcome:
         """Run what is not finished."""
-        self._ledger.sync([PlannedCase(case.name, case.key, case.spec(), case.urgency) for case in self._cases])
-        finished = self._ledger.finished()
+        self.ledger.sync([PlannedCase(case.name, case.key, case.spec(), case.urgency) for case in self._cases])
+        finished = self.ledger.finished()
         waiting = [case for case in self._cases if case.key not in finished]
         self._watch.began(len(self._cases), len(self._cases) - len(waiting), sum(case.urgency for case in waiting))
-        self._stopped = self._options.fail_fast and "fail" in finished.values()
+        self._stopped = self.options.fail_fast and "fail" in finished.values()
         if not waiting or self._stopped:
             return Outcome(False, self._stopped)
-        number = self._ledger.begin_run({"threads": self._options.threads, **machine.described()})
+        number = self.ledger.begin_run({"threads": self.options.threads, **machine.described()})
         try:
             with self._interrupts.held():
                 self._check(waiting, crew)
         finally:
             with suppress(FastcheckError):  # a full disk, which is told below
-                self._ledger.end_run(number, {"interrupted": self._interrupts.heard, "left": self._left})
+                self.ledger.end_run(number, {"interrupted": self._interrupts.heard, "left": self._left})
         if self._problem is not None:
             raise self._problem
         return Outcome(self._interrupts.heard, self._stopped)
@@ -195,13 +203,13 @@ class _Run:
         try:
             for case in sorted(waiting, key=lambda one: -one.urgency):
                 crew.add(case, CaseTask(self, case))
-            while self._left and not self._end.is_set():
+            while self._left and not self.end.is_set():
                 with suppress(Empty):
                     self._events.get(timeout=0.1)()
                 if self._interrupts.heard:
-                    self._end.set()
+                    self.end.set()
         finally:  # what still runs needs the ledger
-            self._end.set()
+            self.end.set()
             crew.clear()
             crew.close()
         while not self._events.empty():
@@ -213,34 +221,18 @@ class _Run:
         """Have something done in the thread that called `run`."""
         self._events.put(event)
 
-    def stop_for(self) -> Stop:
-        """Return what a case is to listen to."""
-        return Stop(self._end, self._options.timeout)
-
     def failed(self, error: BaseException) -> None:
         """End the run, since it cannot go on."""
         self._problem = self._problem or error
-        self._end.set()
+        self.end.set()
 
     def ended(self, case: Planned, report: Report | NetworkReport, seconds: float) -> None:
         """Take note of a finished case."""
         self._left -= 1
-        if self._options.fail_fast and report.verdict == "fail":
+        if self.options.fail_fast and report.verdict == "fail":
             self._stopped = True
-            self._end.set()
+            self.end.set()
         self._watch.ended(case, report, seconds)
-
-    @property
-    def ledger(self) -> Ledger:
-        return self._ledger
-
-    @property
-    def options(self) -> Options:
-        return self._options
-
-    @property
-    def over(self) -> bool:
-        return self._end.is_set()
 
     def progress(self, case: Planned, stage: str, done: int, total: int) -> None:
         """Tell how far a case is."""
@@ -248,7 +240,7 @@ class _Run:
 
     def numeric_of(self, case: Planned) -> NumericFiles | None:
         """Return where a case's numeric gradients go."""
-        return NumericFiles(self._folder, case.name, case.key) if self._options.keep_numeric else None
+        return NumericFiles(self._folder, case.name, case.key) if self.options.keep_numeric else None
 
 
 class CaseTask:
@@ -261,11 +253,11 @@ class CaseTask:
     @property
     def over(self) -> bool:
         """Whether the run has ended: then a case is not to begin."""
-        return self._run.over
+        return self._run.end.is_set()
 
     def stop(self) -> Stop:
         """Return what the case is to listen to, its time beginning now."""
-        return self._run.stop_for()
+        return Stop(self._run.end, self._run.options.timeout)
 
     def known(self) -> Mapping[Place, bytes]:
         """Return the shards that an earlier run finished."""
