@@ -91,10 +91,10 @@ def is_closed(folder):
     return sorted(path.name for path in folder.iterdir()) == ["ledger.sqlite", "lock.sqlite"]
 
 
-def goes_on(whole, folder, *options):
-    """Run the same command again, and make sure that it repeats nothing and ends as if nothing had been."""
+def goes_on(whole, folder):
+    """Run the suite again, on threads, and make sure that it repeats nothing and ends as if nothing had been."""
     before = kills.remains(folder)
-    done = kills.run(whole.suite, folder, *options)
+    done = kills.run(whole.suite, folder)
     assert done[::2] == (0, "")
     assert before.changed(kills.held(folder)) == 0
     assert whole.is_in(folder)
@@ -143,7 +143,7 @@ def test_an_interrupt_leaves_a_clean_ledger(few, out, options, moment):
     assert re.search(rf", {left} waiting", done.out.splitlines()[-1])
     assert runs(out)[-1].outcome == {"interrupted": True, "left": left}
     assert is_closed(out)
-    goes_on(few, out, *options)
+    goes_on(few, out)
 
 
 def test_an_interrupt_while_a_cluster_is_made_is_told_in_a_line(few, out):
