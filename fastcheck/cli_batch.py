@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fastcheck import npz
-from fastcheck.batch.suite_file import MOST_CASES, read_suite
+from fastcheck.batch.entries import MOST_CASES, Suite
 from fastcheck.cli_output import check_paths, say
 from fastcheck.cli_types import examples, json_option, threads_option
 from fastcheck.errors import FastcheckError
@@ -68,6 +69,10 @@ def run_command(
     Kill it at any moment: the same command goes on where it was, without what is finished. `fastcheck show DIR` tells
     what was found, `fastcheck diff DIR1 DIR2` what has changed.
     """
+    from fastcheck.batch.suite_file import (
+        read_suite,  # only here, as all that runs a suite: other commands start sooner
+    )
+
     check_paths(junit_path, json_path, read=(suite_path,), option="--junit")
     suite = read_suite(Path(suite_path), allow_outside=allow_outside, most=None if yes else MOST_CASES)
     if dry_run:
@@ -77,9 +82,7 @@ def run_command(
     return _run(suite, Path(folder), json_path, junit_path, options)
 
 
-def _list(suite: Any, options: dict[str, Any]) -> int:
-    import sys
-
+def _list(suite: Suite, options: dict[str, Any]) -> int:
     from fastcheck.batch import plans
     from fastcheck.batch.runner import Options
     from fastcheck.render.plan import write_plan
@@ -91,7 +94,7 @@ def _list(suite: Any, options: dict[str, Any]) -> int:
     return 2 if any(case.problem for case in planned) else 0
 
 
-def _run(suite: Any, folder: Path, json_path: str | None, junit_path: str | None, options: dict[str, Any]) -> int:
+def _run(suite: Suite, folder: Path, json_path: str | None, junit_path: str | None, options: dict[str, Any]) -> int:
     from fastcheck.batch import answers, local, runner
     from fastcheck.render.batch import chat_line
     from fastcheck.render.batch_progress import watching

@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from fastcheck import npz
-from fastcheck.batch import answers
-from fastcheck.batch.answers import Answers
-from fastcheck.batch.difference import difference
-from fastcheck.batch.ledger_schema import NAME
 from fastcheck.cli_output import check_paths, deliver, say
 from fastcheck.cli_types import Names, examples, json_option
 from fastcheck.errors import FastcheckError
 from fastcheck.network_report import NetworkReport
 from fastcheck.report import Report
 from fastcheck.suite import SuiteReport
+
+if TYPE_CHECKING:
+    from fastcheck.batch.answers import Answers
 
 
 @click.command("show")
@@ -50,6 +49,8 @@ def show_command(
     the ones that --case chooses; with cases that wait to be finished the status is 130. Seconds are those of all cases
     together. Of more than 40 cases, those that passed are counted and not listed.
     """
+    from fastcheck.batch import answers  # only here, so that other commands start sooner
+
     files = _Files(json_path, csv_path, junit_path)
     files.check(path)
     report, found = _read(path)
@@ -76,6 +77,8 @@ class _Files(NamedTuple):
 
     def check(self, path: str) -> None:
         """Refuse what could not be written, or would overwrite what is read."""
+        from fastcheck.batch.ledger_schema import NAME
+
         ledger = tuple(os.path.join(path, f"{NAME}{ending}") for ending in ("", "-wal", "-shm", "-journal"))
         read = (path, *ledger)
         check_paths(self.csv, self.json, read=read, option="--csv")
@@ -103,6 +106,8 @@ class _Files(NamedTuple):
 
 def _read(path: str) -> tuple[Report | SuiteReport, Answers]:
     """Read a folder or a report; what is no suite is one of a single case that is named as the file."""
+    from fastcheck.batch import answers
+
     if os.path.isdir(path):
         found = answers.suite_report(Path(path))
         return found.suite, found
@@ -136,6 +141,8 @@ def diff_command(before_path: str, after_path: str, json_path: str | None) -> in
     A tensor whose verdict is the same has moved where a value among the worst of both differs by more than both error
     bars together, or a ratio above 1e-12 by more than a factor of ten.
     """
+    from fastcheck.batch.difference import difference
+    from fastcheck.batch.ledger_schema import NAME
     from fastcheck.render.difference import write_difference
     from fastcheck.render.text import text_for
 

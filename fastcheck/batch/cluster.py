@@ -120,9 +120,6 @@ class Cluster:
         """Have a case checked."""
         self._drivers.submit(task.check, lambda stop: self._check(case, task, stop))
 
-    def clear(self) -> None:
-        """Forget the cases that have not begun: each sees by itself that the run is over."""
-
     def close(self) -> None:
         """Wait for what runs, and leave the cluster."""
         self._drivers.shutdown(wait=True)

@@ -12,6 +12,10 @@ Backward = Literal["reference", "torch"]
 Dtype = Literal["float64", "float32", "float16"]
 
 
+MOST_CASES = 100_000
+"""Cases of a suite, where nothing else is asked for."""
+
+
 @dataclass(frozen=True)
 class How:
     """How a case is checked; each as in `fastcheck.check`."""

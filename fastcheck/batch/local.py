@@ -22,12 +22,14 @@ from fastcheck.parts import Part
 from fastcheck.report import Report
 
 SMALL = 5e8
-"""Work of a case that one thread does alone: a tenth of a second. Handing a part of it to others would take longer than
-it saves (bench/test_batch.py)."""
+"""Work of a case that one thread does alone: a quarter of a second, most of it Python, which threads cannot share."""
 
 
 class Threads:
     """Cases checked by a crew of threads."""
+
+    own_bytes = 0
+    """Memory that a case takes beside what is estimated."""
 
     def __init__(self, options: Options) -> None:
         import llvmlite.binding  # noqa: F401, which knows the processor that `machine.target` names
@@ -38,15 +40,11 @@ class Threads:
 
     def add(self, case: Planned, task: CaseTask) -> None:
         """Have a case checked."""
-        needed = 0 if case.estimate is None else case.estimate.bytes
+        needed = self.own_bytes + (0 if case.estimate is None else case.estimate.bytes)
         self._crew.add(case.urgency, needed, lambda: task.check(lambda stop: self._check(case, task, stop)))
 
-    def clear(self) -> None:
-        """Forget the cases that have not begun."""
-        self._crew.clear()
-
     def close(self) -> None:
-        """Wait for what runs."""
+        """Wait for what runs; what has not begun does not begin."""
         self._crew.close()
 
     def _check(self, case: Planned, task: CaseTask, stop: Stop) -> Report | NetworkReport:
@@ -67,6 +65,8 @@ class Threads:
 
 class Processes(Threads):
     """Cases checked in a process each, as many at a time as there are threads."""
+
+    own_bytes = RESERVE
 
     def _check(self, case: Planned, task: CaseTask, stop: Stop) -> Report | NetworkReport:
         context = multiprocessing.get_context("spawn")  # a fork would inherit the locks of threads

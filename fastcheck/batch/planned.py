@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from fastcheck.batch.entries import Entry
 
 RESERVE = 256 * 2**20
-"""Bytes that the program itself takes, kernels compiled while it runs among them (bench/test_batch.py measures)."""
+"""Bytes that the program itself takes, kernels compiled while it runs among them; bench/test_batch.py measures a run
+beside its budget."""
 
 
 class Estimate(NamedTuple):

@@ -17,7 +17,7 @@ from fastcheck.toml_file import shown
 
 def plan(entries: Iterable[Entry], threads: int) -> list[Planned]:
     """Plan every case: files are read once, for their digests and to see what the case takes."""
-    versions, digests = _versions(), dict[Path, str]()
+    versions, digests = machine.versions("torch"), dict[Path, str]()
     return [_planned(entry, threads, versions, digests) for entry in entries]
 
 
@@ -56,10 +56,6 @@ def _key(entry: Entry, content: Mapping[str, str | None], versions: Mapping[str,
         relevant.pop("torch", None)
     whole = {"entry": described(entry), "content": content, "versions": relevant}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    return machine.versions("torch")
 
 
 def _digest(path: Path) -> str:

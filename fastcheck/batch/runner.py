@@ -1,4 +1,4 @@
-"""A suite run on this machine: planned, shared among threads, every finished shard and case in the ledger at once."""
+"""A suite run: planned, handed to what checks cases, every finished shard and report put in the ledger at once."""
 
 from __future__ import annotations
 
@@ -113,12 +113,8 @@ class Crew(Protocol):
         """Have a case checked, the most urgent first."""
         ...
 
-    def clear(self) -> None:
-        """Forget the cases that have not begun."""
-        ...
-
     def close(self) -> None:
-        """Wait for what runs."""
+        """Wait for what runs; what has not begun does not begin."""
         ...
 
 
@@ -210,7 +206,6 @@ class _Run:
                     self.end.set()
         finally:  # what still runs needs the ledger
             self.end.set()
-            crew.clear()
             crew.close()
         while not self._events.empty():
             self._events.get()()
@@ -255,10 +250,6 @@ class CaseTask:
         """Whether the run has ended: then a case is not to begin."""
         return self._run.end.is_set()
 
-    def stop(self) -> Stop:
-        """Return what the case is to listen to, its time beginning now."""
-        return Stop(self._run.end, self._run.options.timeout)
-
     def known(self) -> Mapping[Place, bytes]:
         """Return the shards that an earlier run finished."""
         with self.ending():
@@ -291,7 +282,7 @@ class CaseTask:
         """Run a check and put its report in the ledger; whatever it raises becomes one, or ends the run."""
         if self.over:
             return
-        start, stop = time.perf_counter(), self.stop()
+        start, stop = time.perf_counter(), Stop(self._run.end, self._run.options.timeout)
         try:
             report = self._report(check, stop)
             if report is not None:
@@ -331,23 +322,19 @@ class CaseTask:
             self._run.failed(error)
             raise
 
-    def _crashed(self, told: str) -> Report:
-        return crashed(self.case, told, self._run.options.threads)
-
-
-def crashed(case: Planned, told: str, threads: int) -> Report:
-    """Report a case whose check did not come to an end."""
-    how = case.entry.how
-    return Report(
-        verdict="error",
-        seed=how.seed,
-        requested={"step": how.step, "evaluator": how.evaluator, "dims": how.dims, "kinks": how.kinks},
-        interrupted=False,
-        forward=None,
-        tensors={},
-        run=machine.run_part(threads, 0.0),
-        error=told,
-    )
+    def _crashed(self, why: str) -> Report:
+        """Report that the check did not come to its end."""
+        how = self.case.entry.how
+        return Report(
+            verdict="error",
+            seed=how.seed,
+            requested={"step": how.step, "evaluator": how.evaluator, "dims": how.dims, "kinks": how.kinks},
+            interrupted=False,
+            forward=None,
+            tensors={},
+            run=machine.run_part(self._run.options.threads, 0.0),
+            error=why,
+        )
 
 
 def told(error: BaseException) -> str:

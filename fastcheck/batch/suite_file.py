@@ -8,16 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastcheck.batch.entries import Entry, Suite
+from fastcheck.batch.entries import MOST_CASES, Entry, Suite
 from fastcheck.batch.suite_case import CASE, Case
 from fastcheck.batch.suite_folder import Folder
 from fastcheck.batch.suite_grid import GRID
 from fastcheck.batch.suite_keys import DEFAULTS, DEFAULTS_TABLE, NAME, Values
 from fastcheck.batch.suite_kinds import KINDS, LONGEST_NAME
 from fastcheck.toml_file import Document, Place, Refused, read, refuse_unknown, shown, tables
-
-MOST_CASES = 100_000
-"""Cases of a suite, where nothing else is asked for."""
 
 
 def read_suite(path: str | os.PathLike[str], *, allow_outside: bool = False, most: int | None = MOST_CASES) -> Suite:
