@@ -297,7 +297,7 @@ class Ours:
         moved, h = Moved(passes, tensor), automatic(passes, tensor) / 8  # as small as the peers'
         every = whole_channels(passes.point.params[tensor].shape, dims)
         cost = work(passes.program, tensor, len(passes.point.x))
-        for block in blocks_of(every, cost, moved.group):
+        for block in blocks_of(every, cost, moved.group, moved.together):
             yield lambda block=block: moved(block, h)[:, 0] / (2 * h)  # type: ignore[misc]
 
 

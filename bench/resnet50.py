@@ -29,7 +29,7 @@ from fastcheck.cases.network_pass import Passes
 from fastcheck.evaluators import Chosen, judging
 from fastcheck.evaluators.network import PILOT_STEPS, PILOTS, NetworkEvaluator, automatic, blocks_of
 from fastcheck.evaluators.network_bars import Ground
-from fastcheck.evaluators.network_moved import Moved, needed_bytes, work
+from fastcheck.evaluators.network_moved import Moved, needed_bytes, together, work
 from fastcheck.layers import Add, BatchNorm, Conv, Dense, GlobalAvgPool, Layer, MaxPool, ReLU
 from fastcheck.network import Network
 from fastcheck.parts import encode
@@ -47,11 +47,8 @@ MEASURED = (
 )
 """The first convolution, the first 3x3 one of each stage, the last one, and the dense layer."""
 
-TOGETHER = 8
-"""Dimensions of a channel that fill the lanes of a tile, with one data point and vectors of 256 bits."""
-
 BUDGET = 2e11
-"""Work of a sample, empty lanes included; two blocks are taken even where that is more."""
+"""Work of a sample; two blocks are taken even where that is more."""
 
 ROUNDS = 3
 """Of which medians are taken."""
@@ -114,6 +111,8 @@ class Tensor:
         Multiply-adds of a dimension.
     block : int
         Dimensions that a thread is handed at a time.
+    smallest : bool
+        Whether those are no more than fill the lanes.
     """
 
     name: str
@@ -121,6 +120,7 @@ class Tensor:
     dims: int
     work: int
     block: int
+    smallest: bool
 
     @property
     def blocks(self) -> int:
@@ -142,10 +142,11 @@ def tensors(lowered: Program, point: Point) -> list[Tensor]:
     """Return all tensors of the network."""
     found = []
     for name, array in point.params.items():
-        cost = work(lowered, name, len(point.x))
+        cost, filled = work(lowered, name, len(point.x)), together(lowered, point, name)
         channels = lowered.nodes[lowered.node_of(name)[0]].columns["channels"]
-        block = len(blocks_of(range(array.size), cost, array.size // channels)[0])
-        found.append(Tensor(name, name.replace(".", "_").partition("_")[0], array.size, cost, block))
+        block = len(blocks_of(range(array.size), cost, array.size // channels, filled)[0])
+        stage = name.replace(".", "_").partition("_")[0]
+        found.append(Tensor(name, stage, array.size, cost, block, block <= filled))
     return found
 
 
@@ -154,7 +155,8 @@ class Counted:
 
     def __init__(self, tables: Moved) -> None:
         self._tables, self.dims = tables, 0
-        self.kind, self.noise, self.group = tables.kind, tables.noise, tables.group
+        self.kind, self.noise = tables.kind, tables.noise
+        self.group, self.together = tables.group, tables.together
 
     def __call__(self, dims: np.ndarray, h: float) -> np.ndarray:
         """Difference dimensions."""
@@ -163,7 +165,7 @@ class Counted:
 
 
 def measured(case: NetworkCase, ground: Ground, tensor: Tensor) -> dict[str, Any]:
-    """Measure a tensor: seconds of a dimension as a check takes them, by one step alone, and where lanes are filled.
+    """Measure a tensor: seconds of a dimension as a check takes them, and of one by itself with one step.
 
     The pilots are left out, and round-off taken as the model has it: they take as long as so many dimensions alone.
     """
@@ -174,7 +176,7 @@ def measured(case: NetworkCase, ground: Ground, tensor: Tensor) -> dict[str, Any
     dims = sum(map(len, blocks))
     seconds, found = _timed(lambda: [evaluator(block) for block in blocks])
     tries = tables.dims / dims / ROUNDS
-    h, together = automatic(ground.passes, name), np.arange(min(TOGETHER, tables.group))
+    h, one = automatic(ground.passes, name), np.arange(1)
     values = case.grads[name].reshape(-1)
     folded = [judging.fold(block, values[block.dims]) for block in found[: tensor.together]]
     part = coordinator.joined([coordinator.Block(one, 0, 0, None, None) for one in folded])
@@ -184,15 +186,14 @@ def measured(case: NetworkCase, ground: Ground, tensor: Tensor) -> dict[str, Any
         "outside": sum(int((abs(values[one.dims] - one.numeric) > one.error_bar).sum()) for one in found),
         "tries": tries,
         "seconds": seconds / dims,
-        "alone_seconds": _timed(lambda: tables(together[:1], h))[0],
-        "filled_seconds": _timed(lambda: tables(together, h))[0] / len(together),
+        "alone_seconds": _timed(lambda: tables(one, h))[0],
         "shard_bytes": len(encode(part)) + ROW_BYTES,
     }
 
 
 def _sample(blocks: list[Chosen], tensor: Tensor) -> list[Chosen]:
     """Return seeded blocks, as many as come to `BUDGET`."""
-    count = max(2, int(BUDGET / (tensor.work * max(TOGETHER, len(blocks[0])))))
+    count = max(2, int(BUDGET / (tensor.work * len(blocks[0]))))
     chosen = np.random.default_rng(2).permutation(len(blocks))[:count]
     return [blocks[place] for place in sorted(chosen.tolist())]
 
@@ -222,13 +223,13 @@ def _like(tensor: Tensor, every: Iterable[Tensor], measured_ones: Collection[str
     """Return the measured tensor that stands for one: itself, one of its stage with blocks alike, the last one."""
     if tensor.name in measured_ones:
         return tensor.name
-    alike = [one.name for one in every if one.name in measured_ones and one.stage == tensor.stage and one.block == 1]
-    return alike[0] if alike and tensor.block == 1 else MEASURED[-2]
+    alike = [one.name for one in every if one.name in measured_ones and one.stage == tensor.stage and one.smallest]
+    return alike[0] if alike and tensor.smallest else MEASURED[-2]
 
 
 def stages(every: list[Tensor], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return what each stage takes, and what all of them do."""
-    seconds, alone, filled = (_by_rate(every, rows, f"{key}seconds") for key in ("", "alone_", "filled_"))
+    seconds, alone = (_by_rate(every, rows, f"{key}seconds") for key in ("", "alone_"))
     sizes = {row["tensor"]: row["shard_bytes"] for row in rows}
     names = {row["tensor"] for row in rows}
 
@@ -241,12 +242,6 @@ def stages(every: list[Tensor], rows: list[dict[str, Any]]) -> list[dict[str, An
             "work": float(sum(tensor.dims * tensor.work for tensor in chosen)),
             "measured_hours": sum(taken for name, taken in hours.items() if name in names),
             "hours": sum(hours.values()),
-            "filled_hours": sum(
-                tensor.dims * seconds[tensor.name] * filled[tensor.name] / alone[tensor.name] / 3600
-                if tensor.block == 1
-                else hours[tensor.name]
-                for tensor in chosen
-            ),
             "pilot_seconds": sum(
                 PILOTS * PILOT_STEPS * alone[one.name] * min(1.0, one.shards / CORES) for one in chosen
             ),
@@ -294,9 +289,8 @@ def table(found: dict[str, Any]) -> str:
         lines.append((row["stage"], *counts, *hours, f"{row['shards']:,}"))
     whole = found["stages"][-1]
     opening, pilots = found["opening_seconds"], whole["pilot_seconds"]
-    hours, filled = (whole[key] / CORES for key in ("hours", "filled_hours"))
     told = [
-        f"{CORES:,} cores: {hours:,.2f} hours of differencing, {filled:,.2f} with full lanes; before it "
+        f"{CORES:,} cores: {whole['hours'] / CORES:,.2f} hours of differencing; before it "
         f"{(opening + pilots) / 3600:,.2f} hours of each worker: {opening:,.0f} s of passes, {pilots:,.0f} s of pilots",
         f"memory of a worker: at most {found['needed_bytes'] / 2**30:,.1f} GiB; this took "
         f"{(found['peak_bytes'] or 0) / 2**30:,.1f} GiB",

@@ -4,11 +4,15 @@ import networks
 import numpy as np
 import pytest
 import torch_network
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastcheck import program
 from fastcheck.cases.network import Point
 from fastcheck.cases.network_pass import CHUNK, Passes, lowered, pieces
-from fastcheck.layers import Conv, Flatten, MaxPool, ReLU
+from fastcheck.evaluators.network import BLOCK_WORK, blocks_of
+from fastcheck.evaluators.network_moved import together, work
+from fastcheck.layers import Conv, Dense, Flatten, MaxPool, ReLU
 from fastcheck.network import LOSSES, Network
 from fastcheck_kernels import columns, layers, losses
 
@@ -73,3 +77,25 @@ def test_rooms_are_used_again_and_never_shared_while_read():
             for one in (source, place)
         ]
         assert ends[0][1] <= ends[1][0] or ends[1][1] <= ends[0][0]
+
+
+@given(size=st.integers(1, 20_000), cost=st.integers(1, 10**9), group=st.integers(1, 300), together=st.integers(1, 64))
+def test_blocks_fill_the_lanes_and_have_whole_channels(size, cost, group, together):
+    blocks = blocks_of(range(size), cost, group, together)
+    assert [dim for block in blocks for dim in block] == list(range(size))
+    each = len(blocks[0]) if len(blocks) > 1 else max(together, size)
+    assert all(len(block) == each for block in blocks[:-1])
+    assert each >= min(group, together)  # a lane that is empty takes as long as one that is not
+    assert each <= max(together, BLOCK_WORK / cost) or len(blocks) == 1
+    if len(blocks) > 1:
+        assert each % group == 0 or each % together == 0
+
+
+def test_expensive_dimensions_of_one_data_point_are_evaluated_together():
+    same = (Conv(16, 3, padding=1), ReLU())
+    network = Network([*same, *same, Conv(64, 3), Flatten(), Dense(3)])
+    rng = np.random.default_rng(0)
+    point = Point.of(network, network.initial((2, 24, 24)), rng.standard_normal((1, 2, 24, 24)), np.array([1]))
+    found = lowered(point)
+    assert work(found, "conv1.weight", 1) > BLOCK_WORK / 2
+    assert together(found, point, "conv1.weight") == 8

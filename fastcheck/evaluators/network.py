@@ -99,9 +99,9 @@ class NetworkEvaluator:
         self._channel_noise *= ground.once(("scatter", name, tables.kind, seed), lambda: self._scatter(seed))
 
     def blocks(self, dims: Chosen) -> list[Chosen]:
-        """Cut dimensions into blocks of about `BLOCK_WORK`, of whole groups that are evaluated together."""
+        """Cut dimensions into blocks of about `BLOCK_WORK`."""
         cost = work(self._passes.program, self._name, len(self._case.point.x))
-        return blocks_of(dims, cost, self._tables.group)
+        return blocks_of(dims, cost, self._tables.group, self._tables.together)
 
     def __call__(self, block: Chosen) -> Differences:
         """Difference the dimensions of a block."""
@@ -257,8 +257,13 @@ def automatic(passes: Passes, name: str) -> float:
     return math.ldexp(MOVE, round(math.log2(size / factor)))
 
 
-def blocks_of(dims: Chosen, cost: int, group: int) -> list[Chosen]:
-    """Cut dimensions that cost so much into blocks of about `BLOCK_WORK`, of whole groups if one takes less."""
-    size = max(1, min(4096, int(BLOCK_WORK / cost)))
-    size = size // group * group or size
+def blocks_of(dims: Chosen, cost: int, group: int, together: int) -> list[Chosen]:
+    """Cut dimensions that cost so much into blocks of about `BLOCK_WORK`.
+
+    They have whole groups, dimensions that move the same channel, if one takes less. Otherwise they fill the lanes,
+    even if that takes more: fewer dimensions would take as long.
+    """
+    size = max(together, min(4096, int(BLOCK_WORK / cost)))
+    unit = group if group <= size else together
+    size = size // unit * unit
     return [dims[start : start + size] for start in range(0, len(dims), size)]

@@ -90,7 +90,7 @@ class Full:
     """
 
     kind = "full"
-    group = 1
+    group = together = 1
 
     def __init__(self, passes: Passes, name: str, noise: float) -> None:
         self._passes, self._name, self.noise = passes, name, noise

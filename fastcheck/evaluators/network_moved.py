@@ -33,6 +33,8 @@ class Moved:
         computed.
     group : int
         Dimensions that move the same channel: those which can be evaluated together.
+    together : int
+        As many of them as fill the lanes: fewer take as long.
     """
 
     kind = "network"
@@ -50,6 +52,7 @@ class Moved:
         self._layouts = [known[chunk.points] for chunk in passes.chunks]
         self._private = threading.local()
         self.group = entries // passes.program.nodes[self._tensor[0]].columns["channels"]
+        self.together = max(layout.copies for layout in self._layouts)
 
     def __call__(self, dims: np.ndarray, h: float) -> np.ndarray:
         """Return a row for each dimension, summed over the data points: float64 (dimensions, `columns.FOUND`)."""
@@ -76,9 +79,10 @@ class Moved:
 
 @dataclass
 class _Layout:
-    """Lanes of a chunk, and where rows' results are in a thread's rooms."""
+    """Lanes of a chunk, how many dimensions fill them, and where rows' results are in a thread's rooms."""
 
     lanes: int
+    copies: int
     places: np.ndarray
     arena: int
     spare: int
@@ -86,6 +90,7 @@ class _Layout:
     def __init__(self, lowered: program.Program, points: int, period: int, node: int, entries: int) -> None:
         per_channel = max(1, entries // lowered.nodes[node].columns["channels"])
         self.lanes = program.lanes(lowered, node, points, period, per_channel)
+        self.copies = self.lanes // 2 // points
         self.places, self.arena = program.arena(lowered, node, self.lanes)
         self.spare = max(other.entries for other in lowered.nodes) * self.lanes
 
@@ -97,13 +102,19 @@ def _aligned(size: int) -> np.ndarray:
     return raw[shift : shift + size]
 
 
+def together(lowered: program.Program, point: Point, name: str) -> int:
+    """Return how many dimensions of a tensor are evaluated together."""
+    return max(layout.copies for layout in _layouts(lowered, point, name))
+
+
+def _layouts(lowered: program.Program, point: Point, name: str) -> list[_Layout]:
+    node, entries = lowered.node_of(name)[0], point.params[name].size
+    return [_Layout(lowered, points, period, node, entries) for points, period in set(sizes(point))]
+
+
 def thread_bytes(lowered: program.Program, point: Point) -> int:
     """Return the most that a thread's rooms take, whichever tensor is differenced."""
-    layouts = [
-        _Layout(lowered, points, period, lowered.node_of(name)[0], array.size)
-        for name, array in point.params.items()
-        for points, period in set(sizes(point))
-    ]
+    layouts = [layout for name in point.params for layout in _layouts(lowered, point, name)]
     return 8 * max(layout.arena + layout.spare for layout in layouts)
 
 
