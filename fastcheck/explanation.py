@@ -116,7 +116,7 @@ def _quiet(full: Full, dim: int, step: float) -> float | None:
 
 
 def _digits(a: float, n: float) -> float:
-    return float(tally.digits(tally.relative_difference(np.array(a), np.array(n))))
+    return float(tally.digits(np.array(tally.relative_difference_of(a, n))))
 
 
 def _with_words(found: Explanation, crossings: list[Crossing]) -> Explanation:

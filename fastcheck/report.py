@@ -12,7 +12,7 @@ import numpy as np
 
 from fastcheck.errors import GradientMismatchError
 from fastcheck.geometry import Shape
-from fastcheck.tally import Finding, Tally, relative_difference
+from fastcheck.tally import Finding, Tally, relative_difference_of
 from fastcheck.verdict import EXIT_CODES, Judgement, Verdict
 
 SCHEMA = 1
@@ -62,7 +62,7 @@ class Entry:
             numeric=n,
             difference=difference,
             same_sign=bool(np.sign(a) == np.sign(n)),
-            ratio=float(relative_difference(np.array(a), np.array(n))),
+            ratio=relative_difference_of(a, n),
             error_bar=finding.error_bar if known else None,
             verdict=_verdict(finding) if known else None,
         )

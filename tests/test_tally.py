@@ -32,6 +32,12 @@ def test_compare_gives_numpys_one_liner_to_the_last_bit(shape, dtype):
     assert tensor.sign_mismatches == np.count_nonzero(x * y < 0)
 
 
+@given(*[st.floats() | st.sampled_from([0.0, -0.0, 1e300, 1.7e308, -1.7e308, 5e-324])] * 2)
+def test_the_ratio_of_one_pair_is_that_of_arrays_to_the_last_bit(analytic, numeric):
+    alone = tally.relative_difference_of(analytic, numeric)
+    assert alone == tally.relative_difference(np.array([analytic]), np.array([numeric])).item()
+
+
 def test_by_definition():
     a = np.array([1.0, -2.0, 1e-20, 0.0, 3.0])
     n = np.array([1.001, 2.0, -1e-20, 0.0, 3.0])

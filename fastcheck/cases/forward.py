@@ -111,8 +111,8 @@ def backward(
 
 def ranges(count: int, pieces: int = PIECES) -> list[tuple[int, int]]:
     """Cut range(count) into so many pieces, or into single entries where there are fewer."""
-    edges = np.linspace(0, count, min(count, pieces) + 1).astype(int)
-    return [(int(lo), int(hi)) for lo, hi in itertools.pairwise(edges)]
+    parts = min(count, pieces)
+    return [(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
 
 
 def share(pool: Executor, work: Callable[[Any], object], parts: Iterable[Any]) -> None:

@@ -16,7 +16,7 @@ from fastcheck.cases import forward
 from fastcheck.cases.conv import ConvCase
 from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.evaluators import Chosen, Differences, indices
-from fastcheck.evaluators.bars import FACTORS, bars_of, loss_model
+from fastcheck.evaluators.bars import FACTORS, loss_model, precision_of
 from fastcheck.evaluators.reevaluation import Reevaluation
 from fastcheck.parts import Noted, noted_of
 from fastcheck.step import U, automatic, roundings
@@ -123,9 +123,8 @@ class Audit:
         """Difference the loss, plane by plane."""
         case, scaled = self._case, self._scaled
         samples, filters = case.geometry.output_shape[:2]
-        model = loss_model(
-            case, bars_of(case, scaled, self._tensor, chain=1), 1 + roundings(case.geometry.terms, conv.TAPS)
-        )
+        chain = 1 + roundings(case.geometry.terms, conv.TAPS)
+        model = loss_model(case, precision_of(case, self._tensor), chain)
         sizes = np.tile(_crude_sizes(case, scaled, self._tensor, h), samples)
         planes = [array.reshape(samples * filters, -1) for array in (plus, minus, scaled.grad_output)]
         table = np.empty((samples * filters, curved.COLUMNS))

@@ -170,9 +170,7 @@ def _sums(table: np.ndarray) -> np.ndarray:
 
 def bars_of(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) -> Bars:
     """Describe the bars of one tensor of a case, whose quotients are those of the scaled operands."""
-    geometry, factor = case.geometry, FACTORS[tensor]
-    factors = [case.grad_output, *([] if factor is None else [case.operand(factor)])]
-    precision = Precision.of(case.grads[tensor].dtype, case.precision, factors)
+    geometry, factor, precision = case.geometry, FACTORS[tensor], precision_of(case, tensor)
     most = max(1, geometry.products_per_dimension(tensor) // geometry.terms)
     alike = window(most, precision)
     others = [] if factor is None else [getattr(scaled, factor)]
@@ -188,11 +186,18 @@ def bars_of(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) -> 
     )
 
 
+def precision_of(case: ConvCase, tensor: str) -> Precision:
+    """Read how a gradient was computed off it and what it was computed from."""
+    factor = FACTORS[tensor]
+    factors = [case.grad_output, *([] if factor is None else [case.operand(factor)])]
+    return Precision.of(case.grads[tensor].dtype, case.precision, factors)
+
+
 _LOSSES = {"vjp": curved.VJP, "square": curved.SQUARE, "relu": curved.RELU, "tanh": curved.TANH}
 assert tuple(_LOSSES) == LOSSES
 
 
-def loss_model(case: ConvCase, bars: Bars, chain: int) -> np.ndarray:
+def loss_model(case: ConvCase, precision: Precision, chain: int) -> np.ndarray:
     """Describe a case's loss, and how far outputs may be known, to `fastcheck_kernels.curved`.
 
     An output of K terms errs by (K's blocks) u in our forward pass, and in the analytic one, of unit round-off u_a and
@@ -204,7 +209,7 @@ def loss_model(case: ConvCase, bars: Bars, chain: int) -> np.ndarray:
     model = np.zeros(curved.MODEL)
     model[curved.LOSS] = _LOSSES[case.loss]
     model[curved.CHAIN] = chain
-    model[curved.OUTPUT] = ours * U + 2.5 * math.sqrt(terms) * bars.precision.accumulator + bars.precision.operand
-    model[curved.ACCUMULATOR] = bars.precision.accumulator
-    model[curved.TINY] = bars.precision.tiny
+    model[curved.OUTPUT] = ours * U + 2.5 * math.sqrt(terms) * precision.accumulator + precision.operand
+    model[curved.ACCUMULATOR] = precision.accumulator
+    model[curved.TINY] = precision.tiny
     return model

@@ -56,7 +56,7 @@ class CurvedDelta:
         self._step = Step.of(scaled, tensor, output, step, case.loss)
         self.step = self._step.nominal
         self._bars = bars_of(case, scaled, tensor, chain=1)
-        self._model = loss_model(case, self._bars, chain=0)
+        self._model = loss_model(case, self._bars.precision, chain=0)
         self._work = max(1, case.geometry.products_per_dimension(tensor) // case.geometry.terms)
         arrays = (output, scaled.grad_output, magnitude)
         self._planes: WeightPlanes | InputPlanes

@@ -68,7 +68,7 @@ class Reevaluation:
         work = math.prod(geometry.output_shape) * geometry.terms
         self._work = work if self._whole else geometry.products_per_dimension(tensor)
         self._bars = bars_of(case, scaled, tensor, chain=1 + roundings(geometry.terms, conv.TAPS))
-        self._model = loss_model(case, self._bars, chain=self._bars.chain)
+        self._model = loss_model(case, self._bars.precision, chain=self._bars.chain)
         self._private = threading.local()
         self(range(0))  # compiles here, in the caller's thread, where Ctrl-C is heard
 
