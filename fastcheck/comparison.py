@@ -10,6 +10,7 @@ import numpy as np
 from fastcheck import tally, verdict
 from fastcheck.cases.arrays import as_floating
 from fastcheck.errors import FastcheckError
+from fastcheck.geometry import index_of
 from fastcheck.naming import nearest
 from fastcheck.report import Kept, TensorReport
 
@@ -39,7 +40,7 @@ def compared(name: str, analytic: Any, numeric: Any, keep: bool) -> TensorReport
     flat_a, flat_n = a.astype(np.float64).ravel(), n.astype(np.float64).ravel()
     finite = np.isfinite(flat_n)
     if not finite.all():
-        place = [int(i) for i in np.unravel_index(int(np.argmin(finite)), n.shape)]
+        place = list(index_of(int(np.argmin(finite)), n.shape))
         raise FastcheckError(f"numeric {name} is {n[tuple(place)]} at index {place}: expected finite numbers")
     every = np.arange(a.size)
     folded = tally.fold(every, flat_a, flat_n, None)

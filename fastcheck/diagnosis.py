@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fastcheck.geometry import ConvGeometry
+from fastcheck.geometry import ConvGeometry, index_of
 
 Convolve = Callable[[ConvGeometry, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """Forward pass of a geometry on input, weight and bias."""
@@ -50,10 +50,8 @@ def of_forward(
         return float(np.vdot(b, a) / np.vdot(b, b)) if b.any() else 0.0
 
     gap = norm(declared - computed)
-    place = np.unravel_index(int(np.argmax(np.abs(declared / size - computed / size))), declared.shape)
-    where = (
-        f"largest at index {[int(i) for i in place]}: declared {declared[place]:.6g}, computed {computed[place]:.6g}"
-    )
+    place = index_of(int(np.argmax(np.abs(declared / size - computed / size))), declared.shape)
+    where = f"largest at index {list(place)}: declared {declared[place]:.6g}, computed {computed[place]:.6g}"
     for bug, variant, advice in _variants(geometry, operands, computed, convolve):
         left = norm(declared - variant())
         if left <= _EXPLAINED * gap:

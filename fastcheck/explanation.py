@@ -13,6 +13,7 @@ from fastcheck.cases.network import NetworkCase
 from fastcheck.evaluators import penalty
 from fastcheck.evaluators.network_bars import Ground
 from fastcheck.evaluators.network_full import Crossing, Full
+from fastcheck.geometry import index_of
 from fastcheck.network import Penalty
 from fastcheck.network_report import Explanation
 from fastcheck.paths import Plan
@@ -86,7 +87,7 @@ def _explained(
     value = None if quiet is None else _numeric(case, full, name, dim, quiet)
     found = Explanation(
         tensor=name,
-        index=tuple(int(i) for i in np.unravel_index(dim, case.grads[name].shape)),
+        index=index_of(dim, case.grads[name].shape),
         analytic=analytic,
         numeric=numeric,
         digits=_digits(analytic, numeric),

@@ -169,6 +169,15 @@ def _check_channels(input_shape: Shape, weight_shape: Shape, groups: int) -> Non
         )
 
 
+def index_of(place: int, shape: Shape) -> Shape:
+    """Return the index that a flat index stands for, as `numpy.unravel_index` does, in plain integers."""
+    index = []
+    for size in reversed(shape):
+        place, here = divmod(place, size)
+        index.append(here)
+    return tuple(reversed(index))
+
+
 def integer(name: str, value: Any, least: int) -> int:
     """Return an integer of at least ``least`` as an int; refuse anything else."""
     try:

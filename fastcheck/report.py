@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.errors import GradientMismatchError
-from fastcheck.geometry import Shape
+from fastcheck.geometry import Shape, index_of
 from fastcheck.tally import Finding, Tally, relative_difference_of
 from fastcheck.verdict import EXIT_CODES, Judgement, Verdict
 
@@ -57,7 +57,7 @@ class Entry:
         difference = a - n
         known = not math.isnan(finding.error_bar)
         return cls(
-            index=tuple(int(i) for i in np.unravel_index(finding.dim, shape)),
+            index=index_of(finding.dim, shape),
             analytic=a,
             numeric=n,
             difference=difference,
@@ -201,7 +201,7 @@ class TensorReport:
             beyond_error_bar=tally.beyond,
             audit=NOT_AUDITED if audit is None else audit,
             digits={"min": tally.min_digits, "median": tally.median_digits, "histogram": list(tally.histogram)},
-            first_beyond=None if first is None else tuple(int(i) for i in np.unravel_index(first, shape)),
+            first_beyond=None if first is None else index_of(first, shape),
             worst=tuple(Entry.of(finding, shape) for finding in tally.worst),
             undecided=tally.undecided,
             subgradients=tally.subgradients,

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -161,19 +162,30 @@ class Structure:
 
 def _spread(flat: np.ndarray) -> np.ndarray:
     """Return `SAMPLE` entries of a larger flat array, in places spread evenly and in step with no row or column."""
-    step = int(flat.size * 0.6180339887) | 1  # multiples of the golden section
-    while math.gcd(step, flat.size) > 1:
+    return flat.take(_places(flat.size))
+
+
+@lru_cache(maxsize=16)
+def _places(size: int) -> np.ndarray:
+    step = int(size * 0.6180339887) | 1  # multiples of the golden section
+    while math.gcd(step, size) > 1:
         step += 2
-    return flat[np.arange(SAMPLE) * step % flat.size]
+    return np.arange(SAMPLE) * step % size
 
 
 def _longest_run(sizes: np.ndarray, window: float) -> int:
-    """Return the largest number of ascending sizes within one relative window, by bisection over that number."""
-    low, high = 1, sizes.size + 1
+    """Return the largest number of ascending sizes within one relative window: doubled, then bisected."""
+
+    def fits(count: int) -> bool:
+        return bool((sizes[count - 1 :] <= sizes[: sizes.size - count + 1] * (1 + window)).any())
+
+    low, high = 1, 2
+    while high <= sizes.size and fits(high):
+        low, high = high, 2 * high
+    high = min(high, sizes.size + 1)
     while high - low > 1:
         middle = (low + high) // 2
-        fits = bool((sizes[middle - 1 :] <= sizes[: sizes.size - middle + 1] * (1 + window)).any())
-        low, high = (middle, high) if fits else (low, middle)
+        low, high = (middle, high) if fits(middle) else (low, middle)
     return low
 
 

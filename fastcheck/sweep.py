@@ -16,7 +16,7 @@ from fastcheck.cases.network import NetworkCase
 from fastcheck.curve import LEAST_STEPS, Curve, analyse
 from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import Differences
-from fastcheck.geometry import Shape, integer
+from fastcheck.geometry import Shape, index_of, integer
 from fastcheck.naming import refuse_unknown
 from fastcheck.progress import ProgressHook, silent
 from fastcheck.report import Report
@@ -178,7 +178,7 @@ def _curve(
         kinks=kinks,
         jumps=jumps,
         tensor=tensor,
-        index=tuple(int(i) for i in np.unravel_index(dim, analytic.shape)),
+        index=index_of(dim, analytic.shape),
     )
 
 

@@ -313,6 +313,8 @@ def _squares(analytic: np.ndarray, numeric: np.ndarray) -> tuple[ScaledSum, Scal
     """Return the sums of (a - n)^2 and (a + n)^2."""
     with np.errstate(over="ignore", invalid="ignore"):
         largest = max(np.abs(analytic).max(initial=0.0), np.abs(numeric).max(initial=0.0))
+        if largest == 0:
+            return ScaledSum(0.0, 0), ScaledSum(0.0, 0)  # a dot product of many would wake BLAS's threads
         shift = 8 if 1e300 < largest < math.inf else 0  # keeps a + n itself from overflowing
         a, n = (np.ldexp(analytic, -shift), np.ldexp(numeric, -shift)) if shift else (analytic, numeric)
         return _sum_of_squares(a - n, shift), _sum_of_squares(a + n, shift)

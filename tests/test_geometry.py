@@ -1,10 +1,20 @@
 """Conv geometry: what arguments mean, and what is refused."""
 
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastcheck import FastcheckError
-from fastcheck.geometry import ConvGeometry
+from fastcheck.geometry import ConvGeometry, index_of
+
+
+@given(shape=st.lists(st.integers(1, 9), max_size=5).map(tuple), data=st.data())
+def test_index_of_is_numpys(shape, data):
+    place = data.draw(st.integers(0, math.prod(shape) - 1))
+    assert index_of(place, shape) == tuple(int(i) for i in np.unravel_index(place, shape))
 
 
 def test_forms_of_the_arguments():

@@ -292,17 +292,15 @@ def test_many_threads_write_and_read_at_once(folder):
 
 
 def test_an_interrupt_inside_a_transaction_leaves_nothing_of_it(folder, monkeypatch):
-    put = ledger_module._put_shard
-
-    def interrupted(*arguments):
-        put(*arguments)
+    def interrupted(statements):
+        yield from statements
         raise KeyboardInterrupt
 
     with opened(folder) as ledger:
         ledger.sync(planned("a"))
         keep(ledger, "a", 0)
         with monkeypatch.context() as patched:
-            patched.setattr(ledger_module, "_put_shard", interrupted)
+            patched.setattr(ledger_module, "_KEEP_SHARD", interrupted(ledger_module._KEEP_SHARD))
             with pytest.raises(KeyboardInterrupt):
                 keep(ledger, "a", 1)
         assert list(ledger.shards(key_of("a"))) == [("", "weight", 0)]

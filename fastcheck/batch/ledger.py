@@ -145,7 +145,9 @@ class Ledger:
         """Note that a run begins, and what it runs on (JSON); return its number."""
         with self._writing(lambda: "the beginning of the run") as connection:
             row = (_now(), json.dumps(dict(facts)))
-            return _row_id(connection.execute("INSERT INTO runs (started, facts) VALUES (?, ?)", row))
+            number = connection.execute("INSERT INTO runs (started, facts) VALUES (?, ?)", row).lastrowid
+            assert number is not None
+            return number
 
     def end_run(self, run_id: int, facts: Mapping[str, Any]) -> None:
         """Note that a run ended, and how (JSON)."""
@@ -265,10 +267,22 @@ class Ledger:
             If the case is not known, or the ledger cannot be written: then nothing has changed.
         """
         place = (as_text(phase, "the phase"), as_text(tensor, "the tensor"))
-        row = (int(number), int(dims), float(seconds), _checksum(body, key, *place, int(number), int(dims)))
+        values = {
+            "key": key,
+            "phase": place[0],
+            "tensor": place[1],
+            "number": int(number),
+            "dims": int(dims),
+            "seconds": float(seconds),
+            "worker": worker.encode(errors="backslashreplace").decode(),
+            "checksum": _checksum(body, key, *place, int(number), int(dims)),
+            "body": body,
+        }
         with self._writing(lambda: f"shard {number} of {self._called(key)} {shown(tensor)}") as connection:
-            tensor_id = _tensor_id(connection, self._case_id(key), *place)
-            _put_shard(connection, tensor_id, row, worker.encode(errors="backslashreplace").decode(), body)
+            for statement in _KEEP_SHARD:
+                put = connection.execute(statement, values)
+            if not put.rowcount:
+                raise self._unknown(key)
 
     def finish(self, key: str, report: Mapping[str, Any], seconds: float) -> None:
         """Keep the report of a case, in one transaction; one that is kept already is replaced.
@@ -355,8 +369,11 @@ class Ledger:
     def _case_id(self, key: str) -> int:
         row = self._connection.execute("SELECT id FROM cases WHERE key = ?", (key,)).fetchone()
         if row is None:
-            raise FastcheckError(f"no case of {shown_path(self.path)} has the key {shown(key)}")
+            raise self._unknown(key)
         return int(row[0])
+
+    def _unknown(self, key: str) -> FastcheckError:
+        return FastcheckError(f"no case of {shown_path(self.path)} has the key {shown(key)}")
 
     def _called(self, key: str) -> str:
         """Return the name of a case for a message about a failure, if it can still be read."""
@@ -365,6 +382,20 @@ class Ledger:
             return shown(key if row is None else row[0])
         return shown(key)
 
+
+_KEEP_SHARD = (
+    "INSERT OR IGNORE INTO tensors (case_id, phase, tensor) SELECT id, :phase, :tensor FROM cases WHERE key = :key",
+    "INSERT OR IGNORE INTO workers (name) VALUES (:worker)",
+    # Of a shard that is kept already the tally is replaced.
+    "INSERT OR REPLACE INTO tallies (id, body) VALUES ((SELECT tally_id FROM cases JOIN tensors ON case_id = cases.id "
+    "JOIN shards ON tensor_id = tensors.id WHERE key = :key AND phase = :phase AND tensor = :tensor "
+    "AND number = :number), :body)",
+    "INSERT OR REPLACE INTO shards (tensor_id, number, dims, seconds, worker_id, checksum, tally_id) "
+    "SELECT tensors.id, :number, :dims, :seconds, workers.id, :checksum, last_insert_rowid() "
+    "FROM cases JOIN tensors ON case_id = cases.id JOIN workers ON workers.name = :worker "
+    "WHERE key = :key AND phase = :phase AND tensor = :tensor",
+)
+"""Few statements, since each gives up the interpreter several times."""
 
 _COMPRESSION = 3
 """Of reports; higher levels take twice the time for a few per cent."""
@@ -387,35 +418,6 @@ def _refuse_twice(what: str, values: list[str]) -> None:
     if len(set(values)) < len(values):
         (value, count), *_ = Counter(values).most_common(1)
         raise FastcheckError(f"{count} cases have {what} {shown(value)}: expected one")
-
-
-def _tensor_id(connection: sqlite3.Connection, *place: object) -> int:
-    row = connection.execute("SELECT id FROM tensors WHERE case_id = ? AND phase = ? AND tensor = ?", place).fetchone()
-    if row is not None:
-        return int(row[0])
-    return _row_id(connection.execute("INSERT INTO tensors (case_id, phase, tensor) VALUES (?, ?, ?)", place))
-
-
-def _put_shard(
-    connection: sqlite3.Connection, tensor_id: int, row: tuple[int, int, float, int | None], worker: str, body: bytes
-) -> None:
-    number, dims, seconds, checksum = row
-    kept = connection.execute(
-        "SELECT tally_id FROM shards WHERE tensor_id = ? AND number = ?", (tensor_id, number)
-    ).fetchone()
-    values = (None if kept is None else kept[0], body)
-    tally_id = _row_id(connection.execute("INSERT OR REPLACE INTO tallies (id, body) VALUES (?, ?)", values))
-    connection.execute("INSERT OR IGNORE INTO workers (name) VALUES (?)", (worker,))
-    connection.execute(
-        "INSERT OR REPLACE INTO shards (tensor_id, number, dims, seconds, worker_id, checksum, tally_id) "
-        "SELECT ?, ?, ?, ?, id, ?, ? FROM workers WHERE name = ?",
-        (tensor_id, number, dims, seconds, checksum, tally_id, worker),
-    )
-
-
-def _row_id(cursor: sqlite3.Cursor) -> int:
-    assert cursor.lastrowid is not None
-    return cursor.lastrowid
 
 
 def _checksum(body: object, *place: object) -> int | None:

@@ -28,6 +28,9 @@ from fastcheck.report import Report
 BUDGET = 0.8
 """Part of the memory that is free at the beginning which a run takes where nothing else is asked for."""
 
+PROGRESS_EVERY = 0.1
+"""Seconds between two words on how far a case is."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -244,6 +247,7 @@ class CaseTask:
     def __init__(self, run: _Run, case: Planned) -> None:
         self._run, self.case = run, case
         self.numeric = run.numeric_of(case)
+        self._quiet_until = 0.0
 
     @property
     def over(self) -> bool:
@@ -275,8 +279,11 @@ class CaseTask:
         return body
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Tell how far the case is."""
-        self._run.progress(self.case, stage, done, total)
+        """Tell how far the case is, not more often than one can see: small cases would tell of little else."""
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + PROGRESS_EVERY
+            self._run.progress(self.case, stage, done, total)
 
     def check(self, check: Callable[[Stop], Report | NetworkReport]) -> None:
         """Run a check and put its report in the ledger; whatever it raises becomes one, or ends the run."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.errors import FastcheckError
+from fastcheck.geometry import index_of
 
 
 def as_floating(name: str, value: Any) -> np.ndarray:
@@ -33,5 +34,5 @@ def refuse_non_finite(label: str, array: np.ndarray) -> None:
     """Check that every entry is finite, and tell the first that is not."""
     good = np.isfinite(array)
     if not good.all():
-        index = tuple(int(i) for i in np.unravel_index(int(np.argmin(good)), array.shape))
+        index = index_of(int(np.argmin(good)), array.shape)
         raise FastcheckError(f"{label} is {array[index]} at index {list(index)}: expected finite numbers")

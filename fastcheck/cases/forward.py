@@ -18,6 +18,9 @@ from fastcheck_kernels import conv
 PIECES = 16
 """Into how many parts a pass is cut: enough to share among threads, few enough to cost nothing."""
 
+LEAST_WORK = 2**18
+"""Entries or multiply-adds of a part, some tens of microseconds: a smaller one takes less time than handing it on."""
+
 LEAST_FILTERS = 128
 """Filters in a piece: with fewer, filling a panel costs as much as the products with it (bench/test_forward.py)."""
 
@@ -57,19 +60,20 @@ def convolve(
         place = tuple(slice(low, low + count) for low, count in region[:, : conv.STEP])
         result[place] = part.reshape(shape)
 
-    share(pool, run, _regions(result.shape))
+    share(pool, run, _regions(result.shape, worth(result.size * geometry.terms)))
     return result.reshape(geometry.output_shape)
 
 
-def _regions(shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """Cut an output into regions: samples, then rows while a piece fills a panel, then filters."""
+def _regions(shape: tuple[int, ...], most: int) -> Iterator[np.ndarray]:
+    """Cut an output into at most so many regions: samples, then rows while a piece fills a panel, then filters."""
     axis = next((a for a in (2, 3, 4) if shape[a] > 1), 4)
     panels = math.prod(shape[2:]) // conv.PIXELS
-    row_pieces = max(1, min(shape[axis], panels, PIECES // shape[0]))
-    filter_pieces = max(1, min(shape[1] // LEAST_FILTERS, PIECES // (shape[0] * row_pieces)))
+    sample_pieces = min(shape[0], most)
+    row_pieces = max(1, min(shape[axis], panels, most // sample_pieces))
+    filter_pieces = max(1, min(shape[1] // LEAST_FILTERS, most // (sample_pieces * row_pieces)))
     whole = np.array([(0, size, 1) for size in shape], dtype=np.int64)
     pieces = itertools.product(
-        ranges(shape[0], shape[0]), ranges(shape[1], filter_pieces), ranges(shape[axis], row_pieces)
+        ranges(shape[0], sample_pieces), ranges(shape[1], filter_pieces), ranges(shape[axis], row_pieces)
     )
     for samples, filters, rows in pieces:
         region = whole.copy()
@@ -93,28 +97,43 @@ def backward(
     dict
         float64 arrays under those of ``"input"``, ``"weight"`` and ``"bias"`` that are among ``tensors``.
     """
-    vector = geometry.vector()
+    vector, work = geometry.vector(), grad_output.size * geometry.terms
     v, x, w = (geometry.lift(array) for array in (grad_output, input, weight))
     found = {}
     if "input" in tensors:
         grad_input = np.zeros_like(x)
-        share(pool, lambda r: conv.adjoint(v, w, vector, r[0], r[1], grad_input), ranges(x.shape[0] * x.shape[1]))
+        share(pool, lambda r: conv.adjoint(v, w, vector, r[0], r[1], grad_input), parts(x.shape[0] * x.shape[1], work))
         found["input"] = grad_input.reshape(geometry.input_shape)
     if "weight" in tensors:
         grad_weight = np.empty_like(w)
-        share(pool, lambda r: conv.weight_vjp(x, v, vector, r[0], r[1], grad_weight), ranges(w.shape[0]))
+        share(pool, lambda r: conv.weight_vjp(x, v, vector, r[0], r[1], grad_weight), parts(w.shape[0], work))
         found["weight"] = grad_weight.reshape(geometry.weight_shape)
     if "bias" in tensors:
         found["bias"] = v.sum(axis=(0, 2, 3, 4))
     return found
 
 
-def ranges(count: int, pieces: int = PIECES) -> list[tuple[int, int]]:
+def worth(work: int) -> int:
+    """Return into how many parts so many entries or multiply-adds are worth cutting."""
+    return max(1, min(PIECES, work // LEAST_WORK))
+
+
+def parts(count: int, work: int) -> list[tuple[int, int]]:
+    """Cut range(count), which takes so many entries or multiply-adds in all, into parts for threads."""
+    return ranges(count, worth(work))
+
+
+def ranges(count: int, pieces: int) -> list[tuple[int, int]]:
     """Cut range(count) into so many pieces, or into single entries where there are fewer."""
     parts = min(count, pieces)
     return [(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
 
 
-def share(pool: Executor, work: Callable[[Any], object], parts: Iterable[Any]) -> None:
-    for future in [pool.submit(work, part) for part in parts]:
+def share(pool: Executor, work: Callable[[Any], object], pieces: Iterable[Any]) -> None:
+    """Do pieces of work on a pool; a single one here."""
+    several = list(pieces)
+    if len(several) == 1:
+        work(several[0])
+        return
+    for future in [pool.submit(work, piece) for piece in several]:
         future.result()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +32,13 @@ class ScaledOperands:
     bias: np.ndarray
     grad_output: np.ndarray
     exponents: dict[str, int]
+    _known: dict[tuple[str, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, key: tuple[str, ...], find: Callable[[], Any]) -> Any:
+        """Return what is known of the operands under a key, and find it first where nothing is."""
+        if key not in self._known:
+            self._known[key] = find()
+        return self._known[key]
 
     @classmethod
     def of(cls, case: ConvCase) -> ScaledOperands:

@@ -25,9 +25,6 @@ from fastcheck_kernels import conv, curved, direction
 DIMS = 32
 """Dimensions that are differenced again."""
 
-LEAST_MOVED = 16384
-"""Dimensions that are moved at a time: fewer take less time than handing them to a thread."""
-
 TOGETHER = 4
 """Parts into which they are cut: filters that are perturbed together share what is gathered of the input."""
 
@@ -128,28 +125,37 @@ class Audit:
         sizes = np.tile(_crude_sizes(case, scaled, self._tensor, h), samples)
         planes = [array.reshape(samples * filters, -1) for array in (plus, minus, scaled.grad_output)]
         table = np.empty((samples * filters, curved.COLUMNS))
-        forward.share(
-            pool, lambda r: curved.planes(*planes, sizes, 2 * h, model, r[0], r[1], table), forward.ranges(len(table))
-        )
+        parts = forward.parts(len(table), plus.size)
+        forward.share(pool, lambda r: curved.planes(*planes, sizes, 2 * h, model, r[0], r[1], table), parts)
         return table
 
     def _moved(self, arrays: dict[str, np.ndarray], h: float, pool: Executor) -> np.ndarray:
         """Evaluate all outputs with the operand moved along the direction."""
         moved = arrays | {self._tensor: arrays[self._tensor].copy()}
         flat = moved[self._tensor].reshape(-1)
-        count = min(64, 1 + len(self._chosen) // LEAST_MOVED)
-        pieces = [self._chosen[lo:hi] for lo, hi in forward.ranges(len(self._chosen), count)]
+        pieces = [self._chosen[lo:hi] for lo, hi in forward.parts(len(self._chosen), len(self._chosen))]
         forward.share(pool, lambda part: direction.move(indices(part), self._seed, h, flat), pieces)
         return forward.convolve(self._case.geometry, moved["input"], moved["weight"], moved["bias"], pool)
 
 
 def _crude_sizes(case: ConvCase, scaled: ScaledOperands, tensor: str = "", h: float = 0.0) -> np.ndarray:
     """Bound the sum of the sizes of an output's terms for every filter, with the entries of a tensor moved by h."""
-    largest = float(np.abs(scaled.input).max()) + (h if tensor == "input" else 0.0)
-    weights = np.abs(scaled.weight).reshape(len(scaled.weight), -1).sum(axis=1)
-    weights += h * case.geometry.terms if tensor == "weight" else 0.0
+    largest, weights = scaled.once(("sizes",), lambda: (_largest(scaled.input), _row_sums(scaled.weight)))
+    if tensor == "input":
+        largest += h
+    if tensor == "weight":
+        weights = weights + h * case.geometry.terms
     sizes: np.ndarray = largest * weights + np.abs(scaled.bias) + (h if tensor == "bias" else 0.0)
     return sizes
+
+
+def _largest(array: np.ndarray) -> float:
+    return max(float(array.max()), -float(array.min()))
+
+
+def _row_sums(weight: np.ndarray) -> np.ndarray:
+    sums: np.ndarray = np.abs(weight).reshape(len(weight), -1).sum(axis=1)
+    return sums
 
 
 def _crude_magnitude(case: ConvCase, scaled: ScaledOperands) -> np.ndarray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from fastcheck.cases.conv import LOSSES, ConvCase
 from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import Differences
-from fastcheck.geometry import Shape
+from fastcheck.geometry import Shape, index_of
 from fastcheck.step import WIDE, WIDE_TYPES, Precision, Structure, U, roundings, typical_size, window
 from fastcheck_kernels import conv, curved, judge
 
@@ -66,7 +67,7 @@ class Bars:
         (float64 array, bool array or None)
             The bars, and which of them are too wide to judge by (None where none is).
         """
-        return self._computed(numeric, sums, repeat, self._model())
+        return self._computed(numeric, sums, repeat, self._model)
 
     def linear_parts(self, numeric: np.ndarray, sums: np.ndarray) -> dict[str, np.ndarray]:
         """Split the bars of a linear loss, which has neither truncation nor kinks."""
@@ -76,7 +77,7 @@ class Bars:
 
     def _gradients_part(self, numeric: np.ndarray, sums: np.ndarray) -> np.ndarray:
         """Return the part of the bars that the analytic pass's own rounding takes."""
-        ours = self._model()
+        ours = self._model.copy()
         ours[judge.UNIT] = U
         for constant in (judge.ACCUMULATOR, judge.OPERAND, judge.RESULT, judge.UNDERFLOW, judge.LEAST):
             ours[constant] = 0.0
@@ -91,6 +92,7 @@ class Bars:
         marked = judge.bars(numeric, sums, repeat, model, self.exponent, found, wide)
         return found, wide if marked else None
 
+    @cached_property
     def _model(self) -> np.ndarray:
         precision = self.precision
         model = np.zeros(judge.CONSTANTS)
@@ -156,7 +158,7 @@ class Bars:
                 numeric = np.ldexp(numeric, self.exponent)
         finite = np.isfinite(numeric)
         if not finite.all():
-            index = [int(i) for i in np.unravel_index(int(dims[np.argmin(finite)]), shape)]
+            index = list(index_of(int(dims[np.argmin(finite)]), shape))
             raise FastcheckError(f"the derivative by {tensor} at index {index} overflows float64: scale the case")
         return numeric
 
@@ -170,12 +172,17 @@ def _sums(table: np.ndarray) -> np.ndarray:
 
 def bars_of(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) -> Bars:
     """Describe the bars of one tensor of a case, whose quotients are those of the scaled operands."""
+    known: Bars = scaled.once(("bars", tensor), lambda: _bars(case, scaled, tensor))
+    return replace(known, chain=chain)
+
+
+def _bars(case: ConvCase, scaled: ScaledOperands, tensor: str) -> Bars:
     geometry, factor, precision = case.geometry, FACTORS[tensor], precision_of(case, tensor)
     most = max(1, geometry.products_per_dimension(tensor) // geometry.terms)
     alike = window(most, precision)
     others = [] if factor is None else [getattr(scaled, factor)]
     return Bars(
-        chain=chain,
+        chain=1,
         precision=precision,
         v=Structure.of(scaled.grad_output, alike),
         x=Structure.none() if factor is None else Structure.of(getattr(scaled, factor), alike),

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from fastcheck.cases.conv import ConvCase
-from fastcheck.cases.forward import ranges, share
+from fastcheck.cases.forward import parts, share
 from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.evaluators import Chosen, Differences
 from fastcheck.evaluators.bars import bars_of
@@ -267,7 +267,7 @@ class _Bounds:
         taps = math.prod(geometry.weight_shape[2:])
         sums = np.empty((groups, 4, size))
         blocks = [a.reshape(groups, filters, size) for a in (z, v)]
-        share(pool, lambda r: planes.channel_sums(*blocks, r[0], r[1], sums), ranges(groups))
+        share(pool, lambda r: planes.channel_sums(*blocks, r[0], r[1], sums), parts(groups, len(z)))
         matrix = weight.reshape(groups, filters, channels, taps)
         met, weights = [], []
         for phase in phases:
@@ -308,7 +308,11 @@ def _packed(source: np.ndarray, lowering: InputLowering, pool: Executor) -> np.n
     packed = np.empty((filters, 1, layout.size))
     described = layout.layout((1, 1, 1), layout.counts, layout.lead)
     one = np.zeros((1, 3), dtype=np.int64)
-    share(pool, lambda r: planes.pack(source, described, one, 1.0, r[0], r[1], packed), ranges(filters))
+    share(
+        pool,
+        lambda r: planes.pack(source, described, one, 1.0, r[0], r[1], packed),
+        parts(filters, packed.size),
+    )
     return packed.reshape(-1)
 
 

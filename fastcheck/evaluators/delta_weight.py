@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from fastcheck.cases.conv import ConvCase
-from fastcheck.cases.forward import ranges, share
+from fastcheck.cases.forward import parts, share
 from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.evaluators import Chosen, Differences
 from fastcheck.evaluators.bars import bars_of
@@ -305,7 +305,8 @@ def _packed_input(source: np.ndarray, lowering: WeightLowering, scale: float, po
     channels = source.shape[1]
     packed = np.empty((channels, len(lowering.phases), layout.size))
     described = layout.layout(lowering.strides, layout.counts, layout.lead)
-    share(pool, lambda r: planes.pack(source, described, lowering.phases, scale, r[0], r[1], packed), ranges(channels))
+    phases, work = lowering.phases, packed.size
+    share(pool, lambda r: planes.pack(source, described, phases, scale, r[0], r[1], packed), parts(channels, work))
     return packed.reshape(-1)
 
 
@@ -314,7 +315,7 @@ def _packed_output(source: np.ndarray, layout: Planes, pool: Executor) -> np.nda
     packed = np.empty((filters, 1, layout.positions))
     described = layout.layout((1, 1, 1), layout.lanes, 0)
     one = np.zeros((1, 3), dtype=np.int64)
-    share(pool, lambda r: planes.pack(source, described, one, 1.0, r[0], r[1], packed), ranges(filters))
+    share(pool, lambda r: planes.pack(source, described, one, 1.0, r[0], r[1], packed), parts(filters, packed.size))
     return packed.reshape(-1)
 
 
@@ -322,7 +323,7 @@ def _powers(array: np.ndarray, pool: Executor) -> np.ndarray:
     """Return `planes.power_sums` of every sample and channel: shape (N, C, 4)."""
     rows = array.reshape(array.shape[0] * array.shape[1], -1)
     out = np.empty((len(rows), 4))
-    share(pool, lambda r: planes.power_sums(rows, r[0], r[1], out), ranges(len(rows)))
+    share(pool, lambda r: planes.power_sums(rows, r[0], r[1], out), parts(len(rows), array.size))
     return out.reshape(*array.shape[:2], 4)
 
 
@@ -330,5 +331,5 @@ def _products(z: np.ndarray, v: np.ndarray, pool: Executor) -> np.ndarray:
     """Return the sum of |v z| of every sample and filter."""
     rows_z, rows_v = (a.reshape(a.shape[0] * a.shape[1], -1) for a in (z, v))
     out = np.empty((len(rows_z), 2))
-    share(pool, lambda r: planes.product_sums(rows_z, rows_v, r[0], r[1], out), ranges(len(rows_z)))
+    share(pool, lambda r: planes.product_sums(rows_z, rows_v, r[0], r[1], out), parts(len(rows_z), z.size))
     return out[:, 0].reshape(z.shape[:2])

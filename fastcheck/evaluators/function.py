@@ -14,6 +14,7 @@ from fastcheck.black_box import ROUNDS, Estimate, Level, Search, better
 from fastcheck.cases.function import Arrays, FunctionCase
 from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import Chosen, Differences, indices
+from fastcheck.geometry import index_of
 from fastcheck.step import WIDE
 
 BLOCK = 32
@@ -189,8 +190,8 @@ class FunctionEvaluator:
         return arrays
 
     def _place(self, dim: int) -> str:
-        index = np.unravel_index(dim, self._case.params[self._name].shape)
-        return f"{self._case.label(self._name)} at index {[int(i) for i in index]}"
+        index = index_of(dim, self._case.params[self._name].shape)
+        return f"{self._case.label(self._name)} at index {list(index)}"
 
     def _not_finite(self, dim: int) -> FastcheckError:
         if self._fixed is not None:

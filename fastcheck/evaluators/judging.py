@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -67,25 +68,40 @@ def fold(found: Differences, analytic: np.ndarray) -> Folded:
     worst = counts[judge.WORST : judge.WORST + min(WORST, len(dims))].tolist()
     severity = dict(zip(worst, reals[judge.SEVERITY :].tolist(), strict=False))
     first = int(dims[np.abs(analytic - numeric) > error_bar].min(initial=_LAST)) if counts[judge.BEYOND] else -1
-
-    def finding(place: int) -> Finding:
-        values = (dims[place].item(), analytic[place].item(), numeric[place].item(), error_bar[place].item())
-        return Finding(*values, severity.get(place, 0.0), undecided is not None and bool(undecided[place]))
-
     least = int(counts[judge.LEAST_DIGITS])
     wide = None if undecided is None else tally.widest(undecided, dims, error_bar)
+    places = {*worst, *([least] if least >= 0 else []), *([] if wide is None else [wide])}
+    listed = _findings(places, (dims, analytic, numeric, error_bar), severity, undecided)
     return Folded(
         len(dims),
         counts,
         reals,
-        tuple(map(finding, worst)),
-        finding(least) if least >= 0 else None,
-        None if wide is None else finding(wide),
+        tuple(listed[place] for place in worst),
+        listed.get(least),
+        None if wide is None else listed[wide],
         first,
         0 if undecided is None else int(np.count_nonzero(undecided)),
         _subgradients(found, analytic),
         exact,
     )
+
+
+def _findings(
+    places: Iterable[int], columns: tuple[np.ndarray, ...], severity: dict[int, float], undecided: np.ndarray | None
+) -> dict[int, Finding]:
+    """Return the findings at some places, by place. ``columns`` are dims, analytic, numeric and error bars."""
+    dims, analytic, numeric, bars = columns
+    return {
+        place: Finding(
+            dims.item(place),
+            analytic.item(place),
+            numeric.item(place),
+            bars.item(place),
+            severity.get(place, 0.0),
+            undecided is not None and undecided.item(place),
+        )
+        for place in places
+    }
 
 
 def _undecided(found: Differences, analytic: np.ndarray) -> np.ndarray | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastcheck.cases.network_pass import Chunk, Passes
 from fastcheck.evaluators.network_bars import lanes
+from fastcheck.geometry import index_of
 from fastcheck_kernels import columns
 
 SIGNS = ("relu", "leaky_relu", "elu")
@@ -238,8 +239,7 @@ class Full:
 
     def _pixel(self, place: int, pixel: int) -> tuple[int, ...]:
         """Return a place in a row's map, axis by axis."""
-        spatial = self._passes.program.nodes[place].shape[1:]
-        return tuple(int(i) for i in np.unravel_index(pixel, spatial)) if spatial else ()
+        return index_of(pixel, self._passes.program.nodes[place].shape[1:])
 
 
 def _excess(kind: str, real: float, at: np.ndarray, z: np.ndarray) -> np.ndarray:
