@@ -171,9 +171,9 @@ def _check_channels(input_shape: Shape, weight_shape: Shape, groups: int) -> Non
 
 def index_of(place: int, shape: Shape) -> Shape:
     """Return the index that a flat index stands for, as `numpy.unravel_index` does, in plain integers."""
-    index = []
+    rest, index = int(place), []
     for size in reversed(shape):
-        place, here = divmod(place, size)
+        rest, here = divmod(rest, size)
         index.append(here)
     return tuple(reversed(index))
 

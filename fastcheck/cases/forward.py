@@ -19,7 +19,7 @@ PIECES = 16
 """Into how many parts a pass is cut: enough to share among threads, few enough to cost nothing."""
 
 LEAST_WORK = 2**18
-"""Entries or multiply-adds of a part, some tens of microseconds: a smaller one takes less time than handing it on."""
+"""Entries or multiply-adds of a part, tens of microseconds or more: handing on a smaller one takes about as long."""
 
 LEAST_FILTERS = 128
 """Filters in a piece: with fewer, filling a panel costs as much as the products with it (bench/test_forward.py)."""
@@ -125,8 +125,8 @@ def parts(count: int, work: int) -> list[tuple[int, int]]:
 
 def ranges(count: int, pieces: int) -> list[tuple[int, int]]:
     """Cut range(count) into so many pieces, or into single entries where there are fewer."""
-    parts = min(count, pieces)
-    return [(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
+    pieces = min(count, pieces)
+    return [(count * piece // pieces, count * (piece + 1) // pieces) for piece in range(pieces)]
 
 
 def share(pool: Executor, work: Callable[[Any], object], pieces: Iterable[Any]) -> None:
