@@ -5,6 +5,7 @@ import os
 import sqlite3
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import fastcheck
 from fastcheck import FastcheckError, coordinator, machine, npz
 from fastcheck.batch import answers, jobs, local, plans, runner
 from fastcheck.batch.crew import Inline
-from fastcheck.batch.entries import ConvEntry, How, Suite
+from fastcheck.batch.entries import ConvEntry, How, NetworkEntry, Suite
 from fastcheck.batch.ledger import Ledger
 from fastcheck.batch.suite_file import read_suite
 from fastcheck.published import NETWORKS, ConvLayer, Network
@@ -418,6 +419,16 @@ def test_estimates_count_the_dimensions_that_are_checked(suite_path, tmp_path):
     for case in plans.plan(suite.entries, 2):
         tensors = found[case.name].tensors.values()
         assert case.estimate.dims == sum(tensor.dims_checked for tensor in tensors), case.name
+
+
+@pytest.mark.jit
+def test_estimates_know_what_full_takes(suite_path):
+    (network,) = [one for one in read_suite(suite_path).entries if isinstance(one, NetworkEntry)]
+    full = replace(network, how=replace(network.how, evaluator="full", dims=7))
+    few = replace(network, how=replace(network.how, dims=7))
+    (whole,), (moved,) = (plans.plan((one,), 1) for one in (full, few))
+    assert whole.estimate.dims == moved.estimate.dims == 7
+    assert whole.estimate.work > moved.estimate.work
 
 
 def test_cli_by_contract(suite_path, tmp_path, run):

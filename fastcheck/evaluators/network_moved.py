@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,6 +127,12 @@ def needed_bytes(lowered: program.Program, point: Point, threads: int) -> int:
     """
     caches = (5 + 2 * threads) * cache_bytes(lowered, point)
     return caches + threads * thread_bytes(lowered, point) + 12 * 8 * lowered.params_size + OVERHEAD
+
+
+def costs(lowered: program.Program, names: Iterable[str], points: int, evaluator: str) -> dict[str, int]:
+    """Return about how many multiply-adds a dimension of each tensor takes: by ``full``, as one of the first layer."""
+    first = next(iter(lowered.places), "")
+    return {name: work(lowered, first if evaluator == "full" else name, points) for name in names}
 
 
 def work(lowered: program.Program, name: str, points: int) -> int:
