@@ -23,17 +23,15 @@ import numpy as np
 from network_peers import whole_channels
 
 from fastcheck import coordinator, machine
-from fastcheck.cases import network_pass
 from fastcheck.cases.network import NetworkCase, Point
 from fastcheck.cases.network_pass import Passes
 from fastcheck.evaluators import Chosen, judging
 from fastcheck.evaluators.network import PILOT_STEPS, PILOTS, NetworkEvaluator, automatic, blocks_of
 from fastcheck.evaluators.network_bars import Ground
-from fastcheck.evaluators.network_moved import Moved, needed_bytes, together, work
+from fastcheck.evaluators.network_moved import Moved, needed_bytes, work
 from fastcheck.layers import Add, BatchNorm, Conv, Dense, GlobalAvgPool, Layer, MaxPool, ReLU
 from fastcheck.network import Network
 from fastcheck.parts import encode
-from fastcheck.program import Program
 
 STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
 """Blocks of a stage, and the filters of their 3x3 convolutions."""
@@ -138,15 +136,14 @@ class Tensor:
         return math.ceil(self.blocks / self.together)
 
 
-def tensors(lowered: Program, point: Point) -> list[Tensor]:
+def tensors(passes: Passes) -> list[Tensor]:
     """Return all tensors of the network."""
     found = []
-    for name, array in point.params.items():
-        cost, filled = work(lowered, name, len(point.x)), together(lowered, point, name)
-        channels = lowered.nodes[lowered.node_of(name)[0]].columns["channels"]
-        block = len(blocks_of(range(array.size), cost, array.size // channels, filled)[0])
+    for name, array in passes.point.params.items():
+        cost, moved = work(passes.program, name, len(passes.point.x)), Moved(passes, name)
+        block = len(blocks_of(range(array.size), cost, moved.group, moved.together)[0])
         stage = name.replace(".", "_").partition("_")[0]
-        found.append(Tensor(name, stage, array.size, cost, block, block <= filled))
+        found.append(Tensor(name, stage, array.size, cost, block, block <= moved.together))
     return found
 
 
@@ -260,11 +257,10 @@ def measure(size: int = 224) -> dict[str, Any]:
     """Measure the parts with images of a size, and put the estimate together."""
     point = seeded_point(resnet50(), size)
     assert sum(array.size for array in point.params.values()) == PARAMETERS
-    lowered = network_pass.lowered(point)
-    every = tensors(lowered, point)
     start = thread_time()
-    ground = Ground.of(Passes(point, lowered), 0)
+    ground = Ground.of(Passes(point), 0)
     opening = thread_time() - start
+    every = tensors(ground.passes)
     case = NetworkCase(point, ground.passes.named(ground.gradient), {})
     rows = [measured(case, ground, tensor) for tensor in every if tensor.name in MEASURED]
     return {
@@ -272,7 +268,7 @@ def measure(size: int = 224) -> dict[str, Any]:
         "machine": machine.described(),
         "loss": ground.passes.loss(),
         "opening_seconds": opening,
-        "needed_bytes": needed_bytes(lowered, point, 1),
+        "needed_bytes": needed_bytes(ground.passes.program, point, 1),
         "peak_bytes": machine.peak_bytes(),
         "measured": rows,
         "stages": stages(every, rows),

@@ -2,12 +2,14 @@
 
 import io
 import sys
+from threading import Event
+from types import SimpleNamespace
 
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 from test_batch import entry
 
-from fastcheck.batch import plans
+from fastcheck.batch import plans, runner
 from fastcheck.render.batch_progress import SHOWN, Bars, Lines, watching
 
 HOSTILE = "a\x1b[2J\n[red]b"
@@ -87,3 +89,31 @@ def test_a_pipe_gets_lines_alone(monkeypatch):
     assert len(said) == 1
     with watching(None) as watch:
         watch.ended(plans.plan([entry("one")], 1)[0], Report(), 1.0)
+
+
+def test_a_case_tells_every_stage_once_it_takes_long_and_no_more_than_one_can_see(monkeypatch):
+    clock, heard = [100.0], []
+    monkeypatch.setattr(runner.time, "perf_counter", lambda: clock[0])
+    run = SimpleNamespace(
+        end=Event(),
+        options=runner.Options.of(threads=1),
+        numeric_of=lambda case: None,
+        progress=lambda case, *told: heard.append(told),
+        failed=heard.append,
+    )
+    task = runner.CaseTask(run, plans.plan([entry("one")], 1)[0])
+
+    def told(seconds, *what):
+        clock[0] += seconds
+        task.progress(*what)
+
+    def check(stop):
+        told(0.4, "input", 0, 10)  # not yet
+        told(0.2, "input", 5, 10)
+        told(0.05, "input", 6, 10)  # too soon
+        told(0.01, "input: audit", 0, 0)
+        told(0.2, "weight", 0, 4)
+        raise KeyboardInterrupt
+
+    task.check(check)
+    assert heard == [("input", 5, 10), ("input: audit", 0, 0), ("weight", 0, 4)]

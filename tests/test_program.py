@@ -11,7 +11,7 @@ from fastcheck import program
 from fastcheck.cases.network import Point
 from fastcheck.cases.network_pass import CHUNK, Passes, lowered, pieces
 from fastcheck.evaluators.network import BLOCK_WORK, blocks_of
-from fastcheck.evaluators.network_moved import together, work
+from fastcheck.evaluators.network_moved import Moved, work
 from fastcheck.layers import Conv, Dense, Flatten, MaxPool, ReLU
 from fastcheck.network import LOSSES, Network
 from fastcheck_kernels import columns, layers, losses
@@ -91,11 +91,12 @@ def test_blocks_fill_the_lanes_and_have_whole_channels(size, cost, group, togeth
         assert each % group == 0 or each % together == 0
 
 
+@pytest.mark.jit
 def test_expensive_dimensions_of_one_data_point_are_evaluated_together():
     same = (Conv(16, 3, padding=1), ReLU())
     network = Network([*same, *same, Conv(64, 3), Flatten(), Dense(3)])
     rng = np.random.default_rng(0)
     point = Point.of(network, network.initial((2, 24, 24)), rng.standard_normal((1, 2, 24, 24)), np.array([1]))
-    found = lowered(point)
-    assert work(found, "conv1.weight", 1) > BLOCK_WORK / 2
-    assert together(found, point, "conv1.weight") == 8
+    passes = Passes(point)
+    assert work(passes.program, "conv1.weight", 1) > BLOCK_WORK / 2
+    assert Moved(passes, "conv1.weight").together == 8

@@ -53,7 +53,7 @@ def _of_network(entry: NetworkEntry, operands: Operands, threads: int) -> Estima
         params, _, data = arrays
         point = Point.of(network, params, data.x, data.y, data.masks)
     lowered = network_pass.lowered(point)
-    work = network_moved.costs(lowered, point.params, len(point.x), entry.how.evaluator)
+    work = {name: network_moved.work(lowered, name, len(point.x), entry.how.evaluator) for name in point.params}
     sizes = {name: array.size for name, array in point.params.items()}
     counts = sampling.counts(entry.how.dims, sizes, work)
     total = sum(counts[name] * work[name] for name in sizes)

@@ -28,8 +28,9 @@ from fastcheck.report import Report
 BUDGET = 0.8
 """Part of the memory that is free at the beginning which a run takes where nothing else is asked for."""
 
-PROGRESS_EVERY = 0.1
-"""Seconds between two words on how far a case is."""
+QUIET, PROGRESS_EVERY = 0.5, 0.1
+"""Seconds of a case before it tells how far it is, and between two words on one stage: nobody could see more, and small
+cases would tell of little else."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,8 @@ class CaseTask:
     def __init__(self, run: _Run, case: Planned) -> None:
         self._run, self.case = run, case
         self.numeric = run.numeric_of(case)
-        self._quiet_until = 0.0
+        self._begun = self._told = 0.0
+        self._stage = ""
 
     @property
     def over(self) -> bool:
@@ -279,17 +281,19 @@ class CaseTask:
         return body
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Tell how far the case is, not more often than one can see: small cases would tell of little else."""
-        now = time.monotonic()
-        if now >= self._quiet_until:
-            self._quiet_until = now + PROGRESS_EVERY
-            self._run.progress(self.case, stage, done, total)
+        """Tell how far the case is, once it takes long and at most every so often; every new stage is told."""
+        now = time.perf_counter()
+        if now < self._begun + QUIET or (stage == self._stage and now < self._told + PROGRESS_EVERY):
+            return
+        self._stage, self._told = stage, now
+        self._run.progress(self.case, stage, done, total)
 
     def check(self, check: Callable[[Stop], Report | NetworkReport]) -> None:
         """Run a check and put its report in the ledger; whatever it raises becomes one, or ends the run."""
         if self.over:
             return
-        start, stop = time.perf_counter(), Stop(self._run.end, self._run.options.timeout)
+        start = self._begun = time.perf_counter()
+        stop = Stop(self._run.end, self._run.options.timeout)
         try:
             report = self._report(check, stop)
             if report is not None:

@@ -14,7 +14,7 @@ from fastcheck.cases.network_pass import Passes
 from fastcheck.evaluators import Chosen, Differences, indices
 from fastcheck.evaluators.network_bars import SAFETY, Ground, lanes
 from fastcheck.evaluators.network_full import Full
-from fastcheck.evaluators.network_moved import Moved, costs
+from fastcheck.evaluators.network_moved import Moved, work
 from fastcheck.evaluators.penalty import difference as penalty_difference
 from fastcheck.step import WIDE, U
 from fastcheck_kernels import columns
@@ -100,8 +100,8 @@ class NetworkEvaluator:
 
     def blocks(self, dims: Chosen) -> list[Chosen]:
         """Cut dimensions into blocks of about `BLOCK_WORK`."""
-        known = costs(self._passes.program, [self._name], len(self._case.point.x), self._tables.kind)
-        return blocks_of(dims, known[self._name], self._tables.group, self._tables.together)
+        cost = work(self._passes.program, self._name, len(self._case.point.x), self._tables.kind)
+        return blocks_of(dims, cost, self._tables.group, self._tables.together)
 
     def __call__(self, block: Chosen) -> Differences:
         """Difference the dimensions of a block."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,19 +102,13 @@ def _aligned(size: int) -> np.ndarray:
     return raw[shift : shift + size]
 
 
-def together(lowered: program.Program, point: Point, name: str) -> int:
-    """Return how many dimensions of a tensor are evaluated together."""
-    return max(layout.copies for layout in _layouts(lowered, point, name))
-
-
-def _layouts(lowered: program.Program, point: Point, name: str) -> list[_Layout]:
-    node, entries = lowered.node_of(name)[0], point.params[name].size
-    return [_Layout(lowered, points, period, node, entries) for points, period in set(sizes(point))]
-
-
 def thread_bytes(lowered: program.Program, point: Point) -> int:
     """Return the most that a thread's rooms take, whichever tensor is differenced."""
-    layouts = [layout for name in point.params for layout in _layouts(lowered, point, name)]
+    layouts = [
+        _Layout(lowered, points, period, lowered.node_of(name)[0], array.size)
+        for name, array in point.params.items()
+        for points, period in set(sizes(point))
+    ]
     return 8 * max(layout.arena + layout.spare for layout in layouts)
 
 
@@ -129,15 +122,12 @@ def needed_bytes(lowered: program.Program, point: Point, threads: int) -> int:
     return caches + threads * thread_bytes(lowered, point) + 12 * 8 * lowered.params_size + OVERHEAD
 
 
-def costs(lowered: program.Program, names: Iterable[str], points: int, evaluator: str) -> dict[str, int]:
-    """Return about how many multiply-adds a dimension of each tensor takes: by ``full``, as one of the first layer."""
-    first = next(iter(lowered.places), "")
-    return {name: work(lowered, first if evaluator == "full" else name, points) for name in names}
+def work(lowered: program.Program, name: str, points: int, evaluator: str = Moved.kind) -> int:
+    """Return about how many multiply-adds a dimension of a tensor takes, both signs and all data points together.
 
-
-def work(lowered: program.Program, name: str, points: int) -> int:
-    """Return about how many multiply-adds a dimension of a tensor takes, both signs and all data points together."""
-    first, _ = lowered.node_of(name)
+    By ``full`` it takes as many as one of the first tensor, which moves everything.
+    """
+    first, _ = lowered.node_of(next(iter(lowered.places)) if evaluator == "full" else name)
     moved = program.moved(lowered, first)
     total = 0
     for place, count in moved.items():

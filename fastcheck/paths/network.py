@@ -15,7 +15,7 @@ from fastcheck.evaluators.network import NetworkEvaluator
 from fastcheck.evaluators.network_audit import NetworkAudit
 from fastcheck.evaluators.network_bars import Ground
 from fastcheck.evaluators.network_full import Full
-from fastcheck.evaluators.network_moved import Moved, costs, thread_bytes
+from fastcheck.evaluators.network_moved import Moved, thread_bytes, work
 from fastcheck.geometry import Shape
 from fastcheck.paths import Plan, Session
 from fastcheck.report import ForwardReport
@@ -63,7 +63,8 @@ class NetworkPath:
 
     def work(self) -> dict[str, int]:
         """Return what a dimension of each tensor costs, in multiply-adds."""
-        return costs(self._ground.passes.program, self._case.grads, len(self._case.point.x), self.kind)
+        points, lowered = len(self._case.point.x), self._ground.passes.program
+        return {name: work(lowered, name, points, self.kind) for name in self._case.grads}
 
     def described(self) -> dict[str, Any]:
         """Return the network and its data, as a report tells them."""
