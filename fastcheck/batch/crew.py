@@ -1,7 +1,9 @@
 """Threads that share the work of many cases: the next case is the longest, and whoever is free helps the longest run.
 
 Every case has one thread of its own, which differences its shards and never merely waits; so there are as many busy
-threads as were asked for, and a case can ask for help without a thread that might wait for itself.
+threads as were asked for, and a case can ask for help without a thread that might wait for itself. Small cases are
+mostly Python, which threads cannot share: beside large ones one thread does them, one after the other, rather than all
+threads at the end, where they would wait for each other (bench/test_batch.py).
 """
 
 from __future__ import annotations
@@ -12,9 +14,20 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 _T = TypeVar("_T")
+
+
+class _Case(NamedTuple):
+    """A case that waits; heaps order by the first two."""
+
+    rank: float
+    number: int
+    small: bool
+    needed: int
+    run: Callable[[], object]
+    ended: Future[None]
 
 
 class Crew:
@@ -25,14 +38,19 @@ class Crew:
     threads : int
     budget : int
         Bytes.
+    small : float
+        The urgency up to which cases are small: beside large ones they run one at a time.
     """
 
-    def __init__(self, threads: int, budget: int) -> None:
+    def __init__(self, threads: int, budget: int, small: float = 0.0) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fastcheck")
         self._lock = threading.Lock()
-        self._cases: list[tuple[float, int, int, Callable[[], object], Future[None]]] = []
+        self._small_up_to = small
+        self._large: list[_Case] = []
+        self._small: list[_Case] = []
         self._calls: list[tuple[float, int, Lane]] = []
-        self._free, self._running, self._idle, self._number = budget, 0, 0, 0
+        self._running: list[_Case] = []
+        self._free, self._idle, self._number = budget, 0, 0
 
     def add(self, urgency: float, needed: int, run: Callable[[], object]) -> Future[None]:
         """Have a case run once it is the most urgent and fits in the memory left; one larger than all runs alone.
@@ -42,11 +60,12 @@ class Crew:
         Future
             Ends with the case, and has what it raises.
         """
-        ended: Future[None] = Future()
+        small = urgency <= self._small_up_to
         with self._lock:
-            heapq.heappush(self._cases, (-urgency, self._next(), needed, run, ended))
+            case = _Case(-urgency, self._next(), small, needed, run, Future())
+            heapq.heappush(self._small if small else self._large, case)
         self._ask()
-        return ended
+        return case.ended
 
     def call(self, lane: Lane) -> None:
         """Ask whoever is free to help with a lane's work."""
@@ -57,7 +76,8 @@ class Crew:
     def close(self) -> None:
         """Wait for what runs; what has not begun does not begin."""
         with self._lock:
-            self._cases.clear()
+            self._large.clear()
+            self._small.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _ask(self) -> None:
@@ -70,38 +90,50 @@ class Crew:
         return self._number
 
     def _turn(self) -> None:
-        """Take the most urgent thing; there is a turn for each."""
+        """Do what is chosen; there is a turn for each case and each call."""
         with self._lock:
-            case = self._cases[0] if self._cases else None
-            fits = case is not None and (case[2] <= self._free or not self._running)
-            if self._calls and not (case is not None and fits and case[:2] < self._calls[0][:2]):
-                lane = heapq.heappop(self._calls)[2]
-            elif case is not None and fits:
-                heapq.heappop(self._cases)
-                self._free -= case[2]
-                self._running += 1
-                lane = None
-            else:  # the most urgent case waits for memory: a smaller one would keep it waiting
-                self._idle += 1
-                return
-        if lane is not None:
-            lane.help()
-            return
-        assert case is not None
-        _, _, needed, run, ended = case
-        try:
-            run()
-        except BaseException as error:  # told where the future is asked
-            self._ended(needed)
-            ended.set_exception(error)
-        else:
-            self._ended(needed)
-            ended.set_result(None)
+            chosen = self._choose()
+            if isinstance(chosen, _Case):
+                self._free -= chosen.needed
+                self._running.append(chosen)
+        if isinstance(chosen, Lane):
+            chosen.help()
+        elif chosen is not None:
+            self._run(chosen)
 
-    def _ended(self, needed: int) -> None:
+    def _choose(self) -> _Case | Lane | None:
+        """Take what waits out of its heap: a small case where one is due, or else what is most urgent."""
+        waiting = self._large or self._small
+        if waiting and waiting[0].needed > self._free and self._running:
+            waiting = []  # for memory: a smaller case would keep it waiting
+        elif self._small_is_due():
+            return heapq.heappop(self._small)
+        if self._calls and not (waiting and waiting[0][:2] < self._calls[0][:2]):
+            return heapq.heappop(self._calls)[2]
+        if waiting:
+            return heapq.heappop(waiting)
+        self._idle += 1
+        return None
+
+    def _small_is_due(self) -> bool:
+        """Tell whether a small case is to run now, beside large ones."""
+        fits = bool(self._small) and self._small[0].needed <= self._free
+        return fits and bool(self._running) and not any(case.small for case in self._running)
+
+    def _run(self, case: _Case) -> None:
+        try:
+            case.run()
+        except BaseException as error:  # told where the future is asked
+            self._ended(case)
+            case.ended.set_exception(error)
+        else:
+            self._ended(case)
+            case.ended.set_result(None)
+
+    def _ended(self, case: _Case) -> None:
         with self._lock:
-            self._free += needed
-            self._running -= 1
+            self._free += case.needed
+            self._running.remove(case)
             waiting, self._idle = self._idle, 0
         for _ in range(waiting):
             self._ask()

@@ -36,7 +36,7 @@ class Threads:
 
         self.target = machine.target()
         self._options = options
-        self._crew = Crew(options.threads, options.memory - RESERVE)
+        self._crew = Crew(options.threads, options.memory - RESERVE, SMALL)
 
     def add(self, case: Planned, task: CaseTask) -> None:
         """Have a case checked."""
