@@ -2,7 +2,7 @@
 
 Every case has one thread of its own, which differences its shards and never merely waits; so there are as many busy
 threads as were asked for, and a case can ask for help without a thread that might wait for itself. Small cases are
-mostly Python, which threads cannot share: beside large ones one thread does them, one after the other, rather than all
+mostly Python, which threads cannot share: beside large ones one thread does them, the smallest first, rather than all
 threads at the end, where they would wait for each other (bench/test_batch.py).
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import threading
+from bisect import insort
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -20,7 +21,7 @@ _T = TypeVar("_T")
 
 
 class _Case(NamedTuple):
-    """A case that waits; heaps order by the first two."""
+    """A case that waits, in the order of the first two."""
 
     rank: float
     number: int
@@ -46,8 +47,7 @@ class Crew:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fastcheck")
         self._lock = threading.Lock()
         self._small_up_to = small
-        self._large: list[_Case] = []
-        self._small: list[_Case] = []
+        self._cases: list[_Case] = []
         self._calls: list[tuple[float, int, Lane]] = []
         self._running: list[_Case] = []
         self._free, self._idle, self._number = budget, 0, 0
@@ -63,7 +63,7 @@ class Crew:
         small = urgency <= self._small_up_to
         with self._lock:
             case = _Case(-urgency, self._next(), small, needed, run, Future())
-            heapq.heappush(self._small if small else self._large, case)
+            insort(self._cases, case)
         self._ask()
         return case.ended
 
@@ -76,8 +76,7 @@ class Crew:
     def close(self) -> None:
         """Wait for what runs; what has not begun does not begin."""
         with self._lock:
-            self._large.clear()
-            self._small.clear()
+            self._cases.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _ask(self) -> None:
@@ -102,23 +101,24 @@ class Crew:
             self._run(chosen)
 
     def _choose(self) -> _Case | Lane | None:
-        """Take what waits out of its heap: a small case where one is due, or else what is most urgent."""
-        waiting = self._large or self._small
-        if waiting and waiting[0].needed > self._free and self._running:
-            waiting = []  # for memory: a smaller case would keep it waiting
+        """Take what waits: a small case where one is due, or else what is most urgent."""
+        case = self._cases[0] if self._cases else None
+        if case is not None and case.needed > self._free and self._running:
+            case = None  # waits for memory, and a smaller one would keep it waiting
         elif self._small_is_due():
-            return heapq.heappop(self._small)
-        if self._calls and not (waiting and waiting[0][:2] < self._calls[0][:2]):
+            return self._cases.pop()
+        if self._calls and not (case is not None and case[:2] < self._calls[0][:2]):
             return heapq.heappop(self._calls)[2]
-        if waiting:
-            return heapq.heappop(waiting)
+        if case is not None:
+            return self._cases.pop(0)
         self._idle += 1
         return None
 
     def _small_is_due(self) -> bool:
-        """Tell whether a small case is to run now, beside large ones."""
-        fits = bool(self._small) and self._small[0].needed <= self._free
-        return fits and bool(self._running) and not any(case.small for case in self._running)
+        """Tell whether the smallest case is to run now, beside large ones."""
+        if not self._cases or not self._running or any(case.small for case in self._running):
+            return False
+        return self._cases[-1].small and self._cases[-1].needed <= self._free
 
     def _run(self, case: _Case) -> None:
         try:
