@@ -41,6 +41,59 @@ def test_the_most_urgent_case_comes_first():
     assert order == [9, 7.5, 7, 3, 1]
 
 
+def mixed(threads, cases, small):
+    """Run cases up to ``small`` briefly, others longer; return their order, and how many small ones ran at once."""
+    crew, order, gate, busy = Crew(threads, 10**9, small), [], threading.Event(), Busy()
+
+    def case(urgency):
+        order.append(urgency)
+        if urgency <= small:
+            busy.work(None)
+        else:
+            time.sleep(0.03)
+
+    begun = [crew.add(100 + number, 0, gate.wait) for number in range(threads)]
+    begun += [crew.add(urgency, 1, lambda urgency=urgency: case(urgency)) for urgency in cases]
+    gate.set()
+    finished(crew, begun)
+    return order, busy.most
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_beside_large_cases_small_ones_run_one_at_a_time(threads):
+    order, most = mixed(threads, [3, 20, 9, 30, 1, 40, 7, 10, 5], small=9)
+    large = [one for one in order if one >= 10]
+    assert (set(large[:2]), set(large[2:])) == ({40, 30}, {20, 10})
+    assert [one for one in order if one < 10] == [1, 3, 5, 7, 9]
+    assert order.index(1) < order.index(10)  # not left for the end
+    assert most == 1
+
+
+def test_small_cases_by_themselves_run_on_all_threads_the_longest_first():
+    order, most = mixed(2, [3, 9, 1, 7, 5, 2, 4, 6], small=1000)
+    assert {9, 7} <= set(order[:4])
+    assert {1, 2} <= set(order[4:])
+    assert most == 2
+
+
+def test_a_single_thread_takes_the_longest_case_first():
+    order, _ = mixed(1, [3, 20, 9, 30, 1], small=9)
+    assert order == [30, 20, 9, 3, 1]
+
+
+def test_small_cases_do_not_keep_a_large_one_waiting_for_memory():
+    crew, order, gate = Crew(2, 10, small=9), [], threading.Event()
+    cases = [crew.add(30, 6, gate.wait)]
+    for urgency in (20, 1, 2, 3, 4, 5):
+        cases.append(crew.add(urgency, 6 if urgency == 20 else 1, lambda urgency=urgency: order.append(urgency)))
+    time.sleep(0.05)
+    assert order == []
+    gate.set()
+    finished(crew, cases)
+    assert 20 in order[:2]  # a small one may begin at the same time
+    assert sorted(order) == [1, 2, 3, 4, 5, 20]
+
+
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_lanes_share_the_threads_and_never_wait_for_themselves(threads):
     crew, busy, found = Crew(threads, 10**9), Busy(), {}
