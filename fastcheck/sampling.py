@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -153,11 +154,16 @@ def stratified(
 
 def _positions(spatial: tuple[int, ...], count: int, rng: np.random.Generator) -> np.ndarray:
     """Order spatial positions: borders first (they meet the padding), for up to three quarters of the draws."""
-    flat = np.arange(math.prod(spatial))
     if not spatial:
-        return flat
-    places = np.stack(np.unravel_index(flat, spatial))
-    ends = np.array(spatial)[:, None] - 1
-    border = ((ends > 0) & ((places == 0) | (places == ends))).any(axis=0)
-    first = rng.permutation(flat[border])[: max(1, 3 * count // 4)]
-    return np.concatenate([first, rng.permutation(np.setdiff1d(flat, first))[:count]])
+        return np.arange(1)
+    first = rng.permutation(_border(spatial))[: max(1, 3 * count // 4)]
+    rest = np.delete(np.arange(math.prod(spatial)), first)
+    return np.concatenate([first, rng.permutation(rest)[:count]])
+
+
+@lru_cache(maxsize=64)
+def _border(spatial: tuple[int, ...]) -> np.ndarray:
+    """Return the flat indices of the positions at either end of an axis that has two; callers leave it unchanged."""
+    inside = np.zeros(spatial, dtype=bool)
+    inside[tuple(slice(1, -1) if size > 1 else slice(None) for size in spatial)] = True
+    return np.flatnonzero(~inside)

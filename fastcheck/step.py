@@ -149,7 +149,8 @@ class Structure:
 
     @classmethod
     def _counted(cls, values: np.ndarray, window: float) -> Structure:
-        sizes = np.sort(np.abs(values[values != 0]))
+        sizes = np.sort(np.abs(values))
+        sizes = sizes[np.searchsorted(sizes, 0.0, side="right") :]
         if not sizes.size:
             return cls(0, 0)
         return cls(_longest_run(sizes, 0.0), _longest_run(sizes, window))
@@ -199,7 +200,7 @@ def roundings(terms: int, block: int) -> int:
     return min(terms, block) + math.ceil(terms / block)
 
 
-def automatic(magnitude: np.ndarray, factor: np.ndarray | None, loss: str = "vjp") -> float:
+def automatic(size: float, factor: float | None, loss: str = "vjp") -> float:
     """Return a power of two as the step.
 
     Where a central difference has no truncation error (phi(z) = z and z^2 / 2) it moves a typical output by about its
@@ -209,17 +210,15 @@ def automatic(magnitude: np.ndarray, factor: np.ndarray | None, loss: str = "vjp
 
     Parameters
     ----------
-    magnitude : array
-        Bounds on the sizes of the outputs' partial sums.
-    factor : array or None
-        What the operand multiplies; None stands for one (a bias).
+    size : float
+        `rms` of the outputs, or of bounds on the sizes of their partial sums.
+    factor : float or None
+        `rms` of what the operand multiplies; None stands for one (a bias).
     loss : str
         One of `fastcheck.cases.conv.LOSSES`.
     """
-    size = rms(magnitude) * {"vjp": 1.0, "square": 0.5, "relu": 2.0**-17, "tanh": 1.0}[loss]
-    if loss == "tanh":
-        size = 2.0**-17
-    scale = 1.0 if factor is None else rms(factor)
+    size = 2.0**-17 if loss == "tanh" else size * {"vjp": 1.0, "square": 0.5, "relu": 2.0**-17}[loss]
+    scale = 1.0 if factor is None else factor
     if size == 0 or scale == 0:
         return 1.0
     return math.ldexp(1.0, round(math.log2(size) - math.log2(scale)))

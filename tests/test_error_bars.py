@@ -14,7 +14,7 @@ from layers import case, layer, operands, torch_forward
 
 import fastcheck
 from fastcheck.evaluators.bars import Bars
-from fastcheck.step import SAMPLE, Precision, Structure, automatic, roundings
+from fastcheck.step import SAMPLE, Precision, Structure, automatic, rms, roundings
 
 LAYER = layer((2, 6, 11, 11), (8, 3, 3, 3), stride=1, padding=1, groups=2)
 
@@ -133,12 +133,13 @@ def test_structure_of_a_large_array_is_judged_by_a_sample():
 
 def test_the_automatic_step_is_a_power_of_two_that_follows_scale():
     values = np.random.default_rng(0).standard_normal(1000)
-    step = automatic(values, values)
+    size = rms(values)
+    step = automatic(size, size)
     assert np.log2(step) == round(np.log2(step))
-    assert automatic(values * 2.0**30, values) == step * 2.0**30
-    assert automatic(values, values * 2.0**30) == step / 2.0**30
-    assert automatic(np.zeros(3), values) == 1.0
-    assert automatic(values, None) == automatic(values, np.ones(3))
+    assert automatic(rms(values * 2.0**30), size) == step * 2.0**30
+    assert automatic(size, rms(values * 2.0**30)) == step / 2.0**30
+    assert automatic(rms(np.zeros(3)), size) == 1.0
+    assert automatic(size, None) == automatic(size, rms(np.ones(3)))
 
 
 def test_roundings_of_a_blocked_sum():

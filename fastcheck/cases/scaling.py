@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck import step
 from fastcheck.cases.conv import ConvCase
 
 _COMFORTABLE = 100
@@ -39,6 +40,11 @@ class ScaledOperands:
         if key not in self._known:
             self._known[key] = find()
         return self._known[key]
+
+    def rms(self, name: str, values: np.ndarray | None = None) -> float:
+        """Return `fastcheck.step.rms` of an operand, or of values that the operands alone decide: found once."""
+        found: float = self.once(("rms", name), lambda: step.rms(getattr(self, name) if values is None else values))
+        return found
 
     @classmethod
     def of(cls, case: ConvCase) -> ScaledOperands:

@@ -85,9 +85,8 @@ class Audit:
     def _again(self, dims: np.ndarray, numeric: np.ndarray, bars: np.ndarray, pool: Executor) -> np.ndarray:
         """Tell which dimensions ``local`` finds elsewhere."""
         order = np.argsort(dims)
-        local = Reevaluation(
-            "local", self._case, self._scaled, self._tensor, _crude_magnitude(self._case, self._scaled), self._step
-        )
+        magnitude, size = _crude_magnitude(self._case, self._scaled), _crude_size(self._case, self._scaled)
+        local = Reevaluation("local", self._case, self._scaled, self._tensor, magnitude, self._step, size)
         parts = list(pool.map(local, np.array_split(dims[order], TOGETHER)))
         again = np.concatenate([part.numeric for part in parts])
         allowed = np.concatenate([part.error_bar for part in parts]) + bars[order]
@@ -100,10 +99,10 @@ class Audit:
         factor = FACTORS[self._tensor]
         exponent = scaled.exponents["grad_output"] + (0 if factor is None else scaled.exponents[factor])
         terms = 1 if factor is None else geometry.terms
-        sizes = _crude_magnitude(self._case, scaled)
-        h = automatic(sizes, None if factor is None else getattr(scaled, factor), self._case.loss)
+        h = automatic(
+            _crude_size(self._case, scaled), None if factor is None else scaled.rms(factor), self._case.loss
+        )
         h *= 2.0 ** -round(math.log2(math.sqrt(terms)))
-        del sizes
         arrays = {"input": scaled.input, "weight": scaled.weight, "bias": scaled.bias}
         largest = float(np.abs(arrays[self._tensor]).max())
         table = self._table(self._moved(arrays, h, pool), self._moved(arrays, -h, pool), h, pool)
@@ -162,3 +161,8 @@ def _crude_magnitude(case: ConvCase, scaled: ScaledOperands) -> np.ndarray:
     """Bound the sum of the sizes of every output's terms, without the forward pass that the least bound takes."""
     sizes = _crude_sizes(case, scaled).reshape(1, -1, *(1,) * case.geometry.rank)
     return np.ascontiguousarray(np.broadcast_to(sizes, case.geometry.output_shape))
+
+
+def _crude_size(case: ConvCase, scaled: ScaledOperands) -> float:
+    """Return the root mean square of these bounds, which is that of the filters' own."""
+    return scaled.rms("crude", _crude_sizes(case, scaled))

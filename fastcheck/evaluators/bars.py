@@ -180,7 +180,7 @@ def _bars(case: ConvCase, scaled: ScaledOperands, tensor: str) -> Bars:
     geometry, factor, precision = case.geometry, FACTORS[tensor], precision_of(case, tensor)
     most = max(1, geometry.products_per_dimension(tensor) // geometry.terms)
     alike = window(most, precision)
-    others = [] if factor is None else [getattr(scaled, factor)]
+    met = ["grad_output"] if factor is None else ["grad_output", factor]
     return Bars(
         chain=1,
         precision=precision,
@@ -189,8 +189,13 @@ def _bars(case: ConvCase, scaled: ScaledOperands, tensor: str) -> Bars:
         most=most,
         partials=math.prod(geometry.weight_shape[2:]) if tensor == "input" else geometry.input_shape[0],
         exponent=scaled.exponents["grad_output"] + (0 if factor is None else scaled.exponents[factor]),
-        typical=math.sqrt(most) * math.prod(map(typical_size, [scaled.grad_output, *others])),
+        typical=math.sqrt(most) * math.prod(_typical_size(scaled, name) for name in met),
     )
+
+
+def _typical_size(scaled: ScaledOperands, name: str) -> float:
+    found: float = scaled.once(("typical", name), lambda: typical_size(getattr(scaled, name)))
+    return found
 
 
 def precision_of(case: ConvCase, tensor: str) -> Precision:

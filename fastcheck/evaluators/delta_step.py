@@ -37,11 +37,14 @@ class Step:
     def of(
         cls, scaled: ScaledOperands, tensor: str, output: np.ndarray, step: float | Literal["auto"], loss: str = "vjp"
     ) -> Step:
-        """Take the step as given, or one that moves a typical output by about twice its size."""
+        """Take the step as given, or one that moves a typical output by about twice its size.
+
+        ``output`` is the forward result of the scaled operands.
+        """
         own = scaled.exponents[tensor]
         factor = FACTORS[tensor]
         if step == "auto":
-            here = automatic(output, None if factor is None else getattr(scaled, factor), loss)
+            here = automatic(scaled.rms("output", output), None if factor is None else scaled.rms(factor), loss)
             here *= 2 if loss == "vjp" else 1
         else:
             here = float(np.ldexp(step, -own))

@@ -61,7 +61,8 @@ def fold(found: Differences, analytic: np.ndarray) -> Folded:
     judge.fold(analytic, numeric, error_bar, _EDGES, _FIRST, WORST, counts, reals)
     undecided = _undecided(found, analytic)
     exact = None
-    if not 1e-200 < reals[judge.DIFFERENCES] + reals[judge.TOTALS] < 1e200:
+    whole = 1e-200 < reals[judge.DIFFERENCES] + reals[judge.TOTALS] < 1e200
+    if not whole and (numeric.any() or analytic.any()):
         order = np.argsort(dims)
         masked = None if undecided is None else undecided[order]
         exact = tally.fold(dims[order], analytic[order], numeric[order], error_bar[order], masked)

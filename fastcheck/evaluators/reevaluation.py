@@ -12,7 +12,7 @@ from fastcheck.cases.conv import TENSORS, ConvCase
 from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.evaluators import Chosen, Differences, indices
 from fastcheck.evaluators.bars import FACTORS, bars_of, loss_model
-from fastcheck.step import automatic, roundings
+from fastcheck.step import automatic, rms, roundings
 from fastcheck_kernels import conv, curved, difference
 
 _SLOTS = {"input": difference.INPUT, "weight": difference.WEIGHT, "bias": difference.BIAS}
@@ -40,6 +40,8 @@ class Reevaluation:
     magnitude : float64 array
         Sum of the sizes of each output's terms, of the scaled operands: `fastcheck.cases.forward.magnitude`.
     step : float or "auto"
+    size : float, optional
+        `fastcheck.step.rms` of ``magnitude``, where it is known.
     """
 
     def __init__(
@@ -50,12 +52,16 @@ class Reevaluation:
         tensor: str,
         magnitude: np.ndarray,
         step: float | Literal["auto"],
+        size: float | None = None,
     ) -> None:
         geometry = case.geometry
         factor = FACTORS[tensor]
-        factor_values = None if factor is None else getattr(scaled, factor)
         own = scaled.exponents[tensor]
-        self._step = automatic(magnitude, factor_values, case.loss) if step == "auto" else float(np.ldexp(step, -own))
+        if step == "auto":
+            size = rms(magnitude) if size is None else size
+            self._step = automatic(size, None if factor is None else scaled.rms(factor), case.loss)
+        else:
+            self._step = float(np.ldexp(step, -own))
         with np.errstate(over="ignore"):  # a bias whose outputs are beyond float64 is moved by as much
             self.step = float(np.ldexp(self._step, own))
         self._tensor, self._shape = tensor, geometry.shape_of(tensor)
