@@ -228,13 +228,15 @@ def rms(values: np.ndarray) -> float:
     """Return about the root mean square of the non-zero entries, without overflow."""
     flat = values.reshape(-1)
     few = _spread(flat) if flat.size > 2 * SAMPLE else flat
-    nonzero = np.abs(few[few != 0])
-    if not nonzero.size and few is not flat:
-        nonzero = np.abs(flat[flat != 0])
-    if not nonzero.size:
+    sizes = np.abs(few)
+    largest = float(sizes.max(initial=0.0))
+    if largest == 0 and few is not flat:
+        sizes = np.abs(flat)
+        largest = float(sizes.max())
+    if largest == 0:
         return 0.0
-    largest = float(nonzero.max())
-    return largest * math.sqrt(float(np.mean((nonzero / largest) ** 2)))
+    sizes /= largest
+    return largest * math.sqrt(float(np.square(sizes).sum()) / np.count_nonzero(sizes))
 
 
 def typical_size(values: np.ndarray) -> float:

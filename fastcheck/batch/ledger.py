@@ -266,21 +266,14 @@ class Ledger:
         FastcheckError
             If the case is not known, or the ledger cannot be written: then nothing has changed.
         """
-        place = (as_text(phase, "the phase"), as_text(tensor, "the tensor"))
-        values = {
-            "key": key,
-            "phase": place[0],
-            "tensor": place[1],
-            "number": int(number),
-            "dims": int(dims),
-            "seconds": float(seconds),
-            "worker": worker.encode(errors="backslashreplace").decode(),
-            "checksum": _checksum(body, key, *place, int(number), int(dims)),
-            "body": body,
-        }
+        place = (as_text(phase, "the phase"), as_text(tensor, "the tensor"), key)
+        worker = worker.encode(errors="backslashreplace").decode()
+        checksum = _checksum(body, key, *place[:2], int(number), int(dims))
+        at = (*place, int(number))
+        values = (place, (worker,), (*at, body), (*at, int(dims), float(seconds), worker, checksum))
         with self._writing(lambda: f"shard {number} of {self._called(key)} {shown(tensor)}") as connection:
-            for statement in _KEEP_SHARD:
-                put = connection.execute(statement, values)
+            for statement, filled in zip(_KEEP_SHARD, values, strict=True):
+                put = connection.execute(statement, filled)
             if not put.rowcount:
                 raise self._unknown(key)
 
@@ -384,18 +377,17 @@ class Ledger:
 
 
 _KEEP_SHARD = (
-    "INSERT OR IGNORE INTO tensors (case_id, phase, tensor) SELECT id, :phase, :tensor FROM cases WHERE key = :key",
-    "INSERT OR IGNORE INTO workers (name) VALUES (:worker)",
+    "INSERT OR IGNORE INTO tensors (phase, tensor, case_id) SELECT ?1, ?2, id FROM cases WHERE key = ?3",
+    "INSERT OR IGNORE INTO workers (name) VALUES (?1)",
     # Of a shard that is kept already the tally is replaced.
     "INSERT OR REPLACE INTO tallies (id, body) VALUES ((SELECT tally_id FROM cases JOIN tensors ON case_id = cases.id "
-    "JOIN shards ON tensor_id = tensors.id WHERE key = :key AND phase = :phase AND tensor = :tensor "
-    "AND number = :number), :body)",
+    "JOIN shards ON tensor_id = tensors.id WHERE phase = ?1 AND tensor = ?2 AND key = ?3 AND number = ?4), ?5)",
     "INSERT OR REPLACE INTO shards (tensor_id, number, dims, seconds, worker_id, checksum, tally_id) "
-    "SELECT tensors.id, :number, :dims, :seconds, workers.id, :checksum, last_insert_rowid() "
-    "FROM cases JOIN tensors ON case_id = cases.id JOIN workers ON workers.name = :worker "
-    "WHERE key = :key AND phase = :phase AND tensor = :tensor",
+    "SELECT tensors.id, ?4, ?5, ?6, workers.id, ?8, last_insert_rowid() "
+    "FROM cases JOIN tensors ON case_id = cases.id JOIN workers ON workers.name = ?7 "
+    "WHERE phase = ?1 AND tensor = ?2 AND key = ?3",
 )
-"""Few statements, since each gives up the interpreter several times."""
+"""Few statements, of numbered values: a statement gives up the interpreter several times, and once for each name."""
 
 _COMPRESSION = 3
 """Of reports; higher levels take twice the time for a few per cent."""

@@ -54,11 +54,12 @@ def convolve(
     vector = geometry.vector()
 
     def run(region: np.ndarray) -> None:
-        shape = region[:, conv.COUNT]
-        part = np.empty((shape[0], shape[1], int(shape[2:].prod())))
-        conv.forward(x, w, bias, vector, region, part)
-        place = tuple(slice(low, low + count) for low, count in region[:, : conv.STEP])
-        result[place] = part.reshape(shape)
+        place = result[tuple(slice(low, low + count) for low, count in region[:, : conv.STEP].tolist())]
+        whole = place.flags.c_contiguous
+        part = place if whole else np.empty(place.shape)
+        conv.forward(x, w, bias, vector, region, part.reshape(*part.shape[:2], -1))
+        if not whole:
+            place[...] = part
 
     share(pool, run, _regions(result.shape, worth(result.size * geometry.terms)))
     return result.reshape(geometry.output_shape)

@@ -99,9 +99,7 @@ class Audit:
         factor = FACTORS[self._tensor]
         exponent = scaled.exponents["grad_output"] + (0 if factor is None else scaled.exponents[factor])
         terms = 1 if factor is None else geometry.terms
-        h = automatic(
-            _crude_size(self._case, scaled), None if factor is None else scaled.rms(factor), self._case.loss
-        )
+        h = automatic(_crude_size(self._case, scaled), None if factor is None else scaled.rms(factor), self._case.loss)
         h *= 2.0 ** -round(math.log2(math.sqrt(terms)))
         arrays = {"input": scaled.input, "weight": scaled.weight, "bias": scaled.bias}
         largest = float(np.abs(arrays[self._tensor]).max())

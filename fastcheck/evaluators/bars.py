@@ -156,8 +156,9 @@ class Bars:
         if self.exponent:
             with np.errstate(over="ignore"):
                 numeric = np.ldexp(numeric, self.exponent)
-        finite = np.isfinite(numeric)
-        if not finite.all():
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = float(numeric.sum())
+        if not math.isfinite(total) and not (finite := np.isfinite(numeric)).all():
             index = list(index_of(int(dims[np.argmin(finite)]), shape))
             raise FastcheckError(f"the derivative by {tensor} at index {index} overflows float64: scale the case")
         return numeric

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_left
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -19,7 +20,7 @@ from fastcheck.evaluators.delta_step import BLOCK, BLOCK_WORK, Step
 from fastcheck.geometry import ConvGeometry
 from fastcheck.lowering import InputLowering, InputPhase
 from fastcheck.step import U
-from fastcheck_kernels import curved, delta, judge, planes
+from fastcheck_kernels import bounds, curved, delta, judge, planes
 
 POSITIONS = 512
 """Positions that lie side by side in a block: four rows of sums, and the outputs that they read, fit a small cache."""
@@ -151,17 +152,18 @@ class InputDelta:
         shape = (tile.hi - tile.lo, tile.right - tile.left)
         out = np.empty(shape)
         delta.spread(self._z, self._v, phase.starts, self._moves, rows, places, phase.terms, self._step.quotient, out)
-        a, b = np.searchsorted(phase.live, (tile.left, tile.right))
-        columns = phase.live[a:b] - tile.left
-        dims = channels[:, None] * math.prod(self._geometry.input_shape[2:]) + phase.dims[a:b]
-        if self._bounds is None:
-            sums = np.empty((6, *shape))
-            tiny, quotient = self._bars.precision.tiny, self._step.quotient
-            delta.weigh(self._z, self._v, phase.starts, self._factors, rows, places, phase.terms, tiny, quotient, sums)
-            found = sums[_ORDER][..., columns].reshape(6, -1)
-        else:
-            found = self._bounds.sums(tile, phase.live[a:b], self._bars.precision.tiny, self._step.quotient)
-        return dims.reshape(-1), out[:, columns].reshape(-1), found
+        a, b = (bisect_left(phase.live, edge) for edge in (tile.left, tile.right))
+        live = phase.live[a:b]
+        columns = live - tile.left
+        dims, numeric = np.empty(shape[0] * len(live), dtype=np.int64), np.empty(shape[0] * len(live))
+        plane = math.prod(self._geometry.input_shape[2:])
+        bounds.gather(out, columns, phase.dims[a:b], tile.lo, plane, dims, numeric)
+        if self._bounds is not None:
+            return dims, numeric, self._bounds.sums(tile, live, self._step.quotient)
+        sums = np.empty((6, *shape))
+        tiny, quotient = self._bars.precision.tiny, self._step.quotient
+        delta.weigh(self._z, self._v, phase.starts, self._factors, rows, places, phase.terms, tiny, quotient, sums)
+        return dims, numeric, sums[_ORDER][..., columns].reshape(6, -1)
 
 
 def _located(
@@ -240,9 +242,9 @@ class _Bounds:
     Attributes
     ----------
     met : list of float64 arrays, shape (groups, 4, positions)
-        For each phase, at each position: norm of v, root of the sum of v^4, number of non-zeros, sum of |v z|.
+        For each phase, at each position: norms of v, and the sum of |v z|, as `bounds.of_inputs` takes them.
     weights : list of float64 arrays, shape (3, channels)
-        For each phase, of each channel: norm of w, root of the sum of w^4, number of non-zeros.
+        For each phase, of each channel: norms of w.
     channels : int
         In a group.
     """
@@ -290,15 +292,11 @@ class _Bounds:
             )
         return cls(met, weights, channels)
 
-    def sums(self, tile: Tile, live: np.ndarray, tiny: float, quotient: float) -> np.ndarray:
+    def sums(self, tile: Tile, live: np.ndarray, quotient: float) -> np.ndarray:
         """Return `judge.bars`' sums for a tile, gaps left out."""
-        met = self.met[tile.phase][tile.lo // self.channels][:, live]
-        w = self.weights[tile.phase][:, tile.lo : tile.hi, None]
-        sums = np.zeros((6, tile.hi - tile.lo, len(live)))
-        np.multiply(w[0], met[0], out=sums[judge.ABSOLUTE])
-        np.multiply(w[1], met[1], out=sums[judge.SQUARES])
-        np.minimum(w[2], met[2], out=sums[judge.TERMS])
-        sums[judge.ROUNDING] = met[3] * (2 * U * quotient)
+        met, weights = self.met[tile.phase][tile.lo // self.channels], self.weights[tile.phase]
+        sums = np.empty((6, tile.hi - tile.lo, len(live)))
+        bounds.of_inputs(met, weights, live, tile.lo, 2 * U * quotient, sums)
         return sums.reshape(6, -1)
 
 

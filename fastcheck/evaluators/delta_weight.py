@@ -17,7 +17,7 @@ from fastcheck.evaluators.delta_step import BLOCK, BLOCK_WORK, Step
 from fastcheck.geometry import ConvGeometry
 from fastcheck.lowering import Planes, WeightLowering
 from fastcheck.step import U
-from fastcheck_kernels import curved, delta, judge, planes
+from fastcheck_kernels import bounds, curved, delta, planes
 
 LANES = 256
 """Filters that lie side by side where a map is narrow: with 64 the loops are too short (docs/architecture.md)."""
@@ -115,11 +115,10 @@ class WeightDelta:
         """Difference the dimensions of a block."""
         width = self._channels * self._taps
         if isinstance(block, Tile):
-            filters, columns = np.arange(block.lo, block.hi), np.arange(block.left, block.right)
-            dims = (filters[:, None] * width + columns).reshape(-1)
+            dims = _rectangle(block, width)
             numeric = self._tile(block).reshape(-1)
-            channels = np.arange(block.left // self._taps, block.right // self._taps)
-            sums = self._sums(filters[:, None], channels[None, :])
+            pairs = block._replace(left=block.left // self._taps, right=block.right // self._taps)
+            sums = self._sums(_rectangle(pairs, self._channels))
             repeat = self._taps
         else:
             dims = np.asarray(block, dtype=np.int64)
@@ -137,7 +136,7 @@ class WeightDelta:
         rows, columns = np.divmod(dims, self._channels * self._taps)
         tiles = (Tile(f, f + 1, j, j + 1) for f, j in zip(rows.tolist(), columns.tolist(), strict=True))
         numeric = np.array([self._tile(tile)[0, 0] for tile in tiles])
-        return numeric, self._sums(rows, columns // self._taps)
+        return numeric, self._sums(dims // self._taps)
 
     @property
     def _shape(self) -> tuple[int, ...]:
@@ -167,10 +166,21 @@ class WeightDelta:
         planes.transpose(out, found)
         return found
 
-    def _sums(self, filters: np.ndarray, channels: np.ndarray) -> np.ndarray:
-        """Bound the bars' sums for pairs of filters and channels: shape (6, pairs)."""
-        inputs = channels + filters // self._group * self._channels if self._tensor == "weight" else channels
-        return self._norms.sums(filters, inputs, self._bars.precision.tiny, self._step.quotient)
+    def _sums(self, pairs: np.ndarray) -> np.ndarray:
+        """Bound the bars' sums for pairs of filters and channels, given by flat indices: shape (6, pairs)."""
+        v, x, magnitude = self._norms
+        layout = np.array([self._channels, self._group, 0 if self._tensor == "bias" else self._channels])
+        sums = np.empty((6, len(pairs)))
+        rounding, tiny = 2 * U * self._step.quotient, self._bars.precision.tiny
+        bounds.of_weights(v, x, magnitude, pairs, layout, rounding, tiny, sums)
+        return sums
+
+
+def _rectangle(tile: Tile, width: int) -> np.ndarray:
+    """Return the flat indices of a tile of a table of this width."""
+    dims = np.empty((tile.hi - tile.lo) * (tile.right - tile.left), dtype=np.int64)
+    bounds.rectangle(*tile, width, dims)
+    return dims
 
 
 class _Moves(NamedTuple):
@@ -236,16 +246,12 @@ class _Norms(NamedTuple):
     """Norms of every sample of the cotangent's filters and of the input's channels, which bound sums of products.
 
     By Cauchy and Schwarz the sum of |v x| is at most ||v|| ||x||, and that of (v x)^2 at most the root of the sum of
-    v^4 times the sum of x^4; sample by sample, where their scales may differ. The arrays are (samples, filters) and
-    (samples, channels): 2-norms, roots of the sums of fourth powers, and numbers of non-zeros.
+    v^4 times the sum of x^4; sample by sample, where their scales may differ. The arrays are those that
+    `bounds.of_weights` takes.
     """
 
     v: np.ndarray
-    v_squares: np.ndarray
-    v_count: np.ndarray
     x: np.ndarray
-    x_squares: np.ndarray
-    x_count: np.ndarray
     magnitude: np.ndarray
 
     @classmethod
@@ -258,39 +264,13 @@ class _Norms(NamedTuple):
             x = np.empty((samples, 1, 4))
             x[:] = math.prod(case.geometry.output_shape[2:])
         products = _products(output, scaled.grad_output, pool)
-        return cls(
-            np.sqrt(v[..., planes.SQUARES]),
-            np.sqrt(v[..., planes.FOURTHS]),
-            v[..., planes.NONZERO],
-            np.sqrt(x[..., planes.SQUARES]),
-            np.sqrt(x[..., planes.FOURTHS]),
-            x[..., planes.NONZERO],
-            products.sum(axis=0),
-        )
+        return cls(_norms(v), _norms(x), products.sum(axis=0))
 
-    def sums(self, filters: np.ndarray, channels: np.ndarray, tiny: float, quotient: float) -> np.ndarray:
-        """Return `judge.bars`' sums for pairs, given by index arrays that broadcast together."""
-        shape = np.broadcast_shapes(filters.shape, channels.shape)
-        sums = np.zeros((6, *shape))
-        samples = range(len(self.v))
-        for n in samples:
-            sums[judge.ABSOLUTE] += self.v[n][filters] * self.x[n][channels]
-            sums[judge.SQUARES] += self.v_squares[n][filters] * self.x_squares[n][channels]
-        sums[judge.TERMS] = np.minimum(self.v_count.sum(axis=0)[filters], self.x_count.sum(axis=0)[channels])
-        sums[judge.ROUNDING] = self.magnitude[filters] * (2 * U * quotient)
-        if len(samples) > 1:
-            self._absorb(filters, channels, tiny, sums)
-        return sums.reshape(6, -1)
 
-    def _absorb(self, filters: np.ndarray, channels: np.ndarray, tiny: float, sums: np.ndarray) -> None:
-        """Add the samples whose terms are so small beside the others' that an accumulator absorbs them."""
-        limit = tiny * sums[judge.ABSOLUTE]
-        for n in range(len(self.v)):
-            absolute = self.v[n][filters] * self.x[n][channels]
-            count = np.minimum(self.v_count[n][filters], self.x_count[n][channels])
-            absorbed = absolute < limit * count
-            sums[judge.ABSORBED] += np.where(absorbed, absolute, 0.0)
-            sums[judge.ABSORBED_TERMS] += np.where(absorbed, count, 0.0)
+def _norms(powers: np.ndarray) -> np.ndarray:
+    """Return the norms of `planes.power_sums`: (3, samples, channels)."""
+    roots = np.sqrt(powers[..., planes.SQUARES]), np.sqrt(powers[..., planes.FOURTHS])
+    return np.stack([*roots, powers[..., planes.NONZERO]])
 
 
 def _narrow(filters: int, layout: Planes, live: int) -> bool:
