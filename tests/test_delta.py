@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from layers import case, layer, layers, operands, torch_forward
 
 import fastcheck
-from fastcheck import lowering, memory, tally, zoo
+from fastcheck import lowering, memory, step, tally, zoo
 from fastcheck.cases import forward
 from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.evaluators import Differences, judging
@@ -251,7 +251,15 @@ def test_memory_stays_within_the_promise(a_layer, tensors):
     assert held + peak <= memory.needed_bytes(alone.geometry, tensors) - memory.OVERHEAD + 24 * 2**20
 
 
-@pytest.mark.parametrize("seed", range(6))
+def test_sizes_are_found_once_a_case(monkeypatch):
+    sized, find = [], step.rms
+    monkeypatch.setattr(step, "rms", lambda values: sized.append(values.shape) or find(values))
+    assert fastcheck.check(case(layer((2, 6, 9, 9), (8, 6, 3, 3), padding=1))).passed
+    # Output, input, weight, and the filters' bounds for steps; the cotangent and both factors once more for bars.
+    assert len(sized) == 7
+
+
+@pytest.mark.parametrize("seed", range(7))
 def test_the_compiled_fold_is_numpys(seed):
     rng = np.random.default_rng(seed)
     size = (1, 9, 1000, 5000)[seed % 4]
@@ -264,6 +272,8 @@ def test_the_compiled_fold_is_numpys(seed):
     dims = np.sort(rng.choice(10 * size, size, replace=False))
     if seed == 5:
         analytic[3] = np.nan
+    if seed == 6:
+        numeric[:] = analytic[:] = 0.0
     ours, numpys = (
         judging.merge([judging.fold(Differences(dims, numeric, bar), analytic)]),
         tally.fold(dims, analytic, numeric, bar),

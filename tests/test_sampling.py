@@ -37,6 +37,17 @@ def test_the_same_holds_of_a_whole_check():
     assert len(_border(index[:, 2:])) == 8
 
 
+@given(st.lists(st.integers(1, 6), max_size=3))
+def test_three_of_four_positions_are_at_the_border_where_there_are_enough(spatial):
+    positions = sampling._positions(tuple(spatial), 4, np.random.default_rng(0))
+    places = np.stack(np.unravel_index(positions, spatial)) if spatial else np.zeros((0, 1))
+    ends = np.array(spatial).reshape(-1, 1) - 1
+    border = ((ends > 0) & ((places == 0) | (places == ends))).any(axis=0)
+    at_border = np.prod(spatial) - np.prod([size - 2 if size > 1 else 1 for size in spatial])
+    assert len(set(positions.tolist())) == len(positions)
+    assert border[: min(3, int(at_border))].all()
+
+
 def test_weight_and_bias_meet_every_filter_together():
     chosen = _choose(64, {"weight": (64, 3, 3, 3), "bias": (64,)})
     assert len(chosen["weight"]) + len(chosen["bias"]) == 64
