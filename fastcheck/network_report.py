@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from fastcheck.errors import GradientMismatchError
@@ -115,7 +115,7 @@ class NetworkReport(SuiteReport):
         """Return the JSON report as Python objects, with nan and infinities as strings."""
         return super().to_dict() | {
             "hygiene": [line._asdict() for line in self.hygiene],
-            "explanations": [encode(asdict(one)) for one in self.explanations],
+            "explanations": [encode(one) for one in self.explanations],
         }
 
 

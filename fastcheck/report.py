@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -207,7 +207,7 @@ class TensorReport:
             subgradients=tally.subgradients,
             regime=regime,
             explained={
-                name: asdict(Entry.of(finding, shape)) | {"parts": parts[finding.dim]}
+                name: vars(Entry.of(finding, shape)) | {"parts": parts[finding.dim]}
                 for name, finding in (("least", tally.least), ("widest", tally.widest))
                 if parts is not None and finding is not None and finding.dim in parts
             },
@@ -315,8 +315,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON report as Python objects, with nan and infinities as strings."""
         tensors = {
-            name: {f.name: getattr(tensor, f.name) for f in fields(tensor) if f.name not in ("kept", "worst")}
-            | {"worst": [asdict(entry) for entry in tensor.worst]}
+            name: {f.name: getattr(tensor, f.name) for f in fields(tensor) if f.name != "kept"}
             for name, tensor in self.tensors.items()
         }
         head = {
@@ -325,7 +324,7 @@ class Report:
             "seed": self.seed,
             "requested": self.requested,
             "interrupted": self.interrupted,
-            "forward": None if self.forward is None else asdict(self.forward),
+            "forward": self.forward,
         }
         optional = {"operands": self.operands, "error": self.error}
         given = {key: value for key, value in optional.items() if value is not None}
@@ -338,13 +337,17 @@ class Report:
 
 
 def encode(value: Any) -> Any:
-    """Return a value as JSON can hold it: lists, plain numbers, and nan and infinities as strings."""
+    """Return a value as JSON can hold it: dicts, lists, plain numbers, and nan and infinities as strings."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, (str, int)):  # most of a report
+        return value
     if isinstance(value, dict):
         return {str(key): encode(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [encode(entry) for entry in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    if is_dataclass(value):
+        return {name: encode(getattr(value, name)) for name in value.__dataclass_fields__}
     return value

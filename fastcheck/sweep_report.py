@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -82,7 +82,7 @@ class Sweep:
                 "order": self.order,
                 "slope": self.slope,
                 "operands": self.operands,
-                "curves": [asdict(curve) for curve in self.curves],
+                "curves": self.curves,
                 "run": self.run,
             }
         )
