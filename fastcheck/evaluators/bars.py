@@ -156,7 +156,7 @@ class Bars:
         if self.exponent:
             with np.errstate(over="ignore"):
                 numeric = np.ldexp(numeric, self.exponent)
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # a finite sum has finite terms
             total = float(numeric.sum())
         if not math.isfinite(total) and not (finite := np.isfinite(numeric)).all():
             index = list(index_of(int(dims[np.argmin(finite)]), shape))
