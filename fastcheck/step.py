@@ -239,11 +239,11 @@ def rms(values: np.ndarray) -> float:
     return largest * math.sqrt(float(np.square(sizes).sum()) / np.count_nonzero(sizes))
 
 
-def typical_size(values: np.ndarray) -> float:
-    """Return about the root mean square of all entries, zeros among them."""
+def share_of_nonzeros(values: np.ndarray) -> float:
+    """Return about how many of an array's entries are not zero, as a part of all."""
     flat = values.reshape(-1)
     few = _spread(flat) if flat.size > 2 * SAMPLE else flat
-    return rms(flat) * math.sqrt(np.count_nonzero(few) / few.size)
+    return np.count_nonzero(few) / few.size
 
 
 def positive(name: str, value: object) -> float:

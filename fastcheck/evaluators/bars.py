@@ -13,7 +13,7 @@ from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import Differences
 from fastcheck.geometry import Shape, index_of
-from fastcheck.step import WIDE, WIDE_TYPES, Precision, Structure, U, roundings, typical_size, window
+from fastcheck.step import WIDE, WIDE_TYPES, Precision, Structure, U, roundings, share_of_nonzeros, window
 from fastcheck_kernels import conv, curved, judge
 
 FACTORS = {"input": "weight", "weight": "input", "bias": None}
@@ -195,8 +195,9 @@ def _bars(case: ConvCase, scaled: ScaledOperands, tensor: str) -> Bars:
 
 
 def _typical_size(scaled: ScaledOperands, name: str) -> float:
-    found: float = scaled.once(("typical", name), lambda: typical_size(getattr(scaled, name)))
-    return found
+    """Return about the root mean square of all entries of an operand, zeros among them."""
+    share: float = scaled.once(("share", name), lambda: share_of_nonzeros(getattr(scaled, name)))
+    return scaled.rms(name) * math.sqrt(share)
 
 
 def precision_of(case: ConvCase, tensor: str) -> Precision:
