@@ -52,7 +52,9 @@ def mixed(threads, cases, small):
         else:
             time.sleep(0.03)
 
-    begun = [crew.add(100 + number, 0, gate.wait) for number in range(threads)]
+    entered = threading.Barrier(threads + 1)
+    begun = [crew.add(100 + number, 0, lambda: (entered.wait(), gate.wait())) for number in range(threads)]
+    entered.wait()
     begun += [crew.add(urgency, 1, lambda urgency=urgency: case(urgency)) for urgency in cases]
     gate.set()
     finished(crew, begun)

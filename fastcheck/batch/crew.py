@@ -8,7 +8,6 @@ threads at the end, where they would wait for each other (bench/test_batch.py).
 
 from __future__ import annotations
 
-import heapq
 import threading
 from bisect import insort
 from collections import deque
@@ -48,9 +47,9 @@ class Crew:
         self._lock = threading.Lock()
         self._small_up_to = small
         self._cases: list[_Case] = []
-        self._calls: list[tuple[float, int, Lane]] = []
+        self._lanes: list[tuple[float, int, Lane]] = []
         self._running: list[_Case] = []
-        self._free, self._idle, self._number = budget, 0, 0
+        self._free, self._idle, self._number = budget, threads, 0
 
     def add(self, urgency: float, needed: int, run: Callable[[], object]) -> Future[None]:
         """Have a case run once it is the most urgent and fits in the memory left; one larger than all runs alone.
@@ -64,14 +63,16 @@ class Crew:
         with self._lock:
             case = _Case(-urgency, self._next(), small, needed, run, Future())
             insort(self._cases, case)
-        self._ask()
+            self._wake()
         return case.ended
 
     def call(self, lane: Lane) -> None:
-        """Ask whoever is free to help with a lane's work."""
+        """Have whoever is free help with a lane's work, as long as there is some."""
         with self._lock:
-            heapq.heappush(self._calls, (-lane.urgency, self._next(), lane))
-        self._ask()
+            if not lane.called:
+                lane.called = True
+                insort(self._lanes, (-lane.urgency, self._next(), lane))
+            self._wake()
 
     def close(self) -> None:
         """Wait for what runs; what has not begun does not begin."""
@@ -79,40 +80,47 @@ class Crew:
             self._cases.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _ask(self) -> None:
-        """Have a thread take a turn, unless this is closing: then a case's own thread does all of its work."""
-        with suppress(RuntimeError):
-            self._pool.submit(self._turn)
+    def _wake(self) -> None:
+        """Have an idle thread look for work, unless this is closing: then a case's own thread does all of its work."""
+        if self._idle:
+            self._idle -= 1
+            with suppress(RuntimeError):
+                self._pool.submit(self._work)
 
     def _next(self) -> int:
         self._number += 1
         return self._number
 
-    def _turn(self) -> None:
-        """Do what is chosen; there is a turn for each case and each call."""
-        with self._lock:
-            chosen = self._choose()
-            if isinstance(chosen, _Case):
-                self._free -= chosen.needed
-                self._running.append(chosen)
-        if isinstance(chosen, Lane):
-            chosen.help()
-        elif chosen is not None:
-            self._run(chosen)
+    def _work(self) -> None:
+        """Do what is chosen, until nothing is."""
+        while True:
+            with self._lock:
+                chosen = self._choose()
+                if chosen is None:
+                    self._idle += 1
+                    return
+                if isinstance(chosen, _Case):
+                    self._free -= chosen.needed
+                    self._running.append(chosen)
+            if isinstance(chosen, Lane):
+                chosen.help()
+            else:
+                self._run(chosen)
 
     def _choose(self) -> _Case | Lane | None:
-        """Take what waits: a small case where one is due, or else what is most urgent."""
+        """Choose from what waits: a small case where one is due, or else what is most urgent."""
         case = self._cases[0] if self._cases else None
         if case is not None and case.needed > self._free and self._running:
             case = None  # waits for memory, and a smaller one would keep it waiting
         elif self._small_is_due():
             return self._cases.pop()
-        if self._calls and not (case is not None and case[:2] < self._calls[0][:2]):
-            return heapq.heappop(self._calls)[2]
+        while self._lanes and not self._lanes[0][2].waits:
+            self._lanes.pop(0)[2].called = False
+        if self._lanes and not (case is not None and case[:2] < self._lanes[0][:2]):
+            return self._lanes[0][2]
         if case is not None:
-            return self._cases.pop(0)
-        self._idle += 1
-        return None
+            self._cases.pop(0)
+        return case
 
     def _small_is_due(self) -> bool:
         """Tell whether the smallest case is to run now, beside large ones."""
@@ -134,9 +142,8 @@ class Crew:
         with self._lock:
             self._free += case.needed
             self._running.remove(case)
-            waiting, self._idle = self._idle, 0
-        for _ in range(waiting):
-            self._ask()
+            while self._idle and self._cases:  # which may have waited for memory
+                self._wake()
 
 
 class Lane(Executor):
@@ -147,10 +154,15 @@ class Lane(Executor):
     crew : Crew
     urgency : float
         Others help where this is greatest.
+
+    Attributes
+    ----------
+    called : bool
+        Whether the crew knows that work may wait here; its own.
     """
 
     def __init__(self, crew: Crew, urgency: float) -> None:
-        self.urgency = urgency
+        self.urgency, self.called = urgency, False
         self._crew = crew
         self._errands: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
 
@@ -160,6 +172,11 @@ class Lane(Executor):
         self._errands.append((future, lambda: fn(*args, **kwargs)))
         self._crew.call(self)
         return future
+
+    @property
+    def waits(self) -> bool:
+        """Whether a piece of work waits."""
+        return bool(self._errands)
 
     def help(self) -> bool:
         """Do a piece of work that waits, and tell whether there was one."""
