@@ -130,6 +130,25 @@ def test_the_largest_case_is_helped_first():
     assert before[0] >= 38  # pieces of the large case that had ended, or were being done
 
 
+def test_a_thread_is_woken_once_to_help_and_not_for_every_piece(monkeypatch):
+    crew, woken, done = Crew(2, 10**9), [], set()
+    submit = crew._pool.submit
+    monkeypatch.setattr(crew._pool, "submit", lambda work: (woken.append(1), submit(work)))
+
+    def piece():
+        time.sleep(0.002)
+        done.add(threading.get_ident())
+
+    def case():
+        lane = Lane(crew, 1.0)
+        for future in [lane.submit(piece) for _ in range(100)]:
+            future.result()
+
+    finished(crew, [crew.add(1, 1, case)])
+    assert len(done) == 2
+    assert len(woken) <= 10  # two, and more only where the helper is quicker than the case for a moment
+
+
 def test_running_cases_stay_within_the_budget():
     crew, lock, running, most, alone = Crew(4, 100), threading.Lock(), {}, [0], []
 
