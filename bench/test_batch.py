@@ -16,7 +16,7 @@ SPEEDUP = 1.85
 BUDGET = 400 * 2**20
 """Bytes that a suite is given whose cases together need several times as much."""
 
-ROUNDS, MIXED_ROUNDS = 3, 5
+ROUNDS, MIXED_ROUNDS = 3, 7
 """Pairs of runs, of which the one with the median ratio counts: neighbours on a shared machine slow single runs."""
 
 

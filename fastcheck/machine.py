@@ -35,6 +35,13 @@ def available_bytes() -> int | None:
 def peak_bytes() -> int | None:
     """Return the largest resident size of this process so far, None where the system does not tell."""
     try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
+            for line in lines:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:  # whose figure is that of the process that started this one, where that was larger
         import resource
     except ImportError:
         return None
@@ -45,8 +52,12 @@ def peak_bytes() -> int | None:
 def target() -> str:
     """Return the processor that kernels are compiled for; its family alone where none was needed."""
     binding = sys.modules.get("llvmlite.binding")
-    name = "" if binding is None else f" {binding.get_host_cpu_name()}"
-    return platform.machine() + name
+    return platform.machine() if binding is None else _compiled_for(binding)
+
+
+@cache
+def _compiled_for(binding: Any) -> str:
+    return f"{platform.machine()} {binding.get_host_cpu_name()}"
 
 
 def processor() -> str:

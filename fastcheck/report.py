@@ -336,14 +336,18 @@ class Report:
         return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
 
+_PLAIN = frozenset({str, int, bool, type(None)})
+"""Most of a report."""
+
+
 def encode(value: Any) -> Any:
     """Return a value as JSON can hold it: dicts, lists, plain numbers, and nan and infinities as strings."""
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
-    if value is None or isinstance(value, (str, int)):  # most of a report
-        return value
     if isinstance(value, dict):
         return {str(key): encode(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

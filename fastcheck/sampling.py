@@ -47,11 +47,13 @@ def choose(dims: Any, shapes: Mapping[str, Shape], work: Mapping[str, int], seed
     """
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     wanted = counts(dims, sizes, work)
-    chosen: dict[str, np.ndarray | range] = {}
+    chosen: dict[str, np.ndarray | range] = {name: range(size) for name, size in sizes.items()}
     for position, (name, shape) in enumerate(shapes.items()):
+        if wanted[name] >= sizes[name]:
+            continue
         rng = np.random.default_rng([seed, position])
         # The bias continues through the filters where the weight stopped, so that together they meet the most.
-        first = len(chosen["weight"]) if name == "bias" and "weight" in chosen else 0
+        first = wanted.get("weight", 0) if name == "bias" else 0
         chosen[name] = stratified(shape, wanted[name], rng, filters=_filter_order(shapes, seed), first=first)
     return chosen
 

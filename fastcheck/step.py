@@ -153,7 +153,8 @@ class Structure:
         sizes = sizes[np.searchsorted(sizes, 0.0, side="right") :]
         if not sizes.size:
             return cls(0, 0)
-        return cls(_longest_run(sizes, 0.0), _longest_run(sizes, window))
+        crowd = _longest_run(sizes, window)
+        return cls(1 if crowd == 1 else _longest_run(sizes, 0.0), crowd)
 
     @classmethod
     def none(cls) -> Structure:

@@ -22,6 +22,7 @@ from fastcheck.cases import forward
 from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.evaluators import Differences, judging
 from fastcheck.evaluators.audit import Audit
+from fastcheck.evaluators.reevaluation import Reevaluation
 from fastcheck.evaluators.delta_input import InputDelta
 from fastcheck.evaluators.delta_weight import WeightDelta
 from fastcheck.published import NETWORKS
@@ -256,6 +257,18 @@ def test_sizes_are_found_once_a_case(monkeypatch):
     monkeypatch.setattr(step, "rms", lambda values: sized.append(values.shape) or find(values))
     assert fastcheck.check(case(layer((2, 6, 9, 9), (8, 6, 3, 3), padding=1))).passed
     assert len(sized) == 5  # output, input, weight, cotangent, and the filters' bounds
+
+
+@pytest.mark.parametrize(
+    ("a_layer", "pieces"),
+    [(layer((1, 3, 6, 6), (4, 3, 3, 3)), 1), (layer((1, 32, 40, 40), (64, 32, 3, 3)), 4)],
+)
+def test_an_audit_is_cut_where_that_is_worth_a_thread(monkeypatch, a_layer, pieces):
+    audited, evaluate = [], Reevaluation.__call__
+    monkeypatch.setattr(Reevaluation, "__call__", lambda self, dims: audited.append(len(dims)) or evaluate(self, dims))
+    assert fastcheck.check(case(a_layer), dims={"input": 1, "weight": 32, "bias": 1}, evaluator="delta").passed
+    weight = [size for size in audited if size > 1]
+    assert weight == [32 // pieces] * pieces
 
 
 @pytest.mark.parametrize("seed", range(7))

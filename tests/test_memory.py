@@ -1,5 +1,9 @@
 """What a layer needs is known before it is made."""
 
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 
 from fastcheck import FastcheckError, machine, memory
@@ -26,3 +30,10 @@ def test_what_just_fits_is_taken_and_a_byte_less_is_not_enough(monkeypatch):
     monkeypatch.setattr(machine, "available_bytes", lambda: needed - 1)
     with pytest.raises(FastcheckError, match=rf"conv1 .* needs {needed:,} bytes, and {needed - 1:,} are available"):
         memory.refuse_what_cannot_fit("conv1", GEOMETRY, ("weight",))
+
+
+def test_the_peak_is_of_this_process_and_not_of_the_one_that_started_it():
+    held = np.ones(40_000_000)
+    command = [sys.executable, "-c", "from fastcheck import machine; print(machine.peak_bytes())"]
+    found = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert machine.peak_bytes() > held.nbytes > found > 1e6

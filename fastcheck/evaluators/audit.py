@@ -25,8 +25,8 @@ from fastcheck_kernels import conv, curved, direction
 DIMS = 32
 """Dimensions that are differenced again."""
 
-TOGETHER = 4
-"""Parts into which they are cut: filters that are perturbed together share what is gathered of the input."""
+PIECES = 4
+"""Parts into which they are cut at most: filters that are perturbed together share what is gathered of the input."""
 
 
 class Audit:
@@ -87,7 +87,9 @@ class Audit:
         order = np.argsort(dims)
         magnitude, size = _crude_magnitude(self._case, self._scaled), _crude_size(self._case, self._scaled)
         local = Reevaluation("local", self._case, self._scaled, self._tensor, magnitude, self._step, size)
-        parts = list(pool.map(local, np.array_split(dims[order], TOGETHER)))
+        work = len(dims) * self._case.geometry.products_per_dimension(self._tensor)
+        pieces = np.array_split(dims[order], min(PIECES, forward.worth(work)))
+        parts = list(pool.map(local, pieces))
         again = np.concatenate([part.numeric for part in parts])
         allowed = np.concatenate([part.error_bar for part in parts]) + bars[order]
         outside: np.ndarray = ~(np.abs(again - numeric[order]) <= allowed)
