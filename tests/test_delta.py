@@ -22,9 +22,9 @@ from fastcheck.cases import forward
 from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.evaluators import Differences, judging
 from fastcheck.evaluators.audit import Audit
-from fastcheck.evaluators.reevaluation import Reevaluation
 from fastcheck.evaluators.delta_input import InputDelta
 from fastcheck.evaluators.delta_weight import WeightDelta
+from fastcheck.evaluators.reevaluation import Reevaluation
 from fastcheck.published import NETWORKS
 from fastcheck_kernels import delta
 
