@@ -22,31 +22,35 @@ def default_threads() -> int:
 
 def available_bytes() -> int | None:
     """Return the memory that is free for new data, None where the system does not tell."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-        return None
-    except OSError:
-        return None
+    return _bytes(_told("/proc/meminfo", "MemAvailable"))
 
 
 def peak_bytes() -> int | None:
     """Return the largest resident size of this process so far, None where the system does not tell."""
+    # Linux has getrusage tell the size of the process that started this one, where that was larger.
+    peak = _bytes(_told("/proc/self/status", "VmHWM"))
+    if peak is not None:
+        return peak
     try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
-            for line in lines:
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:  # whose figure is that of the process that started this one, where that was larger
         import resource
     except ImportError:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _told(path: str, name: str) -> str | None:
+    """Return what a file of lines "name: value" tells under a name first, None where there is no such file or name."""
+    with suppress(OSError), open(path, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            key, _, value = line.partition(":")
+            if key.strip() == name:
+                return value.strip()
+    return None
+
+
+def _bytes(told: str | None) -> int | None:
+    return None if told is None else int(told.removesuffix("kB")) * 1024
 
 
 def target() -> str:
@@ -62,14 +66,7 @@ def _compiled_for(binding: Any) -> str:
 
 def processor() -> str:
     """Return the processor's name as it tells it, else its family."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return _told("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
 
 
 def described() -> dict[str, Any]:
