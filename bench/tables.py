@@ -268,9 +268,9 @@ def batch(section: Section) -> str:
             "3 ms",
         ),
         (
-            f"{mixed['cases']:,} mixed cases: {mixed['threads']} threads beside one, {len(mixed['speedups'])} pairs of runs",
-            f"{mixed['speedup']:.2f}x ({mixed['seconds']:.1f} s, {mixed['one_seconds']:.1f} s), "
-            f"{mixed['speedups'][0]:.2f}x to {mixed['speedups'][-1]:.2f}x",
+            f"{mixed['cases']:,} mixed cases: {mixed['threads']} threads beside one",
+            f"{mixed['speedup']:.2f}x ({mixed['seconds']:.1f} s, {mixed['one_seconds']:.1f} s); of "
+            f"{len(mixed['speedups'])} pairs {mixed['speedups'][0]:.2f}x to {mixed['speedups'][-1]:.2f}x",
             "1.85x",
         ),
         (
