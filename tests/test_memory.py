@@ -1,4 +1,4 @@
-"""What a layer needs is known before it is made."""
+"""What a layer needs is known before it is made, and what a process took is its own."""
 
 import subprocess
 import sys
