@@ -1,21 +1,31 @@
-"""The command line in this process, and Hypothesis profiles: the whole search by default, a short one for passes that
-run kernels slowly."""
-
-import os
+"""The command line in this process, how far searches go, and how many processes run the tests."""
 
 import pytest
-from hypothesis import HealthCheck, settings
+import searches
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
-from fastcheck import cli
+from fastcheck import cli, machine
 
-_COMMON = {
-    "deadline": None,
-    "derandomize": True,
-    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
-}
-settings.register_profile("whole", max_examples=500, **_COMMON)
-settings.register_profile("short", max_examples=12, **_COMMON)
-settings.load_profile(os.environ.get("FASTCHECK_TESTS", "whole"))
+settings.register_profile(
+    "fastcheck",
+    max_examples=searches.examples(500),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("fastcheck")
+
+
+def pytest_xdist_auto_num_workers():
+    """Return how many processes run the tests: one for each processor that this one may use."""
+    return machine.default_threads()
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what goes further in a whole search."""
+    for item in items:
+        if is_hypothesis_test(item.obj):
+            item.add_marker("search")
 
 
 @pytest.fixture

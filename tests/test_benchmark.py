@@ -1,10 +1,7 @@
 """The short benchmark: what it measures and writes. Seconds belong to bench/ and are not asserted."""
 
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +12,6 @@ from fastcheck.lowering import WeightLowering
 from fastcheck.published import NETWORKS, ConvLayer, Network
 from fastcheck_kernels import limit as kernels
 
-ROOT = Path(__file__).parent.parent
 STEM = ConvLayer("stem", (2, 7, 7), (4, 2, 3, 3), 2, 1, 1, 1, True)
 CAUSAL = ConvLayer("causal", (3, 16), (2, 3, 2), 1, ((4, 0),), 4, 1, False)
 
@@ -160,35 +156,6 @@ def test_the_limits_kernel_differences():
 @pytest.mark.jit
 def test_the_width_of_vectors_is_told():
     assert limit.simd_bits() in (128, 256, 512)
-
-
-WARM = """
-import fastcheck, numba, pkgutil, importlib, fastcheck_kernels
-from fastcheck import limit, zoo
-from fastcheck.published import ConvLayer
-limit.REPEATS = 1
-for shape, filters in (((4, 9, 9), (4, 4, 3, 3)), ((4, 3, 3), (256, 4, 3, 3)), ((4, 9, 9), (4, 1, 3, 3))):
-    layer = ConvLayer("layer", shape, filters, 1, 1, 1, shape[0] // filters[1], True)
-    assert fastcheck.check(zoo.make_case("warm", layer, ("input", "weight", "bias")), dims="all").passed
-limit.elements_per_second(2)
-names = [module.name for module in pkgutil.iter_modules(fastcheck_kernels.__path__, "fastcheck_kernels.")]
-modules = [importlib.import_module(name) for name in names]
-kernels = {k for m in modules for k in vars(m).values() if isinstance(k, numba.core.registry.CPUDispatcher)}
-print(sum(sum(kernel.stats.cache_misses.values()) for kernel in kernels))
-"""
-
-
-@pytest.mark.jit
-def test_a_warm_second_process_compiles_nothing(tmp_path):
-    paths = f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"
-    environment = os.environ | {"PYTHONPATH": paths, "NUMBA_CACHE_DIR": str(tmp_path)}
-
-    def misses():
-        done = subprocess.run([sys.executable, "-c", WARM], capture_output=True, text=True, check=True, env=environment)
-        return int(done.stdout)
-
-    assert misses() > 0
-    assert misses() == 0
 
 
 def test_a_weight_moves_as_many_outputs_whatever_the_number_of_channels():

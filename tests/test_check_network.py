@@ -1,12 +1,11 @@
 """Whole networks: every layer kind and loss passes with PyTorch's gradients, and fails with its wrong sibling."""
 
-import os
-
 import networks
 import numpy as np
 import planted_network
 import pytest
 import torch_network
+from numba import config
 
 import fastcheck
 
@@ -17,19 +16,17 @@ def _case(name, seed=0):
     return network, params, grads, x, y, masks, loss
 
 
-SHORT = os.environ.get("FASTCHECK_TESTS") == "short"
-"""Whether kernels run as Python: then few dimensions, and cases that have every kind of layer between them."""
-
-DIMS = 24 if SHORT else "all"
+DIMS = 24 if config.DISABLE_JIT else "all"
 FEW = (
     *("conv_1d", "conv_groups", "conv_3d", "max_pool_padded", "avg_pool_padded", "global_avg_pool", "cnn"),
     *("batch_norm_maps", "batch_norm_frozen", "layer_norm_maps", "dropout_maps", "add_projection", "concat_several"),
     *("leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus"),
     *("squared_error", "multiclass_hinge", "logistic", "l2_l1_groups"),
 )
+"""Cases that have every kind of layer between them: enough, with few dimensions, where kernels run as Python."""
 
 
-@pytest.mark.parametrize("name", FEW if SHORT else networks.CASES)
+@pytest.mark.parametrize("name", FEW if config.DISABLE_JIT else networks.CASES)
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.jit)])
 def test_a_correct_gradient_passes(name, seed):
     network, params, grads, x, y, masks, loss = _case(name, seed)

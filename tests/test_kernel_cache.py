@@ -1,4 +1,4 @@
-"""Compilation: counted, cached on disk, and quiet where no folder is writable."""
+"""Compilation: one signature a kernel, cached on disk, and quiet where no folder is writable."""
 
 import os
 import shutil
@@ -6,38 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import compiled
 import pytest
 
 from fastcheck_kernels import _jit
 
 ROOT = Path(__file__).parent.parent
-
-EVERYTHING = """
-import sys
-sys.path[:0] = [{tests!r}]
-import numpy as np
-from layers import case, layer
-import fastcheck
-from fastcheck_kernels import conv, curved, delta, difference, direction, judge, planes
-from fastcheck.cases import forward
-from concurrent.futures import ThreadPoolExecutor
-for made in (
-    case(layer((2, 4, 9, 9), (6, 2, 3, 3), stride=2, padding=1, groups=2)),
-    case(layer((1, 3, 20), (4, 3, 5), dilation=2), dtype=np.float32),
-    case(layer((1, 2, 4, 5, 6), (2, 2, 2, 2, 2))),
-):
-    for evaluator in ("local", "full", "delta"):
-        assert fastcheck.check(made, dims=30, evaluator=evaluator).passed
-    with ThreadPoolExecutor(1) as pool:
-        forward.backward(made.geometry, made.input, made.weight, made.grad_output, pool)
-modules = (conv, curved, delta, difference, direction, judge, planes)
-found = {{k for module in modules for k in vars(module).values() if hasattr(k, "signatures") and k.signatures}}
-called = [kernel for kernel in found if kernel.stats.cache_misses or kernel.stats.cache_hits]
-entered = [kernel for kernel in called if kernel.py_func.__name__ in {entries!r}]
-misses = sum(sum(kernel.stats.cache_misses.values()) for kernel in entered)
-print(len(entered), max(len(kernel.signatures) for kernel in entered), misses)
-"""
-
 
 ENTRIES = {
     *("forward", "adjoint", "weight_vjp", "_perturb_whole", "_perturb_input", "_perturb_filters", "pack", "power_sums"),
@@ -46,31 +20,69 @@ ENTRIES = {
 """Kernels that Python calls, of a linear loss."""
 
 
-def _run(cache, sources=ROOT, **environment):
-    code = EVERYTHING.format(tests=str(ROOT / "tests"), entries=ENTRIES)
-    paths = f"{sources}{os.pathsep}{sources / 'kernels'}"
-    environment = os.environ | {"PYTHONPATH": paths} | ({"NUMBA_CACHE_DIR": str(cache)} if cache else {}) | environment
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    return [int(word) for word in done.stdout.split()]
+@pytest.mark.jit
+def test_every_kernel_has_one_signature_for_all_ranks_dtypes_and_evaluators():
+    compiled.use()
+    signatures = {kernel.py_func.__name__: len(kernel.signatures) for kernel in compiled.kernels()}
+    assert {name: signatures.get(name) for name in ENTRIES} == dict.fromkeys(ENTRIES, 1)
 
 
-@pytest.fixture
-def sources(tmp_path):
-    for name in ("fastcheck", "kernels"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    return tmp_path
+PACKAGE = {
+    "kernels.py": """
+from pack._jit import kernel
+from pack.helper import twice
+@kernel("contract")
+def quadruple(x):
+    return twice(twice(x))
+""",
+    "helper.py": """
+from pack._jit import kernel
+@kernel("contract")
+def twice(x):
+    return FACTOR * x
+""",
+    "__main__.py": """
+from pack.kernels import quadruple
+print(quadruple(1.0), sum(quadruple.stats.cache_hits.values()), sum(quadruple.stats.cache_misses.values()))
+""",
+}
+"""A package of kernels that is compiled as ours is, in a moment."""
 
 
 @pytest.mark.jit
-def test_every_kernel_compiles_once_for_all_ranks_dtypes_and_evaluators_and_is_cached(tmp_path, sources):
-    cache = tmp_path / "cache"
-    count = len(ENTRIES)
-    assert _run(cache, sources) == [count, 1, count]
-    assert _run(cache, sources) == [count, 1, 0]
-    # Numba looks at the kernel's own file alone: an edit of a helper elsewhere must be seen as well.
-    helper = sources / "kernels" / "fastcheck_kernels" / "_jit.py"
-    helper.write_text(helper.read_text() + "\n# edited\n")
-    assert _run(cache, sources) == [count, 1, count]
+def test_a_second_process_compiles_nothing_until_any_source_changes(tmp_path):
+    """Numba looks at the kernel's own file alone: an edit of a helper elsewhere must be seen as well."""
+    package = tmp_path / "pack"
+    package.mkdir()
+    shutil.copy(_jit.__file__, package)
+
+    def run(factor):
+        for name, text in PACKAGE.items():
+            (package / name).write_text(text.replace("FACTOR", factor))
+        command = [sys.executable, "-m", "pack"]
+        environment = os.environ | {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        value, *hits_and_misses = done.stdout.split()
+        return float(value), [int(count) for count in hits_and_misses]
+
+    assert run("2") == (4.0, [0, 1])
+    assert run("2") == (4.0, [1, 0])
+    assert run("3") == (9.0, [0, 1])
+
+
+@pytest.mark.jit
+def test_a_warm_process_compiles_no_kernel():
+    """In the cache that all tests share: what it does not hold yet, the first process adds."""
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "kernels")))
+
+    def run():
+        command, environment = [sys.executable, ROOT / "tests" / "compiled.py"], os.environ | {"PYTHONPATH": paths}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        return [int(count) for count in done.stdout.split()]
+
+    used = sum(run())
+    assert used > len(ENTRIES)
+    assert run() == [used, 0]
 
 
 def test_without_a_writable_cache_folder_kernels_still_compile(monkeypatch):

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layers import layer, layers, operands, torch_gradients
+from searches import examples
 
 from fastcheck.cases import forward
 from fastcheck.geometry import ConvGeometry
@@ -44,7 +45,7 @@ def test_against_pytorch(a_layer, pool):
         close(ours[name], expected)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(a_layer=layers(most=2))
 def test_against_plain_loops(a_layer, pool):
     x, w, b = operands(a_layer)
@@ -87,7 +88,7 @@ def test_layers_larger_than_a_panel(a_layer, pool):
         close(ours[name], expected)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(a_layer=layers(), data=st.data())
 def test_a_region_is_that_part_of_the_whole_to_the_last_bit(a_layer, data, pool):
     x, w, b = operands(a_layer)

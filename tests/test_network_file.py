@@ -10,6 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from searches import examples
 
 from fastcheck import FastcheckError
 from fastcheck.layers import KINDS, Add, BatchNorm, Concat, Conv, Dense, Flatten, MaxPool, ReLU
@@ -339,7 +340,7 @@ NOISE = [
 
 
 @given(noise=st.lists(st.sampled_from(NOISE), unique=True), above=st.sampled_from(["", "margin = 1\n", "l2.a = 1\n"]))
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_lines_are_right_whatever_stands_above(path, noise, above):
     text = above + "".join(noise) + '[[layer]]\nkind = "relu"\n# bad\n'
     refusal = _refusal(path, text + "  'bad' = 1\n" + "".join(noise))
@@ -378,7 +379,7 @@ def _toml(value):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_every_kind_can_be_written_with_every_field(path, kind, data):
     hints = get_type_hints(KINDS[kind])
     values = {field.name: data.draw(_values(hints[field.name]), field.name) for field in fields(KINDS[kind])}

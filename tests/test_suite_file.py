@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from searches import examples
 
 from fastcheck import FastcheckError
 from fastcheck.batch.entries import ConvEntry, How, NetworkEntry, NpzEntry
@@ -897,7 +898,7 @@ def _grids(draw):
 
 
 @given(grid=_grids(), most=st.integers(0, 300))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 def test_a_grid_is_the_product_of_its_axes(read, refusal, grid, most):
     text = CONV.replace("out = 6", "out = 8")
     axes = ", ".join(f"{key} = [{', '.join(values)}]" for key, values in grid.items())
@@ -963,7 +964,6 @@ def _told(read, text):
 
 
 @given(st.one_of(st.text(), st.binary(), st.lists(st.sampled_from(WORDS)).map("".join)))
-@settings(deadline=None)
 def test_junk_is_refused_in_one_line(read, junk):
     assert _told(read, junk).isprintable()
 

@@ -1,20 +1,17 @@
-"""Prints the norm ratio against h of every differencing kernel: run in a process of its own by tests/test_delta.py.
+"""Differences carry round-off: the norm ratio of a correct gradient rises as 1/h for every differencing kernel.
 
-A difference that is really computed carries the rounding of z + d and z - d, which grows as 1/h. One that was folded
-into 2d would not.
+A difference that is really computed carries the rounding of z + d and z - d. One that the compiler folded into 2d, or a
+formula in disguise, would not. Kernels are compiled for one width of vectors; .ci/run repeats this at another.
 """
 
-import json
-import sys
-
 import numpy as np
+import pytest
 from layers import case, layer
 
 import fastcheck
 
 STEPS = [10.0 ** -(k / 4) for k in range(12, 41)]
 
-# Name: layer, tensor, evaluator, and which kernel it stands for.
 PATHS = {
     "reduce": (layer((1, 4, 30, 30), (5, 4, 3, 3), padding=1), "weight", "delta"),
     "reduce, taps left over": (layer((1, 2, 30, 30), (5, 2, 2, 2)), "weight", "delta"),
@@ -26,10 +23,13 @@ PATHS = {
     "perturb, weight": (layer((1, 3, 9, 9), (4, 3, 3, 3)), "weight", "local"),
     "perturb, whole": (layer((1, 3, 9, 9), (4, 3, 3, 3)), "weight", "full"),
 }
+"""Layer, tensor and evaluator by the kernel that they take."""
 
 
-def slope(a_layer, tensor, evaluator):
-    """Fit the power of h with which the norm ratio falls."""
+@pytest.mark.jit
+@pytest.mark.parametrize("kernel", PATHS)
+def test_round_off_grows_as_the_step_falls(kernel):
+    a_layer, tensor, evaluator = PATHS[kernel]
     made = case(a_layer, output=None)
     alone = fastcheck.ConvCase(
         made.input,
@@ -39,11 +39,8 @@ def slope(a_layer, tensor, evaluator):
         grads={tensor: made.grads[tensor]},
         **a_layer.arguments,
     )
-    ratios = [fastcheck.check(alone, dims="all", step=h, evaluator=evaluator) for h in STEPS]
-    assert all(report.passed for report in ratios)
-    ratios = [report.tensors[tensor].norm_ratio for report in ratios]
-    return float(np.polyfit(np.log10(STEPS), np.log10(ratios), 1)[0])
-
-
-if __name__ == "__main__":
-    json.dump({name: slope(*path) for name, path in PATHS.items()}, sys.stdout)
+    reports = [fastcheck.check(alone, dims="all", step=h, evaluator=evaluator) for h in STEPS]
+    assert all(report.passed for report in reports)
+    ratios = [report.tensors[tensor].norm_ratio for report in reports]
+    slope = np.polyfit(np.log10(STEPS), np.log10(ratios), 1)[0]
+    assert slope == pytest.approx(-1, abs=0.1)

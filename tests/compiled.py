@@ -1,0 +1,42 @@
+"""Kernels that checks of convolutions use; as a program, prints how many came from the cache and how many did not."""
+
+import importlib
+import pkgutil
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from layers import case, layer
+
+import fastcheck
+import fastcheck_kernels
+from fastcheck.cases import forward
+
+
+def use():
+    """Check convolutions of every rank, dtype and form by every evaluator."""
+    for made in (
+        case(layer((2, 4, 9, 9), (6, 2, 3, 3), stride=2, padding=1, groups=2)),
+        case(layer((1, 3, 20), (4, 3, 5), dilation=2), dtype=np.float32),
+        case(layer((1, 2, 4, 5, 6), (2, 2, 2, 2, 2))),
+        case(layer((1, 4, 3, 3), (256, 4, 3, 3), padding=1)),
+    ):
+        for evaluator in ("local", "full", "delta"):
+            assert fastcheck.check(made, dims=30, evaluator=evaluator).passed
+        with ThreadPoolExecutor(1) as pool:
+            forward.backward(made.geometry, made.input, made.weight, made.grad_output, pool)
+
+
+def kernels():
+    """Return every kernel that this process has compiled or loaded."""
+    names = [module.name for module in pkgutil.iter_modules(fastcheck_kernels.__path__, "fastcheck_kernels.")]
+    modules = [importlib.import_module(name) for name in names]
+    return {kernel for module in modules for kernel in vars(module).values() if getattr(kernel, "signatures", None)}
+
+
+if __name__ == "__main__":
+    use()
+    hits, misses = (
+        sum(sum(getattr(kernel.stats, counts).values()) for kernel in kernels())
+        for counts in ("cache_hits", "cache_misses")
+    )
+    print(hits, misses)
