@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -52,12 +51,7 @@ def widths(caches: Path, threads: int) -> list[Width]:
 
 def _preferring(sign: str) -> dict[str, str] | None:
     """Return what tells LLVM to prefer vectors of 256 bits, or not to, on a processor that has 512."""
-    import llvmlite.binding as llvm
+    sys.path.insert(0, str(ROOT / "tests"))
+    import widths
 
-    features = llvm.get_host_cpu_features()
-    if platform.machine() != "x86_64" or not features.get("avx512f"):
-        return None
-    return {
-        "NUMBA_CPU_NAME": llvm.get_host_cpu_name(),
-        "NUMBA_CPU_FEATURES": f"{features.flatten()},{sign}prefer-256-bit",
-    }
+    return widths.environment(f"{sign}prefer-256-bit") if 256 in widths.narrower() else None

@@ -1,10 +1,16 @@
-"""The command line in this process, how far searches go, and how many processes run the tests."""
+"""The command line in this process, how far searches go, and how many processes run the tests.
 
+Signals mean what they usually do, however the shell left them.
+"""
+
+import processes
 import pytest
 import searches
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 from fastcheck import cli, machine
+
+processes.hear_signals()
 
 settings.register_profile(
     "fastcheck",

@@ -14,7 +14,7 @@ from fastcheck.evaluators.network import BLOCK_WORK, blocks_of
 from fastcheck.evaluators.network_moved import Moved, work
 from fastcheck.layers import Conv, Dense, Flatten, MaxPool, ReLU
 from fastcheck.network import LOSSES, Network
-from fastcheck_kernels import columns, layers, losses
+from fastcheck_kernels import columns, layers, losses, tile
 
 
 def test_kinds_and_columns_have_the_kernels_numbers():
@@ -99,4 +99,4 @@ def test_expensive_dimensions_of_one_data_point_are_evaluated_together():
     point = Point.of(network, network.initial((2, 24, 24)), rng.standard_normal((1, 2, 24, 24)), np.array([1]))
     passes = Passes(point)
     assert work(passes.program, "conv1.weight", 1) > BLOCK_WORK / 2
-    assert Moved(passes, "conv1.weight").together == 8
+    assert Moved(passes, "conv1.weight").together == tile.LANES  # each sign fills a tile

@@ -11,12 +11,19 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-from llvmlite import binding, ir
-from numba.core import cgutils, types
+from llvmlite import ir
+from numba.core import cgutils, codegen, config, types
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
-_WIDE = bool(binding.get_host_cpu_features().get("avx512f", False))
+
+def _has(feature):
+    """Tell whether kernels are compiled with a feature of the processor: in LLVM's list the last mention counts."""
+    listed = (config.CPU_FEATURES or codegen.get_host_cpu_features()).split(",")
+    return [one for one in listed if one[1:] == feature][-1:] == ["+" + feature]
+
+
+_WIDE = _has("avx512f")
 
 CHANNELS = 8 if _WIDE else 6
 """Output channels in a tile. Sixteen vector registers of 256 bits hold twelve accumulators and their operands."""
