@@ -29,8 +29,6 @@ sys.path.insert(0, str(children.ROOT / "tests"))
 
 import kills
 
-Moment = Callable[[kills.Running], bool]
-
 CLUSTER = ("--dask", "local:2")
 
 COUNTS = ("kills", "inside", "folders", "differences", "changed", "wrong_ends")
@@ -73,7 +71,7 @@ class Trial:
             self.counts += Counter(folders=1, differences=int(not same))
             self._tell()
 
-    def through(self, folder: Path, moments: Iterable[Moment], *options: str, **how: Any) -> None:
+    def through(self, folder: Path, moments: Iterable[kills.Moment], *options: str, **how: Any) -> None:
         """Run the suite, killed at these moments."""
         tale = kills.through(self._suite, folder, moments, *options, **how)
         self.counts += Counter(kills=tale.kills, inside=tale.inside, changed=tale.changed)
@@ -100,7 +98,7 @@ class Trial:
 def local(trial: Trial, wanted: int) -> None:
     """Kill the run at moments that are as likely at its start as inside a case or at its end."""
 
-    def moments() -> Iterator[Moment]:
+    def moments() -> Iterator[kills.Moment]:
         for _ in range(wanted - trial.counts["kills"]):
             yield kills.after(trial.random.uniform(0.1, max(4.0, trial.seconds / 4)))
 
@@ -151,7 +149,7 @@ def client(trial: Trial, wanted: int) -> None:
         trial.counts += Counter(workers=len(workers), workers_left=int(not kills.all_end(workers)))
 
     for folder in trial.folders(wanted):
-        moments = [kills.inside] * min(3, wanted - trial.counts["kills"])
+        moments = [kills.kept(1)] * min(3, wanted - trial.counts["kills"])
         trial.through(folder, moments, *CLUSTER, kill=kill)
 
 

@@ -14,16 +14,18 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+import processes
 import psutil
-
-PATIENCE = 300
-"""Seconds after which something that never comes fails a test: kernels may have to be compiled first."""
+from processes import PATIENCE
 
 LOOKING = 0.01
+
+HOOKS = Path(__file__).parent / "hooks"
+"""Has the module with which Python begins in a run."""
 
 NETWORK = """
 l2 = 1e-3
@@ -112,27 +114,32 @@ class Running:
         Folders that modules come from, before all others.
     before : callable, optional
         Called in the process before the command.
+    pause : str
+        Where the run stops itself, as SIGSTOP does: a condition on the shards that it has ``kept``; see tests/hooks.
+    hold : bool
+        Whether processes that compute wait as they begin.
     """
 
-    def __init__(self, suite, folder, *options, first=(), before=lambda: None):
-        self.folder = folder
+    def __init__(self, suite, folder, *options, first=(HOOKS,), before=lambda: None, pause="", hold=False):
+        self.folder, self._held = folder, folder.with_name("held")
+        if hold:
+            self._held.touch()
         self._out, self._err = (tempfile.TemporaryFile("w+") for _ in range(2))  # noqa: SIM115, closed on exit
-        self._process = subprocess.Popen(
+        self._child = processes.child(
             command("run", suite, "--out", folder, *options),
-            env=environment(*first),
+            before,
+            env=environment(*first) | {"FASTCHECK_PAUSE": pause, "FASTCHECK_HOLD": str(self._held)},
             stdout=self._out,
             stderr=self._err,
-            start_new_session=True,
-            preexec_fn=lambda: (signal.signal(signal.SIGINT, signal.SIG_DFL), before()),  # a shell may have it ignored
         )
-        self.pid = self._process.pid
 
     def __enter__(self):
+        self._process = self._child.__enter__()
+        self.pid = self._process.pid
         return self
 
     def __exit__(self, *error):
-        self.send(signal.SIGKILL)
-        self._process.wait()
+        self._child.__exit__(*error)
         self._out.close()
         self._err.close()
 
@@ -142,8 +149,16 @@ class Running:
 
     def send(self, number):
         """Send a signal to the whole group, as a terminal does, whatever is left of it."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, number)
+        processes.send(self._process, number)
+
+    def paused(self):
+        """Wait until the run has stopped itself; return whether it did."""
+        return self.until(lambda: psutil.Process(self.pid).status() == psutil.STATUS_STOPPED)
+
+    def go_on(self):
+        """End its pause, and that of its workers."""
+        self._held.unlink(missing_ok=True)
+        os.kill(self.pid, signal.SIGCONT)
 
     def until(self, came):
         """Wait until something has come, or the run has ended; return whether it came while the run was alive."""
@@ -296,20 +311,34 @@ def remains(folder):
 # Kills
 
 
-def after(seconds) -> Callable[[Running], bool]:
+class Moment(NamedTuple):
+    """When a run is killed.
+
+    Attributes
+    ----------
+    came : callable
+        Waits for the moment in a run; returns whether it came before the run's end.
+    pause : str
+        Where the run is to stop itself, as `Running` takes it.
+    """
+
+    came: Callable[[Running], bool]
+    pause: str = ""
+
+
+def after(seconds):
     """Return a moment: so many seconds after the start."""
 
     def came(running):
         end = time.monotonic() + seconds
         return running.until(lambda: time.monotonic() >= end)
 
-    return came
+    return Moment(came)
 
 
-def inside(running):
-    """Be a moment: a case has shards that it did not have before, and no report."""
-    before = remains(running.folder)
-    return running.until(lambda: held(running.folder).inside(before))
+def kept(shards):
+    """Return a moment: the run has kept so many shards, and waits."""
+    return Moment(Running.paused, f"len(kept) == {shards}")
 
 
 class Tale(NamedTuple):
@@ -336,8 +365,8 @@ def through(suite, folder, moments, *options, kill=lambda running: running.send(
     """Run a suite, killed at these moments, until it comes to its end."""
     tale, before = Counter(), NOTHING
     for moment in moments:
-        with Running(suite, folder, *options) as running:
-            if not moment(running):
+        with Running(suite, folder, *options, pause=moment.pause) as running:
+            if not moment.came(running):
                 break
             kill(running)
         now = remains(folder)

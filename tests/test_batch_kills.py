@@ -101,9 +101,10 @@ def goes_on(whole, folder):
 
 
 def test_kills_lose_nothing(many, out):
-    moments = [kills.after(0.3), kills.after(1.2), kills.after(2), kills.inside, kills.inside, kills.inside]
-    tale = kills.through(many.suite, out, moments)
-    assert (tale.kills, tale.changed, tale.done[::2]) == (6, 0, (0, ""))
+    new = (1, 2, 3, 5, 8, 13)
+    assert sum(new) + 2 * len(new) < len(many.bodies)  # the other thread may keep one more, each time
+    tale = kills.through(many.suite, out, map(kills.kept, new))
+    assert (tale.kills, tale.changed, tale.done[::2]) == (len(new), 0, (0, ""))
     assert tale.inside >= 1
     assert many.is_in(out)
     # What was killed has no end, and what comes after the end has nothing to do.
@@ -127,15 +128,23 @@ def a_worker(running):
     return running.until(running.workers)
 
 
+INSIDE = kills.kept(1)
+
+
 @pytest.mark.parametrize(
-    ("options", "moment"),
-    [((), kills.inside), (("--isolate",), a_worker), (CLUSTER, kills.inside)],
+    ("options", "how", "moment"),
+    [
+        ((), {"pause": INSIDE.pause}, INSIDE.came),
+        (("--isolate",), {"hold": True}, a_worker),
+        (CLUSTER, {"pause": INSIDE.pause}, INSIDE.came),
+    ],
     ids=["threads", "processes that begin", "cluster"],
 )
-def test_an_interrupt_leaves_a_clean_ledger(few, out, options, moment):
-    with kills.Running(few.suite, out, *options) as running:
+def test_an_interrupt_leaves_a_clean_ledger(few, out, options, how, moment):
+    with kills.Running(few.suite, out, *options, **how) as running:
         assert moment(running)
         running.send(signal.SIGINT)
+        running.go_on()
         done = running.wait()
         assert running.workers() == []
     assert done[::2] == (130, "")
@@ -147,15 +156,16 @@ def test_an_interrupt_leaves_a_clean_ledger(few, out, options, moment):
 
 
 def test_an_interrupt_while_a_cluster_is_made_is_told_in_a_line(few, out):
-    with kills.Running(few.suite, out, *CLUSTER) as running:
+    with kills.Running(few.suite, out, *CLUSTER, hold=True) as running:
         assert a_worker(running)
         running.send(signal.SIGINT)
+        running.go_on()
         assert running.wait() == (130, "", "\nfastcheck: interrupted\n")
     assert not out.exists()
 
 
 def test_a_cluster_that_cannot_be_made_is_told_in_a_line(few, out):
-    with kills.Running(few.suite, out, *CLUSTER) as running:
+    with kills.Running(few.suite, out, *CLUSTER, hold=True) as running:
         assert a_worker(running)
         running.workers()[0].kill()
         done = running.wait()
@@ -165,9 +175,9 @@ def test_a_cluster_that_cannot_be_made_is_told_in_a_line(few, out):
 
 @pytest.fixture
 def taken_port():
-    """Dask's port, taken by some other cluster."""
+    """Dask's own port, taken by some other cluster."""
     with socket.socket() as other:
-        with suppress(OSError):  # it is taken already
+        with suppress(OSError):  # it is taken already, which does as well
             other.bind(("127.0.0.1", 8787))
             other.listen()
         yield
@@ -175,15 +185,13 @@ def taken_port():
 
 @pytest.mark.usefixtures("taken_port")
 def test_a_killed_worker_is_survived(many, out):
-    def shared():
-        held = kills.held(out)
-        return len(held.workers()) == 2 and held.inside(kills.NOTHING)
-
-    with kills.Running(many.suite, out, *CLUSTER) as running:
-        assert running.until(shared)
+    both = "len({worker for _, worker in kept}) == 2"
+    with kills.Running(many.suite, out, *CLUSTER, pause=both) as running:
+        assert running.paused()
         victim = running.workers()[0]
         victim.kill()
         before = kills.held(out)
+        running.go_on()
         assert running.wait()[::2] == (0, "")
     held = kills.held(out)
     assert f"process {victim.pid}" in held.workers()
@@ -424,10 +432,11 @@ def test_a_cluster_without_workers_is_refused(one, out, refused, monkeypatch):
 def test_a_cluster_that_is_lost_ends_the_run(few, out):
     with (
         LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0") as elsewhere,
-        kills.Running(few.suite, out, "--dask", elsewhere.scheduler_address) as running,
+        kills.Running(few.suite, out, "--dask", elsewhere.scheduler_address, pause=INSIDE.pause) as running,
     ):
-        assert running.until(lambda: kills.held(out).inside(kills.NOTHING))
+        assert running.paused()
         elsewhere.close()
+        running.go_on()
         done = running.wait()
     assert done.code == 2
     assert re.fullmatch("fastcheck: --dask: the cluster is lost: .+: nothing that was finished is lost\n", done.err)
