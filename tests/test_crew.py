@@ -2,8 +2,10 @@
 
 import threading
 import time
+from itertools import count
 
 import pytest
+from processes import PATIENCE
 
 from fastcheck.batch.crew import Crew, Inline, Lane
 
@@ -11,23 +13,59 @@ from fastcheck.batch.crew import Crew, Inline, Lane
 def finished(crew, cases):
     """Wait for cases to end, and close the crew."""
     for case in cases:
-        case.result(timeout=60)
+        case.result(timeout=PATIENCE)
     crew.close()
 
 
-class Busy:
-    """Counts how many threads work at once."""
+class Stepped:
+    """A crew whose cases, called by their urgencies, end when they are asked to."""
 
-    def __init__(self):
-        self._lock, self._now, self.most = threading.Lock(), 0, 0
+    def __init__(self, threads, budget=10**9, small=0.0):
+        self.crew = Crew(threads, budget, small)
+        self._threads, self._ends, self._cases = threads, {}, []
 
-    def work(self, value, seconds=0.002):
-        with self._lock:
-            self._now += 1
-            self.most = max(self.most, self._now)
-        time.sleep(seconds)
-        with self._lock:
-            self._now -= 1
+    def add(self, *urgencies, needed=1):
+        for urgency in urgencies:
+            end = self._ends[urgency] = threading.Event()
+            self._cases.append(self.crew.add(urgency, needed, lambda end=end: end.wait(PATIENCE)))
+
+    def running(self):
+        """Wait until each thread is at a case that goes on, or has found nothing to do; return those cases."""
+        late = time.monotonic() + PATIENCE
+        while time.monotonic() < late:
+            with self.crew._lock:
+                found = {-case.rank for case in self.crew._running}
+                idle = self.crew._idle
+            if idle + len(found) == self._threads and not any(self._ends[one].is_set() for one in found):
+                return found
+            time.sleep(1e-3)
+        raise TimeoutError
+
+    def end(self, *urgencies):
+        for urgency in urgencies:
+            self._ends[urgency].set()
+
+    def after(self, *urgencies):
+        """End cases, and return those that run then."""
+        self.end(*urgencies)
+        return self.running()
+
+    def finish(self):
+        self.end(*self._ends)
+        finished(self.crew, self._cases)
+
+
+class Meeting:
+    """Work whose first pieces wait for each other, so that as many threads have to be at it at once."""
+
+    def __init__(self, threads):
+        self._together, self._numbers = threading.Barrier(threads), count()
+        self.done = []
+
+    def work(self, value=None):
+        if next(self._numbers) < self._together.parties:
+            self._together.wait(PATIENCE)
+        self.done.append(threading.get_ident())
         return value
 
 
@@ -41,132 +79,113 @@ def test_the_most_urgent_case_comes_first():
     assert order == [9, 7.5, 7, 3, 1]
 
 
-def mixed(threads, cases, small):
-    """Run cases up to ``small`` briefly, others longer; return their order, and how many small ones ran at once."""
-    crew, order, gate, busy = Crew(threads, 10**9, small), [], threading.Event(), Busy()
-
-    def case(urgency):
-        order.append(urgency)
-        if urgency <= small:
-            busy.work(None)
-        else:
-            time.sleep(0.03)
-
-    entered = threading.Barrier(threads + 1)
-    begun = [crew.add(100 + number, 0, lambda: (entered.wait(), gate.wait())) for number in range(threads)]
-    entered.wait()
-    begun += [crew.add(urgency, 1, lambda urgency=urgency: case(urgency)) for urgency in cases]
-    gate.set()
-    finished(crew, begun)
-    return order, busy.most
-
-
-@pytest.mark.parametrize("threads", [2, 3])
-def test_beside_large_cases_small_ones_run_one_at_a_time(threads):
-    order, most = mixed(threads, [3, 20, 9, 30, 1, 40, 7, 10, 5], small=9)
-    large = [one for one in order if one >= 10]
-    assert (set(large[:2]), set(large[2:])) == ({40, 30}, {20, 10})
-    assert [one for one in order if one < 10] == [1, 3, 5, 7, 9]
-    assert order.index(1) < order.index(10)  # not left for the end
-    assert most == 1
+def test_beside_large_cases_small_ones_run_one_at_a_time():
+    stepped = Stepped(3, small=9)
+    stepped.add(100, 101, 102)
+    assert stepped.running() == {100, 101, 102}
+    stepped.add(3, 20, 9, 30, 1, 40, 7, 10, 5)
+    assert stepped.after(100) == {101, 102, 1}  # not left for the end
+    assert stepped.after(101, 102) == {40, 30, 1}
+    assert stepped.after(1) == {40, 30, 3}
+    assert stepped.after(40) == {30, 20, 3}
+    assert stepped.after(3) == {30, 20, 5}
+    assert stepped.after(5) == {30, 20, 7}
+    assert stepped.after(30) == {20, 10, 7}
+    assert stepped.after(7) == {20, 10, 9}
+    stepped.finish()
 
 
 def test_small_cases_by_themselves_run_on_all_threads_the_longest_first():
-    order, most = mixed(2, [3, 9, 1, 7, 5, 2, 4, 6], small=1000)
-    assert {9, 7} <= set(order[:4])
-    assert {1, 2} <= set(order[4:])
-    assert most == 2
+    stepped = Stepped(2, small=1000)
+    stepped.add(100, 101)
+    stepped.add(3, 9, 1, 7, 5)
+    assert stepped.after(100, 101) == {9, 7}
+    assert stepped.after(7) == {9, 5}
+    assert stepped.after(9) == {5, 3}
+    assert stepped.after(3) == {5, 1}
+    stepped.finish()
 
 
 def test_a_single_thread_takes_the_longest_case_first():
-    order, _ = mixed(1, [3, 20, 9, 30, 1], small=9)
-    assert order == [30, 20, 9, 3, 1]
+    stepped = Stepped(1, small=9)
+    stepped.add(100)
+    stepped.add(3, 20, 9, 30, 1)
+    for ended, next_one in ((100, 30), (30, 20), (20, 9), (9, 3), (3, 1)):
+        assert stepped.after(ended) == {next_one}
+    stepped.finish()
 
 
 def test_small_cases_do_not_keep_a_large_one_waiting_for_memory():
-    crew, order, gate = Crew(2, 10, small=9), [], threading.Event()
-    cases = [crew.add(30, 6, gate.wait)]
-    for urgency in (20, 1, 2, 3, 4, 5):
-        cases.append(crew.add(urgency, 6 if urgency == 20 else 1, lambda urgency=urgency: order.append(urgency)))
-    time.sleep(0.05)
-    assert order == []
-    gate.set()
-    finished(crew, cases)
-    assert 20 in order[:2]  # a small one may begin at the same time
-    assert sorted(order) == [1, 2, 3, 4, 5, 20]
+    stepped = Stepped(2, 10, small=9)
+    stepped.add(30, 20, needed=6)
+    stepped.add(1, 2, 3, 4, 5)
+    assert stepped.running() == {30}
+    assert stepped.after(30) == {20, 1}
+    stepped.finish()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_lanes_share_the_threads_and_never_wait_for_themselves(threads):
-    crew, busy, found = Crew(threads, 10**9), Busy(), {}
+    crew, meeting, found = Crew(threads, 10**9), Meeting(threads), {}
 
     def case(name, urgency):
         lane = Lane(crew, urgency)
-        futures = [lane.submit(busy.work, (name, i)) for i in range(20)]
-        found[name] = [future.result() for future in futures] + list(lane.map(busy.work, range(5)))
+        futures = [lane.submit(meeting.work, (name, i)) for i in range(20)]
+        found[name] = [future.result() for future in futures] + list(lane.map(meeting.work, range(5)))
 
     finished(crew, [crew.add(name, 1, lambda name=name: case(name, float(name))) for name in range(6)])
     assert found == {name: [(name, i) for i in range(20)] + [*range(5)] for name in range(6)}
-    assert busy.most == threads
+    assert len(set(meeting.done)) == threads
 
 
 def test_the_largest_case_is_helped_first():
-    crew, done, before = Crew(2, 10**9), [], []
-
-    def piece():
-        time.sleep(0.002)
-        done.append(threading.get_ident())
+    crew, meeting, before = Crew(2, 10**9), Meeting(2), []
+    begin, submitted = threading.Barrier(3), threading.Event()
 
     def large():
         lane = Lane(crew, 10.0)
-        futures = [lane.submit(piece) for _ in range(40)]
+        begin.wait(PATIENCE)
+        futures = [lane.submit(meeting.work) for _ in range(40)]
+        submitted.set()
         for future in futures:
             future.result()
 
-    cases = [crew.add(10, 1, large), crew.add(5, 1, lambda: time.sleep(0.005))]
-    cases.append(crew.add(1, 1, lambda: before.append(len(done))))
+    cases = [crew.add(10, 1, large), crew.add(5, 1, lambda: (begin.wait(PATIENCE), submitted.wait(PATIENCE)))]
+    cases.append(crew.add(1, 1, lambda: before.append(len(meeting.done))))
+    begin.wait(PATIENCE)
     finished(crew, cases)
-    assert len(set(done)) == 2
-    assert before[0] >= 38  # pieces of the large case that had ended, or were being done
+    assert len(set(meeting.done)) == 2
+    assert before[0] >= 39  # of the large case one piece at most was still being done
 
 
 def test_a_thread_is_woken_once_to_help_and_not_for_every_piece(monkeypatch):
-    crew, woken, done = Crew(2, 10**9), [], set()
+    crew, woken, meeting = Crew(2, 10**9), [], Meeting(2)
     submit = crew._pool.submit
     monkeypatch.setattr(crew._pool, "submit", lambda work: (woken.append(1), submit(work)))
 
-    def piece():
-        time.sleep(0.002)
-        done.add(threading.get_ident())
-
     def case():
         lane = Lane(crew, 1.0)
-        for future in [lane.submit(piece) for _ in range(100)]:
+        for future in [lane.submit(meeting.work) for _ in range(100)]:  # who helps waits in the first for this thread
             future.result()
 
     finished(crew, [crew.add(1, 1, case)])
-    assert len(done) == 2
-    assert len(woken) <= 10  # two, and more only where the helper is quicker than the case for a moment
+    assert len(set(meeting.done)) == 2
+    assert len(woken) == 2  # for the case, and for its first piece
 
 
 def test_running_cases_stay_within_the_budget():
-    crew, lock, running, most, alone = Crew(4, 100), threading.Lock(), {}, [0], []
-
-    def case(name, size):
-        with lock:
-            running[name] = size
-            most[0] = max(most[0], sum(running.values()) if len(running) > 1 else 0)
-            if size > 100:
-                alone.append(len(running))
-        time.sleep(0.003)
-        with lock:
-            del running[name]
-
-    sizes = [60, 50, 30, 150, 40, 20, 70, 10, 90, 30] * 3
-    cases = [crew.add(name, size, lambda name=name, size=size: case(name, size)) for name, size in enumerate(sizes)]
-    finished(crew, cases)
-    assert 60 < most[0] <= 100
-    assert alone == [1, 1, 1]
+    stepped, sizes, most, alone = Stepped(4, 100), [60, 50, 30, 150, 40, 20, 70, 10, 90, 30] * 3, 0, 0
+    for urgency, size in enumerate(sizes):
+        stepped.add(urgency, needed=size)
+    running = stepped.running()
+    while running:
+        total = sum(sizes[one] for one in running)
+        most, alone = max(most, total * (len(running) > 1)), alone + (total > 100)
+        assert total <= 100 or len(running) == 1
+        running = stepped.after(max(running))
+    assert 60 < most <= 100
+    assert alone == 3
+    stepped.finish()
 
 
 def test_what_a_piece_of_work_raises_is_told_where_its_result_is_asked_for():
@@ -187,12 +206,17 @@ def test_what_a_piece_of_work_raises_is_told_where_its_result_is_asked_for():
         Inline().submit(int, "no number").result()
 
 
-def test_cleared_cases_do_not_begin():
-    crew, order, gate = Crew(1, 10), [], threading.Event()
-    started = threading.Event()
-    crew.add(9, 1, lambda: (started.set(), gate.wait(), order.append("first")))
-    crew.add(1, 1, lambda: order.append("second"))
-    started.wait()
-    threading.Timer(0.05, gate.set).start()
-    crew.close()
-    assert order == ["first"]
+def test_cleared_cases_do_not_begin(monkeypatch):
+    stepped, order = Stepped(1), []
+    stepped.add(9)
+    assert stepped.running() == {9}
+    stepped.crew.add(1, 1, lambda: order.append("begun"))
+    shutdown = stepped.crew._pool.shutdown
+
+    def end_what_runs(**how):
+        stepped.end(9)
+        shutdown(**how)
+
+    monkeypatch.setattr(stepped.crew._pool, "shutdown", end_what_runs)
+    stepped.crew.close()
+    assert order == []
