@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
@@ -228,9 +227,7 @@ def run(suite, folder, *options, **how):
 
 def final(folder):
     """Return what ``fastcheck show --json`` tells, without what depends on machine and moment."""
-    done = subprocess.run(
-        command("show", folder, "--json", "-"), env=environment(), capture_output=True, text=True, check=False
-    )
+    done = processes.run(command("show", folder, "--json", "-"), env=environment())
     assert done.stderr == ""
     return json.dumps(_without_runs(json.loads(done.stdout)))
 
