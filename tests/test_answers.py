@@ -4,11 +4,11 @@ import csv
 import io
 import json
 import re
-import subprocess
 import sys
 from dataclasses import replace
 
 import nights
+import processes
 import pytest
 
 from fastcheck import FastcheckError
@@ -412,7 +412,7 @@ def test_messages_are_harmless(night, refused, run, tmp_path):
 def test_a_reader_that_stops_reading_changes_nothing(options, reports, tmp_path):
     night = nights.ledger(tmp_path / "n", {f"case{number}": reports["fail"] for number in range(30)})
     command = f"{sys.executable} -m fastcheck.cli show {night} {options} | true; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    done = processes.run(["bash", "-c", command])
     assert (done.returncode, done.stderr) == (1, "")
 
 

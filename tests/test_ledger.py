@@ -12,10 +12,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 
 import fastcheck
@@ -468,17 +469,21 @@ while True:
 """
 
 
-def started(folder, pause=-1):
+@pytest.fixture
+def started():
+    """Starts writers, which end with the test."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(folder), str(pause)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    assert process.stdout.readline() == "open\n"
-    return process
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+
+    with ExitStack() as children:
+
+        def start(folder, pause=-1):
+            command = [sys.executable, "-c", WRITER, str(folder), str(pause)]
+            process = children.enter_context(processes.child(command, **pipes))
+            assert process.stdout.readline() == "open\n"
+            return process
+
+        yield start
 
 
 def killed(process):
@@ -501,7 +506,7 @@ def test_a_second_run_is_refused_until_the_first_is_closed(folder):
 
 
 @posix
-def test_a_second_run_is_refused_until_the_first_is_killed(folder):
+def test_a_second_run_is_refused_until_the_first_is_killed(folder, started):
     process = started(folder)
     try:
         assert "in use" in refusal(opened, folder)
@@ -527,7 +532,7 @@ def test_a_lock_that_is_none_is_told(folder):
 
 
 @posix
-def test_what_was_committed_survives_kills_at_any_moment(folder):
+def test_what_was_committed_survives_kills_at_any_moment(folder, started):
     kept = 0
     for count in (1, 40, 3, 97, 11, 250):
         process = started(folder)
@@ -547,7 +552,7 @@ def test_what_was_committed_survives_kills_at_any_moment(folder):
 
 @posix
 @pytest.mark.parametrize("count", [0, 1, 30])
-def test_a_kill_inside_a_transaction_leaves_nothing_of_it(folder, count):
+def test_a_kill_inside_a_transaction_leaves_nothing_of_it(folder, count, started):
     process = started(folder, pause=count)
     said = [process.stdout.readline().strip() for _ in range(count + 1)]
     assert said == [*map(str, range(count)), "inside"]
@@ -576,7 +581,7 @@ def test_a_kill_while_the_ledger_is_made_leaves_none(folder, monkeypatch):
 
 
 @posix
-def test_a_log_without_its_ledger_is_not_replayed_into_a_new_one(folder):
+def test_a_log_without_its_ledger_is_not_replayed_into_a_new_one(folder, started):
     process = started(folder)
     process.stdout.readline()
     killed(process)
@@ -708,7 +713,7 @@ def test_restart_in_an_empty_folder_keeps_nothing(folder):
 
 
 @posix
-def test_restart_keeps_what_a_killed_run_left_in_its_log(folder):
+def test_restart_keeps_what_a_killed_run_left_in_its_log(folder, started):
     process = started(folder)
     said = [process.stdout.readline() for _ in range(20)]
     killed(process)
@@ -818,7 +823,7 @@ def closed_folder():
         before = sorted(folder.iterdir())
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         command = [sys.executable, "-c", READER, str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        done = processes.run(command, env=environment)
         assert sorted(folder.iterdir()) == before
         folder.chmod(0o755)
         for path in folder.iterdir():
@@ -844,7 +849,7 @@ def test_a_ledger_is_read_where_nothing_can_be_written(closed_folder):
 
 
 @posix
-def test_what_a_killed_run_left_is_read_where_nothing_can_be_written(closed_folder):
+def test_what_a_killed_run_left_is_read_where_nothing_can_be_written(closed_folder, started):
     folder, read = closed_folder
     process = started(folder)
     for _ in range(10):
@@ -857,7 +862,7 @@ def test_what_a_killed_run_left_is_read_where_nothing_can_be_written(closed_fold
 
 
 @posix
-def test_a_log_that_cannot_be_read_is_not_passed_over(closed_folder):
+def test_a_log_that_cannot_be_read_is_not_passed_over(closed_folder, started):
     folder, read = closed_folder
     process = started(folder)
     for _ in range(10):
@@ -962,7 +967,7 @@ ledger.close()
 def test_a_limit_on_the_size_of_files_is_told_and_nothing_is_lost(folder, limit, room):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", LIMITED, str(folder), str(limit), room]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = processes.run(command, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert len(lines) == (3 if room == "room" else 2)
