@@ -335,7 +335,7 @@ def after(seconds):
 
 def kept(shards):
     """Return a moment: the run has kept so many shards, and waits."""
-    return Moment(Running.paused, f"len(kept) == {shards}")
+    return Moment(Running.paused, f"len(kept) >= {shards}")
 
 
 class Tale(NamedTuple):

@@ -7,15 +7,16 @@ import time
 
 
 def _pause(condition):
-    """Stop this process as soon as so much has been kept: ``kept`` has the key and the worker of each new shard."""
+    """Stop this process once, as so much has been kept: ``kept`` has the key and the worker of each new shard."""
     from fastcheck.batch.ledger import Ledger
 
-    keep, kept = Ledger.keep_shard, []
+    keep, kept, ahead = Ledger.keep_shard, [], [condition]
 
     def keep_and_pause(self, key, *place, worker, **rest):
         keep(self, key, *place, worker=worker, **rest)
         kept.append((key, worker))
-        if eval(condition, {"kept": kept}):
+        if ahead and eval(condition, {"kept": kept}):
+            ahead.clear()
             os.kill(os.getpid(), signal.SIGSTOP)
 
     Ledger.keep_shard = keep_and_pause
@@ -27,5 +28,6 @@ def _started_by(word):
 
 if os.environ.get("FASTCHECK_PAUSE") and _started_by("fastcheck.cli"):
     _pause(os.environ["FASTCHECK_PAUSE"])
-while os.path.exists(os.environ.get("FASTCHECK_HOLD", "")) and _started_by("spawn_main"):
+parent = os.getppid()
+while os.path.exists(os.environ.get("FASTCHECK_HOLD", "")) and _started_by("spawn_main") and os.getppid() == parent:
     time.sleep(0.01)
