@@ -101,7 +101,8 @@ class Cluster:
     """
 
     def __init__(self, where: str | LocalCluster, options: Options) -> None:
-        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what is lost is told in a line
+        for part in ("client", "batched"):  # what is lost is told in a line
+            logging.getLogger(f"distributed.{part}").setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", "Sending large graph")  # operands, on purpose
         self._options, self._suspects = options, threading.Lock()
         self._own = None if isinstance(where, str) else where
