@@ -25,7 +25,7 @@ def _seconds(cache, *arguments):
 
 
 def test_start(benchmark, results, case, tmp_path):
-    conv = ("-m", "fastcheck.cli", "conv", str(case))
+    conv = ("-m", "fastcheck", "conv", str(case))
 
     def run():
         cold = _seconds(tmp_path, *conv)

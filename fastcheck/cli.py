@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -16,7 +14,7 @@ from fastcheck.cases.conv import LOSSES
 from fastcheck.check import EVALUATORS, check, compare
 from fastcheck.cli_batch import run_command
 from fastcheck.cli_network import network_command
-from fastcheck.cli_output import check_paths, deliver, deliver_table, say
+from fastcheck.cli_output import check_paths, complain, deliver, deliver_table, say
 from fastcheck.cli_show import diff_command, show_command
 from fastcheck.cli_types import (
     Dims,
@@ -29,6 +27,7 @@ from fastcheck.cli_types import (
     json_option,
     kinks_option,
     precision_option,
+    printing,
     step_option,
     table_option,
     threads_option,
@@ -68,14 +67,21 @@ def _case_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="fastcheck")
+@click.group(context_settings={"max_content_width": 110})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    help="Show the version and exit.",
+    callback=printing(lambda context: f"fastcheck, version {__version__}"),
+)
 @examples("fastcheck conv layer.npz --stride 2 --padding 1")
 def cli() -> None:
     """Check a gradient that was written by hand, and learn how close is close enough.
 
     Exit status: 0 pass, 1 a gradient (or the declared forward) is wrong, 2 bad input or usage, 3 inconclusive or
-    crashed, 130 interrupted; of several cases the worst decides.
+    crashed, 130 interrupted; of several cases the worst decides. FASTCHECK_TRACEBACK=1 shows where it crashed.
     """
 
 
@@ -354,49 +360,56 @@ cli.add_command(show_command)
 cli.add_command(diff_command)
 
 
-def _prepare_streams() -> None:
-    """Make the standard streams take any text, and exist."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:  # closed by the shell
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, for the process's life
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line and exit with its status; bad input is told in one line on standard error."""
-    _prepare_streams()
+    """Run the command line and exit with its status."""
+    sys.exit(status(sys.argv[1:] if arguments is None else arguments))
+
+
+def status(arguments: list[str]) -> int:
+    """Run the command line and return its status; bad input is told in one line on standard error.
+
+    What nobody expected is raised.
+    """
     with listening() as interrupts:
-        sys.exit(_status(arguments, interrupts))
+        found = _status(arguments, interrupts)
+    complain("")  # a warning that could not be written still waits, and Python would end with a status of its own
+    return found
 
 
-def _status(arguments: list[str] | None, interrupts: Interrupts) -> int:
+def _status(arguments: list[str], interrupts: Interrupts) -> int:
     try:
-        return int(cli.main(arguments, prog_name="fastcheck", standalone_mode=False))
+        return _run(arguments)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        complain(f"{error.format_message()}\n")
         return USAGE_ERROR
     except click.ClickException as error:
-        return _complain(error.format_message())
+        return _refused(error.format_message())
     except FastcheckError as error:
-        return _complain(str(error))
+        return _refused(str(error))
     except MemoryError:
-        return _complain("there is not enough memory for this case")
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("fastcheck: interrupted", err=True)
-        return INTERRUPTED
+        return _refused("there is not enough memory for this case")
+    except KeyboardInterrupt:
+        return _interrupted()
     except Exception:
         if not interrupts.heard:
             raise
-        click.echo("fastcheck: interrupted", err=True)
-        return INTERRUPTED
+        return _interrupted()
 
 
-def _complain(message: str) -> int:
-    click.echo(f"fastcheck: {printable(' '.join(message.split()))}", err=True)
+def _run(arguments: list[str]) -> int:
+    """Run a command as `cli.main` does, which answers a closed pipe, whatever pipe it is, with status 1."""
+    try:
+        with cli.make_context("fastcheck", arguments) as context:
+            return int(cli.invoke(context))
+    except click.exceptions.Exit as done:  # after --help and --version
+        return done.exit_code
+
+
+def _refused(message: str) -> int:
+    complain(f"fastcheck: {printable(' '.join(message.split()))}\n")
     return USAGE_ERROR
 
 
-if __name__ == "__main__":
-    main()
+def _interrupted() -> int:
+    complain("fastcheck: interrupted\n")
+    return INTERRUPTED

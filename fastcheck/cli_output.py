@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from typing import TextIO
 
 from fastcheck import npz
 from fastcheck.errors import FastcheckError
@@ -50,10 +52,25 @@ def deliver(report: Report | SuiteReport, title: str, json_path: str | None) -> 
 def say(text: str) -> None:
     """Write to standard output; whoever reads it may stop reading, which is no failure of the check."""
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        _write(sys.stdout, text)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        pass
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise FastcheckError(f"standard output cannot be written: {error.strerror or error}") from None
+
+
+def complain(text: str) -> None:
+    """Write to standard error; where that cannot be written the exit status alone tells."""
+    with contextlib.suppress(OSError):
+        _write(sys.stderr, text)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write to a standard stream; one that cannot be written leads nowhere from then on, so that this is told once."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+        raise

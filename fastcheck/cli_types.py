@@ -9,6 +9,7 @@ import click
 
 from fastcheck.cases.conv import PRECISIONS
 from fastcheck.check import KINKS
+from fastcheck.cli_output import say
 
 
 class Integers(click.ParamType[Any]):
@@ -108,12 +109,26 @@ class Names(click.ParamType[Any]):
         return tuple(part.strip() for part in str(value).split(","))
 
 
+def printing(text: Callable[[click.Context], str]) -> Callable[[click.Context, click.Parameter, bool], None]:
+    """Make the callback of an option that prints a text and ends the command, by `say`: click's own would raise."""
+
+    def show(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value and not context.resilient_parsing:
+            say(f"{text(context)}\n")
+            context.exit()
+
+    return show
+
+
+_help_option = click.help_option("-h", "--help", callback=printing(lambda context: context.get_help()))
+
+
 def examples(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Put an example below a command's help, and let a command without arguments be readable as well."""
+    """Add a command's help, with an example below it, and let a command without arguments be readable as well."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         function.__doc__ = f"{function.__doc__}\n\n    \b\n    Example:\n      {text}\n"
-        return function
+        return _help_option(function)
 
     return decorate
 

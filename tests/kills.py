@@ -99,7 +99,7 @@ def environment(*first):
 
 
 def command(*arguments):
-    return [sys.executable, "-m", "fastcheck.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "fastcheck", *map(str, arguments)]
 
 
 class Running:

@@ -411,7 +411,7 @@ def test_messages_are_harmless(night, refused, run, tmp_path):
 @pytest.mark.parametrize("options", ["", "--json -"])
 def test_a_reader_that_stops_reading_changes_nothing(options, reports, tmp_path):
     night = nights.ledger(tmp_path / "n", {f"case{number}": reports["fail"] for number in range(30)})
-    command = f"{sys.executable} -m fastcheck.cli show {night} {options} | true; exit ${{PIPESTATUS[0]}}"
+    command = f"{sys.executable} -m fastcheck show {night} {options} | true; exit ${{PIPESTATUS[0]}}"
     done = processes.run(["bash", "-c", command])
     assert (done.returncode, done.stderr) == (1, "")
 

@@ -390,7 +390,7 @@ def _read(leader):
 def test_a_reader_that_stops_reading_changes_nothing(wrong, expected, tmp_path):
     path = saved(tmp_path / "layer.npz", LAYER, **({"grad_bias": np.ones(6)} if wrong else {}))
     for options in ("", "--json -"):
-        command = f"{sys.executable} -m fastcheck.cli conv {path} {options} | true; exit ${{PIPESTATUS[0]}}"
+        command = f"{sys.executable} -m fastcheck conv {path} {options} | true; exit ${{PIPESTATUS[0]}}"
         done = processes.run(["bash", "-c", command])
         assert (done.returncode, done.stderr) == (expected, "")
 
@@ -401,14 +401,14 @@ def test_a_reader_that_stops_reading_changes_nothing(wrong, expected, tmp_path):
 )
 def test_standard_output_that_cannot_be_written(redirected, code, told, path):
     for options in ("", "--json -"):
-        command = f"{sys.executable} -m fastcheck.cli conv {path} {options} {redirected}"
+        command = f"{sys.executable} -m fastcheck conv {path} {options} {redirected}"
         done = processes.run(["bash", "-c", command])
         assert (done.returncode, done.stderr) == (code, told)
 
 
 def test_a_name_that_the_terminal_cannot_show(tmp_path):
     path = saved(tmp_path / "é✓.npz", LAYER)
-    command = [sys.executable, "-m", "fastcheck.cli", "conv", str(path)]
+    command = [sys.executable, "-m", "fastcheck", "conv", str(path)]
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = processes.run(command, env=environment)
     assert (done.returncode, done.stderr) == (0, "")

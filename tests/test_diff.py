@@ -322,6 +322,6 @@ def test_nothing_reaches_a_terminal_that_moves_its_cursor(reports, run, tmp_path
 
 def test_a_reader_that_stops_reading_changes_nothing(nights_of_a_week):
     monday, tuesday = nights_of_a_week
-    command = f"{sys.executable} -m fastcheck.cli diff {monday} {tuesday} | true; exit ${{PIPESTATUS[0]}}"
+    command = f"{sys.executable} -m fastcheck diff {monday} {tuesday} | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")
