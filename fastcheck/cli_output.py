@@ -19,14 +19,17 @@ def check_paths(
     """Refuse output paths that could not be written, or that would overwrite each other or what is read."""
     if table_path == "-":
         raise FastcheckError(f"{option} is '-': expected a file (only --json writes to standard output)")
-    taken = {os.path.realpath(path): path for path in read}
+    taken = {os.path.realpath(path) for path in read}
     for path in (table_path, json_path):
-        if path is None or path == "-":
+        if path is None:
             continue
-        npz.check_writable(path)
-        if os.path.realpath(path) in taken:
-            raise FastcheckError(f"{path} is named twice: expected an output file of its own")
-        taken[os.path.realpath(path)] = path
+        name = "/dev/stdout" if path == "-" else path
+        if path != "-":
+            npz.check_writable(path)
+        place = os.path.realpath(name)
+        if place in taken:
+            raise FastcheckError(f"{name} is named twice: expected an output file of its own")
+        taken.add(place)
 
 
 def deliver_table(report: Report, table_path: str | None) -> None:

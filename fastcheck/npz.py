@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import math
 import os
+import re
+import stat
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +32,9 @@ _WORDS = ("loss", "precision")
 _KEYS = (*_REQUIRED, "bias", "output", *_GRADIENTS, *_GEOMETRY, *_WORDS)
 
 _DATA, _MASK = ("x", "y"), "mask."
+
+_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,9})")
 
 
 def load_case(path: str | os.PathLike[str], **overrides: Any) -> ConvCase:
@@ -237,7 +243,8 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[TextIO], object])
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file under a temporary name beside it, then rename it.
 
-    A link is followed, a file's mode kept, and what is no regular file (a pipe, a device) is written to directly.
+    A link is followed, a file's mode kept, and what is no regular file (a pipe, a device, an open descriptor such as
+    ``/dev/stdout`` or ``/dev/fd/3``) is written to directly.
 
     Raises
     ------
@@ -261,13 +268,14 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) ->
 
 
 def _write(path: str | os.PathLike[str], write: Callable[[Any], object], opening: dict[str, Any]) -> None:
-    target = Path(os.path.realpath(path))
     temporary = None
     try:
-        if target.exists() and not target.is_file():
-            with open(target, **opening) as stream:
+        direct = _direct(path)
+        if direct is not None:
+            with open(direct, closefd=isinstance(direct, str), **opening) as stream:
                 write(stream)
             return
+        target = Path(os.path.realpath(path))
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".fastcheck-", suffix=".part")
         with os.fdopen(handle, **opening) as stream:
@@ -280,6 +288,22 @@ def _write(path: str | os.PathLike[str], write: Callable[[Any], object], opening
         if temporary is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+
+
+def _direct(path: str | os.PathLike[str]) -> int | str | None:
+    """Return what is opened to write to a path as it is: a descriptor or a path; None where it is a file's.
+
+    A descriptor may lead to a file, but whoever opened that has it open, and would not see another one of its name.
+    """
+    name = os.path.abspath(path)
+    if name in _STREAMS:
+        return _STREAMS[name]
+    if numbered := _DESCRIPTOR.fullmatch(name):
+        return int(numbered[1])
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return os.fspath(path)
+    return None
 
 
 def _umask() -> int:
@@ -295,18 +319,32 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     Raises
     ------
     FastcheckError
-        If its folder is absent or not writable, or it is a folder.
+        If it is no path, it or its folder is absent or not writable, or it is a folder.
     """
-    target = Path(os.path.realpath(path))
+    name = os.fspath(path)
+    if not name or "\0" in name:
+        raise FastcheckError(f"{name!r} cannot be written: expected the path of a file")
+    if os.path.isdir(path):
+        raise FastcheckError(f"{path} cannot be written: it is a folder")
     try:
-        if target.is_dir():
-            raise FastcheckError(f"{path} cannot be written: it is a folder")
-        if not target.parent.is_dir():
-            raise FastcheckError(f"{path} cannot be written: {target.parent} is not a folder")
-        with tempfile.TemporaryFile(dir=target.parent):
-            pass
+        direct = _direct(path)
+        if direct is None:
+            _check_folder(path)
+        elif isinstance(direct, int):
+            os.write(direct, b"")  # fails where it is closed, or open for reading
+        elif not os.access(direct, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise FastcheckError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def _check_folder(path: str | os.PathLike[str]) -> None:
+    """Refuse a path whose folder takes no new files."""
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise FastcheckError(f"{path} cannot be written: {folder} is not a folder")
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def read_report(path: str | os.PathLike[str]) -> Report | SuiteReport:

@@ -422,6 +422,62 @@ def test_outputs_do_not_overwrite_each_other_or_the_case(refused, path, tmp_path
     np.load(path)
 
 
+OUTPUTS = {
+    "": "'' cannot be written: expected the path of a file",
+    "a\0b": r"'a\x00b' cannot be written: expected the path of a file",
+    "dangling": "dangling cannot be written: {}/nowhere is not a folder",
+    "loop": "loop cannot be written: Too many levels of symbolic links",
+    "layer.npz/r.json": "layer.npz/r.json cannot be written: Not a directory",
+    "/dev/full": "/dev/full cannot be written: No space left on device",
+    "/dev/fd/0": "/dev/fd/0 cannot be written: Bad file descriptor",
+    "/dev/fd/987654321": "/dev/fd/987654321 cannot be written: Bad file descriptor",
+    "/proc/no-file": "/proc/no-file cannot be written: ",
+}
+
+
+@pytest.mark.parametrize("option", ["--json", "--table"])
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_outputs_that_cannot_be_written(name, option, refused, path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.symlink("nowhere/r.json", "dangling")
+    os.symlink("loop", "loop")
+    reading = os.open(os.devnull, os.O_RDONLY)
+    before = os.dup(0)
+    os.dup2(reading, 0)
+    try:
+        assert f"fastcheck: {OUTPUTS[name].format(os.path.realpath(tmp_path))}" in refused("conv", path, option, name)
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+        os.close(reading)
+    assert sorted(os.listdir()) == ["dangling", "layer.npz", "loop"]
+
+
+def test_a_pipes_descriptor_is_written_to_and_stays_open(run, path):
+    """What a shell makes of ``--json >(command)``."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as read, os.fdopen(writing, "w") as write:
+        code, shown, _ = run("conv", path, "--json", f"/dev/fd/{writing}")
+        write.close()
+        assert (code, json.loads(read.read())["verdict"]) == (0, "pass")
+    assert "PASS" in shown
+
+
+@pytest.mark.parametrize("kind", ["pipe", "file"])
+def test_standard_output_may_be_named_as_a_file(kind, path, refused, tmp_path):
+    command = [sys.executable, "-m", "fastcheck", "conv", str(path), "--json", "/dev/stdout"]
+    with open(tmp_path / "out", "w+") as file:
+        done = subprocess.run(command, stdout=file if kind == "file" else subprocess.PIPE, text=True, check=True)
+        file.seek(0)
+        told = done.stdout or file.read()
+    report, end = json.JSONDecoder().raw_decode(told)
+    assert report["verdict"] == "pass"
+    assert "PASS" in told[end:]
+    for table in ("/dev/stdout", "/dev/fd/1"):
+        for taken in ("/dev/stdout", "-"):
+            assert "/dev/stdout is named twice" in refused("conv", path, "--table", table, "--json", taken)
+
+
 def test_links_modes_and_devices_survive_writing(tmp_path):
     real, link, pipe = tmp_path / "real.json", tmp_path / "link.json", tmp_path / "pipe"
     real.write_text("before")
