@@ -21,6 +21,8 @@ from layers import case, layer, saved
 import fastcheck
 from fastcheck import coordinator, npz
 from fastcheck.evaluators import reevaluation
+from fastcheck.render.progress import progress_bar
+from fastcheck.render.table import write_table
 
 LAYER = layer((2, 4, 9, 9), (6, 2, 3, 3), stride=2, padding=1, groups=2)
 
@@ -96,6 +98,23 @@ def test_json_and_table_files(run, path, tmp_path):
     assert again.splitlines()[1:] == shown.splitlines()[1:]  # the first line names the file
     assert sorted(os.listdir(tmp_path)) == ["layer.npz", "r.json", "t.csv"]
     assert run("show", json_path, "--json", "-")[1] == json_path.read_text()
+
+
+def test_names_in_tables_are_no_formulas_and_no_escapes():
+    names = {
+        **{name: f"'{name}" for name in ("=1+1", "+1", "-1", "@SUM(A1)", " =1", "\uff1d1")},
+        "\x1b[31mred": "\\x1b[31mred",
+        "\t=1": "\\t=1",
+        "new\nline": "new\\nline",
+        "a=b-c": "a=b-c",
+    }
+    arrays = {name: np.array([-1.5, 2.5]) for name in names}
+    report = fastcheck.compare(arrays, arrays, keep=True)
+    stream = io.StringIO()
+    write_table(report, stream)
+    rows = list(csv.DictReader(io.StringIO(stream.getvalue())))
+    assert [row["tensor"] for row in rows[::2]] == list(names.values())
+    assert {row["analytic"] for row in rows[::2]} == {"-1.5"}
 
 
 def test_a_wrong_forward_is_told(run, tmp_path):
@@ -384,6 +403,19 @@ def _read(leader):
         return os.read(leader, 4096)
     except OSError:
         return b""
+
+
+def test_names_in_a_progress_bar_are_neither_markup_nor_escapes(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress_bar() as hook:
+        hook("[/]\x1b[31mred", 1, 2)
+    assert "[/]\\x1b[31mred" in terminal.getvalue()
+    assert "\x1b[31mred" not in terminal.getvalue()
 
 
 @pytest.mark.parametrize(("wrong", "expected"), [(False, 0), (True, 1)])

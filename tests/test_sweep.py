@@ -1,8 +1,12 @@
 """Sweeps: readings of curves that are made by a formula, of black boxes and of real layers; the command line."""
 
+import io
 import json
 import math
+import os
+import subprocess
 import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -15,6 +19,8 @@ import fastcheck
 from fastcheck import FastcheckError, GradientMismatchError, npz
 from fastcheck.curve import analyse
 from fastcheck.render import plot
+from fastcheck.render.sweep import write_sweep
+from fastcheck.render.text import text_for
 from fastcheck.report_reader import from_json
 from fastcheck.sweep import STEPS
 
@@ -398,6 +404,32 @@ def test_what_cannot_be_drawn_or_swept_is_told_in_a_line(refused, path, tmp_path
     assert "cannot be read" in refused("sweep", tmp_path / "absent.npz")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert 'pip install "fastcheck[plot]"' in refused("sweep", path, "--plot", tmp_path / "s.svg")
+
+
+def test_a_picture_where_matplotlib_does_not_start(path, tmp_path):
+    command = [sys.executable, "-m", "fastcheck", "sweep", str(path), "--plot", str(tmp_path / "s.svg")]
+    environment = os.environ | {"MPLBACKEND": "bogus"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("fastcheck: plots as files need matplotlib, which does not start: ")
+    assert "'bogus'" in done.stderr
+    assert not (tmp_path / "s.svg").exists()
+
+
+def test_names_of_tensors_are_no_formulas_and_no_escapes():
+    names = ("$\\frac", "\x1b[31m")
+    case = fastcheck.FunctionCase(
+        lambda p: sum(float((p[name] ** 2).sum()) for name in names),
+        {name: np.full(2, 2.0) for name in names},
+        {name: np.ones(2) for name in names},
+    )
+    found = fastcheck.sweep(case, dims=1)
+    drawn = ElementTree.fromstring(plot.picture(found, "svg"))  # XML holds no escapes
+    assert drawn.tag.endswith("svg")
+    assert plot.picture(found, "png").startswith(b"\x89PNG")
+    text = text_for(io.StringIO(), lambda out: write_sweep(found, out, "title\x1b"))
+    assert text.replace("\n", "").isprintable()
+    assert "\\x1b[31m" in text
 
 
 def test_a_wrong_forward_ends_the_command(run, tmp_path):

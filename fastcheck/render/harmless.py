@@ -1,4 +1,4 @@
-"""Reports whose texts can be printed: names, errors and reasons come from users, and may hold terminal escapes."""
+"""Texts of users made harmless: names, errors and reasons may hold terminal escapes, and formulas for spreadsheets."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from typing import Any, TypeVar, cast
 from fastcheck.naming import printable
 
 _T = TypeVar("_T")
+
+_FORMULA = ("=", "+", "-", "@", *"\uff1d\uff0b\uff0d\uff20")
+"""What a cell begins with that a spreadsheet computes; wide signs too, which some take for these."""
+
+
+def cell(value: Any) -> Any:
+    """Return what a CSV file holds of a value: a text made printable, with an apostrophe before a formula."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
 
 
 def harmless(value: _T) -> _T:

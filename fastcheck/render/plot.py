@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastcheck.errors import FastcheckError
 from fastcheck.render.curves import SHOWN, Line, lines
+from fastcheck.render.harmless import harmless
 from fastcheck.sweep_report import Sweep
 
 if TYPE_CHECKING:
@@ -25,15 +26,19 @@ def picture_format(path: str | os.PathLike[str]) -> str:
     Raises
     ------
     FastcheckError
-        If the name ends in neither ``.svg`` nor ``.png``, or matplotlib is not installed.
+        If the name ends in neither ``.svg`` nor ``.png``, or matplotlib is not installed or does not start.
     """
     ending = os.path.splitext(path)[1].lower().removeprefix(".")
     if ending not in FORMATS:
         raise FastcheckError(f"plot is {str(path)!r}: expected a name that ends in .svg or .png")
     try:
-        import matplotlib  # noqa: F401, whether it is there
+        import matplotlib.figure  # noqa: F401, whether it is there
     except ImportError:
         raise FastcheckError('plots as files need matplotlib: pip install "fastcheck[plot]"') from None
+    except (
+        Exception
+    ) as error:  # it reads settings of its own, such as MPLBACKEND, and ends with one that it does not know
+        raise FastcheckError(f"plots as files need matplotlib, which does not start: {error}") from None
     return ending
 
 
@@ -42,9 +47,10 @@ def picture(sweep: Sweep, ending: str) -> bytes:
     import matplotlib
     from matplotlib.figure import Figure
 
+    sweep = harmless(sweep)
     tensors = list(sweep.order)
-    # Neither ids nor a date that would make the same sweep another file.
-    with matplotlib.rc_context({"svg.hashsalt": "fastcheck"}):
+    # Neither ids nor a date that would make the same sweep another file; a dollar in a name is no formula.
+    with matplotlib.rc_context({"svg.hashsalt": "fastcheck", "text.parse_math": False}):
         figure = Figure(figsize=(5.5 * len(tensors), 4.5), layout="constrained")
         for axes, tensor in zip(figure.subplots(1, len(tensors), squeeze=False)[0], tensors, strict=True):
             _draw(axes, sweep, tensor)

@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from fastcheck.naming import printable
 from fastcheck.progress import ProgressHook
 from fastcheck.render.text import console
 
@@ -38,7 +39,7 @@ def progress_bar() -> Iterator[ProgressHook | None]:
         return
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _RateColumn(),
@@ -54,7 +55,7 @@ def progress_bar() -> Iterator[ProgressHook | None]:
                 for earlier in shown.values():
                     bar.remove_task(earlier)
                 shown.clear()
-                shown[stage] = bar.add_task(stage, total=total or None)
+                shown[stage] = bar.add_task(printable(stage), total=total or None)
             bar.update(shown[stage], completed=done)
 
         yield hook

@@ -8,8 +8,8 @@ from typing import Any, TextIO
 
 from fastcheck.batch.answers import Answers
 from fastcheck.batch.ledger import WAITING
-from fastcheck.naming import printable
 from fastcheck.network_report import NetworkReport, every_tensor
+from fastcheck.render.harmless import cell
 from fastcheck.render.text import bugs
 from fastcheck.report import Report, TensorReport
 
@@ -18,9 +18,6 @@ COLUMNS = (
     *("max_ratio_resolved", "digits_min", "digits_median", "unresolved", "kinks", "beyond_error_bar"),
     *("sign_mismatches", "evaluator", "step", "bug", "reason", "seconds"),
 )
-
-_FORMULA = ("=", "+", "-", "@", *"\uff1d\uff0b\uff0d\uff20")
-"""What a cell begins with that a spreadsheet computes; wide signs too, which some take for these."""
 
 _MEASURED = COLUMNS[COLUMNS.index("dims_checked") : COLUMNS.index("bug")]
 
@@ -35,16 +32,9 @@ def write_rows(answers: Answers, stream: TextIO) -> None:
     writer.writeheader()
     for name, case in answers.suite.cases.items():
         for row in _rows(case):
-            writer.writerow({key: _cell(value) for key, value in ({"case": name} | row).items()})
+            writer.writerow({key: cell(value) for key, value in ({"case": name} | row).items()})
     for name in answers.waiting:
-        writer.writerow({"case": _cell(name), "verdict": WAITING})
-
-
-def _cell(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    text = printable(value)
-    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+        writer.writerow({"case": cell(name), "verdict": WAITING})
 
 
 def _rows(case: Report | NetworkReport) -> Iterator[dict[str, Any]]:

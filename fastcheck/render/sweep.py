@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.text import Text
 
 from fastcheck.curve import Curve
+from fastcheck.naming import printable
 from fastcheck.render.curves import Line, decades, lines
+from fastcheck.render.harmless import harmless
 from fastcheck.render.text import print_table
 from fastcheck.sweep_report import Sweep
 
@@ -29,8 +31,9 @@ _STYLES = {"coding mistake": "bold red", "kink": "yellow"}
 
 def write_sweep(sweep: Sweep, out: Console, title: str = "") -> None:
     """Print a sweep: a line a dimension, plots of error against step, what each reading means, and the medians."""
+    sweep = harmless(sweep)
     if title:
-        out.print(Text(title, style="bold"))
+        out.print(Text(printable(title), style="bold"))
     print_table(out, _HEADINGS, [_cells(curve) for curve in sweep.curves], wide=_WIDE)
     for tensor in sweep.order:
         out.print(Text(_plotted(sweep.of(tensor), out)), soft_wrap=True)

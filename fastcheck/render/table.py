@@ -7,6 +7,7 @@ from typing import TextIO
 
 import numpy as np
 
+from fastcheck.render.harmless import cell
 from fastcheck.report import Report
 from fastcheck.tally import relative_difference
 
@@ -17,7 +18,7 @@ def write_table(report: Report, stream: TextIO) -> None:
     """Write the per-dimension table of a report that was made with ``keep=True``.
 
     Numbers have all their digits, so that they read back as the same float64. The index is written as in NumPy,
-    ``3 0 1 2`` for ``[3, 0, 1, 2]``.
+    ``3 0 1 2`` for ``[3, 0, 1, 2]``. Names are made harmless as in `fastcheck show --csv`.
     """
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -39,4 +40,6 @@ def write_table(report: Report, stream: TextIO) -> None:
         for index, a, n, gap, sign, relative, bar, good in zip(*(column.tolist() for column in columns), strict=True):
             verdict = ("pass" if good else "fail") if known else ""
             place = " ".join(map(str, index))
-            writer.writerow((name, place, a, n, gap, "yes" if sign else "no", relative, bar if known else "", verdict))
+            writer.writerow(
+                (cell(name), place, a, n, gap, "yes" if sign else "no", relative, bar if known else "", verdict)
+            )
