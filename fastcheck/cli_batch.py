@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from pathlib import Path
@@ -27,10 +28,11 @@ class Bytes(click.ParamType[Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, int):
             return value
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(value))
-        if found is None or found[2].upper() not in _UNITS:
-            self.fail(f"{value!r}: expected a size such as 8GiB or 500MB", param, ctx)
-        return int(float(found[1]) * _UNITS[found[2].upper()])
+        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(value))
+        size = math.nan if found is None else float(found[1]) * _UNITS.get(found[2].upper(), math.nan)
+        if not size < 2**63:
+            self.fail(f"{value!r}: expected a size such as 8GiB or 500MB, below 8 EiB", param, ctx)
+        return int(size)
 
 
 @click.command("run")

@@ -174,6 +174,43 @@ def test_bad_arguments(name, refused, path):
     assert message in refused("conv", path, *arguments)
 
 
+LONG, LONGER = "1" * 310, "9" * 10_000  # no float64 is so large; no int is read from so many digits
+NO_NUMBERS = ("", ",", "nan", "inf", "1.5", "\u00b2", LONGER)
+ABSURD = {
+    ("conv", "--stride"): (*NO_NUMBERS, "1,", ":", LONG),
+    ("conv", "--padding"): (*NO_NUMBERS, "::", ":1", "1:", "-1:-1", LONG),
+    ("conv", "--dilation"): (*NO_NUMBERS, LONG),
+    ("conv", "--groups"): (*NO_NUMBERS, LONG),
+    ("conv", "--dims"): (*NO_NUMBERS, "1e5", "-1"),
+    ("conv", "--step"): ("", ",", "nan", "inf", "1e999", "-1", "1e-320", LONG, LONGER),
+    ("conv", "--threads"): NO_NUMBERS,
+    ("conv", "--seed"): (*NO_NUMBERS, "-1"),
+    ("sweep", "--tensor"): ("", ",", LONGER),
+    ("sweep", "--steps"): ("", ",", "nan", "inf", "1e999", "1e-1,", LONG, LONGER),
+    ("sweep", "--dims"): (*NO_NUMBERS, LONG, "0", "-1"),
+}
+
+
+@pytest.mark.parametrize(("command", "option"), ABSURD)
+def test_absurd_values_are_refused_in_one_line(command, option, refused, path):
+    for value in ABSURD[command, option]:
+        name = option.removeprefix("--")
+        told = refused(command, path, option, value)
+        assert f"'{option}'" in told or told.startswith((f"fastcheck: {name} ", "fastcheck: steps ")), (value, told)
+
+
+@pytest.mark.parametrize("size", [*NO_NUMBERS[:-3], "-1", "1e5", "8 EiB", "8388608TiB", "0XB", "\u0661", LONG, LONGER])
+def test_absurd_sizes_are_refused_in_one_line(size, refused):
+    assert "'--memory'" in refused("run", "absent.toml", "--memory", size)
+    assert "absent.toml cannot be read" in refused("run", "absent.toml", "--memory", "8388607.9 TiB")
+
+
+def test_lists_of_no_names_are_refused(refused):
+    for value in ("", ",", " , "):
+        assert "no layer is named ''" in refused("zoo", "alexnet", "--layers", value)
+        assert "a tensor is ''" in refused("zoo", "alexnet", "--tensors", value)
+
+
 ONES = np.ones((2, 6, 5, 5))
 BAD_ARRAYS = {
     "a missing key": ({"input": None}, "has no key 'input'"),
