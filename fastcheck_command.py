@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 UNEXPECTED = 3
 INTERRUPTED = 130
@@ -34,6 +34,8 @@ def main() -> NoReturn:
     except BaseException as error:  # SystemExit too: only the last line here exits
         status = _unexpected(error)
     _hear(_end)
+    for stream in (sys.stdout, sys.stderr):
+        _flush(stream)
     sys.exit(status)
 
 
@@ -48,6 +50,15 @@ def _prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, for the process's life
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _flush(stream: TextIO) -> None:
+    """Leave nothing in a stream that cannot be written, such as a warning: Python would end with a status of its own."""
+    try:
+        stream.flush()
+    except OSError:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _hear(handler: Any) -> None:

@@ -371,9 +371,7 @@ def status(arguments: list[str]) -> int:
     What nobody expected is raised.
     """
     with listening() as interrupts:
-        found = _status(arguments, interrupts)
-    complain("")  # a warning that could not be written still waits, and Python would end with a status of its own
-    return found
+        return _status(arguments, interrupts)
 
 
 def _status(arguments: list[str], interrupts: Interrupts) -> int:

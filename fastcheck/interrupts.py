@@ -19,6 +19,8 @@ class Interrupts:
 
     _count = 0
     _held = 0
+    _outermost: Interrupts | None = None
+    """Those of the block that listens, if there is one."""
 
     def __init__(self) -> None:
         self._start = Interrupts._count
@@ -74,13 +76,14 @@ def _hear(number: int, frame: FrameType | None) -> None:
 def listening() -> Iterator[Interrupts]:
     """Count interrupts while the block runs, and raise them as usual.
 
-    Outside the main thread, and where the program has a handler of its own, nothing is changed.
+    Outside the main thread, and where the program has a handler of its own, nothing is changed. A block within another
+    has heard what that one has: an interrupt may have been lost before the work that would ask for it.
     """
     ours = threading.current_thread() is threading.main_thread() and (
         signal.getsignal(signal.SIGINT) is signal.default_int_handler
     )
     if not ours:
-        yield Interrupts()
+        yield Interrupts._outermost or Interrupts()
         return
     tell_unraisable = sys.unraisablehook
 
@@ -90,8 +93,10 @@ def listening() -> Iterator[Interrupts]:
 
     signal.signal(signal.SIGINT, _hear)
     sys.unraisablehook = tell_others
+    Interrupts._outermost = Interrupts()
     try:
-        yield Interrupts()
+        yield Interrupts._outermost
     finally:
+        Interrupts._outermost = None
         sys.unraisablehook = tell_unraisable
         signal.signal(signal.SIGINT, signal.default_int_handler)

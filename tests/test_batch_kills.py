@@ -161,7 +161,7 @@ def test_an_interrupt_while_a_cluster_is_made_is_told_in_a_line(few, out):
         assert a_worker(running)
         running.send(signal.SIGINT)
         running.go_on()
-        assert running.wait() == (130, "", "\nfastcheck: interrupted\n")
+        assert running.wait() == (130, "", "fastcheck: interrupted\n")
     assert not out.exists()
 
 

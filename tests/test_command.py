@@ -41,13 +41,13 @@ INTERRUPT = "signal.raise_signal(signal.SIGINT)"
 def started(tmp_path):
     """Run the command in a process, in which a deed is done before a module is imported."""
 
-    def call(*arguments, module=None, deed="pass", sigint=signal.SIG_DFL, environment=(), **options):
+    def call(*arguments, module=None, deed="pass", sigint=signal.SIG_DFL, **options):
         (tmp_path / "sitecustomize.py").write_text(POISON.format(module=module, deed=deed))
         paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
         return subprocess.run(
             [sys.executable, "-m", "fastcheck_command", *map(str, arguments)],
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "check": False} | options,
-            env=os.environ | {"PYTHONPATH": paths} | dict(environment),
+            env={**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": ""},  # what cannot be written waits in buffers
             preexec_fn=lambda: signal.signal(signal.SIGINT, sigint),
         )
 
@@ -146,6 +146,14 @@ def test_ctrl_c_while_modules_are_imported(module, deed, started, tmp_path):
     assert (done.stdout, done.stderr) == ("", "fastcheck: interrupted\n")
 
 
+@pytest.mark.jit
+def test_an_interrupt_that_is_lost_before_the_work_begins_ends_it(started, tmp_path):
+    path = saved(tmp_path / "layer.npz", layer((1, 1, 3, 3), (1, 1, 2, 2)))
+    done = started("conv", path, module="numba", deed="Lost()")
+    assert (done.returncode, done.stderr) == (130, "")
+    assert "no dimension was checked" in done.stdout
+
+
 def test_ctrl_c_at_the_end_is_one_line(started):
     done = started("--version", module="fastcheck.cli", deed=f"atexit.register(lambda: {INTERRUPT})")
     assert (done.returncode, done.stderr) == (130, "fastcheck: interrupted\n")
@@ -175,6 +183,13 @@ def _full():
 def test_a_status_stands_where_standard_error_cannot_be_written(stream, deed, code, started):
     with stream() as error:
         assert started(*ABSENT, module="numpy", deed=deed, stderr=error).returncode == code
+
+
+@pytest.mark.parametrize(("deed", "code"), [("pass", 0), ("raise ImportError", 3)])
+def test_a_warning_that_cannot_be_written_changes_no_status(deed, code, started):
+    with _full() as error:
+        deed = f"import warnings; warnings.warn('of no use'); {deed}"
+        assert started("--version", module="numpy", deed=deed, stderr=error).returncode == code
 
 
 @pytest.mark.parametrize(

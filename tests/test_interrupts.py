@@ -35,6 +35,16 @@ def test_a_lost_interrupt_is_heard_and_not_printed(monkeypatch):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_block_within_another_has_heard_what_that_one_lost(monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: None)
+    with listening():
+        _Loses(lambda: signal.raise_signal(signal.SIGINT))
+        with listening() as within:
+            assert within.heard
+    with listening() as later:
+        assert not later.heard
+
+
 def test_a_handler_of_the_programs_own_is_left_alone(monkeypatch):
     before = signal.signal(signal.SIGINT, lambda number, frame: None)
     try:

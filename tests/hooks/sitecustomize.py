@@ -22,12 +22,8 @@ def _pause(condition):
     Ledger.keep_shard = keep_and_pause
 
 
-def _started_by(word):
-    return any(word in argument for argument in sys.orig_argv)
-
-
-if os.environ.get("FASTCHECK_PAUSE") and _started_by("fastcheck.cli"):
+if os.environ.get("FASTCHECK_PAUSE") and "fastcheck" in sys.orig_argv:
     _pause(os.environ["FASTCHECK_PAUSE"])
-parent = os.getppid()
-while os.path.exists(os.environ.get("FASTCHECK_HOLD", "")) and _started_by("spawn_main") and os.getppid() == parent:
+parent, computes = os.getppid(), any("spawn_main" in word for word in sys.orig_argv)
+while computes and os.path.exists(os.environ.get("FASTCHECK_HOLD", "")) and os.getppid() == parent:
     time.sleep(0.01)
