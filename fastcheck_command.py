@@ -34,7 +34,7 @@ def main() -> NoReturn:
     except BaseException as error:  # SystemExit too: only the last line here exits
         status = _unexpected(error)
     _hear(_end)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         _flush(stream)
     sys.exit(status)
 
@@ -53,7 +53,7 @@ def _prepare_streams() -> None:
 
 
 def _flush(stream: TextIO) -> None:
-    """Leave nothing in a stream that cannot be written, such as a warning: Python would end with a status of its own."""
+    """Leave nothing that cannot be written, such as a warning: Python would end with a status of its own."""
     try:
         stream.flush()
     except OSError:
