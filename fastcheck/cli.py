@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import shell_complete
 
 from fastcheck import npz, seeded, zoo
 from fastcheck.cases.conv import LOSSES
@@ -45,6 +47,9 @@ from fastcheck.version import __version__
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+
+_COMPLETE = "_FASTCHECK_COMPLETE"
+"""What click sets in the environment where a shell asks for completions."""
 
 
 _CASE_OPTIONS = (
@@ -396,8 +401,10 @@ def _status(arguments: list[str], interrupts: Interrupts) -> int:
 
 def _run(arguments: list[str]) -> int:
     """Run a command as `cli.main` does, which answers a closed pipe, whatever pipe it is, with status 1."""
+    if instruction := os.environ.get(_COMPLETE):
+        return shell_complete(cli, {}, "fastcheck", _COMPLETE, instruction)
     try:
-        with cli.make_context("fastcheck", arguments) as context:
+        with cli.make_context("fastcheck", list(arguments)) as context:
             return int(cli.invoke(context))
     except click.exceptions.Exit as done:  # after --help and --version
         return done.exit_code

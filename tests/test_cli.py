@@ -150,6 +150,17 @@ def test_help_has_an_example_everywhere(run):
     assert run()[0] == 2
 
 
+def test_shells_can_complete(run, monkeypatch):
+    monkeypatch.setenv("_FASTCHECK_COMPLETE", "zsh_source")
+    code, out, err = run()
+    assert (code, err) == (0, "")
+    assert out.startswith("#compdef fastcheck")
+    monkeypatch.setenv("_FASTCHECK_COMPLETE", "zsh_complete")
+    monkeypatch.setenv("COMP_WORDS", "fastcheck sw")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    assert "sweep" in run()[1]
+
+
 BAD_ARGUMENTS = {
     "dims of 0": (["--dims", "0"], "dims is 0: expected"),
     "dims in words": (["--dims", "some"], "'some': expected all, auto or a number"),
