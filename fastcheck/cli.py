@@ -418,3 +418,9 @@ def _refused(message: str) -> int:
 def _interrupted() -> int:
     complain("fastcheck: interrupted\n")
     return INTERRUPTED
+
+
+if __name__ == "__main__":
+    import fastcheck_command
+
+    fastcheck_command.main()
