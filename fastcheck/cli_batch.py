@@ -91,7 +91,7 @@ def _list(suite: Suite, options: dict[str, Any]) -> int:
     from fastcheck.render.text import text_for
 
     settings = Options.of(threads=options["threads"], memory=options["memory"])
-    planned = plans.plan(suite.entries, settings.threads)
+    planned = plans.plan(suite.entries, settings.threads, settings.memory)
     say(text_for(sys.stdout, lambda out: write_plan(suite.name, planned, settings.memory, out)))
     return 2 if any(case.problem for case in planned) else 0
 

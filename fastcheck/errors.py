@@ -25,3 +25,9 @@ class GradientMismatchError(AssertionError):
     def __init__(self, message: str, report: Report | NetworkReport) -> None:
         super().__init__(message)
         self.report = report
+
+
+def told(error: BaseException) -> str:
+    """Return an error in a line."""
+    kind = "" if isinstance(error, FastcheckError) else f"{type(error).__name__}: "
+    return " ".join(f"{kind}{error}".split())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from fastcheck import machine
 from fastcheck.errors import FastcheckError
@@ -23,17 +23,32 @@ def needed_bytes(geometry: ConvGeometry, tensors: Collection[str]) -> int:
     return 2 * 8 * entries + OVERHEAD
 
 
+def refuse_beyond(needed: int, told: Callable[[int], str]) -> None:
+    """Refuse what needs more memory than is free, where the system tells how much that is.
+
+    Raises
+    ------
+    FastcheckError
+        In the words of told(available).
+    """
+    available = machine.available_bytes()
+    if available is not None and needed > available:
+        raise FastcheckError(told(available))
+
+
 def refuse_what_cannot_fit(name: str, geometry: ConvGeometry, tensors: Collection[str]) -> None:
-    """Refuse a layer that needs more memory than is free, where the system tells how much that is.
+    """Refuse a layer that needs more memory than is free.
 
     Raises
     ------
     FastcheckError
         It names the layer, what it needs and what there is.
     """
-    needed, available = needed_bytes(geometry, tensors), machine.available_bytes()
-    if available is not None and needed > available:
-        raise FastcheckError(
+    needed = needed_bytes(geometry, tensors)
+    refuse_beyond(
+        needed,
+        lambda available: (
             f"{name} with the input {geometry.input_shape} needs {needed:,} bytes, and {available:,} are available: "
             "expected a smaller batch, or fewer layers or tensors"
-        )
+        ),
+    )

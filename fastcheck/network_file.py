@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -12,6 +11,7 @@ from fastcheck.errors import FastcheckError
 from fastcheck.layers import KINDS, Layer
 from fastcheck.naming import nearest
 from fastcheck.network import INPUT, Network
+from fastcheck.opened import Source
 from fastcheck.toml_file import Document, Place, Refused, blamed, checked, expected, read, refuse_unknown, shown, tables
 
 Padding = int | Literal["same", "valid"] | tuple[int | tuple[int, int], ...]
@@ -20,7 +20,7 @@ Padding = int | Literal["same", "valid"] | tuple[int | tuple[int, int], ...]
 _LAYER = "layer"
 
 
-def read_network(path: str | os.PathLike[str]) -> Network:
+def read_network(path: Source) -> Network:
     """Read a network from a TOML file.
 
     Parameters

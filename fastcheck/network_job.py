@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fastcheck import hygiene, machine
+from fastcheck import hygiene, machine, memory
 from fastcheck.cases import network as cases
 from fastcheck.cases.network import Arrays, NetworkCase, Point
 from fastcheck.check import KINKS, usable_step
@@ -239,12 +239,13 @@ def _ends(report: Report) -> bool:
 
 
 def _refuse_what_cannot_fit(needed: int, points: int) -> None:
-    available = machine.available_bytes()
-    if available is not None and needed > available:
-        raise FastcheckError(
+    memory.refuse_beyond(
+        needed,
+        lambda available: (
             f"the network at {points:,} data points needs {needed:,} bytes, and {available:,} are available: expected "
             "fewer data points"
-        )
+        ),
+    )
 
 
 def _phases(

@@ -5,22 +5,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import math
 import os
 import re
 import stat
 import tempfile
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
-from fastcheck import machine
+from fastcheck import memory
+from fastcheck.array_file import Archive, read_array, understood
 from fastcheck.cases.conv import TENSORS, ConvCase
 from fastcheck.errors import FastcheckError
+from fastcheck.geometry import ConvGeometry, Shape
 from fastcheck.naming import nearest
+from fastcheck.opened import Opened, Source, opened
 from fastcheck.report import Report
 from fastcheck.report_reader import from_json
 from fastcheck.suite import SuiteReport
@@ -31,13 +32,16 @@ _GEOMETRY = ("stride", "padding", "dilation", "groups")
 _WORDS = ("loss", "precision")
 _KEYS = (*_REQUIRED, "bias", "output", *_GRADIENTS, *_GEOMETRY, *_WORDS)
 
+_LONGEST_OPTION = 4096
+"""Bytes of what is no operand: a few integers, or a word."""
+
 _DATA, _MASK = ("x", "y"), "mask."
 
 _STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,9})")
 
 
-def load_case(path: str | os.PathLike[str], **overrides: Any) -> ConvCase:
+def load_case(path: Source, **overrides: Any) -> ConvCase:
     """Read a convolution case from an ``.npz`` file.
 
     Parameters
@@ -56,33 +60,71 @@ def load_case(path: str | os.PathLike[str], **overrides: Any) -> ConvCase:
     Raises
     ------
     FastcheckError
-        If the file cannot be read, a key is missing or unknown, or the arrays make no case.
+        If the file cannot be read, a key is missing or unknown, the arrays make no case, or checking them needs more
+        memory than is free, which their headers tell.
     """
-    arrays = read_npz(path, known=_KEYS)
-    for key in _REQUIRED:
-        if key not in arrays:
-            raise FastcheckError(f"{path} has no key {key!r}: expected {', '.join(_REQUIRED)} and at least one grad_*")
-    if not any(key in arrays for key in _GRADIENTS):
-        raise FastcheckError(f"{path} has no gradient to check: expected at least one of {', '.join(_GRADIENTS)}")
-    options = {key: _option(key, arrays[key]) for key in (*_GEOMETRY, *_WORDS) if key in arrays}
-    options |= {key: value for key, value in overrides.items() if value is not None}
+    with opened(path) as file:
+        archive = _case_archive(file)
+        options = _options(archive, overrides)
+        found = _outline(archive, options)
+        memory.refuse_what_cannot_fit(str(file), found.geometry, found.tensors)
+        arrays = {key: archive.array(key) for key in archive.keys if key not in (*_GEOMETRY, *_WORDS)}
     return ConvCase(
         arrays["input"],
         arrays["weight"],
         arrays.get("bias"),
         grad_output=arrays["grad_output"],
-        grads={name: arrays[f"grad_{name}"] for name in TENSORS if f"grad_{name}" in arrays},
+        grads={name: arrays[f"grad_{name}"] for name in found.tensors},
         output=arrays.get("output"),
         **options,
     )
 
 
-def _option(key: str, array: np.ndarray) -> Any:
-    if array.dtype.kind == "U" and array.ndim == 0:
-        return str(array)
-    if key not in _WORDS and array.dtype.kind in "iu":
-        return array
-    raise FastcheckError(f"{key} has dtype {array.dtype} and shape {array.shape}: expected integers or a string")
+class Outline(NamedTuple):
+    """What the headers of a convolution's file tell: enough to know what checking it takes."""
+
+    geometry: ConvGeometry
+    loss: str
+    tensors: tuple[str, ...]
+
+
+def case_outline(path: Source) -> Outline:
+    """Read the headers of a convolution's file, and nothing else; raises as `load_case` does."""
+    with opened(path) as file:
+        archive = _case_archive(file)
+        return _outline(archive, _options(archive, {}))
+
+
+def _case_archive(file: Opened) -> Archive:
+    archive = _archive(file, _KEYS)
+    for key in _REQUIRED:
+        if key not in archive.keys:
+            raise FastcheckError(f"{file} has no key {key!r}: expected {', '.join(_REQUIRED)} and at least one grad_*")
+    if not any(key in archive.keys for key in _GRADIENTS):
+        raise FastcheckError(f"{file} has no gradient to check: expected at least one of {', '.join(_GRADIENTS)}")
+    return archive
+
+
+def _outline(archive: Archive, options: Mapping[str, Any]) -> Outline:
+    input, weight = (archive.header(key).shape for key in ("input", "weight"))
+    geometry = ConvGeometry.of(input, weight, **{key: options[key] for key in _GEOMETRY if key in options})
+    tensors = tuple(name for name in TENSORS if f"grad_{name}" in archive.keys)
+    return Outline(geometry, options.get("loss", "vjp"), tensors)
+
+
+def _options(archive: Archive, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    options = {key: _option(key, archive) for key in (*_GEOMETRY, *_WORDS) if key in archive.keys}
+    return options | {key: value for key, value in overrides.items() if value is not None}
+
+
+def _option(key: str, archive: Archive) -> Any:
+    header = archive.header(key)
+    small = header.bytes <= _LONGEST_OPTION
+    if small and header.dtype.kind == "U" and not header.shape:
+        return str(archive.array(key))
+    if small and key not in _WORDS and header.dtype.kind in "iu":
+        return archive.array(key)
+    raise FastcheckError(f"{key} has dtype {header.dtype} and shape {header.shape}: expected integers or a string")
 
 
 class NetworkData(NamedTuple):
@@ -94,7 +136,7 @@ class NetworkData(NamedTuple):
     masks: dict[str, np.ndarray]
 
 
-def load_network_data(path: str | os.PathLike[str]) -> NetworkData:
+def load_network_data(path: Source) -> NetworkData:
     """Read a network's data points from an ``.npz`` file.
 
     Parameters
@@ -111,12 +153,34 @@ def load_network_data(path: str | os.PathLike[str]) -> NetworkData:
     FastcheckError
         If the file cannot be read, a key is missing or unknown, or the loss is not one number.
     """
-    arrays = read_npz(path, known=(*_DATA, "loss", f"{_MASK}LAYER"), families=(_MASK,))
-    for key in _DATA:
-        if key not in arrays:
-            raise FastcheckError(f"{path} has no key {key!r}: expected {' and '.join(_DATA)}")
+    with opened(path) as file:
+        archive = _data_archive(file)
+        arrays = {key: archive.array(key) for key in archive.keys}
     masks = {key.removeprefix(_MASK): array for key, array in arrays.items() if key.startswith(_MASK)}
     return NetworkData(arrays["x"], arrays["y"], _number("loss", arrays["loss"]) if "loss" in arrays else None, masks)
+
+
+class DataOutline(NamedTuple):
+    """What the headers of a network's data tell: the shape of x, and the dropout layers that have a mask."""
+
+    x: Shape
+    masked: tuple[str, ...]
+
+
+def network_data_outline(path: Source) -> DataOutline:
+    """Read the headers of a network's data, and nothing else; raises as `load_network_data` does."""
+    with opened(path) as file:
+        archive = _data_archive(file)
+        masked = (key.removeprefix(_MASK) for key in archive.keys if key.startswith(_MASK))
+        return DataOutline(archive.header("x").shape, tuple(masked))
+
+
+def _data_archive(file: Opened) -> Archive:
+    archive = _archive(file, (*_DATA, "loss", f"{_MASK}LAYER"), (_MASK,))
+    for key in _DATA:
+        if key not in archive.keys:
+            raise FastcheckError(f"{file} has no key {key!r}: expected {' and '.join(_DATA)}")
+    return archive
 
 
 def _number(key: str, array: np.ndarray) -> float:
@@ -125,46 +189,37 @@ def _number(key: str, array: np.ndarray) -> float:
     return float(array.reshape(()))
 
 
-def read_npz(
-    path: str | os.PathLike[str], known: tuple[str, ...] | None = None, families: tuple[str, ...] = ()
-) -> dict[str, np.ndarray]:
-    """Read every array of an ``.npz`` file, after checking each one's header.
-
-    Parameters
-    ----------
-    path : path
-    known : tuple of str, optional
-        Keys that it may have; by default any.
-    families : tuple of str
-        Beginnings of other keys that it may have.
+def read_npz(path: Source) -> dict[str, np.ndarray]:
+    """Read every array of an ``.npz`` file, after checking all headers.
 
     Raises
     ------
     FastcheckError
-        If the file is absent, no archive or damaged, a key is unknown, or an array is pickled or too large.
+        If the file is absent, no archive or damaged, or an array is pickled, or they are too large.
     """
-    with _open(path) as stream:
-        try:
-            archive = zipfile.ZipFile(stream)
-        except Exception as error:  # as in `_told`
-            raise FastcheckError(f"{path} is not an .npz file, or is truncated: {error}") from None
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        for key in members:
-            if known is not None and key not in known and not key.startswith(families):
-                meant = (*known, *(family + key.partition(".")[2] for family in families if "." in key))
-                close = nearest(key, meant) or nearest(key.lower(), meant)
-                raise FastcheckError(f"{path} has the unknown key {key!r}{close}: expected {', '.join(known)}")
-        arrays = {}
-        for key, info in members.items():
-            with _told(f"{key} in {path}"):
-                with archive.open(info) as member:
-                    _check_header(member, info.file_size, f"{key} in {path}")
-                with archive.open(info) as member:
-                    arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
-        return arrays
+    with opened(path) as file:
+        archive = _archive(file)
+        return {key: archive.array(key) for key in archive.keys}
 
 
-def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
+def _archive(file: Opened, known: tuple[str, ...] | None = None, families: tuple[str, ...] = ()) -> Archive:
+    """Open an archive, after checking that memory has room for all that it declares.
+
+    Its keys are ``known``, or begin as one of ``families`` does; by default they may be any.
+    """
+    archive = Archive(file)
+    for key in archive.keys:
+        if known is not None and key not in known and not key.startswith(families):
+            meant = (*known, *(family + key.partition(".")[2] for family in families if "." in key))
+            close = nearest(key, meant) or nearest(key.lower(), meant)
+            raise FastcheckError(f"{file} has the unknown key {key!r}{close}: expected {', '.join(known)}")
+    needed = sum(archive.header(key).needed for key in archive.keys)
+    told = f"{file} has arrays that need {needed:,} bytes"
+    memory.refuse_beyond(needed, lambda available: f"{told}, and {available:,} are available: expected smaller ones")
+    return archive
+
+
+def read_npy(path: Source) -> np.ndarray:
     """Read one array from an ``.npy`` file, after checking its header.
 
     Raises
@@ -172,60 +227,16 @@ def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
     FastcheckError
         If the file is absent or damaged, or the array is pickled or too large.
     """
-    with _open(path) as stream, _told(str(path)):
-        _check_header(stream, os.fstat(stream.fileno()).st_size, str(path))
-        stream.seek(0)
-        array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
-        return array
+    with opened(path) as file, understood(str(file)):
+        return read_array(file.stream, file.size, str(file))
 
 
-def read_gradients(path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarray]:
+def read_gradients(path: Source) -> np.ndarray | dict[str, np.ndarray]:
     """Read one array from ``.npy``, or named arrays from ``.npz``, whichever the file is."""
-    with _open(path) as stream:
-        start = stream.read(4)
-    return read_npz(path) if start.startswith(b"PK") else read_npy(path)
-
-
-@contextlib.contextmanager
-def _open(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    try:
-        stream = open(path, "rb")  # noqa: SIM115, entered below, where what is read cannot be mistaken for this
-    except OSError as error:
-        raise FastcheckError(f"{path} cannot be read: {error.strerror or error}") from None
-    with stream:
-        yield stream
-
-
-@contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Turn what damaged data raise into one clear line."""
-    try:
-        yield
-    except FastcheckError:
-        raise
-    except MemoryError:
-        raise FastcheckError(f"{what} does not fit in memory") from None
-    except Exception as error:  # damaged headers make NumPy, zipfile and tokenize raise nearly anything
-        told = " ".join(str(error).split())
-        raise FastcheckError(f"{what} cannot be read, it is no array or is truncated: {told}") from None
-
-
-def _check_header(stream: IO[bytes], size: int, what: str) -> None:
-    """Refuse a stream of this size whose header declares a pickled array, or more than the memory or itself holds."""
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(stream)
-    if dtype.hasobject:
-        raise FastcheckError(f"{what} is a pickled array of objects: expected float64, float32 or float16")
-    declared = math.prod((dtype.itemsize, *shape))
-    free = machine.available_bytes()
-    if declared < 0 or (free is not None and declared > free):
-        raise FastcheckError(
-            f"{what} declares the shape {shape} of {dtype}, {declared:,} bytes: it does not fit in memory"
-        )
-    held = size - stream.tell()
-    if declared > held:
-        raise FastcheckError(f"{what} is truncated: it declares {declared:,} bytes and holds {held:,}")
+    with opened(path) as file:
+        start = file.stream.read(4)
+        file.stream.seek(0)
+        return read_npz(file) if start.startswith(b"PK") else read_npy(file)
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[TextIO], object]) -> None:
@@ -355,9 +366,9 @@ def read_report(path: str | os.PathLike[str]) -> Report | SuiteReport:
     FastcheckError
         If the file cannot be read or is no report.
     """
-    with _open(path) as stream:
+    with opened(path) as file:
         try:
-            text = stream.read().decode("utf-8")
+            text = file.read().decode("utf-8")
         except UnicodeDecodeError:
             raise FastcheckError(f"{path} is not a JSON report: it is not text") from None
     try:

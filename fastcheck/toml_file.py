@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
 import tomllib
 import types
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, Union, get_
 
 from fastcheck.errors import FastcheckError
 from fastcheck.naming import nearest, printable
+from fastcheck.opened import Source, opened
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -53,7 +53,7 @@ class Document(NamedTuple):
         return _line(self.text, where)
 
 
-def read(path: str | os.PathLike[str], understand: Callable[[Document], _Read]) -> _Read:
+def read(path: Source, understand: Callable[[Document], _Read]) -> _Read:
     """Read a TOML file and make something of it.
 
     Parameters
@@ -75,7 +75,8 @@ def read(path: str | os.PathLike[str], understand: Callable[[Document], _Read]) 
     """
     name = printable(str(path))
     try:
-        text = _text(path, name)
+        with opened(path) as file:
+            text = _text(file.read())
         return understand(Document(text, _parsed(text)))
     except Refused as refused:
         line = refused.where if isinstance(refused.where, str) else _line(text, refused.where)
@@ -195,12 +196,7 @@ def shown(value: Any, longest: int = _LONGEST) -> str:
     return told if len(told) <= longest else f"{told[:longest]}..."
 
 
-def _text(path: str | os.PathLike[str], name: str) -> str:
-    try:
-        with open(path, "rb") as stream:
-            data = stream.read()
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        raise FastcheckError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+def _text(data: bytes) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,9 +1,12 @@
 """Batch runs: the results of `check`, nothing repeated, what changed and that alone, and each option as it says."""
 
+import io
 import json
 import os
+import re
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +17,14 @@ from layers import case as layer_case
 from layers import layer
 
 import fastcheck
-from fastcheck import FastcheckError, coordinator, machine, npz
-from fastcheck.batch import answers, jobs, local, plans, runner, stop
+from fastcheck import FastcheckError, array_file, coordinator, machine, npz
+from fastcheck.batch import answers, cluster, estimates, jobs, local, plans, runner, stop
 from fastcheck.batch.crew import Inline
 from fastcheck.batch.entries import ConvEntry, How, NetworkEntry, Suite
 from fastcheck.batch.ledger import Ledger
+from fastcheck.batch.planned import RESERVE
 from fastcheck.batch.suite_file import read_suite
+from fastcheck.network_file import read_network
 from fastcheck.published import NETWORKS, ConvLayer, Network
 from fastcheck.render.batch_progress import Lines
 
@@ -235,10 +240,10 @@ def test_other_versions_run_everything_again(suite_path, tmp_path, monkeypatch):
 
 def test_another_version_of_pytorch_matters_where_it_computes(monkeypatch):
     torch_case = ConvEntry(**{**vars(entry("torch")), "backward": "torch"})
-    before = plans.plan([entry("ours"), torch_case], 1)
+    before = plans.plan([entry("ours"), torch_case], 1, 2**40)
     versions = machine.versions
     monkeypatch.setattr(machine, "versions", lambda *others: versions(*others) | {"torch": "99"})
-    after = plans.plan([entry("ours"), torch_case], 1)
+    after = plans.plan([entry("ours"), torch_case], 1, 2**40)
     assert before[0].key == after[0].key
     assert before[1].key != after[1].key
 
@@ -317,6 +322,233 @@ def test_bad_input_of_one_case_is_an_error_of_that_case(suite_path, tmp_path):
     assert "is not an .npz file" in found.error
 
 
+@pytest.fixture
+def arrays_path(tmp_path):
+    """A suite of files alone: a convolution, and a network with its arrays."""
+    folder = tmp_path / "suite"
+    folder.mkdir()
+    save(folder / "mine.npz", layer_case(layer((1, 3, 6, 6), (4, 3, 3, 3), padding=1)))
+    (folder / "net.toml").write_text(NET)
+    network = read_network(folder / "net.toml")
+    params, x, y = jobs.seeded_point(network, (3, 1, 5, 5), 0)
+    np.savez(folder / "net.params.npz", **params)
+    np.savez(folder / "net.data.npz", x=x, y=y)
+    grads = jobs._reference(network)(params, x, y)
+    np.savez(folder / "net.grads.npz", **grads)
+    (folder / "suite.toml").write_text('[[case]]\nnpz = "mine.npz"\n[[case]]\nnetwork = "net.toml"\n')
+    return folder / "suite.toml"
+
+
+FILES = {"mine.npz": "mine", **{f"net.{key}": "net" for key in ("toml", "params.npz", "grads.npz", "data.npz")}}
+"""The files of that suite, and the cases that they belong to."""
+
+
+def _other(path):
+    """Other contents for a file of that suite: as long, and of a gradient one that is wrong."""
+    if path.suffix == ".toml":
+        return path.read_bytes().replace(b"1e-3", b"9e-3")
+    stream, arrays = io.BytesIO(), dict(np.load(path))
+    name = max(arrays, key=lambda key: (key == "grad_weight", arrays[key].dtype == np.float64, arrays[key].size))
+    arrays[name] = arrays[name] * -2
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
+def _rewrite(path, beside):
+    """Rewrite a file in place, so that its size and times stay the same."""
+    before, data = path.stat(), _other(path)
+    assert len(data) == before.st_size
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _replace(path, beside):
+    (beside / "new").write_bytes(_other(path))
+    os.replace(beside / "new", path)
+
+
+def _link(path, beside):
+    """Put a link to the same contents, outside of the suite's folder, in a file's place."""
+    os.replace(path, beside / path.name)
+    path.symlink_to(beside / path.name)
+
+
+def _link_folder(path, beside):
+    os.replace(path.parent, beside / "moved")
+    path.parent.symlink_to(beside / "moved")
+
+
+def _pipe(path, beside):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _folder(path, beside):
+    path.unlink()
+    path.mkdir()
+
+
+def _changing(crew, path, change, beside):
+    """Return a crew in front of whose first look at a case a file changes."""
+    changed = []
+
+    class Changing(crew):
+        def _check(self, case, task, stop):
+            if not changed:
+                changed.append(change(path, beside))
+            return super()._check(case, task, stop)
+
+    return Changing
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize(("name", "change"), [*((name, _rewrite) for name in FILES), ("mine.npz", _replace)])
+def test_a_file_that_changes_while_the_suite_runs_is_an_error_of_its_case(arrays_path, tmp_path, name, change):
+    path, out, case = arrays_path.parent / name, tmp_path / "out", FILES[name]
+    run_suite(arrays_path, out, _changing(local.Threads, path, change, tmp_path), threads=1)
+    found = answers.suite_report(out).suite.cases
+    assert {name: one.verdict for name, one in found.items()} == {"mine": "pass", "net": "pass", case: "error"}
+    assert found[case].error == f"{path} changed while the suite ran: run the same command again"
+    assert run_suite(arrays_path, out)[1] == [case]
+    assert answers.suite_report(out).suite.cases[case].verdict == "fail"
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (_link, "a part of its path is a symbolic link"),
+        (_link_folder, "a part of its path is a symbolic link"),
+        (_pipe, "it is no file"),
+        (_folder, "Is a directory"),
+        (lambda path, beside: path.unlink(), "No such file"),
+    ],
+)
+def test_paths_lead_while_the_suite_runs_where_they_led_when_it_was_read(arrays_path, tmp_path, change, told):
+    path = arrays_path.parent / "mine.npz"
+    suite = Suite("made", "", tuple(one for one in read_suite(arrays_path).entries if one.name == "mine"))
+    run_suite(suite, tmp_path / "out", _changing(local.Threads, path, change, tmp_path))
+    found = answers.suite_report(tmp_path / "out").suite.cases["mine"]
+    assert found.verdict == "error"
+    assert found.error.startswith(f"{path} cannot be read: ")
+    assert told in found.error
+
+
+@pytest.mark.jit
+def test_a_file_that_was_written_again_and_holds_the_same_is_the_same(arrays_path, tmp_path):
+    path = arrays_path.parent / "mine.npz"
+    crew = _changing(local.Threads, path, lambda path, beside: path.write_bytes(path.read_bytes()), tmp_path)
+    run_suite(arrays_path, tmp_path / "out", crew)
+    assert answers.suite_report(tmp_path / "out").suite.passed
+
+
+@pytest.mark.jit
+def test_a_file_that_changes_before_a_process_of_its_case_reads_it(arrays_path, tmp_path):
+    path = arrays_path.parent / "mine.npz"
+    suite = Suite("made", "", read_suite(arrays_path).entries[:1])
+    run_suite(suite, tmp_path / "out", _changing(local.Processes, path, _rewrite, tmp_path))
+    found = answers.suite_report(tmp_path / "out").suite.cases["mine"]
+    assert (found.verdict, found.error) == ("error", f"{path} changed while the suite ran: run the same command again")
+
+
+def test_a_file_that_changes_before_it_goes_to_a_cluster(arrays_path, tmp_path):
+    class Alone(cluster.Cluster):
+        """A cluster that nothing is sent to."""
+
+        def __init__(self, options):
+            self._options, self._client, self._suspects, self.target = options, None, threading.Lock(), machine.target()
+            self._drivers = ThreadPoolExecutor(1)
+
+        def _leave(self):
+            pass
+
+    path = arrays_path.parent / "mine.npz"
+    suite = Suite("made", "", read_suite(arrays_path).entries[:1])
+    run_suite(suite, tmp_path / "out", _changing(Alone, path, _rewrite, tmp_path))
+    found = answers.suite_report(tmp_path / "out").suite.cases["mine"]
+    assert (found.verdict, found.error) == ("error", f"{path} changed while the suite ran: run the same command again")
+
+
+@pytest.mark.jit
+def test_shards_of_an_interrupted_run_are_not_those_of_another_file(arrays_path, tmp_path, monkeypatch):
+    path = arrays_path.parent / "mine.npz"
+    suite = Suite("made", "", read_suite(arrays_path).entries[:1])
+    stop_after(monkeypatch, 1)
+    assert run_suite(suite, tmp_path / "out", threads=1)[0].interrupted
+    monkeypatch.undo()
+    run_suite(suite, tmp_path / "out", _changing(local.Threads, path, _rewrite, tmp_path))
+    assert answers.suite_report(tmp_path / "out").suite.cases["mine"].verdict == "error"
+    run_suite(suite, tmp_path / "out")
+    run_suite(suite, tmp_path / "new")
+    assert answers.suite_report(tmp_path / "out").suite.cases["mine"].verdict == "fail"
+    assert result(tmp_path / "out") == result(tmp_path / "new")
+
+
+SPOILT = [
+    *((name, lambda path, _: path.unlink(), "No such file or directory") for name in FILES),
+    *((name, lambda path, _: path.write_bytes(b"layer"), "not") for name in ("mine.npz", "net.toml")),
+    ("mine.npz", _folder, "Is a directory"),
+    ("net.toml", _pipe, "it is no file"),
+    pytest.param(
+        *("net.data.npz", lambda path, _: path.chmod(0), "Permission denied"),
+        marks=pytest.mark.skipif(not os.geteuid(), reason="the superuser may read everything"),
+    ),
+]
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize(("name", "spoil", "told"), SPOILT)
+def test_a_file_that_cannot_be_read_is_an_error_of_its_case(arrays_path, tmp_path, run, name, spoil, told):
+    path, out, case = arrays_path.parent / name, tmp_path / "out", FILES[name]
+    data = path.read_bytes()
+    spoil(path, None)
+    code, said, _ = run("run", arrays_path, "--dry-run")
+    assert code == 2
+    assert f"\n{case}: " in said
+    assert run("run", arrays_path, "--out", out)[0] == 3
+    found = answers.suite_report(out).suite.cases
+    assert {name: one.verdict for name, one in found.items()} == {"mine": "pass", "net": "pass", case: "error"}
+    assert str(path) in found[case].error
+    assert told in found[case].error
+    assert run("run", arrays_path, "--out", out)[0] == 3
+    path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+    path.write_bytes(data)
+    assert run_suite(arrays_path, out)[1] == [case]
+    assert answers.suite_report(out).suite.passed
+
+
+@pytest.mark.jit
+def test_what_nobody_expects_of_a_plan_is_an_error_of_its_case(tmp_path, monkeypatch):
+    real = estimates.of
+
+    def of(one, threads):
+        return 1 // 0 if one.name == "odd" else real(one, threads)
+
+    monkeypatch.setattr(estimates, "of", of)
+    run_suite(suite_of(entry("odd"), entry()), tmp_path / "out")
+    found = answers.suite_report(tmp_path / "out").suite.cases
+    assert found["one"].passed
+    assert found["odd"].error == "ZeroDivisionError: integer division or modulo by zero"
+
+
+def test_what_does_not_fit_is_known_from_headers_alone(arrays_path, run, monkeypatch):
+    real = array_file.read_array
+
+    def read_array(stream, size, what):
+        assert what.startswith("padding in "), what
+        return real(stream, size, what)
+
+    monkeypatch.setattr(array_file, "read_array", read_array)
+    monkeypatch.delattr("fastcheck.network.Network.initial")
+    arrays_path.write_text(
+        arrays_path.read_text() + '[[case]]\nnetwork = "net.toml"\nname = "seeded"\ninput = [3, 1, 5, 5]\n'
+    )
+    code, said, _ = run("run", arrays_path, "--dry-run", "--memory", "1MiB")
+    assert code == 2
+    for name in ("mine", "net", "seeded"):
+        assert re.search(rf"\s{name}: it needs [0-9,]+ bytes, and --memory allows 1,048,576", " ".join(said.split()))
+
+
 @pytest.mark.jit
 def test_numeric_gradients_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(coordinator, "SHARD_WORK", 1e4)
@@ -388,8 +620,23 @@ def test_a_run_goes_on_within_a_case(tmp_path, monkeypatch, counted, count):
     assert result(tmp_path / "out") == result(tmp_path / "whole")
 
 
-def test_a_case_that_does_not_fit_is_refused_before_anything_runs(tmp_path):
-    with pytest.raises(FastcheckError, match=r"'one' needs [0-9,]+ bytes, and --memory allows 1,000,000"):
+@pytest.mark.jit
+def test_a_case_that_does_not_fit_is_an_error_of_that_case(tmp_path):
+    large, (small,) = entry("large", (1, 3, 200, 200), dims=9), plans.plan([entry()], 1, 2**40)
+    memory = small.estimate.bytes + RESERVE
+    run_suite(suite_of(large, entry()), tmp_path / "out", memory=memory)
+    found = answers.suite_report(tmp_path / "out").suite.cases
+    assert found["one"].passed
+    assert found["large"].verdict == "error"
+    assert re.fullmatch(rf"it needs [0-9,]+ bytes, and --memory allows {memory:,}: .*", found["large"].error)
+    assert run_suite(suite_of(large, entry()), tmp_path / "out")[1] == ["large"]
+    assert answers.suite_report(tmp_path / "out").suite.passed
+    run_suite(suite_of(large, entry()), tmp_path / "less", memory=memory - 1)
+    assert {case.verdict for case in answers.suite_report(tmp_path / "less").suite.cases.values()} == {"error"}
+
+
+def test_memory_that_is_less_than_the_program_takes_is_refused(tmp_path):
+    with pytest.raises(FastcheckError, match="--memory allows 1,000,000 bytes: the program itself takes 268,435,456"):
         run_suite(suite_of(entry()), tmp_path / "out", memory=10**6)
     assert not (tmp_path / "out").exists()
 
@@ -420,7 +667,7 @@ def test_estimates_count_the_dimensions_that_are_checked(suite_path, tmp_path):
     suite = read_suite(suite_path)
     run_suite(suite_path, tmp_path / "out")
     found = answers.suite_report(tmp_path / "out").suite.cases
-    for case in plans.plan(suite.entries, 2):
+    for case in plans.plan(suite.entries, 2, 2**40):
         tensors = found[case.name].tensors.values()
         assert case.estimate.dims == sum(tensor.dims_checked for tensor in tensors), case.name
 
@@ -430,7 +677,7 @@ def test_estimates_know_what_full_takes(suite_path):
     (network,) = [one for one in read_suite(suite_path).entries if isinstance(one, NetworkEntry)]
     full = replace(network, how=replace(network.how, evaluator="full", dims=7))
     few = replace(network, how=replace(network.how, dims=7))
-    (whole,), (moved,) = (plans.plan((one,), 1) for one in (full, few))
+    (whole,), (moved,) = (plans.plan((one,), 1, 2**40) for one in (full, few))
     assert whole.estimate.dims == moved.estimate.dims == 7
     assert whole.estimate.work > moved.estimate.work
 
@@ -467,7 +714,7 @@ def test_cli_dry_run_checks_nothing(suite_path, tmp_path, run, counted):
     [
         ((), "there is no --out"),
         (("--memory", "lots"), "'lots': expected a size such as 8GiB"),
-        (("--memory", "1KiB", "--out", "here"), "--memory allows 1,024"),
+        (("--memory", "1KiB", "--out", "here"), "--memory allows 1,024 bytes"),
         (("--dask", "local:none", "--out", "here"), "local:N"),
         (("--dask", "local:1", "--isolate", "--out", "here"), "--isolate and --dask"),
         (("--timeout", "0", "--out", "here"), "0"),

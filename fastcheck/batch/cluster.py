@@ -158,7 +158,7 @@ class Cluster:
     def _check(self, case: Planned, task: CaseTask, stop: Stop) -> Report | NetworkReport:
         ask = _Asker(self._client, case, stop, self.target, self._suspects)
         known = dict(task.known())
-        with _told(task), ask.operands(jobs.read(case.entry)) as operands:
+        with _told(task), ask.operands(jobs.read_as_planned(case)) as operands:
             arguments = (case.key, case.entry, operands, self._options.keep_numeric)
             if case.urgency > WHOLE:
                 missing = [place for place in ask.one(_places, *arguments) if place not in known]

@@ -11,10 +11,14 @@ import numpy as np
 
 from fastcheck import network_job, npz, seeded
 from fastcheck.batch.entries import ConvEntry, Entry, How, NetworkEntry, NpzEntry
+from fastcheck.batch.planned import Planned
 from fastcheck.cases.conv import ConvCase
+from fastcheck.errors import FastcheckError
+from fastcheck.naming import printable
 from fastcheck.network import Network
 from fastcheck.network_file import read_network
 from fastcheck.network_report import NetworkReport
+from fastcheck.opened import Opened, opened
 from fastcheck.paths import Path, Plan
 from fastcheck.progress import ProgressHook, silent
 from fastcheck.report import Report
@@ -80,25 +84,49 @@ def files(entry: Entry) -> dict[str, FilePath]:
     return {}
 
 
-def read(entry: Entry) -> Operands:
-    """Read what an entry takes from files.
+_READERS: Mapping[str, Callable[[Opened], Any]] = {
+    "npz": npz.load_case,
+    "network": read_network,
+    "params": npz.read_npz,
+    "grads": npz.read_npz,
+    "data": npz.load_network_data,
+}
+
+
+def read(entry: Entry) -> tuple[Operands, dict[str, str]]:
+    """Read what an entry takes from files; return it with a digest of each file, by what the file is.
+
+    A digest is of the bytes that were read, whatever happens to the file meanwhile.
 
     Raises
     ------
     FastcheckError
-        If a file cannot be read, or makes no case.
+        If a file cannot be read, makes no case, or is not where the suite's path led any more.
     """
-    if isinstance(entry, NpzEntry):
-        return npz.load_case(entry.path)
+    found, content = dict[str, Any](), dict[str, str]()
+    for what, path in files(entry).items():
+        with opened(path, real=True) as file:
+            found[what] = _READERS[what](file)
+            content[what] = file.digest
     if isinstance(entry, NetworkEntry):
-        network = read_network(entry.path)
-        if entry.input is not None:
-            return network, None
-        assert entry.params is not None
-        assert entry.grads is not None
-        assert entry.data is not None
-        return network, (npz.read_npz(entry.params), npz.read_npz(entry.grads), npz.load_network_data(entry.data))
-    return None
+        arrays = (found["params"], found["grads"], found["data"]) if entry.input is None else None
+        return (found["network"], arrays), content
+    return found.get("npz"), content
+
+
+def read_as_planned(case: Planned) -> Operands:
+    """Read what a case takes from files, which are to hold what they held when it was planned.
+
+    Raises
+    ------
+    FastcheckError
+        As of `read`, and if a file changed: the result would be another than the case's key says.
+    """
+    operands, content = read(case.entry)
+    for what, path in files(case.entry).items():
+        if content[what] != case.content[what]:
+            raise FastcheckError(f"{printable(str(path))} changed while the suite ran: run the same command again")
+    return operands
 
 
 def made(
@@ -116,7 +144,7 @@ def made(
     ----------
     entry : Entry
     operands : Operands
-        As `read` returns them.
+        As `read_as_planned` returns them.
     pool : Executor
         Of the passes that make gradients.
     threads : int

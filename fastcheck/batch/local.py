@@ -11,11 +11,10 @@ from fastcheck import machine
 from fastcheck.batch import check_one, jobs
 from fastcheck.batch.check_one import Place
 from fastcheck.batch.crew import Crew, Inline, Lane
-from fastcheck.batch.entries import Entry
 from fastcheck.batch.planned import RESERVE, Planned
-from fastcheck.batch.runner import CaseTask, Options, told
+from fastcheck.batch.runner import CaseTask, Options
 from fastcheck.batch.stop import Stop
-from fastcheck.errors import FastcheckError
+from fastcheck.errors import FastcheckError, told
 from fastcheck.interrupts import deaf
 from fastcheck.network_report import NetworkReport
 from fastcheck.parts import Part
@@ -51,7 +50,7 @@ class Threads:
         lane = Lane(self._crew, case.urgency) if case.urgency > SMALL else None
         return check_one.check(
             case.entry,
-            jobs.read(case.entry),
+            jobs.read_as_planned(case),
             task.known(),
             task.keep,
             pool=lane or Inline(),
@@ -71,7 +70,7 @@ class Processes(Threads):
     def _check(self, case: Planned, task: CaseTask, stop: Stop) -> Report | NetworkReport:
         context = multiprocessing.get_context("spawn")  # a fork would inherit the locks of threads
         ours, theirs = context.Pipe()
-        arguments = (theirs, case.entry, task.known(), self._options.keep_numeric)
+        arguments = (theirs, case, task.known(), self._options.keep_numeric)
         process = context.Process(target=_child, args=arguments, daemon=True)
         with deaf():  # Ctrl-C reaches the whole group, and this process decides
             process.start()
@@ -120,7 +119,7 @@ class ProcessDied(Exception):
         super().__init__(f"the case's process {how}")
 
 
-def _child(theirs: Connection, entry: Entry, known: dict[Place, bytes], numeric: bool) -> None:
+def _child(theirs: Connection, case: Planned, known: dict[Place, bytes], numeric: bool) -> None:
     """Check a case, and send what happens to the process that asked for it."""
 
     def keep(place: Place, part: Part, seconds: float) -> Part:
@@ -132,8 +131,8 @@ def _child(theirs: Connection, entry: Entry, known: dict[Place, bytes], numeric:
 
     try:
         report = check_one.check(
-            entry,
-            jobs.read(entry),
+            case.entry,
+            jobs.read_as_planned(case),
             known,
             keep,
             pool=Inline(),

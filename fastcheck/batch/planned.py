@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,17 +41,20 @@ class Planned:
     ----------
     entry : Entry
     key : str
-        A digest of all that decides the result: the entry, its files' bytes, and the versions of what computes.
+        A digest of all that decides the result: the entry, what its files hold, and the versions of what computes.
     estimate : Estimate or None
-        None where its files make no case.
+        None where the case cannot be checked: its files make none, or it does not fit in memory.
     problem : str or None
         Why.
+    content : mapping of str to str
+        Digests of its files, by what they are; of none where it cannot be checked.
     """
 
     entry: Entry
     key: str
     estimate: Estimate | None
     problem: str | None = None
+    content: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -17,9 +17,9 @@ from fastcheck.batch.check_one import Place
 from fastcheck.batch.entries import Suite
 from fastcheck.batch.ledger import Ledger, PlannedCase
 from fastcheck.batch.numeric import NumericFiles
-from fastcheck.batch.planned import Planned
+from fastcheck.batch.planned import RESERVE, Planned
 from fastcheck.batch.stop import Stop
-from fastcheck.errors import FastcheckError
+from fastcheck.errors import FastcheckError, told
 from fastcheck.interrupts import Interrupts, listening
 from fastcheck.network_report import NetworkReport
 from fastcheck.parts import Part, encode
@@ -138,12 +138,13 @@ def run(suite: Suite, folder: Path, options: Options, watch: Watch, crew_of: Cal
     Raises
     ------
     FastcheckError
-        If a case does not fit in memory, the ledger cannot be used, or it cannot be written. What was finished
-        stays in the ledger, and the same command goes on.
+        If no case could fit in memory, the ledger cannot be used, or it cannot be written. What was finished stays in
+        the ledger, and the same command goes on. What is wrong with one case is that case's error.
     """
+    if options.memory < RESERVE:
+        raise FastcheckError(f"--memory allows {options.memory:,} bytes: the program itself takes {RESERVE:,}")
     with listening() as interrupts:
-        cases = plans.plan(suite.entries, options.threads)
-        plans.refuse_what_cannot_fit(cases, options.memory)
+        cases = plans.plan(suite.entries, options.threads, options.memory)
         with closing(crew_of(options)) as crew:
             opened = Ledger.open(folder, suite.name, suite.text, crew.target, restart=options.restart)
             with opened as ledger:
@@ -303,6 +304,8 @@ class CaseTask:
 
     def _report(self, check: Callable[[Stop], Report | NetworkReport], stop: Stop) -> Report | NetworkReport | None:
         """Return the report of a check that came to its end, or of why it did not; None where the run ends."""
+        if self.case.problem is not None:
+            return self._crashed(self.case.problem)
         try:
             report = check(stop)
             if not report.interrupted:
@@ -346,12 +349,6 @@ class CaseTask:
             run=machine.run_part(self._run.options.threads, 0.0),
             error=why,
         )
-
-
-def told(error: BaseException) -> str:
-    """Return an error in a line."""
-    kind = "" if isinstance(error, FastcheckError) else f"{type(error).__name__}: "
-    return " ".join(f"{kind}{error}".split())
 
 
 def _shapes(report: Report | NetworkReport) -> dict[tuple[str, str], tuple[int, ...]]:

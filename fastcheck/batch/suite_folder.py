@@ -24,7 +24,7 @@ class Folder:
         self._found: dict[str, Path] = {}  # a grid has the same path thousands of times
 
     def file(self, key: str, given: Given) -> Path:
-        """Return the real path of a file; refuse one that leaves the folder, or does not exist."""
+        """Return the real path of a file; refuse one that leaves the folder. Whether it is there concerns its case."""
         if given.value not in self._found:
             self._found[given.value] = self._file(key, given)
         return self._found[given.value]
@@ -38,9 +38,6 @@ class Folder:
         if leaves:
             expected = "expected a path inside the suite's folder (--allow-outside allows others)"
             raise Refused(given.where, f"{told}, {leaves}: {expected}")
-        if not os.path.isfile(real):
-            what = "is no file" if os.path.exists(real) else "does not exist"
-            raise Refused(given.where, f"{told}, which {what}: expected the path of a file")
         return Path(real)
 
     def _leaves(self, path: str, real: str) -> str:

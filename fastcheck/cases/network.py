@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +87,27 @@ class Point:
             _targets(network, y, len(x), shapes[-1]),
             _factors(network, masks, len(x), shapes),
         )
+
+    @classmethod
+    def outline(cls, network: Network, shape: Shape, masked: Collection[str] = ()) -> Point:
+        """Return a point whose data have this shape, and dropout layers of these names masks, which takes no memory.
+
+        It is for what is known before data are: its arrays hold a single number, one.
+
+        Raises
+        ------
+        FastcheckError
+            If the network cannot take such data.
+        """
+        if len(shape) < 2:
+            raise FastcheckError(f"x has shape {shape}: expected data points along axis 0, and their entries")
+        point = shape[1:]
+        params, buffers = (
+            {name: np.broadcast_to(1.0, wanted) for name, wanted in shapes.items()}
+            for shapes in (network.parameter_shapes(point), network.buffer_shapes(point))
+        )
+        masks = {name: np.broadcast_to(1.0, shape[:1]) for name in masked}
+        return cls(network, params, buffers, np.broadcast_to(1.0, shape), np.broadcast_to(1.0, shape[:1]), masks)
 
     @property
     def shape(self) -> Shape:
