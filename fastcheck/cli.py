@@ -245,7 +245,7 @@ def compare_command(analytic_path: str, numeric_path: str, table_path: str | Non
     Both files are .npy, or both .npz with the same names.
     """
     check_paths(table_path, json_path, read=(analytic_path, numeric_path))
-    report = compare(npz.read_gradients(analytic_path), npz.read_gradients(numeric_path), keep=table_path is not None)
+    report = compare(*npz.read_pair(analytic_path, numeric_path), keep=table_path is not None)
     deliver_table(report, table_path)
     deliver(report, f"{analytic_path} against {numeric_path}", json_path)
     return report.exit_code

@@ -10,7 +10,7 @@ import click
 import numpy as np
 from click.core import ParameterSource
 
-from fastcheck import npz
+from fastcheck import machine, npz
 from fastcheck.cases.network import Point
 from fastcheck.cli_output import check_paths, deliver, deliver_table, say
 from fastcheck.cli_types import (
@@ -28,7 +28,7 @@ from fastcheck.errors import FastcheckError
 from fastcheck.network import Network
 from fastcheck.network_check import check_network
 from fastcheck.network_file import read_network
-from fastcheck.network_job import EVALUATORS
+from fastcheck.network_job import EVALUATORS, fitting
 from fastcheck.step import positive
 
 _TRAINS = ("learning_rate", "save_path")
@@ -110,9 +110,12 @@ class _Files(NamedTuple):
     params: str
     data: str
 
-    def read(self) -> tuple[Network, dict[str, np.ndarray], npz.NetworkData]:
-        """Return what they hold."""
-        return read_network(self.network), npz.read_npz(self.params), npz.load_network_data(self.data)
+    def read(self, threads: int | None) -> tuple[Network, dict[str, np.ndarray], npz.NetworkData]:
+        """Return what they hold, after headers have told whether memory has room for the network's results."""
+        network = read_network(self.network)
+        point = Point.outline(network, *npz.network_data_outline(self.data))
+        fitting(point, threads or machine.default_threads())
+        return network, npz.read_npz(self.params), npz.load_network_data(self.data)
 
 
 def _refuse_given(names: Collection[str], why: str) -> None:
@@ -136,7 +139,7 @@ def _check(
     from fastcheck.render.progress import progress_bar
 
     check_paths(table_path, json_path, read=(*files, *filter(None, (grads_path, data_grads_path))))
-    network, params, data = files.read()
+    network, params, data = files.read(options["threads"])
     grads = npz.read_npz(grads_path)
     data_grads = None if data_grads_path is None else npz.read_npz(data_grads_path)
     with progress_bar() as hook:
@@ -163,7 +166,7 @@ def _train(files: _Files, steps: int, learning_rate: float, save_path: str, seed
 
     check_paths(save_path, None, read=files, option="--save-params")
     learning_rate = positive("learning_rate", learning_rate)
-    network, params, data = files.read()
+    network, params, data = files.read(1)
     point = Point.of(network, params, data.x, data.y, data.masks)
     npz.write_npz(save_path, training.burn_in(point, steps, learning_rate, seed) | point.buffers)
     say(_trained(files, steps, save_path, data.loss is not None))

@@ -27,6 +27,7 @@ from fastcheck.suite import SuiteReport
 if TYPE_CHECKING:
     from fastcheck.evaluators.network_bars import Ground
     from fastcheck.paths import Plan
+    from fastcheck.program import Program
 
 EVALUATORS = ("auto", "network", "full")
 """What ``evaluator`` may be."""
@@ -95,6 +96,35 @@ def prepare(
         progress=progress or silent,
     )
     return NetworkJob(given, plan, loss, burn_in)
+
+
+def fitting(point: Point, threads: int) -> Program:
+    """Lower a network, and refuse one that needs more memory than is free.
+
+    Parameters
+    ----------
+    point : Point
+        Its outline is enough.
+    threads : int
+
+    Raises
+    ------
+    FastcheckError
+        It tells what the network needs and what there is.
+    """
+    from fastcheck.cases import network_pass  # imports Numba
+    from fastcheck.evaluators import network_moved
+
+    lowered, points = network_pass.lowered(point), len(point.x)
+    needed = network_moved.needed_bytes(lowered, point, threads)
+    memory.refuse_beyond(
+        needed,
+        lambda available: (
+            f"the network at {points:,} data points needs {needed:,} bytes, and {available:,} are available: expected "
+            "fewer data points"
+        ),
+    )
+    return lowered
 
 
 @dataclass(frozen=True)
@@ -166,9 +196,7 @@ class NetworkJob:
 
     def __init__(self, given: _Given, plan: Plan, loss: float | None, burn_in: int) -> None:
         from fastcheck import loss_check  # imports Numba
-        from fastcheck.cases import network_pass
         from fastcheck.cases.network_pass import Passes, refuse_non_finite
-        from fastcheck.evaluators import network_moved
         from fastcheck.evaluators.network_bars import Ground
         from fastcheck.paths.network import NetworkPath
 
@@ -177,8 +205,7 @@ class NetworkJob:
         self._whole = given.arrays("grads", given.grads)
         self._data = None if given.data_grads is None else given.arrays("data_grads", given.data_grads)
         plan.progress("evaluating the network (the first run compiles the kernels)", 0, 0)
-        lowered = network_pass.lowered(point)
-        _refuse_what_cannot_fit(network_moved.needed_bytes(lowered, point, plan.threads), len(point.x))
+        lowered = fitting(point, plan.threads)
         passes = Passes(point, lowered)
         refuse_non_finite(passes)
         self._penalties = given.network.penalties(list(point.params))
@@ -236,16 +263,6 @@ class NetworkJob:
 
 def _ends(report: Report) -> bool:
     return report.interrupted or (report.forward is not None and report.forward.verdict == "fail")
-
-
-def _refuse_what_cannot_fit(needed: int, points: int) -> None:
-    memory.refuse_beyond(
-        needed,
-        lambda available: (
-            f"the network at {points:,} data points needs {needed:,} bytes, and {available:,} are available: expected "
-            "fewer data points"
-        ),
-    )
 
 
 def _phases(

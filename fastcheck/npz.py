@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import math
 import os
 import re
 import stat
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 
 from fastcheck import memory
-from fastcheck.array_file import Archive, read_array, understood
+from fastcheck.array_file import Archive, Header, read_array, read_header, understood
 from fastcheck.cases.conv import TENSORS, ConvCase
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import ConvGeometry, Shape
@@ -35,10 +36,16 @@ _KEYS = (*_REQUIRED, "bias", "output", *_GRADIENTS, *_GEOMETRY, *_WORDS)
 _LONGEST_OPTION = 4096
 """Bytes of what is no operand: a few integers, or a word."""
 
+_COMPARED = 12
+"""Numbers that comparing takes for each entry of the largest tensor, beside what was read (measured)."""
+
 _DATA, _MASK = ("x", "y"), "mask."
 
 _STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,9})")
+
+Gradient = np.ndarray | dict[str, np.ndarray]
+"""An array, or arrays by name."""
 
 
 def load_case(path: Source, **overrides: Any) -> ConvCase:
@@ -231,12 +238,41 @@ def read_npy(path: Source) -> np.ndarray:
         return read_array(file.stream, file.size, str(file))
 
 
-def read_gradients(path: Source) -> np.ndarray | dict[str, np.ndarray]:
-    """Read one array from ``.npy``, or named arrays from ``.npz``, whichever the file is."""
-    with opened(path) as file:
-        start = file.stream.read(4)
+def read_pair(analytic: Source, numeric: Source) -> tuple[Gradient, Gradient]:
+    """Read two gradients that are to be compared: of each an array from ``.npy``, or named arrays from ``.npz``.
+
+    Raises
+    ------
+    FastcheckError
+        If one cannot be read, or comparing them needs more memory than is free, which their headers tell.
+    """
+    with opened(analytic) as one, opened(numeric) as other:
+        headers = [*_headers(one), *_headers(other)]
+        largest = max((math.prod(header.shape) for header in headers), default=0)
+        needed = sum(header.bytes for header in headers) + 8 * _COMPARED * largest
+        told = f"comparing {one} with {other} needs {needed:,} bytes"
+        memory.refuse_beyond(needed, lambda available: f"{told}, and {available:,} are available: expected less")
+        return _gradient(one), _gradient(other)
+
+
+def _headers(file: Opened) -> list[Header]:
+    if _is_archive(file):
+        archive = _archive(file)
+        return [archive.header(key) for key in archive.keys]
+    with understood(str(file)):
+        return [read_header(file.stream, file.size, str(file))]
+
+
+def _gradient(file: Opened) -> Gradient:
+    return read_npz(file) if _is_archive(file) else read_npy(file)
+
+
+def _is_archive(file: Opened) -> bool:
+    with understood(str(file)):  # a pipe cannot be read twice
         file.stream.seek(0)
-        return read_npz(file) if start.startswith(b"PK") else read_npy(file)
+        found = file.stream.read(4).startswith(b"PK")
+        file.stream.seek(0)
+    return found
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[TextIO], object]) -> None:

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import torch_network
 
-from fastcheck import cli, demo_network
+from fastcheck import array_file, cli, demo_network, machine
+from fastcheck.cases import network_pass
+from fastcheck.cases.network import Point
+from fastcheck.evaluators import network_moved
 
 pytestmark = pytest.mark.jit
 
@@ -127,6 +130,21 @@ def test_right_gradients_pass(name, run, tmp_path):
     for tensor in saved.grads:
         assert f" {tensor} " in out
     assert "all agree" in out
+
+
+def test_a_network_that_does_not_fit_is_refused_from_headers(cnn, run, refused, monkeypatch):
+    arguments = cnn.arguments("--threads", "1")
+    point = Point.of(cnn.network, cnn.params, cnn.x, cnn.y, cnn.masks)
+    needed = network_moved.needed_bytes(network_pass.lowered(point), point, 1)
+    read = []
+    with monkeypatch.context() as patched:
+        patched.setattr(array_file, "read_array", lambda *told: read.append(told))
+        patched.setattr(machine, "available_bytes", lambda: needed - 1)
+        told = refused(*arguments)
+    assert f"the network at {len(cnn.x)} data points needs {needed:,} bytes, and {needed - 1:,} are available" in told
+    assert not read
+    monkeypatch.setattr(machine, "available_bytes", lambda: needed)
+    assert run(*arguments)[0] == 0
 
 
 def test_a_flipped_sign_fails_with_its_index(cnn, run):

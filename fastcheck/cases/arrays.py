@@ -10,12 +10,19 @@ from fastcheck.errors import FastcheckError
 from fastcheck.geometry import index_of
 
 
-def as_floating(name: str, value: Any) -> np.ndarray:
-    """Return an array of float64, float32 or float16, in either byte order; refuse any other dtype."""
+def as_array(name: str, value: Any) -> np.ndarray:
+    """Return an array of any dtype; refuse one with a mask, whose entries would all count."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise FastcheckError(f"{name} is a masked array: expected one without a mask, such as its .filled(0)")
     try:
-        array = np.asarray(value)
+        return np.asarray(value)
     except Exception as error:  # whatever another library's array raises
         raise FastcheckError(f"{name} is no array: {' '.join(str(error).split())}") from None
+
+
+def as_floating(name: str, value: Any) -> np.ndarray:
+    """Return an array of float64, float32 or float16, in either byte order; refuse any other dtype."""
+    array = as_array(name, value)
     if array.dtype.newbyteorder("=") not in (np.float64, np.float32, np.float16):
         raise FastcheckError(f"{name} has dtype {array.dtype}: expected float64, float32 or float16")
     return array

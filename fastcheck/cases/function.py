@@ -179,6 +179,8 @@ def _called(name: str, function: Callable[[Any], Any], params: Any, where: Calla
 
 def _number(found: Any, where: Callable[[], str]) -> float:
     value = found
+    if isinstance(value, np.ma.MaskedArray):
+        raise FastcheckError(f"loss returns a masked array {where()}: expected one number")
     if hasattr(value, "item"):  # an array of NumPy's or of another library
         size = math.prod(getattr(value, "shape", ()))
         if size != 1:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.cases.arrays import as_floating, finite
+from fastcheck.cases.arrays import as_array, as_floating, finite
 from fastcheck.cases.conv import PRECISIONS
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import Shape
@@ -66,14 +66,8 @@ class Point:
         if not isinstance(network, Network):
             raise FastcheckError(f"network is {type(network).__name__}: expected a fastcheck.Network")
         x = finite("x", x)
-        if x.ndim < 2:
-            raise FastcheckError(f"x has shape {x.shape}: expected data points along axis 0, and their entries")
-        shapes = network.shapes(x.shape[1:])
+        shapes, wanted, buffers = _shapes(network, x.shape)
         named = flat("params", params)
-        wanted = network.parameter_shapes(x.shape[1:])
-        if not wanted:
-            raise FastcheckError("network has no parameters: there is no gradient to check")
-        buffers = network.buffer_shapes(x.shape[1:])
         arrays = _matched("params", named, wanted | buffers)
         for name in buffers:
             if name.endswith("running_var") and (arrays[name] < 0).any():
@@ -97,14 +91,11 @@ class Point:
         Raises
         ------
         FastcheckError
-            If the network cannot take such data.
+            If there are no such data, or the network cannot take them.
         """
-        if len(shape) < 2:
-            raise FastcheckError(f"x has shape {shape}: expected data points along axis 0, and their entries")
-        point = shape[1:]
+        _, wanted, kept = _shapes(network, shape)
         params, buffers = (
-            {name: np.broadcast_to(1.0, wanted) for name, wanted in shapes.items()}
-            for shapes in (network.parameter_shapes(point), network.buffer_shapes(point))
+            {name: np.broadcast_to(1.0, one) for name, one in shapes.items()} for shapes in (wanted, kept)
         )
         masks = {name: np.broadcast_to(1.0, shape[:1]) for name in masked}
         return cls(network, params, buffers, np.broadcast_to(1.0, shape), np.broadcast_to(1.0, shape[:1]), masks)
@@ -270,6 +261,19 @@ def _fits(label: str, array: np.ndarray, shape: Shape) -> None:
         raise FastcheckError(f"{label} has shape {array.shape}: expected {shape}")
 
 
+def _shapes(network: Network, shape: Shape) -> tuple[list[Shape], dict[str, Shape], dict[str, Shape]]:
+    """Return the shapes of outputs, parameters and buffers for data of some shape, (N, ...)."""
+    if 0 in shape:
+        raise FastcheckError(f"x is empty: it has shape {shape}")
+    if len(shape) < 2:
+        raise FastcheckError(f"x has shape {shape}: expected data points along axis 0, and their entries")
+    point = shape[1:]
+    shapes, wanted = network.shapes(point), network.parameter_shapes(point)
+    if not wanted:
+        raise FastcheckError("network has no parameters: there is no gradient to check")
+    return shapes, wanted, network.buffer_shapes(point)
+
+
 def _enough(network: Network, shapes: list[Shape], x: np.ndarray) -> None:
     """Refuse batch statistics of a single entry, of which nothing is left."""
     for layer, shape in zip(network.layers, shapes, strict=True):
@@ -296,7 +300,7 @@ def _targets(network: Network, y: Any, points: int, output: Shape) -> np.ndarray
 def _labels(loss: str, y: Any, points: int, output: Shape) -> np.ndarray:
     if len(output) != 1 or output[0] < 2:
         raise FastcheckError(f"the network's output has shape {output}: expected (classes,), at least two, for {loss}")
-    array = np.asarray(y)
+    array = as_array("y", y)
     if array.dtype.kind not in "iu":
         raise FastcheckError(f"y has dtype {array.dtype}: expected integers, the classes 0 to {output[0] - 1}")
     if array.shape != (points,):
@@ -319,7 +323,7 @@ def _factors(network: Network, masks: Any, points: int, shapes: list[Shape]) -> 
         if name not in known:
             expected = ", ".join(known) or "none, since the network has no dropout"
             raise FastcheckError(f"masks has the name {name!r}{nearest(name, known)}: expected {expected}")
-        layer, array = network.layers[known[name]], np.asarray(mask)
+        layer, array = network.layers[known[name]], as_array(f"masks[{name!r}]", mask)
         assert isinstance(layer, Dropout)
         _fits(f"masks[{name!r}]", array, (points, *shapes[known[name]]))
         if not np.isin(array, (0, 1)).all():
