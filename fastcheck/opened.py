@@ -14,8 +14,11 @@ from typing import IO, Protocol
 from fastcheck.errors import FastcheckError
 from fastcheck.naming import printable
 
-_FOLDER = getattr(os, "O_PATH", 0) | os.O_DIRECTORY | os.O_NOFOLLOW
-"""How a folder is passed through: `O_PATH`, where the system has it, needs no permission to list it."""
+_HERE = getattr(os, "O_NOFOLLOW", 0)
+_FILE = _HERE | getattr(os, "O_NONBLOCK", 0)
+_FOLDER = _HERE | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0)
+"""How a part of a path is opened that may be no link: a file without waiting for whoever writes a pipe, a folder
+without needing permission to list it, where the system can."""
 
 _LONGEST = 500
 """Letters of a path in a refusal."""
@@ -125,13 +128,15 @@ def opened(source: Source, *, real: bool = False) -> Iterator[Opened]:
 
 
 def _without_links(path: str, flags: int) -> int:
-    """Open a file folder by folder, none of which may be a link; what is no file (a pipe) keeps nobody waiting."""
+    """Open a file folder by folder, none of which may be a link, so that no moment is left to put one there."""
+    if os.open not in os.supports_dir_fd:
+        return os.open(path, flags)
     root, *folders, name = PurePath(path).parts
     at = os.open(root, _FOLDER)
     try:
         for folder in folders:
             above, at = at, os.open(folder, _FOLDER, dir_fd=at)
             os.close(above)
-        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
+        return os.open(name, flags | _FILE, dir_fd=at)
     finally:
         os.close(at)

@@ -1,6 +1,7 @@
 """Arrays from files: what NumPy reads, and nothing allocated, read or inflated beyond what is declared and fits."""
 
 import io
+import os
 import struct
 import zipfile
 
@@ -180,6 +181,18 @@ def test_what_comparing_needs_is_known_from_headers(tmp_path, refused, run, monk
     assert "needs 106,000 bytes, and 105,999 are available" in told
     monkeypatch.undo()
     assert run("compare", path, other)[0] == 0
+
+
+def test_a_pipe_is_no_gradient(refused, tmp_path):
+    np.save(tmp_path / "a.npy", np.ones(3))
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, (tmp_path / "a.npy").read_bytes())
+        os.close(writing)
+        told = refused("compare", f"/dev/fd/{reading}", tmp_path / "a.npy")
+    finally:
+        os.close(reading)
+    assert f"/dev/fd/{reading} cannot be read" in told
 
 
 def test_digests_are_of_names_and_of_what_was_read(tmp_path):

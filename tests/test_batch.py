@@ -435,6 +435,29 @@ def test_paths_lead_while_the_suite_runs_where_they_led_when_it_was_read(arrays_
 
 
 @pytest.mark.jit
+def test_a_file_that_is_rewritten_while_its_case_reads_it_is_an_error(arrays_path, tmp_path, monkeypatch):
+    path, real = arrays_path.parent / "mine.npz", array_file.read_array
+    save(path, layer_case(layer((1, 8, 16, 16), (8, 8, 3, 3), padding=1)))
+    suite = Suite("made", "", read_suite(arrays_path).entries[:1])
+
+    def read_array(stream, size, what):
+        found = real(stream, size, what)
+        if what.startswith("input in "):
+            monkeypatch.setattr(array_file, "read_array", real)
+            _rewrite(path, tmp_path)
+        return found
+
+    def change(path, beside):
+        monkeypatch.setattr(array_file, "read_array", read_array)
+
+    run_suite(suite, tmp_path / "out", _changing(local.Threads, path, change, tmp_path))
+    assert array_file.read_array is real
+    assert answers.suite_report(tmp_path / "out").suite.cases["mine"].verdict == "error"
+    assert run_suite(suite, tmp_path / "out")[1] == ["mine"]
+    assert answers.suite_report(tmp_path / "out").suite.cases["mine"].verdict == "fail"
+
+
+@pytest.mark.jit
 def test_a_file_that_was_written_again_and_holds_the_same_is_the_same(arrays_path, tmp_path):
     path = arrays_path.parent / "mine.npz"
     crew = _changing(local.Threads, path, lambda path, beside: path.write_bytes(path.read_bytes()), tmp_path)
