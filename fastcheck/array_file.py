@@ -15,6 +15,7 @@ import numpy as np
 from fastcheck import memory
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import Shape
+from fastcheck.naming import brief
 from fastcheck.opened import Opened, Readable
 
 _READERS = {
@@ -71,11 +72,10 @@ def read_header(stream: Readable, size: int, what: str) -> Header:
     if header.dtype.hasobject:
         raise FastcheckError(f"{what} is a pickled array of objects: expected float64, float32 or float16")
     if any(extent < 0 for extent in header.shape):
-        raise FastcheckError(f"{what} declares the shape {header.shape}: expected no negative sizes")
-    told = (
-        f"{what} declares the shape {header.shape} of {header.dtype}, {header.bytes:,} bytes: it does not fit in memory"
-    )
-    memory.refuse_beyond(header.needed, lambda available: told)
+        raise FastcheckError(f"{what} declares the shape {brief(header.shape)}: expected no negative sizes")
+    total = brief(f"{header.bytes:,}")
+    declared = f"{what} declares the shape {brief(header.shape)} of {brief(header.dtype)}, {total} bytes"
+    memory.refuse_beyond(header.needed, lambda available: f"{declared}: it does not fit in memory")
     held = size - np.lib.format.MAGIC_LEN - count - length
     if header.bytes > held:
         raise FastcheckError(f"{what} is truncated: it declares {header.bytes:,} bytes and holds {max(held, 0):,}")
@@ -110,11 +110,11 @@ class Archive:
         try:
             self._archive = zipfile.ZipFile(file.stream)
         except Exception as error:  # as in `understood`
-            raise FastcheckError(f"{file} is not an .npz file, or is truncated: {error}") from None
+            raise FastcheckError(f"{file} is not an .npz file, or is truncated: {brief(error)}") from None
         self._members = {info.filename.removesuffix(".npy"): info for info in self._archive.infolist()}
         for key, info in self._members.items():
             if info.compress_type not in _BOUNDED:
-                raise FastcheckError(f"{key} in {file} is compressed by a method that NumPy does not write")
+                raise FastcheckError(f"{brief(key)} in {file} is compressed by a method that NumPy does not write")
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -134,7 +134,7 @@ class Archive:
 
     @contextmanager
     def _member(self, key: str) -> Iterator[tuple[Readable, int, str]]:
-        what = f"{key} in {self._file}"
+        what = f"{brief(key)} in {self._file}"
         with understood(what), self._archive.open(self._members[key]) as stream:
             yield stream, self._members[key].file_size, what
 
@@ -149,5 +149,4 @@ def understood(what: str) -> Iterator[None]:
     except MemoryError:
         raise FastcheckError(f"{what} does not fit in memory") from None
     except Exception as error:  # damaged headers make NumPy, zipfile and tokenize raise nearly anything
-        told = " ".join(str(error).split())
-        raise FastcheckError(f"{what} cannot be read, it is no array or is truncated: {told}") from None
+        raise FastcheckError(f"{what} cannot be read, it is no array or is truncated: {brief(error)}") from None

@@ -34,3 +34,9 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def brief(text: object, longest: int = 200) -> str:
+    """Return a text in one line, cut where it is long."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= longest else f"{line[:longest]}..."

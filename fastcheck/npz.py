@@ -21,7 +21,7 @@ from fastcheck.array_file import Archive, Header, read_array, read_header, under
 from fastcheck.cases.conv import TENSORS, ConvCase
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import ConvGeometry, Shape
-from fastcheck.naming import nearest
+from fastcheck.naming import brief, nearest
 from fastcheck.opened import Opened, Source, opened
 from fastcheck.report import Report
 from fastcheck.report_reader import from_json
@@ -131,7 +131,9 @@ def _option(key: str, archive: Archive) -> Any:
         return str(archive.array(key))
     if small and key not in _WORDS and header.dtype.kind in "iu":
         return archive.array(key)
-    raise FastcheckError(f"{key} has dtype {header.dtype} and shape {header.shape}: expected integers or a string")
+    raise FastcheckError(
+        f"{key} has dtype {brief(header.dtype)} and shape {header.shape}: expected integers or a string"
+    )
 
 
 class NetworkData(NamedTuple):
@@ -219,7 +221,7 @@ def _archive(file: Opened, known: tuple[str, ...] | None = None, families: tuple
         if known is not None and key not in known and not key.startswith(families):
             meant = (*known, *(family + key.partition(".")[2] for family in families if "." in key))
             close = nearest(key, meant) or nearest(key.lower(), meant)
-            raise FastcheckError(f"{file} has the unknown key {key!r}{close}: expected {', '.join(known)}")
+            raise FastcheckError(f"{file} has the unknown key {brief(repr(key))}{close}: expected {', '.join(known)}")
     needed = sum(archive.header(key).needed for key in archive.keys)
     told = f"{file} has arrays that need {needed:,} bytes"
     memory.refuse_beyond(needed, lambda available: f"{told}, and {available:,} are available: expected smaller ones")

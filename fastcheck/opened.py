@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import IO, Protocol
 
 from fastcheck.errors import FastcheckError
-from fastcheck.naming import printable
+from fastcheck.naming import brief, printable
 
 _HERE = getattr(os, "O_NOFOLLOW", 0)
 _FILE = _HERE | getattr(os, "O_NONBLOCK", 0)
@@ -112,8 +112,7 @@ def opened(source: Source, *, real: bool = False) -> Iterator[Opened]:
     if isinstance(source, Opened):
         yield source
         return
-    name = printable(str(source))
-    name = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
+    name = brief(printable(str(source)), _LONGEST)
     try:
         stream = open(source, "rb", opener=_without_links if real else None)  # noqa: SIM115, entered below
     except (OSError, ValueError) as error:  # ValueError: a null character in the path

@@ -183,6 +183,37 @@ def test_what_comparing_needs_is_known_from_headers(tmp_path, refused, run, monk
     assert run("compare", path, other)[0] == 0
 
 
+LONG = "n" * 60_000
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        (LONG, _npy(np.ones(3))),
+        ("input", _claiming((10**4000,))),
+        ("input", _claiming((2,) * 2000) + bytes(8)),
+        ("input", _claiming((3,), [("field" * 300, "<f8")]) + bytes(8)),
+        ("stride", _claiming((3,), [("field" * 300, "<f8")]) + bytes(24)),
+    ],
+    ids=("name", "size", "axes", "dtype", "option"),
+)
+def test_refusals_are_short_whatever_a_file_says(tmp_path, refused, member):
+    name, data = member
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr(f"{name}.npy", data)
+        for other in {"weight", "grad_output", "grad_weight", "input"} - {name}:
+            archive.writestr(f"{other}.npy", _npy(np.ones((1, 1, 3))))
+    assert len(refused("conv", tmp_path / "a.npz")) < 1000
+
+
+def test_an_archive_that_contradicts_itself_is_not_printed(tmp_path, refused):
+    path = saved(tmp_path / "a.npz", LAYER)
+    data = path.read_bytes()
+    place = data.index(b"grad_weight.npy") - 4
+    path.write_bytes(data[:place] + b"\xff\x0f" + data[place + 2 :])
+    assert len(refused("conv", path)) < 1000
+
+
 def test_a_pipe_is_no_gradient(refused, tmp_path):
     np.save(tmp_path / "a.npy", np.ones(3))
     reading, writing = os.pipe()

@@ -458,6 +458,23 @@ def test_a_file_that_is_rewritten_while_its_case_reads_it_is_an_error(arrays_pat
 
 
 @pytest.mark.jit
+def test_a_link_that_leads_elsewhere_meanwhile_gives_the_result_of_the_file_that_was_planned(arrays_path, tmp_path):
+    path, link = arrays_path.parent / "mine.npz", arrays_path.parent / "link.npz"
+    (arrays_path.parent / "wrong.npz").write_bytes(_other(path))
+    link.symlink_to("mine.npz")
+    arrays_path.write_text('[[case]]\nnpz = "link.npz"\n')
+
+    def change(link, beside):
+        link.unlink()
+        link.symlink_to("wrong.npz")
+
+    run_suite(arrays_path, tmp_path / "out", _changing(local.Threads, link, change, tmp_path))
+    assert answers.suite_report(tmp_path / "out").suite.passed
+    assert run_suite(arrays_path, tmp_path / "out")[1] == ["link"]
+    assert answers.suite_report(tmp_path / "out").suite.cases["link"].verdict == "fail"
+
+
+@pytest.mark.jit
 def test_a_file_that_was_written_again_and_holds_the_same_is_the_same(arrays_path, tmp_path):
     path = arrays_path.parent / "mine.npz"
     crew = _changing(local.Threads, path, lambda path, beside: path.write_bytes(path.read_bytes()), tmp_path)
