@@ -73,7 +73,7 @@ def check(
     Returns
     -------
     Report
-        After Ctrl-C a partial one, with ``interrupted`` set.
+        It is true where every gradient passed. After Ctrl-C a partial one, with ``interrupted`` set.
 
     Raises
     ------
@@ -152,6 +152,7 @@ def check_gradient(
     Returns
     -------
     Report
+        It is true where the gradient passed, so that ``assert check_gradient(loss, grad, params)`` works in a test.
         After Ctrl-C a partial one, with ``interrupted`` set. ``tensors[name].step`` is a typical step.
 
     Raises
@@ -213,8 +214,8 @@ def compare(analytic: Any, numeric: Any, *, keep: bool = False) -> Report:
     Returns
     -------
     Report
-        Its tensor is named ``"gradient"`` where two arrays are given. ``norm_ratio`` equals NumPy's
-        ``norm(a - n) / norm(a + n)`` over the flattened arrays to the last bit.
+        It is true where both rules hold. Its tensor is named ``"gradient"`` where two arrays are given. ``norm_ratio``
+        equals NumPy's ``norm(a - n) / norm(a + n)`` over the flattened arrays to the last bit.
 
     Raises
     ------

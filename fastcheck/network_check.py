@@ -83,6 +83,7 @@ def check_network(
     Returns
     -------
     NetworkReport
+        It is true where every phase passed.
 
     Raises
     ------

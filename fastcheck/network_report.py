@@ -58,7 +58,8 @@ class Explanation:
 class NetworkReport(SuiteReport):
     """The answer to `fastcheck.check_network`: a report for each phase, regularisation off and then on.
 
-    What is asked of a single report is that of the last phase, the whole objective.
+    It is true where every phase passed. What else is asked of a single report is that of the last phase, the whole
+    objective.
 
     Attributes
     ----------

@@ -13,7 +13,7 @@ import numpy as np
 from fastcheck.errors import GradientMismatchError
 from fastcheck.geometry import Shape, index_of
 from fastcheck.tally import Finding, Tally, relative_difference_of
-from fastcheck.verdict import EXIT_CODES, Judgement, Verdict
+from fastcheck.verdict import EXIT_CODES, Judged, Judgement, Verdict
 
 SCHEMA = 1
 """Version of the JSON report."""
@@ -24,7 +24,7 @@ NOT_AUDITED: dict[str, Any] = {"dims": 0, "direction": None, "disagreements": 0}
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Judged):
     """One dimension of a tensor.
 
     Attributes
@@ -98,8 +98,8 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class TensorReport:
-    """Metrics of one tensor; the module's JSON has the same names.
+class TensorReport(Judged):
+    """Metrics of one tensor; the module's JSON has the same names. It is true where it passed.
 
     Attributes
     ----------
@@ -232,8 +232,8 @@ class TensorReport:
 
 
 @dataclass(frozen=True)
-class ForwardReport:
-    """The declared output beside the computed one.
+class ForwardReport(Judged):
+    """The declared output beside the computed one. It is true where it passed.
 
     Attributes
     ----------
@@ -249,8 +249,8 @@ class ForwardReport:
 
 
 @dataclass(frozen=True)
-class Report:
-    """The answer to a check.
+class Report(Judged):
+    """The answer to a check. It is true where the check passed: ``assert report`` works in a test.
 
     Attributes
     ----------
@@ -280,11 +280,6 @@ class Report:
     run: dict[str, Any]
     operands: dict[str, Any] | None = None
     error: str | None = None
-
-    @property
-    def passed(self) -> bool:
-        """Whether the verdict is "pass"."""
-        return self.verdict == "pass"
 
     @property
     def exit_code(self) -> int:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from fastcheck import machine, verdict
 from fastcheck.report import SCHEMA, Report, encode
-from fastcheck.verdict import EXIT_CODES, Verdict
+from fastcheck.verdict import EXIT_CODES, Judged, Verdict
 
 if TYPE_CHECKING:
     from fastcheck.network_report import NetworkReport
 
 
 @dataclass(frozen=True)
-class SuiteReport:
-    """The answer to several checks.
+class SuiteReport(Judged):
+    """The answer to several checks. It is true where all of them passed.
 
     Attributes
     ----------
@@ -45,11 +45,6 @@ class SuiteReport:
         """That of the worst case; without any, or with some missing, at best "inconclusive"."""
         missing: list[Verdict] = ["inconclusive"] if self.interrupted else []
         return verdict.heaviest([case.verdict for case in self.cases.values()] + missing)
-
-    @property
-    def passed(self) -> bool:
-        """Whether the verdict is "pass"."""
-        return self.verdict == "pass"
 
     @property
     def exit_code(self) -> int:

@@ -74,6 +74,7 @@ def sweep(
     Returns
     -------
     Sweep
+        It is true where no curve reads as a coding mistake.
 
     Raises
     ------

@@ -10,11 +10,12 @@ from typing import Any
 
 from fastcheck.curve import Curve
 from fastcheck.report import SCHEMA, encode
+from fastcheck.verdict import Judged
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """Curves of several dimensions.
+class Sweep(Judged):
+    """Curves of several dimensions. It is true where none reads as a coding mistake.
 
     Attributes
     ----------
@@ -45,9 +46,14 @@ class Sweep:
         return self._medians("slope")
 
     @property
+    def passed(self) -> bool:
+        """Whether no curve reads as a coding mistake."""
+        return all(curve.reading != "coding mistake" for curve in self.curves)
+
+    @property
     def exit_code(self) -> int:
         """What the command line returns: 1 where a curve reads as a coding mistake."""
-        return int(any(curve.reading == "coding mistake" for curve in self.curves))
+        return int(not self.passed)
 
     def of(self, tensor: str) -> tuple[Curve, ...]:
         """Return one tensor's curves."""

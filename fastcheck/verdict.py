@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fastcheck.tally import Tally
 
@@ -25,8 +25,25 @@ UNDECIDED = 0.01
 _BY_WEIGHT: tuple[Verdict, ...] = ("fail", "error", "inconclusive", "pass")
 
 
+class Judged:
+    """What has a verdict. It is true where that is "pass", so that ``assert fastcheck.check(case)`` works in a test."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def verdict(self) -> Verdict | None: ...
+
+    @property
+    def passed(self) -> bool:
+        """Whether the verdict is "pass"."""
+        return self.verdict == "pass"
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+
 @dataclass(frozen=True)
-class Judgement:
+class Judgement(Judged):
     """A verdict, its reason, and the next thing to try (empty where there is nothing to do)."""
 
     verdict: Verdict

@@ -379,6 +379,7 @@ def test_ctrl_c_gives_a_partial_report():
     report = check_gradient(loss, grad, w, progress=stop)
     assert report.interrupted
     assert (report.verdict, report.exit_code) == ("inconclusive", 130)
+    assert not report
     assert 64 <= report.tensors["params"].dims_checked < 400
 
 

@@ -177,6 +177,7 @@ def test_a_black_box_log_sum_exp_has_order_two_and_slope_minus_one():
 @pytest.mark.parametrize("loss", ["vjp", "square", "tanh"])
 def test_losses_are_read_from_their_numbers(loss, dtype, evaluator):
     found = fastcheck.sweep(made(loss, dtype), dims=10, evaluator=evaluator)
+    assert (found.passed, found.exit_code, bool(found)) == (True, 0, True)
     assert [len(found.of(name)) for name in ("input", "weight", "bias")] == [10, 10, 6]
     for curve in found.curves:
         assert curve.reading == ("truncation" if loss == "tanh" else "round-off"), curve.words
@@ -222,6 +223,7 @@ def test_a_wrong_weight_reads_as_a_coding_mistake_and_its_neighbours_do_not(loss
     assert found.curves[0].index == (0, 0, 1, 2)
     assert [curve.reading == "coding mistake" for curve in found.curves] == [True, False, False]
     assert found.exit_code == 1
+    assert not found
     assert (found.curves[0].order is None) == (loss != "tanh")
 
 

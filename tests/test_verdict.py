@@ -1,14 +1,18 @@
 """Three verdicts: pass, fail, and inconclusive where error bars are too wide to judge by; and what ratios come from."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from layers import case, layer, operands, saved, torch_gradients
 
 import fastcheck
+from fastcheck.network_report import NetworkReport
 from fastcheck.regime import PARTS
+from fastcheck.report import ForwardReport
 from fastcheck.report_reader import from_json
+from fastcheck.suite import SuiteReport
 
 LAYER = layer((2, 4, 9, 9), (6, 2, 3, 3), padding=1, groups=2)
 
@@ -113,6 +117,32 @@ def test_reports_with_explanations_are_read_back():
     damaged["tensors"]["weight"]["explained"]["least"]["parts"]["kinks"] = "many"
     with pytest.raises(fastcheck.FastcheckError, match=r"weight\.explained\.least\.parts"):
         from_json(json.dumps(damaged))
+
+
+def test_an_assertion_of_a_check_is_a_test():
+    x = np.array([1.0, -2.0, 3.0])
+    assert fastcheck.check_gradient(lambda x: float(x @ x), 2 * x, x)
+    with pytest.raises(AssertionError):
+        assert fastcheck.check_gradient(lambda x: float(x @ x), 3 * x, x)
+    with pytest.raises(AssertionError):
+        assert fastcheck.compare(3 * x, 2 * x)
+
+
+@pytest.mark.parametrize("verdict", ["pass", "fail", "inconclusive", "error"])
+def test_a_report_is_true_where_it_passed(verdict):
+    x = np.array([1.0, -2.0, 3.0])
+    report = replace(fastcheck.compare(x, x), verdict=verdict)
+    tensor = replace(report.tensors["gradient"], verdict=verdict)
+    suite, network = (kind({"a": report}, False, {}) for kind in (SuiteReport, NetworkReport))
+    judged = [report, tensor, replace(tensor.worst[0], verdict=verdict), suite, network]
+    judged.append(ForwardReport(verdict, 0.0, None))
+    assert [bool(one) for one in judged] == [one.passed for one in judged] == 6 * [verdict == "pass"]
+
+
+@pytest.mark.parametrize("kind", [SuiteReport, NetworkReport])
+def test_a_report_that_was_interrupted_is_not_true(kind):
+    x = np.array([1.0, -2.0, 3.0])
+    assert not kind({"a": fastcheck.compare(x, x)}, interrupted=True, run={})
 
 
 def test_the_command_line_tells_and_exits_with_3(run, tmp_path):
