@@ -13,7 +13,7 @@ from fastcheck.errors import FastcheckError
 from fastcheck.geometry import integer
 from fastcheck.naming import refuse_unknown
 from fastcheck.progress import ProgressHook, silent
-from fastcheck.report import Report
+from fastcheck.report import Report, requested
 from fastcheck.sampling import Dims
 from fastcheck.step import positive
 from fastcheck.sweep import explained
@@ -228,7 +228,7 @@ def compare(analytic: Any, numeric: Any, *, keep: bool = False) -> Report:
     return Report(
         verdict=verdict.heaviest(tensor.verdict for tensor in tensors.values()),
         seed=0,
-        requested={"step": None, "evaluator": None, "dims": "all"},
+        requested=requested(None, None, "all", None),
         interrupted=False,
         forward=None,
         tensors=tensors,

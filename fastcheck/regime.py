@@ -47,7 +47,6 @@ def words(tally: Tally, parts: Mapping[str, float] | None, step: float, precisio
     found = tally.min_digits
     if least is None or parts is None or found is None:
         return "no value exceeds its error bar: all are zero, as far as arithmetic can tell"
-    found = tally.min_digits
     source = _source(main_part(parts), step, precision)
     whole = f"norm ratio {tally.norm_ratio:.0e}, {found:.1f} digits at least: {source}"
     size = max(abs(least.analytic), abs(least.numeric))

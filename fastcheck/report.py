@@ -23,6 +23,11 @@ NOT_AUDITED: dict[str, Any] = {"dims": 0, "direction": None, "disagreements": 0}
 """The audit of an evaluator that takes no shortcut."""
 
 
+def requested(step: Any, evaluator: Any, dims: Any, kinks: Any) -> dict[str, Any]:
+    """Return what a report tells of how its check was asked for."""
+    return {"step": step, "evaluator": evaluator, "dims": dims, "kinks": kinks}
+
+
 @dataclass(frozen=True)
 class Entry(Judged):
     """One dimension of a tensor.
@@ -257,7 +262,7 @@ class Report(Judged):
     verdict : {"pass", "fail", "inconclusive", "error"}
     seed : int
     requested : dict
-        "step", "evaluator" and "dims" as they were asked for.
+        "step", "evaluator", "dims" and "kinks" as they were asked for.
     interrupted : bool
         Whether the check was stopped: then the counts are those of the dimensions reached.
     forward : ForwardReport or None

@@ -17,7 +17,7 @@ from fastcheck.interrupts import listening
 from fastcheck.naming import nearest, refuse_unknown
 from fastcheck.progress import ProgressHook, silent
 from fastcheck.published import NETWORKS, ConvLayer
-from fastcheck.report import Report
+from fastcheck.report import Report, requested
 from fastcheck.sampling import Dims
 from fastcheck.suite import SuiteReport
 
@@ -81,7 +81,7 @@ def run(
         network=network,
         backward=backward,
         batch=integer("batch", batch, least=1),
-        requested={"step": step, "evaluator": evaluator, "dims": dims},
+        requested=requested(step, evaluator, dims, kinks="widen"),
         threads=machine.default_threads() if threads is None else integer("threads", threads, least=1),
         seed=integer("seed", seed, least=0),
         progress=progress or silent,

@@ -16,7 +16,9 @@ from fastcheck.cases import network_pass
 from fastcheck.cases.network import NetworkCase
 from fastcheck.cases.network_pass import Passes
 from fastcheck.evaluators import network_moved
+from fastcheck.evaluators.network import NetworkEvaluator
 from fastcheck.evaluators.network_bars import Ground
+from fastcheck.evaluators.network_moved import Moved
 from fastcheck.layers import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, ReLU, Sigmoid, Tanh
 from fastcheck.paths import Plan
 from fastcheck.paths.network import NetworkPath
@@ -51,6 +53,21 @@ def test_a_corrupted_prefix_is_found_by_the_audit():
         report = coordinator.run(NetworkPath(case, plan, ground), plan)
         assert report.verdict == ("error" if corrupt else "pass")
         assert any(tensor.audit["disagreements"] for tensor in report.tensors.values()) == corrupt
+
+
+def test_what_a_phase_remembers_is_that_of_the_same_dimensions():
+    network, params, grads, x, y = _case("conv_2d")
+    case = NetworkCase.of(network, params, grads, x, y)
+    first, second = np.array([0, 2, 4]), np.array([0, 1, 5])  # of one first entry, one length and one sum
+
+    def differences(phases, *sets):
+        ground = Ground.of(Passes(case.point), 0, phases=phases)
+        evaluator = NetworkEvaluator(case, ground, Moved(ground.passes, "conv1.weight"), "conv1.weight", 1e-5, 0)
+        return [evaluator(dims).numeric.tolist() for dims in sets]
+
+    alone = [differences(1, dims)[0] for dims in (first, second)]
+    assert alone[0] != alone[1]
+    assert differences(2, first, second, first) == [*alone, alone[0]]
 
 
 @pytest.mark.parametrize("evaluator", ["network", "full"])

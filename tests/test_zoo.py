@@ -222,6 +222,7 @@ def test_a_layer_that_crashes_is_an_error_and_the_others_go_on(monkeypatch, run,
     cases = json.loads((tmp_path / "r.json").read_text())["cases"]
     assert [case["verdict"] for case in cases] == ["pass", "error", "pass"]
     assert cases[1]["operands"]["weight"] == [2, 3, 2]
+    assert cases[1]["requested"] == cases[0]["requested"]
     assert run("show", tmp_path / "r.json")[0] == 3
 
 

@@ -23,7 +23,7 @@ from fastcheck.errors import FastcheckError, told
 from fastcheck.interrupts import Interrupts, listening
 from fastcheck.network_report import NetworkReport
 from fastcheck.parts import Part, encode
-from fastcheck.report import Report
+from fastcheck.report import Report, requested
 
 BUDGET = 0.8
 """Part of the memory that is free at the beginning which a run takes where nothing else is asked for."""
@@ -342,7 +342,7 @@ class CaseTask:
         return Report(
             verdict="error",
             seed=how.seed,
-            requested={"step": how.step, "evaluator": how.evaluator, "dims": how.dims, "kinks": how.kinks},
+            requested=requested(how.step, how.evaluator, how.dims, how.kinks),
             interrupted=False,
             forward=None,
             tensors={},

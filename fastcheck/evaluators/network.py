@@ -150,7 +150,7 @@ class NetworkEvaluator:
         """Difference dimensions, unless an earlier phase did."""
         if not self._ground.remembering or h != self.step or not len(dims):
             return self._tables(dims, h)
-        key = (self._name, self._tables.kind, h, int(dims[0]), len(dims), int(dims.sum()))
+        key = (self._name, self._tables.kind, h, dims.tobytes())
         found: np.ndarray = self._ground.once(key, lambda: self._tables(dims, h))
         return found
 

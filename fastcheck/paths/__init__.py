@@ -16,7 +16,7 @@ from fastcheck.geometry import Shape
 from fastcheck.interrupts import Interrupts
 from fastcheck.parts import Part
 from fastcheck.progress import ProgressHook
-from fastcheck.report import ForwardReport
+from fastcheck.report import ForwardReport, requested
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Plan:
     @property
     def requested(self) -> dict[str, Any]:
         """What a report tells of it."""
-        asked = {"step": self.step, "evaluator": self.evaluator, "dims": self.dims, "kinks": self.kinks}
+        asked = requested(self.step, self.evaluator, self.dims, self.kinks)
         return asked if self.stencil is None else asked | {"stencil": self.stencil}
 
 
