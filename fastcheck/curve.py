@@ -65,6 +65,7 @@ class Curve:
         return self.numeric[self.steps.index(self.best_step)]
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def analyse(
     steps: Sequence[float] | np.ndarray,
     numeric: Sequence[float] | np.ndarray,

@@ -111,6 +111,9 @@ def _representable(values: np.ndarray, bits: int) -> bool:
     return bool((significand == np.rint(significand)).all())
 
 
+MOST_EXPONENT = 1000
+"""Automatic steps lie between 2^-1000 and 2^1000."""
+
 SAMPLE = 2**13
 """Entries of a large array that stand for all of it."""
 
@@ -222,7 +225,12 @@ def automatic(size: float, factor: float | None, loss: str = "vjp") -> float:
     scale = 1.0 if factor is None else factor
     if size == 0 or scale == 0:
         return 1.0
-    return math.ldexp(1.0, round(math.log2(size) - math.log2(scale)))
+    return math.ldexp(1.0, within(round(math.log2(size) - math.log2(scale))))
+
+
+def within(exponent: int, most: int = MOST_EXPONENT) -> int:
+    """Return the exponent of a step that can be halved, doubled and added a few times in float64."""
+    return max(-most, min(exponent, most))
 
 
 def rms(values: np.ndarray) -> float:

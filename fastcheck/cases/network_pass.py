@@ -117,7 +117,10 @@ class Passes:
 
     def loss(self) -> float:
         """Return the data points' loss, without regularisation."""
-        return self.weight * math.fsum(value for chunk in self.chunks for value in chunk.losses.tolist())
+        try:
+            return self.weight * math.fsum(value for chunk in self.chunks for value in chunk.losses.tolist())
+        except OverflowError:
+            return math.inf
 
     def outputs(self) -> np.ndarray:
         """Return the network's output, (N, entries)."""

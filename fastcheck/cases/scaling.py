@@ -11,9 +11,13 @@ import numpy as np
 
 from fastcheck import step
 from fastcheck.cases.conv import ConvCase
+from fastcheck.errors import FastcheckError
 
 _COMFORTABLE = 100
 """An array whose largest entry is within 2^-100 and 2^100 is left as it is, and not copied."""
+
+_DEGREE = {"vjp": 1, "square": 2, "relu": 1, "tanh": 1}
+"""The power of a scale of the outputs that the loss has; tanh has none, and its outputs are not scaled."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,24 @@ class ScaledOperands:
     exponents: dict[str, int]
     _known: dict[tuple[str, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    def exponent_of(self, tensor: str, loss: str) -> int:
+        """Return the exponent of a gradient, which is that of the scaled operands times 2^exponent."""
+        outputs = self.exponents["bias"] * _DEGREE[loss]
+        return self.exponents["grad_output"] + outputs - self.exponents[tensor]
+
+    def step_of(self, tensor: str, given: float) -> float:
+        """Return a given step of the scaled operand.
+
+        Raises
+        ------
+        FastcheckError
+            If it moves no output: the bias is so much larger than all products.
+        """
+        found = float(np.ldexp(given, -self.exponents[tensor]))
+        if not found:
+            raise FastcheckError(f"step is {given!r}: too small to move an output by {tensor}, beside the bias")
+        return found
+
     def once(self, key: tuple[str, ...], find: Callable[[], Any]) -> Any:
         """Return what is known of the operands under a key, and find it first where nothing is."""
         if key not in self._known:
@@ -50,10 +72,13 @@ class ScaledOperands:
     def of(cls, case: ConvCase) -> ScaledOperands:
         """Scale the operands of a case where their size asks for it."""
         x, w, v = (_exponent(array) for array in (case.input, case.weight, case.grad_output))
-        if case.loss != "vjp":
-            x = w = 0  # of a curved loss the outputs' own scale matters
-        if case.bias.any() and math.frexp(float(np.abs(case.bias).max()))[1] > x + w + 2 * _COMFORTABLE:
-            x = w = 0  # the bias decides the scale of the outputs: scaled with the others it would overflow
+        bias = _largest(case.bias) if case.bias.any() else -math.inf
+        if case.loss == "tanh":
+            # The outputs' own scale matters, unless they are so small that tanh is linear.
+            w = min(-x, _largest(case.weight) + _COMFORTABLE)
+            w = -x if bias > x + w - _COMFORTABLE // 2 else w
+        elif bias > x + w + 2 * _COMFORTABLE:
+            w = _exponent(case.bias) - x  # the bias decides the scale of the outputs
         exponents = {"input": x, "weight": w, "bias": x + w, "grad_output": v}
         arrays = {
             name: _scaled(array, exponents[name])
@@ -67,10 +92,14 @@ class ScaledOperands:
         return cls(**arrays, exponents=exponents)
 
 
+def _largest(array: np.ndarray) -> int:
+    """Return the exponent of the largest entry, 0 where all are 0."""
+    return math.frexp(max(float(array.max()), -float(array.min())))[1]
+
+
 def _exponent(array: np.ndarray) -> int:
-    largest = max(float(array.max()), -float(array.min()))
-    exponent = math.frexp(largest)[1]
-    return exponent if largest > 0 and abs(exponent) > _COMFORTABLE else 0
+    exponent = _largest(array)
+    return exponent if abs(exponent) > _COMFORTABLE else 0
 
 
 def _scaled(array: np.ndarray, exponent: int) -> np.ndarray:

@@ -74,12 +74,13 @@ class Audit:
         sums = direction.along(found.dims, self._seed, found.numeric, found.error_bar)
         return noted_of(found.dims[here], found.numeric[here], found.error_bar[here], sums)
 
+    @np.errstate(over="ignore", invalid="ignore")
     def result(self, noted: Noted, pool: Executor) -> dict[str, Any]:
         """Difference again, and compare: the audit's part of a tensor's report."""
         dims, numeric, bars = np.array(noted.dims, np.int64), np.array(noted.numeric), np.array(noted.error_bar)
         disagreeing = int(np.count_nonzero(self._again(dims, numeric, bars, pool)))
         found = self._directional(noted, pool)
-        apart = not abs(found["difference"]) <= found["error_bar"]
+        apart = abs(found["difference"]) > found["error_bar"]  # neither, where one overflows
         return {"dims": len(dims), "direction": found, "disagreements": disagreeing + apart}
 
     def _again(self, dims: np.ndarray, numeric: np.ndarray, bars: np.ndarray, pool: Executor) -> np.ndarray:
@@ -92,14 +93,14 @@ class Audit:
         parts = list(pool.map(local, pieces))
         again = np.concatenate([part.numeric for part in parts])
         allowed = np.concatenate([part.error_bar for part in parts]) + bars[order]
-        outside: np.ndarray = ~(np.abs(again - numeric[order]) <= allowed)
+        outside: np.ndarray = np.abs(again - numeric[order]) > allowed
         return outside
 
     def _directional(self, noted: Noted, pool: Executor) -> dict[str, float]:
         """Compare the sum of direction * numeric with the derivative along that direction, by one forward pair."""
         geometry, scaled = self._case.geometry, self._scaled
         factor = FACTORS[self._tensor]
-        exponent = scaled.exponents["grad_output"] + (0 if factor is None else scaled.exponents[factor])
+        exponent = scaled.exponent_of(self._tensor, self._case.loss)
         terms = 1 if factor is None else geometry.terms
         h = automatic(_crude_size(self._case, scaled), None if factor is None else scaled.rms(factor), self._case.loss)
         h *= 2.0 ** -round(math.log2(math.sqrt(terms)))

@@ -20,6 +20,10 @@ FACTORS = {"input": "weight", "weight": "input", "bias": None}
 """What each operand of a convolution is multiplied with."""
 
 
+LOST = 2.0**-800
+"""What a term loses where an entry is nothing beside the largest, about one: 2^-1074 times what the others may be."""
+
+
 @dataclass(frozen=True)
 class Bars:
     """What the bars of a tensor's dimensions have in common.
@@ -41,6 +45,8 @@ class Bars:
         Quotients and bars are multiplied by 2^exponent.
     typical : float
         What a dimension's terms typically add up to: a bar far below that is not too wide, however small its own.
+    lost : float
+        What a quotient may lose to underflow because operands were scaled.
     """
 
     chain: int
@@ -51,6 +57,7 @@ class Bars:
     partials: int = 1
     exponent: int = 0
     typical: float = 0.0
+    lost: float = 0.0
 
     def __call__(self, numeric: np.ndarray, sums: np.ndarray, repeat: int = 1) -> tuple[np.ndarray, np.ndarray | None]:
         """Return a bound on \\|analytic - numeric\\| that arithmetic alone can explain, for each dimension.
@@ -69,12 +76,14 @@ class Bars:
         """
         return self._computed(numeric, sums, repeat, self._model)
 
+    @np.errstate(over="ignore", invalid="ignore")
     def linear_parts(self, numeric: np.ndarray, sums: np.ndarray) -> dict[str, np.ndarray]:
         """Split the bars of a linear loss, which has neither truncation nor kinks."""
         gradient, none = self._gradients_part(numeric, sums), np.zeros(len(numeric))
         whole = self(numeric, np.ascontiguousarray(sums))[0]
         return {"round-off": whole - gradient, "truncation": none, "kinks": none, "gradient": gradient}
 
+    @np.errstate(over="ignore", invalid="ignore")
     def _gradients_part(self, numeric: np.ndarray, sums: np.ndarray) -> np.ndarray:
         """Return the part of the bars that the analytic pass's own rounding takes."""
         ours = self._model.copy()
@@ -85,11 +94,19 @@ class Bars:
         part: np.ndarray = self(numeric, sums)[0] - self._computed(numeric, sums, 1, ours)[0]
         return part
 
+    @np.errstate(over="ignore", invalid="ignore")
     def _computed(
         self, numeric: np.ndarray, sums: np.ndarray, repeat: int, model: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None]:
+        if self.lost:
+            sums = sums.copy()
+            sums[judge.ROUNDING] += self.lost
         found, wide = np.empty(numeric.size), np.empty(numeric.size, dtype=np.bool_)
         marked = judge.bars(numeric, sums, repeat, model, self.exponent, found, wide)
+        if not math.isfinite(found.sum()):  # a finite sum has finite terms
+            unknown = ~np.isfinite(found)
+            found[unknown], wide[unknown] = np.inf, True
+            marked += np.count_nonzero(unknown)
         return found, wide if marked else None
 
     @cached_property
@@ -112,6 +129,7 @@ class Bars:
         model[judge.TYPICAL] = self.typical
         return model
 
+    @np.errstate(over="ignore", invalid="ignore")
     def differences(self, dims: np.ndarray, table: np.ndarray, tensor: str, shape: Shape) -> Differences:
         """Judge a table of `fastcheck_kernels.curved`'s columns.
 
@@ -135,6 +153,7 @@ class Bars:
             wide,
         )
 
+    @np.errstate(over="ignore", invalid="ignore")
     def parts(self, table: np.ndarray) -> dict[str, np.ndarray]:
         """Split the bars of a table into what they are made of."""
         numeric, sums = np.ascontiguousarray(table[:, curved.NUMERIC]), _sums(table)
@@ -189,9 +208,15 @@ def _bars(case: ConvCase, scaled: ScaledOperands, tensor: str) -> Bars:
         x=Structure.none() if factor is None else Structure.of(getattr(scaled, factor), alike),
         most=most,
         partials=math.prod(geometry.weight_shape[2:]) if tensor == "input" else geometry.input_shape[0],
-        exponent=scaled.exponents["grad_output"] + (0 if factor is None else scaled.exponents[factor]),
+        exponent=scaled.exponent_of(tensor, case.loss),
+        lost=most * LOST * _beyond_one(scaled, factor) if any(scaled.exponents.values()) else 0.0,
         typical=math.sqrt(most) * math.prod(_typical_size(scaled, name) for name in met),
     )
+
+
+def _beyond_one(scaled: ScaledOperands, factor: str | None) -> float:
+    """Return the largest entry of an operand, or one: under tanh a factor may be as large as it was given."""
+    return 1.0 if factor is None else max(1.0, float(np.abs(getattr(scaled, factor)).max()))
 
 
 def _typical_size(scaled: ScaledOperands, name: str) -> float:

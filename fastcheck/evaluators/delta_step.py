@@ -47,6 +47,6 @@ class Step:
             here = automatic(scaled.rms("output", output), None if factor is None else scaled.rms(factor), loss)
             here *= 2 if loss == "vjp" else 1
         else:
-            here = float(np.ldexp(step, -own))
+            here = scaled.step_of(tensor, step)
         with np.errstate(over="ignore"):
             return cls(float(np.ldexp(here, own)), here, 0.5 / here)

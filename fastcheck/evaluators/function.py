@@ -31,6 +31,10 @@ PILOT_STEP = -17
 where a difference of a function whose scale is that of its argument is balanced."""
 
 
+LEAST = 2.0**-1074
+"""No loss is known better: float64's smallest number."""
+
+
 class FunctionEvaluator:
     """Difference one tensor of a function by calling it.
 
@@ -70,7 +74,7 @@ class FunctionEvaluator:
         self._errors = errors.reshape(-1)
         self._size, self._natural = case.size(name), natural_slope(case, name)
         self._private = threading.local()
-        self._noise = noise
+        self._noise = max(noise, LEAST)
         self._fixed = None if step == "auto" else float(step)
         self._start = PILOT_STEP
         if self._fixed is None:

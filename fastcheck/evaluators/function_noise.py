@@ -137,8 +137,9 @@ def _direction(case: FunctionCase, name: str, rng: np.random.Generator) -> np.nd
 
 
 def _move(case: FunctionCase, arrays: Arrays, directions: Arrays, distance: float) -> None:
-    for name, direction in directions.items():
-        arrays[name][...] = case.params[name] + distance * direction
+    with np.errstate(over="ignore"):  # the loss is refused where it is not finite there
+        for name, direction in directions.items():
+            arrays[name][...] = case.params[name] + distance * direction
 
 
 def _away(case: FunctionCase, name: str | None = None) -> str:

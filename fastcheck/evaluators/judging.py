@@ -53,6 +53,7 @@ def compile() -> None:
     fold(Differences(np.zeros(1, dtype=np.int64), one, one), one)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def fold(found: Differences, analytic: np.ndarray) -> Folded:
     """Fold a block, whose analytic values are float64, in the order of ``found.dims``."""
     dims, numeric, error_bar = found.dims, found.numeric, found.error_bar
@@ -112,7 +113,7 @@ def _undecided(found: Differences, analytic: np.ndarray) -> np.ndarray | None:
     larger = np.maximum(np.abs(analytic), np.abs(found.numeric))
     inside = np.abs(analytic - found.numeric) <= found.error_bar
     bar = found.error_bar if found.jump is None else found.error_bar - found.jump
-    undecided: np.ndarray = found.wide & inside & (bar > WIDE * larger)
+    undecided: np.ndarray = found.wide & inside & ~(bar <= WIDE * larger)
     return undecided if undecided.any() else None
 
 

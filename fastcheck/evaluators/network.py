@@ -11,12 +11,14 @@ import numpy as np
 from fastcheck import step
 from fastcheck.cases.network import NetworkCase
 from fastcheck.cases.network_pass import Passes
+from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import Chosen, Differences, indices
 from fastcheck.evaluators.network_bars import SAFETY, Ground, lanes
 from fastcheck.evaluators.network_full import Full
 from fastcheck.evaluators.network_moved import Moved, work
 from fastcheck.evaluators.penalty import difference as penalty_difference
-from fastcheck.step import WIDE, U
+from fastcheck.geometry import index_of
+from fastcheck.step import WIDE, U, usable
 from fastcheck_kernels import columns
 
 MOVE = 2.0**-17
@@ -47,6 +49,12 @@ PILOT_STEPS = 8
 
 PILOT_REACH = (0.06, 0.1)
 """Between these parts of the automatic step: few units cross a kink there."""
+
+LOST = 2.0**-450
+"""What a bar may lose to underflow: it is made of squares."""
+
+MOST_EXPONENT = 200
+"""Automatic steps are `MOVE` times 2^-200 to 2^200: what they move is squared."""
 
 BLOCK_WORK = 1e7
 """Multiply-adds in a block: about a millisecond."""
@@ -88,6 +96,7 @@ class NetworkEvaluator:
         self._analytic = case.grads[name].reshape(-1).astype(np.float64)
         self._searching = step == "auto"
         self.step = automatic(self._passes, name) if step == "auto" else float(step)
+        usable(self.step, self._values, name)
         terms = ground.once(("terms", name), lambda: ground.rounding.moments(name))
         typical = math.sqrt(float(terms[1] @ terms[1]) / len(terms[1])) or ground.natural_slope(name)
         self._sizes = np.maximum(terms[1], typical)
@@ -107,7 +116,11 @@ class NetworkEvaluator:
         """Difference the dimensions of a block."""
         dims = indices(block)
         found = self._searched(dims)
-        bars = found.bar + self._gradient[dims]
+        bars = found.bar + self._gradient[dims] + LOST
+        finite = np.isfinite(found.numeric)
+        if not finite.all():
+            index = list(index_of(int(dims[np.argmin(finite)]), self._case.grads[self._name].shape))
+            raise FastcheckError(f"the derivative by {self._name} at index {index} overflows float64: scale the case")
         return Differences(
             dims,
             found.numeric,
@@ -181,7 +194,8 @@ class NetworkEvaluator:
         found.truncation[places] = np.where(smooth, by_larger, by_smaller)
 
     def _outside(self, dims: np.ndarray, found: Found) -> np.ndarray:
-        outside: np.ndarray = np.abs(self._analytic[dims] - found.numeric) > found.bar + self._gradient[dims]
+        bars = found.bar + self._gradient[dims] + LOST
+        outside: np.ndarray = np.abs(self._analytic[dims] - found.numeric) > bars
         return outside
 
     def _noise(self, dims: np.ndarray) -> np.ndarray:
@@ -254,7 +268,7 @@ def automatic(passes: Passes, name: str) -> float:
         factor = step.rms(lanes(passes, chunk, chunk.cached, node.columns["a"]))
     if size == 0 or factor == 0:
         return MOVE
-    return math.ldexp(MOVE, round(math.log2(size / factor)))
+    return math.ldexp(MOVE, step.within(round(math.log2(size) - math.log2(factor)), MOST_EXPONENT))
 
 
 def blocks_of(dims: Chosen, cost: int, group: int, together: int) -> list[Chosen]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from fastcheck.cases.network import NetworkCase
 from fastcheck.cases.network_pass import Chunk, Passes
+from fastcheck.errors import FastcheckError
 from fastcheck.network import Penalty
 from fastcheck.step import ACCUMULATOR, Structure, U, rms
 from fastcheck_kernels import moments
@@ -119,6 +120,37 @@ def lanes(passes: Passes, chunk: Chunk, array: np.ndarray, place: int) -> np.nda
     at = passes.program.slots()[0][place] * chunk.period
     shape = (node.columns["channels"], node.columns["pixels"], chunk.period)
     return array[at : at + math.prod(shape)].reshape(shape)[:, :, : chunk.points]
+
+
+LARGEST = 2.0**200
+"""Values beyond it have error bars, made of squares of products, that may overflow."""
+
+
+def refuse_what_overflows(passes: Passes) -> None:
+    """Check that error bars can be computed, after a backward pass.
+
+    Raises
+    ------
+    FastcheckError
+        If a parameter, a result or a cotangent is too large.
+    """
+
+    def check(what: str, array: np.ndarray) -> None:
+        largest = float(np.abs(array).max(initial=0.0))
+        if not largest <= LARGEST:
+            raise FastcheckError(
+                f"{what} reach {largest:.3g}: expected at most {LARGEST:.3g}, beyond which error bars overflow; "
+                "scale params, x or y down"
+            )
+
+    for name, array in passes.point.params.items():
+        check(f"entries of {name}", array)
+    check("entries of x", passes.point.x)
+    for chunk in passes.chunks:
+        for place in range(1, len(passes.program.nodes)):
+            name = passes.program.layer_name(place)
+            check(f"results of layer {name!r}", lanes(passes, chunk, chunk.cached, place))
+            check(f"cotangents of layer {name!r}", lanes(passes, chunk, chunk.cotangents, place))
 
 
 class GradientRounding:
@@ -266,6 +298,7 @@ class Ground:
     def of(cls, passes: Passes, seed: int, *, phases: int = 1) -> Ground:
         """Run the backward passes of a point."""
         gradient = passes.gradient()
+        refuse_what_overflows(passes)
         rounding = GradientRounding(passes, gradient, seed)
         return cls(passes, gradient, RoundOff(passes), rounding, phases > 1)
 

@@ -61,7 +61,7 @@ class Reevaluation:
             size = rms(magnitude) if size is None else size
             self._step = automatic(size, None if factor is None else scaled.rms(factor), case.loss)
         else:
-            self._step = float(np.ldexp(step, -own))
+            self._step = scaled.step_of(tensor, step)
         with np.errstate(over="ignore"):  # a bias whose outputs are beyond float64 is moved by as much
             self.step = float(np.ldexp(self._step, own))
         self._tensor, self._shape = tensor, geometry.shape_of(tensor)

@@ -68,6 +68,7 @@ class ConvPath:
         """Return shapes, parameters and the loss."""
         return self._case.described()
 
+    @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused, or has no bars
     def prepare(self, session: Session) -> ForwardReport | None:
         """Scale the operands and run the forward passes; compare a declared output."""
         case, clock, progress = self._case, session.clock, session.plan.progress
@@ -83,6 +84,8 @@ class ConvPath:
         if case.output is not None or self.kind != "delta" or case.loss != "vjp":
             with clock.of("forward_seconds" if self.kind == "delta" else "seconds"):
                 self._magnitude = forward.magnitude(self._scaled, case.geometry, session.pool)
+        for array in (self._output, self._magnitude):
+            _refuse_overflow(array)
         if case.output is None:
             return None
         assert self._output is not None
@@ -90,6 +93,7 @@ class ConvPath:
         with clock.of("forward_seconds"):
             return _check_forward(case, self._scaled, self._output, self._magnitude, session.pool)
 
+    @np.errstate(over="ignore", invalid="ignore")
     def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
         """Prepare a tensor to be differenced."""
         case, scaled, output, magnitude = self._case, self._scaled, self._output, self._magnitude
@@ -110,6 +114,11 @@ class ConvPath:
         return Audit(self._case, self._scaled, name, dims, plan.step, plan.seed) if self.kind == "delta" else None
 
 
+def _refuse_overflow(outputs: np.ndarray | None) -> None:
+    if outputs is not None and not np.isfinite(outputs).all():
+        raise FastcheckError("the forward pass overflows float64: scale input, weight or bias down")
+
+
 def _check_forward(
     case: ConvCase, scaled: ScaledOperands, output: np.ndarray, magnitude: np.ndarray, pool: Executor
 ) -> ForwardReport:
@@ -122,8 +131,7 @@ def _check_forward(
     with np.errstate(over="ignore"):
         computed, size = (np.ldexp(array, scaled.exponents["bias"]) for array in (output, magnitude))
     precision = step.Precision.of(case.output_dtype, case.precision, (case.input, case.weight))
-    if not np.isfinite(size).all():
-        raise FastcheckError("the forward pass overflows float64: scale input, weight or bias down")
+    _refuse_overflow(size)
     bar = step.forward_bar(computed, size, case.geometry.terms, precision)
     every = np.arange(computed.size)
     arrays = (every, case.output.ravel(), computed.ravel(), bar.ravel())
