@@ -65,7 +65,7 @@ def run(
     FastcheckError
         If an argument is none of the above.
     """
-    count = machine.default_threads() if threads is None else integer("threads", threads, least=1)
+    count = machine.thread_count(threads)
     rounds = ROUNDS if rounds is None else integer("rounds", rounds, least=1)
     told = progress or silent
     chosen = [(network, _layer(network, name)) for network, name in layers or LAYERS]

@@ -84,8 +84,7 @@ def check(
         raise FastcheckError(f"case is {type(case).__name__}: expected a ConvCase")
     refuse_unknown("evaluator", evaluator, EVALUATORS)
     refuse_unknown("kinks", kinks, KINKS)
-    if threads is not None:
-        threads = integer("threads", threads, least=1)
+    threads = machine.thread_count(threads)
     seed = integer("seed", seed, least=0)
     step = usable_step(step)
     from fastcheck import coordinator  # imports Numba
@@ -97,7 +96,7 @@ def check(
         step=step,
         evaluator=evaluator,
         kinks=kinks,
-        threads=threads or machine.default_threads(),
+        threads=threads,
         seed=seed,
         keep=keep,
         progress=progress or silent,
@@ -167,7 +166,7 @@ def check_gradient(
     """
     if stencil not in STENCILS or isinstance(stencil, float):
         raise FastcheckError(f"stencil is {stencil!r}: expected 'auto', 3 or 5")
-    threads = integer("threads", threads, least=1)
+    threads = machine.thread_count(threads, default=1)
     seed = integer("seed", seed, least=0)
     step = usable_step(step)
     case = FunctionCase(loss, grad, params)

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import click
 from click.shell_completion import shell_complete
 
-from fastcheck import npz, seeded, zoo
+from fastcheck import machine, npz, seeded, zoo
 from fastcheck.cases.conv import LOSSES
 from fastcheck.check import EVALUATORS, check, compare
 from fastcheck.cli_batch import run_command
@@ -34,7 +34,7 @@ from fastcheck.cli_types import (
     table_option,
     threads_option,
 )
-from fastcheck.errors import FastcheckError, GradientMismatchError
+from fastcheck.errors import FastcheckError, GradientMismatchError, shortened
 from fastcheck.interrupts import Interrupts, listening
 from fastcheck.naming import printable
 from fastcheck.network_report import NetworkReport
@@ -338,7 +338,7 @@ def zoo_command(network: str, json_path: str | None, **options: Any) -> int:
 
 
 @cli.command("bench")
-@click.option("--threads", type=click.IntRange(min=1), help="Of every side. Default: all processors.")
+@click.option("--threads", type=click.IntRange(1, machine.MOST_THREADS), help="Of every side. Default: all processors.")
 @json_option
 @examples("fastcheck bench --json bench.json")
 def bench_command(threads: int | None, json_path: str | None) -> int:
@@ -411,7 +411,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _refused(message: str) -> int:
-    complain(f"fastcheck: {printable(' '.join(message.split()))}\n")
+    complain(f"fastcheck: {shortened(printable(' '.join(message.split())))}\n")
     return USAGE_ERROR
 
 

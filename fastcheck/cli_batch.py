@@ -10,11 +10,12 @@ from typing import Any
 
 import click
 
-from fastcheck import npz
+from fastcheck import machine, npz
 from fastcheck.batch.entries import MOST_CASES, Suite
 from fastcheck.cli_output import check_paths, say
-from fastcheck.cli_types import examples, json_option, threads_option
+from fastcheck.cli_types import Seconds, examples, json_option, threads_option
 from fastcheck.errors import FastcheckError
+from fastcheck.naming import shown
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {f"{letter}IB": 2 ** (10 * power) for power, letter in enumerate("KMGT", start=1)}
@@ -35,6 +36,28 @@ class Bytes(click.ParamType[Any]):
         return int(size)
 
 
+class Workers(click.ParamType[Any]):
+    """The address of a Dask scheduler, or local:N, which becomes N."""
+
+    name = "ADDRESS|local:N"
+
+    _ADDRESS = re.compile(r"(?:(?:tcp|tls|wss?|ucxx?)://)?(?:[\w.-]+|\[[0-9A-Fa-f:.%]+\]):(\d{1,5})/?", re.ASCII)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        kind, _, count = str(value).partition(":")
+        if kind == "local" and re.fullmatch("[0-9]{1,4}", count) and 0 < int(count) <= machine.MOST_THREADS:
+            return int(count)
+        found = None if kind == "local" else self._ADDRESS.fullmatch(str(value))
+        if found is None or not 0 < int(found[1]) < 2**16:
+            self.fail(
+                f"{shown(value)}: expected the address of a scheduler, such as tcp://10.0.0.1:8786, or local:N with "
+                f"1 to {machine.MOST_THREADS} workers",
+                param,
+                ctx,
+            )
+        return str(value)
+
+
 @click.command("run")
 @click.argument("suite_path", metavar="SUITE.toml")
 @click.option("--out", "folder", metavar="DIR", help="Of the ledger, made if absent. The same command goes on there.")
@@ -42,15 +65,13 @@ class Bytes(click.ParamType[Any]):
 @click.option("--memory", type=Bytes(), help="What all running cases may take together. Default: most of what is free.")
 @threads_option
 @click.option("--fail-fast", is_flag=True, help="End with the first case that fails.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Seconds for each case.")
+@click.option("--timeout", type=Seconds(), help="Seconds for each case.")
 @click.option(
     "--isolate", is_flag=True, help="A process for every case: one that crashes takes nothing else down with it."
 )
 @click.option("--keep-numeric", is_flag=True, help="Keep the numeric gradients in DIR/numeric, as .npy files.")
 @click.option("--restart", is_flag=True, help="Put the ledger that is there aside, and begin anew.")
-@click.option(
-    "--dask", metavar="ADDRESS|local:N", help='On the workers of a Dask cluster; needs: pip install "fastcheck[dask]".'
-)
+@click.option("--dask", type=Workers(), help='On the workers of a Dask cluster; needs: pip install "fastcheck[dask]".')
 @click.option("--yes", is_flag=True, help=f"Run a suite of more than {MOST_CASES:,} cases.")
 @click.option("--allow-outside", is_flag=True, help="Read files outside of the suite's folder.")
 @json_option
@@ -75,7 +96,8 @@ def run_command(
         read_suite,  # only here, as all that runs a suite: other commands start sooner
     )
 
-    check_paths(junit_path, json_path, read=(suite_path,), option="--junit")
+    folders = () if folder is None else (folder,)
+    check_paths(junit_path, json_path, read=(suite_path,), option="--junit", folders=folders)
     suite = read_suite(Path(suite_path), allow_outside=allow_outside, most=None if yes else MOST_CASES)
     if dry_run:
         return _list(suite, options)
@@ -115,7 +137,7 @@ def _run(suite: Suite, folder: Path, json_path: str | None, junit_path: str | No
     return 130 if outcome.interrupted else 1 if outcome.stopped else found.suite.exit_code
 
 
-def _crew(dask: str | None, options: Any, local: Any) -> Any:
+def _crew(dask: str | int | None, options: Any, local: Any) -> Any:
     if dask is None:
         return local.Processes if options.isolate else local.Threads
     if options.isolate:

@@ -14,9 +14,13 @@ from fastcheck.suite import SuiteReport
 
 
 def check_paths(
-    table_path: str | None, json_path: str | None, read: tuple[str, ...] = (), option: str = "--table"
+    table_path: str | None,
+    json_path: str | None,
+    read: tuple[str, ...] = (),
+    option: str = "--table",
+    folders: tuple[str, ...] = (),
 ) -> None:
-    """Refuse output paths that could not be written, or that would overwrite each other or what is read."""
+    """Refuse output paths that could not be written, or would overwrite what is read, a ledger or each other."""
     if table_path == "-":
         raise FastcheckError(f"{option} is '-': expected a file (only --json writes to standard output)")
     taken = {os.path.realpath(path) for path in read}
@@ -26,10 +30,19 @@ def check_paths(
         name = "/dev/stdout" if path == "-" else path
         if path != "-":
             npz.check_writable(path)
+            for folder in folders:
+                _refuse_ledgers_own(path, folder)
         place = os.path.realpath(name)
         if place in taken:
             raise FastcheckError(f"{name} is named twice: expected an output file of its own")
         taken.add(place)
+
+
+def _refuse_ledgers_own(path: str, folder: str) -> None:
+    from fastcheck.batch.ledger_schema import is_ledgers_own  # only here, so that other commands start sooner
+
+    if is_ledgers_own(path, folder):
+        raise FastcheckError(f"{path} belongs to the ledger in {folder}: expected an output file of its own")
 
 
 def deliver_table(report: Report, table_path: str | None) -> None:

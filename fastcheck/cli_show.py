@@ -77,13 +77,9 @@ class _Files(NamedTuple):
 
     def check(self, path: str) -> None:
         """Refuse what could not be written, or would overwrite what is read."""
-        from fastcheck.batch.ledger_schema import NAME
-
-        ledger = tuple(os.path.join(path, f"{NAME}{ending}") for ending in ("", "-wal", "-shm", "-journal"))
-        read = (path, *ledger)
-        check_paths(self.csv, self.json, read=read, option="--csv")
+        check_paths(self.csv, self.json, read=(path,), option="--csv", folders=(path,))
         others = tuple(taken for taken in (self.csv, self.json) if taken not in (None, "-"))
-        check_paths(self.junit, None, read=(*read, *map(str, others)), option="--junit")
+        check_paths(self.junit, None, read=(path, *map(str, others)), option="--junit", folders=(path,))
 
     def write_tables(self, shown: Answers) -> None:
         """Write CSV and JUnit."""
@@ -142,12 +138,10 @@ def diff_command(before_path: str, after_path: str, json_path: str | None) -> in
     bars together, or a ratio above 1e-12 by more than a factor of ten.
     """
     from fastcheck.batch.difference import difference
-    from fastcheck.batch.ledger_schema import NAME
     from fastcheck.render.difference import write_difference
     from fastcheck.render.text import text_for
 
-    ledgers = tuple(os.path.join(path, NAME) for path in (before_path, after_path))
-    check_paths(None, json_path, read=(before_path, after_path, *ledgers))
+    check_paths(None, json_path, read=(before_path, after_path), folders=(before_path, after_path))
     found = difference(_suite(before_path), _suite(after_path))
     if json_path == "-":
         say(found.to_json())

@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
+from fastcheck import machine
 from fastcheck.cases.conv import PRECISIONS
 from fastcheck.check import KINKS
 from fastcheck.cli_output import say
+from fastcheck.step import positive
 
 
 class Integers(click.ParamType[Any]):
@@ -88,6 +90,18 @@ class Indices(click.ParamType[Any]):
         return numbers if "," in str(value) else numbers[0]
 
 
+class Seconds(click.ParamType[Any]):
+    """A positive finite number of seconds."""
+
+    name = "S"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return positive("seconds", float(value))
+        except ValueError:
+            self.fail(f"{value!r}: expected a positive finite number of seconds", param, ctx)
+
+
 class StepList(click.ParamType[Any]):
     """Steps with commas between them."""
 
@@ -152,4 +166,6 @@ kinks_option = click.option(
 precision_option = click.option(
     "--precision", type=click.Choice(PRECISIONS), help="How the analytic pass computed, where dtypes do not tell."
 )
-threads_option = click.option("--threads", type=click.IntRange(min=1), help="Default: all processors.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(1, machine.MOST_THREADS), help="Default: all processors."
+)

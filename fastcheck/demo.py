@@ -54,7 +54,7 @@ class Scene:
         weight = rng.normal(0, np.sqrt(2 / geometry.terms), geometry.weight_shape)
         bias = rng.normal(0, 0.1, geometry.weight_shape[0])
         grad_output = rng.normal(0, 1, geometry.output_shape)
-        with ThreadPoolExecutor(threads or machine.default_threads()) as pool:
+        with ThreadPoolExecutor(machine.thread_count(threads)) as pool:
             grads = forward.backward(self.believed, image, weight, grad_output, pool)
             output = forward.convolve(geometry, image, weight, bias, pool)
         return ConvCase(

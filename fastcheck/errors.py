@@ -9,8 +9,26 @@ if TYPE_CHECKING:
     from fastcheck.report import Report
 
 
+LONGEST = 400
+"""Characters of a message: three or four lines of a terminal."""
+
+
+def shortened(text: str, longest: int = LONGEST) -> str:
+    """Return a text of at most so many characters: of a longer one the beginning and the end."""
+    if len(text) <= longest:
+        return text
+    end = (longest - 3) // 2
+    return f"{text[: longest - 3 - end]}...{text[-end:]}"
+
+
 class FastcheckError(ValueError):
-    """Bad input, told in one line: the argument, what it was and what was expected."""
+    """Bad input, told in one line: the argument, what it was and what was expected.
+
+    Of a message that is longer than `LONGEST`, since it quotes what is, the beginning and the end are kept.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
 
 
 class GradientMismatchError(AssertionError):
@@ -28,6 +46,6 @@ class GradientMismatchError(AssertionError):
 
 
 def told(error: BaseException) -> str:
-    """Return an error in a line."""
+    """Return an error in a line that is not long."""
     kind = "" if isinstance(error, FastcheckError) else f"{type(error).__name__}: "
-    return " ".join(f"{kind}{error}".split())
+    return shortened(" ".join(f"{kind}{error}".split()))

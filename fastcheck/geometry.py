@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.errors import FastcheckError
+from fastcheck.naming import shown
 
 Shape = tuple[int, ...]
 
@@ -178,17 +179,17 @@ def index_of(place: int, shape: Shape) -> Shape:
     return tuple(reversed(index))
 
 
-def integer(name: str, value: Any, least: int) -> int:
-    """Return an integer of at least ``least`` as an int; refuse anything else."""
+def integer(name: str, value: Any, least: int, most: int = LARGEST - 1) -> int:
+    """Return an integer of at least ``least``, and at most ``most``, as an int; refuse anything else."""
     try:
         if isinstance(value, bool):
             raise TypeError
         number = operator.index(value)
     except TypeError:
         raise FastcheckError(f"{name} is {value!r}: expected an integer of at least {least}") from None
-    if not least <= number < LARGEST:
-        bounds = f"at least {least}" if number < least else f"less than {LARGEST}"
-        raise FastcheckError(f"{name} is {number}: expected an integer of {bounds}")
+    if not least <= number <= most:
+        bounds = f"at least {least}" if number < least else f"at most {most}"
+        raise FastcheckError(f"{name} is {shown(number)}: expected an integer of {bounds}")
     return number
 
 

@@ -10,7 +10,11 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
+from fastcheck.geometry import integer
 from fastcheck.version import __version__
+
+MOST_THREADS = 4096
+"""More than any one machine has processors; a larger number is a mistake, and every thread takes memory."""
 
 
 def default_threads() -> int:
@@ -18,6 +22,19 @@ def default_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def thread_count(threads: Any, default: int | None = None) -> int:
+    """Return a number of threads that was asked for, else the default, else that of the processors.
+
+    Raises
+    ------
+    FastcheckError
+        If it is no integer from 1 to `MOST_THREADS`.
+    """
+    if threads is None:
+        return default or default_threads()
+    return integer("threads", threads, least=1, most=MOST_THREADS)
 
 
 def available_bytes() -> int | None:

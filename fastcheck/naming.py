@@ -5,7 +5,20 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable
 
-from fastcheck.errors import FastcheckError
+from fastcheck.errors import FastcheckError, shortened
+
+LONGEST_VALUE = 60
+"""Characters of a value in a message."""
+
+
+def shown(value: object, longest: int = LONGEST_VALUE) -> str:
+    """Return a value as a message quotes it: of a long one the beginning and the end."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    try:
+        return shortened(repr(value), longest)
+    except ValueError:
+        return "an integer of thousands of digits"
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
@@ -23,7 +36,7 @@ def refuse_unknown(what: str, name: object, known: Collection[str]) -> None:
         It tells what was named, the nearest right name and all of them.
     """
     if name not in tuple(known):
-        raise FastcheckError(f"{what} is {name!r}{nearest(name, known)}: expected {', '.join(known)}")
+        raise FastcheckError(f"{what} is {shown(name)}{nearest(name, known)}: expected {', '.join(known)}")
 
 
 def printable(text: str) -> str:
@@ -36,7 +49,6 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
-def brief(text: object, longest: int = 200) -> str:
-    """Return a text in one line, cut where it is long."""
-    line = " ".join(str(text).split())
-    return line if len(line) <= longest else f"{line[:longest]}..."
+def brief(text: object, longest: int = 120) -> str:
+    """Return a text in one line, and of a long one the beginning and the end."""
+    return shortened(" ".join(str(text).split()), longest)

@@ -9,10 +9,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fastcheck.errors import FastcheckError
 from fastcheck.layers import KINDS, Layer
-from fastcheck.naming import nearest
+from fastcheck.naming import nearest, shown
 from fastcheck.network import INPUT, Network
 from fastcheck.opened import Source
-from fastcheck.toml_file import Document, Place, Refused, blamed, checked, expected, read, refuse_unknown, shown, tables
+from fastcheck.toml_file import Document, Place, Refused, blamed, checked, expected, read, refuse_unknown, tables
 
 Padding = int | Literal["same", "valid"] | tuple[int | tuple[int, int], ...]
 """What a layer's ``padding`` may be, where its dataclass says Any."""

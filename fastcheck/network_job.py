@@ -70,7 +70,7 @@ def prepare(
     refuse_unknown("evaluator", evaluator, EVALUATORS)
     refuse_unknown("kinks", kinks, KINKS)
     cases.precision_known(precision)
-    threads = machine.default_threads() if threads is None else integer("threads", threads, least=1)
+    threads = machine.thread_count(threads)
     seed, step = integer("seed", seed, least=0), usable_step(step)
     given = _Given(
         network,

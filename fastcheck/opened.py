@@ -20,8 +20,8 @@ _FOLDER = _HERE | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0)
 """How a part of a path is opened that may be no link: a file without waiting for whoever writes a pipe, a folder
 without needing permission to list it, where the system can."""
 
-_LONGEST = 500
-"""Letters of a path in a refusal."""
+_LONGEST = 250
+"""Characters of a path in a refusal."""
 
 
 class Readable(Protocol):

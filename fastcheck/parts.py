@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -12,11 +10,16 @@ import numpy as np
 
 from fastcheck import tally
 from fastcheck.errors import FastcheckError
+from fastcheck.naming import shown
+from fastcheck.packing import pack, unpack
 from fastcheck.report import Kept
 from fastcheck.tally import Finding, ScaledSum, Tally, exactly
 
 _FINDINGS, _LISTS = ("least", "widest"), ("worst",)
 _SUMS = ("differences", "sums")
+
+MOST_BYTES = 2**22
+"""Of a part as JSON: it takes about two thousand, and more only where sums of many blocks overflow."""
 
 
 class Noted(NamedTuple):
@@ -73,7 +76,7 @@ def encode(part: Part) -> bytes:
     compact = part.tally.compact()
     data = {name: value for name, value in compact.__dict__.items() if value != getattr(_EMPTY, name)}
     whole = {"tally": data, "noted": part.noted}
-    return zlib.compress(json.dumps(whole, separators=(",", ":")).encode(), 9)
+    return pack(whole, 9, MOST_BYTES)
 
 
 def decode(body: bytes) -> Part:
@@ -85,10 +88,10 @@ def decode(body: bytes) -> Part:
         If it is something else.
     """
     try:
-        whole = json.loads(zlib.decompress(body))
-        noted = None if whole["noted"] is None else Noted(*map(tuple, whole["noted"]))
+        whole = unpack(body, MOST_BYTES)
+        noted = None if whole["noted"] is None else _noted(whole["noted"])
         return Part(Tally(**{name: _decoded(name, value) for name, value in whole["tally"].items()}), noted)
-    except (zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FastcheckError(f"a finished part is damaged: {error}") from None
 
 
@@ -97,12 +100,42 @@ _EMPTY = Tally()
 
 def _decoded(name: str, value: Any) -> Any:
     if name in _FINDINGS:
-        return Finding(*value)
+        return _finding(value)
     if name in _LISTS:
-        return tuple(Finding(*entry) for entry in value)
+        return tuple(map(_finding, value))
     if name in _SUMS:
-        return tuple(ScaledSum(*entry) for entry in value)
-    return tuple(value) if isinstance(value, list) else value
+        return tuple(map(_sum, value))
+    if name == "histogram":
+        return _row(value, _EMPTY.histogram)
+    return _like(value, 0.0 if isinstance(getattr(_EMPTY, name), float) else 0)
+
+
+def _like(value: Any, example: bool | int | float) -> Any:
+    """Return a number of the same type as another; floats may be written as integers."""
+    good = type(value) is type(example) or (type(value) is int and type(example) is float)
+    if not good or (type(value) is int and abs(value) >= 2**63):
+        raise ValueError(f"it has {shown(value)}: expected {type(example).__name__}")
+    return value
+
+
+def _row(values: Any, examples: Sequence[bool | int | float]) -> tuple[Any, ...]:
+    return tuple(_like(value, example) for value, example in zip(values, examples, strict=True))
+
+
+def _finding(value: Any) -> Finding:
+    return Finding(*_row(value, (0, 0.0, 0.0, 0.0, 0.0, False)))
+
+
+def _sum(value: Any) -> ScaledSum:
+    return ScaledSum(*_row(value, (0.0, 0)))
+
+
+def _noted(value: Any) -> Noted:
+    columns = [_row(column, [0.0 if place else 0] * len(column)) for place, column in enumerate(value)]
+    noted = Noted(*columns)
+    if not len(noted.dims) == len(noted.numeric) == len(noted.error_bar):
+        raise ValueError("it has audited dimensions without values")
+    return noted
 
 
 def noted_of(dims: np.ndarray, numeric: np.ndarray, error_bar: np.ndarray, sums: Sequence[float]) -> Noted:

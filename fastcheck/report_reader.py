@@ -8,10 +8,14 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from fastcheck.errors import FastcheckError
+from fastcheck.naming import shown
 from fastcheck.network_report import Explanation, Line, NetworkReport
 from fastcheck.report import SCHEMA, Entry, ForwardReport, Report, TensorReport
 from fastcheck.suite import SuiteReport
 from fastcheck.verdict import EXIT_CODES, Verdict
+
+MOST_LEVELS = 32
+"""Of objects and lists inside each other; the reports of a suite with networks have about a dozen."""
 
 
 def from_json(text: str) -> Report | SuiteReport:
@@ -39,14 +43,47 @@ def from_data(data: Any) -> Report | SuiteReport:
     FastcheckError
         If they are no report of this schema, or a value is missing or of the wrong kind.
     """
+    _refuse_deep(data)
     if not isinstance(data, dict) or "schema" not in data:
         raise FastcheckError("the report is not one of fastcheck's: it has no 'schema'")
     if type(data["schema"]) is not int or data["schema"] != SCHEMA:
-        raise FastcheckError(f"the report has schema {data['schema']!r}: this version reads schema {SCHEMA}")
+        raise FastcheckError(f"the report has schema {shown(data['schema'])}: this version reads schema {SCHEMA}")
     top = _Reader(data, "report")
     if "cases" in data and "hygiene" not in data:
         return _decode_suite(top)
     return _decode_case(top)
+
+
+def run_part(data: Any) -> dict[str, Any]:
+    """Return what a report, or a ledger, tells of the machine and the moment, as it is, after checking it.
+
+    Values may be missing or None, except that who knows the seconds knows the threads.
+
+    Raises
+    ------
+    FastcheckError
+        If a value is of the wrong kind.
+    """
+    run = _Reader(data, "run")
+    readers: dict[str, Callable[[str], Any]] = {
+        **dict.fromkeys(("threads", "peak_bytes"), run.count),
+        **dict.fromkeys(("seconds", "audit_seconds", "forward_seconds"), run.seconds),
+        "target": run.text,
+        "versions": run.texts_by_name,
+    }
+    known = {key for key in readers if run.data.get(key) is not None}
+    if "seconds" in known:
+        known.add("threads")
+    return run.data | {key: readers[key](key) for key in known}
+
+
+def _refuse_deep(data: Any, levels: int = MOST_LEVELS) -> None:
+    """Refuse what is nested more deeply than any report: all that walks through one may call itself."""
+    if isinstance(data, (dict, list)):
+        if not levels:
+            raise FastcheckError(f"the report is damaged: it is nested more than {MOST_LEVELS} levels deep")
+        for entry in data.values() if isinstance(data, dict) else data:
+            _refuse_deep(entry, levels - 1)
 
 
 STATUSES = ("done", "note", "warn")
@@ -72,7 +109,7 @@ class _Reader:
     def _take(self, key: str, good: Callable[[Any], bool], expected: str, default: Any) -> Any:
         value = self.data.get(key, default)
         if value is _MISSING or not good(value):
-            told = "missing" if value is _MISSING else f"{value!r:.40}"
+            told = "missing" if value is _MISSING else shown(value)
             raise FastcheckError(f"the report is damaged: {self.where}.{key} is {told}: expected {expected}")
         return value
 
@@ -86,6 +123,12 @@ class _Reader:
             return isinstance(value, list) and all(_is_text(entry) for entry in value)
 
         return list(self._take(key, good, "a list of texts", _MISSING))
+
+    def texts_by_name(self, key: str) -> dict[str, str]:
+        def good(value: Any) -> bool:
+            return isinstance(value, dict) and all(_is_text(entry) for pair in value.items() for entry in pair)
+
+        return dict(self._take(key, good, "texts by name", _MISSING))
 
     def one_of(self, key: str, choices: tuple[str, ...]) -> Any:
         return self._take(key, lambda value: value in choices, ", ".join(choices), _MISSING)
@@ -104,6 +147,12 @@ class _Reader:
 
     def number(self, key: str) -> float:
         return float(self._take(key, _is_number, "a number", _MISSING))
+
+    def seconds(self, key: str) -> float:
+        def good(value: Any) -> bool:
+            return type(value) in (int, float) and 0 <= value < 2**63
+
+        return float(self._take(key, good, "a number of seconds", _MISSING))
 
     def number_or_none(self, key: str) -> float | None:
         return None if self.data.get(key) is None else self.number(key)
@@ -194,7 +243,7 @@ def _decode_cases(top: _Reader, decode: Callable[[_Reader], _Case]) -> dict[str,
     for case in top.objects("cases"):
         name = case.text("name")
         if name in cases:
-            raise FastcheckError(f"the report is damaged: two cases are named {name!r:.40}")
+            raise FastcheckError(f"the report is damaged: two cases are named {shown(name)}")
         cases[name] = decode(case)
     return cases
 
@@ -246,10 +295,7 @@ def _decode_report(top: _Reader) -> Report:
 
 
 def _decode_run(top: _Reader) -> dict[str, Any]:
-    run = dict(top.object("run"))
-    if run.get("seconds") is not None:
-        run |= {"seconds": _Reader(run, "run").number("seconds"), "threads": _Reader(run, "run").count("threads")}
-    return run
+    return run_part(top.object("run"))
 
 
 def _decode_operands(data: _Reader) -> dict[str, Any]:
@@ -261,7 +307,7 @@ def _decode_operands(data: _Reader) -> dict[str, Any]:
     found = {}
     for name, value in data.data.items():
         if name not in networks and not (_is_text(name) and (_is_counts(value) or _is_text(value))):
-            raise FastcheckError(f"the report is damaged: {data.where}.{name!r:.40} is no count and no list of counts")
+            raise FastcheckError(f"the report is damaged: {data.where}.{shown(name)} is no count and no list of counts")
         found[name] = networks[name](name) if name in networks else value
     return found
 
@@ -270,7 +316,7 @@ def _decode_penalties(data: _Reader, key: str) -> dict[str, Any]:
     """Read the regularisation of tensors."""
     found = {}
     for name, entry in data.object(key).items():
-        penalty = _Reader(entry, f"{data.where}.{key}.{name!r:.40}")
+        penalty = _Reader(entry, f"{data.where}.{key}.{shown(name)}")
         if not _is_text(name):
             raise FastcheckError("the report is damaged: a tensor's name is no text")
         found[name] = {part: penalty.number(part) for part in ("l2", "l1")}

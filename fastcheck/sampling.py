@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from fastcheck.errors import FastcheckError
-from fastcheck.geometry import Shape
-from fastcheck.naming import nearest
+from fastcheck.geometry import LARGEST, Shape
+from fastcheck.naming import nearest, shown
 
 Dims = Literal["auto", "all"] | int | Mapping[str, Literal["auto", "all"] | int]
 
@@ -76,8 +76,8 @@ def counts(dims: Any, sizes: Mapping[str, int], work: Mapping[str, int]) -> dict
 
 
 def _number(dims: Any) -> int:
-    if isinstance(dims, bool) or not isinstance(dims, (int, np.integer)) or dims < 1:
-        raise FastcheckError(f"dims is {dims!r}: expected 'all', 'auto' or a number of at least 1")
+    if isinstance(dims, bool) or not isinstance(dims, (int, np.integer)) or not 1 <= dims < LARGEST:
+        raise FastcheckError(f"dims is {shown(dims)}: expected 'all', 'auto' or a number from 1 to {LARGEST - 1}")
     return int(dims)
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from fastcheck.errors import FastcheckError
-from fastcheck.naming import nearest, printable
+from fastcheck.naming import nearest, printable, shown
 from fastcheck.opened import Source, opened
 
 if TYPE_CHECKING:
@@ -22,9 +22,8 @@ Place = tuple[str | int, ...]
 
 _Read = TypeVar("_Read")
 
-_LONGEST = 60
-_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
-_PLURALS = {bool: "booleans", int: "integers", float: "numbers", str: "strings"}
+_WORDS = {bool: "true or false", int: "an integer", float: "a finite number", str: "a string"}
+_PLURALS = {bool: "booleans", int: "integers", float: "finite numbers", str: "strings"}
 
 
 class Refused(Exception):
@@ -136,9 +135,9 @@ def checked(where: Place, name: str, value: Any, kind: Any, note: str = "") -> A
 @functools.cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     """Return pydantic's validator of a field. One for a whole dataclass takes instances alone when it is strict."""
-    from pydantic import TypeAdapter
+    from pydantic import ConfigDict, TypeAdapter
 
-    return TypeAdapter(kind)
+    return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
 
 
 def _tuples(value: Any) -> Any:
@@ -183,17 +182,6 @@ def _closest(value: Any, kind: Any) -> str:
         [entry for entry in value if isinstance(entry, str) and entry not in known] if isinstance(value, list) else []
     )
     return nearest(wrong[0], known) if wrong else ""
-
-
-def shown(value: Any, longest: int = _LONGEST) -> str:
-    """Return a value as a refusal tells it, cut where it is long."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    try:
-        told = repr(value)
-    except ValueError:  # hexadecimal in the file, and too long to be written in decimals
-        return "an integer of thousands of digits"
-    return told if len(told) <= longest else f"{told[:longest]}..."
 
 
 def _text(data: bytes) -> str:

@@ -82,7 +82,7 @@ def run(
         backward=backward,
         batch=integer("batch", batch, least=1),
         requested=requested(step, evaluator, dims, kinks="widen"),
-        threads=machine.default_threads() if threads is None else integer("threads", threads, least=1),
+        threads=machine.thread_count(threads),
         seed=integer("seed", seed, least=0),
         progress=progress or silent,
     )

@@ -1,6 +1,9 @@
 """Ledgers for tests: small real reports, ones changed by hand, and names that want to harm whoever prints them."""
 
 import csv
+import sqlite3
+import zlib
+from contextlib import closing
 from dataclasses import replace
 
 from layers import case, layer
@@ -20,6 +23,13 @@ HOSTILE = (
     *("bell\x07", "\ufffe", "[bold]markup", "a,b;c", "é✓"),
 )
 """Names of cases."""
+
+
+OWN = (
+    *("ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm", "ledger.sqlite-journal", "ledger.new.sqlite"),
+    *("lock.sqlite", "lock.sqlite-journal", "ledger-1.sqlite", "ledger-12.sqlite-wal", "Ledger.SQLITE"),
+)
+"""Names of files that belong to a ledger."""
 
 
 def reports():
@@ -72,3 +82,40 @@ def rows(path):
     """Read a CSV file."""
     with open(path, encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+VALUES = ("NULL", "9e999", "'x'", "CAST(X'ff41' AS TEXT)", "X'00ff'")
+"""One of every kind that SQLite can put into any column, with text that is no UTF-8."""
+
+
+def columns(folder):
+    """Return (table, column) for every column of a ledger."""
+    with closing(sqlite3.connect(folder / "ledger.sqlite")) as book:
+        tables = [name for (name,) in book.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return [(table, row[1]) for table in tables for row in book.execute(f"PRAGMA table_info({table})")]
+
+
+def damage(folder, table, column, value):
+    """Put a value into a column of every row, whatever the schema says; tell whether there was one to change."""
+    with closing(sqlite3.connect(folder / "ledger.sqlite", isolation_level=None)) as book:
+        book.execute("PRAGMA writable_schema = ON")
+        book.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, 'NOT NULL', '') WHERE name NOT IN ('findings', 'shards')"
+        )
+        book.execute("PRAGMA writable_schema = RESET")
+        try:
+            return book.execute(f"UPDATE OR IGNORE {table} SET {column} = {value}").rowcount > 0
+        except sqlite3.IntegrityError:  # of what keeps its keys
+            return False
+
+
+def sign(folder, change):
+    """Change every report, and sign it as the ledger does."""
+    with closing(sqlite3.connect(folder / "ledger.sqlite", isolation_level=None)) as book:
+        found = book.execute("SELECT case_id, key, body FROM reports JOIN cases ON cases.id = case_id").fetchall()
+        for case_id, key, body in found:
+            changed = change(body)
+            book.execute(
+                "UPDATE reports SET body = ?, checksum = ? WHERE case_id = ?",
+                (changed, zlib.crc32(changed, zlib.crc32(key.encode())), case_id),
+            )

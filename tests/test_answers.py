@@ -3,8 +3,12 @@
 import csv
 import io
 import json
+import math
 import re
+import shutil
 import sys
+import tracemalloc
+import zlib
 from dataclasses import replace
 
 import nights
@@ -13,6 +17,7 @@ import pytest
 
 from fastcheck import FastcheckError
 from fastcheck.batch import answers
+from fastcheck.batch import ledger as ledger_module
 from fastcheck.batch.ledger import Ledger
 from fastcheck.network_report import NetworkReport
 from fastcheck.render.batch import LONGEST, MANY, chat_line
@@ -21,6 +26,13 @@ from fastcheck.render.text import as_text, case_line
 from fastcheck.report import Report
 from fastcheck.report_reader import from_json
 from fastcheck.suite import SuiteReport
+
+SUITE = """
+[[case]]
+name = "a"
+conv = {in = 1, out = 1, kernel = 1}
+input = [1, 1, 2, 2]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -275,8 +287,8 @@ def test_all_of_it_works_with_the_report_of_a_case(kind, reports, run, tmp_path)
 
 def test_files_do_not_overwrite_what_is_read_or_each_other(night, refused, run, tmp_path):
     for option in ("--json", "--csv", "--junit"):
-        for ending in ("", "-wal"):
-            assert "named twice" in refused("show", night, option, night / f"ledger.sqlite{ending}")
+        for name in nights.OWN:
+            assert "belongs to the ledger in" in refused("show", night, option, night / name)
         assert "is a folder" in refused("show", night, option, night)
     assert "named twice" in refused("show", night, "--csv", tmp_path / "f", "--junit", tmp_path / "f")
     assert "named twice" in refused("show", night, "--json", tmp_path / "f", "--junit", tmp_path / "f")
@@ -285,12 +297,133 @@ def test_files_do_not_overwrite_what_is_read_or_each_other(night, refused, run, 
     assert run("show", night)[0] == 130
 
 
+def test_links_and_other_folders_hide_no_ledger(night, reports, refused, run, tmp_path):
+    other = nights.ledger(tmp_path / "other", {"a": reports["pass"]})
+    suite, before = tmp_path / "s.toml", (night / "lock.sqlite").read_bytes()
+    suite.write_text(SUITE)
+    (tmp_path / "soft").symlink_to(night / "lock.sqlite")
+    (tmp_path / "hard").hardlink_to(night / "lock.sqlite")
+    (tmp_path / "folder").symlink_to(night)
+    for path in (
+        tmp_path / "soft",
+        tmp_path / "hard",
+        tmp_path / "folder" / "LEDGER.sqlite-shm",
+        night / "lock.sqlite",
+    ):
+        for arguments in (("show", night), ("diff", night, other), ("diff", other, night)):
+            assert "belongs to the ledger in" in refused(*arguments, "--json", path)
+        for option in ("--json", "--junit"):
+            assert "belongs to the ledger in" in refused("run", suite, "--out", night, option, path)
+    (night / "numeric").mkdir()
+    assert "belongs to the ledger in" in refused("show", night, "--csv", night / "numeric" / "f.csv")
+    assert (night / "lock.sqlite").read_bytes() == before
+    for name in ("report.json", "ledger.json", "xledger.sqlite", "ledger.sqlite.json"):
+        assert run("diff", night, other, "--json", night / name)[0] == 0
+
+
 def test_what_is_no_ledger_is_refused(refused, tmp_path):
     assert "holds no ledger: expected a folder that `fastcheck run` has written" in refused("show", tmp_path)
     assert "No such file" in refused("show", tmp_path / "absent")
     hostile = tmp_path / "\x1b[31m"
     hostile.mkdir()
     assert _harmless(refused("show", hostile))
+
+
+# Crafted ledgers and reports
+
+
+def _damage_is_told(code, err):
+    told = err.startswith("fastcheck: ") and " damaged" in err and err.count("\n") == 1 and len(err) < 500
+    return told if code == 2 else code in (0, 1, 3, 130) and not err
+
+
+@pytest.mark.parametrize("value", nights.VALUES)
+def test_any_value_in_any_column_is_shown_or_told(value, night, run, tmp_path):
+    book, refused = night / "ledger.sqlite", set()
+    whole = book.read_bytes()
+    files = ("--json", tmp_path / "f.json", "--csv", tmp_path / "f.csv", "--junit", tmp_path / "f.xml")
+    for table, column in nights.columns(night):
+        book.write_bytes(whole)
+        if nights.damage(night, table, column, value):
+            code, _, err = run("show", night, *files)
+            assert _damage_is_told(code, err), (table, column, code, err)
+            refused |= {f"{table}.{column}"} if code == 2 else set()
+    assert {"cases.name", "cases.verdict", "runs.facts", "reports.checksum"} <= refused
+    assert ("cases.seconds" in refused) == (value != "NULL")
+    assert "workers.name" not in refused
+
+
+@pytest.mark.parametrize(
+    "value", [None, "x", -1, True, 10**400, math.nan, [], {"a": {"b": [1]}}, "\ud800"], ids=lambda one: repr(one)[:20]
+)
+def test_any_run_part_is_shown_or_told(value, night, run, tmp_path):
+    known = {"threads", "seconds", "audit_seconds", "forward_seconds", "peak_bytes", "target", "versions"}
+    report, refused = tmp_path / "r.json", set()
+    suite = answers.suite_report(night).suite.to_dict()
+    for part in (*known, "new"):
+        facts, told = json.dumps({"threads": 1, part: value}), json.loads(json.dumps(suite))
+        nights.damage(night, "runs", "facts", f"'{facts}'")
+        for case in told["cases"]:
+            case["run"][part] = value
+        report.write_text(json.dumps(told))
+        for path in (night, report):
+            code, _, err = run("show", path, "--json", tmp_path / "f.json")
+            assert _damage_is_told(code, err), (part, path, code, err)
+            refused |= {(part, path)} if code == 2 else set()
+    texts = {("target", night), ("target", report)} if value == "x" else set()
+    assert refused >= {(part, path) for part in known for path in (night, report)} - texts or value is None
+    assert not {("new", night), ("new", report)} & refused
+
+
+def test_a_report_in_a_ledger_is_read_as_any_other(night, refused):
+    wrong = b'"seconds":"x","old":'
+    nights.sign(night, lambda body: zlib.compress(zlib.decompress(body).replace(b'"seconds":', wrong)))
+    assert "run.seconds is 'x': expected a number of seconds" in refused("show", night)
+
+
+@pytest.mark.parametrize("seconds", [5e-324, 1e18])
+def test_any_number_of_seconds_has_a_pace(seconds, night, run, tmp_path):
+    shutil.copytree(night, tmp_path / "other")
+    told = f'"seconds":{seconds},"old":'.encode()
+    nights.sign(night, lambda body: zlib.compress(zlib.decompress(body).replace(b'"seconds":', told)))
+    for arguments in (("diff", night, tmp_path / "other"), ("diff", tmp_path / "other", night), ("show", night)):
+        code, _, err = run(*arguments)
+        assert (code in (0, 130), err) == (True, "")
+
+
+def test_of_two_cases_with_one_name_none_is_hidden(night, refused):
+    nights.damage(night, "cases", "name", "'same'")
+    assert "two cases have the same name" in refused("show", night)
+
+
+def test_what_inflates_without_end_is_not_inflated(night, refused, monkeypatch):
+    bomb = zlib.compress(b'{"verdict": "pass", "x": "' + bytes(30_000_000))
+    nights.sign(night, lambda body: bomb)
+    monkeypatch.setattr(ledger_module, "MOST_BYTES", 10_000_000)
+    tracemalloc.start()
+    try:
+        message = refused("show", night)
+        assert tracemalloc.get_traced_memory()[1] < 25_000_000
+    finally:
+        tracemalloc.stop()
+    assert "is damaged" in message
+    assert "longer than 10,000,000 bytes" in message
+
+
+def test_the_checksum_is_looked_at_before_anything_is_inflated(night, refused, monkeypatch):
+    nights.damage(night, "reports", "checksum", "7")
+    monkeypatch.setattr(ledger_module, "unpack", None)
+    assert "is not what was kept" in refused("show", night)
+
+
+def test_nesting_is_told(night, refused, tmp_path):
+    deep = "[" * 500 + "]" * 500
+    new = f'"run":{{"new":{deep},'.encode()
+    nights.sign(night, lambda body: zlib.compress(zlib.decompress(body).replace(b'"run":{', new)))
+    assert "nested more than" in refused("show", night)
+    report = tmp_path / "r.json"
+    report.write_text(f'{{"schema": 1, "verdict": "pass", "cases": [], "run": {{"new": {deep}}}}}')
+    assert "nested more than" in refused("show", report)
 
 
 # The line for a chat message

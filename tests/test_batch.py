@@ -5,12 +5,16 @@ import json
 import os
 import re
 import sqlite3
+import sys
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import nights
 import numpy as np
 import pytest
 from layers import case as layer_case
@@ -24,6 +28,7 @@ from fastcheck.batch.entries import ConvEntry, How, NetworkEntry, Suite
 from fastcheck.batch.ledger import Ledger
 from fastcheck.batch.planned import RESERVE
 from fastcheck.batch.suite_file import read_suite
+from fastcheck.cli_batch import Workers
 from fastcheck.network_file import read_network
 from fastcheck.published import NETWORKS, ConvLayer, Network
 from fastcheck.render.batch_progress import Lines
@@ -749,15 +754,47 @@ def test_cli_dry_run_checks_nothing(suite_path, tmp_path, run, counted):
     assert "mine: " in told
 
 
+NO_ADDRESSES = (
+    *(
+        "",
+        " ",
+        "local",
+        "local:",
+        "local:0",
+        "local:x",
+        "local:none",
+        "local:-1",
+        "local:99999",
+        "local:1\n",
+        "http://x",
+    ),
+    *(
+        "http://x:80",
+        "garbage",
+        "tcp://nowhere",
+        "tcp://nowhere:0",
+        "nowhere:99999",
+        "a b:1",
+        ":1",
+        "tcp://:1",
+        "a:1:2",
+    ),
+)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         ((), "there is no --out"),
         (("--memory", "lots"), "'lots': expected a size such as 8GiB"),
         (("--memory", "1KiB", "--out", "here"), "--memory allows 1,024 bytes"),
-        (("--dask", "local:none", "--out", "here"), "local:N"),
+        *((("--dask", address, "--out", "here"), "local:N") for address in NO_ADDRESSES),
         (("--dask", "local:1", "--isolate", "--out", "here"), "--isolate and --dask"),
-        (("--timeout", "0", "--out", "here"), "0"),
+        *(
+            (("--timeout", value, "--out", "here"), f"'{value}': expected a positive finite number")
+            for value in ("0", "-1", "nan", "inf", "1e400", "x")
+        ),
+        *((("--threads", value, "--out", "here"), "1<=x<=4096") for value in ("0", "4097", "1" + 20 * "0")),
         (("--out", "absent/here"), "absent"),
     ],
 )
@@ -765,6 +802,76 @@ def test_cli_bad_input(suite_path, tmp_path, refused, monkeypatch, arguments, to
     monkeypatch.chdir(tmp_path)
     assert told in refused("run", suite_path, *arguments)
     assert os.listdir(tmp_path) == ["suite"]
+
+
+def test_what_is_no_address_is_refused_before_dask_is_imported(suite_path, refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fastcheck.batch.cluster", None)
+    assert "expected the address of a scheduler" in refused("run", suite_path, "--out", "x", "--dask", "")
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost:1", "10.0.0.1:8786", "tcp://a-b.c:65535", "tls://[::1]:8786/", "tcp://h:1"]
+)
+def test_addresses_are_taken_as_they_are(address):
+    assert Workers().convert(address, None, None) == address
+    assert Workers().convert("local:3", None, None) == 3
+
+
+def _decoded_bombs():
+    yield zlib.compress(b"[" + b"0," * 5_000_000 + b"0]"), "longer than"
+    yield zlib.compress(b"[" * 100_000), "recursion"
+    yield zlib.compress(b'{"tally": {"dims": "3"}, "noted": null}'), "it has '3': expected int"
+
+
+@pytest.mark.parametrize(("body", "told"), [*_decoded_bombs()], ids=["bomb", "deep", "types"])
+def test_a_shard_that_is_none_ends_the_run_as_damage(body, told, tmp_path):
+    one = suite_of(entry())
+    run_suite(one, tmp_path / "out")
+    with Ledger.open(tmp_path / "out", "made", "", machine.target()) as book:
+        (case,) = plans.plan(one.entries, 1, 2**40)
+        (phase, tensor, number), *_ = book.shards(case.key)
+        book.keep_shard(case.key, phase, tensor, number, dims=1, seconds=0.0, worker="w", body=body)
+        book._connection.execute("UPDATE cases SET verdict = NULL")
+        book._connection.execute("DELETE FROM reports")
+    with pytest.raises(FastcheckError, match=f"is damaged.*{told}.*--restart"):
+        run_suite(one, tmp_path / "out")
+
+
+def _refusal(suite, out):
+    try:
+        run_suite(suite, out)
+        assert answers.suite_report(out).suite.verdict == "pass"
+    except FastcheckError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("value", ["X'00ff'", "CAST(X'ff41' AS TEXT)"])
+def test_a_run_on_any_value_in_any_column_goes_on_or_is_told(value, tmp_path):
+    one, out = suite_of(entry(shape=(1, 1, 2, 2), weight=(1, 1, 1, 1))), tmp_path / "out"
+    run_suite(one, out)
+    with closing(sqlite3.connect(out / "ledger.sqlite", isolation_level=None)) as book:
+        book.execute("UPDATE cases SET verdict = NULL")
+        book.execute("DELETE FROM reports")
+    whole, damaged = (out / "ledger.sqlite").read_bytes(), set()
+    for table, column in nights.columns(out):
+        (out / "ledger.sqlite").write_bytes(whole)
+        if not nights.damage(out, table, column, value):
+            continue
+        told = _refusal(one, out)
+        if told is not None:
+            assert re.search(" is damaged| holds the suite | was written on ", told)
+            damaged.add(f"{table}.{column}")
+    read = {"suite.name", "suite.text", "suite.target", "cases.key", "cases.name", "cases.cost", "cases.spec"}
+    assert damaged >= read | {"tensors.tensor", "shards.number", "shards.dims", "shards.checksum", "tallies.body"}
+
+
+def test_the_error_of_a_case_is_short():
+    told = runner.told(ValueError("a" + "\n x" * 60_000 + "b"))
+    assert told.startswith("ValueError: a x x")
+    assert told.endswith(" xb")
+    assert len(told) == 400
 
 
 def test_cli_memory_sizes(suite_path, refused):

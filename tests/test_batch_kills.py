@@ -19,9 +19,9 @@ from typing import NamedTuple
 import kills
 import processes
 import pytest
-from distributed import KilledWorker, LocalCluster
+from distributed import Client, KilledWorker, LocalCluster
 
-from fastcheck import cli
+from fastcheck import FastcheckError, cli
 from fastcheck.batch import cluster, jobs, runner
 from fastcheck.batch.check_one import Place
 from fastcheck.batch.ledger import Ledger
@@ -423,10 +423,35 @@ def test_an_output_that_cannot_be_written_ends_the_run_in_order(few, out):
 
 def test_a_cluster_without_workers_is_refused(one, out, refused, monkeypatch):
     monkeypatch.setattr(cluster, "PATIENCE", 0.5)
-    with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as empty:
+    with LocalCluster(n_workers=0, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0") as empty:
         message = refused("run", one, "--out", out, "--dask", empty.scheduler_address)
     assert message == "fastcheck: --dask: the cluster has no worker after 0.5 s: expected one\n"
     assert not out.exists()
+
+
+@pytest.mark.parametrize("address", ["", "http://x", "127.0.0.1:99999", "tcp://127.0.0.1:1"])
+def test_a_client_that_finds_no_scheduler_leaves_nothing_behind(address, monkeypatch):
+    """Python would close it when it ends, and wait for a thread that is no more."""
+    closed, close = [], Client.close
+    monkeypatch.setattr(cluster, "PATIENCE", 0.1)
+    monkeypatch.setattr(Client, "close", lambda self, *rest: (closed.append(self), close(self, *rest))[1])
+    with pytest.raises(FastcheckError, match="no scheduler answers at"):
+        cluster.crew(address)(None)
+    assert {client.status for client in closed} == {"closed"}
+
+
+def test_a_process_ends_after_a_client_found_no_scheduler():
+    script = """
+from fastcheck.batch import cluster
+try:
+    cluster.crew("http://x")(None)
+except ValueError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, env=kills.environment(), check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("--dask: no scheduler answers at http://x: ")
 
 
 def test_a_cluster_that_is_lost_ends_the_run(few, out):

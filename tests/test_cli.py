@@ -600,6 +600,33 @@ def test_damaged_headers(header, refused, tmp_path):
     refused("conv", tmp_path / "a.npz")
 
 
+LONG = 60_000 * "x"
+
+LONG_ARGUMENTS = {
+    "a file": ("conv", LONG),
+    "an option": ("conv", f"--{LONG}"),
+    "a command": (LONG,),
+    "a stride": ("conv", "case.npz", "--stride", LONG),
+    "escapes": ("conv", 60_000 * "\x1b"),
+    "a network": ("zoo", LONG),
+    "an output": ("compare", "a.npy", "b.npy", "--json", f"{LONG}/f"),
+    "a report": ("show", LONG),
+    "a folder": ("diff", LONG, LONG),
+    "an address": ("run", "suite.toml", "--dask", LONG),
+}
+
+
+@pytest.mark.parametrize("name", LONG_ARGUMENTS)
+def test_messages_are_short_and_keep_both_ends(name, refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(refused(*LONG_ARGUMENTS[name])) < 430
+
+
+def test_a_short_message_is_whole_and_a_long_one_keeps_both_ends():
+    assert str(fastcheck.FastcheckError("x" * 400)) == "x" * 400
+    assert str(fastcheck.FastcheckError("a" + "x" * 60_000 + "b")) == "a" + "x" * 198 + "..." + "x" * 197 + "b"
+
+
 def test_a_stride_beyond_64_bits(refused, tmp_path):
     huge = np.array(2**64 - 1, dtype=np.uint64)
     assert "stride is 18446744073709551615: expected" in refused("conv", saved(tmp_path / "h.npz", LAYER, stride=huge))

@@ -207,7 +207,7 @@ def test_an_empty_suite_shows_nothing(filled):
 def test_cases_that_share_a_name_or_a_key_are_refused(folder):
     with opened(folder) as ledger:
         ledger.sync(planned("a"))
-        assert "2 cases have the name b" in refusal(ledger.sync, planned("a", "b", "b"))
+        assert "2 cases have the name 'b'" in refusal(ledger.sync, planned("a", "b", "b"))
         twins = [planned("b")[0], planned("b")[0]._replace(name="c")]
         assert "the key" in refusal(ledger.sync, twins)
         assert [result.name for result in ledger.results()] == ["a"]
@@ -908,12 +908,12 @@ def test_a_full_disk_is_told_and_nothing_is_lost(folder):
         ledger._connection.execute(f"PRAGMA max_page_count = {pages + 4}")
         kept, message = fill(ledger, "conv1")
         assert message == (
-            f"shard {kept} of conv1 weight could not be written to {folder / 'ledger.sqlite'}: database or disk is "
+            f"shard {kept} of 'conv1' 'weight' could not be written to {folder / 'ledger.sqlite'}: database or disk is "
             "full; make room and run the same command again: nothing that was finished is lost"
         )
         assert kept > 10
         large = PASS | {"error": body_of(0, 50_000).hex()}
-        assert "the report of conv1 could not be written" in refusal(ledger.finish, key_of("conv1"), large, 1.0)
+        assert "the report of 'conv1' could not be written" in refusal(ledger.finish, key_of("conv1"), large, 1.0)
         assert "the suite could not be written" in refusal(ledger.sync, planned(*map(str, range(1000))))
         run = refusal(ledger.begin_run, {"much": "x" * 100_000})
         assert "the beginning of the run could not be written" in run
@@ -973,7 +973,9 @@ def test_a_limit_on_the_size_of_files_is_told_and_nothing_is_lost(folder, limit,
     assert len(lines) == (3 if room == "room" else 2)
     for line in lines:
         number, _, message = line.partition(" ")
-        assert message.startswith(f"shard {number} of long weight could not be written to {folder / 'ledger.sqlite'}: ")
+        assert message.startswith(
+            f"shard {number} of 'long' 'weight' could not be written to {folder / 'ledger.sqlite'}: "
+        )
         assert message.endswith("make room and run the same command again: nothing that was finished is lost")
     kept = int(lines[-1].split()[0])
     assert kept > 5

@@ -15,6 +15,7 @@ import fastcheck
 from fastcheck import FastcheckError, coordinator, tally
 from fastcheck.check import check
 from fastcheck.interrupts import Interrupts
+from fastcheck.packing import pack, unpack
 from fastcheck.parts import Part, decode, encode
 from fastcheck.paths import Plan, Session
 from fastcheck.paths.conv import ConvPath
@@ -66,6 +67,45 @@ def test_any_grouping_gives_the_same_tally(seed, scale):
 def test_damaged_bytes_are_refused(body):
     with pytest.raises(FastcheckError, match="a finished part is damaged"):
         decode(body)
+
+
+def _change(change):
+    whole = unpack(encode(part_of(np.random.default_rng(0))), 10**6)
+    whole["noted"] = [[1, 2], [0.5, 0.25], [0.0, 1], [1.0], [2.0], []]
+    change(whole)
+    return pack(whole, 1, 10**6)
+
+
+CHANGES = {
+    "a count in words": lambda whole: whole["tally"].update(dims="3"),
+    "a count beyond 64 bits": lambda whole: whole["tally"].update(dims=2**63),
+    "a fraction of a dimension": lambda whole: whole["tally"].update(dims=1.5),
+    "a flag for a count": lambda whole: whole["tally"].update(dims=True),
+    "a short histogram": lambda whole: whole["tally"].update(histogram=[1]),
+    "an unknown name": lambda whole: whole["tally"].update(new=1),
+    "a sum of words": lambda whole: whole["tally"].update(sums=[["x", 1]]),
+    "half a sum": lambda whole: whole["tally"].update(sums=[[1.0]]),
+    "a sum without exponent": lambda whole: whole["tally"].update(sums=[[1.0, None]]),
+    "worst of another kind": lambda whole: whole["tally"].update(worst=[7]),
+    "a finding in words": lambda whole: whole["tally"].update(least=[1, "x", 0.0, 0.0, 0.0, False]),
+    "noted in words": lambda whole: whole["noted"][1].append("x"),
+    "noted of another length": lambda whole: whole["noted"][0].append(3),
+    "too many columns": lambda whole: whole["noted"].append([]),
+    "nothing noted": lambda whole: whole.update(noted=7),
+    "no tally": lambda whole: whole.pop("tally"),
+}
+
+
+def test_a_part_reads_back_with_what_an_audit_noted():
+    part = decode(_change(lambda whole: None))
+    assert part.noted == ((1, 2), (0.5, 0.25), (0.0, 1), (1.0,), (2.0,), ())
+    assert encode(part) == encode(decode(encode(part)))
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_values_of_another_kind_are_refused(name):
+    with pytest.raises(FastcheckError, match="a finished part is damaged"):
+        decode(_change(CHANGES[name]))
 
 
 class Recorder:

@@ -282,6 +282,11 @@ def test_the_heaviest_verdict_decides():
     [
         ({"evaluator": "locla"}, "did you mean 'local'"),
         ({"threads": 0}, "threads is 0"),
+        ({"threads": 4097}, "threads is 4097: expected an integer of at most 4096"),
+        ({"threads": 10**20}, "threads is 100000000000000000000: expected"),
+        ({"threads": 10**5000}, "threads is an integer of thousands of digits: expected"),
+        ({"seed": 10**20}, "seed is 100000000000000000000: expected"),
+        ({"dims": 10**20}, "dims is 100000000000000000000: expected"),
         ({"step": True}, "step is True"),
         ({"step": 1e308}, "step is 1e[+]308: too large"),
         ({"seed": -1}, "seed is -1"),

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from fastcheck.batch.ledger import WAITING, Ledger, Result
+from fastcheck.batch.ledger_schema import damaged, shown_path
 from fastcheck.errors import FastcheckError
-from fastcheck.naming import nearest, refuse_unknown
+from fastcheck.naming import nearest, refuse_unknown, shown
 from fastcheck.network_report import NetworkReport, every_tensor
 from fastcheck.report import Report
-from fastcheck.report_reader import from_data
+from fastcheck.report_reader import from_data, run_part
 from fastcheck.suite import SuiteReport
 from fastcheck.verdict import EXIT_CODES
 
@@ -134,13 +135,13 @@ def of_tensors(answers: Answers, patterns: Collection[str]) -> Answers:
 def _decoded(ledger: Ledger, result: Result, data: Mapping[str, Any]) -> Case:
     try:
         report = from_data(_valid(data))
+        if isinstance(report, Report) and report.error is not None and result.seconds is not None:
+            # Only the run knows how long a case took that did not come to its end.
+            report = replace(report, run=run_part(report.run | {"seconds": result.seconds}))
         if isinstance(report, SuiteReport) and not isinstance(report, NetworkReport):
             raise FastcheckError("it is the report of a suite, not of a case")
     except FastcheckError as error:
-        raise FastcheckError(f"{ledger.path}, case {result.name!r}: {error}") from None
-    if isinstance(report, Report) and report.error is not None and result.seconds is not None:
-        # Only the run knows how long a case took that did not come to its end.
-        return replace(report, run=report.run | {"seconds": result.seconds})
+        raise FastcheckError(f"{shown_path(ledger.path)}, case {shown(result.name)}: {error}") from None
     return report
 
 
@@ -152,15 +153,18 @@ def _valid(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _run_part(ledger: Ledger, cases: Mapping[str, Case]) -> dict[str, Any]:
     runs = ledger.runs()
-    facts = runs[-1].facts if runs else {}
+    try:
+        facts = run_part(runs[-1].facts if runs else {})
+    except FastcheckError as error:
+        raise damaged(ledger.path, f"its last run: {error}") from None
     told = [case.run for case in cases.values()]
     seconds = {part: _sum(run.get(part) for run in told) for part in ("seconds", "audit_seconds", "forward_seconds")}
     return {
         "threads": facts.get("threads") or max((run.get("threads") or 0 for run in told), default=0),
         **seconds,
         "peak_bytes": max((run.get("peak_bytes") or 0 for run in told), default=0) or None,
-        "target": facts.get("target", ledger.suite.target),
-        "versions": facts.get("versions", {}),
+        "target": facts.get("target") or ledger.suite.target,
+        "versions": facts.get("versions") or {},
     }
 
 

@@ -59,14 +59,9 @@ PATIENCE = 30.0
 """Seconds in which a scheduler has to answer."""
 
 
-def crew(address: str) -> Callable[[Options], Cluster]:
-    """Return what makes a crew of the cluster at an address, or of ``local:N`` processes on this machine."""
-    kind, _, count = address.partition(":")
-    if kind != "local":
-        return lambda options: Cluster(address, options)
-    if not count.isdecimal() or not int(count):
-        raise FastcheckError(f"--dask is {address!r}: expected the address of a scheduler, or local:N with N workers")
-    return lambda options: Cluster(_local(int(count)), options)
+def crew(workers: str | int) -> Callable[[Options], Cluster]:
+    """Return what makes a crew of the cluster at an address, or of so many processes on this machine."""
+    return lambda options: Cluster(workers if isinstance(workers, str) else _local(workers), options)
 
 
 def _local(count: int) -> LocalCluster:
@@ -83,6 +78,18 @@ def _local(count: int) -> LocalCluster:
             )
     except RuntimeError as error:
         raise FastcheckError(f"--dask: {count} workers could not be started: {error}") from None
+
+
+def _connected(where: str | LocalCluster) -> Client:
+    """Return a client, or raise what Dask raises where there is no scheduler."""
+    client = Client.__new__(Client)
+    try:
+        client.__init__(where, timeout=PATIENCE, set_as_default=False)
+    except BaseException:
+        # Else Python closes it when the process ends, and waits for its thread, which is no more.
+        client.close()
+        raise
+    return client
 
 
 class Cluster:
@@ -107,7 +114,7 @@ class Cluster:
         self._options, self._suspects = options, threading.Lock()
         self._own = None if isinstance(where, str) else where
         try:
-            self._client = Client(where, timeout=PATIENCE, set_as_default=False)
+            self._client = _connected(where)
         except (OSError, ValueError, TypeError) as error:
             raise FastcheckError(f"--dask: no scheduler answers at {where}: {' '.join(str(error).split())}") from None
         try:

@@ -100,7 +100,8 @@ class Pace(NamedTuple):
     @property
     def factor(self) -> float | None:
         """How many times faster the other run was."""
-        return self.after / self.before if self.before and self.after else None
+        found = self.after / self.before if self.before and self.after else 0.0
+        return found if 0 < found < math.inf else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as Python objects."""

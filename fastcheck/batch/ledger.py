@@ -19,10 +19,15 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from fastcheck.batch import ledger_schema
-from fastcheck.batch.ledger_schema import SuiteFacts, as_text, shown, shown_path
+from fastcheck.batch.ledger_schema import Kinds, SuiteFacts, as_text, shown_path
 from fastcheck.batch.lock import FolderLock
 from fastcheck.errors import FastcheckError
+from fastcheck.naming import shown
+from fastcheck.packing import pack, unpack
 from fastcheck.verdict import EXIT_CODES
+
+MOST_BYTES = 2**26
+"""Of a report as JSON. A tensor takes about five thousand, so that a case may have ten thousand of them."""
 
 WAITING = "waiting"
 """What `Ledger.counts` calls a case without a report."""
@@ -157,7 +162,9 @@ class Ledger:
 
     def runs(self) -> list[Run]:
         """Return every run, the first one first."""
-        rows = self._rows("SELECT id, started, ended, facts, outcome FROM runs ORDER BY id")
+        rows = self._rows(
+            "SELECT id, started, ended, facts, outcome FROM runs ORDER BY id", (int, str, str | None, str, str | None)
+        )
         return [
             Run(number, started, ended, self._decoded(facts), None if outcome is None else self._decoded(outcome))
             for number, started, ended, facts, outcome in rows
@@ -190,7 +197,7 @@ class Ledger:
             connection.execute("UPDATE suite SET text = ?", (self.suite.text,))
             # Few rows differ where a run is resumed, or a suite edited.
             query = "SELECT key, name, position, cost, spec FROM cases WHERE position IS NOT NULL"
-            known = {row[0]: row for row in connection.execute(query)}
+            known = {row[0]: row for row in self._read(query, (str, str, int, float, str))}
             gone = known.keys() - {key for key, *_ in rows}
             connection.executemany("UPDATE cases SET position = NULL WHERE key = ?", [(key,) for key in gone])
             connection.executemany(
@@ -207,13 +214,15 @@ class Ledger:
         """
         return dict(
             self._rows(
-                "SELECT key, verdict FROM cases WHERE position IS NOT NULL AND verdict <> 'error' ORDER BY position"
+                "SELECT key, verdict FROM cases WHERE position IS NOT NULL AND verdict <> 'error' ORDER BY position",
+                (str, str),
             )
         )
 
     def counts(self) -> dict[str, int]:
         """Return how many cases of the suite have each verdict, and how many are "waiting" for one."""
-        rows = self._rows("SELECT verdict, COUNT(*) FROM cases WHERE position IS NOT NULL GROUP BY verdict")
+        query = "SELECT verdict, COUNT(*) FROM cases WHERE position IS NOT NULL GROUP BY verdict"
+        rows = self._rows(query, (str | None, int))
         none: dict[str, int] = dict.fromkeys((*EXIT_CODES, WAITING), 0)
         return none | {verdict or WAITING: count for verdict, count in rows}
 
@@ -223,8 +232,10 @@ class Ledger:
         The order is that of the moment this is called; each result is that of the moment it is given, so that a long
         look at a ledger never holds up the run that writes it.
         """
-        order = self._rows("SELECT id FROM cases WHERE position IS NOT NULL ORDER BY position")
-        return (self._result(case_id) for (case_id,) in order)
+        order = self._rows("SELECT id, name FROM cases WHERE position IS NOT NULL ORDER BY position", (int, str))
+        if len({name for _, name in order}) < len(order):
+            raise ledger_schema.damaged(self.path, "two cases have the same name")
+        return (self._result(case_id) for case_id, _ in order)
 
     def shards(self, key: str) -> dict[tuple[str, str, int], bytes]:
         """Return what is kept of a case: bodies by phase, tensor and number; nothing of a case that is not known."""
@@ -232,12 +243,13 @@ class Ledger:
             "SELECT phase, tensor, number, dims, body, checksum FROM cases JOIN tensors ON case_id = cases.id "
             "JOIN shards ON tensor_id = tensors.id JOIN tallies ON tallies.id = tally_id WHERE key = ? "
             "ORDER BY tensors.id, number",
+            (str, str, int, int, bytes, int),
             (key,),
         )
         found = {}
         for phase, tensor, number, dims, body, checksum in rows:
             if checksum != _checksum(body, key, phase, tensor, number, dims):
-                raise ledger_schema.damaged(self.path, f"shard {number} of {shown(str(tensor))} is not what was kept")
+                raise ledger_schema.damaged(self.path, f"shard {number} of {shown(tensor)} is not what was kept")
             found[phase, tensor, number] = body
         return found
 
@@ -293,8 +305,7 @@ class Ledger:
         FastcheckError
             If the case is not known, or the ledger cannot be written: then nothing has changed.
         """
-        told = json.dumps(report, allow_nan=False, separators=(",", ":"))
-        body = zlib.compress(told.encode(), level=_COMPRESSION)
+        body = self._packed(key, report)
         rows = list(ledger_schema.findings(report))
         with self._writing(lambda: f"the report of {self._called(key)}") as connection:
             case_id = self._case_id(key)
@@ -314,30 +325,38 @@ class Ledger:
             "FROM cases "
             "LEFT JOIN reports ON reports.case_id = cases.id LEFT JOIN tensors ON tensors.case_id = cases.id "
             "LEFT JOIN shards ON tensor_id = tensors.id WHERE cases.id = ? GROUP BY cases.id",
+            (str, str, str | None, bytes | None, int | None, int, int, float | None),
             (case_id,),
         )
         name, key, verdict, body, checksum, shards, dims, seconds = rows[0]
-        report = None if body is None else self._decoded(body)
         whole = body is None or checksum == _checksum(body, key)
+        report = self._decoded(body) if body is not None and whole else None
         if not whole or verdict != (None if report is None else report.get("verdict")):
-            raise ledger_schema.damaged(self.path, f"the report of {shown(str(name))} is not what was kept")
+            raise ledger_schema.damaged(self.path, f"the report of {shown(name)} is not what was kept")
         return Result(name, key, verdict, report, shards, dims, seconds)
+
+    def _packed(self, key: str, report: Mapping[str, Any]) -> bytes:
+        try:
+            return pack(report, _COMPRESSION, MOST_BYTES, allow_nan=False)
+        except FastcheckError as error:
+            raise FastcheckError(f"the report of {self._called(key)} cannot be kept: {error}") from None
 
     def _decoded(self, body: str | bytes) -> dict[str, Any]:
         try:
-            found = json.loads(zlib.decompress(body) if isinstance(body, bytes) else body)
-        except (ValueError, TypeError, RecursionError, zlib.error) as error:
+            found = unpack(body, MOST_BYTES) if isinstance(body, bytes) else json.loads(body)
+        except (ValueError, RecursionError) as error:
             raise ledger_schema.damaged(self.path, str(error)) from None
         if not isinstance(found, dict):
             raise ledger_schema.damaged(self.path, "a report is no object")
         return found
 
-    def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
+    def _rows(self, query: str, kinds: Kinds, values: tuple[Any, ...] = ()) -> list[Any]:
         with self._mutex:
-            try:
-                return self._connection.execute(query, values).fetchall()
-            except (sqlite3.Error, UnicodeDecodeError) as error:
-                raise ledger_schema.unreadable(self.path, error) from None
+            return self._read(query, kinds, values)
+
+    def _read(self, query: str, kinds: Kinds, values: tuple[Any, ...] = ()) -> list[Any]:
+        """Return rows, the mutex being held."""
+        return ledger_schema.rows(self._connection, self.path, query, kinds, values)
 
     @contextmanager
     def _writing(self, what: Callable[[], str]) -> Iterator[sqlite3.Connection]:

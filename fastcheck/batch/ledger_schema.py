@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
+from types import UnionType
 from typing import Any, NamedTuple
 
 from fastcheck.errors import FastcheckError
+from fastcheck.naming import printable, shown
 
 NAME = "ledger.sqlite"
 """Of the file, in the output folder."""
+
+NUMERIC = "numeric"
+"""Of the folder of numeric gradients, beside it."""
 
 SCHEMA = 1
 """Version of the tables, the file's ``user_version``."""
@@ -179,12 +186,38 @@ def examine(connection: sqlite3.Connection, path: Path) -> SuiteFacts:
         told = f"schema {schema}: this version reads {SCHEMA}"
         raise FastcheckError(f"{shown_path(path)} has {told}; use the newer fastcheck that wrote it, or {ANEW}")
     (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    facts = connection.execute("SELECT name, text, target FROM suite").fetchall()
     if found != "ok":
         raise damaged(path, found)
-    if schema != SCHEMA or len(facts) != 1 or not all(isinstance(fact, str) for fact in facts[0]):
+    facts = rows(connection, path, "SELECT name, text, target FROM suite", (str, str, str))
+    if schema != SCHEMA or len(facts) != 1:
         raise damaged(path, f"schema {schema}, made for {len(facts)} suites")
     return SuiteFacts(*facts[0])
+
+
+Kinds = tuple[type | UnionType, ...]
+"""Types of a row's values."""
+
+
+def rows(
+    connection: sqlite3.Connection, path: Path, query: str, kinds: Kinds, values: tuple[Any, ...] = ()
+) -> list[tuple[Any, ...]]:
+    """Return the rows of a query: SQLite keeps any value in any column, and whoever reads one relies on its type.
+
+    Raises
+    ------
+    FastcheckError
+        If the ledger cannot be read, or a value is of another type.
+    """
+    try:
+        cursor = connection.execute(query, values)
+        found = cursor.fetchall()
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise unreadable(path, error) from None
+    for row in found:
+        for value, kind, (column, *_) in zip(row, kinds, cursor.description, strict=True):
+            if not isinstance(value, kind):
+                raise damaged(path, f"{column} is {shown(value)}")
+    return found
 
 
 def _refuse_other(path: Path, found: SuiteFacts, expected: SuiteFacts) -> None:
@@ -259,6 +292,27 @@ def set_aside(folder: Path) -> Path | None:
     return copy
 
 
+_OWN = re.compile(r"(ledger(\.new|-\d+)?|lock)\.sqlite(-wal|-shm|-journal)?", re.IGNORECASE)
+"""Names of files that a ledger has in its folder, or may get."""
+
+
+def is_ledgers_own(path: str, folder: str) -> bool:
+    """Tell whether a path, or what it links to, is a file of the ledger that a folder has or may get."""
+    place, home = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+    with suppress(OSError):
+        if any(_OWN.fullmatch(entry.name) and place.samefile(entry) for entry in home.iterdir()):
+            return True
+    inside = [one.name for one in (place, *place.parents) if _same(one.parent, home)]
+    return bool(inside) and (inside[0].casefold() == NUMERIC or bool(_OWN.fullmatch(inside[0])))
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one == other
+
+
 def unreadable(path: Path, error: Exception) -> FastcheckError:
     """Say why a ledger cannot be read or opened, and what to do."""
     code = getattr(error, "sqlite_errorcode", None)
@@ -276,8 +330,8 @@ def damaged(path: Path, found: str) -> FastcheckError:
 def unwritten(path: Path, what: str, error: sqlite3.Error) -> FastcheckError:
     """Say what could not be written, and what to do."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return FastcheckError(f"{what} could not be written to {shown_path(path)}: {error}; {ANEW}")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_CONSTRAINT):
+        return damaged(path, f"{what} could not be written: {error}")
     # A limit on the size of files shows as a failed write.
     full = code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
     remedy = "make room and run the same command again" if full else "run the same command again where it can be"
@@ -288,13 +342,7 @@ def unwritten(path: Path, what: str, error: sqlite3.Error) -> FastcheckError:
 
 def shown_path(path: Path) -> str:
     """Return a path as one line of a message can hold it."""
-    return str(path) if str(path).isprintable() else ascii(str(path))
-
-
-def shown(name: str) -> str:
-    """Return a name as one line of a message can hold it."""
-    short = name if len(name) <= 80 else f"{name[:79]}…"
-    return short if short and short.isprintable() else ascii(short)
+    return printable(str(path))
 
 
 def as_text(value: str, what: str) -> str:

@@ -13,11 +13,9 @@ import numpy as np
 
 from fastcheck import npz
 from fastcheck.batch.check_one import Place
+from fastcheck.batch.ledger_schema import NUMERIC
 from fastcheck.errors import FastcheckError
 from fastcheck.parts import Part
-
-FOLDER = "numeric"
-"""In the output folder."""
 
 _LONGEST = 100
 
@@ -40,7 +38,7 @@ class NumericFiles:
 
     def __init__(self, folder: Path, name: str, key: str) -> None:
         readable = quote(name.encode("utf-8", "surrogatepass"), safe="")[:_LONGEST]
-        self.folder = folder / FOLDER / f"{readable}-{key[:12]}"
+        self.folder = folder / NUMERIC / f"{readable}-{key[:12]}"
         self._pieces = self.folder / "shards"
 
     def has(self, place: Place) -> bool:

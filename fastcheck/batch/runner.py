@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,14 @@ from fastcheck.batch import plans
 from fastcheck.batch.check_one import Place
 from fastcheck.batch.entries import Suite
 from fastcheck.batch.ledger import Ledger, PlannedCase
+from fastcheck.batch.ledger_schema import damaged
 from fastcheck.batch.numeric import NumericFiles
 from fastcheck.batch.planned import RESERVE, Planned
 from fastcheck.batch.stop import Stop
 from fastcheck.errors import FastcheckError, told
 from fastcheck.interrupts import Interrupts, listening
 from fastcheck.network_report import NetworkReport
-from fastcheck.parts import Part, encode
+from fastcheck.parts import Part, decode, encode
 from fastcheck.report import Report, requested
 
 BUDGET = 0.8
@@ -68,7 +69,7 @@ class Options:
         if memory is None:
             available = machine.available_bytes()
             memory = 2**62 if available is None else int(BUDGET * available)
-        return cls(threads or machine.default_threads(), memory, **others)
+        return cls(machine.thread_count(threads), memory, **others)
 
 
 class Watch(Protocol):
@@ -261,6 +262,7 @@ class CaseTask:
         """Return the shards that an earlier run finished."""
         with self.ending():
             found = {Place(*place): body for place, body in self._run.ledger.shards(self.case.key).items()}
+            _refuse_damaged(found.values(), self._run.ledger.path)
         if self.numeric is None:
             return found
         return {place: body for place, body in found.items() if self.numeric.has(place)}
@@ -349,6 +351,15 @@ class CaseTask:
             run=machine.run_part(self._run.options.threads, 0.0),
             error=why,
         )
+
+
+def _refuse_damaged(bodies: Iterable[bytes], path: Path) -> None:
+    """Refuse parts that cannot be read, here, where it ends the run: a worker could only blame the case."""
+    for body in bodies:
+        try:
+            decode(body)
+        except FastcheckError as error:
+            raise damaged(path, str(error)) from None
 
 
 def _shapes(report: Report | NetworkReport) -> dict[tuple[str, str], tuple[int, ...]]:

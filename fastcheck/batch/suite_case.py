@@ -12,8 +12,8 @@ from fastcheck.batch.suite_folder import Folder
 from fastcheck.batch.suite_grid import GRID, Axis, axes, combinations
 from fastcheck.batch.suite_keys import NAME, Given, Key, Values
 from fastcheck.batch.suite_kinds import KINDS, Expanded, Kind
-from fastcheck.naming import nearest
-from fastcheck.toml_file import Place, Refused, choices, refuse_unknown, shown
+from fastcheck.naming import nearest, shown
+from fastcheck.toml_file import Place, Refused, choices, refuse_unknown
 
 CASE = "case"
 

@@ -14,7 +14,8 @@ from fastcheck.batch.suite_folder import Folder
 from fastcheck.batch.suite_grid import GRID
 from fastcheck.batch.suite_keys import DEFAULTS, DEFAULTS_TABLE, NAME, Values
 from fastcheck.batch.suite_kinds import KINDS, LONGEST_NAME
-from fastcheck.toml_file import Document, Place, Refused, read, refuse_unknown, shown, tables
+from fastcheck.naming import shown
+from fastcheck.toml_file import Document, Place, Refused, read, refuse_unknown, tables
 
 
 def read_suite(path: str | os.PathLike[str], *, allow_outside: bool = False, most: int | None = MOST_CASES) -> Suite:

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from fastcheck.batch.suite_keys import Given
-from fastcheck.toml_file import Refused, shown
+from fastcheck.naming import shown
+from fastcheck.toml_file import Refused
 
 
 class Folder:

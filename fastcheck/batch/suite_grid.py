@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from fastcheck.batch.suite_keys import Given, Key, Values
-from fastcheck.toml_file import Place, Refused, refuse_unknown, shown
+from fastcheck.naming import shown
+from fastcheck.toml_file import Place, Refused, refuse_unknown
 
 GRID = "grid"
 

@@ -12,9 +12,10 @@ from fastcheck.cases.conv import LOSSES, TENSORS
 from fastcheck.check import EVALUATORS, KINKS
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import integer
+from fastcheck.naming import shown
 from fastcheck.network_job import EVALUATORS as NETWORK_EVALUATORS
 from fastcheck.step import positive
-from fastcheck.toml_file import Place, Refused, blamed, checked, shown
+from fastcheck.toml_file import Place, Refused, blamed, checked
 
 DEFAULTS_TABLE = "defaults"
 

@@ -16,10 +16,10 @@ from fastcheck.batch.suite_keys import HOW, HOW_NETWORK, SEEDED, Given, Key, Val
 from fastcheck.cases.conv import TENSORS
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import ConvGeometry, Shape, per_axis
-from fastcheck.naming import nearest
+from fastcheck.naming import nearest, shown
 from fastcheck.network_file import Padding
 from fastcheck.published import NETWORKS, ConvLayer
-from fastcheck.toml_file import Place, Refused, blamed, expected, shown
+from fastcheck.toml_file import Place, Refused, blamed, expected
 
 LONGEST_NAME = 200
 """Letters of a case's name in a refusal."""

@@ -11,7 +11,7 @@ import numpy as np
 from fastcheck.cases.arrays import as_floating, finite
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import Shape
-from fastcheck.naming import nearest
+from fastcheck.naming import LONGEST_VALUE, brief, nearest
 from fastcheck.step import rms
 
 ALONE = "params"
@@ -195,6 +195,5 @@ def _number(found: Any, where: Callable[[], str]) -> float:
 
 
 def _brief(value: Any) -> str:
-    """Return a value in one line."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    """Return a value as a message quotes it, though its representation may have several lines."""
+    return brief(repr(value), LONGEST_VALUE)

@@ -117,7 +117,7 @@ def rate(value: float) -> str:
     """Return dimensions a second in two significant digits."""
     if value <= 0 or not math.isfinite(value):
         return f"{value:g}/s"
-    return f"{amount(round(value, 1 - math.floor(math.log10(value))))}/s"
+    return f"{amount(float(f'{value:.1e}'))}/s"
 
 
 def amount(value: float) -> str:
