@@ -63,9 +63,11 @@ def _worst(kept: Kept) -> list[int]:
     """Return the places of the resolved dimensions that agree least."""
     ratio = tally.relative_difference(kept.analytic, kept.numeric)
     larger = np.maximum(np.abs(kept.analytic), np.abs(kept.numeric))
+    finite = np.isfinite(larger)  # others have no digits that could agree
     resolved = larger > (0 if kept.error_bar is None else kept.error_bar)
+    large = larger > 1e-9 * larger[finite].max(initial=0.0)
     # A kink can make a bar as wide as the value itself, and is what is to be explained.
-    score = np.where(resolved | (ratio > 1e-6), ratio * (larger > 1e-9 * larger.max(initial=0.0)), -1.0)
+    score = np.where(finite & (resolved | (ratio > 1e-6)), np.where(large, ratio, 0.0), -1.0)
     return [int(i) for i in np.lexsort((kept.dims, -score))[:SHOWN] if score[i] >= 0]
 
 

@@ -176,8 +176,9 @@ def _shares(facts: Facts) -> dict[str, float]:
     named = facts.ground.passes.named(facts.ground.gradient)
     found = {}
     for name, penalty in facts.penalties.items():
-        own, data = gradient(penalty, facts.point.params[name]), float(np.linalg.norm(named[name]))
-        size = float(np.linalg.norm(own))
+        own = gradient(penalty, facts.point.params[name])
+        with np.errstate(over="ignore"):
+            size, data = (float(np.linalg.norm(part)) for part in (own, named[name]))
         found[name] = size / data if data else math.inf if size else 0.0
     return found
 

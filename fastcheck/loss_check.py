@@ -66,12 +66,17 @@ def _of_float32(loss: Any, declared: float) -> bool:
 
 
 def regularisation(ground: Ground, penalties: Mapping[str, Penalty]) -> float:
-    """Return the regularisation's part of the objective."""
+    """Return the regularisation's part of the objective, infinity where it overflows."""
     params = ground.passes.point.params
-    return math.fsum(
-        penalty.l2 / 2 * float((params[name] ** 2).sum()) + penalty.l1 * float(np.abs(params[name]).sum())
-        for name, penalty in penalties.items()
-    )
+    with np.errstate(over="ignore"):
+        parts = [
+            penalty.l2 / 2 * float((params[name] ** 2).sum()) + penalty.l1 * float(np.abs(params[name]).sum())
+            for name, penalty in penalties.items()
+        ]
+    try:
+        return math.fsum(parts)
+    except OverflowError:
+        return math.inf
 
 
 def _mistakes(ground: Ground, data: float, penalty: float) -> Iterator[tuple[str, float, str]]:

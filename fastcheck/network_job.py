@@ -300,7 +300,8 @@ def _without(whole: Arrays, removed: dict[str, Penalty], params: Arrays) -> Arra
     """Return gradients with those of regularisation taken off."""
     from fastcheck.evaluators.penalty import gradient
 
-    return {
-        name: (array - gradient(removed[name], params[name])).astype(array.dtype) if name in removed else array
-        for name, array in whole.items()
-    }
+    with np.errstate(over="ignore", invalid="ignore"):
+        return {
+            name: (array - gradient(removed[name], params[name])).astype(array.dtype) if name in removed else array
+            for name, array in whole.items()
+        }

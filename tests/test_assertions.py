@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted(path for folder in ("tests", "bench") for path in (ROOT / folder).glob("*.py"))
+FILES = sorted(path for folder in ("tests", "bench") for path in (ROOT / folder).rglob("*.py"))
 
 _ALWAYS_TRUE = (ast.Constant, ast.JoinedStr, ast.Tuple, ast.List, ast.Dict, ast.Set, ast.Lambda, ast.GeneratorExp)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp)  # which ask how many there are, not what they are

@@ -1,5 +1,8 @@
 """Whole networks: every layer kind and loss passes with PyTorch's gradients, and fails with its wrong sibling."""
 
+import math
+from types import SimpleNamespace
+
 import networks
 import numpy as np
 import planted_network
@@ -8,6 +11,11 @@ import torch_network
 from numba import config
 
 import fastcheck
+from fastcheck import explanation, loss_check, network_job
+from fastcheck.evaluators import penalty
+from fastcheck.layers import Dense, Tanh
+from fastcheck.network import Penalty
+from fastcheck.report import Kept
 
 
 def _case(name, seed=0):
@@ -52,3 +60,40 @@ def test_a_planted_mistake_fails(mistake):
     for name, tensor in report.tensors.items():
         same = np.abs(wrong[name] - right[name]).max() <= 1e-13 * scale
         assert (tensor.verdict == "pass") == same, (name, tensor.reason)
+
+
+def test_regularisation_that_overflows_is_never_a_failure():
+    """NumPy's warnings are errors here."""
+    network = fastcheck.Network([Dense(3), Tanh(), Dense(2)], l2=1e200)
+    rng = np.random.default_rng(0)
+    params = networks.parameters(network, (4,), rng)
+    x, y = rng.standard_normal((3, 4)), np.array([0, 1, 1])
+    grads = torch_network.gradients(network, params, x, y, {})[1]
+    report = fastcheck.check_network(network, params, grads, x, y)
+    assert report.verdict == "inconclusive"
+    assert "swamps the data loss" in str(report.hygiene)
+
+
+def test_an_objective_beyond_float64_is_infinite():
+    def whole(*entries):
+        params = {f"w{place}": np.array([entry]) for place, entry in enumerate(entries)}
+        ground = SimpleNamespace(passes=SimpleNamespace(point=SimpleNamespace(params=params)))
+        return loss_check.regularisation(ground, dict.fromkeys(params, Penalty(2.0, 0.0)))
+
+    assert whole(3.0, 4.0) == 25.0
+    assert whole(1e200) == whole(1.3e154, 1.3e154) == math.inf  # a square, and the sum of two
+
+
+def test_differences_of_a_penalty_overflow_quietly():
+    for w in (0.0, 1e200, -1e308):
+        value, *_ = penalty.difference(Penalty(1e200, 1e200), np.array([w]), 1e150)
+        assert w == 0 or not np.isfinite(value).any()
+    assert np.isinf(penalty.gradient(Penalty(1e200, 0.0), np.array([1e200]))).all()
+    half = {"w": np.ones(1, np.float16)}
+    assert np.isinf(network_job._without(half, {"w": Penalty(1e6, 0.0)}, {"w": np.ones(1)})["w"]).all()
+
+
+def test_what_is_not_finite_is_no_dimension_to_explain():
+    for wrong in (np.nan, np.inf, -np.inf):
+        kept = Kept(np.arange(3), np.array([1.0, wrong, 2.0]), np.array([1.0, 1.0, 2.1]), np.full(3, 1e-9))
+        assert explanation._worst(kept) == [2, 0]

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,6 +20,7 @@ import fastcheck
 from fastcheck import FastcheckError, GradientMismatchError, npz
 from fastcheck.curve import analyse
 from fastcheck.render import plot
+from fastcheck.render.curves import decades, lines
 from fastcheck.render.sweep import write_sweep
 from fastcheck.render.text import text_for
 from fastcheck.report_reader import from_json
@@ -392,6 +394,14 @@ def test_a_picture_where_every_error_is_zero():
     found = fastcheck.sweep(exact, dims=1, steps=[1.0, 0.5, 0.25, 0.125])
     assert found.curves[0].reading == "exact"
     assert plot.picture(found, "svg").startswith(b"<?xml")
+
+
+def test_guides_of_a_curve_that_overflows():
+    curve = replace(analyse(H, np.ones(H.size), 1.0), best_step=float(H[H.size // 2]))
+    huge = np.where(np.arange(H.size) % 2, 1.7e308, -1.7e308)
+    for order in (None, 2.0):
+        for line in lines(replace(curve, numeric=tuple(huge.tolist()), order=order)):
+            assert all(np.isfinite(numbers).all() for numbers in decades(line))
 
 
 def test_what_cannot_be_drawn_or_swept_is_told_in_a_line(refused, path, tmp_path, monkeypatch):

@@ -18,18 +18,20 @@ def difference(penalty: Penalty, w: np.ndarray, h: float) -> tuple[np.ndarray, .
         at the point itself make of it.
     kinks : int64 array
     """
-    plus, minus = w + h, w - h
-    moved = plus - minus
-    value = (penalty.l2 / 2 * (plus * plus - minus * minus) + penalty.l1 * (np.abs(plus) - np.abs(minus))) / moved
-    size = np.abs(w) + h
-    roundoff = 2 * U * size * (penalty.l2 * size + penalty.l1) / h
-    at_point = (w == 0) & (penalty.l1 > 0)
-    inside = (np.abs(w) < h) & ~at_point & (penalty.l1 > 0)
-    crossed = np.where(inside, penalty.l1 * (1 - np.abs(w) / h), 0.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        plus, minus = w + h, w - h
+        moved = plus - minus
+        value = (penalty.l2 / 2 * (plus * plus - minus * minus) + penalty.l1 * (np.abs(plus) - np.abs(minus))) / moved
+        size = np.abs(w) + h
+        roundoff = 2 * U * size * (penalty.l2 * size + penalty.l1) / h
+        at_point = (w == 0) & (penalty.l1 > 0)
+        inside = (np.abs(w) < h) & ~at_point & (penalty.l1 > 0)
+        crossed = np.where(inside, penalty.l1 * (1 - np.abs(w) / h), 0.0)
     return value, roundoff, crossed, np.where(at_point, penalty.l1, 0.0), (inside | at_point).astype(np.int64)
 
 
 def gradient(penalty: Penalty, w: np.ndarray) -> np.ndarray:
     """Return l2 * w + l1 * sign(w)."""
-    found: np.ndarray = penalty.l2 * w + penalty.l1 * np.sign(w)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found: np.ndarray = penalty.l2 * w + penalty.l1 * np.sign(w)
     return found

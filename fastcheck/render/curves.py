@@ -24,14 +24,16 @@ def lines(curve: Curve) -> list[Line]:
     """Return the guides h^2 and 1/h through what n(h) does, and the error bar where it is known."""
     h, n = np.array(curve.steps), np.array(curve.numeric)
     best = curve.steps.index(curve.best_step)
-    away = np.abs(n - n[best])
     found = []
-    noise = float(np.median((away * h)[best + 1 :])) if best + 1 < h.size else 0.0
-    bend = float(np.median((away / h**2)[:best])) if curve.order is not None else noise / h[best] ** 3
+    with np.errstate(over="ignore", invalid="ignore"):
+        away = np.abs(n - n[best])
+        noise = float(np.median((away * h)[best + 1 :])) if best + 1 < h.size else 0.0
+        bend = float(np.median((away / h**2)[:best])) if curve.order is not None else noise / h[best] ** 3
+        parabola, hyperbola = bend * h[: best + 1] ** 2, noise / h[best:]
     if bend > 0 and best > 0:
-        found.append(_line("h^2", h[: best + 1], bend * h[: best + 1] ** 2))
+        found.append(_line("h^2", h[: best + 1], parabola))
     if noise > 0:
-        found.append(_line("1/h", h[best:], noise / h[best:]))
+        found.append(_line("1/h", h[best:], hyperbola))
     if curve.error_bars is not None:
         found.append(Line("error bar", curve.steps, curve.error_bars))
     return found
