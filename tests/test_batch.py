@@ -394,7 +394,7 @@ def _folder(path, beside):
 
 
 def _changing(crew, path, change, beside):
-    """Return a crew in front of whose first look at a case a file changes."""
+    """Return a crew in front of whose first look at a case a file changes; with more threads others may look meanwhile."""
     changed = []
 
     class Changing(crew):
@@ -432,7 +432,7 @@ def test_a_file_that_changes_while_the_suite_runs_is_an_error_of_its_case(arrays
 def test_paths_lead_while_the_suite_runs_where_they_led_when_it_was_read(arrays_path, tmp_path, change, told):
     path = arrays_path.parent / "mine.npz"
     suite = Suite("made", "", tuple(one for one in read_suite(arrays_path).entries if one.name == "mine"))
-    run_suite(suite, tmp_path / "out", _changing(local.Threads, path, change, tmp_path))
+    run_suite(suite, tmp_path / "out", _changing(local.Threads, path, change, tmp_path), threads=1)
     found = answers.suite_report(tmp_path / "out").suite.cases["mine"]
     assert found.verdict == "error"
     assert found.error.startswith(f"{path} cannot be read: ")
@@ -455,7 +455,7 @@ def test_a_file_that_is_rewritten_while_its_case_reads_it_is_an_error(arrays_pat
     def change(path, beside):
         monkeypatch.setattr(array_file, "read_array", read_array)
 
-    run_suite(suite, tmp_path / "out", _changing(local.Threads, path, change, tmp_path))
+    run_suite(suite, tmp_path / "out", _changing(local.Threads, path, change, tmp_path), threads=1)
     assert array_file.read_array is real
     assert answers.suite_report(tmp_path / "out").suite.cases["mine"].verdict == "error"
     assert run_suite(suite, tmp_path / "out")[1] == ["mine"]
@@ -473,7 +473,7 @@ def test_a_link_that_leads_elsewhere_meanwhile_gives_the_result_of_the_file_that
         link.unlink()
         link.symlink_to("wrong.npz")
 
-    run_suite(arrays_path, tmp_path / "out", _changing(local.Threads, link, change, tmp_path))
+    run_suite(arrays_path, tmp_path / "out", _changing(local.Threads, link, change, tmp_path), threads=1)
     assert answers.suite_report(tmp_path / "out").suite.passed
     assert run_suite(arrays_path, tmp_path / "out")[1] == ["link"]
     assert answers.suite_report(tmp_path / "out").suite.cases["link"].verdict == "fail"
@@ -483,7 +483,7 @@ def test_a_link_that_leads_elsewhere_meanwhile_gives_the_result_of_the_file_that
 def test_a_file_that_was_written_again_and_holds_the_same_is_the_same(arrays_path, tmp_path):
     path = arrays_path.parent / "mine.npz"
     crew = _changing(local.Threads, path, lambda path, beside: path.write_bytes(path.read_bytes()), tmp_path)
-    run_suite(arrays_path, tmp_path / "out", crew)
+    run_suite(arrays_path, tmp_path / "out", crew, threads=1)
     assert answers.suite_report(tmp_path / "out").suite.passed
 
 
@@ -491,7 +491,7 @@ def test_a_file_that_was_written_again_and_holds_the_same_is_the_same(arrays_pat
 def test_a_file_that_changes_before_a_process_of_its_case_reads_it(arrays_path, tmp_path):
     path = arrays_path.parent / "mine.npz"
     suite = Suite("made", "", read_suite(arrays_path).entries[:1])
-    run_suite(suite, tmp_path / "out", _changing(local.Processes, path, _rewrite, tmp_path))
+    run_suite(suite, tmp_path / "out", _changing(local.Processes, path, _rewrite, tmp_path), threads=1)
     found = answers.suite_report(tmp_path / "out").suite.cases["mine"]
     assert (found.verdict, found.error) == ("error", f"{path} changed while the suite ran: run the same command again")
 
@@ -521,7 +521,7 @@ def test_shards_of_an_interrupted_run_are_not_those_of_another_file(arrays_path,
     stop_after(monkeypatch, 1)
     assert run_suite(suite, tmp_path / "out", threads=1)[0].interrupted
     monkeypatch.undo()
-    run_suite(suite, tmp_path / "out", _changing(local.Threads, path, _rewrite, tmp_path))
+    run_suite(suite, tmp_path / "out", _changing(local.Threads, path, _rewrite, tmp_path), threads=1)
     assert answers.suite_report(tmp_path / "out").suite.cases["mine"].verdict == "error"
     run_suite(suite, tmp_path / "out")
     run_suite(suite, tmp_path / "new")

@@ -285,7 +285,7 @@ def test_bad_input(nights_of_a_week, reports, refused, run, tmp_path):
         assert "is the report of one case: expected a suite's" in refused("diff", monday, one)
     other = nights.ledger(tmp_path / "other", {"z": reports["pass"]}, name="weekly\x1b")
     assert "'nightly' and 'weekly\\x1b' have no case in common" in refused("diff", monday, other)
-    assert "named twice" in refused("diff", monday, tuesday, "--json", tuesday / "ledger.sqlite")
+    assert "belongs to the ledger in" in refused("diff", monday, tuesday, "--json", tuesday / "ledger.sqlite")
     assert "Missing argument" in refused("diff", monday)
 
 

@@ -1,12 +1,12 @@
 """Compilation: one signature a kernel, cached on disk, and quiet where no folder is writable."""
 
+import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-import compiled
+import processes
 import pytest
 
 from fastcheck_kernels import _jit
@@ -18,13 +18,6 @@ ENTRIES = {
     *("product_sums", "channel_sums", "reduce", "spread", "bars", "fold", "move", "along", "planes"),
 }
 """Kernels that Python calls, of a linear loss."""
-
-
-@pytest.mark.jit
-def test_every_kernel_has_one_signature_for_all_ranks_dtypes_and_evaluators():
-    compiled.use()
-    signatures = {kernel.py_func.__name__: len(kernel.signatures) for kernel in compiled.kernels()}
-    assert {name: signatures.get(name) for name in ENTRIES} == dict.fromkeys(ENTRIES, 1)
 
 
 PACKAGE = {
@@ -61,7 +54,7 @@ def test_a_second_process_compiles_nothing_until_any_source_changes(tmp_path):
             (package / name).write_text(text.replace("FACTOR", factor))
         command = [sys.executable, "-m", "pack"]
         environment = os.environ | {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        done = processes.run(command, env=environment)
         value, *hits_and_misses = done.stdout.split()
         return float(value), [int(count) for count in hits_and_misses]
 
@@ -71,18 +64,14 @@ def test_a_second_process_compiles_nothing_until_any_source_changes(tmp_path):
 
 
 @pytest.mark.jit
-def test_a_warm_process_compiles_no_kernel():
+def test_kernels_have_one_signature_and_a_warm_process_compiles_none():
     """In the cache that all tests share: what it does not hold yet, the first process adds."""
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "kernels")))
-
-    def run():
-        command, environment = [sys.executable, ROOT / "tests" / "compiled.py"], os.environ | {"PYTHONPATH": paths}
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-        return [int(count) for count in done.stdout.split()]
-
-    used = sum(run())
-    assert used > len(ENTRIES)
-    assert run() == [used, 0]
+    command, environment = [sys.executable, ROOT / "tests" / "compiled.py"], os.environ | {"PYTHONPATH": paths}
+    first, warm = (json.loads(processes.run(command, env=environment).stdout) for _ in range(2))
+    assert {name: warm["signatures"].get(name) for name in ENTRIES} == dict.fromkeys(ENTRIES, 1)
+    assert warm["hits"] == first["hits"] + first["misses"] > len(ENTRIES)
+    assert warm["misses"] == 0
 
 
 def test_without_a_writable_cache_folder_kernels_still_compile(monkeypatch):

@@ -208,15 +208,17 @@ def rows(
     FastcheckError
         If the ledger cannot be read, or a value is of another type.
     """
-    try:
-        cursor = connection.execute(query, values)
-        found = cursor.fetchall()
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        raise unreadable(path, error) from None
+    # A cursor that failed amid its rows holds the file for as long as somebody keeps the exception.
+    with closing(connection.cursor()) as cursor:
+        try:
+            found = cursor.execute(query, values).fetchall()
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise unreadable(path, error) from None
+        names = [name for name, *_ in cursor.description]
     for row in found:
-        for value, kind, (column, *_) in zip(row, kinds, cursor.description, strict=True):
+        for value, kind, name in zip(row, kinds, names, strict=True):
             if not isinstance(value, kind):
-                raise damaged(path, f"{column} is {shown(value)}")
+                raise damaged(path, f"{name} is {shown(value)}")
     return found
 
 

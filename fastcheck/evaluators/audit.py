@@ -161,7 +161,7 @@ def _row_sums(weight: np.ndarray) -> np.ndarray:
 def _crude_magnitude(case: ConvCase, scaled: ScaledOperands) -> np.ndarray:
     """Bound the sum of the sizes of every output's terms, without the forward pass that the least bound takes."""
     sizes = _crude_sizes(case, scaled).reshape(1, -1, *(1,) * case.geometry.rank)
-    return np.ascontiguousarray(np.broadcast_to(sizes, case.geometry.output_shape))
+    return np.broadcast_to(sizes, case.geometry.output_shape).copy()  # which kernels are compiled for: it is writable
 
 
 def _crude_size(case: ConvCase, scaled: ScaledOperands) -> float:
