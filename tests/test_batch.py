@@ -394,7 +394,7 @@ def _folder(path, beside):
 
 
 def _changing(crew, path, change, beside):
-    """Return a crew in front of whose first look at a case a file changes; with more threads others may look meanwhile."""
+    """Return a crew in front of whose first look at a case a file changes; others must not look meanwhile."""
     changed = []
 
     class Changing(crew):

@@ -208,13 +208,13 @@ def rows(
     FastcheckError
         If the ledger cannot be read, or a value is of another type.
     """
-    # A cursor that failed amid its rows holds the file for as long as somebody keeps the exception.
-    with closing(connection.cursor()) as cursor:
-        try:
+    try:
+        # A cursor that failed amid its rows holds the file for as long as somebody keeps the exception.
+        with closing(connection.cursor()) as cursor:
             found = cursor.execute(query, values).fetchall()
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise unreadable(path, error) from None
-        names = [name for name, *_ in cursor.description]
+            names = [name for name, *_ in cursor.description]
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise unreadable(path, error) from None
     for row in found:
         for value, kind, name in zip(row, kinds, names, strict=True):
             if not isinstance(value, kind):
