@@ -178,7 +178,7 @@ def test_every_kind_of_layer_is_left_to_delta(network):
     smallest = sorted(
         NETWORKS[network].layers, key=lambda a: int(np.prod(a.geometry(1).output_shape)) * a.geometry(1).terms
     )
-    names = [a_layer.name for a_layer in smallest[:3]]
+    names = [a_layer.name for a_layer in smallest[:2]]
     found = zoo.run(network, layers=names, tensors=TENSORS, dims=40)
     assert found.passed
     assert {t.evaluator for report in found.cases.values() for t in report.tensors.values()} == {"delta"}
