@@ -20,6 +20,11 @@ def pytest_configure(config):
     config.option.benchmark_enable = True
 
 
+def pytest_xdist_auto_num_workers():
+    """Return that benchmarks run in this process: others beside them would be measured with them."""
+    return 0
+
+
 @pytest.fixture(scope="session", autouse=True)
 def threads():
     """The number of threads that every side gets, PyTorch included."""

@@ -233,7 +233,10 @@ def test_sizes_are_found_once_a_case(monkeypatch):
 
 @pytest.mark.parametrize(
     ("a_layer", "pieces"),
-    [(layer((1, 3, 6, 6), (4, 3, 3, 3)), 1), (layer((1, 32, 40, 40), (64, 32, 3, 3)), 4)],
+    [
+        (layer((1, 3, 6, 6), (4, 3, 3, 3)), 1),
+        pytest.param(layer((1, 32, 40, 40), (64, 32, 3, 3)), 4, marks=pytest.mark.jit),
+    ],
 )
 def test_an_audit_is_cut_where_that_is_worth_a_thread(monkeypatch, a_layer, pieces):
     audited, evaluate = [], Reevaluation.__call__
