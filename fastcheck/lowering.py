@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastcheck import memory
 from fastcheck.geometry import ConvGeometry, Shape
 
 VECTOR = 8
@@ -51,10 +52,15 @@ class Planes:
     size: int
 
     @classmethod
-    def of(cls, samples: int, lanes: Shape, data: Shape, shifts: list[list[int]]) -> Planes:
+    def of(cls, samples: int, channels: int, lanes: Shape, data: Shape, shifts: list[list[int]]) -> Planes:
         """Find the least pitches at which every shift reads data or zeros.
 
         A row's zeros serve as the padding after it and before the next one.
+
+        Raises
+        ------
+        FastcheckError
+            If padding is so wide that the planes of so many channels do not fit in memory.
         """
         pitches, counts, lows, highs = [], [], [], []
         for count, available, reached in zip(lanes, data, shifts, strict=True):
@@ -69,6 +75,13 @@ class Planes:
         positions = -(-positions // VECTOR) * VECTOR
         last = _place(pitches, ((samples - 1) * pitches[0] + counts[0], counts[1], counts[2]))
         size = lead + max(positions + max(0, _place(pitches, highs)), last)
+        memory.refuse_beyond(
+            8 * channels * size,
+            lambda available: (
+                f"padding makes planes of {8 * channels * size:,} bytes, and {available:,} are available: "
+                "expected less padding, or the evaluator local"
+            ),
+        )
         return cls(samples, lanes, tuple(pitches), lead, tuple(counts), positions, size)
 
     def offset(self, shifts: Shape) -> int:
@@ -116,7 +129,8 @@ class WeightLowering:
         shifts = [[e // s for e in reach] for s, reach in zip(strides, axes, strict=True)]
         lanes = _lifted(geometry.output_shape[2:])
         data = tuple(-(-size // s) for size, s in zip(_lifted(geometry.input_shape[2:]), strides, strict=True))
-        planes = Planes.of(geometry.input_shape[0], lanes, data, shifts)
+        samples, channels = geometry.input_shape[:2]
+        planes = Planes.of(samples, channels, lanes, data, shifts)
         places: dict[Shape, int] = {}
         taps = []
         for reach in itertools.product(*axes):
@@ -174,7 +188,8 @@ class InputLowering:
             sorted({shift for _, _, shifts in found for shift in shifts[axis].values()}) or [0] for axis in range(3)
         ]
         most = tuple(max(lanes[axis] for _, lanes, _ in found) for axis in range(3))
-        planes = Planes.of(geometry.input_shape[0], most, _lifted(geometry.output_shape[2:]), every)
+        samples, filters = geometry.output_shape[:2]
+        planes = Planes.of(samples, filters, most, _lifted(geometry.output_shape[2:]), every)
         kernel = _lifted(geometry.weight_shape[2:])
         phases = []
         for first, lanes, shifts in found:

@@ -48,19 +48,19 @@ LARGE = """
 [[case]]
 name = "local"
 conv = {{in = 24, out = 24, kernel = 3, padding = 1}}
-input = [1, 24, 20, 20]
+input = [1, 24, 16, 16]
 evaluator = "local"
 grid = {{seed = {seeds}}}
 [[case]]
 name = "full"
 conv = {{in = 8, out = 8, kernel = 3, padding = 1}}
-input = [1, 8, 20, 20]
+input = [1, 8, 18, 18]
 evaluator = "full"
 grid = {{seed = {seeds}}}
 [[case]]
 name = "curved"
 conv = {{in = 24, out = 24, kernel = 3, padding = 1}}
-input = [1, 24, 28, 28]
+input = [1, 24, 20, 20]
 loss = "tanh"
 grid = {{seed = {seeds}}}
 [[case]]

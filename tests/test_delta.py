@@ -224,6 +224,18 @@ def test_memory_stays_within_the_promise(a_layer, tensors):
     assert held + peak <= memory.needed_bytes(alone.geometry, tensors) - memory.OVERHEAD + 24 * 2**20
 
 
+def test_planes_that_padding_makes_too_large_are_refused():
+    x, w, v = np.ones((1, 1, 5, 4)), np.ones((1, 1, 2, 2)), np.ones((1, 1, 5, 4))
+    arguments = {"grad_output": v, "padding": "same", "dilation": 2**31 - 1}
+    grads = {"input": np.zeros_like(x), "weight": np.zeros_like(w), "bias": np.array([20.0])}
+    made = fastcheck.ConvCase(x, w, np.zeros(1), grads=grads, **arguments)
+    with pytest.raises(fastcheck.FastcheckError, match=r"padding makes planes of [\d,]+ bytes"):
+        fastcheck.check(made)
+    assert fastcheck.check(made, evaluator="local").passed
+    wrong = fastcheck.ConvCase(x, w, np.zeros(1), grads=grads | {"weight": np.ones_like(w)}, **arguments)
+    assert fastcheck.check(wrong, evaluator="local").verdict == "fail"
+
+
 def test_sizes_are_found_once_a_case(monkeypatch):
     sized, find = [], step.rms
     monkeypatch.setattr(step, "rms", lambda values: sized.append(values.shape) or find(values))

@@ -78,7 +78,7 @@ def _scaled(rng, array):
 def _cast(rng, array):
     try:
         return array.astype(rng.choice(_DTYPES))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a date as a text too short for it
         return array.astype("O")
 
 
