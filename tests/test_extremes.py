@@ -150,3 +150,18 @@ def test_networks_of_any_scale(where, size, loss):
         assert from_json(report.to_json()).to_dict() == report.to_dict()
         assert report.verdict == "fail"  # the gradient of the last bias is not zero
     assert refused == (size > 1)
+
+
+def test_one_subnormal_among_zeros_is_checked_and_swept():
+    """Scaled to one, it would take steps of a tenth beyond float64."""
+    x, v = np.zeros((1, 1, 4)), np.ones((1, 1, 3))
+    x[0, 0, 1] = 5e-324
+    grads = {"input": np.array([[[2.0, 5.0, 5.0, 3.0]]]), "weight": np.array([[[5e-324, 5e-324]]])}
+    made, wrong = (
+        fastcheck.ConvCase(x, np.array([[[2.0, 3.0]]]), grad_output=v, grads=grads | {"input": factor * grads["input"]})
+        for factor in (1, 1.001)
+    )
+    assert fastcheck.check(made).passed
+    assert fastcheck.sweep(made).passed
+    assert fastcheck.check(wrong).verdict == "fail"
+    assert not fastcheck.sweep(wrong).passed

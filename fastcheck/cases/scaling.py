@@ -16,6 +16,9 @@ from fastcheck.errors import FastcheckError
 _COMFORTABLE = 100
 """An array whose largest entry is within 2^-100 and 2^100 is left as it is, and not copied."""
 
+_MOST = 900
+"""No array is scaled by more than 2^900: beside one that holds subnormal numbers alone, a step of 0.1 would overflow."""
+
 _DEGREE = {"vjp": 1, "square": 2, "relu": 1, "tanh": 1}
 """The power of a scale of the outputs that the loss has; tanh has none, and its outputs are not scaled."""
 
@@ -99,7 +102,7 @@ def _largest(array: np.ndarray) -> int:
 
 def _exponent(array: np.ndarray) -> int:
     exponent = _largest(array)
-    return exponent if abs(exponent) > _COMFORTABLE else 0
+    return step.within(exponent, _MOST) if abs(exponent) > _COMFORTABLE else 0
 
 
 def _scaled(array: np.ndarray, exponent: int) -> np.ndarray:
