@@ -14,6 +14,8 @@ from fastcheck.geometry import ConvGeometry
 from fastcheck.layers import Dense, ReLU
 from fastcheck.report_reader import from_json
 
+pytestmark = pytest.mark.jit  # as Python, NumPy warns of overflow
+
 EXPONENTS = (-1074, -520, 0, 520, 1020)
 EVALUATORS = ("delta", "local", "full")
 DEGREE = {"vjp": 1, "square": 2, "relu": 1}

@@ -17,7 +17,7 @@ _COMFORTABLE = 100
 """An array whose largest entry is within 2^-100 and 2^100 is left as it is, and not copied."""
 
 _MOST = 900
-"""No array is scaled by more than 2^900: beside one that holds subnormal numbers alone, a step of 0.1 would overflow."""
+"""Arrays are scaled by 2^900 at most: scaled to one, an array of subnormal numbers would take steps beyond float64."""
 
 _DEGREE = {"vjp": 1, "square": 2, "relu": 1, "tanh": 1}
 """The power of a scale of the outputs that the loss has; tanh has none, and its outputs are not scaled."""
