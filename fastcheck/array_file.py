@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,7 +69,8 @@ def read_header(stream: Readable, size: int, what: str) -> Header:
     length = int.from_bytes(start, "little")
     if length > _LONGEST_HEADER:
         raise FastcheckError(f"{what} declares a header of {length:,} bytes: expected at most {_LONGEST_HEADER:,}")
-    header = Header(*read(io.BytesIO(start + stream.read(length))))
+    with warnings.catch_warnings(action="ignore"):  # of Python's, which reads a damaged header as code
+        header = Header(*read(io.BytesIO(start + stream.read(length))))
     if header.dtype.hasobject:
         raise FastcheckError(f"{what} is a pickled array of objects: expected float64, float32 or float16")
     if any(extent < 0 for extent in header.shape):

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import warnings
 import zipfile
 
 import numpy as np
@@ -87,6 +88,15 @@ def test_unknown_versions_are_refused(version):
     data[6:8] = bytes(version)
     with pytest.raises(FastcheckError, match=r"it has the version \(\d+, \d+\) of the .npy format: expected"):
         read_array(io.BytesIO(data), len(data), "it")
+
+
+def test_a_header_that_is_odd_code_is_refused_without_a_warning(tmp_path, refused):
+    path = tmp_path / "a.npy"
+    path.write_bytes(_npy(np.ones(3)).replace(b"(3,)", b"3or1"))
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        assert "cannot be read, it is no array" in refused("compare", path, path)
+    assert heard == []
 
 
 def test_no_more_is_read_than_is_declared():

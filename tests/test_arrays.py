@@ -71,3 +71,15 @@ def test_the_same_arrays_without_masks_are_taken():
     _network()()
     assert _gradient()().passed
     assert fastcheck.compare(np.ones(3), np.ones(3)).passed
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [(np.float32, np.uint32), (np.float16, np.uint16)])
+def test_a_signalling_nan_is_no_more_than_a_nan(dtype, bits):
+    """NumPy's warnings are errors here."""
+    wrong = np.ones(3, dtype)
+    wrong.view(bits)[1] = {np.uint32: 0x7F800001, np.uint16: 0x7C01}[bits]
+    assert "1 of 3 analytic values are nan" in fastcheck.compare(wrong, np.ones(3)).tensors["gradient"].reason
+    report = fastcheck.check_gradient(lambda p: float(p @ p) / 2, wrong, np.ones(3))
+    assert report.tensors["params"].first_beyond == (1,)
+    with pytest.raises(FastcheckError, match=r"params is nan at index \[1\]"):
+        fastcheck.check_gradient(lambda p: float(p @ p), np.ones(3), wrong)

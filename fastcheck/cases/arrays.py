@@ -25,7 +25,15 @@ def as_floating(name: str, value: Any) -> np.ndarray:
     array = as_array(name, value)
     if array.dtype.newbyteorder("=") not in (np.float64, np.float32, np.float16):
         raise FastcheckError(f"{name} has dtype {array.dtype}: expected float64, float32 or float16")
-    return array
+    return _without_signals(array)
+
+
+def _without_signals(array: np.ndarray) -> np.ndarray:
+    """Return an array whose nan are quiet: NumPy warns of each conversion of a signalling one to float64."""
+    if array.dtype.itemsize == 8:
+        return array
+    unknown = np.isnan(array)
+    return np.where(unknown, array.dtype.type(np.nan), array) if unknown.any() else array
 
 
 def finite(label: str, value: Any) -> np.ndarray:
