@@ -92,7 +92,7 @@ def test_unknown_versions_are_refused(version):
 
 def test_a_header_that_is_odd_code_is_refused_without_a_warning(tmp_path, refused):
     path = tmp_path / "a.npy"
-    path.write_bytes(_npy(np.ones(3)).replace(b"(3,)", b"3or1"))
+    path.write_bytes(_npy(np.ones(3)).replace(b"(3,)", b"3in1"))
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         assert "cannot be read, it is no array" in refused("compare", path, path)
