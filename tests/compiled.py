@@ -1,11 +1,14 @@
-"""Kernels that checks of convolutions use; as a program, prints which ones, and where they came from."""
+"""Kernels, used: as a program, of "convolutions" or "networks"; prints which ones, and whether the cache had them."""
 
 import importlib
 import json
 import pkgutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import networks
 import numpy as np
+import torch_network
 from layers import case, layer
 
 import fastcheck
@@ -13,7 +16,7 @@ import fastcheck_kernels
 from fastcheck.cases import forward
 
 
-def use():
+def convolutions():
     """Check convolutions of every rank, dtype and form by every evaluator."""
     for made in (
         case(layer((2, 4, 9, 9), (6, 2, 3, 3), stride=2, padding=1, groups=2)),
@@ -28,6 +31,17 @@ def use():
             forward.backward(made.geometry, made.input, made.weight, made.grad_output, pool)
 
 
+def network():
+    """Check a network by both evaluators, and explain what it finds."""
+    made, params, x, y, masks = networks.CASES["cnn"](0)
+    grads = torch_network.gradients(made, params, x, y, masks)[1]
+    for evaluator in ("network", "full"):
+        assert fastcheck.check_network(made, params, grads, x, y, dims=30, evaluator=evaluator, explain=True).passed
+
+
+USES = {"convolutions": convolutions, "networks": network}
+
+
 def kernels():
     """Return every kernel that this process has compiled or loaded."""
     names = [module.name for module in pkgutil.iter_modules(fastcheck_kernels.__path__, "fastcheck_kernels.")]
@@ -36,7 +50,7 @@ def kernels():
 
 
 if __name__ == "__main__":
-    use()
+    USES[sys.argv[1]]()
     used = kernels()
     print(
         json.dumps(

@@ -3,12 +3,21 @@
 Signals mean what they usually do, however the shell left them.
 """
 
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
 import processes
 import pytest
 import searches
 from hypothesis import HealthCheck, is_hypothesis_test, settings
+from numba import config
 
 from fastcheck import cli, machine
+
+HERE = Path(__file__).parent
 
 processes.hear_signals()
 
@@ -25,6 +34,19 @@ settings.load_profile("fastcheck")
 def pytest_xdist_auto_num_workers():
     """Return how many processes run the tests: one for each processor that this one may use."""
     return machine.default_threads()
+
+
+def pytest_sessionstart(session):
+    """Where no kernel is compiled yet, compile half of them in each of two processes: each worker would compile all."""
+    cache = Path(config.CACHE_DIR or HERE.parent / "kernels")
+    starts_workers = session.config.getoption("numprocesses") and "PYTEST_XDIST_WORKER" not in os.environ
+    if not starts_workers or config.DISABLE_JIT or any(cache.rglob("*.nbi")):
+        return
+    with ExitStack() as stack:
+        for half in ("convolutions", "networks"):
+            command, environment = [sys.executable, HERE / "compiled.py", half], processes.environment()
+            child = stack.enter_context(processes.child(command, env=environment, stdout=subprocess.DEVNULL))
+            stack.callback(child.wait)
 
 
 def pytest_collection_modifyitems(items):

@@ -95,11 +95,6 @@ def write_suite(folder, cases, large, more=""):
 # The command
 
 
-def environment(*first):
-    """Return the environment of a process that imports what this one does, from these folders first."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join([*map(str, first), *filter(None, sys.path)])}
-
-
 def command(*arguments):
     return [sys.executable, "-m", "fastcheck", *map(str, arguments)]
 
@@ -129,7 +124,7 @@ class Running:
         self._child = processes.child(
             command("run", suite, "--out", folder, *options),
             before,
-            env=environment(*first) | {"FASTCHECK_PAUSE": pause, "FASTCHECK_HOLD": str(self._held)},
+            env=processes.environment(*first) | {"FASTCHECK_PAUSE": pause, "FASTCHECK_HOLD": str(self._held)},
             stdout=self._out,
             stderr=self._err,
         )

@@ -65,6 +65,11 @@ def send(process, number):
         os.killpg(process.pid, number)
 
 
+def environment(*first):
+    """Return the environment of a process that imports what this one does, from these folders first."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join([*map(str, first), *filter(None, sys.path)])}
+
+
 def run(command, **how):
     """Run a process to its end, and return how it ended and what it wrote."""
     with child(command, text=True, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}) as process:

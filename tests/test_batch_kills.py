@@ -413,7 +413,7 @@ def test_the_ledger_is_open_until_nobody_needs_it(one, out):
 def test_an_output_that_cannot_be_written_ends_the_run_in_order(few, out):
     with open("/dev/full", "w") as full:
         command = kills.command("run", few.suite, "--out", out)
-        done = processes.run(command, stdout=full, env=kills.environment())
+        done = processes.run(command, stdout=full, env=processes.environment())
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith("fastcheck: standard output cannot be written")
     assert runs(out)[-1].outcome["left"] == few.cases - 1  # nothing was told of another
@@ -449,7 +449,9 @@ except ValueError as error:
     print(error)
 """
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, env=kills.environment(), check=False, timeout=120)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=processes.environment(), check=False, timeout=120
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("--dask: no scheduler answers at http://x: ")
 
