@@ -449,9 +449,7 @@ except ValueError as error:
     print(error)
 """
     command = [sys.executable, "-c", script]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=processes.environment(), check=False, timeout=120
-    )
+    done = processes.run(command, env=processes.environment())
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("--dask: no scheduler answers at http://x: ")
 
