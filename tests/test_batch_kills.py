@@ -422,7 +422,14 @@ def test_an_output_that_cannot_be_written_ends_the_run_in_order(few, out):
 
 
 def test_a_cluster_without_workers_is_refused(one, out, refused, monkeypatch):
-    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
+    connected = cluster._connected
+
+    def then_impatient(where):
+        client = connected(where)
+        monkeypatch.setattr(cluster, "PATIENCE", 0.5)
+        return client
+
+    monkeypatch.setattr(cluster, "_connected", then_impatient)
     with LocalCluster(n_workers=0, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0") as empty:
         message = refused("run", one, "--out", out, "--dask", empty.scheduler_address)
     assert message == "fastcheck: --dask: the cluster has no worker after 0.5 s: expected one\n"
