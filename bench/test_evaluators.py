@@ -22,14 +22,7 @@ def made():
 @pytest.mark.parametrize("tensor", TENSORS)
 @pytest.mark.parametrize(("evaluator", "dims"), [("local", 400), ("full", 24)])
 def test_differences(benchmark, made, evaluator, dims, tensor, threads):
-    alone = fastcheck.ConvCase(
-        made.input,
-        made.weight,
-        made.bias,
-        grad_output=made.grad_output,
-        grads={tensor: made.grads[tensor]},
-        **LAYER.arguments,
-    )
+    alone = case(LAYER, grads={tensor: made.grads[tensor]}, output=None)
     benchmark.group = f"64 to 64, 56 wide, {threads} threads: {evaluator}"
     report = benchmark.pedantic(
         fastcheck.check,
