@@ -89,7 +89,7 @@ def _unexpected(error: BaseException) -> int:
 
 
 def _write(text: str) -> None:
-    """Write to standard error, past Python's buffer: where that cannot be written the status alone tells."""
+    """Write to standard error, past Python's buffer; if that fails, the exit status is all there is."""
     with contextlib.suppress(OSError):
         os.write(2, text.encode(errors="backslashreplace"))
 

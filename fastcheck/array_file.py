@@ -24,7 +24,7 @@ _READERS = {
     (2, 0): (4, np.lib.format.read_array_header_2_0),
     (3, 0): (4, np.lib.format.read_array_header_2_0),
 }
-"""Of every version of the format, the bytes of the header's length, and what reads the header."""
+"""For each version of the format: how many bytes hold the header's length, and the function that reads the header."""
 
 _LONGEST_HEADER = 10_000
 """Bytes: NumPy takes no longer one, but it reads all of it first, which may be 4 GB."""
@@ -32,7 +32,7 @@ _LONGEST_HEADER = 10_000
 _CHUNK = 2**20
 
 _BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""Methods that inflate no more than is asked for; of others a few bytes become gigabytes at once."""
+"""Methods that inflate no more than was asked for; with others a few bytes become gigabytes at once."""
 
 
 class Header(NamedTuple):

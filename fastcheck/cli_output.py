@@ -76,7 +76,7 @@ def say(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """Write to standard error; where that cannot be written the exit status alone tells."""
+    """Write to standard error; if that fails, the exit status is all there is."""
     with contextlib.suppress(OSError):
         _write(sys.stderr, text)
 

@@ -14,7 +14,7 @@ LONGEST = 400
 
 
 def shortened(text: str, longest: int = LONGEST) -> str:
-    """Return a text of at most so many characters: of a longer one the beginning and the end."""
+    """Return a text of at most so many characters; a longer one keeps its beginning and its end."""
     if len(text) <= longest:
         return text
     end = (longest - 3) // 2
@@ -22,9 +22,9 @@ def shortened(text: str, longest: int = LONGEST) -> str:
 
 
 class FastcheckError(ValueError):
-    """Bad input, told in one line: the argument, what it was and what was expected.
+    """Bad input, in one line: the argument, its value and what was expected.
 
-    Of a message that is longer than `LONGEST`, since it quotes what is, the beginning and the end are kept.
+    A message longer than `LONGEST` keeps its beginning and its end.
     """
 
     def __init__(self, message: str) -> None:

@@ -23,17 +23,17 @@ def needed_bytes(geometry: ConvGeometry, tensors: Collection[str]) -> int:
     return 2 * 8 * entries + OVERHEAD
 
 
-def refuse_beyond(needed: int, told: Callable[[int], str]) -> None:
+def refuse_beyond(needed: int, message: Callable[[int], str]) -> None:
     """Refuse what needs more memory than is free, where the system tells how much that is.
 
     Raises
     ------
     FastcheckError
-        In the words of told(available).
+        With the text of message(available).
     """
     available = machine.available_bytes()
     if available is not None and needed > available:
-        raise FastcheckError(told(available))
+        raise FastcheckError(message(available))
 
 
 def refuse_what_cannot_fit(name: str, geometry: ConvGeometry, tensors: Collection[str]) -> None:

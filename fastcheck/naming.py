@@ -12,7 +12,7 @@ LONGEST_VALUE = 60
 
 
 def shown(value: object, longest: int = LONGEST_VALUE) -> str:
-    """Return a value as a message quotes it: of a long one the beginning and the end."""
+    """Return a value as a message quotes it; a long one keeps its beginning and its end."""
     if isinstance(value, bool):
         return str(value).lower()
     try:
@@ -50,5 +50,5 @@ def printable(text: str) -> str:
 
 
 def brief(text: object, longest: int = 120) -> str:
-    """Return a text in one line, and of a long one the beginning and the end."""
+    """Return a text in one line; a long one keeps its beginning and its end."""
     return shortened(" ".join(str(text).split()), longest)

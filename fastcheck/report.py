@@ -24,7 +24,7 @@ NOT_AUDITED: dict[str, Any] = {"dims": 0, "direction": None, "disagreements": 0}
 
 
 def requested(step: Any, evaluator: Any, dims: Any, kinks: Any) -> dict[str, Any]:
-    """Return what a report tells of how its check was asked for."""
+    """Return the settings that a check was asked for, as its report keeps them."""
     return {"step": step, "evaluator": evaluator, "dims": dims, "kinks": kinks}
 
 

@@ -21,9 +21,9 @@ _HANDLERS = {
 
 
 def hear_signals():
-    """Give signals back their usual meaning here and in children, of which a shell may have had them ignored.
+    """Give signals their usual meaning here and in children.
 
-    In the background of a script an interrupt is ignored, for instance, and a child inherits that.
+    A shell may have set them to be ignored, as it does with interrupts of a background job, and children inherit that.
     """
     for name, handler in _HANDLERS.items():
         if hasattr(signal, name):
