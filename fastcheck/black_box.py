@@ -44,6 +44,9 @@ ROUGH = 4.0
 """Times truncation and kink in the bar where the step is searched for. Several kinks may hide each other at one step,
 and a search for the smallest bar takes the steps at which they do. A smooth function loses a factor of two by it."""
 
+SWAMPED = 2.0**20
+"""Times the value at the point that the moved ones are where a step is far too large for its entry."""
+
 NEARLY = 16.0
 """Times smaller that an extrapolation has to leave an error to be believed: of kinks it takes that much away by chance
 once in so many cases."""
@@ -61,12 +64,15 @@ class Level(NamedTuple):
         Right slope minus left slope.
     roundoff : float
         What the quotient may be off by through the rounding of the values and of the steps.
+    growth : float
+        How many times as large as the value at the point the moved values are.
     """
 
     step: float
     central: float
     jump: float
     roundoff: float
+    growth: float = 1.0
 
     @classmethod
     def of(
@@ -80,9 +86,15 @@ class Level(NamedTuple):
         right, left = (after - here) / (high - middle), (here - before) / (middle - low)
         central, jump = (after - before) / (high - low), right - left
         uneven = abs((high - middle) - (middle - low)) / (high - low)
-        noisy = max(noise, U / 2 * max(abs(before), abs(here), abs(after)))
-        found = cls(step, central, jump, NOISES * noisy * 2 / (high - low) + abs(jump) * uneven)
-        return found if all(map(math.isfinite, (*values, *found))) else None
+        moved = max(abs(before), abs(after))
+        noisy = max(noise, U / 2 * max(moved, abs(here)))
+        growth = moved / abs(here) if here else 1.0
+        found = cls(step, central, jump, NOISES * noisy * 2 / (high - low) + abs(jump) * uneven, growth)
+        return found if all(map(math.isfinite, (*values, central, jump, found.roundoff))) else None
+
+    def contradicts(self, other: Estimate) -> bool:
+        """Tell whether another estimate's derivative, at a larger step, cannot be this quotient's."""
+        return abs(self.central - other.numeric) > self.roundoff + other.bar + abs(self.jump) / 2
 
 
 class Estimate(NamedTuple):
@@ -104,6 +116,10 @@ class Estimate(NamedTuple):
         The larger of the two one-sided slopes in size.
     safety : float
         Times truncation and kink in the bar; the jump is measured as well as anything.
+    doubt : float
+        Part of the bar that another step's contradicting quotient asks for.
+    growth : float
+        As of the nearest `Level`.
     """
 
     numeric: float
@@ -116,6 +132,13 @@ class Estimate(NamedTuple):
     jump: float
     slope: float
     safety: float = 1.0
+    doubt: float = 0.0
+    growth: float = 1.0
+
+    @property
+    def noise(self) -> float:
+        """What a value may be off by, as the nearest level's round-off had it."""
+        return self.roundoff * self.step / NOISES
 
     @property
     def widening(self) -> float:
@@ -125,7 +148,7 @@ class Estimate(NamedTuple):
     @property
     def bar(self) -> float:
         """A bound on the error."""
-        return self.roundoff + self.safety * self.truncation + self.widening
+        return self.roundoff + self.safety * self.truncation + self.widening + self.doubt
 
     def agrees(self, other: Estimate) -> bool:
         """Tell whether both may be right, about the derivative and about a kink at the point."""
@@ -133,8 +156,8 @@ class Estimate(NamedTuple):
         return abs(self.numeric - other.numeric) <= self.bar + other.bar and abs(self.kink - other.kink) <= noisy
 
     def doubted(self, other: Estimate) -> Estimate:
-        """Return this estimate with as much truncation as another one leaves possible."""
-        return self._replace(truncation=self.truncation + abs(self.numeric - other.numeric) + other.bar)
+        """Return this estimate with a bar that holds another one's as well."""
+        return self._replace(doubt=self.doubt + abs(self.numeric - other.numeric) + other.bar)
 
     def shift(self) -> int:
         """Return by which power of two another step would balance the parts better: 0 where they are balanced.
@@ -142,6 +165,8 @@ class Estimate(NamedTuple):
         Truncation that is hidden by round-off asks for a larger step, of unknown size: 1. A jump that the noise can
         explain counts for nothing: that of the value at the point is the same for all dimensions.
         """
+        if self.growth > SWAMPED:  # the round-off is that of the moved values, which grow with the step's square
+            return -round(math.log2(self.growth) / 2) if self.growth < math.inf else -_FAR
         explained = self.truncation + self.kink * (self.kink > CLEAR * self.roundoff)
         if explained <= self.roundoff / 2:
             return int(self.roundoff > 0)
@@ -174,7 +199,18 @@ def estimate(near: Level, middle: Level, far: Level, points: int) -> Estimate:
     if kinked:  # the two sides may bend differently, which errs by h, and bends the jump's extrapolation
         truncation = 2 * truncation + abs(first - second) / 2
     slope = abs(near.central) + abs(near.jump) / 2
-    return Estimate(numeric, roundoff, truncation, jump / 2, near.step, points - 1, kinked, jump / 2 * there, slope)
+    return Estimate(
+        numeric,
+        roundoff,
+        truncation,
+        jump / 2,
+        near.step,
+        points - 1,
+        kinked,
+        jump / 2 * there,
+        slope,
+        growth=near.growth,
+    )
 
 
 def _measured(fine: float, coarse: float, decay: int, noise: float) -> float:
@@ -220,13 +256,18 @@ class Search:
         self._points = (3, 5) if stencil == "auto" else (int(stencil),)
         self._known: dict[int, Level | None] = {}
 
+    def level(self, exponent: int) -> Level | None:
+        """Difference with one step, the smallest possible one where it is smaller still."""
+        exponent = max(self._least, exponent)
+        if exponent not in self._known:
+            self._known[exponent] = self._level(exponent)
+        return self._known[exponent]
+
     def at(self, exponent: int) -> list[Estimate]:
         """Estimate with one step, by every stencil in turn; none where the function is not finite there."""
         levels = []
         for k in range(exponent, exponent + 3):
-            if k not in self._known:
-                self._known[k] = self._level(k)
-            level = self._known[k]
+            level = self.level(k)
             if level is None:
                 return []
             levels.append(level)
@@ -235,15 +276,16 @@ class Search:
         found = [estimate(near, middle, far, points)._replace(safety=safety) for points in self._points]
         return [one for one in found if math.isfinite(one.numeric) and math.isfinite(one.bar)]
 
-    def best(self, start: int, rounds: int = ROUNDS) -> Estimate | None:
+    def best(self, start: int, rounds: int = ROUNDS, most: int | None = None) -> Estimate | None:
         """Walk from a step towards a better one; None where the function is finite at no step that was tried.
 
         Steps that are dominated by round-off bound the search from below, steps that are dominated by truncation,
-        reach a kink, leave the domain or contradict smaller ones from above.
+        reach a kink, leave the domain or contradict smaller ones from above. ``most`` is a bound of this walk alone.
         """
+        most = self._most if most is None else max(self._least, min(self._most, most))
         best: Estimate | None = None
-        low, high = self._least - 1, self._most + 1
-        exponent, stride = min(max(start, self._least), self._most), 1
+        low, high = self._least - 1, most + 1
+        exponent, stride = min(max(start, self._least), most), 1
         for _ in range(rounds):
             found = self.at(exponent)
             shift = found[-1].shift() if found else -4  # five points need larger steps than three
@@ -261,6 +303,11 @@ class Search:
             exponent = min(max(exponent + shift, low + 1), high - 1)
         return best
 
-    def closer(self, found: Estimate) -> list[Estimate]:
-        """Estimate with an eighth of the step of what was found, by every stencil."""
-        return self.at(max(self._least, math.frexp(found.step)[1] - 1 - 3))
+    def closer(self, found: Estimate, powers: int) -> list[Estimate]:
+        """Estimate with a step smaller than that of what was found by so many powers of two, by every stencil."""
+        return self.at(max(self._least, exponent_of(found.step) - powers))
+
+
+def exponent_of(value: float) -> int:
+    """Return the exponent of the largest power of two that is no larger."""
+    return math.frexp(value)[1] - 1

@@ -113,6 +113,9 @@ def check_gradient(
     dims: Dims = "auto",
     step: float | Literal["auto"] = "auto",
     stencil: Literal["auto", 3, 5] = "auto",
+    noise: float | None = None,
+    relative_noise: float | None = None,
+    precision: str | None = None,
     threads: int = 1,
     seed: int = 0,
     keep: bool = False,
@@ -169,7 +172,7 @@ def check_gradient(
     threads = machine.thread_count(threads, default=1)
     seed = integer("seed", seed, least=0)
     step = usable_step(step)
-    case = FunctionCase(loss, grad, params)
+    case = FunctionCase(loss, grad, params, noise=noise, relative_noise=relative_noise, precision=precision)
     from fastcheck import coordinator  # imports Numba
     from fastcheck.paths import Plan
     from fastcheck.paths.function import FunctionPath
@@ -185,7 +188,9 @@ def check_gradient(
         progress=progress or silent,
         stencil=stencil,
     )
-    return coordinator.run(FunctionPath(case, plan), plan)
+    path = FunctionPath(case, plan)
+    report = coordinator.run(path, plan)
+    return report if report.interrupted else report.with_health(path.findings(seed))
 
 
 def usable_step(step: Any) -> Any:

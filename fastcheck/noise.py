@@ -14,11 +14,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-AGREEMENT = 4.0
-"""How far apart the estimates of three consecutive orders may be where they count as noise (Moré and Wild, ECnoise)."""
-
 FAR = 0.1
 """Samples that differ by more than this part of their size are too far apart (Moré and Wild, ECnoise)."""
+
+SPIKE = 8.0
+"""Times as large as all other second differences that one of a kink, or two beside each other, stand out."""
+
+AGREEMENT = 4.0
+"""How far apart the estimates of three consecutive orders may be where they count as noise (Moré and Wild, ECnoise)."""
 
 
 def ecnoise(samples: np.ndarray) -> np.ndarray:
@@ -35,15 +38,43 @@ def ecnoise(samples: np.ndarray) -> np.ndarray:
     float64 array, shape (...)
         The first of three consecutive orders that agree within `AGREEMENT` and whose differences change sign. Where
         there is none the smallest of all, which is more likely too large than too small; and 0 where orders vanish, as
-        they do for exact values.
+        they do for exact values. A kink among the samples does not count.
     """
+    believed, first, least = _estimates(samples)
+    found: np.ndarray = np.where(believed, first, least)
+    return found
+
+
+def _estimates(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return whether there is an estimate to be believed, that estimate, and the smallest of all."""
     levels, changing = _levels(samples)
     agreeing = np.stack(
         [np.max(levels[k : k + 3], 0) <= AGREEMENT * np.min(levels[k : k + 3], 0) for k in _orders(levels)]
     )
     believed = agreeing & changing[: len(agreeing)]
     first = np.take_along_axis(levels, believed.argmax(0)[None], 0)[0]
-    found: np.ndarray = np.where(believed.any(0), first, levels[: len(agreeing)].min(0))
+    least = np.minimum(levels[: len(agreeing)].min(0), _beside_a_kink(samples))
+    kinked = least < first / AGREEMENT
+    return believed.any(0) & ~kinked, first, least
+
+
+def _beside_a_kink(samples: np.ndarray) -> np.ndarray:
+    """Return the noise by second differences without those of a kink, infinity where there is none.
+
+    Where samples step over a kink, one of them is large, or two beside each other of one sign; over a jump, two of
+    opposite signs.
+    """
+    second = np.diff(np.asarray(samples, np.float64), 2, axis=0)
+    sizes = np.abs(second)
+    order = np.argsort(sizes, axis=0)
+    largest, next_largest = (np.take_along_axis(second, order[-k][None], 0)[0] for k in (1, 2))
+    rest = np.take_along_axis(sizes, order[:-2], 0)
+    single = np.abs(largest) >= SPIKE * np.abs(next_largest)
+    double = (np.abs(order[-1] - order[-2]) == 1) & (np.sign(largest) == np.sign(next_largest))
+    clear = (np.abs(largest) >= SPIKE * rest.max(0)) & (rest.max(0) > 0)
+    size = np.where(rest.max(0) > 0, rest.max(0), 1.0)
+    noise = size * np.sqrt(np.mean((rest / size) ** 2, axis=0) / 6)
+    found: np.ndarray = np.where(clear & (single | double), noise, np.inf)
     return found
 
 
@@ -78,10 +109,12 @@ def measured(sample: Callable[[float], np.ndarray], count: int, spacings: Sequen
     count : int
         Samples for each spacing.
     spacings : sequence of float
-        Ascending. The first one is taken at which neighbouring samples differ more often than not, else the last.
+        Ascending. The first one is taken at which neighbouring samples differ more often than not. Where they never do,
+        the function is constant in pieces, and has no noise.
     more : int
         How many of the next spacings are taken as well: the largest estimate counts. An error made early in a
-        function may change more slowly than the last rounding. Samples that are too `FAR` apart do not count.
+        function may change more slowly than the last rounding. What does not look like noise at these does not count:
+        it may be the function's own curvature.
 
     Returns
     -------
@@ -93,11 +126,13 @@ def measured(sample: Callable[[float], np.ndarray], count: int, spacings: Sequen
         samples = _samples(sample, count, spacing)
         if _apart(samples):
             break
+    else:
+        return np.where(np.isfinite(samples).all(0), 0.0, np.nan)
     found = _finite_noise(samples)
     for spacing in itertools.islice(left, more):
         samples = _samples(sample, count, spacing)
         close = np.ptp(samples, axis=0) <= FAR * np.abs(samples).max(0)
-        found = np.where(close, np.fmax(found, _finite_noise(samples)), found)
+        found = np.where(close, np.fmax(found, _finite_noise(samples, believed_alone=True)), found)
     return found
 
 
@@ -105,9 +140,11 @@ def _samples(sample: Callable[[float], np.ndarray], count: int, spacing: float) 
     return np.stack([sample(j * spacing) for j in range(1, count + 1)])
 
 
-def _finite_noise(samples: np.ndarray) -> np.ndarray:
+def _finite_noise(samples: np.ndarray, believed_alone: bool = False) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore"):
-        found: np.ndarray = np.where(np.isfinite(samples).all(0), ecnoise(samples), np.nan)
+        believed, first, least = _estimates(samples)
+        noise = np.where(believed, first, 0.0 if believed_alone else least)
+        found: np.ndarray = np.where(np.isfinite(samples).all(0), noise, np.nan)
     return found
 
 

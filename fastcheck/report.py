@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from fastcheck.errors import GradientMismatchError
 from fastcheck.geometry import Shape, index_of
+from fastcheck.health import HealthFinding
 from fastcheck.tally import Finding, Tally, relative_difference_of
-from fastcheck.verdict import EXIT_CODES, Judged, Judgement, Verdict
+from fastcheck.verdict import EXIT_CODES, Judged, Judgement, Verdict, heaviest
 
 SCHEMA = 1
 """Version of the JSON report."""
@@ -274,6 +275,8 @@ class Report(Judged):
         Shapes and parameters of the layer by name, where several layers are checked together.
     error : str or None
         What went wrong, with the verdict "error".
+    health : tuple of HealthFinding
+        What was found out about a user's functions themselves.
     """
 
     verdict: Verdict
@@ -285,11 +288,24 @@ class Report(Judged):
     run: dict[str, Any]
     operands: dict[str, Any] | None = None
     error: str | None = None
+    health: tuple[HealthFinding, ...] = ()
 
     @property
     def exit_code(self) -> int:
         """What the command line returns for this report."""
         return 130 if self.interrupted else EXIT_CODES[self.verdict]
+
+    def with_health(self, findings: Sequence[HealthFinding]) -> Report:
+        """Return the same with findings. One that has a verdict decides for every tensor, by its words."""
+        deciding = [finding for finding in findings if finding.verdict is not None]
+        tensors = self.tensors
+        if deciding:
+            first = min(deciding, key=lambda finding: finding.verdict != "fail")
+            judged = {"verdict": first.verdict, "reason": first.words, "advice": first.advice, "regime": ""}
+            tensors = {name: replace(tensor, **judged) for name, tensor in tensors.items()}  # type: ignore[arg-type]
+        verdicts: list[Verdict] = [tensor.verdict for tensor in tensors.values()]
+        verdict = heaviest([*verdicts, self.verdict]) if self.interrupted else heaviest(verdicts)
+        return replace(self, tensors=tensors, verdict=verdict, health=tuple(findings))
 
     def raise_if_failed(self) -> None:
         """Raise unless the check passed.
@@ -326,7 +342,8 @@ class Report(Judged):
             "interrupted": self.interrupted,
             "forward": self.forward,
         }
-        optional = {"operands": self.operands, "error": self.error}
+        health = [finding._asdict() for finding in self.health] or None
+        optional = {"operands": self.operands, "error": self.error, "health": health}
         given = {key: value for key, value in optional.items() if value is not None}
         encoded: dict[str, Any] = encode({**head, **given, "tensors": tensors, "run": self.run})
         return encoded

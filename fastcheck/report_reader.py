@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from fastcheck.errors import FastcheckError
+from fastcheck.health import HealthFinding
 from fastcheck.naming import shown
 from fastcheck.network_report import Explanation, Line, NetworkReport
 from fastcheck.report import SCHEMA, Entry, ForwardReport, Report, TensorReport
@@ -291,7 +292,13 @@ def _decode_report(top: _Reader) -> Report:
         run=_decode_run(top),
         operands=_decode_operands(_Reader(top.object("operands"), "operands")) if "operands" in top.data else None,
         error=top.text("error") if "error" in top.data else None,
+        health=tuple(_decode_finding(one) for one in top.objects("health")) if "health" in top.data else (),
     )
+
+
+def _decode_finding(data: _Reader) -> HealthFinding:
+    verdict = None if data.data.get("verdict") is None else data.verdict("verdict")
+    return HealthFinding(data.text("name"), data.text("words"), data.text("advice", ""), verdict)
 
 
 def _decode_run(top: _Reader) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def test_a_smaller_step_is_believed_where_two_contradict_each_other():
     (aliased, _), (right, _) = search.at(-9), search.at(-22)
     assert aliased.numeric == pytest.approx(0, abs=1e-9)
     assert better(aliased, right) is better(right, aliased) is right
-    closer = search.closer(aliased)[0]
+    closer = search.closer(aliased, 3)[0]
     assert closer.step == 2.0**-12
     assert abs(closer.numeric - 2 * math.pi * 2**10) <= closer.bar
 

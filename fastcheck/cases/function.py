@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck import health
 from fastcheck.cases.arrays import as_floating, finite
+from fastcheck.cases.conv import PRECISIONS
 from fastcheck.errors import FastcheckError
-from fastcheck.geometry import Shape
-from fastcheck.naming import LONGEST_VALUE, brief, nearest
-from fastcheck.step import rms
+from fastcheck.geometry import Shape, index_of
+from fastcheck.health import HealthFinding
+from fastcheck.naming import LONGEST_VALUE, brief, nearest, refuse_unknown
+from fastcheck.step import positive, rms
 
 ALONE = "params"
 """The tensor's name where one array is given."""
@@ -20,6 +23,14 @@ ALONE = "params"
 START = "at the start point"
 
 Arrays = dict[str, np.ndarray]
+
+
+REPEATS = 8
+"""Calls at the start point of a loss whose values differ there."""
+
+LAST_BITS = 1e-5
+"""Values that differ by less than this part of their size, from call to call, differ by rounding: sums in another
+order, in float32 as well. What differs by more is another function (a dropout mask, a new sample)."""
 
 
 class FunctionCase:
@@ -34,31 +45,63 @@ class FunctionCase:
         The gradient, or what returns it when called with params: shaped as params, float64, float32 or float16.
     params : array, or mapping of str to arrays
         float64, float32 or float16. They are converted to float64, which is exact.
+    noise, relative_noise : float, optional
+        Accuracy of the loss: what a value may be off by, absolutely or as a part of its size at the start point.
+    precision : {"float64", "float32", "tf32", "float16", "bfloat16"}, optional
+        The arithmetic that made the gradient, where its dtype does not tell.
 
     Attributes
     ----------
     params : dict of str to float64 array
     grads : dict of str to array
+    wavering : dict of str to float64 array
+        How much the gradient differs from call to call.
     start : float
-        The loss at params.
+        The loss at params, after the gradient was called.
+    accuracy : float
+        Declared bound on the error of a value of the loss; 0 without one.
+    scatter : float
+        Standard deviation of the loss from call to call at params.
+    findings : list of HealthFinding
+        What was found out about the functions themselves.
 
     Raises
     ------
     FastcheckError
         If an argument is none of these, a name or shape does not fit, a parameter is not finite, or the loss or its
-        gradient raises, changes its argument, returns no finite number or differs when called again. A non-finite
-        *gradient* is no bad input.
+        gradient raises at params, changes its argument, returns no finite number there or differs by more than its
+        last bits when called again. A non-finite *gradient* is no bad input.
     """
 
-    def __init__(self, loss: Callable[[Any], Any], grad: Any, params: Any) -> None:
+    def __init__(
+        self,
+        loss: Callable[[Any], Any],
+        grad: Any,
+        params: Any,
+        *,
+        noise: float | None = None,
+        relative_noise: float | None = None,
+        precision: str | None = None,
+    ) -> None:
         if not callable(loss):
             raise FastcheckError(f"loss is {_brief(loss)}: expected a function of params that returns a number")
+        if precision is not None:
+            refuse_unknown("precision", precision, PRECISIONS)
         self._loss = loss
         self._grad = grad if callable(grad) else None
         self._named = isinstance(params, Mapping)
+        self.precision, self.findings = precision, list[HealthFinding]()
         self.params = self._parameters(params)
-        self.start = self._at_start()
+        self.calls, self._moved = 0, False
+        self._raised: FastcheckError | None = None
+        first = self.start = self._value_here()
+        self.accuracy = _accuracy(noise, relative_noise, first)
+        self.scatter = self._scatter(first)
         self.grads = self._matched(grad) if self._grad is None else self._called_gradient()
+        self.wavering = {name: np.zeros(array.shape) for name, array in self.params.items()}
+        if self._grad is not None:
+            self._examine_gradient(first)
+        self._moved = False
 
     @property
     def has_function(self) -> bool:
@@ -68,6 +111,10 @@ class FunctionCase:
     def label(self, name: str) -> str:
         """Return what the user calls a tensor."""
         return f"params[{name!r}]" if self._named else ALONE
+
+    def index(self, name: str, dim: int) -> tuple[int, ...]:
+        """Return the index of a flat index."""
+        return index_of(dim, self.params[name].shape)
 
     def shapes(self) -> dict[str, Shape]:
         """Return the shapes of all tensors."""
@@ -91,13 +138,39 @@ class FunctionCase:
         return {name: array.copy() for name, array in self.params.items()}
 
     def value(self, arrays: Arrays, where: Callable[[], str]) -> float:
-        """Evaluate the loss, whatever number it gives; ``where`` tells what to call the point if it raises."""
-        return _number(_called("loss", self._loss, self._packed(arrays), where), where)
+        """Evaluate the loss near params, whatever number it gives: nan where it raises, as outside of its domain."""
+        self.calls += 1
+        try:
+            found = self._evaluated(arrays)
+        except Exception as error:
+            self._raised = self._raised or _told("loss", error, where())
+            return math.nan
+        value = _number(found, where)
+        self._moved = self._moved or value != self.start
+        return value
 
-    def gradient(self, arrays: Arrays, where: Callable[[], str]) -> Arrays:
-        """Evaluate the analytic gradient elsewhere."""
+    @property
+    def raised(self) -> FastcheckError | None:
+        """What the loss raised first, away from params."""
+        return self._raised
+
+    def gradient(self, arrays: Arrays) -> Arrays | None:
+        """Evaluate the analytic gradient near params; None where it raises."""
         assert self._grad is not None
-        return self._matched(_called("grad", self._grad, self._packed(arrays), where))
+        try:
+            found = _quietly(self._grad, self._packed(arrays))
+        except Exception:
+            return None
+        return self._matched(found)
+
+    def examine_end(self) -> None:
+        """Add what is known after a check: whether the loss ever moved, and is still what it was at the start."""
+        end = self._value_here()
+        if not self._same(self.start, end):
+            self.findings.append(health.loss_remembers(self.start, end))
+        elif not self._moved:
+            zero = not any(array.any() for array in self.grads.values())
+            self.findings.append(health.loss_never_moves(self.start, self.calls, zero))
 
     def refuse_changes(self, arrays: Arrays, function: str) -> None:
         """Check that arrays are still equal to params after a function was called with them."""
@@ -120,27 +193,88 @@ class FunctionCase:
                 raise FastcheckError(f"params has the key {_brief(name)}: expected names (str)")
         return {name: finite(self.label(name), value) for name, value in given.items()}
 
-    def _at_start(self) -> float:
+    def _evaluated(self, arrays: Arrays) -> Any:
+        return _quietly(self._loss, self._packed(arrays))
+
+    def _value_here(self) -> float:
+        """Evaluate the loss at params themselves, where it has to be a finite number."""
         arrays = self.copies()
-        values = []
-        for _ in range(2):
-            values.append(self.value(arrays, lambda: START))
-            self.refuse_changes(arrays, "loss")
-        first, second = values
-        if not math.isfinite(first):
-            raise FastcheckError(f"loss is {first!r} {START}: expected a finite number")
-        if first != second:
+        try:
+            value = _number(self._evaluated(arrays), lambda: START)
+        except FastcheckError:
+            raise
+        except Exception as error:
+            raise _told("loss", error, START) from error
+        self.refuse_changes(arrays, "loss")
+        if not math.isfinite(value):
+            raise FastcheckError(f"loss is {value!r} {START}: expected a finite number")
+        return value
+
+    def _scatter(self, first: float) -> float:
+        """Return by how much the loss scatters when it is called again; refuse what is another function each time."""
+        second = self._value_here()
+        if second == first:
+            return 0.0
+        values = np.array([first, second, *(self._value_here() for _ in range(REPEATS - 2))])
+        spread, size = float(np.ptp(values)), float(np.abs(values).max())
+        if spread > max(2 * self.accuracy, LAST_BITS * size):
             raise FastcheckError(
                 f"loss is {first!r} and then {second!r} at the same point: expected the same value again "
-                "(fix the seed, or freeze the dropout mask)"
+                "(fix the seed, or freeze the dropout mask; noise= declares a loss that is accurate to no more)"
             )
-        return first
+        self.findings.append(health.loss_wavers(spread / size))
+        return float(values.std(ddof=1))
+
+    def _same(self, before: float, after: float) -> bool:
+        """Tell whether two values at params are one value, as far as the loss repeats itself."""
+        if before == after:
+            return True
+        # Values that differ in their last bits may be equal by chance where they were first compared.
+        wavers = self.scatter or any(self._value_here() != after for _ in range(REPEATS))
+        return abs(after - before) <= max(2 * self.accuracy, LAST_BITS * abs(before) * bool(wavers))
 
     def _called_gradient(self) -> Arrays:
         arrays = self.copies()
-        found = self.gradient(arrays, lambda: START)
+        assert self._grad is not None
+        try:
+            found = _quietly(self._grad, self._packed(arrays))
+        except Exception as error:
+            raise _told("grad", error, START) from error
+        matched = self._matched(found)
         self.refuse_changes(arrays, "grad")
-        return found
+        return matched
+
+    def _examine_gradient(self, before: float) -> None:
+        """Call the gradient again, and the loss after it: both should be what they were."""
+        again = self._called_gradient()
+        self.start = self._value_here()
+        if not self._same(before, self.start):
+            self.findings.append(health.loss_changed_by_grad(before, self.start))
+        elif any(not np.array_equal(again[name], self.grads[name], equal_nan=True) for name in again):
+            self._compare_gradients(again)
+
+    def _compare_gradients(self, again: Arrays) -> None:
+        first, second = (
+            np.concatenate([array.astype(np.float64).ravel() for array in arrays.values()])
+            for arrays in (self.grads, again)
+        )
+        with np.errstate(all="ignore"):
+            apart = second - first
+            size = float(np.abs(first).max())
+            largest = float(np.abs(apart).max()) / size if size else math.inf
+            factor = float(first / size @ (second / size)) / float(first / size @ (first / size)) if size else math.nan
+            multiple = np.allclose(second, factor * first, rtol=1e-6, atol=1e-6 * size)
+        if largest <= LAST_BITS:
+            self.findings.append(health.gradient_wavers(largest))
+            with np.errstate(invalid="ignore"):
+                self.wavering = {
+                    name: np.nan_to_num(np.abs(again[name].astype(np.float64) - array))
+                    for name, array in self.grads.items()
+                }
+        elif multiple:
+            self.findings.append(health.gradient_adds_up(factor))
+        else:
+            self.findings.append(health.gradient_differs(largest))
 
     def _matched(self, grad: Any) -> Arrays:
         """Return copies of the gradient's arrays, in the order of params."""
@@ -167,14 +301,25 @@ class FunctionCase:
         return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
-def _called(name: str, function: Callable[[Any], Any], params: Any, where: Callable[[], str]) -> Any:
-    """Call a user's function; what it raises becomes one line, chained. Its overflows are values like others."""
-    try:
-        with np.errstate(all="ignore"):
-            return function(params)
-    except Exception as error:
-        told = " ".join(str(error).split())
-        raise FastcheckError(f"{name} raises {type(error).__name__} {where()}{': ' * bool(told)}{told}") from error
+def _quietly(function: Callable[[Any], Any], params: Any) -> Any:
+    """Call a user's function, whose overflows are values like others."""
+    with np.errstate(all="ignore"):
+        return function(params)
+
+
+def _told(name: str, error: Exception, where: str) -> FastcheckError:
+    """Return what a user's function raises as one line, chained."""
+    words = " ".join(str(error).split())
+    found = FastcheckError(f"{name} raises {type(error).__name__} {where}{': ' * bool(words)}{words}")
+    found.__cause__ = error
+    return found
+
+
+def _accuracy(noise: float | None, relative_noise: float | None, value: float) -> float:
+    """Return what is declared of the error of a value of the loss."""
+    absolute = 0.0 if noise is None else positive("noise", noise)
+    relative = 0.0 if relative_noise is None else positive("relative_noise", relative_noise)
+    return max(absolute, relative * abs(value))
 
 
 def _number(found: Any, where: Callable[[], str]) -> float:

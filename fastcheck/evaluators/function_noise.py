@@ -7,12 +7,13 @@ import math
 import numpy as np
 
 from fastcheck import noise
+from fastcheck.black_box import NOISES as NOISES_OF_VALUES
 from fastcheck.cases.function import Arrays, FunctionCase
 from fastcheck.step import U
 
-LOSS_SPACINGS = tuple(2.0**-k for k in range(40, 3, -6))
-"""Fractions of the entries by which neighbouring samples are apart: thousands of roundings of float64, and few kinks.
-Larger ones are for losses that round their argument."""
+LOSS_SPACINGS = tuple(2.0**-k for k in (46, 36, 29, 22, 13, 10, 7))
+"""Fractions of the entries by which neighbouring samples are apart: tens of roundings of float64, then thousands, and
+few kinks. Larger ones are for losses that round their argument."""
 
 LOSS_SAMPLES = 9
 """Samples along each direction, and the number that Moré and Wild recommend at most."""
@@ -24,8 +25,8 @@ counts."""
 UNKNOWN = 2.0**-64
 """The first spacing for a tensor of zeros, whose scale is not known."""
 
-GRADIENT_SPACINGS = (2.0**-40, 2.0**-22)
-"""The second for a gradient that is computed in float32: there even its parameters differ by roundings."""
+GRADIENT_SPACINGS = (2.0**-46, 2.0**-40, 2.0**-22, 2.0**-13, 2.0**-10, 2.0**-7)
+"""Later ones are for gradients that round their argument: to float32, float16 and bfloat16."""
 
 GRADIENT_SAMPLES = 7
 """Calls of the gradient for each spacing, the least that Moré and Wild recommend."""
@@ -35,7 +36,8 @@ NOISES = 16.0
 roundings that are the same at all of them (those of data) are not seen: they are taken to be as large again."""
 
 _SINGLE = 2.0**-24
-_HALF = 2.0**-11
+_RESULT = {"tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+_UNDERFLOW = {"float16": 2.0**-24, "bfloat16": 2.0**-133}
 
 
 def of_loss(case: FunctionCase, name: str, seed: int) -> float:
@@ -46,7 +48,7 @@ def of_loss(case: FunctionCase, name: str, seed: int) -> float:
     arrays = case.copies()
     rng = np.random.default_rng([seed, *name.encode()])
     spacings = LOSS_SPACINGS if case.params[name].any() else (UNKNOWN, *LOSS_SPACINGS)
-    levels = [0.0]
+    levels = [case.scatter, case.accuracy / NOISES_OF_VALUES]
     for _ in range(DIRECTIONS):
         direction = _direction(case, name, rng)
         for side in (direction, -direction):
@@ -62,8 +64,8 @@ def of_loss(case: FunctionCase, name: str, seed: int) -> float:
 def of_gradient(case: FunctionCase, seed: int) -> dict[str, np.ndarray]:
     """Return a bound on what rounding does to every entry of the analytic gradient.
 
-    Its dtype's unit round-off, relative to the entry or to the tensor's root mean square, whichever is larger; and,
-    where the gradient is a function, the noise of that function, an entry's own or the tensor's root mean square.
+    The unit round-off of its arithmetic, relative to the entry or to a typical one; and, where the gradient is a
+    function, the noise of that function, the entry's own or a typical one.
 
     Returns
     -------
@@ -71,26 +73,48 @@ def of_gradient(case: FunctionCase, seed: int) -> dict[str, np.ndarray]:
         Shaped as params.
     """
     measured = _gradient_noise(case, seed) if case.has_function else {}
-    return {name: _bound(grad, measured.get(name)) for name, grad in case.grads.items()}
+    return {name: _bound(case, name, measured.get(name)) + 2 * case.wavering[name] for name in case.grads}
 
 
-def _bound(grad: np.ndarray, measured: np.ndarray | None) -> np.ndarray:
+def result_unit(case: FunctionCase, name: str) -> float:
+    """Return the unit round-off that a gradient's results are rounded by, beyond those of float32 and float64."""
+    return _RESULT.get(case.precision or case.grads[name].dtype.name, 0.0)
+
+
+def _bound(case: FunctionCase, name: str, measured: np.ndarray | None) -> np.ndarray:
+    grad = case.grads[name]
     values = np.where(np.isfinite(grad), np.abs(grad.astype(np.float64)), 0.0)
-    deviation = _unit(grad) * np.maximum(values, _mean(values))
+    reach = np.abs(case.params[name])
+    result = result_unit(case, name)
+    # Of arrays nothing is known but their type: every rounding on the way may be one of it.
+    unit = max(_unit(grad, case.precision), result / 2 if measured is None else 0.0)
+    deviation = unit * np.maximum(values, _typical(values, reach))
     if measured is not None:
         measured = np.where(np.isfinite(measured), measured, 0.0)
-        deviation = np.maximum(deviation, np.maximum(measured, _mean(measured)))
-    # A float16 result is rounded once more at its end, and may underflow there.
-    end = _HALF * values + 2.0**-24 if grad.dtype == np.float16 else 0.0
-    bound: np.ndarray = NOISES * deviation + end
+        deviation = np.maximum(deviation, np.maximum(measured, _typical(measured, reach)))
+    bound: np.ndarray = NOISES * deviation + result * values + _UNDERFLOW.get(case.precision or grad.dtype.name, 0.0)
     return bound
 
 
-def _unit(grad: np.ndarray) -> float:
-    """Return the unit round-off of the arithmetic that made an array: float16 is taken to be summed in float32.
+def _typical(values: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """Return a typical size for every entry: the root mean square, of the values or of what they do to the loss.
+
+    The second, value times reach over the entry's own reach, stays what it is when parameters are rescaled. Entries
+    of one unit have both alike; of others the smaller one is meant.
+    """
+    with np.errstate(all="ignore"):  # sizes at the ends of the range of numbers
+        scaled = _mean(values * reach) / reach
+    found: np.ndarray = np.fmin(scaled, _mean(values))
+    return found
+
+
+def _unit(grad: np.ndarray, precision: str | None) -> float:
+    """Return the unit round-off of the arithmetic that made an array: halves are taken to be summed in float32.
 
     float64 numbers that fit float32, and use more of it than counts and halves do, come from there.
     """
+    if precision is not None:
+        return U if precision == "float64" else _SINGLE
     if grad.dtype != np.float64:
         return _SINGLE
     significands = np.frexp(grad[np.isfinite(grad)])[0]
@@ -105,6 +129,8 @@ def _fits(significands: np.ndarray, bits: int) -> bool:
 def _mean(values: np.ndarray) -> float:
     """Return the root mean square, without overflow."""
     largest = float(values.max())
+    if not math.isfinite(largest):
+        return math.inf
     return largest * math.sqrt(float(np.mean((values / largest) ** 2))) if largest else 0.0
 
 
@@ -112,13 +138,18 @@ def _gradient_noise(case: FunctionCase, seed: int) -> dict[str, np.ndarray]:
     arrays = case.copies()
     rng = np.random.default_rng(seed)
     directions = {name: _direction(case, name, rng) for name in case.params}
+    total = sum(array.size for array in case.params.values())
 
-    def sample(distance: float) -> np.ndarray:
-        _move(case, arrays, directions, distance)
-        found = case.gradient(arrays, lambda: _away(case))
+    def sample(distance: float, side: float = 1.0) -> np.ndarray:
+        _move(case, arrays, directions, side * distance)
+        found = case.gradient(arrays)
+        if found is None:
+            return np.full(total, np.nan)
         return np.concatenate([found[name].astype(np.float64).ravel() for name in case.params])
 
     flat = noise.measured(sample, GRADIENT_SAMPLES, GRADIENT_SPACINGS)
+    if np.isnan(flat).all():  # outside of its domain
+        flat = noise.measured(lambda distance: sample(distance, -1.0), GRADIENT_SAMPLES, GRADIENT_SPACINGS)
     ends = np.cumsum([array.size for array in case.params.values()])[:-1]
     parts = zip(case.params.items(), np.split(flat, ends), strict=True)
     return {name: part.reshape(array.shape) for (name, array), part in parts}
@@ -142,6 +173,5 @@ def _move(case: FunctionCase, arrays: Arrays, directions: Arrays, distance: floa
             arrays[name][...] = case.params[name] + distance * direction
 
 
-def _away(case: FunctionCase, name: str | None = None) -> str:
-    what = "all params" if name is None else case.label(name)
-    return f"where its noise is measured, at {what} moved by a part in a million or less"
+def _away(case: FunctionCase, name: str) -> str:
+    return f"where its noise is measured, at {case.label(name)} moved a little"

@@ -9,10 +9,12 @@ import numpy as np
 
 from fastcheck import sampling, step
 from fastcheck.cases.function import FunctionCase
-from fastcheck.evaluators import Chosen, Evaluator, function_noise
+from fastcheck.evaluators import Chosen, Evaluator, function_noise, function_ties
 from fastcheck.evaluators.audit import Audit
 from fastcheck.evaluators.function import FunctionEvaluator
+from fastcheck.evaluators.function_ties import Kinked
 from fastcheck.geometry import Shape
+from fastcheck.health import HealthFinding
 from fastcheck.paths import Plan, Session
 from fastcheck.report import ForwardReport
 
@@ -40,6 +42,7 @@ class FunctionPath:
     def __init__(self, case: FunctionCase, plan: Plan) -> None:
         self._case = case
         self._noise: dict[str, float] = {}
+        self._evaluators: dict[str, FunctionEvaluator] = {}
         for name in case.params if plan.step != "auto" else ():
             step.usable(plan.step, case.params[name], case.label(name))
 
@@ -75,9 +78,22 @@ class FunctionPath:
         plan = session.plan
         if name not in self._noise:
             self._noise[name] = function_noise.of_loss(self._case, name, plan.seed)
-        return FunctionEvaluator(
+        self._evaluators[name] = FunctionEvaluator(
             self._case, name, self._noise[name], self._errors[name], step, plan.stencil or "auto", plan.seed
         )
+        return self._evaluators[name]
+
+    def findings(self, seed: int) -> list[HealthFinding]:
+        """Return what is known of the functions after a check."""
+        kinked = [
+            Kinked(name, dim, evaluator.kinked[dim].step, evaluator.kinked[dim].numeric)
+            for name, evaluator in self._evaluators.items()
+            for dim in sorted(evaluator.kinked)
+        ]
+        noise = max((evaluator.noise for evaluator in self._evaluators.values()), default=0.0)
+        tied = function_ties.examined(self._case, kinked, noise, seed)
+        self._case.examine_end()
+        return self._case.findings + ([] if tied is None else [tied])
 
     def audit(self, name: str, dims: Chosen, session: Session) -> Audit | None:
         """Return nothing: the whole function is evaluated, and no shortcut taken."""

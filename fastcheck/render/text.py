@@ -107,6 +107,9 @@ def write_report(report: Report, out: Console, title: str = "") -> None:
             out.print(line)
     for name, tensor in report.tensors.items():
         write_worst(name, tensor, out)
+    for finding in report.health:
+        if finding.verdict is None:  # others are the reason of the verdict
+            out.print(f"{finding.name}: {finding.words}" + f"; {finding.advice}" * bool(finding.advice))
     out.print(_verdict(report))
 
 

@@ -1,0 +1,131 @@
+"""Findings about a function itself, whatever its gradient's values are: each with its words and the next step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fastcheck.verdict import Verdict
+
+
+class HealthFinding(NamedTuple):
+    """One finding.
+
+    Attributes
+    ----------
+    name : str
+    words : str
+        What was seen.
+    advice : str
+        The next step, empty where there is none.
+    verdict : {"fail", "inconclusive"} or None
+        What a check ends with, whatever its differences say; None where the finding is worth knowing, no more.
+    """
+
+    name: str
+    words: str
+    advice: str = ""
+    verdict: Verdict | None = None
+
+
+def loss_changed_by_grad(before: float, after: float) -> HealthFinding:
+    """Describe a gradient function that changes what the loss reads."""
+    return HealthFinding(
+        "grad changes the loss",
+        f"the loss is another number after grad was called: {before!r} before and {after!r} after, at the same point",
+        "look for what grad changes in place (an array that the loss reads too, a cache, a running mean), and copy it",
+        "inconclusive",
+    )
+
+
+def gradient_adds_up(factor: float) -> HealthFinding:
+    """Describe a gradient that is a multiple of the first one when it is asked for again."""
+    return HealthFinding(
+        "grad adds up",
+        f"the second call of grad returns {factor:.4g} times the first, at the same point: it adds to what it returned "
+        "before",
+        "set the gradient to zero before it is computed, or write it with = in place of +=",
+        "fail",
+    )
+
+
+def gradient_differs(size: float) -> HealthFinding:
+    """Describe a gradient that is another one when it is asked for again."""
+    return HealthFinding(
+        "grad differs when called again",
+        f"the second call of grad returns another gradient at the same point: it differs by {size:.1g} of its size",
+        "fix the seed, freeze the dropout mask, or look for what grad keeps between calls",
+        "inconclusive",
+    )
+
+
+def gradient_wavers(size: float) -> HealthFinding:
+    """Describe a gradient that differs in its last bits from call to call."""
+    return HealthFinding(
+        "grad wavers",
+        f"grad differs by {size:.1g} of its size from call to call at the same point; the error bars hold that",
+    )
+
+
+def loss_wavers(size: float) -> HealthFinding:
+    """Describe a loss that differs in its last bits from call to call."""
+    return HealthFinding(
+        "the loss wavers",
+        f"the loss differs by {size:.1g} of its size from call to call at the same point (sums in another order?); "
+        "that noise was measured, and the error bars come from it",
+    )
+
+
+def loss_accuracy(accuracy: float) -> HealthFinding:
+    """Describe a declared accuracy."""
+    return HealthFinding(
+        "accuracy of the loss",
+        f"the error bars come from the declared accuracy of the loss: a value may be off by {accuracy:.3g}",
+    )
+
+
+def loss_remembers(before: float, after: float) -> HealthFinding:
+    """Describe a loss that depends on where it was evaluated before."""
+    return HealthFinding(
+        "the loss remembers",
+        f"the loss is {before!r} at the start of the check and {after!r} at its end, at the same point: it depends on "
+        "where it was evaluated in between",
+        "look for what the loss keeps between calls (a warm start, a running mean, a cache), and reset it in each call",
+        "inconclusive",
+    )
+
+
+def loss_never_moves(value: float, calls: int, zero: bool) -> HealthFinding:
+    """Describe a loss that is the same number everywhere; ``zero`` tells whether its gradient says so too."""
+    return HealthFinding(
+        "the loss never moves",
+        f"the loss is {value!r} wherever it was evaluated, {calls:,} times: it does not read its argument, or its "
+        "change is lost in rounding or underflow",
+        "let the loss compute with the argument that it is given, not with an array of its own"
+        if value
+        else "scale the loss up, or let it compute with the argument that it is given",
+        None if zero else "inconclusive",
+    )
+
+
+def no_subgradient(names: Sequence[str], promise: float, least: float, most: float) -> HealthFinding:
+    """Describe a gradient that no mixture of the gradients nearby is."""
+    shown = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+    return HealthFinding(
+        "no subgradient",
+        f"{shown} share a kink (a tied maximum?): moved together along the gradient, it promises {promise:.4g} and the "
+        f"loss changes by {least:.4g} to {most:.4g}",
+        "let the winners of a tie share the slope: give it to one of them, or divide it by their number",
+        "fail",
+    )
+
+
+def nothing_shown(zeros: int, dims: int) -> HealthFinding:
+    """Describe a point at which most derivatives are zero, whatever the code is."""
+    return HealthFinding(
+        "nothing was shown",
+        f"{zeros:,} of {dims:,} derivatives are zero here, as far as arithmetic can tell: wrong code can give "
+        "zeros too",
+        "check at another point (with live units, say), or with other weights of the outputs than ones: a sum of "
+        "normalised values does not depend on its input",
+    )
