@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -452,8 +451,8 @@ def _kinks_nearby(rng: np.random.Generator) -> Hard:
         found[place] -= 2 * c[place] * np.sign(q - at)[place]
         return found
 
-    described = f"kinks at relative distances of {apart.min():.0e} and more"
-    return Hard(loss, grad, p, described, mistakes={f"the slope beyond a kink {apart[place]:.0e} away": other_side})
+    described = f"kinks nearby, one at {apart[place]:.0e} of the entry"
+    return Hard(loss, grad, p, described, mistakes={"the slope beyond a kink": other_side})
 
 
 def _kink_at_the_point(rng: np.random.Generator) -> Hard:
@@ -1055,8 +1054,3 @@ FAMILIES: dict[str, Callable[[np.random.Generator], Hard]] = {
 def draw(family: str, seed: int) -> Hard:
     """Return a function of a family: the same for the same seed."""
     return FAMILIES[family](np.random.default_rng([seed, *family.encode()]))
-
-
-def families() -> Iterator[str]:
-    """Name the families in turn, without end."""
-    return itertools.cycle(FAMILIES)
