@@ -441,10 +441,11 @@ def _bends(rng: np.random.Generator, at: np.ndarray, sides: np.ndarray) -> tuple
 
 def _kinks_nearby(rng: np.random.Generator) -> Hard:
     p = rng.normal(size=int(rng.integers(2, 10)))
-    apart = _decades(rng, -14, -1, p.size)
+    apart, place = _decades(rng, -1, 0, p.size), int(rng.integers(p.size))
+    apart[place] = _decades(rng, -14, -1)
     at = p * (1 + rng.choice([-1, 1], p.size) * apart)
     loss, grad, c = _bends(rng, at, np.zeros(p.size))
-    place = int(rng.integers(p.size))
+    close = abs(p[place]) * apart[place] < 1e-11
 
     def other_side(q: Any) -> Any:
         found = grad(q)
@@ -452,7 +453,14 @@ def _kinks_nearby(rng: np.random.Generator) -> Hard:
         return found
 
     described = f"kinks nearby, one at {apart[place]:.0e} of the entry"
-    return Hard(loss, grad, p, described, mistakes={"the slope beyond a kink": other_side})
+    return Hard(
+        loss,
+        grad,
+        p,
+        described,
+        mistakes={"the slope beyond a kink": other_side},
+        undecidable="round-off hides what is this side of the kink" if close else "",
+    )
 
 
 def _kink_at_the_point(rng: np.random.Generator) -> Hard:
@@ -904,6 +912,9 @@ def _any_order(rng: np.random.Generator) -> Hard:
 
 class Bfloat16(np.ndarray):
     """float32 arrays whose every result is rounded to bfloat16; sums and products of matrices are at their end."""
+
+    __array_priority__ = 1.0
+    """So that what is joined of them is one."""
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         plain = [np.asarray(value) if isinstance(value, Bfloat16) else value for value in inputs]
