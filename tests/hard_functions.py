@@ -525,7 +525,7 @@ def _logdet(rng: np.random.Generator) -> Hard:
         _conditioned(rng, n, condition),
         f"logdet, condition {condition:.0e}",
         exact=_log_abs_det,
-        as_array=condition < 1e6 and _sometimes(rng),
+        as_array=condition < 1e3 and _sometimes(rng),
         **_of_condition(condition),
     )
 
@@ -543,7 +543,7 @@ def _inverse(rng: np.random.Generator) -> Hard:
         grad,
         _conditioned(rng, n, condition),
         f"inverse, condition {condition:.0e}",
-        as_array=condition < 1e6 and _sometimes(rng),
+        as_array=condition < 1e3 and _sometimes(rng),
         **_of_condition(condition),
     )
 
@@ -561,7 +561,7 @@ def _solve(rng: np.random.Generator) -> Hard:
         grad,
         {"a": _conditioned(rng, n, condition), "b": rng.normal(size=n)},
         f"solve, condition {condition:.0e}",
-        as_array=condition < 1e6 and _sometimes(rng),
+        as_array=condition < 1e3 and _sometimes(rng),
         **_of_condition(condition),
     )
 
@@ -603,7 +603,7 @@ def _gaussian_process(rng: np.random.Generator) -> Hard:
         params,
         f"Gaussian process, condition {condition:.0e}",
         exact=exact,
-        as_array=condition < 1e4 and _sometimes(rng),
+        as_array=condition < 1e3 and _sometimes(rng),
         **_of_condition(condition),
     )
 
