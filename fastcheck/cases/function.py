@@ -25,6 +25,9 @@ START = "at the start point"
 Arrays = dict[str, np.ndarray]
 
 
+SMALL = 2.0**-10
+"""An entry below this part of the typical one may be of its size by accident, or have a scale of its own."""
+
 REPEATS = 8
 """Calls at the start point of a loss whose values differ there."""
 
@@ -132,6 +135,11 @@ class FunctionCase:
         """Return the root mean square of a tensor's non-zero entries; where there are none, of all tensors', else 1."""
         own = rms(self.params[name])
         return own or rms(np.array([rms(array) for array in self.params.values()])) or 1.0
+
+    def small(self, name: str) -> np.ndarray:
+        """Return which entries of a tensor are far smaller than its typical one, zeros among them."""
+        found: np.ndarray = np.abs(self.params[name]) < SMALL * self.size(name)
+        return found
 
     def copies(self) -> Arrays:
         """Return arrays of one's own to evaluate at."""

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from fastcheck.black_box import CLEAR, NOISES, ROUNDS, Estimate, Level, Search, better, exponent_of
-from fastcheck.cases.function import Arrays, FunctionCase
+from fastcheck.cases.function import SMALL, Arrays, FunctionCase
 from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import Chosen, Differences, indices
 from fastcheck.evaluators.function_noise import result_unit
@@ -32,9 +32,6 @@ where a difference of a function whose scale is that of its argument is balanced
 BOTTOM = (26, 35)
 """Powers of two below the size of an entry at which a second opinion is asked for: about the root of the unit
 round-off, and its two thirds' power. A loss whose own scale is far below the entry's is seen there alone."""
-
-SMALL = 10
-"""An entry that is so many powers of two below the typical one may be of that size by accident, or have its own."""
 
 LEAST = 2.0**-1074
 """No loss is known better: float64's smallest number."""
@@ -81,6 +78,7 @@ class FunctionEvaluator:
         self._analytic = case.grads[name].reshape(-1).astype(np.float64)
         self._errors = errors.reshape(-1)
         self._size, self._promised = case.size(name), promised(case)
+        self._small = case.small(name).reshape(-1)
         self._wide = max(WIDE, WIDE_TYPES * result_unit(case, name))
         self._private = threading.local()
         self.noise = max(noise, LEAST)
@@ -131,13 +129,13 @@ class FunctionEvaluator:
         for any entry. Where it promises nothing, the slopes that were seen stand in.
         """
         reach = self._reach(dim)
-        if self._is_small(dim):  # the step that was found shows which size it moves at
+        if self._small[dim]:  # the step that was found shows which size it moves at
             reach = min(reach, max(abs(float(self._values[dim])), found.step * 2.0**20))
         return self._promised / reach if self._promised else max(abs(self._case.start) / reach, found.slope)
 
     def _send_pilots(self, rng: np.random.Generator) -> None:
         """Find the typical step, relative to the size of entries, and whether the loss has a scale far below it."""
-        usual = np.flatnonzero(np.abs(self._values) >= math.ldexp(self._size, -SMALL))
+        usual = np.flatnonzero(~self._small)
         among = usual if usual.size else np.arange(len(self._values))
         steps = []
         for dim in rng.choice(among, min(PILOTS, len(among)), replace=False).tolist():
@@ -163,7 +161,7 @@ class FunctionEvaluator:
         if dim in self._pilots:
             return self._pilots[dim]
         search = self._search(dim)
-        found = search.best(self._begin(dim), PILOT_ROUNDS if self._is_small(dim) else rounds)
+        found = search.best(self._begin(dim), PILOT_ROUNDS if self._small[dim] else rounds)
         for start in self._other_starts(dim):
             other = search.best(start, PILOT_ROUNDS)
             found = found if other is None else better(found, other)
@@ -209,7 +207,7 @@ class FunctionEvaluator:
         for powers in (1, 2, 3):
             # The stencil with the smaller bar: inside a wide one is no second opinion.
             closer = min(search.closer(found, powers), key=lambda one: one.bar, default=None)
-            if closer is None or abs(closer.numeric - found.numeric) <= found.bar / 2:
+            if closer is None or abs(closer.numeric - found.numeric) <= max(found.bar, closer.bar) / 2:
                 continue
             if not self._outside(dim, closer):
                 return closer
@@ -248,9 +246,6 @@ class FunctionEvaluator:
         """Return how far an entry may be thought to move: by its own size, or that of a typical one."""
         return max(self._size, abs(float(self._values[dim])))
 
-    def _is_small(self, dim: int) -> bool:
-        return abs(float(self._values[dim])) < math.ldexp(self._size, -SMALL)
-
     def _begin(self, dim: int) -> int:
         return self._start + exponent_of(self._reach(dim))
 
@@ -259,18 +254,18 @@ class FunctionEvaluator:
 
         A zero's is guessed from its gradient: a move by it changes the loss as much as moves of others do.
         """
-        if not self._is_small(dim):
+        if not self._small[dim]:
             return []
         slope, own = abs(float(self._analytic[dim])), abs(float(self._values[dim]))
         if not own and 0 < slope < math.inf:
             own = self._promised / slope
-        return [self._start + exponent_of(own)] if LEAST < own < math.ldexp(self._size, -SMALL) else []
+        return [self._start + exponent_of(own)] if LEAST < own < self._size * SMALL else []
 
     def _search(self, dim: int) -> Search:
         x = float(self._values[dim])
         least = max(exponent_of(float(np.spacing(abs(x)))) + 2, -1000)
         # An entry is not moved beyond zero, where a domain may end, unless its size may be an accident.
-        room = self._reach(dim) if self._is_small(dim) else abs(x)
+        room = self._reach(dim) if self._small[dim] else abs(x)
         return Search(self._levels(dim, 1.0), self._stencil, least, max(least, exponent_of(room) - 2))
 
     def _levels(self, dim: int, unit: float) -> Callable[[int], Level | None]:

@@ -84,7 +84,7 @@ def result_unit(case: FunctionCase, name: str) -> float:
 def _bound(case: FunctionCase, name: str, measured: np.ndarray | None) -> np.ndarray:
     grad = case.grads[name]
     values = np.where(np.isfinite(grad), np.abs(grad.astype(np.float64)), 0.0)
-    reach = np.abs(case.params[name])
+    reach = np.where(case.small(name), np.abs(case.params[name]), case.size(name))
     result = result_unit(case, name)
     # Of arrays nothing is known but their type: every rounding on the way may be one of it.
     unit = max(_unit(grad, case.precision), result / 2 if measured is None else 0.0)
@@ -99,8 +99,8 @@ def _bound(case: FunctionCase, name: str, measured: np.ndarray | None) -> np.nda
 def _typical(values: np.ndarray, reach: np.ndarray) -> np.ndarray:
     """Return a typical size for every entry: the root mean square, of the values or of what they do to the loss.
 
-    The second, value times reach over the entry's own reach, stays what it is when parameters are rescaled. Entries
-    of one unit have both alike; of others the smaller one is meant.
+    The second, value times reach over the entry's own reach, does not change when entries are rescaled. Where all have
+    one scale both are alike; else the smaller one counts.
     """
     with np.errstate(all="ignore"):  # sizes at the ends of the range of numbers
         scaled = _mean(values * reach) / reach
