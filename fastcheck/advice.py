@@ -189,7 +189,11 @@ NARROWER: Table = (
         "another point, where the loss bends less: step='auto' has found no better step",
         lambda found: found.widest == "truncation" and found.automatic and found.black_box,
     ),
-    Row("a step smaller than {0.step:g}: truncation falls as h^2", lambda found: found.widest == "truncation"),
+    Row(
+        "a step smaller than {0.step:g}: truncation falls as h^2",
+        lambda found: found.widest == "truncation" and found.automatic,
+    ),
+    Row("a smaller step, or step='auto': truncation falls as h^2", lambda found: found.widest == "truncation"),
     Row(
         "fewer data points, another point, or kinks='exclude': these units are near their kinks",
         lambda found: found.widest == "kinks" and not found.black_box,

@@ -228,13 +228,7 @@ def test_a_forward_in_narrow_precision_is_no_mismatch(dtype):
 
 @pytest.mark.parametrize(
     ("noise", "spoilt", "expected"),
-    [
-        (1e-12, None, "pass"),
-        (1e-6, None, "inconclusive"),
-        (0.5, None, "fail"),
-        (0, (0, np.nan), "fail"),
-        (0, (0, 1e-3), "inconclusive"),
-    ],
+    [(1e-12, None, "pass"), (1e-6, None, "inconclusive"), (0.5, None, "fail"), (0, (0, np.nan), "fail"), X],
 )
 def test_two_arrays_are_judged_by_both_rules(noise, spoilt, expected):
     rng = np.random.default_rng(0)
