@@ -18,7 +18,7 @@ from fastcheck.network_report import NetworkReport, every_tensor, phases_of
 from fastcheck.render.harmless import harmless
 from fastcheck.report import Entry, ForwardReport, Report, TensorReport
 from fastcheck.suite import SuiteReport
-from fastcheck.verdict import MAX_RULE, NORM_RULE, Verdict, norm_rule
+from fastcheck.verdict import MAX_RULE, Verdict, norm_rule
 
 STYLES: dict[Verdict, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "error": "magenta"}
 
@@ -27,6 +27,9 @@ _WIDTH = 132
 
 _WIDE = 126
 """Columns that the tables need."""
+
+WIDEST = "float64"
+"""The precision that rules of thumb are for where arrays have none of their own."""
 
 SHOWN = 5
 """Worst dimensions shown for a tensor."""
@@ -215,11 +218,12 @@ def _summary(name: str, tensor: TensorReport) -> tuple[Cell, ...]:
 
 def rules(tensors: Mapping[str, TensorReport]) -> str:
     """Tell which tensors break the rules of thumb."""
-    rule_of = {name: NORM_RULE if one.precision is None else norm_rule(one.precision) for name, one in tensors.items()}
     norms = []
-    for rule in sorted(set(rule_of.values())):
-        names = [name for name in tensors if rule_of[name] == rule and not tensors[name].norm_ratio <= rule]
-        norms.append(f"norm ratio at most {rule:.2g} {_broken(names)}")
+    for precision in sorted({tensor.precision or WIDEST for tensor in tensors.values()}, key=norm_rule):
+        rule, of_type = norm_rule(precision), f" of {precision}" if precision != WIDEST else ""
+        judged = {name: tensor for name, tensor in tensors.items() if (tensor.precision or WIDEST) == precision}
+        broken = _broken([name for name, tensor in judged.items() if not tensor.norm_ratio <= rule])
+        norms.append(f"norm ratio{of_type} at most {rule:.2g} {broken}")
     largest = _broken([name for name, tensor in tensors.items() if not tensor.max_ratio < MAX_RULE])
     return f"rules of thumb: {'; '.join(norms)}; max ratio below {MAX_RULE:g} {largest}"
 
