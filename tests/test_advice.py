@@ -144,7 +144,7 @@ def _advice(loss, grad, params=X, **options):
 
 def test_smooth_functions_cross_no_kink():
     """In a few of two hundred the largest part of a bar is that of kinks, and none is crossed."""
-    for seed in (41, 117, 185):
+    for seed in range(200):
         x = np.random.default_rng(seed).normal(size=20)
         tensor = _advice(lambda p: float(p @ p), lambda p: 2 * p, x)
         assert tensor.passed

@@ -122,7 +122,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def _gradients(kind, dtype):
-    """Return gradients of a convolution or of a product that PyTorch computes in a type, as float64 arrays hold them."""
+    """Return gradients of a convolution or of a product that PyTorch computes in a type, in float64 arrays."""
     generator = torch.Generator().manual_seed(1)
 
     def normal(*shape):
