@@ -223,8 +223,8 @@ class _Pair(NamedTuple):
     def _known(self, found: Tally, precision: str, others: float) -> Arrays:
         apart = np.abs(self.analytic - self.numeric)
         breaking = tally.relative_difference(self.analytic, self.numeric) >= MAX_RULE
-        # The norm ratio is half of the relative difference.
-        far = breaking & ~(apart <= 2 * norm_rule(precision) * found.typical)
+        # The norm ratio is half of the relative difference. What overflows is no typical value.
+        far = breaking & ~(apart < min(2 * norm_rule(precision) * found.typical, np.finfo(np.float64).max))
         largest = max(np.abs(self.analytic).max(), np.abs(self.numeric).max())
         counts = int(np.count_nonzero(far)), int(np.count_nonzero(breaking & ~far))
         return Arrays(found, precision, float(largest), float(apart.max()), *counts, others)

@@ -81,6 +81,15 @@ def test_noise_alone_is_inconclusive(analytic, numeric):
     assert judged(np.sign(analytic) * 0, np.sign(numeric)).verdict == "fail"
 
 
+@pytest.mark.parametrize("largest", [1e-320, 1e300, 1.7e308])
+def test_any_scale_has_a_verdict(largest):
+    array = np.array([1.0, 0.5, -0.25]) * largest
+    assert judged(array, array).passed
+    assert judged(array, -array).verdict == ("fail" if largest > 1 else "inconclusive")
+    report = fastcheck.compare({"w": array, "b": 0 * array}, {"w": array, "b": array})
+    assert report.tensors["b"].verdict == "fail"
+
+
 def test_small_gradients_that_agree_need_no_scale():
     assert judged(1e-200 * CLOSE, 1e-200 * W).passed
     assert "both rules of thumb hold" in beside(1e-12 * CLOSE, 1e-12 * W).reason
