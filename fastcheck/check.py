@@ -202,37 +202,43 @@ def usable_step(step: Any) -> Any:
     return step
 
 
-def compare(analytic: Any, numeric: Any, *, keep: bool = False) -> Report:
+def compare(analytic: Any, numeric: Any, *, precision: str | None = None, keep: bool = False) -> Report:
     """Compare two gradients that you already have, by both ratios, digits and signs.
 
     Nothing is known here of how the arrays came about, so that there are no error bars: the verdict follows the two
-    rules of thumb (norm ratio at most 1e-9, max ratio below 1e-2), and is inconclusive where they disagree.
+    rules of thumb (norm ratio at most 1e-9, max ratio below 1e-2), and is inconclusive where they disagree. Of narrower
+    types than float64 the first is `fastcheck.verdict.norm_rule`. Entries that differ by no more than the first rule
+    leaves to a typical entry do not break the second. A tensor without a value above 1e-9 of what is typical of another
+    one is round-off, and passes; where there is no other to compare it with, it is inconclusive.
 
     Parameters
     ----------
     analytic, numeric : array or mapping of names to arrays
         Of the same shapes; float64, float32 or float16.
+    precision : {"float64", "float32", "tf32", "float16", "bfloat16"}, optional
+        How the coarser of them was computed, where that is coarser than both dtypes (bfloat16 arrives as float32).
     keep : bool
         Keep the per-dimension arrays on the report.
 
     Returns
     -------
     Report
-        It is true where both rules hold. Its tensor is named ``"gradient"`` where two arrays are given. ``norm_ratio``
-        equals NumPy's ``norm(a - n) / norm(a + n)`` over the flattened arrays to the last bit.
+        It is true where every tensor passes. Its tensor is named ``"gradient"`` where two arrays are given.
+        ``norm_ratio`` equals NumPy's ``norm(a - n) / norm(a + n)`` over the flattened arrays to the last bit.
 
     Raises
     ------
     FastcheckError
-        If shapes or names differ, an array is empty or of another dtype, or a numeric value is not finite.
+        If shapes or names differ, an array is empty or of another dtype, a numeric value is not finite, or the
+        precision is none of the above.
     """
     start = time.perf_counter()
-    pairs = comparison.pairs(analytic, numeric)
-    tensors = {name: comparison.compared(name, *pair, keep=keep) for name, pair in pairs.items()}
+    tensors = comparison.compared(analytic, numeric, precision, keep)
+    asked = requested(None, None, "all", None)
     return Report(
         verdict=verdict.heaviest(tensor.verdict for tensor in tensors.values()),
         seed=0,
-        requested=requested(None, None, "all", None),
+        requested=asked if precision is None else asked | {"precision": precision},
         interrupted=False,
         forward=None,
         tensors=tensors,

@@ -236,16 +236,20 @@ def _drawer(plot_path: str) -> Callable[[Sweep], bytes]:
 @cli.command("compare")
 @click.argument("analytic_path", metavar="A.npy")
 @click.argument("numeric_path", metavar="N.npy")
+@precision_option
 @table_option
 @json_option
 @examples("fastcheck compare analytic.npy numeric.npy")
-def compare_command(analytic_path: str, numeric_path: str, table_path: str | None, json_path: str | None) -> int:
+def compare_command(
+    analytic_path: str, numeric_path: str, precision: str | None, table_path: str | None, json_path: str | None
+) -> int:
     """Compare two gradients that you already have: both ratios, digits and signs.
 
     Both files are .npy, or both .npz with the same names.
     """
     check_paths(table_path, json_path, read=(analytic_path, numeric_path))
-    report = compare(*npz.read_pair(analytic_path, numeric_path), keep=table_path is not None)
+    pair = npz.read_pair(analytic_path, numeric_path)
+    report = compare(*pair, precision=precision, keep=table_path is not None)
     deliver_table(report, table_path)
     deliver(report, f"{analytic_path} against {numeric_path}", json_path)
     return report.exit_code

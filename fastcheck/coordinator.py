@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from fastcheck import machine, regime, sampling, verdict
+from fastcheck.advice import Circumstances
 from fastcheck.evaluators import Chosen, Evaluator, judging
 from fastcheck.interrupts import listening
 from fastcheck.parts import Noted, Part
@@ -100,7 +101,7 @@ def _check_tensor(path: Path, name: str, dims: Chosen, session: Session, state: 
         with clock.of("audit_seconds"):
             plan.progress(f"{name}: audit", 0, 0)
             audited = audit.result(found.noted, session.pool)
-    state.tensors[name] = _reported(path, name, found, parts, step, audited)
+    state.tensors[name] = _reported(path, name, found, plan, parts, step, audited)
     if interrupted:
         raise KeyboardInterrupt
 
@@ -241,23 +242,34 @@ def _reported(
     path: Path,
     name: str,
     found: Part,
+    plan: Plan,
     parts: dict[int, dict[str, float]],
     step: float,
     audited: dict[str, Any],
 ) -> TensorReport:
     """Judge a tensor, and describe it."""
-    merged = found.tally
-    wide, least = (None if one is None else parts.get(one.dim) for one in (merged.widest, merged.least))
-    judgement = verdict.of_tensor(merged, audited["disagreements"], "" if wide is None else regime.narrower(wide))
+    merged, shape = found.tally, path.grads[name].shape
+    known = Circumstances(
+        tally=merged,
+        shape=shape,
+        evaluator=path.kind,
+        step=step,
+        automatic=plan.step == "auto",
+        precision=path.precision(name),
+        black_box=plan.black_box,
+        parts=parts,
+        disagreements=audited["disagreements"],
+    )
+    judgement = verdict.of_tensor(known)
     explained = (parts or merged.least is None) and merged.dims and judgement.verdict in ("pass", "inconclusive")
     return TensorReport.of(
         merged,
         judgement,
-        path.grads[name].shape,
+        shape,
         evaluator=path.kind,
         step=step,
         audit=audited,
-        regime=regime.words(merged, least, step, path.precision(name)) if explained else "",
+        regime=regime.words(known) if explained else "",
         parts=parts,
         kept=found.kept,
     )

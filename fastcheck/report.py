@@ -135,6 +135,8 @@ class TensorReport(Judged):
     worst : tuple of Entry
         The largest |a - n| / error bar first.
     diagnosis : dict or None
+    precision : str or None
+        The coarser type of two arrays that were compared, by which they were judged; None of a check.
     sweep : tuple of dict
         Of the worst dimensions, where a failing tensor was explained: "index", "order", "slope", "best_step",
         "best_error", "reading" and "words" of `fastcheck.curve.Curve`.
@@ -169,6 +171,7 @@ class TensorReport(Judged):
     regime: str = ""
     explained: dict[str, Any] = field(default_factory=dict)
     sweep: tuple[dict[str, Any], ...] = ()
+    precision: str | None = None
     kept: Kept | None = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -183,6 +186,7 @@ class TensorReport(Judged):
         audit: dict[str, Any] | None = None,
         regime: str = "",
         parts: Mapping[int, dict[str, float]] | None = None,
+        precision: str | None = None,
         kept: Kept | None = None,
     ) -> TensorReport:
         """Describe a finished tally."""
@@ -217,6 +221,7 @@ class TensorReport(Judged):
                 for name, finding in (("least", tally.least), ("widest", tally.widest))
                 if parts is not None and finding is not None and finding.dim in parts
             },
+            precision=precision,
             kept=kept,
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TypeVar
 
+from fastcheck.cases.conv import PRECISIONS
 from fastcheck.errors import FastcheckError
 from fastcheck.health import HealthFinding
 from fastcheck.naming import shown
@@ -374,6 +375,7 @@ def _decode_tensor(data: _Reader) -> TensorReport:
         subgradients=data.count("subgradients", 0),
         regime=data.text("regime", ""),
         explained=_decode_explained(data),
+        precision=None if data.data.get("precision") is None else data.one_of("precision", PRECISIONS),
     )
 
 

@@ -71,6 +71,8 @@ class Tally:
         Dimensions inside bars too wide to judge by, and ones that lie inside for a kink at the point itself.
     widest : Finding or None
         The undecided dimension with the widest bar.
+    hidden : int
+        Unresolved dimensions whose analytic value is not zero.
     """
 
     dims: int = 0
@@ -91,6 +93,7 @@ class Tally:
     undecided: int = 0
     subgradients: int = 0
     widest: Finding | None = None
+    hidden: int = 0
 
     def compact(self) -> Tally:
         """Return the same with sums as few numbers: those over many blocks, to the last bit."""
@@ -247,6 +250,7 @@ def fold(
         least=next(iter(findings(lowest, *columns)), None),
         undecided=int(np.count_nonzero(undecided)),
         widest=None if wide is None else findings([wide], *columns)[0],
+        hidden=int(np.count_nonzero(~resolved & (analytic != 0))),
     )
 
 
@@ -274,6 +278,7 @@ def merge(tallies: Iterable[Tally]) -> Tally:
         undecided=sum(part.undecided for part in parts),
         subgradients=sum(part.subgradients for part in parts),
         widest=widest_of(part.widest for part in parts),
+        hidden=sum(part.hidden for part in parts),
         worst=most_severe(finding for part in parts for finding in part.worst),
     )
 

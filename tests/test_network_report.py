@@ -188,7 +188,9 @@ def test_every_tensor_that_did_not_pass_is_shown_once(reports):
     for name, tensor in reports["fail"].tensors.items():
         assert text.count(f"{name} (data loss): worst by") == (tensor.verdict != "pass")
     assert "FAIL: data loss and with regularisation: " in text or "FAIL: data loss: " in text
-    assert text.count("try (") == 1
+    advice = {tensor.advice for phase in reports["fail"].phases.values() for tensor in phase.tensors.values()} - {""}
+    assert text.count("try (") == len(advice)
+    assert all(text.count(f": {sentence}") == 1 for sentence in advice)
 
 
 def test_crossings_beyond_five_are_counted(reports):

@@ -45,6 +45,7 @@ def test_by_definition():
     found = fold(np.arange(5), a, n, bar)
     assert found.dims == 5
     assert found.unresolved == 2  # 1e-20 and 0 do not exceed the bar
+    assert found.hidden == 1  # and 0 has nothing to hide
     assert found.sign_mismatches == 1  # that of 1e-20 is noise
     assert found.beyond == 2
     assert found.first_beyond == 0
@@ -75,6 +76,7 @@ def test_outside_a_bar_of_zero_is_worst():
 @given(cuts=st.lists(st.integers(0, 5000), max_size=8), order=st.randoms())
 def test_merging_does_not_depend_on_order(cuts, order):
     a, n, bar = _data()
+    bar[::7] = 1.0  # hides some
     edges = sorted({0, *cuts, 5000})
     parts = [fold(np.arange(lo, hi), a[lo:hi], n[lo:hi], bar[lo:hi]) for lo, hi in itertools.pairwise(edges)]
     straight = merge(parts)
@@ -86,8 +88,10 @@ def test_merging_does_not_depend_on_order(cuts, order):
     assert shuffled.first_beyond == straight.first_beyond
     whole = fold(np.arange(5000), a, n, bar)
     assert straight.norm_ratio == pytest.approx(whole.norm_ratio, rel=1e-14)
-    for name in ("dims", "unresolved", "sign_mismatches", "beyond", "max_ratio", "max_ratio_resolved", "worst"):
+    for name in ("dims", "unresolved", "hidden", "sign_mismatches", "beyond", "max_ratio", "max_ratio_resolved"):
         assert getattr(straight, name) == getattr(whole, name)
+    assert straight.worst == whole.worst
+    assert whole.hidden > 0
 
 
 def test_nothing_merges_to_nothing():

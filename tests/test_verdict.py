@@ -8,8 +8,8 @@ import pytest
 from layers import case, layer, operands, saved, torch_gradients
 
 import fastcheck
+from fastcheck.advice import PARTS
 from fastcheck.network_report import NetworkReport
-from fastcheck.regime import PARTS
 from fastcheck.report import ForwardReport
 from fastcheck.report_reader import from_json
 from fastcheck.suite import SuiteReport

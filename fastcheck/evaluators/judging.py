@@ -44,6 +44,7 @@ class Folded(NamedTuple):
     first: int
     undecided: int
     subgradients: int
+    hidden: int
     tally: Tally | None
 
 
@@ -84,6 +85,7 @@ def fold(found: Differences, analytic: np.ndarray) -> Folded:
         first,
         0 if undecided is None else int(np.count_nonzero(undecided)),
         _subgradients(found, analytic),
+        _hidden(found, analytic) if counts[judge.UNRESOLVED] else 0,
         exact,
     )
 
@@ -125,6 +127,12 @@ def _subgradients(found: Differences, analytic: np.ndarray) -> int:
     return int(np.count_nonzero((difference <= found.error_bar) & (difference > found.error_bar - found.jump)))
 
 
+def _hidden(found: Differences, analytic: np.ndarray) -> int:
+    """Count dimensions whose analytic value is not zero and does not exceed the bar, and neither does the numeric."""
+    larger = np.maximum(np.abs(analytic), np.abs(found.numeric))
+    return int(np.count_nonzero((analytic != 0) & (larger <= found.error_bar)))
+
+
 def merge(folded: list[Folded]) -> Tally:
     """Add up blocks; the result does not depend on their order."""
     plain = [block for block in folded if block.tally is None]
@@ -153,4 +161,5 @@ def _merged(folded: list[Folded]) -> Tally:
         worst=tally.most_severe(finding for block in folded for finding in block.worst),
         least=tally.least(block.least for block in folded),
         widest=tally.widest_of(block.widest for block in folded),
+        hidden=sum(block.hidden for block in folded),
     )

@@ -34,6 +34,11 @@ class Plan:
     stencil: Any = None
 
     @property
+    def black_box(self) -> bool:
+        """Whether the case is a function of which nothing is known: they alone have a stencil."""
+        return self.stencil is not None
+
+    @property
     def requested(self) -> dict[str, Any]:
         """What a report tells of it."""
         asked = requested(self.step, self.evaluator, self.dims, self.kinks)

@@ -18,7 +18,7 @@ from fastcheck.network_report import NetworkReport, every_tensor, phases_of
 from fastcheck.render.harmless import harmless
 from fastcheck.report import Entry, ForwardReport, Report, TensorReport
 from fastcheck.suite import SuiteReport
-from fastcheck.verdict import MAX_RULE, NORM_RULE, Verdict
+from fastcheck.verdict import MAX_RULE, Verdict, norm_rule
 
 STYLES: dict[Verdict, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "error": "magenta"}
 
@@ -27,6 +27,9 @@ _WIDTH = 132
 
 _WIDE = 126
 """Columns that the tables need."""
+
+WIDEST = "float64"
+"""The precision that rules of thumb are for where arrays have none of their own."""
 
 SHOWN = 5
 """Worst dimensions shown for a tensor."""
@@ -218,9 +221,14 @@ def _summary(name: str, tensor: TensorReport) -> tuple[Cell, ...]:
 
 def rules(tensors: Mapping[str, TensorReport]) -> str:
     """Tell which tensors break the rules of thumb."""
-    norm = _broken([name for name, tensor in tensors.items() if not tensor.norm_ratio <= NORM_RULE])
+    norms = []
+    for precision in sorted({tensor.precision or WIDEST for tensor in tensors.values()}, key=norm_rule):
+        rule, of_type = norm_rule(precision), f" of {precision}" if precision != WIDEST else ""
+        judged = {name: tensor for name, tensor in tensors.items() if (tensor.precision or WIDEST) == precision}
+        broken = _broken([name for name, tensor in judged.items() if not tensor.norm_ratio <= rule])
+        norms.append(f"norm ratio{of_type} at most {rule:.2g} {broken}")
     largest = _broken([name for name, tensor in tensors.items() if not tensor.max_ratio < MAX_RULE])
-    return f"rules of thumb: norm ratio at most {NORM_RULE:g} {norm}; max ratio below {MAX_RULE:g} {largest}"
+    return f"rules of thumb: {'; '.join(norms)}; max ratio below {MAX_RULE:g} {largest}"
 
 
 def _regimes(report: Report) -> Iterator[str]:
@@ -281,11 +289,12 @@ def _verdict(report: Report) -> Text:
 
 
 def speed(tensors: Collection[TensorReport], run: dict[str, Any]) -> str:
-    """Return a line that tells how fast these tensors were differenced, nothing where that is not known."""
+    """Return a line on how fast these tensors were differenced; nothing where that is not known, or none was."""
     seconds = run.get("seconds")
-    if not seconds or not tensors:
+    differenced = [tensor for tensor in tensors if tensor.evaluator is not None]
+    if not seconds or not differenced:
         return ""
-    checked = sum(tensor.dims_checked for tensor in tensors)
+    checked = sum(tensor.dims_checked for tensor in differenced)
     return (
         f"\n{checked:,} dimensions in {seconds:.2f} s on {run['threads']} threads, "
         f"{checked / seconds:,.0f} two-sided differences a second"

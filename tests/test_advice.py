@@ -1,0 +1,220 @@
+"""Sentences beside the numbers of a report: each where its condition holds, and none where it does not."""
+
+import numpy as np
+import pytest
+from layers import case, layer
+
+import fastcheck
+from fastcheck import advice, check_gradient
+from fastcheck.advice import Circumstances
+from fastcheck.tally import Tally, fold
+
+X = np.random.default_rng(0).normal(size=12)
+KINDS = {"conv": {}, "function": {"black_box": True, "evaluator": "full"}}
+
+
+def known(tally=None, kind="conv", shape=(4, 3, 3, 3), automatic=True, precision="float64", **more):
+    """Return circumstances of a tensor of many dimensions."""
+    defaults = {"evaluator": "delta", "black_box": False, "parts": {}} | KINDS[kind] | more
+    return Circumstances(tally or Tally(), shape, step=0.5, automatic=automatic, precision=precision, **defaults)
+
+
+def folded(analytic, numeric, bar=1e-12):
+    analytic, numeric = np.asarray(analytic, dtype=float), np.asarray(numeric, dtype=float)
+    return fold(np.arange(len(analytic)), analytic, numeric, np.full(len(analytic), bar))
+
+
+def outside(factors, right=0, **more):
+    """Return circumstances in which numeric / analytic is each of the factors, and so many dimensions are right."""
+    numeric = np.arange(1.0, 1 + len(factors) + right)
+    analytic = numeric.copy()
+    analytic[: len(factors)] = numeric[: len(factors)] / np.asarray(factors)
+    return known(folded(analytic, numeric), **more)
+
+
+def wide(part, kinks=0, **more):
+    """Return circumstances in which a part is the largest of the widest bar and of that of the least dimension."""
+    found = folded([1.0], [1.1], bar=0.5).worst[0]
+    tally = Tally(dims=1, least=found, widest=found, kinks=kinks, histogram=(1,))
+    parts = dict.fromkeys(advice.PARTS, 0.1) | {part: 0.2}
+    return known(tally, parts={0: parts}, **more)
+
+
+UNLIKE = [2.0, 0.7, -3.0]
+SAID = [
+    (advice.MISTAKEN, known(evaluator="full"), "report this"),
+    (advice.MISTAKEN, known(), "--evaluator full"),
+    (advice.OUTSIDE, outside([1 + 1e-8, 1 - 3e-8], kind="function"), "to at least 7 digits"),
+    (advice.OUTSIDE, outside([1 + 1e-8, 1 - 3e-8]), "nearly all"),
+    (advice.OUTSIDE, outside([1 + 1e-3, 1 - 3e-3], kind="function"), "nearly all"),
+    (advice.OUTSIDE, known(folded([0, 0, 3], [1, 2, 3])), "analytic values of the worst dimensions are zero"),
+    (advice.OUTSIDE, known(folded([1, 2, 3], [0, 0, 3])), "numeric values of the worst dimensions are zero"),
+    (advice.OUTSIDE, outside([-1, -1, -1]), "is -1 in the worst dimensions: a sign?"),
+    (advice.OUTSIDE, outside([0.5, 0.5, 0.5], right=20), "is 0.5 in the worst dimensions: a factor?"),
+    (advice.OUTSIDE, outside([1.01, 1.01, 1.01]), "is 1.01 in the worst dimensions: a factor?"),
+    (advice.OUTSIDE, outside([2.0], shape=()), "compare the two values"),
+    (advice.OUTSIDE, outside(UNLIKE), "nearly all dimensions fail"),
+    (advice.OUTSIDE, outside(UNLIKE, right=20), "a filter, a channel, a border tap"),
+    (advice.OUTSIDE, outside(UNLIKE, right=20, shape=(4, 6)), "a row, a column"),
+    (advice.OUTSIDE, outside(UNLIKE, right=20, kind="function"), "a row, a column"),
+    (advice.OUTSIDE, outside(UNLIKE, right=20, shape=(23,)), "have in common?"),
+    (advice.NARROWER, wide("round-off", kind="function"), "a loss that rounds less"),
+    (advice.NARROWER, wide("round-off"), "a step larger than 0.5"),
+    (advice.NARROWER, wide("round-off", automatic=False), "a larger step, or step='auto'"),
+    (advice.NARROWER, wide("truncation", kind="function"), "another point, where the loss bends less"),
+    (advice.NARROWER, wide("truncation"), "a step smaller than 0.5"),
+    (advice.NARROWER, wide("truncation", kind="function", automatic=False), "a smaller step, or step='auto'"),
+    (advice.NARROWER, wide("kinks", kinks=1), "kinks='exclude'"),
+    (advice.NARROWER, wide("kinks", kinks=1, kind="function"), "further from the kinks"),
+    (advice.NARROWER, wide("kinks", kind="function"), "no kink explains it"),
+    (advice.NARROWER, wide("gradient"), "a smaller batch or map)"),
+    (advice.NARROWER, wide("gradient", precision="float32"), "or a gradient computed in float64"),
+    (advice.NARROWER, wide("gradient", kind="function"), "sums cancel less"),
+    (advice.NARROWER, wide("gradient", kind="function", precision="float32"), "a gradient computed in float64"),
+    (advice.SOURCES, wide("round-off"), "round-off of the differences at h = 0.5"),
+    (advice.SOURCES, wide("truncation"), "truncation of the differences at h = 0.5"),
+    (advice.SOURCES, wide("kinks", kinks=1), "kinks crossed between -h and +h, h = 0.5"),
+    (advice.SOURCES, wide("kinks", kind="function"), "no kink was found"),
+    (advice.SOURCES, wide("gradient", precision="float32"), "sums, computed in float32"),
+    (advice.NOTHING_RESOLVED, known(folded([0, 0], [0, 0])), "all values are zero"),
+    (advice.NOTHING_RESOLVED, known(folded([3, -3], [-2, 3], bar=9)), "none is distinguishable from zero"),
+    (advice.NOTHING_RESOLVED, known(folded([3, 3], [-3, -3], bar=9)), "none is distinguishable from zero"),
+]
+
+
+@pytest.mark.parametrize(("table", "found", "sentence"), SAID)
+def test_a_sentence_is_said_where_its_condition_holds(table, found, sentence):
+    said = advice.said(table, found)
+    assert sentence in said
+    assert "{" not in said
+
+
+def test_every_row_is_said_somewhere():
+    tables = {id(table): table for table, _, _ in SAID}
+    for table in tables.values():
+        rows = [next(row for row in table if row.holds(found)) for other, found, _ in SAID if other is table]
+        assert set(rows) == set(table)
+
+
+def test_where_nothing_holds_nothing_is_said():
+    assert advice.said(advice.NARROWER, known()) == ""
+
+
+ELSEWHERE = ("data point", "batch", "map", "kinks=", "unit", "filter", "tap", "evaluator")
+"""What functions have not."""
+
+
+@pytest.mark.parametrize(("table", "found", "sentence"), SAID)
+def test_functions_hear_nothing_of_what_they_have_not(table, found, sentence):
+    if found.black_box:
+        said = advice.said(table, found)
+        assert [word for word in ELSEWHERE if word in said] == []
+
+
+@pytest.mark.parametrize(("table", "found", "sentence"), SAID)
+def test_no_advice_is_what_was_done_already(table, found, sentence):
+    said = advice.said(table, found)
+    assert not (found.automatic and "or step='auto'" in said)
+    assert not (found.precision == "float64" and table is advice.NARROWER and "gradient computed in float64" in said)
+
+
+def test_a_factor_is_one_constant():
+    assert outside([2.0, 2.0, 2.0005]).factor == 2.0
+    assert np.isnan(outside([2.0, 2.0, 2.1]).factor)
+    assert np.isnan(outside([1 + 1e-6, 1 - 1e-6]).factor)
+    assert outside([1 + 1e-6] * 3).factor == pytest.approx(1 + 1e-6, rel=1e-9)
+    assert np.isnan(outside([2.0]).factor)
+
+
+def test_digits_are_those_of_all_that_fail():
+    """A report keeps the ten worst: of more, every resolved dimension counts."""
+    assert outside([1 + 1e-8] * 5 + [1 + 1e-3]).apart == pytest.approx(1e-3, rel=0.01)
+    numeric = np.ones(30)
+    analytic = numeric * np.where(np.arange(30) < 20, 1 + 1e-6, 1 + 1e-3)
+    bar = np.where(np.arange(30) < 20, 1e-12, 1e-4)  # the ten that are apart by more are less severe
+    mixed = known(fold(np.arange(30), analytic, numeric, bar), kind="function")
+    assert mixed.apart == pytest.approx(1e-3, rel=0.01)
+    assert known(folded([1.0], [1.0])).apart == 0
+
+
+def _advice(loss, grad, params=X, **options):
+    (tensor,) = check_gradient(loss, grad, params, **options).tensors.values()
+    return tensor
+
+
+def test_smooth_functions_cross_no_kink():
+    """In a few of two hundred the largest part of a bar is that of kinks, and none is crossed."""
+    for seed in range(200):
+        x = np.random.default_rng(seed).normal(size=20)
+        tensor = _advice(lambda p: float(p @ p), lambda p: 2 * p, x)
+        assert tensor.passed
+        assert "kinks crossed" not in tensor.regime
+    x = X.copy()
+    x[0] = 1e-9  # its differences reach the other side
+    kinked = _advice(lambda p: float(np.abs(p).sum()), np.sign, x, step=1e-3)
+    assert kinked.kinks > 0
+    assert "kinks" in kinked.regime + kinked.advice
+
+
+def test_a_loss_of_limited_accuracy_is_named_where_all_agree_in_digits():
+    wrong = _advice(lambda p: float(p @ p), lambda p: 2 * p * (1 + 1e-3 * np.sign(p)))
+    assert wrong.verdict == "fail"
+    assert "noise=" not in wrong.advice
+    slightly = _advice(lambda p: float(p @ p), lambda p: 2 * p * (1 + 1e-8 * np.sign(p)))
+    assert slightly.verdict == "fail"
+    assert "to at least 7 digits" in slightly.advice
+    assert "noise=" in slightly.advice
+
+
+@pytest.mark.parametrize(
+    ("shape", "wrong", "sentence"),
+    [
+        ((12,), slice(0, 3), "have in common?"),
+        ((3, 4), slice(0, 1), "(a row, a column)"),
+        ((12,), slice(None), "nearly all dimensions fail"),
+        ((3, 2, 2), slice(0, 1), "(a row, a column)"),
+    ],
+)
+def test_indices_are_asked_for_where_they_may_have_something_in_common(shape, wrong, sentence):
+    x = X.reshape(shape)
+
+    def grad(p):
+        found = 2 * p
+        found[wrong] += 0.3 * p[wrong] ** 2
+        return found
+
+    tensor = _advice(lambda p: float((p * p).sum()), grad, x)
+    assert tensor.verdict == "fail"
+    assert sentence in tensor.advice
+
+
+def test_convolutions_hear_of_filters_and_taps():
+    made = case(layer((2, 4, 8, 8), (16, 4, 3, 3), padding=1))
+    wrong = np.array(made.grads["weight"])
+    wrong[3] *= np.random.default_rng(0).uniform(1.1, 1.5, size=wrong[3].shape)
+    tensor = fastcheck.check(case(layer((2, 4, 8, 8), (16, 4, 3, 3), padding=1), grads={"weight": wrong}))
+    assert "a filter, a channel, a border tap" in tensor.tensors["weight"].advice
+    half = fastcheck.check(
+        case(layer((2, 4, 8, 8), (16, 4, 3, 3), padding=1), grads={"weight": 2 * made.grads["weight"]})
+    )
+    assert "is 0.5 in the worst dimensions: a factor?" in half.tensors["weight"].advice
+
+
+def test_what_no_step_can_see_is_not_called_zero():
+    tensor = _advice(lambda p: 1e16 + float(p @ p), lambda p: 2 * p)
+    assert tensor.verdict == "inconclusive"
+    assert "none is distinguishable from zero" in tensor.regime
+    assert "step='auto' has found no better step" in tensor.advice
+    zero = _advice(lambda p: 0.0 * float(p @ p), lambda p: 0 * p)
+    assert "zero" in zero.regime
+
+
+def test_a_pass_counts_what_its_bars_hide():
+    scales = np.array([1.0, 1e-20, 2.0, 0.0])
+    tensor = _advice(lambda p: float(scales @ p), scales, np.ones(4))
+    assert tensor.passed
+    assert tensor.unresolved == 2
+    assert "(1 not zero, but no larger than their error bars)" in tensor.reason
+    zeros = np.where(scales > 1e-9, scales, 0.0)
+    dead = _advice(lambda p: float(zeros @ p), zeros, np.ones(4))
+    assert (dead.unresolved, dead.reason) == (2, "all 4 lie within what the arithmetic can explain")
