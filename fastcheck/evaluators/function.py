@@ -29,9 +29,9 @@ PILOT_STEP = -17
 """Where they begin, as a power of two relative to the size of the entries: about the cube root of the unit round-off,
 where a difference of a function whose scale is that of its argument is balanced."""
 
-BOTTOM = (26, 35)
+BOTTOM = (26, 35, 41)
 """Powers of two below the size of an entry at which a second opinion is asked for: about the root of the unit
-round-off, and its two thirds' power. A loss whose own scale is far below the entry's is seen there alone."""
+round-off, its two thirds' power, and below. A loss whose own scale is far below the entry's is seen there alone."""
 
 LEAST = 2.0**-1074
 """No loss is known better: float64's smallest number."""
@@ -60,7 +60,7 @@ class FunctionEvaluator:
         As given, or the median of what the pilots found best.
     noise : float
     kinked : dict of int to Estimate
-        The dimensions that were found to be at a kink.
+        The dimensions that were found to be at a kink, with a subgradient.
     """
 
     def __init__(
@@ -101,7 +101,11 @@ class FunctionEvaluator:
         self._case.refuse_changes(self._arrays(), "loss")
         bars = np.array([entry.bar for entry in found]) + self._errors[dims]
         jumps = np.array([entry.jump for entry in found])
-        self.kinked |= {dim: entry for dim, entry in zip(dims.tolist(), found, strict=True) if entry.jump}
+        self.kinked |= {
+            dim: entry
+            for dim, entry in zip(dims.tolist(), found, strict=True)
+            if entry.jump and not self._outside(dim, entry)
+        }
         slopes = np.array([self._slope(dim, entry) for dim, entry in zip(dims.tolist(), found, strict=True)])
         return Differences(
             dims,

@@ -11,7 +11,7 @@ from fastcheck.black_box import NOISES as NOISES_OF_VALUES
 from fastcheck.cases.function import Arrays, FunctionCase
 from fastcheck.step import U
 
-LOSS_SPACINGS = tuple(2.0**-k for k in (46, 36, 29, 22, 13, 10, 7))
+LOSS_SPACINGS = tuple(2.0**-k for k in (46, 41, 30, 22, 13, 10, 7))
 """Fractions of the entries by which neighbouring samples are apart: tens of roundings of float64, then thousands, and
 few kinks. Larger ones are for losses that round their argument."""
 
@@ -87,7 +87,7 @@ def _bound(case: FunctionCase, name: str, measured: np.ndarray | None) -> np.nda
     reach = np.where(case.small(name), np.abs(case.params[name]), case.size(name))
     result = result_unit(case, name)
     # Of arrays nothing is known but their type: every rounding on the way may be one of it.
-    unit = max(_unit(grad, case.precision), result / 2 if measured is None else 0.0)
+    unit = max(_unit(grad, case.precision), result if measured is None else 0.0)
     deviation = unit * np.maximum(values, _typical(values, reach))
     if measured is not None:
         measured = np.where(np.isfinite(measured), measured, 0.0)
