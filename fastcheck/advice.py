@@ -15,11 +15,14 @@ from typing import NamedTuple
 from fastcheck.geometry import Shape
 from fastcheck.tally import Finding, Tally, relative_difference_of
 
-PARTS = ("round-off", "truncation", "kinks", "gradient")
-"""Parts of an error bar, as `fastcheck.evaluators.Evaluator.parts` names them."""
+PARTS = ("round-off", "truncation", "kinks", "gradient", "steps")
+"""Parts of an error bar, as `fastcheck.evaluators.Evaluator.parts` names them; "steps" is for black boxes alone."""
 
 CLOSE = 1e-4
 """Failing dimensions that all agree better than this rarely come from a mistake in a formula."""
+
+LOOSE = 5e-3
+"""The same of a single dimension."""
 
 NEARLY_ALL = 0.9
 """A larger part of the dimensions is as good as all of them: what is wrong is not in their indices."""
@@ -75,7 +78,7 @@ class Circumstances:
 
     def _main_part(self, found: Finding | None) -> str:
         parts = None if found is None else self.parts.get(found.dim)
-        return "" if parts is None else max(PARTS, key=lambda name: parts[name])
+        return "" if parts is None else max(PARTS, key=lambda name: parts.get(name, 0.0))
 
     @property
     def failing(self) -> tuple[Finding, ...]:
@@ -136,7 +139,7 @@ OUTSIDE: Table = (
     Row(
         "all agree to at least {0.agreeing} digits, and the loss may be accurate to no more (a solver, an adaptive "
         "integrator, a sum in another order): declare its accuracy by noise= (1e-8: absolute) or relative_noise=",
-        lambda found: found.black_box and 0 < found.apart < CLOSE,
+        lambda found: found.black_box and 0 < found.apart < (LOOSE if found.tally.dims == 1 else CLOSE),
     ),
     Row(
         "the analytic values of the worst dimensions are zero: is a term missing, or were they never written?",
@@ -172,6 +175,11 @@ OUTSIDE: Table = (
 """Where to look first when dimensions lie outside their bars."""
 
 NARROWER: Table = (
+    Row(
+        "two steps contradict each other: the loss varies on a scale far below its entries, or has noise that was not "
+        "seen; declare the noise (noise=), or check with parameters of that scale",
+        lambda found: found.widest == "steps",
+    ),
     Row(
         "a loss that rounds less (float64 throughout, no large constant in it), or another point: step='auto' has "
         "found no better step",
@@ -220,6 +228,7 @@ NARROWER: Table = (
 """What would narrow the widest bar."""
 
 SOURCES: Table = (
+    Row("steps that contradict each other", lambda found: found.least == "steps"),
     Row("round-off of the differences at h = {0.step:g}", lambda found: found.least == "round-off"),
     Row(
         "truncation of the differences at h = {0.step:g}, which falls as h^2",

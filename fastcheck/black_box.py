@@ -288,7 +288,7 @@ class Search:
         exponent, stride = min(max(start, self._least), most), 1
         for _ in range(rounds):
             found = self.at(exponent)
-            shift = found[-1].shift() if found else -4  # five points need larger steps than three
+            shift = self._shift(found)
             if shift > 0 and best is not None and not best.agrees(found[-1]):
                 shift = -1
             for one in found:
@@ -302,6 +302,15 @@ class Search:
                 break
             exponent = min(max(exponent + shift, low + 1), high - 1)
         return best
+
+    @staticmethod
+    def _shift(found: list[Estimate]) -> int:
+        """Return by which power of two to move: as five points ask for, which need larger steps than three."""
+        if not found:
+            return -4
+        if not found[0].agrees(found[-1]):  # the step is too large for one of them
+            return min(one.shift() for one in found)
+        return found[-1].shift()
 
     def closer(self, found: Estimate, powers: int) -> list[Estimate]:
         """Estimate with a step smaller than that of what was found by so many powers of two, by every stencil."""

@@ -190,7 +190,7 @@ def check_gradient(
     )
     path = FunctionPath(case, plan)
     report = coordinator.run(path, plan)
-    return report if report.interrupted else report.with_health(path.findings(seed))
+    return report if report.interrupted else report.with_health(path.findings(report))
 
 
 def usable_step(step: Any) -> Any:

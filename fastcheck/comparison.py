@@ -6,6 +6,7 @@ size of the other entries, and of the report's other tensors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -115,7 +116,8 @@ _ROWS = (
         _ONLY_ARRAYS,
     ),
     _Row(
-        lambda found: found.others == 0 and found.largest <= NORM_RULE,
+        # Noise is not the exact opposite of noise.
+        lambda found: found.others == 0 and found.largest <= NORM_RULE and found.tally.norm_ratio < math.inf,
         "inconclusive",
         "no value exceeds {0.largest:.1e}: round-off around zero, or a small gradient that is wrong",
         _UNKNOWN_SCALE,

@@ -95,16 +95,24 @@ def loss_remembers(before: float, after: float) -> HealthFinding:
     )
 
 
-def loss_never_moves(value: float, calls: int, zero: bool) -> HealthFinding:
+def loss_never_moves(value: float, zero: bool) -> HealthFinding:
     """Describe a loss that is the same number everywhere; ``zero`` tells whether its gradient says so too."""
     return HealthFinding(
         "the loss never moves",
-        f"the loss is {value!r} wherever it was evaluated, {calls:,} times: it does not read its argument, or its "
-        "change is lost in rounding or underflow",
-        "let the loss compute with the argument that it is given, not with an array of its own"
-        if value
-        else "scale the loss up, or let it compute with the argument that it is given",
+        f"the loss is {value!r} wherever it was evaluated: it does not read its argument, or its change is lost in "
+        "rounding or underflow",
+        "let the loss compute with the argument that it is given, not with an array of its own",
         None if zero else "inconclusive",
+    )
+
+
+def loss_underflows(largest: float) -> HealthFinding:
+    """Describe a loss that is too small for double precision."""
+    return HealthFinding(
+        "the loss underflows",
+        f"no value of the loss is larger than {largest:.2g}: it underflows, and few of its digits are left",
+        "scale the loss up, or check at parameters where it is larger",
+        "inconclusive",
     )
 
 
@@ -120,12 +128,13 @@ def no_subgradient(names: Sequence[str], promise: float, least: float, most: flo
     )
 
 
-def nothing_shown(zeros: int, dims: int) -> HealthFinding:
+def nothing_shown(zeros: int, dims: int, passed: bool) -> HealthFinding:
     """Describe a point at which most derivatives are zero, whatever the code is."""
     return HealthFinding(
         "nothing was shown",
-        f"{zeros:,} of {dims:,} derivatives are zero here, as far as arithmetic can tell: wrong code can give "
-        "zeros too",
+        f"{zeros:,} of {dims:,} derivatives are zero here, as far as arithmetic can tell: wrong code can give zeros "
+        "too",
         "check at another point (with live units, say), or with other weights of the outputs than ones: a sum of "
         "normalised values does not depend on its input",
+        None if passed else "inconclusive",
     )

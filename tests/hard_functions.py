@@ -751,7 +751,14 @@ def _flat(rng: np.random.Generator) -> Hard:
     c = _decades(rng, -3, 3, x.size)
     p = x.copy()
     p[rng.random(x.size) < 0.3] += _decades(rng, -8, 0)
-    return Hard(lambda q: 1 + (c * (q - x) ** 4).sum(), lambda q: 4 * c * (q - x) ** 3, p, "1 + sum(c (p - x)^4)")
+    slopes = 4 * c * (p - x) ** 3
+    return Hard(
+        lambda q: 1 + (c * (q - x) ** 4).sum(),
+        lambda q: 4 * c * (q - x) ** 3,
+        p,
+        "1 + sum(c (p - x)^4)",
+        undecidable="the gradient is lost in the rounding of 1" if 0 < np.abs(slopes * p).max() < 1e-9 else "",
+    )
 
 
 def _steps(rng: np.random.Generator) -> Hard:
@@ -792,6 +799,9 @@ def noise(rng: np.random.Generator) -> Hard:
     return choices[int(rng.integers(len(choices)))](rng)
 
 
+_COARSE = "the declared accuracy leaves a few per cent of the derivative"
+
+
 def _root(a: Any, tolerance: float) -> Any:
     """Return x = cos(a x) by iteration, until x moves by no more than a tolerance."""
     x = 0.5 + 0 * a
@@ -827,6 +837,7 @@ def _solver(rng: np.random.Generator) -> Hard:
         options=_accuracy(rng, bound, start),
         exact=_root_of_complex(c),
         accuracy=1e-12 if precise else 30 * tolerance,
+        undecidable=_COARSE if bound > 4e-6 * abs(start) else "",
     )
 
 
@@ -886,6 +897,7 @@ def _integrator(rng: np.random.Generator) -> Hard:
         f"adaptive integral to {tolerance:.0e}",
         options=_accuracy(rng, tolerance, loss(p)),
         exact=lambda q: (w * (np.exp(-q[0] * t) * np.sin(q[1] * t) + q[2] * t)).sum(),
+        undecidable=_COARSE if tolerance > 4e-6 else "",
     )
 
 

@@ -71,6 +71,8 @@ SAID = [
     (advice.NARROWER, wide("gradient", precision="float32"), "or a gradient computed in float64"),
     (advice.NARROWER, wide("gradient", kind="function"), "sums cancel less"),
     (advice.NARROWER, wide("gradient", kind="function", precision="float32"), "a gradient computed in float64"),
+    (advice.NARROWER, wide("steps", kind="function"), "two steps contradict each other"),
+    (advice.SOURCES, wide("steps", kind="function"), "steps that contradict each other"),
     (advice.SOURCES, wide("round-off"), "round-off of the differences at h = 0.5"),
     (advice.SOURCES, wide("truncation"), "truncation of the differences at h = 0.5"),
     (advice.SOURCES, wide("kinks", kinks=1), "kinks crossed between -h and +h, h = 0.5"),

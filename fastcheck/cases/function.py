@@ -63,6 +63,8 @@ class FunctionCase:
         The loss at params, after the gradient was called.
     accuracy : float
         Declared bound on the error of a value of the loss; 0 without one.
+    largest : float
+        The largest value of the loss, in size, that was seen.
     scatter : float
         Standard deviation of the loss from call to call at params.
     findings : list of HealthFinding
@@ -95,16 +97,18 @@ class FunctionCase:
         self._named = isinstance(params, Mapping)
         self.precision, self.findings = precision, list[HealthFinding]()
         self.params = self._parameters(params)
-        self.calls, self._moved = 0, False
+        self._moved, self.largest = False, 0.0
         self._raised: FastcheckError | None = None
         first = self.start = self._value_here()
         self.accuracy = _accuracy(noise, relative_noise, first)
+        if self.accuracy:
+            self.findings.append(health.loss_accuracy(self.accuracy))
         self.scatter = self._scatter(first)
         self.grads = self._matched(grad) if self._grad is None else self._called_gradient()
         self.wavering = {name: np.zeros(array.shape) for name, array in self.params.items()}
         if self._grad is not None:
             self._examine_gradient(first)
-        self._moved = False
+        self._moved, self.largest = False, abs(self.start)
 
     @property
     def has_function(self) -> bool:
@@ -147,7 +151,6 @@ class FunctionCase:
 
     def value(self, arrays: Arrays, where: Callable[[], str]) -> float:
         """Evaluate the loss near params, whatever number it gives: nan where it raises, as outside of its domain."""
-        self.calls += 1
         try:
             found = self._evaluated(arrays)
         except Exception as error:
@@ -155,6 +158,7 @@ class FunctionCase:
             return math.nan
         value = _number(found, where)
         self._moved = self._moved or value != self.start
+        self.largest = max(self.largest, abs(value)) if math.isfinite(value) else self.largest
         return value
 
     @property
@@ -178,7 +182,7 @@ class FunctionCase:
             self.findings.append(health.loss_remembers(self.start, end))
         elif not self._moved:
             zero = not any(array.any() for array in self.grads.values())
-            self.findings.append(health.loss_never_moves(self.start, self.calls, zero))
+            self.findings.append(health.loss_never_moves(self.start, zero))
 
     def refuse_changes(self, arrays: Arrays, function: str) -> None:
         """Check that arrays are still equal to params after a function was called with them."""

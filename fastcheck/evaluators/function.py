@@ -14,7 +14,7 @@ from fastcheck.cases.function import SMALL, Arrays, FunctionCase
 from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import Chosen, Differences, indices
 from fastcheck.evaluators.function_noise import result_unit
-from fastcheck.step import WIDE, WIDE_TYPES
+from fastcheck.step import WIDE, WIDE_TYPES, U
 
 BLOCK = 32
 """Dimensions in a block: some hundred calls of the loss, after which Ctrl-C and progress are heard."""
@@ -113,7 +113,7 @@ class FunctionEvaluator:
             bars,
             kinks=np.array([entry.kinked for entry in found], dtype=np.int64),
             jump=jumps,
-            wide=bars - jumps > self._wide * slopes,
+            wide=(bars - jumps > self._wide * slopes) & (slopes > 0),
         )
 
     def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
@@ -121,16 +121,17 @@ class FunctionEvaluator:
         found = [self._differenced(dim) for dim in dims.tolist()]
         return {
             "round-off": np.array([entry.roundoff for entry in found]),
-            "truncation": np.array([entry.safety * entry.truncation + entry.doubt for entry in found]),
+            "truncation": np.array([entry.safety * entry.truncation for entry in found]),
             "kinks": np.array([entry.widening for entry in found]),
             "gradient": self._errors[dims],
+            "steps": np.array([entry.doubt for entry in found]),
         }
 
     def _slope(self, dim: int, found: Estimate) -> float:
         """Return the slope that an error bar is measured by: one above `WIDE` of it tells little.
 
         It is the one by which a move of the entry by its own size changes the loss as much as the gradient promises
-        for any entry. Where it promises nothing, the slopes that were seen stand in.
+        for any entry. Where it promises nothing, the slopes that were seen stand in; 0 where the loss never moved.
         """
         reach = self._reach(dim)
         if self._small[dim]:  # the step that was found shows which size it moves at
@@ -241,7 +242,8 @@ class FunctionEvaluator:
         other = self._searched(dim, PILOT_ROUNDS)
         if other is None or (self._outside(dim, other) and found.agrees(other)):
             return found
-        return found.doubted(other)
+        apart = abs(found.numeric - other.numeric) + other.bar
+        return found._replace(truncation=found.truncation + apart)
 
     def _outside(self, dim: int, found: Estimate) -> bool:
         return abs(float(self._analytic[dim]) - found.numeric) > found.bar + float(self._errors[dim])
@@ -324,7 +326,7 @@ def promised(case: FunctionCase) -> float:
     """Return the largest change of the loss that the analytic gradient promises where an entry moves by its own size.
 
     It does not change when parameters are rescaled, and scales with the loss. Where entries that are not zero promise
-    nothing, zeros are taken to move by the typical size.
+    nothing, zeros are taken to move by the typical size. A change that is lost in the loss's own rounding is 0.
     """
     tensors = [(np.abs(case.params[name]), np.abs(grad.astype(np.float64))) for name, grad in case.grads.items()]
     sizes = [case.size(name) for name in case.grads]
@@ -334,7 +336,8 @@ def promised(case: FunctionCase) -> float:
             for (value, grad), size in zip(tensors, sizes, strict=True)
         ]
         every = [_largest(grad * size) for (_, grad), size in zip(tensors, sizes, strict=True)]
-    return max(own, default=0.0) or max(every)
+    largest = max(own, default=0.0) or max(every)
+    return largest if largest > U * abs(case.start) else 0.0
 
 
 def _largest(values: np.ndarray) -> float:

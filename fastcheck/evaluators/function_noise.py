@@ -31,9 +31,10 @@ GRADIENT_SPACINGS = (2.0**-46, 2.0**-40, 2.0**-22, 2.0**-13, 2.0**-10, 2.0**-7)
 GRADIENT_SAMPLES = 7
 """Calls of the gradient for each spacing, the least that Moré and Wild recommend."""
 
-NOISES = 16.0
-"""Standard deviations that an entry of the gradient may be off by. Its noise is known from seven samples only, and
-roundings that are the same at all of them (those of data) are not seen: they are taken to be as large again."""
+NOISES = {"array": 32.0, "function": 16.0, "narrow function": 8.0}
+"""Standard deviations that an entry of the gradient may be off by. The noise of a function is known from seven samples
+only, and roundings that are the same at all of them (those of data) are not seen: they are taken to be as large again,
+unless it rounds its argument to half precision, which shows them all. Of an array nothing can be measured."""
 
 _SINGLE = 2.0**-24
 _RESULT = {"tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -87,12 +88,14 @@ def _bound(case: FunctionCase, name: str, measured: np.ndarray | None) -> np.nda
     reach = np.where(case.small(name), np.abs(case.params[name]), case.size(name))
     result = result_unit(case, name)
     # Of arrays nothing is known but their type: every rounding on the way may be one of it.
-    unit = max(_unit(grad, case.precision), result if measured is None else 0.0)
+    unit = max(_unit(grad, case.precision), result / 2 if measured is None else 0.0)
     deviation = unit * np.maximum(values, _typical(values, reach))
     if measured is not None:
         measured = np.where(np.isfinite(measured), measured, 0.0)
         deviation = np.maximum(deviation, np.maximum(measured, _typical(measured, reach)))
-    bound: np.ndarray = NOISES * deviation + result * values + _UNDERFLOW.get(case.precision or grad.dtype.name, 0.0)
+    precision = case.precision or grad.dtype.name
+    kind = "array" if measured is None else "narrow function" if result else "function"
+    bound: np.ndarray = NOISES[kind] * deviation + result * values + _UNDERFLOW.get(precision, 0.0)
     return bound
 
 

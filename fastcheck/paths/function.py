@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from fastcheck import sampling, step
+from fastcheck import health, sampling, step
 from fastcheck.cases.function import FunctionCase
 from fastcheck.evaluators import Chosen, Evaluator, function_noise, function_ties
 from fastcheck.evaluators.audit import Audit
@@ -16,7 +16,13 @@ from fastcheck.evaluators.function_ties import Kinked
 from fastcheck.geometry import Shape
 from fastcheck.health import HealthFinding
 from fastcheck.paths import Plan, Session
-from fastcheck.report import ForwardReport
+from fastcheck.report import ForwardReport, Report
+
+MOSTLY = 0.75
+"""Where more than this part of all derivatives is zero, little is shown."""
+
+UNDERFLOW = 1e-290
+"""Smaller losses have few digits left, or their differences have."""
 
 AUTO_DIMS = 2048
 """Dimensions of a tensor that ``dims="auto"`` takes all of: about 15,000 calls of the loss. Of more it takes
@@ -52,8 +58,8 @@ class FunctionPath:
         return self._case.grads
 
     def precision(self, name: str) -> str:
-        """Return the dtype of a gradient."""
-        return self._case.grads[name].dtype.name
+        """Return the type that a gradient was computed in."""
+        return self._case.precision or self._case.grads[name].dtype.name
 
     def shapes(self) -> dict[str, Shape]:
         """Return the shapes of all tensors."""
@@ -83,17 +89,34 @@ class FunctionPath:
         )
         return self._evaluators[name]
 
-    def findings(self, seed: int) -> list[HealthFinding]:
-        """Return what is known of the functions after a check."""
+    def findings(self, report: Report) -> list[HealthFinding]:
+        """Return what is known of the functions after a check, whose report is as far as differences tell."""
+        self._case.examine_end()
+        return [*self._case.findings, *self._tied(report.seed), *self._vanishing(report)]
+
+    def _tied(self, seed: int) -> Iterator[HealthFinding]:
         kinked = [
             Kinked(name, dim, evaluator.kinked[dim].step, evaluator.kinked[dim].numeric)
             for name, evaluator in self._evaluators.items()
             for dim in sorted(evaluator.kinked)
         ]
         noise = max((evaluator.noise for evaluator in self._evaluators.values()), default=0.0)
-        tied = function_ties.examined(self._case, kinked, noise, seed)
-        self._case.examine_end()
-        return self._case.findings + ([] if tied is None else [tied])
+        found = function_ties.examined(self._case, kinked, noise, seed)
+        if found is not None:
+            yield found
+
+    def _vanishing(self, report: Report) -> Iterator[HealthFinding]:
+        """Yield what is known of a point at which there is little to see."""
+        if report.verdict == "fail":
+            return
+        if report.verdict == "inconclusive" and 0 < self._case.largest < UNDERFLOW:
+            yield health.loss_underflows(self._case.largest)
+        tensors, grads = report.tensors.values(), self._case.grads
+        dims, unresolved = (sum(getattr(one, name) for one in tensors) for name in ("dims_checked", "unresolved"))
+        vanish = [np.abs(grads[name]) <= self._errors[name] for name in grads]
+        zeros = sum(map(np.count_nonzero, vanish)) / sum(grad.size for grad in grads.values())
+        if min(zeros, unresolved / dims) > MOSTLY:
+            yield health.nothing_shown(unresolved, dims, report.passed)
 
     def audit(self, name: str, dims: Chosen, session: Session) -> Audit | None:
         """Return nothing: the whole function is evaluated, and no shortcut taken."""
