@@ -96,7 +96,9 @@ def _levels(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(levels), np.stack(changing)
 
 
-def measured(sample: Callable[[float], np.ndarray], count: int, spacings: Sequence[float], more: int = 0) -> np.ndarray:
+def measured(
+    sample: Callable[[float], np.ndarray], count: int, spacings: Sequence[float], more: int = 0, rounded: bool = False
+) -> np.ndarray:
     """Estimate the noise of a function along a line, with samples spaced far enough apart to show it.
 
     Where a function rounds its argument (to float32, say) closer samples are equal, and nothing would be seen. The
@@ -110,7 +112,8 @@ def measured(sample: Callable[[float], np.ndarray], count: int, spacings: Sequen
         Samples for each spacing.
     spacings : sequence of float
         Ascending. The first one is taken at which neighbouring samples differ more often than not. Where they never do,
-        the function is constant in pieces, and has no noise.
+        the function is constant in pieces, and has no noise; or, where it is known to be ``rounded``, the last counts.
+    rounded : bool
     more : int
         How many of the next spacings are taken as well: the largest estimate counts. An error made early in a
         function may change more slowly than the last rounding. What does not look like noise at these does not count:
@@ -127,7 +130,8 @@ def measured(sample: Callable[[float], np.ndarray], count: int, spacings: Sequen
         if _apart(samples):
             break
     else:
-        return np.where(np.isfinite(samples).all(0), 0.0, np.nan)
+        if not rounded:
+            return np.where(np.isfinite(samples).all(0), 0.0, np.nan)
     found = _finite_noise(samples)
     for spacing in itertools.islice(left, more):
         samples = _samples(sample, count, spacing)

@@ -9,11 +9,12 @@ from typing import Literal
 
 import numpy as np
 
+from fastcheck import noise as noises
 from fastcheck.black_box import CLEAR, NOISES, ROUNDS, Estimate, Level, Search, better, exponent_of
 from fastcheck.cases.function import SMALL, Arrays, FunctionCase
 from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import Chosen, Differences, indices
-from fastcheck.evaluators.function_noise import result_unit
+from fastcheck.evaluators.function_noise import LOSS_SAMPLES, LOSS_SPACINGS, result_unit
 from fastcheck.step import WIDE, WIDE_TYPES, U
 
 BLOCK = 32
@@ -178,7 +179,7 @@ class FunctionEvaluator:
             found = self._below(search, dim, found)
         if self._outside(dim, found):
             found = self._closer(search, dim, found)
-        return self._at_the_point(search, found) if found.jump else found
+        return self._at_the_point(dim, found) if found.jump else found
 
     def _contradiction(self, search: Search, dim: int, found: Estimate) -> int | None:
         """Return the exponent of a step near the bottom whose quotient cannot be that of a larger step."""
@@ -218,12 +219,14 @@ class FunctionEvaluator:
                 return closer
         return found
 
-    def _at_the_point(self, search: Search, found: Estimate) -> Estimate:
+    def _at_the_point(self, dim: int, found: Estimate) -> Estimate:
         """Look whether a kink is at the point itself, or merely nearer than the step.
 
         With the smallest step at which the jump between the slopes stands clear of the noise it has to be there still.
         """
-        clear = exponent_of(8 * CLEAR * NOISES * max(self.noise, found.noise) / found.jump)
+        noise = self._own_noise(dim)
+        search = self._search(dim, noise)
+        clear = exponent_of(8 * CLEAR * NOISES * noise / found.jump)
         if clear >= exponent_of(found.step) - 2:
             return found
         nearer = search.best(clear, 1)
@@ -232,10 +235,28 @@ class FunctionEvaluator:
         lower = search.best(clear, PILOT_ROUNDS, most=exponent_of(found.step) - 1)
         return found if lower is None else lower
 
+    def _own_noise(self, dim: int) -> float:
+        """Return the noise of the loss where one entry moves, next to the point.
+
+        Other entries' kinks, which look like noise where all are moved, are not met.
+        """
+        x = float(self._values[dim])
+        unit = LOSS_SPACINGS[0] * (abs(x) or self._size)
+
+        def seen(side: float) -> float:
+            def sample(distance: float) -> np.ndarray:
+                return np.array(self._moved(dim, x + side * distance, side * distance))
+
+            return float(noises.measured(sample, LOSS_SAMPLES, [unit]))
+
+        largest = max(seen(1.0), seen(-1.0))
+        least = max(U * abs(self._case.start), self._case.accuracy / NOISES, LEAST)
+        return min(self.noise, max(largest, least)) if largest > 0 else self.noise
+
     def _with_fixed_step(self, dim: int, step: float) -> Estimate | None:
         """Take the user's step; where the gradient is outside, the best one tells whether that was to blame."""
-        found = Search(self._levels(dim, step), self._stencil, 0, 0).best(0, rounds=1)
-        if found is not None and found.jump and not self._at_the_point(self._search(dim), found).jump:
+        found = Search(self._levels(dim, step, self.noise), self._stencil, 0, 0).best(0, rounds=1)
+        if found is not None and found.jump and not self._at_the_point(dim, found).jump:
             found = found._replace(jump=0.0)
         if found is None or not self._outside(dim, found):
             return found
@@ -267,14 +288,15 @@ class FunctionEvaluator:
             own = self._promised / slope
         return [self._start + exponent_of(own)] if LEAST < own < self._size * SMALL else []
 
-    def _search(self, dim: int) -> Search:
+    def _search(self, dim: int, noise: float | None = None) -> Search:
         x = float(self._values[dim])
         least = max(exponent_of(float(np.spacing(abs(x)))) + 2, -1000)
         # An entry is not moved beyond zero, where a domain may end, unless its size may be an accident.
         room = self._reach(dim) if self._small[dim] else abs(x)
-        return Search(self._levels(dim, 1.0), self._stencil, least, max(least, exponent_of(room) - 2))
+        levels = self._levels(dim, 1.0, self.noise if noise is None else noise)
+        return Search(levels, self._stencil, least, max(least, exponent_of(room) - 2))
 
-    def _levels(self, dim: int, unit: float) -> Callable[[int], Level | None]:
+    def _levels(self, dim: int, unit: float, noise: float) -> Callable[[int], Level | None]:
         """Return what differences a dimension with a step of a power of two times a unit."""
         x = float(self._values[dim])
 
@@ -282,7 +304,7 @@ class FunctionEvaluator:
             step = math.ldexp(unit, exponent)
             low, high = x - step, x + step
             before, after = self._moved(dim, low, -step), self._moved(dim, high, step)
-            return Level.of(step, (low, x, high), (before, self._case.start, after), self.noise)
+            return Level.of(step, (low, x, high), (before, self._case.start, after), noise)
 
         return level
 

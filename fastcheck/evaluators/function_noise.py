@@ -25,16 +25,21 @@ counts."""
 UNKNOWN = 2.0**-64
 """The first spacing for a tensor of zeros, whose scale is not known."""
 
-GRADIENT_SPACINGS = (2.0**-46, 2.0**-40, 2.0**-22, 2.0**-13, 2.0**-10, 2.0**-7)
-"""Later ones are for gradients that round their argument: to float32, float16 and bfloat16."""
+GRADIENT_SPACINGS = (2.0**-46, 2.0**-40, 2.0**-22)
+"""The last for a gradient that is computed in float32: there even its parameters differ by roundings."""
+
+HALF_SPACINGS = (2.0**-13, 2.0**-10, 2.0**-7)
+"""More for one that is computed in half precision. Others would meet kinks at these."""
 
 GRADIENT_SAMPLES = 7
 """Calls of the gradient for each spacing, the least that Moré and Wild recommend."""
 
-NOISES = {"array": 32.0, "function": 16.0, "narrow function": 8.0}
-"""Standard deviations that an entry of the gradient may be off by. The noise of a function is known from seven samples
-only, and roundings that are the same at all of them (those of data) are not seen: they are taken to be as large again,
-unless it rounds its argument to half precision, which shows them all. Of an array nothing can be measured."""
+NOISES = 16.0
+"""Standard deviations that an entry of the gradient may be off by. Its noise is known from seven samples only, and
+roundings that are the same at all of them (those of data) are not seen: they are taken to be as large again."""
+
+UNMEASURED = 2.0
+"""Times as many where the gradient is an array, whose noise cannot be measured."""
 
 _SINGLE = 2.0**-24
 _RESULT = {"tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -88,14 +93,14 @@ def _bound(case: FunctionCase, name: str, measured: np.ndarray | None) -> np.nda
     reach = np.where(case.small(name), np.abs(case.params[name]), case.size(name))
     result = result_unit(case, name)
     # Of arrays nothing is known but their type: every rounding on the way may be one of it.
-    unit = max(_unit(grad, case.precision), result / 2 if measured is None else 0.0)
+    unit = max(_unit(grad, case.precision), result if measured is None else 0.0)
     deviation = unit * np.maximum(values, _typical(values, reach))
     if measured is not None:
         measured = np.where(np.isfinite(measured), measured, 0.0)
         deviation = np.maximum(deviation, np.maximum(measured, _typical(measured, reach)))
     precision = case.precision or grad.dtype.name
-    kind = "array" if measured is None else "narrow function" if result else "function"
-    bound: np.ndarray = NOISES[kind] * deviation + result * values + _UNDERFLOW.get(precision, 0.0)
+    times = NOISES * (UNMEASURED if measured is None else 1.0)
+    bound: np.ndarray = times * deviation + result * values + _UNDERFLOW.get(precision, 0.0)
     return bound
 
 
@@ -124,6 +129,13 @@ def _unit(grad: np.ndarray, precision: str | None) -> float:
     return _SINGLE if _fits(significands, 24) and not _fits(significands, 18) else U
 
 
+def _half(case: FunctionCase, name: str) -> bool:
+    """Tell whether a gradient is one of half precision, by its type or by its values."""
+    grad = case.grads[name]
+    significands = np.frexp(grad[np.isfinite(grad)].astype(np.float64))[0]
+    return result_unit(case, name) > 0 or (_fits(significands, 11) and not _fits(significands, 5))
+
+
 def _fits(significands: np.ndarray, bits: int) -> bool:
     scaled = np.ldexp(significands, bits)
     return bool((scaled == np.rint(scaled)).all())
@@ -150,9 +162,11 @@ def _gradient_noise(case: FunctionCase, seed: int) -> dict[str, np.ndarray]:
             return np.full(total, np.nan)
         return np.concatenate([found[name].astype(np.float64).ravel() for name in case.params])
 
-    flat = noise.measured(sample, GRADIENT_SAMPLES, GRADIENT_SPACINGS)
+    half = any(_half(case, name) for name in case.grads)
+    spacings = GRADIENT_SPACINGS + HALF_SPACINGS * half
+    flat = noise.measured(sample, GRADIENT_SAMPLES, spacings, rounded=half)
     if np.isnan(flat).all():  # outside of its domain
-        flat = noise.measured(lambda distance: sample(distance, -1.0), GRADIENT_SAMPLES, GRADIENT_SPACINGS)
+        flat = noise.measured(lambda distance: sample(distance, -1.0), GRADIENT_SAMPLES, spacings, rounded=half)
     ends = np.cumsum([array.size for array in case.params.values()])[:-1]
     parts = zip(case.params.items(), np.split(flat, ends), strict=True)
     return {name: part.reshape(array.shape) for (name, array), part in parts}
