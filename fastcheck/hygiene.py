@@ -17,6 +17,7 @@ from fastcheck.report import Report, TensorReport
 
 if TYPE_CHECKING:
     from fastcheck.evaluators.network_bars import Ground
+    from fastcheck.evaluators.penalty import Share
 
 MANY_POINTS = 64
 """More data points than this make kinks likely, and tell nothing more."""
@@ -29,6 +30,21 @@ SWAMPED = 1.0
 
 SATURATED = 1e-6
 """Cotangents of the output below this are those of a loss that has nothing left to learn."""
+
+AMOUNTS = {
+    1.0: "all of {}",
+    0.0: "nothing of {}",
+    0.5: "half of {}",
+    2.0: "{} twice",
+    -1.0: "{} with the opposite sign",
+}
+"""How much of the regularisation a gradient has, by its factor."""
+
+PENALTY = (
+    "l2 * w + l1 * sign(w), the gradient of l2 / 2 * sum(w^2) + l1 * sum(|w|), is to be added once (a loss with "
+    "reg * sum(w^2) has l2 = 2 * reg, and 2 * reg * w in its gradient)"
+)
+"""What the regularisation is."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +63,8 @@ class Facts:
     total : int
         Data points that were given.
     burn_in : int
-    included : dict of str to bool or None
-        Whether each regularised tensor's gradient has the regularisation in it; None where both were given.
+    shares : mapping of str to Share
+        How much of its regularisation is in every regularised tensor's gradient.
     """
 
     network: Network
@@ -60,7 +76,7 @@ class Facts:
     requested_step: Any
     total: int
     burn_in: int
-    included: Mapping[str, bool] | None
+    shares: Mapping[str, Share]
 
 
 def panel(facts: Facts) -> tuple[Line, ...]:
@@ -159,15 +175,23 @@ def _regularisation(facts: Facts) -> Line:
         return Line("regularisation", "done", "none; one phase, the data loss")
     shares = ", ".join(f"{name} {share:.1g}" for name, share in _shares(facts).items())
     told = f"off first, then on; its gradient's norm as a part of the data loss's: {shares}"
-    missing = sorted(name for name, there in (facts.included or {}).items() if not there)
-    if missing:
-        return Line(
-            "regularisation",
-            "warn",
-            f"{told}. The gradients of {', '.join(missing)} have no regularisation in them: l2 * w + l1 * sign(w) is "
-            "to be added",
-        )
-    return Line("regularisation", "done", told)
+    found: dict[str, list[str]] = {}
+    for name, share in facts.shares.items():
+        if share.wrong:
+            found.setdefault(_amount(share, facts.penalties[name]), []).append(name)
+    if not found:
+        return Line("regularisation", "done", told)
+    wrong = ". ".join(f"The gradients of {', '.join(names)} have {amount} in them" for amount, names in found.items())
+    return Line("regularisation", "warn", f"{told}. {wrong}: {PENALTY}")
+
+
+def _amount(share: Share, penalty: Penalty) -> str:
+    """Return in words how much of a tensor's regularisation is in its gradient."""
+    if share.l2 == share.l1 or not (penalty.l2 and penalty.l1):
+        return AMOUNTS[share.l2].format("the regularisation") if share.l2 else "no regularisation"
+    return " and ".join(
+        AMOUNTS[factor].format(f"the {kind} term") for factor, kind in ((share.l2, "l2"), (share.l1, "l1"))
+    )
 
 
 def _shares(facts: Facts) -> dict[str, float]:

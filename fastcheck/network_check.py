@@ -58,8 +58,9 @@ def check_network(
         What your forward pass gave at this point, with or without regularisation. It is compared first: gradients of
         another function are not judged.
     data_grads : as ``grads``, optional
-        The gradient with regularisation switched off. Without it the first phase takes the regularisation's own
-        gradient off ``grads``, or finds that it is missing.
+        The gradient with regularisation switched off. Without it the first phase takes off ``grads`` what they have of
+        the regularisation's gradient: all of it, none, half, twice or with the opposite sign, tensor by tensor. The
+        second phase passes where it is all.
     masks : mapping of dropout layers to arrays of zeros and ones, optional
         Those of the analytic pass. Without one dropout is off.
     points : int, optional

@@ -90,7 +90,8 @@ def test_differences_of_a_penalty_overflow_quietly():
         assert w == 0 or not np.isfinite(value).any()
     assert np.isinf(penalty.gradient(Penalty(1e200, 0.0), np.array([1e200]))).all()
     half = {"w": np.ones(1, np.float16)}
-    assert np.isinf(network_job._without(half, {"w": Penalty(1e6, 0.0)}, {"w": np.ones(1)})["w"]).all()
+    ones, zeros = {"w": np.ones(1)}, {"w": np.zeros(1)}
+    assert np.isinf(network_job._without(half, {"w": Penalty(1e6, 0.0)}, ones, zeros)["w"]).all()
 
 
 def test_what_is_not_finite_is_no_dimension_to_explain():

@@ -20,6 +20,7 @@ from fastcheck.evaluators.network import NetworkEvaluator
 from fastcheck.evaluators.network_bars import Ground
 from fastcheck.evaluators.network_moved import Moved
 from fastcheck.layers import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, ReLU, Sigmoid, Tanh
+from fastcheck.network import Penalty
 from fastcheck.paths import Plan
 from fastcheck.paths.network import NetworkPath
 from fastcheck.progress import silent
@@ -105,10 +106,83 @@ def test_missing_regularisation_fails_in_the_second_phase_alone(given):
     assert right.passed
     report = _check(network, params, data, x, y, data_grads=data if given else None)
     assert [phase.verdict for phase in report.phases.values()] == ["pass", "fail"]
-    if not given:
-        line = _line(report, "regularisation")
-        assert line.status == "warn"
-        assert "have no regularisation in them" in line.text
+    line = _line(report, "regularisation")
+    assert line.status == "warn"
+    assert "have no regularisation in them" in line.text
+
+
+PENALTIES = {
+    "l2": Penalty(0.3, 0.0),
+    "l1": Penalty(0.0, 0.2),
+    "both": Penalty(0.3, 0.2),
+    "tiny": Penalty(1e-9, 0.0),
+    "huge": Penalty(1e6, 0.0),
+}
+IN_WORDS = {
+    0.0: "no regularisation in them",
+    0.5: "half of the regularisation in them",
+    2.0: "the regularisation twice in them",
+    -1.0: "the regularisation with the opposite sign in them",
+}
+
+
+def _regularised(penalty, share, dtype=np.float64, wrong=1.0, zero=False):
+    """Check with a share of a penalty in the gradient of one tensor, and the whole of it in another's.
+
+    The data loss's gradient is ``wrong`` times the right one. With ``zero`` the first tensor has zeros, whose sign
+    the code takes for one.
+    """
+    network, params, _, x, y = _case("l2")
+    network = Network(network.layers, l2=penalty.l2, l1=penalty.l1)
+    if zero:
+        params["dense1.weight"][0] = 0.0
+    data = torch_network.gradients(network, params, x, y, regularised=False)[1]
+    grads = {name: wrong * array for name, array in data.items()}
+    for name, (l2, l1) in {"dense1.weight": share, "dense2.weight": (1.0, 1.0)}.items():
+        sign = np.where(params[name] >= 0, 1.0, -1.0)
+        grads[name] += l2 * penalty.l2 * params[name] + l1 * penalty.l1 * sign
+    report = _check(network, params, {name: array.astype(dtype) for name, array in grads.items()}, x, y)
+    return [phase.verdict for phase in report.phases.values()], _line(report, "regularisation")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("factor", [*IN_WORDS, 1.0, 1.37])
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_the_share_of_the_regularisation_is_told_and_judged(penalty, factor, dtype):
+    verdicts, line = _regularised(PENALTIES[penalty], (factor, factor), dtype)
+    if (penalty, dtype) == ("tiny", np.float32):  # whose rounding hides it
+        assert (verdicts, line.status) == (["pass", "pass"], "done")
+        return
+    seen = ["inconclusive"] if (penalty, dtype) == ("huge", np.float32) else ["pass"]  # rounding hides the data loss
+    assert verdicts == [*(["fail"] if factor == 1.37 else seen), "pass" if factor == 1 else "fail"]
+    named = [words for words in IN_WORDS.values() if words in line.text]
+    assert named == [words for known, words in IN_WORDS.items() if known == factor]
+    assert line.status == ("warn" if named else "done")
+    assert not named or f"The gradients of dense1.weight have {named[0]}" in line.text
+
+
+def test_l2_and_l1_are_told_apart():
+    verdicts, line = _regularised(PENALTIES["both"], (0.5, 1.0))
+    assert verdicts == ["pass", "fail"]
+    assert "of dense1.weight have half of the l2 term and all of the l1 term in them" in line.text
+    verdicts, line = _regularised(PENALTIES["both"], (0.5, 1.37))
+    assert verdicts == ["fail", "fail"]
+    assert line.status == "done"
+
+
+@pytest.mark.parametrize("wrong", [1.01, 1 + 1e-6, 2.0, -1.0])
+@pytest.mark.parametrize("factor", [*IN_WORDS, 1.0])
+def test_a_wrong_data_gradient_is_not_explained_by_a_share_of_the_regularisation(wrong, factor):
+    verdicts, line = _regularised(PENALTIES["both"], (factor, factor), wrong=wrong)
+    assert verdicts == ["fail", "fail"]
+    assert line.status == "done"
+
+
+@pytest.mark.parametrize(("factor", "verdicts"), [(1.0, ["pass", "pass"]), (2.0, ["pass", "fail"])])
+def test_any_subgradient_of_l1_at_zero_is_taken_off(factor, verdicts):
+    found, line = _regularised(PENALTIES["l1"], (factor, factor), zero=True)
+    assert found == verdicts
+    assert (line.status == "warn") == (factor == 2)
 
 
 def test_a_wrong_data_gradient_fails_in_both_phases():

@@ -97,7 +97,7 @@ class NetworkEvaluator:
         self._searching = step == "auto"
         self.step = automatic(self._passes, name) if step == "auto" else float(step)
         usable(self.step, self._values, name)
-        terms = ground.once(("terms", name), lambda: ground.rounding.moments(name))
+        terms = ground.terms(name)
         typical = math.sqrt(float(terms[1] @ terms[1]) / len(terms[1])) or ground.natural_slope(name)
         self._sizes = np.maximum(terms[1], typical)
         self._gradient = ground.rounding.of(case, name, terms)
