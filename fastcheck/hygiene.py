@@ -14,6 +14,7 @@ from fastcheck.layers import Dropout
 from fastcheck.network import Network, Penalty
 from fastcheck.network_report import Line
 from fastcheck.report import Report, TensorReport
+from fastcheck.step import WIDE
 
 if TYPE_CHECKING:
     from fastcheck.evaluators.network_bars import Ground
@@ -30,6 +31,15 @@ SWAMPED = 1.0
 
 SATURATED = 1e-6
 """Cotangents of the output below this are those of a loss that has nothing left to learn."""
+
+MOSTLY = 0.75
+"""Most of what was checked is zero where this part of the dimensions is. Half of a relu network often is."""
+
+ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus")
+"""Rows of a network whose units can be dead or saturated."""
+
+STOPPED = 1e-12
+"""A unit whose gradient falls to this part of what reaches it passes none on."""
 
 AMOUNTS = {
     1.0: "all of {}",
@@ -91,7 +101,7 @@ def panel(facts: Facts) -> tuple[Line, ...]:
         *_swamped(facts),
         _dropout(facts),
         *([_sampling(facts), _kinks(facts)] if _tensors(facts) else []),
-        *_vanishing(facts),
+        *(list(_vanishing(facts)) or _nothing_shown(facts)),
     )
 
 
@@ -224,9 +234,15 @@ def _dropout(facts: Facts) -> Line:
         return Line("dropout", "done", "the network has none")
     frozen = [name for name in layers if name in facts.point.masks]
     off = [name for name in layers if name not in facts.point.masks]
-    told = [f"off in {', '.join(off)}"] * bool(off)
-    told += [f"the mask frozen in {', '.join(frozen)}, the same at +h, at -h and in the analytic pass"] * bool(frozen)
-    return Line("dropout", "done", "; ".join(told))
+    told = [f"the mask frozen in {', '.join(frozen)}, the same at +h, at -h and in the analytic pass"] * bool(frozen)
+    if not off:
+        return Line("dropout", "done", *told)
+    failed = any(report.verdict == "fail" for report in facts.reports.values())
+    told.append(
+        f"off in {', '.join(off)}, which pass on all that they get: gradients that were computed with a mask are those "
+        "of another function; give it as masks= (mask.NAME in data.npz)"
+    )
+    return Line("dropout", "warn" if failed else "note", "; ".join(told))
 
 
 def _sampling(facts: Facts) -> Line:
@@ -269,3 +285,64 @@ def _vanishing(facts: Facts) -> Iterator[Line]:
         f"the loss is {loss:.2g} and {kind}: all gradients vanish here, and a wrong one would look right. Check at "
         "parameters, or with data points, that the network still gets wrong (shuffle the labels, say)",
     )
+
+
+def _nothing_shown(facts: Facts) -> Iterator[Line]:
+    """Warn where most of the data loss's gradient is zero, or all of a tensor whose zeros are no rule."""
+    tensors = next(iter(facts.reports.values())).tensors
+    zeros = {name: _zeros(tensor, facts.ground.natural_slope(name)) for name, tensor in tensors.items()}
+    checked = sum(tensor.dims_checked for tensor in tensors.values())
+    whole = [name for name, tensor in tensors.items() if tensor.dims_checked and zeros[name] == tensor.dims_checked]
+    # A normalisation takes away the bias before it, in every right network: what its weight shows is enough.
+    odd = [name for name in whole if not name.endswith(".bias")]
+    if not checked or not (odd or sum(zeros.values()) > MOSTLY * checked):
+        return
+    named = f", all of {', '.join(whole)}" * bool(whole)
+    yield Line(
+        "what was shown",
+        "warn",
+        f"{sum(zeros.values()):,} of {checked:,} dimensions are zero within their error bars{named}: right and wrong "
+        f"code give the same zeros here, and show nothing. {_why_zero(facts)}",
+    )
+
+
+def _zeros(tensor: TensorReport, slope: float) -> int:
+    """Count the dimensions whose values are both zero within bars that are small beside the network's slopes."""
+    if tensor.verdict == "fail":
+        return 0
+    wide = "widest" in tensor.explained and tensor.explained["widest"]["error_bar"] > WIDE * slope
+    return tensor.unresolved - tensor.undecided * wide
+
+
+def _why_zero(facts: Facts) -> str:
+    """Return what stops the gradient, and what would show something."""
+    if stopped := _stopped(facts):
+        told = ", ".join(f"{count} of {of} units of {name}" for name, (count, of) in stopped.items())
+        return f"{told} are dead or saturated for all data points: take others, another initialisation or a burn_in"
+    blank = [name for name, array in facts.point.params.items() if name.endswith(".weight") and not array.any()]
+    if blank:
+        return f"{', '.join(blank)} is zero, and stops what comes before it: take other parameters, or a burn_in"
+    if any(layer.kind in ("batch_norm", "layer_norm") for layer in facts.network.layers):
+        return (
+            "A normalisation takes away how the layers before it shift and scale, and a loss that weighs its results "
+            "alike sees nothing of them: check other tensors as well, and take targets that differ from one another"
+        )
+    return "Take other data points, targets or parameters"
+
+
+def _stopped(facts: Facts) -> dict[str, tuple[int, int]]:
+    """Return for every activation how many of how many units let no gradient through, where there are any."""
+    from fastcheck.evaluators.network_bars import lanes
+
+    passes, found = facts.ground.passes, {}
+    for place, node in enumerate(passes.program.nodes):
+        if node.kind not in ACTIVATIONS:
+            continue
+        before, after = (
+            np.max([np.abs(lanes(passes, chunk, chunk.cotangents, row)).max((1, 2)) for chunk in passes.chunks], axis=0)
+            for row in (node.columns["a"], place)
+        )
+        count = int(np.count_nonzero((after > 0) & (before <= STOPPED * after)))
+        if count:
+            found[passes.program.layer_name(place)] = (count, len(after))
+    return found

@@ -1,5 +1,6 @@
 """What a network's check proves: audits, kinks, dropout, regularisation, precision, and what each of them refuses."""
 
+import re
 import sys
 import tracemalloc
 
@@ -19,7 +20,7 @@ from fastcheck.evaluators import network_moved
 from fastcheck.evaluators.network import NetworkEvaluator
 from fastcheck.evaluators.network_bars import Ground
 from fastcheck.evaluators.network_moved import Moved
-from fastcheck.layers import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, ReLU, Sigmoid, Tanh
+from fastcheck.layers import GELU, BatchNorm, Conv, Dense, Dropout, Flatten, LayerNorm, MaxPool, ReLU, Sigmoid, Tanh
 from fastcheck.network import Penalty
 from fastcheck.paths import Plan
 from fastcheck.paths.network import NetworkPath
@@ -93,9 +94,17 @@ def test_the_frozen_mask_passes_and_a_redrawn_one_fails():
     assert _check(network, params, grads, x, y, masks=masks).passed
     redrawn = {name: 1 - mask for name, mask in masks.items()}
     assert _check(network, params, grads, x, y, masks=redrawn).verdict == "fail"
+    assert _line(_check(network, params, grads, x, y, masks=masks), "dropout").status == "done"
     report = _check(network, params, grads, x, y)
     assert report.verdict == "fail"
-    assert "off in" in _line(report, "dropout").text
+    line = _line(report, "dropout")
+    assert line.status == "warn"
+    assert "off in dropout1" in line.text
+    assert "give it as masks=" in line.text
+    off = torch_network.gradients(network, params, x, y)[1]
+    report = _check(network, params, off, x, y)
+    assert report.passed
+    assert _line(report, "dropout").status == "note"
 
 
 @pytest.mark.parametrize("given", [False, True])
@@ -340,6 +349,87 @@ def test_a_saturated_softmax_is_told():
     x, y = np.eye(3), np.arange(3)
     report = _check(network, params, torch_network.gradients(network, params, x, y)[1], x, y)
     assert "all gradients vanish here" in _line(report, "vanishing gradients").text
+
+
+def _dead(units, name="dense1.bias"):
+    return lambda params: params[name].__setitem__(slice(units), -50.0)
+
+
+def _blank(name):
+    return lambda params: params[name].fill(0.0)
+
+
+NOTHING_SHOWN = {
+    "dead relus": (
+        [Dense(7), ReLU(), Dense(3)],
+        _dead(7),
+        {},
+        "all of dense1.weight, .*7 of 7 units of relu1 are dead",
+    ),
+    "most relus dead": (
+        [Dense(7), ReLU(), Dense(3)],
+        _dead(6),
+        {},
+        "72 of 87 .* error bars: right.*6 of 7 units of relu1",
+    ),
+    "dead relus regularised": ([Dense(7), ReLU(), Dense(3)], _dead(7), {"l2": 0.1}, "7 of 7 units of relu1"),
+    "gelu": ([Dense(7), GELU(), Dense(3)], _dead(7), {}, "7 of 7 units of gelu1"),
+    "saturated tanh": ([Dense(7), Tanh(), Dense(3)], _dead(7), {}, "7 of 7 units of tanh1"),
+    "a last layer of zeros": ([Dense(7), Tanh(), Dense(3)], _blank("dense2.weight"), {}, "dense2.weight is zero"),
+    "a normalised sum": (
+        [Dense(4), BatchNorm(eps=1e-13)],
+        lambda params: None,
+        {"loss": "squared_error"},
+        "normalisation takes away .* targets that differ",
+    ),
+}
+
+
+def _alike(network, points):
+    """Targets of which no data point has its own."""
+    return np.zeros(points, int) if network.loss == "softmax_cross_entropy" else np.ones((points, 4))
+
+
+@pytest.mark.parametrize("name", NOTHING_SHOWN)
+def test_zeros_that_any_code_gives_are_told(name):
+    layers, change, options, told = NOTHING_SHOWN[name]
+    network, rng = Network(layers, **options), np.random.default_rng(0)
+    params = networks.parameters(network, (8,), rng)
+    change(params)
+    x = rng.normal(size=(6, 8))
+    y = _alike(network, len(x))
+    report = _check(network, params, torch_network.gradients(network, params, x, y)[1], x, y)
+    assert report.verdict != "fail"  # rounding is as large as the cotangents that cancel in a normalised sum
+    line = _line(report, "what was shown")
+    assert line.status == "warn"
+    assert re.search(told, line.text), line.text
+
+
+@pytest.mark.parametrize("layer", [ReLU(), BatchNorm(), LayerNorm(), Tanh()])
+@pytest.mark.parametrize("units", [0, 3])
+def test_some_zeros_are_normal(layer, units):
+    network, rng = Network([Dense(7), layer, ReLU(), Dense(3)]), np.random.default_rng(0)
+    params = networks.parameters(network, (8,), rng)
+    _dead(units)(params)  # and a bias before a batch normalisation has no gradient
+    x, y = rng.normal(size=(6, 8)), rng.integers(0, 3, 6)
+    grads = torch_network.gradients(network, params, x, y)[1]
+    report = _check(network, params, grads, x, y)
+    assert "what was shown" not in [line.topic for line in report.hygiene]
+    assert report.passed
+    alone = _check(network, params, grads, x, y, only=["dense1.bias"])
+    assert ("what was shown" in [line.topic for line in alone.hygiene]) == (layer.kind == "batch_norm")
+
+
+def test_zeros_of_wrong_code_fail_and_are_not_told_as_normal():
+    network, rng = Network([Dense(7), ReLU(), Dense(3)]), np.random.default_rng(0)
+    params = networks.parameters(network, (8,), rng)
+    _dead(7)(params)
+    x, y = rng.normal(size=(6, 8)), rng.integers(0, 3, 6)
+    grads = torch_network.gradients(network, params, x, y)[1]
+    grads = {name: array + 0.1 * (name != "dense2.bias") for name, array in grads.items()}
+    report = _check(network, params, grads, x, y)
+    assert report.verdict == "fail"
+    assert "what was shown" not in [line.topic for line in report.hygiene]
 
 
 def test_a_declared_loss_is_compared_first():
