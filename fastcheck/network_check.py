@@ -79,7 +79,8 @@ def check_network(
     precision : str, optional
         How the analytic pass computed, where the gradients' dtype does not tell ("tf32", "bfloat16", ...).
     explain : bool
-        Name the units that the worst dimensions of the first layer cross, and sweep the step there.
+        Name the units that the worst dimensions cross, and sweep the step there: those of the failing tensors nearest
+        the loss, of the first layer where nothing fails.
 
     Returns
     -------

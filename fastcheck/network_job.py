@@ -224,16 +224,15 @@ class NetworkJob:
         return replace(self._plan, progress=lambda stage, done, total: tell(f"{phase}, {stage}", done, total))
 
     def explanations(self, reports: Mapping[str, Report]) -> tuple[Explanation, ...]:
-        """Explain the worst dimensions of the first layer, as the last phase found them with arrays kept."""
+        """Explain the worst dimensions of the last phase that failed, or else of the last, with arrays kept."""
         from fastcheck import explanation
 
         if any(_ends(report) for report in reports.values()):
             return ()
-        name = list(reports)[-1]
+        failed = [name for name, report in reports.items() if report.verdict == "fail"]
+        name = (failed or list(reports))[-1]
         with listening():
-            return explanation.of_first_layer(
-                self._cases[name], self._ground, reports[name], self._plan, self._given.chosen
-            )
+            return explanation.of_worst(self._cases[name], self._ground, reports[name], self._plan, self._given.chosen)
 
     def report(self, reports: Mapping[str, Report], explanations: tuple[Explanation, ...] = ()) -> NetworkReport:
         """Put the phases' reports together."""
