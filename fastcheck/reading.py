@@ -59,12 +59,22 @@ def _mistaken(seen: Quotients) -> int | None:
     """Return the step that shows best that the analytic value is wrong, None where none does."""
     if seen.bars is None:
         return seen.best if _flat(seen) and not seen.on_kink else None
-    beyond = ~(seen.errors <= seen.bars)
+    beyond = ~(seen.errors <= seen.bars) & ~_refuted(seen.errors, seen.bars)
     beyond[: seen.first] = False
     if not beyond.any():
         return None
     with np.errstate(divide="ignore", invalid="ignore"):
         return int(np.argmax(np.where(beyond, seen.errors / seen.bars, 0)))
+
+
+def _refuted(errors: np.ndarray, bars: np.ndarray) -> np.ndarray:
+    """Tell which bars smaller steps contradict, as of steps so large that more than h^2 is in the error.
+
+    The analytic value errs by no more than any step's error and bar together, and by no less than their difference.
+    """
+    most = np.minimum.accumulate((errors + bars)[::-1])[::-1]
+    found: np.ndarray = errors - bars > np.append(most[1:], np.inf)
+    return found
 
 
 def _mistake_words(seen: Quotients, worst: int) -> str:

@@ -112,6 +112,16 @@ def test_a_plateau_inside_the_error_bar_is_the_analytic_values_own_precision(see
     assert analyse(H, numeric, rounded, H**2 + 1e-15 / H).reading == "coding mistake"
 
 
+@given(seeds, st.floats(1, 100), st.sampled_from([1e-6, 1e-3, 1e-2, 2.0]))
+def test_a_bar_that_smaller_steps_contradict_shows_no_mistake(seed, bend, wrong):
+    numeric = 1.3 + bend * (H**2 - 20 * H**4) + noise(1e-16, seed)
+    bars = 0.1 * bend * H**2 * (H > 1e-3) + bend * H**2 * (H <= 1e-3) + 1e-15 / H  # too narrow at large steps
+    assert analyse(H, numeric, 1.3, bars).reading in ("truncation", "kink")
+    for sign in (-1, 1):
+        curve = analyse(H, numeric, 1.3 + sign * wrong, bars)
+        assert curve.reading == "coding mistake", curve.words
+
+
 def test_smooth_terms_of_opposite_sign_are_no_kink():
     for every in (1, 2, 4):
         for ratio in np.geomspace(1.5, 1e4, 200):
