@@ -10,12 +10,13 @@ import numpy as np
 
 from fastcheck import tally
 from fastcheck.cases.network import NetworkCase
-from fastcheck.evaluators import Differences
+from fastcheck.evaluators import penalty
 from fastcheck.evaluators.network import NetworkEvaluator
 from fastcheck.evaluators.network_bars import Ground
 from fastcheck.evaluators.network_full import Crossing, Full
 from fastcheck.evaluators.network_moved import Moved
 from fastcheck.geometry import index_of
+from fastcheck.network import Penalty
 from fastcheck.network_report import Explanation
 from fastcheck.paths import Plan
 from fastcheck.report import Kept, Report, TensorReport
@@ -107,8 +108,7 @@ class _Explaining:
         found_at = self._full.crossings(dim, step)
         crossings = [one._replace(unit=(self._points[one.unit[0]], *one.unit[1:])) for one in found_at]
         quiet = _quiet(self._full, dim, step) if crossings else None
-        there = None if quiet is None else self._differenced(dim, quiet)
-        value = None if there is None else float(there.numeric[0])
+        value = None if quiet is None else self._numeric(dim, quiet)
         found = Explanation(
             tensor=self._name,
             index=index_of(dim, self._case.grads[self._name].shape),
@@ -125,12 +125,26 @@ class _Explaining:
             sweep=swept,
             words="",
         )
-        return _with_words(found, crossings, 0.0 if there is None else float(there.error_bar[0]))
+        shown = "" if quiet is None else self._shown(dim, analytic, quiet, swept["reading"] == "coding mistake")
+        return _with_words(found, crossings, shown)
 
-    def _differenced(self, dim: int, step: float) -> Differences:
-        """Difference a dimension with another step."""
+    def _numeric(self, dim: int, step: float) -> float:
+        """Return the numeric value with another step by whole forward passes, regularisation included."""
+        own = penalty.difference(
+            self._case.penalties.get(self._name, Penalty()), self._case.operand(self._name).reshape(-1)[[dim]], step
+        )
+        return float(self._full.numeric(np.array([dim]), step)[0]) / (2 * step) + float(own[0][0])
+
+    def _shown(self, dim: int, analytic: float, step: float, mistaken: bool) -> str:
+        """Say what a step that crosses nothing shows; the sweep, which has other steps, may have shown a mistake."""
         moved = Moved(self._ground.passes, self._name)
-        return NetworkEvaluator(self._case, self._ground, moved, self._name, step, self._seed)(np.array([dim]))
+        there = NetworkEvaluator(self._case, self._ground, moved, self._name, step, self._seed)(np.array([dim]))
+        numeric, bar = float(there.numeric[0]), float(there.error_bar[0])
+        if mistaken or not abs(analytic - numeric) <= bar:
+            return "the kinks are not the whole reason"
+        if bar > WIDE * max(abs(analytic), abs(numeric)):
+            return f"the error bar, {bar:.1e}, is too wide there to show a bug"
+        return "no bug"
 
 
 def _quiet(full: Full, dim: int, step: float) -> float | None:
@@ -143,7 +157,7 @@ def _digits(a: float, n: float) -> float:
     return float(tally.digits(np.array(tally.relative_difference_of(a, n))))
 
 
-def _with_words(found: Explanation, crossings: list[Crossing], quiet_bar: float) -> Explanation:
+def _with_words(found: Explanation, crossings: list[Crossing], shown: str) -> Explanation:
     place = f"{found.tensor}{list(found.index)}"
     words = [f"{place} agrees in {found.digits:.1f} digits at h = {found.step:.3g}."]
     if not crossings:
@@ -154,20 +168,9 @@ def _with_words(found: Explanation, crossings: list[Crossing], quiet_bar: float)
         words.append(f"Between -h and +h {count} unit{'s cross' if count > 1 else ' crosses'} a kink:")
         words.append("; ".join(_told(crossing) for crossing in largest[:NAMED]) + ("; ..." if count > NAMED else "."))
     if found.quiet_digits is not None:
-        verdict = _quiet_words(found, quiet_bar)
-        words.append(f"At h = {found.quiet_step:.3g} none does, and {found.quiet_digits:.1f} digits agree: {verdict}.")
+        words.append(f"At h = {found.quiet_step:.3g} none does, and {found.quiet_digits:.1f} digits agree: {shown}.")
     words.append(f"The sweep over h reads: {found.sweep['reading']}. {found.sweep['words']}")
     return replace(found, words=" ".join(words))
-
-
-def _quiet_words(found: Explanation, bar: float) -> str:
-    """Say what the step that crosses nothing shows; the sweep, which has other steps, may show more."""
-    assert found.quiet_numeric is not None
-    if found.sweep["reading"] == "coding mistake" or not abs(found.analytic - found.quiet_numeric) <= bar:
-        return "the kinks are not the whole reason"
-    if bar > WIDE * max(abs(found.analytic), abs(found.quiet_numeric)):
-        return f"the error bar, {bar:.1e}, is too wide there to show a bug"
-    return "no bug"
 
 
 def _told(crossing: Crossing) -> str:
