@@ -21,7 +21,7 @@ from fastcheck.network_report import Explanation
 from fastcheck.paths import Plan
 from fastcheck.report import Kept, Report, TensorReport
 from fastcheck.step import WIDE
-from fastcheck.sweep import sweep
+from fastcheck.sweep import sweep, takes
 
 SHOWN = 3
 """Dimensions that are explained."""
@@ -107,7 +107,7 @@ class _Explaining:
         dim, analytic, numeric = int(kept.dims[place]), float(kept.analytic[place]), float(kept.numeric[place])
         found_at = self._full.crossings(dim, step)
         crossings = [one._replace(unit=(self._points[one.unit[0]], *one.unit[1:])) for one in found_at]
-        quiet = _quiet(self._full, dim, step) if crossings else None
+        quiet = self._quiet(dim, step) if crossings else None
         value = None if quiet is None else self._numeric(dim, quiet)
         found = Explanation(
             tensor=self._name,
@@ -128,6 +128,12 @@ class _Explaining:
         shown = "" if quiet is None else self._shown(dim, analytic, quiet, swept["reading"] == "coding mistake")
         return _with_words(found, crossings, shown)
 
+    def _quiet(self, dim: int, step: float) -> float | None:
+        """Return the largest step, by factors of four, with which a dimension crosses nothing."""
+        steps = [step * 0.25**count for count in range(1, TRIED + 1)]
+        usable = [smaller for smaller in steps if takes(smaller, self._case.operand(self._name), self._name)]
+        return next((smaller for smaller in usable if not self._full.crossings(dim, smaller)), None)
+
     def _numeric(self, dim: int, step: float) -> float:
         """Return the numeric value with another step by whole forward passes, regularisation included."""
         own = penalty.difference(
@@ -145,12 +151,6 @@ class _Explaining:
         if bar > WIDE * max(abs(analytic), abs(numeric)):
             return f"the error bar, {bar:.1e}, is too wide there to show a bug"
         return "no bug"
-
-
-def _quiet(full: Full, dim: int, step: float) -> float | None:
-    """Return the largest step, by factors of four, with which a dimension crosses nothing."""
-    steps = [step * 0.25**count for count in range(1, TRIED + 1)]
-    return next((smaller for smaller in steps if not full.crossings(dim, smaller)), None)
 
 
 def _digits(a: float, n: float) -> float:
