@@ -127,10 +127,16 @@ def _truncation_words(seen: Quotients, order: float, slope: float | None) -> str
 def _round_off_words(seen: Quotients, slope: float | None) -> str:
     best = seen.h[seen.best]
     wavers = "hardly wavers at all" if slope is None else f"wavers as h^{slope:.1f} below"
+    steadiest = f"n(h) is steadiest at about h = {best:.2g} and {wavers}"
+    departs = abs(float(seen.n[seen.first] - seen.n[seen.best]))
+    if departs > _BEYOND * seen.wavering:
+        return (
+            f"{steadiest}; it departs by {departs:.1e} above, within too few steps to show an order. That is round-off "
+            f"that leaves little room for truncation, no bug.{_precision(seen)} Take steps near {best:.2g}."
+        )
     return (
-        f"n(h) is steadiest at about h = {best:.2g} and {wavers}; nothing in it falls with h. That is round-off alone, "
-        f"no bug.{_precision(seen)} A loss that is linear or quadratic in this entry looks like this: take steps of "
-        f"{best:.2g} or more."
+        f"{steadiest}; nothing in it falls with h. That is round-off alone, no bug.{_precision(seen)} A loss that is "
+        f"linear or quadratic in this entry looks like this: take steps of {best:.2g} or more."
     )
 
 
