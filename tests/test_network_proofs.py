@@ -247,6 +247,18 @@ def test_full_and_network_find_the_same(name, step):
         assert (apart <= here.error_bar + there.error_bar).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "seed"), [("conv_2d", 0), ("add", 3), ("batch_norm_features", 3), ("squared_error", 3), ("add_itself", 0)]
+)
+def test_truncation_of_a_step_far_too_large_is_no_mistake(name, seed):
+    """Terms of h^4 cancel those of h^2 in some dimensions at the larger step that truncation is told by."""
+    network, params, grads, x, y = _case(name, seed)
+    assert _check(network, params, grads, x, y, step=0.05).verdict != "fail"
+    name = list(grads)[-1]
+    grads[name] = 1.05 * grads[name]
+    assert _check(network, params, grads, x, y, step=0.05).verdict == "fail"
+
+
 def test_reports_are_the_same_for_any_number_of_threads():
     network, params, grads, x, y = _case("cnn")
     one, two = (_check(network, params, grads, x, y, threads=threads).to_dict() for threads in (1, 2))
