@@ -54,9 +54,7 @@ _TRAINS = ("learning_rate", "save_path")
 @click.option("--evaluator", type=click.Choice(EVALUATORS), default="auto", show_default=True)
 @kinks_option
 @precision_option
-@click.option(
-    "--explain", is_flag=True, help="Tell which units the worst dimensions of the first layer push over a kink."
-)
+@click.option("--explain", is_flag=True, help="Tell which units the worst dimensions push over a kink.")
 @threads_option
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sample, or of the batches."

@@ -1,8 +1,8 @@
-"""Why the worst dimensions of a network's first layer agree as they do: units that they cross, and smaller steps."""
+"""Why the worst dimensions of a network agree as they do: units that they cross, and smaller steps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,14 +11,17 @@ import numpy as np
 from fastcheck import tally
 from fastcheck.cases.network import NetworkCase
 from fastcheck.evaluators import penalty
+from fastcheck.evaluators.network import NetworkEvaluator
 from fastcheck.evaluators.network_bars import Ground
 from fastcheck.evaluators.network_full import Crossing, Full
+from fastcheck.evaluators.network_moved import Moved
 from fastcheck.geometry import index_of
 from fastcheck.network import Penalty
 from fastcheck.network_report import Explanation
 from fastcheck.paths import Plan
-from fastcheck.report import Kept, Report
-from fastcheck.sweep import sweep
+from fastcheck.report import Kept, Report, TensorReport
+from fastcheck.step import WIDE
+from fastcheck.sweep import sweep, takes
 
 SHOWN = 3
 """Dimensions that are explained."""
@@ -30,10 +33,10 @@ TRIED = 8
 """Smaller steps, by factors of four, until none is crossed."""
 
 
-def of_first_layer(
+def of_worst(
     case: NetworkCase, ground: Ground, report: Report, plan: Plan, points: Sequence[int]
 ) -> tuple[Explanation, ...]:
-    """Explain the dimensions of the first layer that agree in the fewest digits.
+    """Explain the worst dimensions of what failed, nearest the loss; of the first layer where nothing did.
 
     Parameters
     ----------
@@ -45,84 +48,116 @@ def of_first_layer(
     points : sequence of int
         What the user calls the data points.
     """
-    name = next(iter(report.tensors))
-    tensor = report.tensors[name]
-    if tensor.kept is None or tensor.step is None:
-        return ()
-    places = _worst(tensor.kept)
-    swept = sweep(
-        case, tensor=name, dims=[int(tensor.kept.dims[i]) for i in places], threads=plan.threads, seed=plan.seed
-    )
+    # A mistake reaches the gradients of its own layer and of all before it.
+    failed = [name for name, tensor in report.tensors.items() if tensor.verdict == "fail"][-SHOWN:]
+    names = failed or list(report.tensors)[:1]
     return tuple(
-        _explained(case, ground, points, name, tensor.kept, place, tensor.step, curve.brief())
-        for place, curve in zip(places, swept.curves, strict=True)
+        explanation
+        for name in names
+        for explanation in _of_tensor(case, ground, report.tensors[name], name, SHOWN // len(names), plan, points)
     )
+
+
+def _of_tensor(
+    case: NetworkCase,
+    ground: Ground,
+    tensor: TensorReport,
+    name: str,
+    count: int,
+    plan: Plan,
+    points: Sequence[int],
+) -> Iterator[Explanation]:
+    """Explain a tensor's worst dimensions."""
+    if tensor.kept is None or tensor.step is None:
+        return
+    places = _worst(tensor.kept)[:count]
+    dims = [int(tensor.kept.dims[place]) for place in places]
+    if not dims:
+        return
+    swept = sweep(case, tensor=name, dims=dims, threads=plan.threads, seed=plan.seed)
+    explaining = _Explaining(case, ground, name, plan.seed, points)
+    for place, curve in zip(places, swept.curves, strict=True):
+        yield explaining.of(tensor.kept, place, tensor.step, curve.brief())
 
 
 def _worst(kept: Kept) -> list[int]:
-    """Return the places of the resolved dimensions that agree least."""
+    """Return the places of the worst dimensions: those outside their error bars, or else those that agree least."""
     ratio = tally.relative_difference(kept.analytic, kept.numeric)
     larger = np.maximum(np.abs(kept.analytic), np.abs(kept.numeric))
     finite = np.isfinite(larger)  # others have no digits that could agree
-    resolved = larger > (0 if kept.error_bar is None else kept.error_bar)
+    bars = np.zeros(len(larger)) if kept.error_bar is None else kept.error_bar
+    with np.errstate(invalid="ignore"):
+        beyond = finite & (np.abs(kept.analytic - kept.numeric) > bars)
     large = larger > 1e-9 * larger[finite].max(initial=0.0)
     # A kink can make a bar as wide as the value itself, and is what is to be explained.
-    score = np.where(finite & (resolved | (ratio > 1e-6)), np.where(large, ratio, 0.0), -1.0)
+    seen = finite & ((larger > bars) | (ratio > 1e-6))
+    score = np.where(beyond if beyond.any() else seen, np.where(large, ratio, 0.0), -1.0)
     return [int(i) for i in np.lexsort((kept.dims, -score))[:SHOWN] if score[i] >= 0]
 
 
-def _explained(
-    case: NetworkCase,
-    ground: Ground,
-    points: Sequence[int],
-    name: str,
-    kept: Kept,
-    place: int,
-    step: float,
-    swept: dict[str, Any],
-) -> Explanation:
-    full, dim = Full(ground.passes, name, ground.roundoff.loss), int(kept.dims[place])
-    analytic, numeric = float(kept.analytic[place]), float(kept.numeric[place])
-    found_at = full.crossings(dim, step)
-    crossings = [crossing._replace(unit=(points[crossing.unit[0]], *crossing.unit[1:])) for crossing in found_at]
-    quiet = _quiet(full, dim, step) if crossings else None
-    value = None if quiet is None else _numeric(case, full, name, dim, quiet)
-    found = Explanation(
-        tensor=name,
-        index=index_of(dim, case.grads[name].shape),
-        analytic=analytic,
-        numeric=numeric,
-        digits=_digits(analytic, numeric),
-        step=step,
-        crossings=tuple(
-            {key: value for key, value in crossing._asdict().items() if key != "amount"} for crossing in crossings
-        ),
-        quiet_step=quiet,
-        quiet_numeric=value,
-        quiet_digits=None if value is None else _digits(analytic, value),
-        sweep=swept,
-        words="",
-    )
-    return _with_words(found, crossings)
+class _Explaining:
+    """Explains dimensions of one tensor."""
 
+    def __init__(self, case: NetworkCase, ground: Ground, name: str, seed: int, points: Sequence[int]) -> None:
+        self._case, self._ground, self._name, self._seed, self._points = case, ground, name, seed, points
+        self._full = Full(ground.passes, name, ground.roundoff.loss)
 
-def _numeric(case: NetworkCase, full: Full, name: str, dim: int, step: float) -> float:
-    """Return the numeric value with another step, regularisation included."""
-    own = penalty.difference(case.penalties.get(name, Penalty()), case.point.params[name].reshape(-1)[[dim]], step)
-    return float(full.numeric(np.array([dim]), step)[0]) / (2 * step) + float(own[0][0])
+    def of(self, kept: Kept, place: int, step: float, swept: dict[str, Any]) -> Explanation:
+        """Explain the dimension at a place of what was kept."""
+        dim, analytic, numeric = int(kept.dims[place]), float(kept.analytic[place]), float(kept.numeric[place])
+        found_at = self._full.crossings(dim, step)
+        crossings = [one._replace(unit=(self._points[one.unit[0]], *one.unit[1:])) for one in found_at]
+        quiet = self._quiet(dim, step) if crossings else None
+        value = None if quiet is None else self._numeric(dim, quiet)
+        found = Explanation(
+            tensor=self._name,
+            index=index_of(dim, self._case.grads[self._name].shape),
+            analytic=analytic,
+            numeric=numeric,
+            digits=_digits(analytic, numeric),
+            step=step,
+            crossings=tuple(
+                {key: entry for key, entry in crossing._asdict().items() if key != "amount"} for crossing in crossings
+            ),
+            quiet_step=quiet,
+            quiet_numeric=value,
+            quiet_digits=None if value is None else _digits(analytic, value),
+            sweep=swept,
+            words="",
+        )
+        shown = "" if quiet is None else self._shown(dim, analytic, quiet, swept["reading"] == "coding mistake")
+        return _with_words(found, crossings, shown)
 
+    def _quiet(self, dim: int, step: float) -> float | None:
+        """Return the largest step, by factors of four, with which a dimension crosses nothing."""
+        steps = [step * 0.25**count for count in range(1, TRIED + 1)]
+        usable = [smaller for smaller in steps if takes(smaller, self._case.operand(self._name), self._name)]
+        return next((smaller for smaller in usable if not self._full.crossings(dim, smaller)), None)
 
-def _quiet(full: Full, dim: int, step: float) -> float | None:
-    """Return the largest step, by factors of four, with which a dimension crosses nothing."""
-    steps = [step * 0.25**count for count in range(1, TRIED + 1)]
-    return next((smaller for smaller in steps if not full.crossings(dim, smaller)), None)
+    def _numeric(self, dim: int, step: float) -> float:
+        """Return the numeric value with another step by whole forward passes, regularisation included."""
+        own = penalty.difference(
+            self._case.penalties.get(self._name, Penalty()), self._case.operand(self._name).reshape(-1)[[dim]], step
+        )
+        return float(self._full.numeric(np.array([dim]), step)[0]) / (2 * step) + float(own[0][0])
+
+    def _shown(self, dim: int, analytic: float, step: float, mistaken: bool) -> str:
+        """Say what a step that crosses nothing shows; the sweep, which has other steps, may have shown a mistake."""
+        moved = Moved(self._ground.passes, self._name)
+        there = NetworkEvaluator(self._case, self._ground, moved, self._name, step, self._seed)(np.array([dim]))
+        numeric, bar = float(there.numeric[0]), float(there.error_bar[0])
+        if mistaken or not abs(analytic - numeric) <= bar:
+            return "the kinks are not the whole reason"
+        if bar > WIDE * max(abs(analytic), abs(numeric)):
+            return f"the error bar, {bar:.1e}, is too wide there to show a bug"
+        return "no bug"
 
 
 def _digits(a: float, n: float) -> float:
     return float(tally.digits(np.array(tally.relative_difference_of(a, n))))
 
 
-def _with_words(found: Explanation, crossings: list[Crossing]) -> Explanation:
+def _with_words(found: Explanation, crossings: list[Crossing], shown: str) -> Explanation:
     place = f"{found.tensor}{list(found.index)}"
     words = [f"{place} agrees in {found.digits:.1f} digits at h = {found.step:.3g}."]
     if not crossings:
@@ -133,8 +168,7 @@ def _with_words(found: Explanation, crossings: list[Crossing]) -> Explanation:
         words.append(f"Between -h and +h {count} unit{'s cross' if count > 1 else ' crosses'} a kink:")
         words.append("; ".join(_told(crossing) for crossing in largest[:NAMED]) + ("; ..." if count > NAMED else "."))
     if found.quiet_digits is not None:
-        verdict = "no bug" if found.quiet_digits > found.digits else "the kinks are not the reason"
-        words.append(f"At h = {found.quiet_step:.3g} none does, and {found.quiet_digits:.1f} digits agree: {verdict}.")
+        words.append(f"At h = {found.quiet_step:.3g} none does, and {found.quiet_digits:.1f} digits agree: {shown}.")
     words.append(f"The sweep over h reads: {found.sweep['reading']}. {found.sweep['words']}")
     return replace(found, words=" ".join(words))
 

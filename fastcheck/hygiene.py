@@ -14,9 +14,11 @@ from fastcheck.layers import Dropout
 from fastcheck.network import Network, Penalty
 from fastcheck.network_report import Line
 from fastcheck.report import Report, TensorReport
+from fastcheck.step import WIDE
 
 if TYPE_CHECKING:
     from fastcheck.evaluators.network_bars import Ground
+    from fastcheck.evaluators.penalty import Share
 
 MANY_POINTS = 64
 """More data points than this make kinks likely, and tell nothing more."""
@@ -29,6 +31,30 @@ SWAMPED = 1.0
 
 SATURATED = 1e-6
 """Cotangents of the output below this are those of a loss that has nothing left to learn."""
+
+MOSTLY = 0.75
+"""Most of what was checked is zero where this part of the dimensions is. Half of a relu network often is."""
+
+ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus")
+"""Rows of a network whose units can be dead or saturated."""
+
+STOPPED = 1e-12
+"""A unit whose gradient falls to this part of what reaches it passes none on."""
+
+AMOUNTS = {
+    1.0: "all of {}",
+    0.0: "nothing of {}",
+    0.5: "half of {}",
+    2.0: "{} twice",
+    -1.0: "{} with the opposite sign",
+}
+"""How much of the regularisation a gradient has, by its factor."""
+
+PENALTY = (
+    "l2 * w + l1 * sign(w), the gradient of l2 / 2 * sum(w^2) + l1 * sum(|w|), is to be added once (a loss with "
+    "reg * sum(w^2) has l2 = 2 * reg, and 2 * reg * w in its gradient)"
+)
+"""What the regularisation is."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +73,8 @@ class Facts:
     total : int
         Data points that were given.
     burn_in : int
-    included : dict of str to bool or None
-        Whether each regularised tensor's gradient has the regularisation in it; None where both were given.
+    shares : mapping of str to Share
+        How much of its regularisation is in every regularised tensor's gradient.
     """
 
     network: Network
@@ -60,7 +86,7 @@ class Facts:
     requested_step: Any
     total: int
     burn_in: int
-    included: Mapping[str, bool] | None
+    shares: Mapping[str, Share]
 
 
 def panel(facts: Facts) -> tuple[Line, ...]:
@@ -75,7 +101,7 @@ def panel(facts: Facts) -> tuple[Line, ...]:
         *_swamped(facts),
         _dropout(facts),
         *([_sampling(facts), _kinks(facts)] if _tensors(facts) else []),
-        *_vanishing(facts),
+        *(list(_vanishing(facts)) or _nothing_shown(facts)),
     )
 
 
@@ -159,15 +185,23 @@ def _regularisation(facts: Facts) -> Line:
         return Line("regularisation", "done", "none; one phase, the data loss")
     shares = ", ".join(f"{name} {share:.1g}" for name, share in _shares(facts).items())
     told = f"off first, then on; its gradient's norm as a part of the data loss's: {shares}"
-    missing = sorted(name for name, there in (facts.included or {}).items() if not there)
-    if missing:
-        return Line(
-            "regularisation",
-            "warn",
-            f"{told}. The gradients of {', '.join(missing)} have no regularisation in them: l2 * w + l1 * sign(w) is "
-            "to be added",
-        )
-    return Line("regularisation", "done", told)
+    found: dict[str, list[str]] = {}
+    for name, share in facts.shares.items():
+        if share.wrong:
+            found.setdefault(_amount(share, facts.penalties[name]), []).append(name)
+    if not found:
+        return Line("regularisation", "done", told)
+    wrong = ". ".join(f"The gradients of {', '.join(names)} have {amount} in them" for amount, names in found.items())
+    return Line("regularisation", "warn", f"{told}. {wrong}: {PENALTY}")
+
+
+def _amount(share: Share, penalty: Penalty) -> str:
+    """Return in words how much of a tensor's regularisation is in its gradient."""
+    if share.l2 == share.l1 or not (penalty.l2 and penalty.l1):
+        return AMOUNTS[share.l2].format("the regularisation") if share.l2 else "no regularisation"
+    return " and ".join(
+        AMOUNTS[factor].format(f"the {kind} term") for factor, kind in ((share.l2, "l2"), (share.l1, "l1"))
+    )
 
 
 def _shares(facts: Facts) -> dict[str, float]:
@@ -200,9 +234,15 @@ def _dropout(facts: Facts) -> Line:
         return Line("dropout", "done", "the network has none")
     frozen = [name for name in layers if name in facts.point.masks]
     off = [name for name in layers if name not in facts.point.masks]
-    told = [f"off in {', '.join(off)}"] * bool(off)
-    told += [f"the mask frozen in {', '.join(frozen)}, the same at +h, at -h and in the analytic pass"] * bool(frozen)
-    return Line("dropout", "done", "; ".join(told))
+    told = [f"the mask frozen in {', '.join(frozen)}, the same at +h, at -h and in the analytic pass"] * bool(frozen)
+    if not off:
+        return Line("dropout", "done", *told)
+    failed = any(report.verdict == "fail" for report in facts.reports.values())
+    told.append(
+        f"off in {', '.join(off)}, which pass on all that they get: gradients that were computed with a mask are those "
+        "of another function; give it as masks= (mask.NAME in data.npz)"
+    )
+    return Line("dropout", "warn" if failed else "note", "; ".join(told))
 
 
 def _sampling(facts: Facts) -> Line:
@@ -245,3 +285,64 @@ def _vanishing(facts: Facts) -> Iterator[Line]:
         f"the loss is {loss:.2g} and {kind}: all gradients vanish here, and a wrong one would look right. Check at "
         "parameters, or with data points, that the network still gets wrong (shuffle the labels, say)",
     )
+
+
+def _nothing_shown(facts: Facts) -> Iterator[Line]:
+    """Warn where most of the data loss's gradient is zero, or all of a tensor whose zeros are no rule."""
+    tensors = next(iter(facts.reports.values())).tensors
+    zeros = {name: _zeros(tensor, facts.ground.natural_slope(name)) for name, tensor in tensors.items()}
+    checked = sum(tensor.dims_checked for tensor in tensors.values())
+    whole = [name for name, tensor in tensors.items() if tensor.dims_checked and zeros[name] == tensor.dims_checked]
+    # A normalisation takes away the bias before it, in every right network: what its weight shows is enough.
+    odd = [name for name in whole if not name.endswith(".bias")]
+    if not checked or not (odd or sum(zeros.values()) > MOSTLY * checked):
+        return
+    named = f", all of {', '.join(whole)}" * bool(whole)
+    yield Line(
+        "what was shown",
+        "warn",
+        f"{sum(zeros.values()):,} of {checked:,} dimensions are zero within their error bars{named}: right and wrong "
+        f"code give the same zeros here, and show nothing. {_why_zero(facts)}",
+    )
+
+
+def _zeros(tensor: TensorReport, slope: float) -> int:
+    """Count the dimensions whose values are both zero within bars that are small beside the network's slopes."""
+    if tensor.verdict == "fail":
+        return 0
+    wide = "widest" in tensor.explained and tensor.explained["widest"]["error_bar"] > WIDE * slope
+    return tensor.unresolved - tensor.undecided * wide
+
+
+def _why_zero(facts: Facts) -> str:
+    """Return what stops the gradient, and what would show something."""
+    if stopped := _stopped(facts):
+        told = ", ".join(f"{count} of {of} units of {name}" for name, (count, of) in stopped.items())
+        return f"{told} are dead or saturated for all data points: take others, another initialisation or a burn_in"
+    blank = [name for name, array in facts.point.params.items() if name.endswith(".weight") and not array.any()]
+    if blank:
+        return f"{', '.join(blank)} is zero, and stops what comes before it: take other parameters, or a burn_in"
+    if any(layer.kind in ("batch_norm", "layer_norm") for layer in facts.network.layers):
+        return (
+            "A normalisation takes away how the layers before it shift and scale, and a loss that weighs its results "
+            "alike sees nothing of them: check other tensors as well, and take targets that differ from one another"
+        )
+    return "Take other data points, targets or parameters"
+
+
+def _stopped(facts: Facts) -> dict[str, tuple[int, int]]:
+    """Return for every activation how many of how many units let no gradient through, where there are any."""
+    from fastcheck.evaluators.network_bars import lanes
+
+    passes, found = facts.ground.passes, {}
+    for place, node in enumerate(passes.program.nodes):
+        if node.kind not in ACTIVATIONS:
+            continue
+        before, after = (
+            np.max([np.abs(lanes(passes, chunk, chunk.cotangents, row)).max((1, 2)) for chunk in passes.chunks], axis=0)
+            for row in (node.columns["a"], place)
+        )
+        count = int(np.count_nonzero((after > 0) & (before <= STOPPED * after)))
+        if count:
+            found[passes.program.layer_name(place)] = (count, len(after))
+    return found

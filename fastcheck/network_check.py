@@ -58,8 +58,9 @@ def check_network(
         What your forward pass gave at this point, with or without regularisation. It is compared first: gradients of
         another function are not judged.
     data_grads : as ``grads``, optional
-        The gradient with regularisation switched off. Without it the first phase takes the regularisation's own
-        gradient off ``grads``, or finds that it is missing.
+        The gradient with regularisation switched off. Without it the first phase takes off ``grads`` what they have of
+        the regularisation's gradient: all of it, none, half, twice or with the opposite sign, tensor by tensor. The
+        second phase passes where it is all.
     masks : mapping of dropout layers to arrays of zeros and ones, optional
         Those of the analytic pass. Without one dropout is off.
     points : int, optional
@@ -78,7 +79,8 @@ def check_network(
     precision : str, optional
         How the analytic pass computed, where the gradients' dtype does not tell ("tf32", "bfloat16", ...).
     explain : bool
-        Name the units that the worst dimensions of the first layer cross, and sweep the step there.
+        Name the units that the worst dimensions cross, and sweep the step there: those of the failing tensors nearest
+        the loss, of the first layer where nothing fails.
 
     Returns
     -------

@@ -26,6 +26,7 @@ from fastcheck.suite import SuiteReport
 
 if TYPE_CHECKING:
     from fastcheck.evaluators.network_bars import Ground
+    from fastcheck.evaluators.penalty import Share
     from fastcheck.paths import Plan
     from fastcheck.program import Program
 
@@ -211,7 +212,8 @@ class NetworkJob:
         self._penalties = given.network.penalties(list(point.params))
         self._ground = ground = Ground.of(passes, plan.seed, phases=2 if self._penalties else 1)
         forward = None if loss is None else loss_check.compared(loss, ground, self._penalties, given.precision)
-        self._cases = _phases(given, self._whole, self._data, self._penalties, ground)
+        self._shares = _shares(given, self._whole, self._penalties, ground)
+        self._cases = _phases(given, self._whole, self._data, self._penalties, ground, self._shares)
         self.paths = {name: NetworkPath(case, plan, ground, forward) for name, case in self._cases.items()}
 
     def plan(self, phase: str) -> Plan:
@@ -222,16 +224,15 @@ class NetworkJob:
         return replace(self._plan, progress=lambda stage, done, total: tell(f"{phase}, {stage}", done, total))
 
     def explanations(self, reports: Mapping[str, Report]) -> tuple[Explanation, ...]:
-        """Explain the worst dimensions of the first layer, as the last phase found them with arrays kept."""
+        """Explain the worst dimensions of the last phase that failed, or else of the last, with arrays kept."""
         from fastcheck import explanation
 
         if any(_ends(report) for report in reports.values()):
             return ()
-        name = list(reports)[-1]
+        failed = [name for name, report in reports.items() if report.verdict == "fail"]
+        name = (failed or list(reports))[-1]
         with listening():
-            return explanation.of_first_layer(
-                self._cases[name], self._ground, reports[name], self._plan, self._given.chosen
-            )
+            return explanation.of_worst(self._cases[name], self._ground, reports[name], self._plan, self._given.chosen)
 
     def report(self, reports: Mapping[str, Report], explanations: tuple[Explanation, ...] = ()) -> NetworkReport:
         """Put the phases' reports together."""
@@ -245,7 +246,7 @@ class NetworkJob:
             requested_step=self._plan.step,
             total=self._given.total,
             burn_in=self._burn_in,
-            included=_included(self._whole, self._penalties, self._ground) if self._data is None else None,
+            shares=self._shares,
         )
         suite = SuiteReport.of(reports, self._plan.threads)
         interrupted = any(report.interrupted for report in reports.values())
@@ -266,42 +267,52 @@ def _ends(report: Report) -> bool:
 
 
 def _phases(
-    given: _Given, whole: Arrays, data: Arrays | None, penalties: dict[str, Penalty], ground: Ground
+    given: _Given,
+    whole: Arrays,
+    data: Arrays | None,
+    penalties: dict[str, Penalty],
+    ground: Ground,
+    shares: Mapping[str, Share],
 ) -> dict[str, NetworkCase]:
     """Return what is checked in every phase."""
     if not penalties:
         return {DATA: NetworkCase(given.point, whole if data is None else data, {}, given.precision)}
     removed: dict[str, Penalty] = {}
     if data is None:
-        removed = {name: penalties[name] for name, there in _included(whole, penalties, ground).items() if there}
-        data = _without(whole, removed, given.point.params)
+        removed = {name: found.of(penalties[name]) for name, found in shares.items()}
+        data = _without(whole, removed, given.point.params, ground.passes.named(ground.gradient))
     return {
         DATA: NetworkCase(given.point, data, {}, given.precision, removed),
         WHOLE: NetworkCase(given.point, whole, penalties, given.precision),
     }
 
 
-def _included(whole: Arrays, penalties: dict[str, Penalty], ground: Ground) -> dict[str, bool]:
-    """Tell for every regularised tensor whether its gradient looks like one with the regularisation in it."""
-    from fastcheck.evaluators.penalty import gradient
+def _shares(given: _Given, whole: Arrays, penalties: dict[str, Penalty], ground: Ground) -> dict[str, Share]:
+    """Return how much of its regularisation is in every regularised tensor's gradient, by the reference gradient."""
+    from fastcheck.evaluators import penalty
 
+    most = penalty.Share(max(penalty.FACTORS), max(penalty.FACTORS), False)
+    reference, params = ground.passes.named(ground.gradient), given.point.params
+    twice = {name: most.of(penalties[name]) for name in penalties}
+    case = NetworkCase(given.point, whole, {}, given.precision, twice)
     found = {}
-    reference = ground.passes.named(ground.gradient)
-    for name in whole.keys() & penalties.keys():
-        own = gradient(penalties[name], ground.passes.point.params[name])
-        with np.errstate(all="ignore"):
+    for name in (name for name in whole if name in penalties):
+        bars = ground.rounding.of(case, name, ground.terms(name)).reshape(whole[name].shape)
+        with np.errstate(over="ignore", invalid="ignore"):
             rest = whole[name].astype(np.float64) - reference[name]
-            with_it, without = (float(np.linalg.norm(part)) for part in (rest - own, rest))
-        found[name] = not without < with_it
+        # The reference is rounded as a gradient in float64 is.
+        found[name] = penalty.share(penalties[name], params[name], rest, 2 * bars)
     return found
 
 
-def _without(whole: Arrays, removed: dict[str, Penalty], params: Arrays) -> Arrays:
+def _without(whole: Arrays, removed: dict[str, Penalty], params: Arrays, reference: Arrays) -> Arrays:
     """Return gradients with those of regularisation taken off."""
-    from fastcheck.evaluators.penalty import gradient
+    from fastcheck.evaluators.penalty import taken_off
+
+    def without(name: str, array: np.ndarray) -> np.ndarray:
+        taken = taken_off(removed[name], params[name], array - reference[name])
+        found: np.ndarray = (array - taken).astype(array.dtype)
+        return found
 
     with np.errstate(over="ignore", invalid="ignore"):
-        return {
-            name: (array - gradient(removed[name], params[name])).astype(array.dtype) if name in removed else array
-            for name, array in whole.items()
-        }
+        return {name: without(name, array) if name in removed else array for name, array in whole.items()}

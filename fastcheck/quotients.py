@@ -25,6 +25,9 @@ FIT = 1.0
 _CLEAR = 10.0
 """What is so many times as large as the noise stands clear of it."""
 
+_CAUTION = 30.0
+"""Error bars are at most about so many times the round-off."""
+
 _SUDDEN = 200.0
 """A fall is sudden where it is so many times as large as the step's fourth power explains. Two smooth terms of opposite
 sign, C h^2 - D h^4, come to a hundred times that at most with one step in a decade, to eleven with more."""
@@ -58,20 +61,25 @@ def examined(h: np.ndarray, n: np.ndarray, a: float, bars: np.ndarray | None, ki
     with np.errstate(over="ignore", invalid="ignore"):
         errors = np.abs(n - a)
         moves = np.abs(np.diff(n))
-    noise = _noise(h, moves)
+    noise = _noise(h, moves, bars)
     floor = np.maximum(3 * noise, 4 * U * np.abs(n))
     if bars is not None:
         floor = np.fmax(floor, np.append(bars[1:], bars[-1]))  # that of the smaller step, which no longer crosses
     first = _after_falls(h, moves, floor)
-    level = _level(h[first:], n[first:])
+    level = np.maximum(_level(h[first:], n[first:]), noise[first:])
     best = first + int(np.argmin(level))
     return Quotients(h, n, a, errors, bars, noise, first, best, float(level[best - first]), bool(kinked[best]))
 
 
-def _noise(h: np.ndarray, moves: np.ndarray) -> np.ndarray:
-    """Return B / h: the round-off of n(h), as it shows between the smallest steps."""
+def _noise(h: np.ndarray, moves: np.ndarray, bars: np.ndarray | None) -> np.ndarray:
+    """Return B / h: the round-off of n(h), as it shows between the smallest steps.
+
+    Where those are too small to move the function at all, n(h) is exactly 0 and shows none, and a few quotients of a
+    coarsely rounded function may be alike by chance. The error bar knows of it.
+    """
     smallest = h[1:] <= 100 * h[-1]
-    return float(np.median((moves * h[1:])[smallest])) / h
+    least = 0.0 if bars is None else float(bars[-1] - bars.min()) * h[-1] / _CAUTION
+    return max(float(np.median((moves * h[1:])[smallest])), least) / h
 
 
 def _after_falls(h: np.ndarray, moves: np.ndarray, floor: np.ndarray) -> int:

@@ -59,12 +59,22 @@ def _mistaken(seen: Quotients) -> int | None:
     """Return the step that shows best that the analytic value is wrong, None where none does."""
     if seen.bars is None:
         return seen.best if _flat(seen) and not seen.on_kink else None
-    beyond = ~(seen.errors <= seen.bars)
+    beyond = ~(seen.errors <= seen.bars) & ~_refuted(seen.errors, seen.bars)
     beyond[: seen.first] = False
     if not beyond.any():
         return None
     with np.errstate(divide="ignore", invalid="ignore"):
         return int(np.argmax(np.where(beyond, seen.errors / seen.bars, 0)))
+
+
+def _refuted(errors: np.ndarray, bars: np.ndarray) -> np.ndarray:
+    """Tell which bars smaller steps contradict, as of steps so large that more than h^2 is in the error.
+
+    The analytic value errs by no more than any step's error and bar together, and by no less than their difference.
+    """
+    most = np.minimum.accumulate((errors + bars)[::-1])[::-1]
+    found: np.ndarray = errors - bars > np.append(most[1:], np.inf)
+    return found
 
 
 def _mistake_words(seen: Quotients, worst: int) -> str:
@@ -117,10 +127,16 @@ def _truncation_words(seen: Quotients, order: float, slope: float | None) -> str
 def _round_off_words(seen: Quotients, slope: float | None) -> str:
     best = seen.h[seen.best]
     wavers = "hardly wavers at all" if slope is None else f"wavers as h^{slope:.1f} below"
+    steadiest = f"n(h) is steadiest at about h = {best:.2g} and {wavers}"
+    departs = abs(float(seen.n[seen.first] - seen.n[seen.best]))
+    if departs > _BEYOND * seen.wavering:
+        return (
+            f"{steadiest}; it departs by {departs:.1e} above, within too few steps to show an order. That is round-off "
+            f"that leaves little room for truncation, no bug.{_precision(seen)} Take steps near {best:.2g}."
+        )
     return (
-        f"n(h) is steadiest at about h = {best:.2g} and {wavers}; nothing in it falls with h. That is round-off alone, "
-        f"no bug.{_precision(seen)} A loss that is linear or quadratic in this entry looks like this: take steps of "
-        f"{best:.2g} or more."
+        f"{steadiest}; nothing in it falls with h. That is round-off alone, no bug.{_precision(seen)} A loss that is "
+        f"linear or quadratic in this entry looks like this: take steps of {best:.2g} or more."
     )
 
 

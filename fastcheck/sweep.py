@@ -258,7 +258,7 @@ def _given(case: Case, tensors: Iterable[str], steps: Any) -> tuple[float, ...] 
 def _default(case: Case, tensor: str, automatic: float) -> tuple[float, ...]:
     """Return the default steps that a tensor can take, the largest first."""
     operand = case.operand(tensor)
-    found = tuple(step for step in sorted({*STEPS, automatic}, reverse=True) if _takes(step, operand, tensor))
+    found = tuple(step for step in sorted({*STEPS, automatic}, reverse=True) if takes(step, operand, tensor))
     if len(found) < LEAST_STEPS:
         raise FastcheckError(
             f"steps are {STEPS[0]:g} to {STEPS[-1]:g} by default, which are lost beside the largest entry of "
@@ -267,7 +267,8 @@ def _default(case: Case, tensor: str, automatic: float) -> tuple[float, ...]:
     return found
 
 
-def _takes(step: float, operand: np.ndarray, tensor: str) -> bool:
+def takes(step: float, operand: np.ndarray, tensor: str) -> bool:
+    """Tell whether a step changes every entry of a tensor."""
     try:
         usable(step, operand, tensor)
     except FastcheckError:

@@ -1,5 +1,6 @@
 """What a network's check proves: audits, kinks, dropout, regularisation, precision, and what each of them refuses."""
 
+import re
 import sys
 import tracemalloc
 
@@ -19,7 +20,8 @@ from fastcheck.evaluators import network_moved
 from fastcheck.evaluators.network import NetworkEvaluator
 from fastcheck.evaluators.network_bars import Ground
 from fastcheck.evaluators.network_moved import Moved
-from fastcheck.layers import BatchNorm, Conv, Dense, Dropout, Flatten, MaxPool, ReLU, Sigmoid, Tanh
+from fastcheck.layers import GELU, BatchNorm, Conv, Dense, Dropout, Flatten, LayerNorm, MaxPool, ReLU, Sigmoid, Tanh
+from fastcheck.network import Penalty
 from fastcheck.paths import Plan
 from fastcheck.paths.network import NetworkPath
 from fastcheck.progress import silent
@@ -92,9 +94,17 @@ def test_the_frozen_mask_passes_and_a_redrawn_one_fails():
     assert _check(network, params, grads, x, y, masks=masks).passed
     redrawn = {name: 1 - mask for name, mask in masks.items()}
     assert _check(network, params, grads, x, y, masks=redrawn).verdict == "fail"
+    assert _line(_check(network, params, grads, x, y, masks=masks), "dropout").status == "done"
     report = _check(network, params, grads, x, y)
     assert report.verdict == "fail"
-    assert "off in" in _line(report, "dropout").text
+    line = _line(report, "dropout")
+    assert line.status == "warn"
+    assert "off in dropout1" in line.text
+    assert "give it as masks=" in line.text
+    off = torch_network.gradients(network, params, x, y)[1]
+    report = _check(network, params, off, x, y)
+    assert report.passed
+    assert _line(report, "dropout").status == "note"
 
 
 @pytest.mark.parametrize("given", [False, True])
@@ -105,10 +115,83 @@ def test_missing_regularisation_fails_in_the_second_phase_alone(given):
     assert right.passed
     report = _check(network, params, data, x, y, data_grads=data if given else None)
     assert [phase.verdict for phase in report.phases.values()] == ["pass", "fail"]
-    if not given:
-        line = _line(report, "regularisation")
-        assert line.status == "warn"
-        assert "have no regularisation in them" in line.text
+    line = _line(report, "regularisation")
+    assert line.status == "warn"
+    assert "have no regularisation in them" in line.text
+
+
+PENALTIES = {
+    "l2": Penalty(0.3, 0.0),
+    "l1": Penalty(0.0, 0.2),
+    "both": Penalty(0.3, 0.2),
+    "tiny": Penalty(1e-9, 0.0),
+    "huge": Penalty(1e6, 0.0),
+}
+IN_WORDS = {
+    0.0: "no regularisation in them",
+    0.5: "half of the regularisation in them",
+    2.0: "the regularisation twice in them",
+    -1.0: "the regularisation with the opposite sign in them",
+}
+
+
+def _regularised(penalty, share, dtype=np.float64, wrong=1.0, zero=False):
+    """Check with a share of a penalty in the gradient of one tensor, and the whole of it in another's.
+
+    The data loss's gradient is ``wrong`` times the right one. With ``zero`` the first tensor has zeros, whose sign
+    the code takes for one.
+    """
+    network, params, _, x, y = _case("l2")
+    network = Network(network.layers, l2=penalty.l2, l1=penalty.l1)
+    if zero:
+        params["dense1.weight"][0] = 0.0
+    data = torch_network.gradients(network, params, x, y, regularised=False)[1]
+    grads = {name: wrong * array for name, array in data.items()}
+    for name, (l2, l1) in {"dense1.weight": share, "dense2.weight": (1.0, 1.0)}.items():
+        sign = np.where(params[name] >= 0, 1.0, -1.0)
+        grads[name] += l2 * penalty.l2 * params[name] + l1 * penalty.l1 * sign
+    report = _check(network, params, {name: array.astype(dtype) for name, array in grads.items()}, x, y)
+    return [phase.verdict for phase in report.phases.values()], _line(report, "regularisation")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("factor", [*IN_WORDS, 1.0, 1.37])
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_the_share_of_the_regularisation_is_told_and_judged(penalty, factor, dtype):
+    verdicts, line = _regularised(PENALTIES[penalty], (factor, factor), dtype)
+    if (penalty, dtype) == ("tiny", np.float32):  # whose rounding hides it
+        assert (verdicts, line.status) == (["pass", "pass"], "done")
+        return
+    seen = ["inconclusive"] if (penalty, dtype) == ("huge", np.float32) else ["pass"]  # rounding hides the data loss
+    assert verdicts == [*(["fail"] if factor == 1.37 else seen), "pass" if factor == 1 else "fail"]
+    named = [words for words in IN_WORDS.values() if words in line.text]
+    assert named == [words for known, words in IN_WORDS.items() if known == factor]
+    assert line.status == ("warn" if named else "done")
+    assert not named or f"The gradients of dense1.weight have {named[0]}" in line.text
+
+
+def test_l2_and_l1_are_told_apart():
+    verdicts, line = _regularised(PENALTIES["both"], (0.5, 1.0))
+    assert verdicts == ["pass", "fail"]
+    assert "of dense1.weight have half of the l2 term and all of the l1 term in them" in line.text
+    verdicts, line = _regularised(PENALTIES["both"], (0.5, 1.37))
+    assert verdicts == ["fail", "fail"]
+    assert line.status == "done"
+
+
+@pytest.mark.parametrize("wrong", [1.01, 1 + 1e-6, 2.0, -1.0])
+@pytest.mark.parametrize("factor", [*IN_WORDS, 1.0])
+def test_a_wrong_data_gradient_is_not_explained_by_a_share_of_the_regularisation(wrong, factor):
+    verdicts, line = _regularised(PENALTIES["both"], (factor, factor), wrong=wrong)
+    assert verdicts == ["fail", "fail"]
+    assert line.status == "done"
+
+
+@pytest.mark.parametrize(("factor", "verdicts"), [(1.0, ["pass", "pass"]), (2.0, ["pass", "fail"])])
+def test_any_subgradient_of_l1_at_zero_is_taken_off(factor, verdicts):
+    found, line = _regularised(PENALTIES["l1"], (factor, factor), zero=True)
+    assert found == verdicts
+    assert (line.status == "warn") == (factor == 2)
 
 
 def test_a_wrong_data_gradient_fails_in_both_phases():
@@ -162,6 +245,18 @@ def test_full_and_network_find_the_same(name, step):
         # Where a kink moved a dimension to a smaller step, the two may have taken different ones.
         apart = np.abs(here.numeric - there.numeric)
         assert (apart <= here.error_bar + there.error_bar).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "seed"), [("conv_2d", 0), ("add", 3), ("batch_norm_features", 3), ("squared_error", 3), ("add_itself", 0)]
+)
+def test_truncation_of_a_step_far_too_large_is_no_mistake(name, seed):
+    """Terms of h^4 cancel those of h^2 in some dimensions at the larger step that truncation is told by."""
+    network, params, grads, x, y = _case(name, seed)
+    assert _check(network, params, grads, x, y, step=0.05).verdict != "fail"
+    name = list(grads)[-1]
+    grads[name] = 1.05 * grads[name]
+    assert _check(network, params, grads, x, y, step=0.05).verdict == "fail"
 
 
 def test_reports_are_the_same_for_any_number_of_threads():
@@ -266,6 +361,87 @@ def test_a_saturated_softmax_is_told():
     x, y = np.eye(3), np.arange(3)
     report = _check(network, params, torch_network.gradients(network, params, x, y)[1], x, y)
     assert "all gradients vanish here" in _line(report, "vanishing gradients").text
+
+
+def _dead(units, name="dense1.bias"):
+    return lambda params: params[name].__setitem__(slice(units), -50.0)
+
+
+def _blank(name):
+    return lambda params: params[name].fill(0.0)
+
+
+NOTHING_SHOWN = {
+    "dead relus": (
+        [Dense(7), ReLU(), Dense(3)],
+        _dead(7),
+        {},
+        "all of dense1.weight, .*7 of 7 units of relu1 are dead",
+    ),
+    "most relus dead": (
+        [Dense(7), ReLU(), Dense(3)],
+        _dead(6),
+        {},
+        "72 of 87 .* error bars: right.*6 of 7 units of relu1",
+    ),
+    "dead relus regularised": ([Dense(7), ReLU(), Dense(3)], _dead(7), {"l2": 0.1}, "7 of 7 units of relu1"),
+    "gelu": ([Dense(7), GELU(), Dense(3)], _dead(7), {}, "7 of 7 units of gelu1"),
+    "saturated tanh": ([Dense(7), Tanh(), Dense(3)], _dead(7), {}, "7 of 7 units of tanh1"),
+    "a last layer of zeros": ([Dense(7), Tanh(), Dense(3)], _blank("dense2.weight"), {}, "dense2.weight is zero"),
+    "a normalised sum": (
+        [Dense(4), BatchNorm(eps=1e-13)],
+        lambda params: None,
+        {"loss": "squared_error"},
+        "normalisation takes away .* targets that differ",
+    ),
+}
+
+
+def _alike(network, points):
+    """Targets of which no data point has its own."""
+    return np.zeros(points, int) if network.loss == "softmax_cross_entropy" else np.ones((points, 4))
+
+
+@pytest.mark.parametrize("name", NOTHING_SHOWN)
+def test_zeros_that_any_code_gives_are_told(name):
+    layers, change, options, told = NOTHING_SHOWN[name]
+    network, rng = Network(layers, **options), np.random.default_rng(0)
+    params = networks.parameters(network, (8,), rng)
+    change(params)
+    x = rng.normal(size=(6, 8))
+    y = _alike(network, len(x))
+    report = _check(network, params, torch_network.gradients(network, params, x, y)[1], x, y)
+    assert report.verdict != "fail"  # rounding is as large as the cotangents that cancel in a normalised sum
+    line = _line(report, "what was shown")
+    assert line.status == "warn"
+    assert re.search(told, line.text), line.text
+
+
+@pytest.mark.parametrize("layer", [ReLU(), BatchNorm(), LayerNorm(), Tanh()])
+@pytest.mark.parametrize("units", [0, 3])
+def test_some_zeros_are_normal(layer, units):
+    network, rng = Network([Dense(7), layer, ReLU(), Dense(3)]), np.random.default_rng(0)
+    params = networks.parameters(network, (8,), rng)
+    _dead(units)(params)  # and a bias before a batch normalisation has no gradient
+    x, y = rng.normal(size=(6, 8)), rng.integers(0, 3, 6)
+    grads = torch_network.gradients(network, params, x, y)[1]
+    report = _check(network, params, grads, x, y)
+    assert "what was shown" not in [line.topic for line in report.hygiene]
+    assert report.passed
+    alone = _check(network, params, grads, x, y, only=["dense1.bias"])
+    assert ("what was shown" in [line.topic for line in alone.hygiene]) == (layer.kind == "batch_norm")
+
+
+def test_zeros_of_wrong_code_fail_and_are_not_told_as_normal():
+    network, rng = Network([Dense(7), ReLU(), Dense(3)]), np.random.default_rng(0)
+    params = networks.parameters(network, (8,), rng)
+    _dead(7)(params)
+    x, y = rng.normal(size=(6, 8)), rng.integers(0, 3, 6)
+    grads = torch_network.gradients(network, params, x, y)[1]
+    grads = {name: array + 0.1 * (name != "dense2.bias") for name, array in grads.items()}
+    report = _check(network, params, grads, x, y)
+    assert report.verdict == "fail"
+    assert "what was shown" not in [line.topic for line in report.hygiene]
 
 
 def test_a_declared_loss_is_compared_first():

@@ -203,8 +203,8 @@ def test_crossings_beyond_five_are_counted(reports):
     assert re.findall(r"^and (\d+) more$", text, re.MULTILINE) == [str(count) for count in hidden]
     assert max(len(found.crossings) for found in reports["winners"].explanations) <= 5
     assert not re.search(r"^and \d+ more$", as_text(reports["winners"], io.StringIO()), re.MULTILINE)
-    assert "Why the first layer agrees as it does" in text
-    assert "Why the first layer" not in as_text(reports["fail"], io.StringIO())
+    assert "Why the worst dimensions agree as they do" in text
+    assert "Why the worst" not in as_text(reports["fail"], io.StringIO())
     assert "data point" in text
     assert "class" in _words(reports["hinge"])
 

@@ -112,6 +112,16 @@ def test_a_plateau_inside_the_error_bar_is_the_analytic_values_own_precision(see
     assert analyse(H, numeric, rounded, H**2 + 1e-15 / H).reading == "coding mistake"
 
 
+@given(seeds, st.floats(1, 100), st.sampled_from([1e-6, 1e-3, 1e-2, 2.0]))
+def test_a_bar_that_smaller_steps_contradict_shows_no_mistake(seed, bend, wrong):
+    numeric = 1.3 + bend * (H**2 - 20 * H**4) + noise(1e-16, seed)
+    bars = 0.1 * bend * H**2 * (H > 1e-3) + bend * H**2 * (H <= 1e-3) + 1e-15 / H  # too narrow at large steps
+    assert analyse(H, numeric, 1.3, bars).reading in ("truncation", "kink")
+    for sign in (-1, 1):
+        curve = analyse(H, numeric, 1.3 + sign * wrong, bars)
+        assert curve.reading == "coding mistake", curve.words
+
+
 def test_smooth_terms_of_opposite_sign_are_no_kink():
     for every in (1, 2, 4):
         for ratio in np.geomspace(1.5, 1e4, 200):
@@ -501,3 +511,45 @@ def test_default_steps_that_leave_a_functions_domain_are_missed():
         assert max(curve.steps) < 0.05
         with pytest.raises(fastcheck.FastcheckError, match=r"step is 0\.1: the loss is not finite"):
             fastcheck.sweep(case, dims=[0], tensor="params", steps=[0.1, 1e-2, 1e-3, 1e-4])
+
+
+MATRIX = np.random.default_rng(5).standard_normal((9, 5)).astype(np.float32)
+ROUNDED = {
+    "linear": (lambda z: z, lambda z: np.ones_like(z)),
+    "quadratic": (lambda z: z * z, lambda z: 2 * z),
+    "curved": (np.tanh, lambda z: 1 - np.tanh(z) ** 2),
+}
+"""Functions of each entry of the product of a matrix and the parameters, and their slopes."""
+
+
+@pytest.mark.parametrize("steps", [None, [2.0**-k for k in range(1, 40)]], ids=["default", "powers of two"])
+@pytest.mark.parametrize("name", ROUNDED)
+@pytest.mark.parametrize("rounded", ["loss", "argument"])
+def test_steps_too_small_to_move_a_loss_in_float32_are_never_the_steadiest(rounded, name, steps):
+    phi, slope = ROUNDED[name]
+    matrix = MATRIX if rounded == "loss" else MATRIX.astype(np.float64)
+
+    def loss(p):
+        return float(phi(matrix @ p.astype(np.float32).astype(matrix.dtype)).sum(dtype=matrix.dtype))
+
+    def grad(p, factor=1.0):
+        exact = MATRIX.astype(np.float64)
+        return factor * exact.T @ slope(exact @ p)
+
+    point = np.random.default_rng(6).standard_normal(5).astype(np.float32).astype(np.float64)
+    for factor in (1.0, 1.02, -1.0, 0.0):
+        case = fastcheck.FunctionCase(loss, lambda p, factor=factor: grad(p, factor), point)
+        for curve in fastcheck.sweep(case, dims=5, steps=steps).curves:
+            assert (curve.reading == "coding mistake") == (factor != 1), curve.words
+            assert 0 in curve.numeric
+            assert curve.best_step > 1e-4
+            assert curve.best_numeric == pytest.approx(grad(point)[curve.index], rel=1e-3)
+
+
+def test_a_slope_of_zero_below_a_kink_is_no_step_too_small():
+    for slope, reading in ((0.0, "kink"), (0.3, "coding mistake")):
+        case = fastcheck.FunctionCase(lambda p: float(np.maximum(p - 0.01, 0).sum()), np.full(1, slope), np.zeros(1))
+        curve = fastcheck.sweep(case, dims=1).curves[0]
+        assert curve.reading == reading
+        assert curve.best_numeric == 0
+        assert curve.best_step < 0.01

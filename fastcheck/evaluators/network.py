@@ -97,7 +97,7 @@ class NetworkEvaluator:
         self._searching = step == "auto"
         self.step = automatic(self._passes, name) if step == "auto" else float(step)
         usable(self.step, self._values, name)
-        terms = ground.once(("terms", name), lambda: ground.rounding.moments(name))
+        terms = ground.terms(name)
         typical = math.sqrt(float(terms[1] @ terms[1]) / len(terms[1])) or ground.natural_slope(name)
         self._sizes = np.maximum(terms[1], typical)
         self._gradient = ground.rounding.of(case, name, terms)
@@ -184,13 +184,15 @@ class NetworkEvaluator:
     def _doubt(self, dims: np.ndarray, places: np.ndarray, h: float, found: Found) -> None:
         """Let other steps tell how much truncation there is in dimensions that would fail with one.
 
-        Truncation falls as h^2. A larger step shows it best, unless that crosses a kink.
+        Truncation falls as h^2. A larger step shows it best, unless that crosses a kink, or is so large that terms of
+        h^4 hide it: what a smaller step shows beyond its own round-off is there.
         """
         here, n = dims[places], found.numeric[places]
         larger, smaller = self.once(here, h / CLOSER), self.once(here, h * CLOSER)
         smooth = larger.crossed + larger.jump <= found.crossed[places] + found.jump[places] + larger.roundoff
-        by_larger = LEFT * np.abs(larger.numeric - n)
-        by_smaller = WAS * np.abs(smaller.numeric - n) + smaller.roundoff
+        moved = np.abs(smaller.numeric - n)
+        by_larger = np.maximum(LEFT * np.abs(larger.numeric - n), WAS * (moved - smaller.roundoff))
+        by_smaller = WAS * moved + smaller.roundoff
         found.truncation[places] = np.where(smooth, by_larger, by_smaller)
 
     def _outside(self, dims: np.ndarray, found: Found) -> np.ndarray:

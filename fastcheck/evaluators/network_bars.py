@@ -195,7 +195,9 @@ class GradientRounding:
         before = SHAKEN_SAFETY * UNITS[precision] * (shaken + typical * terms[1])
         penalty = case.penalties.get(name) or case.removed.get(name, Penalty())
         values = np.abs(case.point.params[name].reshape(-1))
-        added = (penalty.l2 * values + penalty.l1) * (3 * ACCUMULATOR[precision] + 2 * _STORED[given.itemsize])
+        added = (abs(penalty.l2) * values + abs(penalty.l1)) * (
+            3 * ACCUMULATOR[precision] + 2 * _STORED[given.itemsize]
+        )
         with np.errstate(over="ignore", invalid="ignore"):
             sizes = np.nan_to_num(np.abs(given.astype(np.float64)), posinf=0.0)
         found: np.ndarray = own + before + added + 2 * _STORED[given.itemsize] * sizes + _LEAST[given.itemsize]
@@ -307,6 +309,13 @@ class Ground:
         if key not in self.known:
             self.known[key] = find()
         return self.known[key]
+
+    def terms(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return a tensor's moments: `GradientRounding.moments`."""
+        found: tuple[np.ndarray, np.ndarray, np.ndarray] = self.once(
+            ("terms", name), lambda: self.rounding.moments(name)
+        )
+        return found
 
     def natural_slope(self, name: str) -> float:
         """Return the slope that bars of a tensor without any gradient are measured by.

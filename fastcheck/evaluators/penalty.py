@@ -1,11 +1,38 @@
-"""Differences of regularisation, which is a sum over the parameters themselves."""
+"""Differences of regularisation, a sum over the parameters themselves, and how much of it is in a gradient."""
 
 from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
 
 import numpy as np
 
 from fastcheck.network import Penalty
 from fastcheck.step import U
+
+FACTORS = (1.0, 0.0, 0.5, 2.0, -1.0)
+"""Multiples of regularisation's gradient that mistaken code leaves in a gradient, and the right one first."""
+
+
+class Share(NamedTuple):
+    """How many times the gradients of ``l2 / 2 * w^2`` and of ``l1 * |w|`` are in a given one.
+
+    ``explains`` is true where this pair of `FACTORS`, and no other, leaves the data loss's gradient in every entry;
+    else it is the pair that comes nearest.
+    """
+
+    l2: float
+    l1: float
+    explains: bool
+
+    @property
+    def wrong(self) -> bool:
+        """Whether another share than the right one is known to be in the gradient."""
+        return self.explains and not self.l2 == self.l1 == 1
+
+    def of(self, penalty: Penalty) -> Penalty:
+        """Return this share of a penalty."""
+        return Penalty(self.l2 * penalty.l2, self.l1 * penalty.l1)
 
 
 def difference(penalty: Penalty, w: np.ndarray, h: float) -> tuple[np.ndarray, ...]:
@@ -34,4 +61,54 @@ def gradient(penalty: Penalty, w: np.ndarray) -> np.ndarray:
     """Return l2 * w + l1 * sign(w)."""
     with np.errstate(over="ignore", invalid="ignore"):
         found: np.ndarray = penalty.l2 * w + penalty.l1 * np.sign(w)
+    return found
+
+
+def share(penalty: Penalty, w: np.ndarray, rest: np.ndarray, bars: np.ndarray) -> Share:
+    """Find how much of a penalty's gradient is in another one.
+
+    Parameters
+    ----------
+    penalty : Penalty
+    w : array
+        The parameters.
+    rest : array
+        The given gradient less the data loss's.
+    bars : array
+        What arithmetic can explain of a difference between the two.
+    """
+    once = (FACTORS[0], FACTORS[0])
+    if _left(penalty, w, rest, bars, *once)[0] == rest.size:
+        return Share(*once, True)
+    left = {pair: _left(penalty, w, rest, bars, *pair) for pair in _pairs(penalty)}
+    explaining = [pair for pair, (entries, _) in left.items() if entries == rest.size]
+    # Where the signs of w are as good as w itself, a pair of one factor is the likelier one.
+    likely = [pair for pair in explaining if pair[0] == pair[1]] or explaining
+    return Share(*max(likely or left, key=lambda pair: left[pair]), len(likely) == 1)
+
+
+def _pairs(penalty: Penalty) -> list[tuple[float, float]]:
+    """Return the factors of l2 and of l1 that can be told from one another."""
+    if penalty.l2 and penalty.l1:
+        return list(itertools.product(FACTORS, FACTORS))
+    return [(factor, factor) for factor in FACTORS]
+
+
+def _left(
+    penalty: Penalty, w: np.ndarray, rest: np.ndarray, bars: np.ndarray, l2: float, l1: float
+) -> tuple[int, float]:
+    """Return how many entries a share of the penalty explains, and minus the size of what it leaves in the others."""
+    taken = Share(l2, l1, False).of(penalty)
+    with np.errstate(over="ignore", invalid="ignore"):
+        left = np.abs(rest - taken_off(taken, w, rest))
+        inside = left <= bars
+        size = float(np.nan_to_num(left[~inside], nan=0.0, posinf=np.finfo(float).max).sum())
+    return int(np.count_nonzero(inside)), -size
+
+
+def taken_off(penalty: Penalty, w: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    """Return the gradient of a penalty, and at zeros of w the subgradient of l1 * |w| that comes nearest to another."""
+    found = gradient(penalty, w)
+    if penalty.l1:
+        found = np.where(w == 0, np.clip(rest, -abs(penalty.l1), abs(penalty.l1)), found)
     return found

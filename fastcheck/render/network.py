@@ -56,7 +56,7 @@ def write_network(report: NetworkReport, out: Console, title: str = "") -> None:
             out.print(f"{name}: {tensor.regime}")
     _write_hygiene(report.hygiene, out)
     if report.explanations:
-        out.print(Text("\nWhy the first layer agrees as it does", style="bold"))
+        out.print(Text("\nWhy the worst dimensions agree as they do", style="bold"))
     for explanation in report.explanations:
         _write_explanation(explanation, out)
     out.print(_verdict(report))
