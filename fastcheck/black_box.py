@@ -120,6 +120,8 @@ class Estimate(NamedTuple):
         Part of the bar that another step's contradicting quotient asks for.
     growth : float
         As of the nearest `Level`.
+    convex : bool
+        Whether the right slope is the larger one.
     """
 
     numeric: float
@@ -134,6 +136,7 @@ class Estimate(NamedTuple):
     safety: float = 1.0
     doubt: float = 0.0
     growth: float = 1.0
+    convex: bool = False
 
     @property
     def noise(self) -> float:
@@ -210,6 +213,7 @@ def estimate(near: Level, middle: Level, far: Level, points: int) -> Estimate:
         jump / 2 * there,
         slope,
         growth=near.growth,
+        convex=first > 0,
     )
 
 

@@ -116,13 +116,13 @@ def loss_underflows(largest: float) -> HealthFinding:
     )
 
 
-def no_subgradient(names: Sequence[str], promise: float, least: float, most: float) -> HealthFinding:
-    """Describe a gradient that no mixture of the gradients nearby is."""
+def no_subgradient(names: Sequence[str], times: float) -> HealthFinding:
+    """Describe a gradient that is wrong for entries at a kink together, ``times`` the slope of the loss."""
     shown = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
     return HealthFinding(
         "no subgradient",
-        f"{shown} share a kink (a tied maximum?): moved together along the gradient, it promises {promise:.4g} and the "
-        f"loss changes by {least:.4g} to {most:.4g}",
+        f"{shown} share a kink (a tied maximum?): where they move alike the loss is smooth, and the gradient promises "
+        f"{times:.4g} times its slope",
         "let the winners of a tie share the slope: give it to one of them, or divide it by their number",
         "fail",
     )

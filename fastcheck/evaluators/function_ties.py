@@ -1,14 +1,13 @@
-"""Kinks that several entries share, such as a tied maximum: is the gradient a subgradient of all of them together?
+"""Kinks that several entries share, such as a tied maximum: is the gradient right for all of them together?
 
-One entry at a time, anything between the one-sided slopes is a subgradient. Together, Clarke's generalised gradient is
-the convex hull of the gradients nearby, so that along any direction d the gradient promises no more than the largest
-slope of the loss near the point, and no less than the smallest (F. H. Clarke, Optimization and Nonsmooth Analysis,
-1983, proposition 2.1.2). Winners of a tie that all get the whole slope, or all none, promise another one along what
-they differ by from the central differences.
+One entry at a time, anything between the one-sided slopes is a subgradient. But a tie stays one where its winners move
+alike: along that line the loss has no kink, and every subgradient promises the same slope, that of the loss (it is the
+derivative of a smooth function). Winners that all get the whole slope, or all none, promise another one.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -23,29 +22,41 @@ from fastcheck.health import HealthFinding
 GROUPS = 32
 """Groups of entries that are looked at: all, halves, quarters, and so on."""
 
-NEARBY = 16
-"""Points around the given one whose slopes count."""
+SMOOTH = 1e-3
+"""Part of the entries' own kinks that may be left along a line on which the loss counts as smooth."""
 
-APART = 8.0
-"""Steps that these lie away."""
-
-CURVED = 4 * APART
-"""Times the change of the slopes at the point from one step to two that those nearby may differ by."""
+CURVED = 4.0
+"""Times what the slope changes by from one step to two that it may be off by."""
 
 EXACT = 1e-9
 """Part of the promise that does not count: what the gradient's own rounding may be."""
 
 
 class Kinked(NamedTuple):
-    """An entry at a kink: its tensor, flat index, the step that showed it and the central difference with it."""
+    """An entry at a kink, with a subgradient.
+
+    Attributes
+    ----------
+    tensor : str
+    dim : int
+        Its flat index.
+    step : float
+        The step that showed the kink.
+    central, jump : float
+        The central difference with it, and half of what the one-sided slopes differ by.
+    convex : bool
+        Whether the right slope is the larger one.
+    """
 
     tensor: str
     dim: int
     step: float
     central: float
+    jump: float
+    convex: bool
 
 
-def examined(case: FunctionCase, kinked: Sequence[Kinked], noise: float, seed: int) -> HealthFinding | None:
+def examined(case: FunctionCase, kinked: Sequence[Kinked], noise: float) -> HealthFinding | None:
     """Return what is wrong with the gradient at the kinks that entries share, None where nothing is.
 
     Parameters
@@ -55,22 +66,17 @@ def examined(case: FunctionCase, kinked: Sequence[Kinked], noise: float, seed: i
         In ascending order.
     noise : float
         Standard deviation of a value of the loss.
-    seed : int
-        Of the points nearby.
     """
-    rng = np.random.default_rng([seed, len(kinked)])
-    for group in _groups(kinked):
+    # Kinks of both kinds together can cancel, which is no tie.
+    kinds = ([one for one in kinked if one.convex is convex] for convex in (True, False))
+    for group in itertools.chain.from_iterable(map(_groups, kinds)):
         line = _Line(case, group)
-        if not math.isfinite(line.promise):
+        if not line.smooth(noise):
             continue
-        slopes, bend = line.at_the_point()
-        slack = NOISES * 2 * noise + CURVED * bend + EXACT * abs(line.promise)
-        if min(slopes) - slack <= line.promise <= max(slopes) + slack:
-            continue
-        slopes = [*slopes, *line.nearby(rng)]
-        if not min(slopes) - slack <= line.promise <= max(slopes) + slack:
+        slope, slack = line.slope(noise)
+        if abs(line.promise - slope) > slack:
             names = [f"{case.label(one.tensor)}{list(case.index(one.tensor, one.dim))}" for one in group]
-            return health.no_subgradient(names, line.promise, min(slopes), max(slopes))
+            return health.no_subgradient(names, line.promise / slope + 0.0 if slope else math.inf)
     return None
 
 
@@ -85,42 +91,44 @@ def _groups(kinked: Sequence[Kinked]) -> Iterator[Sequence[Kinked]]:
 
 
 class _Line:
-    """The loss along a line on which no entry moves by more than its step, the unit.
+    """The loss along a line on which the kinks of all entries, taken by themselves, are alike.
+
+    Winners that get too much, or too little, all do so with the sign of their own part in the tie: entries move by it.
 
     Attributes
     ----------
     promise : float
-        Slope that the gradient promises along the line.
+        By how much the gradient promises that the loss changes in a step, in which no entry moves by more than its own.
     """
 
     def __init__(self, case: FunctionCase, group: Sequence[Kinked]) -> None:
         self._case, self._group = case, group
         slopes = np.array([float(case.grads[one.tensor].reshape(-1)[one.dim]) for one in group])
-        self._steps = np.array([one.step for one in group])
-        with np.errstate(all="ignore"):
-            along = (slopes - [one.central for one in group]) * self._steps
-            self._along = along / np.abs(along).max()
-            self.promise = float(slopes @ (self._along * self._steps))
+        jumps = np.array([one.jump for one in group])
+        self._kink = float((jumps * [one.step for one in group]).min())
+        self._moves = np.sign(slopes - [one.central for one in group]) * (self._kink / jumps)
+        self.promise = float(slopes @ self._moves)
+        self._near, self._far = self._sides(1.0), self._sides(2.0)
 
-    def at_the_point(self) -> tuple[list[float], float]:
-        """Return both one-sided slopes, and by how much they change when the step is doubled."""
+    def smooth(self, noise: float) -> bool:
+        """Tell whether the loss has no kink here, though each entry has one, and one that stands clear of the noise."""
+        kinks = self._kink * np.count_nonzero(self._moves)
+        near, far = self._near[1] - self._near[0], self._far[1] - self._far[0]
+        bend = abs(far - 2 * near)  # nothing of a kink, and twice what curvature makes of the first
+        return bool(NOISES * noise < SMOOTH * kinks and abs(near) <= SMOOTH * kinks + bend)
+
+    def slope(self, noise: float) -> tuple[float, float]:
+        """Return by how much the loss changes in a step, and by how much that may be off."""
+        near, far = sum(self._near) / 2, sum(self._far) / 4
+        return near, NOISES * noise + CURVED * abs(near - far) + SMOOTH * self._kink + EXACT * abs(self.promise)
+
+    def _sides(self, steps: float) -> tuple[float, float]:
+        """Return how the loss changes so many steps to both sides, as it does to the right."""
         here = self._case.start
-        near, far = (
-            [side * (self._value(side * step * self._along) - here) / step for side in (-1.0, 1.0)]
-            for step in (1.0, 2.0)
-        )
-        return near, max(abs(one - other) for one, other in zip(near, far, strict=True))
+        return here - self._value(-steps), self._value(steps) - here
 
-    def nearby(self, rng: np.random.Generator) -> list[float]:
-        """Return slopes at points around the given one."""
-        found = []
-        for _ in range(NEARBY):
-            there = APART * rng.uniform(0.5, 1.0, len(self._group)) * rng.choice([-1.0, 1.0], len(self._group))
-            found.append(self._value(there + self._along / 2) - self._value(there - self._along / 2))
-        return found
-
-    def _value(self, move: np.ndarray) -> float:
+    def _value(self, steps: float) -> float:
         arrays = self._case.copies()
-        for one, by in zip(self._group, move * self._steps, strict=True):
+        for one, by in zip(self._group, steps * self._moves, strict=True):
             arrays[one.tensor].reshape(-1)[one.dim] += by
         return self._case.value(arrays, lambda: "where entries at a kink are moved together")

@@ -92,16 +92,17 @@ class FunctionPath:
     def findings(self, report: Report) -> list[HealthFinding]:
         """Return what is known of the functions after a check, whose report is as far as differences tell."""
         self._case.examine_end()
-        return [*self._case.findings, *self._tied(report.seed), *self._vanishing(report)]
+        found = [*self._case.findings, *self._tied()]
+        return found if any(one.verdict for one in found) else [*found, *self._vanishing(report)]
 
-    def _tied(self, seed: int) -> Iterator[HealthFinding]:
+    def _tied(self) -> Iterator[HealthFinding]:
         kinked = [
-            Kinked(name, dim, evaluator.kinked[dim].step, evaluator.kinked[dim].numeric)
+            Kinked(name, dim, found.step, found.numeric, found.jump, found.convex)
             for name, evaluator in self._evaluators.items()
-            for dim in sorted(evaluator.kinked)
+            for dim, found in sorted(evaluator.kinked.items())
         ]
         noise = max((evaluator.noise for evaluator in self._evaluators.values()), default=0.0)
-        found = function_ties.examined(self._case, kinked, noise, seed)
+        found = function_ties.examined(self._case, kinked, noise)
         if found is not None:
             yield found
 
