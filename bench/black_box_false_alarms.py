@@ -34,6 +34,7 @@ OUTCOMES = {
     "inconclusive": "inconclusive or refused",
     "below": "passes: error below the bar, bar below the value",
     "undecided": "bar above the value: told as undecided",
+    "subgradient": "bar above the value: told as a subgradient",
     "unresolved": "bar above the value: counted as unresolved alone",
     "unseen": "bar above the value: counted nowhere",
     "defect": "passes: error above the bar, or a known mistake",
@@ -63,7 +64,7 @@ def checked(function, grad):
     loss = Counted(function)
     try:
         report = fastcheck.check_gradient(loss, grad, function.params, keep=True, **function.options)
-    except (fastcheck.FastcheckError, TypeError) as error:
+    except fastcheck.FastcheckError as error:
         return None, "refused", f"refused: {error}", loss
     return report, report.verdict, report.summary(), loss
 
@@ -86,6 +87,8 @@ def outcome(function, right, wrong):
         return "below", words
     if tensor.undecided:
         return "undecided", words
+    if tensor.subgradients:
+        return "subgradient", words
     return "unresolved" if tensor.unresolved else "unseen", words
 
 
