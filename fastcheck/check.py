@@ -130,8 +130,8 @@ def check_gradient(
         leaves its argument as it is. With several threads it is called from all of them at once.
     grad : callable, array or mapping of names to arrays
         The gradient shaped as ``params``, in float64, float32 or float16; or a function of params that returns it.
-        A function is the better choice where it computes in float32: its rounding is then measured, by 7 or 14 calls
-        beside the first, and enters the error bars.
+        A function is the better choice where it computes in float32 or less, or with ill-conditioned matrices: its
+        rounding is then measured, by 7 to 42 calls beside the first two, and enters the error bars.
     params : array, or mapping of names to arrays
         Where to check; float64, float32 or float16. The tensor of a single array is called ``"params"``.
     dims : "auto", "all", int, or a mapping from tensor names to these
@@ -142,6 +142,11 @@ def check_gradient(
     stencil : {"auto", 3, 5}
         Points of a difference: f(x + h) and f(x - h), or those at 2h as well, which allow larger steps on smooth
         losses. ``"auto"`` takes what has the smaller error bar.
+    noise, relative_noise : float, optional
+        Accuracy of the loss, where it comes from a solver, an adaptive integrator or a sum in any order: a value may be
+        off by ``noise``, or by ``relative_noise`` times its size. The error bars hold it.
+    precision : {"float64", "float32", "tf32", "float16", "bfloat16"}, optional
+        The arithmetic that made the gradient, where its dtype does not tell.
     threads : int
         The report does not depend on it. A loss that holds the GIL gains nothing by several.
     seed : int
@@ -155,12 +160,15 @@ def check_gradient(
     -------
     Report
         It is true where the gradient passed, so that ``assert check_gradient(loss, grad, params)`` works in a test.
-        After Ctrl-C a partial one, with ``interrupted`` set. ``tensors[name].step`` is a typical step.
+        After Ctrl-C a partial one, with ``interrupted`` set. ``tensors[name].step`` is a typical step. ``health`` has
+        what was found out about the functions themselves: a gradient that adds up from call to call or changes what
+        the loss reads, a loss that never moves or remembers where it was, winners of a tie that do not share a slope.
 
     Raises
     ------
     FastcheckError
-        If an argument is none of the above, or the loss raises or is not finite where it has to be evaluated.
+        If an argument is none of the above, or the loss raises or is not finite at ``params``, or wherever it is moved
+        by. Elsewhere an exception is what nan is, a reason for a smaller step.
 
     Notes
     -----

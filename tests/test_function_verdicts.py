@@ -191,7 +191,7 @@ def test_a_loss_that_raises_on_every_side_is_refused_with_its_cause():
         return float(x.sum())
 
     with pytest.raises(
-        FastcheckError, match="loss is not finite around params .*ZeroDivisionError.*: no neigh"
+        FastcheckError, match=r"loss is not finite around params .*ZeroDivisionError.*: no neigh"
     ) as told:
         check_gradient(loss, np.ones(2), np.array([0.5, 1.0]))
     assert isinstance(told.value.__cause__, ZeroDivisionError)
