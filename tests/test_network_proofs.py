@@ -135,13 +135,13 @@ IN_WORDS = {
 }
 
 
-def _regularised(penalty, share, dtype=np.float64, wrong=1.0, zero=False):
+def _regularised(penalty, share, dtype=np.float64, wrong=1.0, zero=False, seed=0):
     """Check with a share of a penalty in the gradient of one tensor, and the whole of it in another's.
 
     The data loss's gradient is ``wrong`` times the right one. With ``zero`` the first tensor has zeros, whose sign
     the code takes for one.
     """
-    network, params, _, x, y = _case("l2")
+    network, params, _, x, y = _case("l2", seed)
     network = Network(network.layers, l2=penalty.l2, l1=penalty.l1)
     if zero:
         params["dense1.weight"][0] = 0.0
@@ -168,6 +168,14 @@ def test_the_share_of_the_regularisation_is_told_and_judged(penalty, factor, dty
     assert named == [words for known, words in IN_WORDS.items() if known == factor]
     assert line.status == ("warn" if named else "done")
     assert not named or f"The gradients of dense1.weight have {named[0]}" in line.text
+
+
+@pytest.mark.parametrize("seed", [10, 11, 12, 13])
+@pytest.mark.parametrize("factor", [*IN_WORDS, 1.0])
+def test_a_share_that_rounding_half_hides_is_no_mistake_of_the_data_loss(factor, seed):
+    verdicts, line = _regularised(Penalty(1e-3, 1e-3), (factor, factor), np.float16, seed=seed)
+    assert verdicts[0] != "fail"
+    assert [words for words in IN_WORDS.values() if words in line.text] in ([], [IN_WORDS.get(factor)])
 
 
 def test_l2_and_l1_are_told_apart():

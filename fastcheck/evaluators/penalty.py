@@ -11,14 +11,14 @@ from fastcheck.network import Penalty
 from fastcheck.step import U
 
 FACTORS = (1.0, 0.0, 0.5, 2.0, -1.0)
-"""Multiples of regularisation's gradient that mistaken code leaves in a gradient, and the right one first."""
+"""Multiples of regularisation's gradient that right or mistaken code leaves in a gradient."""
 
 
 class Share(NamedTuple):
     """How many times the gradients of ``l2 / 2 * w^2`` and of ``l1 * |w|`` are in a given one.
 
-    ``explains`` is true where this pair of `FACTORS`, and no other, leaves the data loss's gradient in every entry;
-    else it is the pair that comes nearest.
+    It is the pair of `FACTORS` that comes nearest. ``explains`` is true where it leaves the data loss's gradient in
+    every entry, and no other that is as likely does.
     """
 
     l2: float
@@ -77,9 +77,6 @@ def share(penalty: Penalty, w: np.ndarray, rest: np.ndarray, bars: np.ndarray) -
     bars : array
         What arithmetic can explain of a difference between the two.
     """
-    once = (FACTORS[0], FACTORS[0])
-    if _left(penalty, w, rest, bars, *once)[0] == rest.size:
-        return Share(*once, True)
     left = {pair: _left(penalty, w, rest, bars, *pair) for pair in _pairs(penalty)}
     explaining = [pair for pair, (entries, _) in left.items() if entries == rest.size]
     # Where the signs of w are as good as w itself, a pair of one factor is the likelier one.
@@ -97,13 +94,11 @@ def _pairs(penalty: Penalty) -> list[tuple[float, float]]:
 def _left(
     penalty: Penalty, w: np.ndarray, rest: np.ndarray, bars: np.ndarray, l2: float, l1: float
 ) -> tuple[int, float]:
-    """Return how many entries a share of the penalty explains, and minus the size of what it leaves in the others."""
+    """Return how many entries a share of the penalty explains, and minus the size of what it leaves."""
     taken = Share(l2, l1, False).of(penalty)
     with np.errstate(over="ignore", invalid="ignore"):
         left = np.abs(rest - taken_off(taken, w, rest))
-        inside = left <= bars
-        size = float(np.nan_to_num(left[~inside], nan=0.0, posinf=np.finfo(float).max).sum())
-    return int(np.count_nonzero(inside)), -size
+        return int(np.count_nonzero(left <= bars)), -float(left[np.isfinite(left)].sum())
 
 
 def taken_off(penalty: Penalty, w: np.ndarray, rest: np.ndarray) -> np.ndarray:
