@@ -78,7 +78,7 @@ def test_a_planted_fault_is_found(reader, expected, monkeypatch):
 
 def test_a_wrong_gradient_that_passes_is_found(monkeypatch):
     compare = cli.compare
-    monkeypatch.setattr(cli, "compare", lambda analytic, numeric, keep: compare(numeric, numeric, keep=keep))
+    monkeypatch.setattr(cli, "compare", lambda analytic, numeric, **how: compare(numeric, numeric, **how))
     assert "a wrong gradient passes" in fuzz.search("compare", range(60))[1]
 
 
