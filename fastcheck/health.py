@@ -38,12 +38,16 @@ def loss_changed_by_grad(before: float, after: float) -> HealthFinding:
     )
 
 
-def gradient_adds_up(factor: float) -> HealthFinding:
-    """Describe a gradient that is a multiple of the first one when it is asked for again."""
+def gradient_adds_up(factor: float | None, names: Sequence[str]) -> HealthFinding:
+    """Describe a gradient that every call adds to: ``factor`` times the first one, where it is a multiple.
+
+    ``names`` are the tensors that it does so in, empty where there is one alone.
+    """
+    what = f"{factor:.4g} times the first" if factor is not None else "the first and something that each call adds"
+    where = f" in {', '.join(names)}" * bool(names)
     return HealthFinding(
         "grad adds up",
-        f"the second call of grad returns {factor:.4g} times the first, at the same point: it adds to what it returned "
-        "before",
+        f"the second call of grad returns {what}{where}, at the same point: it adds to what it returned before",
         "set the gradient to zero before it is computed, or write it with = in place of +=",
         "fail",
     )

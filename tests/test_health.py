@@ -74,8 +74,8 @@ def test_a_gradient_that_adds_up_from_call_to_call(again):
     assert "zero before" in report.tensors["params"].advice
 
 
-def test_one_of_several_tensors_that_adds_up_is_another_gradient():
-    kept = np.zeros(5)
+def test_one_of_several_tensors_that_adds_up_is_named():
+    kept = np.ones(5)
 
     def grad(p):
         kept[:] += 1
@@ -83,8 +83,22 @@ def test_one_of_several_tensors_that_adds_up_is_another_gradient():
 
     p = {"a": W, "b": np.ones(5)}
     report = check_gradient(lambda p: _squares(p["a"]) + float(p["b"].sum()), grad, p)
-    assert report.verdict == "inconclusive"
-    assert _names(report) == ["grad differs when called again"]
+    assert report.verdict == "fail"
+    assert _names(report) == ["grad adds up"]
+    assert "returns 1.5 times the first in b" in report.tensors["b"].reason
+
+
+def test_a_gradient_that_adds_to_something_else():
+    total = RNG.normal(size=5)
+
+    def grad(w):
+        nonlocal total
+        total = total + _slopes(w)
+        return total
+
+    report = check_gradient(_squares, grad, W)
+    assert (report.verdict, _names(report)) == ("fail", ["grad adds up"])
+    assert "something that each call adds" in report.tensors["params"].reason
 
 
 def test_a_buffer_that_is_written_anew_in_every_call_is_healthy():

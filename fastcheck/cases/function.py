@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from fastcheck import health
+from fastcheck.cases import function_state
 from fastcheck.cases.arrays import as_floating, finite
 from fastcheck.cases.conv import PRECISIONS
+from fastcheck.cases.function_state import Arrays
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import Shape, index_of
 from fastcheck.health import HealthFinding
@@ -22,18 +24,9 @@ ALONE = "params"
 
 START = "at the start point"
 
-Arrays = dict[str, np.ndarray]
-
 
 SMALL = 2.0**-10
 """An entry below this part of the typical one may be of its size by accident, or have a scale of its own."""
-
-REPEATS = 8
-"""Calls at the start point of a loss whose values differ there."""
-
-LAST_BITS = 1e-5
-"""Values that differ by less than this part of their size, from call to call, differ by rounding: sums in another
-order, in float32 as well. What differs by more is another function (a dropout mask, a new sample)."""
 
 
 class FunctionCase:
@@ -103,7 +96,8 @@ class FunctionCase:
         self.accuracy = _accuracy(noise, relative_noise, first)
         if self.accuracy:
             self.findings.append(health.loss_accuracy(self.accuracy))
-        self.scatter = self._scatter(first)
+        self.scatter, found = function_state.scatter(first, self._value_here, self.accuracy)
+        self.findings += found
         self.grads = self._matched(grad) if self._grad is None else self._called_gradient()
         self.wavering = {name: np.zeros(array.shape) for name, array in self.params.items()}
         if self._grad is not None:
@@ -224,29 +218,8 @@ class FunctionCase:
             raise FastcheckError(f"loss is {value!r} {START}: expected a finite number")
         return value
 
-    def _scatter(self, first: float) -> float:
-        """Return by how much the loss scatters when it is called again; refuse what is another function each time."""
-        second = self._value_here()
-        if second == first:
-            return 0.0
-        values = np.array([first, second, *(self._value_here() for _ in range(REPEATS - 2))])
-        spread, size = float(np.ptp(values)), float(np.abs(values).max())
-        if spread > max(2 * self.accuracy, LAST_BITS * size):
-            raise FastcheckError(
-                f"loss is {first!r} and then {second!r} at the same point: expected the same value again "
-                "(fix the seed, or freeze the dropout mask; noise= declares a loss that is accurate to no more)"
-            )
-        self.findings.append(health.loss_wavers(spread / size))
-        return float(values.std(ddof=1))
-
     def _same(self, before: float, after: float) -> bool:
-        """Tell whether two values at params are one value, as far as the loss repeats itself."""
-        if before == after:
-            return True
-        # Last bits may be equal by chance where they were first compared; what settles goes one way.
-        changes = np.diff([after, *(self._value_here() for _ in range(REPEATS))])
-        wavers = self.scatter > 0 or bool((changes > 0).any() and (changes < 0).any())
-        return abs(after - before) <= max(2 * self.accuracy, LAST_BITS * abs(before) * wavers)
+        return function_state.same(before, after, self._value_here, self.accuracy, self.scatter > 0)
 
     def _called_gradient(self) -> Arrays:
         arrays = self.copies()
@@ -265,31 +238,9 @@ class FunctionCase:
         self.start = self._value_here()
         if not self._same(before, self.start):
             self.findings.append(health.loss_changed_by_grad(before, self.start))
-        elif any(not np.array_equal(again[name], self.grads[name], equal_nan=True) for name in again):
-            self._compare_gradients(again)
-
-    def _compare_gradients(self, again: Arrays) -> None:
-        first, second = (
-            np.concatenate([array.astype(np.float64).ravel() for array in arrays.values()])
-            for arrays in (self.grads, again)
-        )
-        with np.errstate(all="ignore"):
-            apart = second - first
-            size = float(np.abs(first).max())
-            largest = float(np.abs(apart).max()) / size if size else math.inf
-            factor = float(first / size @ (second / size)) / float(first / size @ (first / size)) if size else math.nan
-            multiple = np.allclose(second, factor * first, rtol=1e-6, atol=1e-6 * size)
-        if largest <= LAST_BITS:
-            self.findings.append(health.gradient_wavers(largest))
-            with np.errstate(invalid="ignore"):
-                self.wavering = {
-                    name: np.nan_to_num(np.abs(again[name].astype(np.float64) - array))
-                    for name, array in self.grads.items()
-                }
-        elif multiple:
-            self.findings.append(health.gradient_adds_up(factor))
-        else:
-            self.findings.append(health.gradient_differs(largest))
+            return
+        self.wavering, found = function_state.compared(self.grads, again, self._called_gradient)
+        self.findings += found
 
     def _matched(self, grad: Any) -> Arrays:
         """Return copies of the gradient's arrays, in the order of params."""

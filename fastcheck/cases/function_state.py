@@ -1,0 +1,110 @@
+"""Whether a user's functions give the same again when they are called again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from fastcheck import health
+from fastcheck.errors import FastcheckError
+from fastcheck.health import HealthFinding
+
+Arrays = dict[str, np.ndarray]
+
+REPEATS = 8
+"""Calls at the start point of a loss whose values differ there."""
+
+LAST_BITS = 1e-5
+"""Values that differ by less than this part of their size, from call to call, differ by rounding: sums in another
+order, in float32 as well. What differs by more is another function (a dropout mask, a new sample)."""
+
+ALIKE = 1e-6
+"""Part of a gradient's size that what calls add to it may differ by."""
+
+
+def scatter(first: float, again: Callable[[], float], accuracy: float) -> tuple[float, list[HealthFinding]]:
+    """Return the standard deviation of a loss from call to call, and a finding if there is one.
+
+    Parameters
+    ----------
+    first : float
+        A value.
+    again : callable
+        Returns the value of another call at the same point.
+    accuracy : float
+        Declared bound on the error of a value.
+
+    Raises
+    ------
+    FastcheckError
+        If the loss is another function in each call.
+    """
+    second = again()
+    if second == first:
+        return 0.0, []
+    values = np.array([first, second, *(again() for _ in range(REPEATS - 2))])
+    spread, size = float(np.ptp(values)), float(np.abs(values).max())
+    if spread > max(2 * accuracy, LAST_BITS * size):
+        raise FastcheckError(
+            f"loss is {first!r} and then {second!r} at the same point: expected the same value again "
+            "(fix the seed, or freeze the dropout mask; noise= declares a loss that is accurate to no more)"
+        )
+    return float(values.std(ddof=1)), [health.loss_wavers(spread / size)]
+
+
+def same(before: float, after: float, again: Callable[[], float], accuracy: float, wavers: bool) -> bool:
+    """Tell whether two values at one point are one value, as far as the loss repeats itself."""
+    if before == after:
+        return True
+    # Last bits may be equal by chance where they were first compared; what settles goes one way.
+    changes = np.diff([after, *(again() for _ in range(REPEATS))])
+    wavers = wavers or bool((changes > 0).any() and (changes < 0).any())
+    return abs(after - before) <= max(2 * accuracy, LAST_BITS * abs(before) * wavers)
+
+
+def compared(first: Arrays, second: Arrays, again: Callable[[], Arrays]) -> tuple[Arrays, list[HealthFinding]]:
+    """Compare the gradients of two calls; return how much they waver, and a finding if there is one."""
+    apart = {name: _apart(first[name], second[name]) for name in first}
+    nothing = {name: np.zeros(array.shape) for name, array in first.items()}
+    differing = [name for name, array in apart.items() if array.any()]
+    if not differing:
+        return nothing, []
+    part = max(_part(apart[name], first[name]) for name in differing)
+    if part <= LAST_BITS:
+        return {name: np.abs(array) for name, array in apart.items()}, [health.gradient_wavers(part)]
+    third = again()
+    steady = [
+        name for name in differing if _part(_apart(second[name], third[name]) - apart[name], apart[name]) <= ALIKE
+    ]
+    if steady:
+        return nothing, [health.gradient_adds_up(_factor(first, second, steady), steady if len(first) > 1 else ())]
+    return nothing, [health.gradient_differs(part)]
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the second minus the first, 0 where they are the same nan or infinity."""
+    with np.errstate(all="ignore"):
+        found = other.astype(np.float64) - one
+    return np.where(np.isfinite(found), found, np.where((one == other) | np.isnan(one), 0.0, np.inf))
+
+
+def _part(apart: np.ndarray, whole: np.ndarray) -> float:
+    """Return the largest difference as a part of the largest value."""
+    size = float(np.abs(whole[np.isfinite(whole)].astype(np.float64)).max(initial=0.0))
+    largest = float(np.abs(apart).max())
+    return largest / size if size else math.inf * (largest > 0)
+
+
+def _factor(first: Arrays, second: Arrays, names: list[str]) -> float | None:
+    """Return how many times the first gradient the second is, None where it is no multiple."""
+    factors = set()
+    for name in names:
+        with np.errstate(all="ignore"):
+            ratios = second[name].astype(np.float64) / first[name]
+        ratios = ratios[np.isfinite(ratios)]
+        if not ratios.size or np.ptp(ratios) > ALIKE * np.abs(ratios).max():
+            return None
+        factors.add(float(f"{ratios.flat[0]:.4g}"))
+    return factors.pop() if len(factors) == 1 else None
