@@ -11,7 +11,8 @@ import numpy as np
 
 from fastcheck import noise as noises
 from fastcheck.black_box import NOISES, Estimate, Level, Search, exponent_of
-from fastcheck.cases.function import SMALL, Arrays, FunctionCase
+from fastcheck.cases.function import SMALL, FunctionCase
+from fastcheck.cases.function_state import Arrays
 from fastcheck.errors import FastcheckError
 from fastcheck.evaluators.function_noise import LOSS_SAMPLES, LOSS_SPACINGS
 from fastcheck.step import U

@@ -8,7 +8,8 @@ import numpy as np
 
 from fastcheck import noise
 from fastcheck.black_box import NOISES as NOISES_OF_VALUES
-from fastcheck.cases.function import Arrays, FunctionCase
+from fastcheck.cases.function import FunctionCase
+from fastcheck.cases.function_state import Arrays
 from fastcheck.step import U
 
 LOSS_SPACINGS = tuple(2.0**-k for k in (46, 41, 30, 22, 13, 10, 7))
