@@ -22,7 +22,7 @@ CLOSE = 1e-4
 """Failing dimensions that all agree better than this rarely come from a mistake in a formula."""
 
 LOOSE = 5e-3
-"""The same of a single dimension."""
+"""The same where every dimension fails, each by another factor."""
 
 NEARLY_ALL = 0.9
 """A larger part of the dimensions is as good as all of them: what is wrong is not in their indices."""
@@ -50,6 +50,8 @@ class Circumstances:
         That of the gradient.
     black_box : bool
         Whether the loss is a function of which nothing else is known: without data points, maps or units.
+    declared : bool
+        Whether the accuracy of the loss was declared.
     parts : mapping of int to mapping
         Parts of the error bars of ``tally.least`` and ``tally.widest``, by flat index; empty where they are unknown.
     disagreements : int
@@ -63,6 +65,7 @@ class Circumstances:
     automatic: bool
     precision: str
     black_box: bool
+    declared: bool
     parts: Mapping[int, Mapping[str, float]]
     disagreements: int = 0
 
@@ -109,6 +112,12 @@ class Circumstances:
         return middle if alike and math.isfinite(middle) else math.nan
 
     @property
+    def nearly_close(self) -> bool:
+        """Whether all that fail agree so well that the loss may be to blame."""
+        throughout = self.tally.dims == 1 or (self.nearly_all and math.isnan(self.factor))
+        return 0 < self.apart < (LOOSE if throughout else CLOSE)
+
+    @property
     def nearly_all(self) -> bool:
         """Whether (nearly) every one of several dimensions fails."""
         return self.tally.dims > 1 and self.tally.beyond >= NEARLY_ALL * self.tally.dims
@@ -137,9 +146,13 @@ MISTAKEN: Table = (
 
 OUTSIDE: Table = (
     Row(
+        "the accuracy that was declared (noise=, relative_noise=) may be more than the loss has: declare less of it",
+        lambda found: found.declared and found.nearly_close,
+    ),
+    Row(
         "all agree to at least {0.agreeing} digits, and the loss may be accurate to no more (a solver, an adaptive "
         "integrator, a sum in another order): declare its accuracy by noise= (1e-8: absolute) or relative_noise=",
-        lambda found: found.black_box and 0 < found.apart < (LOOSE if found.tally.dims == 1 else CLOSE),
+        lambda found: found.black_box and found.nearly_close,
     ),
     Row(
         "the analytic values of the worst dimensions are zero: is a term missing, or were they never written?",
@@ -163,6 +176,10 @@ OUTSIDE: Table = (
         lambda found: found.nearly_all,
     ),
     Row(
+        "one dimension fails: what is special about its index (a border, the last one, one that is used twice)?",
+        lambda found: found.tally.beyond == 1,
+    ),
+    Row(
         "start from the worst dimensions: what do their indices have in common (a filter, a channel, a border tap)?",
         lambda found: len(found.shape) > 2 and not found.black_box,
     ),
@@ -181,9 +198,13 @@ NARROWER: Table = (
         lambda found: found.widest == "steps",
     ),
     Row(
-        "a loss that rounds less (float64 throughout, no large constant in it), or another point: step='auto' has "
-        "found no better step",
-        lambda found: found.widest == "round-off" and found.automatic and found.black_box,
+        "a loss that is more accurate than noise= or relative_noise= declares: the bars come from that",
+        lambda found: found.widest in ("round-off", "truncation") and found.declared,
+    ),
+    Row(
+        "a loss that rounds less (float64 throughout, no large constant in it), or another point, where it bends less: "
+        "step='auto' has balanced the two",
+        lambda found: found.widest in ("round-off", "truncation") and found.automatic and found.black_box,
     ),
     Row(
         "a step larger than {0.step:g}, or data of more even sizes: the differences' round-off falls as 1/h",
@@ -192,10 +213,6 @@ NARROWER: Table = (
     Row(
         "a larger step, or step='auto': the differences' round-off falls as 1/h",
         lambda found: found.widest == "round-off",
-    ),
-    Row(
-        "another point, where the loss bends less: step='auto' has found no better step",
-        lambda found: found.widest == "truncation" and found.automatic and found.black_box,
     ),
     Row(
         "a step smaller than {0.step:g}: truncation falls as h^2",
@@ -250,6 +267,10 @@ SOURCES: Table = (
 """What the ratios of a tensor come from that lies inside its bars."""
 
 NOTHING_RESOLVED: Table = (
+    Row(
+        "every dimension lies at a kink, where any slope between the one-sided ones is a subgradient",
+        lambda found: 0 < found.tally.kinks == found.tally.dims,
+    ),
     Row("all values are zero", lambda found: found.tally.typical == 0 and found.tally.max_ratio == 0),
     Row("no value exceeds its error bar: none is distinguishable from zero (a typical one is {0.tally.typical:.0e})"),
 )

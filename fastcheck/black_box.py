@@ -93,8 +93,13 @@ class Level(NamedTuple):
         return found if all(map(math.isfinite, (*values, central, jump, found.roundoff))) else None
 
     def contradicts(self, other: Estimate) -> bool:
-        """Tell whether another estimate's derivative, at a larger step, cannot be this quotient's."""
-        return abs(self.central - other.numeric) > self.roundoff + other.bar + abs(self.jump) / 2
+        """Tell whether this cannot be the loss that another estimate is of, with a larger step.
+
+        Either its derivative is another one, or the slopes to both sides are further apart than with that step.
+        """
+        bent = max(0.0, other.slope - abs(other.numeric))
+        apart, jump = abs(self.central - other.numeric), abs(self.jump) / 2
+        return apart > self.roundoff + other.bar or jump > 2 * self.roundoff + other.bar + bent
 
 
 class Estimate(NamedTuple):
@@ -169,7 +174,7 @@ class Estimate(NamedTuple):
         explain counts for nothing: that of the value at the point is the same for all dimensions.
         """
         if self.growth > SWAMPED:  # the round-off is that of the moved values, which grow with the step's square
-            return -round(math.log2(self.growth) / 2) if self.growth < math.inf else -_FAR
+            return -min(_FAR, round(math.log2(self.growth) / 2)) if self.growth < math.inf else -_FAR
         explained = self.truncation + self.kink * (self.kink > CLEAR * self.roundoff)
         if explained <= self.roundoff / 2:
             return int(self.roundoff > 0)

@@ -195,6 +195,7 @@ def check_gradient(
         keep=keep,
         progress=progress or silent,
         stencil=stencil,
+        declared=case.accuracy > 0,
     )
     path = FunctionPath(case, plan)
     report = coordinator.run(path, plan)

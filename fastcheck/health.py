@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -55,9 +56,10 @@ def gradient_adds_up(factor: float | None, names: Sequence[str]) -> HealthFindin
 
 def gradient_differs(size: float) -> HealthFinding:
     """Describe a gradient that is another one when it is asked for again."""
+    how = f": it differs by {size:.1g} of its size" if size < math.inf else ""
     return HealthFinding(
         "grad differs when called again",
-        f"the second call of grad returns another gradient at the same point: it differs by {size:.1g} of its size",
+        f"the second call of grad returns another gradient at the same point{how}",
         "fix the seed, freeze the dropout mask, or look for what grad keeps between calls",
         "inconclusive",
     )
@@ -89,11 +91,10 @@ def loss_accuracy(accuracy: float) -> HealthFinding:
 
 
 def loss_remembers(before: float, after: float) -> HealthFinding:
-    """Describe a loss that depends on where it was evaluated before."""
+    """Describe a loss that depends on where it was evaluated before: two values at one point."""
     return HealthFinding(
         "the loss remembers",
-        f"the loss is {before!r} at the start of the check and {after!r} at its end, at the same point: it depends on "
-        "where it was evaluated in between",
+        f"the loss is {before!r} and later {after!r} at the same point: it depends on where it was evaluated before",
         "look for what the loss keeps between calls (a warm start, a running mean, a cache), and reset it in each call",
         "inconclusive",
     )
@@ -105,7 +106,8 @@ def loss_never_moves(value: float, zero: bool) -> HealthFinding:
         "the loss never moves",
         f"the loss is {value!r} wherever it was evaluated: it does not read its argument, or its change is lost in "
         "rounding or underflow",
-        "let the loss compute with the argument that it is given, not with an array of its own",
+        "let the loss compute with the argument that it is given, not with an array of its own; if it does, scale it "
+        "up, or take a large constant out of it",
         None if zero else "inconclusive",
     )
 
@@ -120,13 +122,13 @@ def loss_underflows(largest: float) -> HealthFinding:
     )
 
 
-def no_subgradient(names: Sequence[str], times: float) -> HealthFinding:
-    """Describe a gradient that is wrong for entries at a kink together, ``times`` the slope of the loss."""
+def no_subgradient(names: Sequence[str], promise: float, change: float) -> HealthFinding:
+    """Describe a gradient that is wrong for entries at a kink together: what it promises, and what the loss does."""
     shown = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
     return HealthFinding(
         "no subgradient",
-        f"{shown} share a kink (a tied maximum?): where they move alike the loss is smooth, and the gradient promises "
-        f"{times:.4g} times its slope",
+        f"{shown} share a kink (a tied maximum?): where they move alike the loss is smooth, and changes by "
+        f"{change:.4g} where the gradient promises {promise:.4g}",
         "let the winners of a tie share the slope: give it to one of them, or divide it by their number",
         "fail",
     )

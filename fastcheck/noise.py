@@ -127,6 +127,8 @@ def measured(
     left = iter(spacings)
     for spacing in left:
         samples = _samples(sample, count, spacing)
+        if _rising(samples):
+            return np.zeros(samples.shape[1:])
         if _apart(samples):
             break
     else:
@@ -150,6 +152,18 @@ def _finite_noise(samples: np.ndarray, believed_alone: bool = False) -> np.ndarr
         noise = np.where(believed, first, 0.0 if believed_alone else least)
         found: np.ndarray = np.where(np.isfinite(samples).all(0), noise, np.nan)
     return found
+
+
+def _rising(samples: np.ndarray) -> bool:
+    """Tell whether a function of one value is flat, and then moves at every sample: a kink, and no rounding.
+
+    One that rounds its argument has steps, and equal neighbours on them.
+    """
+    if samples.ndim > 1:
+        return False
+    equal = samples[1:] == samples[:-1]
+    run = int(np.argmin(equal)) if not equal.all() else len(equal)
+    return 1 <= run < len(equal) and not equal[run:].any()
 
 
 def _apart(samples: np.ndarray) -> bool:

@@ -310,7 +310,7 @@ def test_steps_are_powers_of_two_by_default():
     assert {math.frexp(move)[0] for move in moves} == {0.5}
 
 
-STATE_CALLS = 4  # two at first, one after the gradient was called, and one at the end
+STATE_CALLS = 8  # two at first, one after the gradient was called, five at the end
 GRADIENT_CALLS = 2
 NOISE_CALLS = 4 * 2 * 9
 

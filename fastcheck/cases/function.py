@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from fastcheck import health
+from fastcheck.black_box import NOISES
 from fastcheck.cases import function_state
 from fastcheck.cases.arrays import as_floating, finite
 from fastcheck.cases.conv import PRECISIONS
@@ -17,7 +19,7 @@ from fastcheck.errors import FastcheckError
 from fastcheck.geometry import Shape, index_of
 from fastcheck.health import HealthFinding
 from fastcheck.naming import LONGEST_VALUE, brief, nearest, refuse_unknown
-from fastcheck.step import positive, rms
+from fastcheck.step import U, positive, rms
 
 ALONE = "params"
 """The tensor's name where one array is given."""
@@ -27,6 +29,10 @@ START = "at the start point"
 
 SMALL = 2.0**-10
 """An entry below this part of the typical one may be of its size by accident, or have a scale of its own."""
+
+
+MOVED = 2.0**-10
+"""Part of params by which they are moved to see what the loss keeps of it."""
 
 
 class FunctionCase:
@@ -96,7 +102,7 @@ class FunctionCase:
         self.accuracy = _accuracy(noise, relative_noise, first)
         if self.accuracy:
             self.findings.append(health.loss_accuracy(self.accuracy))
-        self.scatter, found = function_state.scatter(first, self._value_here, self.accuracy)
+        self.scatter, found = function_state.scatter(first, self._value_here, self.accuracy, self._scale)
         self.findings += found
         self.grads = self._matched(grad) if self._grad is None else self._called_gradient()
         self.wavering = {name: np.zeros(array.shape) for name, array in self.params.items()}
@@ -139,6 +145,23 @@ class FunctionCase:
         found: np.ndarray = np.abs(self.params[name]) < SMALL * self.size(name)
         return found
 
+    @functools.cached_property
+    def promised(self) -> float:
+        """The largest change of the loss that the analytic gradient promises where an entry moves by its own size.
+
+        It does not change when parameters are rescaled, and scales with the loss. Where entries that are not zero
+        promise nothing, zeros are taken to move by the typical size. A change that is lost in the loss's own rounding
+        is 0.
+        """
+        own, every = [], []
+        with np.errstate(over="ignore", invalid="ignore"):
+            for name, grad in self.grads.items():
+                slopes, values = np.abs(grad.astype(np.float64)), np.abs(self.params[name])
+                every.append(_largest(slopes * self.size(name)))
+                own.append(_largest(slopes * values) if values.any() else every[-1])
+        largest = max(own) or max(every)
+        return largest if largest > U * abs(self.start) else 0.0
+
     def copies(self) -> Arrays:
         """Return arrays of one's own to evaluate at."""
         return {name: array.copy() for name, array in self.params.items()}
@@ -171,11 +194,12 @@ class FunctionCase:
 
     def examine_end(self) -> None:
         """Add what is known after a check: whether the loss ever moved, and is still what it was at the start."""
-        end = self._value_here()
         if any(finding.verdict for finding in self.findings):
             return
-        if not self._same(self.start, end):
-            self.findings.append(health.loss_remembers(self.start, end))
+        pairs = ((self.start, self._value_here()), *self._after_moves())
+        differing = [pair for pair in pairs if all(map(math.isfinite, pair)) and not self._same(*pair)]
+        if differing:
+            self.findings.append(health.loss_remembers(*differing[0]))
         elif not self._moved:
             zero = not any(array.any() for array in self.grads.values())
             self.findings.append(health.loss_never_moves(self.start, zero))
@@ -218,8 +242,29 @@ class FunctionCase:
             raise FastcheckError(f"loss is {value!r} {START}: expected a finite number")
         return value
 
+    def _scale(self) -> float:
+        """Return what the loss would change by, were it linear, if all params became zero."""
+        changes = []
+        for part in (1 + MOVED, 1 - MOVED):
+            arrays = {name: part * array for name, array in self.params.items()}
+            changes.append(abs(self.value(arrays, lambda: "at params moved a little") - self.start) / MOVED)
+        return max((change for change in changes if math.isfinite(change)), default=0.0)
+
     def _same(self, before: float, after: float) -> bool:
-        return function_state.same(before, after, self._value_here, self.accuracy, self.scatter > 0)
+        accuracy = max(self.accuracy, NOISES * self.scatter)
+        return function_state.same(before, after, self._value_here, accuracy)
+
+    def _after_moves(self) -> Iterator[tuple[float, float]]:
+        """Yield values that should be alike: somewhere else, with several arrays; and at params just after that."""
+        several = [self.copies() for _ in range(3)]
+        for arrays in several:
+            for array in arrays.values():
+                array *= 1 + MOVED
+        first, *others = [self.value(arrays, lambda: "at params moved a little") for arrays in several]
+        yield from ((first, other) for other in others)
+        for name, array in several[0].items():
+            array[...] = self.params[name]
+        yield self.start, self.value(several[0], lambda: START)
 
     def _called_gradient(self) -> Arrays:
         arrays = self.copies()
@@ -267,6 +312,10 @@ class FunctionCase:
         return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
+def _largest(values: np.ndarray) -> float:
+    return float(values[np.isfinite(values)].max(initial=0.0))
+
+
 def _quietly(function: Callable[[Any], Any], params: Any) -> Any:
     """Call a user's function, whose overflows are values like others."""
     with np.errstate(all="ignore"):
@@ -297,6 +346,8 @@ def _number(found: Any, where: Callable[[], str]) -> float:
         if size != 1:
             raise FastcheckError(f"loss returns an array of shape {tuple(value.shape)} {where()}: expected one number")
         value = value.item()
+    if isinstance(value, np.floating):  # longdouble's item() is itself
+        value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise FastcheckError(f"loss returns {_brief(found)} {where()}: expected one number")
     try:

@@ -10,6 +10,7 @@ import numpy as np
 from fastcheck import health
 from fastcheck.errors import FastcheckError
 from fastcheck.health import HealthFinding
+from fastcheck.step import U
 
 Arrays = dict[str, np.ndarray]
 
@@ -20,11 +21,19 @@ LAST_BITS = 1e-5
 """Values that differ by less than this part of their size, from call to call, differ by rounding: sums in another
 order, in float32 as well. What differs by more is another function (a dropout mask, a new sample)."""
 
+ROUNDINGS = 16
+"""Of a value, by which it may differ from call to call in any case."""
+
+HALF_BITS = 2.0**-6
+"""The same for float16: some ten of its roundings."""
+
 ALIKE = 1e-6
 """Part of a gradient's size that what calls add to it may differ by."""
 
 
-def scatter(first: float, again: Callable[[], float], accuracy: float) -> tuple[float, list[HealthFinding]]:
+def scatter(
+    first: float, again: Callable[[], float], accuracy: float, scale: Callable[[], float]
+) -> tuple[float, list[HealthFinding]]:
     """Return the standard deviation of a loss from call to call, and a finding if there is one.
 
     Parameters
@@ -35,6 +44,8 @@ def scatter(first: float, again: Callable[[], float], accuracy: float) -> tuple[
         Returns the value of another call at the same point.
     accuracy : float
         Declared bound on the error of a value.
+    scale : callable
+        Returns what the loss changes by where its argument does, for a value that is small by cancellation.
 
     Raises
     ------
@@ -47,6 +58,8 @@ def scatter(first: float, again: Callable[[], float], accuracy: float) -> tuple[
     values = np.array([first, second, *(again() for _ in range(REPEATS - 2))])
     spread, size = float(np.ptp(values)), float(np.abs(values).max())
     if spread > max(2 * accuracy, LAST_BITS * size):
+        size = max(size, scale())
+    if spread > max(2 * accuracy, LAST_BITS * size):
         raise FastcheckError(
             f"loss is {first!r} and then {second!r} at the same point: expected the same value again "
             "(fix the seed, or freeze the dropout mask; noise= declares a loss that is accurate to no more)"
@@ -54,14 +67,15 @@ def scatter(first: float, again: Callable[[], float], accuracy: float) -> tuple[
     return float(values.std(ddof=1)), [health.loss_wavers(spread / size)]
 
 
-def same(before: float, after: float, again: Callable[[], float], accuracy: float, wavers: bool) -> bool:
+def same(before: float, after: float, again: Callable[[], float], accuracy: float) -> bool:
     """Tell whether two values at one point are one value, as far as the loss repeats itself."""
-    if before == after:
+    roundings = ROUNDINGS * U * abs(before)
+    if abs(after - before) <= max(2 * accuracy, roundings):
         return True
     # Last bits may be equal by chance where they were first compared; what settles goes one way.
     changes = np.diff([after, *(again() for _ in range(REPEATS))])
-    wavers = wavers or bool((changes > 0).any() and (changes < 0).any())
-    return abs(after - before) <= max(2 * accuracy, LAST_BITS * abs(before) * wavers)
+    wavers = (changes > roundings).any() and (changes < -roundings).any()
+    return bool(wavers and abs(after - before) <= LAST_BITS * abs(before))
 
 
 def compared(first: Arrays, second: Arrays, again: Callable[[], Arrays]) -> tuple[Arrays, list[HealthFinding]]:
@@ -72,7 +86,8 @@ def compared(first: Arrays, second: Arrays, again: Callable[[], Arrays]) -> tupl
     if not differing:
         return nothing, []
     part = max(_part(apart[name], first[name]) for name in differing)
-    if part <= LAST_BITS:
+    half = all(first[name].dtype == np.float16 for name in differing)
+    if part <= (HALF_BITS if half else LAST_BITS):
         return {name: np.abs(array) for name, array in apart.items()}, [health.gradient_wavers(part)]
     third = again()
     steady = [

@@ -10,7 +10,7 @@ import numpy as np
 from fastcheck.black_box import ROUNDS, Estimate, better, exponent_of
 from fastcheck.cases.function import FunctionCase
 from fastcheck.evaluators import Chosen, Differences, function_opinions, indices
-from fastcheck.evaluators.function_entry import LEAST, Entry, Tensor, promised
+from fastcheck.evaluators.function_entry import LEAST, Entry, Tensor
 from fastcheck.evaluators.function_noise import result_unit
 from fastcheck.step import WIDE, WIDE_TYPES
 
@@ -62,7 +62,7 @@ class FunctionEvaluator:
         seed: int,
     ) -> None:
         self.noise, self.kinked = max(noise, LEAST), dict[int, Estimate]()
-        self._tensor = Tensor(case, name, self.noise, errors.reshape(-1), stencil, case.size(name), promised(case))
+        self._tensor = Tensor(case, name, self.noise, errors.reshape(-1), stencil, case.size(name))
         self._wide = max(WIDE, WIDE_TYPES * result_unit(case, name))
         self._fixed = None if step == "auto" else float(step)
         self._start, self._doubtful = PILOT_STEP, False

@@ -39,8 +39,6 @@ class Tensor:
     stencil : "auto", 3 or 5
     size : float
         That of a typical entry.
-    promised : float
-        `promised` of the case.
     """
 
     case: FunctionCase
@@ -49,7 +47,6 @@ class Tensor:
     errors: np.ndarray
     stencil: Literal["auto", 3, 5]
     size: float
-    promised: float
     _private: threading.local = field(default_factory=threading.local)
 
     @property
@@ -101,9 +98,10 @@ class Entry:
         for any entry. Where it promises nothing, the slopes that were seen stand in; 0 where the loss never moved.
         """
         reach = self.reach
-        if self.small:  # the step that was found shows which size it moves at
+        if self.small and (not self._analytic or found.bar < abs(self._analytic)):
+            # The step that was found shows which size it moves at, if its bar is no larger than what it has to show.
             reach = min(reach, max(abs(self._x), found.step * OWN_SIZE))
-        promised = self._tensor.promised
+        promised = self._case.promised
         return promised / reach if promised else max(abs(self._case.start) / reach, found.slope)
 
     def own_size(self) -> float:
@@ -117,7 +115,7 @@ class Entry:
         """
         own, slope = abs(self._x), abs(self._analytic)
         if not own and 0 < slope < math.inf:
-            own = self._tensor.promised / slope
+            own = self._case.promised / slope
         return own if self.small and LEAST < own < self.reach * SMALL else None
 
     def search(self, noise: float | None = None) -> Search:
@@ -189,23 +187,3 @@ class Entry:
     def _place(self) -> str:
         index = self._case.index(self._tensor.name, self._dim)
         return f"{self._case.label(self._tensor.name)} at index {list(index)}"
-
-
-def promised(case: FunctionCase) -> float:
-    """Return the largest change of the loss that the analytic gradient promises where an entry moves by its own size.
-
-    It does not change when parameters are rescaled, and scales with the loss. Where entries that are not zero promise
-    nothing, zeros are taken to move by the typical size. A change that is lost in the loss's own rounding is 0.
-    """
-    own, every = [], []
-    with np.errstate(over="ignore", invalid="ignore"):
-        for name, grad in case.grads.items():
-            slopes, values = np.abs(grad.astype(np.float64)), np.abs(case.params[name])
-            every.append(_largest(slopes * case.size(name)))
-            own.append(_largest(slopes * values) if values.any() else every[-1])
-    largest = max(own) or max(every)
-    return largest if largest > U * abs(case.start) else 0.0
-
-
-def _largest(values: np.ndarray) -> float:
-    return float(values[np.isfinite(values)].max(initial=0.0))

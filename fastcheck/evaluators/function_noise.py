@@ -91,7 +91,7 @@ def result_unit(case: FunctionCase, name: str) -> float:
 def _bound(case: FunctionCase, name: str, measured: np.ndarray | None) -> np.ndarray:
     grad = case.grads[name]
     values = np.where(np.isfinite(grad), np.abs(grad.astype(np.float64)), 0.0)
-    reach = np.where(case.small(name), np.abs(case.params[name]), case.size(name))
+    reach = _reach(case, name, values)
     result = result_unit(case, name)
     # Of arrays nothing is known but their type: every rounding on the way may be one of it.
     unit = max(_unit(grad, case.precision), result if measured is None else 0.0)
@@ -103,6 +103,15 @@ def _bound(case: FunctionCase, name: str, measured: np.ndarray | None) -> np.nda
     times = NOISES * (UNMEASURED if measured is None else 1.0)
     bound: np.ndarray = times * deviation + result * values + _UNDERFLOW.get(precision, 0.0)
     return bound
+
+
+def _reach(case: FunctionCase, name: str, slopes: np.ndarray) -> np.ndarray:
+    """Return how far entries move, those that are small by themselves; zeros as far as others change the loss."""
+    size, own = case.size(name), np.abs(case.params[name])
+    with np.errstate(all="ignore"):
+        guessed = np.where(slopes > 0, np.fmin(size, case.promised / slopes), size)
+    found: np.ndarray = np.where(case.small(name), np.where(own > 0, own, guessed), size)
+    return found
 
 
 def _typical(values: np.ndarray, reach: np.ndarray) -> np.ndarray:

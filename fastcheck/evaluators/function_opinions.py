@@ -8,9 +8,12 @@ from fastcheck.evaluators.function_entry import Entry
 ROUNDS = 12
 """Steps tried where no typical one is known."""
 
-BOTTOM = (26, 35, 41)
+BOTTOM = (41, 35, 26)
 """Powers of two below the size of an entry at which a second opinion is asked for: about the root of the unit
 round-off, its two thirds' power, and below. A loss whose own scale is far below the entry's is seen there alone."""
+
+DESCENTS = 3
+"""Searches further down, one below the other: each may find a scale that is not the last."""
 
 APART = 3
 """Powers of two that these are below what was found, at least."""
@@ -71,13 +74,14 @@ def _below(entry: Entry, search: Search, found: Estimate) -> Estimate:
     A smaller step is nearer to the derivative. It is believed where its own quotients agree with each other; else the
     bar has to hold both.
     """
-    exponent = contradiction(entry, search, found)
-    if exponent is None:
-        return found
-    lower = search.best(exponent, ROUNDS, most=exponent_of(found.step) - APART)
-    if lower is None:
-        return found
-    return lower if lower.bar <= abs(lower.numeric) / 4 else found.doubted(lower)
+    lower = found
+    for _ in range(DESCENTS):
+        exponent = contradiction(entry, search, lower)
+        if exponent is None:
+            break
+        lower = search.best(exponent, ROUNDS, most=exponent_of(lower.step) - APART) or lower
+    agreed = lower is found or lower.bar <= abs(lower.numeric) / 4
+    return lower if agreed else found.doubted(lower)
 
 
 def _closer(entry: Entry, search: Search, found: Estimate) -> Estimate:

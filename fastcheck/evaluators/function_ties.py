@@ -8,7 +8,6 @@ derivative of a smooth function). Winners that all get the whole slope, or all n
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -69,15 +68,26 @@ def examined(case: FunctionCase, kinked: Sequence[Kinked], noise: float) -> Heal
     """
     # Kinks of both kinds together can cancel, which is no tie.
     kinds = ([one for one in kinked if one.convex is convex] for convex in (True, False))
+    wrong = []
     for group in itertools.chain.from_iterable(map(_groups, kinds)):
-        line = _Line(case, group)
-        if not line.smooth(noise):
-            continue
-        slope, slack = line.slope(noise)
-        if abs(line.promise - slope) > slack:
-            names = [f"{case.label(one.tensor)}{list(case.index(one.tensor, one.dim))}" for one in group]
-            return health.no_subgradient(names, line.promise / slope + 0.0 if slope else math.inf)
-    return None
+        lines = (_Line(case, group, signs) for signs in _signs(case, group))
+        wrong += [(group, line) for line in lines if line.smooth(noise) and line.is_wrong(noise)]
+    if not wrong:
+        return None
+    group, line = min(wrong, key=lambda one: len(one[0]))
+    names = [f"{case.label(one.tensor)}{list(case.index(one.tensor, one.dim))}" for one in group]
+    return health.no_subgradient(names, line.promise, line.change)
+
+
+def _signs(case: FunctionCase, group: Sequence[Kinked]) -> Iterator[np.ndarray]:
+    """Yield ways in which winners may move alike: all one way, or each by what its slope is more than the central one.
+
+    The second is for a maximum of entries with factors of both signs, whose winners all get too much or too little.
+    """
+    yield np.ones(len(group))
+    beyond = np.array([float(case.grads[one.tensor].reshape(-1)[one.dim]) - one.central for one in group])
+    if (beyond < 0).any():
+        yield np.where(beyond < 0, -1.0, 1.0)
 
 
 def _groups(kinked: Sequence[Kinked]) -> Iterator[Sequence[Kinked]]:
@@ -93,34 +103,35 @@ def _groups(kinked: Sequence[Kinked]) -> Iterator[Sequence[Kinked]]:
 class _Line:
     """The loss along a line on which the kinks of all entries, taken by themselves, are alike.
 
-    Winners that get too much, or too little, all do so with the sign of their own part in the tie: entries move by it.
-
     Attributes
     ----------
-    promise : float
-        By how much the gradient promises that the loss changes in a step, in which no entry moves by more than its own.
+    promise, change : float
+        By how much the loss changes in a step, as the gradient promises and as it does. No entry moves by more than
+        its own step.
     """
 
-    def __init__(self, case: FunctionCase, group: Sequence[Kinked]) -> None:
+    def __init__(self, case: FunctionCase, group: Sequence[Kinked], signs: np.ndarray) -> None:
         self._case, self._group = case, group
         slopes = np.array([float(case.grads[one.tensor].reshape(-1)[one.dim]) for one in group])
         jumps = np.array([one.jump for one in group])
         self._kink = float((jumps * [one.step for one in group]).min())
-        self._moves = np.sign(slopes - [one.central for one in group]) * (self._kink / jumps)
+        self._moves = signs * (self._kink / jumps)
         self.promise = float(slopes @ self._moves)
         self._near, self._far = self._sides(1.0), self._sides(2.0)
+        self.change = sum(self._near) / 2
 
     def smooth(self, noise: float) -> bool:
         """Tell whether the loss has no kink here, though each entry has one, and one that stands clear of the noise."""
-        kinks = self._kink * np.count_nonzero(self._moves)
+        kinks = self._kink * len(self._group)
         near, far = self._near[1] - self._near[0], self._far[1] - self._far[0]
         bend = abs(far - 2 * near)  # nothing of a kink, and twice what curvature makes of the first
         return bool(NOISES * noise < SMOOTH * kinks and abs(near) <= SMOOTH * kinks + bend)
 
-    def slope(self, noise: float) -> tuple[float, float]:
-        """Return by how much the loss changes in a step, and by how much that may be off."""
-        near, far = sum(self._near) / 2, sum(self._far) / 4
-        return near, NOISES * noise + CURVED * abs(near - far) + SMOOTH * self._kink + EXACT * abs(self.promise)
+    def is_wrong(self, noise: float) -> bool:
+        """Tell whether the gradient promises another change than there is."""
+        bend = abs(self.change - sum(self._far) / 4)
+        slack = NOISES * noise + CURVED * bend + SMOOTH * self._kink + EXACT * abs(self.promise)
+        return abs(self.promise - self.change) > slack
 
     def _sides(self, steps: float) -> tuple[float, float]:
         """Return how the loss changes so many steps to both sides, as it does to the right."""

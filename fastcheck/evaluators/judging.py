@@ -128,9 +128,13 @@ def _subgradients(found: Differences, analytic: np.ndarray) -> int:
 
 
 def _hidden(found: Differences, analytic: np.ndarray) -> int:
-    """Count dimensions whose analytic value is not zero and does not exceed the bar, and neither does the numeric."""
+    """Count dimensions whose analytic value is not zero and does not exceed the bar, and neither does the numeric.
+
+    Of a kink at the point the slopes are known, and hide nothing.
+    """
     larger = np.maximum(np.abs(analytic), np.abs(found.numeric))
-    return int(np.count_nonzero((analytic != 0) & (larger <= found.error_bar)))
+    bar = found.error_bar if found.jump is None else found.error_bar - found.jump
+    return int(np.count_nonzero((analytic != 0) & (larger <= bar)))
 
 
 def merge(folded: list[Folded]) -> Tally:

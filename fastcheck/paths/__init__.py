@@ -32,6 +32,7 @@ class Plan:
     keep: bool
     progress: ProgressHook
     stencil: Any = None
+    declared: bool = False
 
     @property
     def black_box(self) -> bool:

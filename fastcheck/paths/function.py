@@ -114,6 +114,7 @@ class FunctionPath:
             yield health.loss_underflows(self._case.largest)
         tensors, grads = report.tensors.values(), self._case.grads
         dims, unresolved = (sum(getattr(one, name) for one in tensors) for name in ("dims_checked", "unresolved"))
+        unresolved -= sum(len(evaluator.kinked) for evaluator in self._evaluators.values())
         vanish = [np.abs(grads[name]) <= self._errors[name] for name in grads]
         zeros = sum(map(np.count_nonzero, vanish)) / sum(grad.size for grad in grads.values())
         if min(zeros, unresolved / dims) > (MOSTLY if report.passed else 1 - 1 / dims):
