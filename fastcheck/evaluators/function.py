@@ -20,6 +20,9 @@ BLOCK = 32
 PILOTS = 5
 """Dimensions of a tensor that find its typical step, at which the others begin."""
 
+NEAR = 3
+"""Powers of two by which a step may be larger than the typical one where the loss has a scale far below its entries."""
+
 PILOT_STEP = -17
 """Where they begin, as a power of two relative to the size of the entries: about the cube root of the unit round-off,
 where a difference of a function whose scale is that of its argument is balanced."""
@@ -113,18 +116,20 @@ class FunctionEvaluator:
         """Find the typical step, relative to the size of entries, and whether the loss has a scale far below it."""
         usual = np.flatnonzero(~self._tensor.case.small(self._tensor.name))
         among = usual if usual.size else np.arange(len(self._tensor.values))
-        steps, pilots = [], {}
+        pilots = {}
         for dim in rng.choice(among, min(PILOTS, len(among)), replace=False).tolist():
             entry = Entry(self._tensor, dim)
             search = entry.search()
             found = search.best(self._begin(entry.reach), function_opinions.ROUNDS)
             if found is not None:
-                steps.append(exponent_of(found.step) - exponent_of(entry.reach))
                 pilots[dim] = entry, search, found
                 contradicted = function_opinions.contradiction(entry, search, found) is not None
                 self._doubtful = self._doubtful or contradicted
-        self._start = sorted(steps)[len(steps) // 2] if steps else PILOT_STEP
         self._pilots = {dim: function_opinions.decided(*pilot, self._doubtful) for dim, pilot in pilots.items()}
+        steps = [
+            exponent_of(self._pilots[dim].step) - exponent_of(entry.reach) for dim, (entry, _, _) in pilots.items()
+        ]
+        self._start = sorted(steps)[len(steps) // 2] if steps else PILOT_STEP
 
     def _differenced(self, dim: int, entry: Entry) -> Estimate:
         """Estimate one derivative."""
@@ -140,7 +145,9 @@ class FunctionEvaluator:
     def _searched(self, entry: Entry, rounds: int = ROUNDS) -> Estimate | None:
         """Search for the step, of a small entry from both of the sizes that it may have."""
         search, other_size = entry.search(), entry.other_size()
-        found = search.best(self._begin(entry.reach), function_opinions.ROUNDS if entry.small else rounds)
+        begin = self._begin(entry.reach)
+        most = begin + NEAR if self._doubtful else None  # larger steps are another function's
+        found = search.best(begin, function_opinions.ROUNDS if entry.small else rounds, most)
         if other_size is not None:
             other = search.best(self._begin(other_size), function_opinions.ROUNDS)
             found = found if other is None else better(found, other)

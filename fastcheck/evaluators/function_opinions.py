@@ -16,7 +16,7 @@ DESCENTS = 3
 """Searches further down, one below the other: each may find a scale that is not the last."""
 
 APART = 3
-"""Powers of two that these are below what was found, at least."""
+"""Powers of two below what was found where the search begins anew."""
 
 CLOSER = (1, 2, 3)
 """Powers of two by which steps are smaller that tell whether a bar is too narrow."""
@@ -45,7 +45,7 @@ def contradiction(entry: Entry, search: Search, found: Estimate) -> int | None:
     """Return the exponent of a step near the bottom whose quotient cannot be that of a larger step."""
     size = exponent_of(entry.own_size())
     for exponent in (size - depth for depth in BOTTOM):
-        if exponent < exponent_of(found.step) - APART:
+        if exponent < exponent_of(found.step):
             level = search.level(exponent)
             if level is not None and level.contradicts(found):
                 return exponent
