@@ -245,6 +245,69 @@ def test_a_kink_near_the_point_is_not_at_it(distance):
         assert check_gradient(loss, np.cos(x) + np.array([slope, 0]), x).verdict == "fail"
 
 
+def test_waves_of_many_entries_are_seen_in_every_one():
+    """Where a cosine is nearly zero its quotients look alike at many steps: all begin where the pilots ended."""
+    for seed in range(4):
+        x = np.random.default_rng(7000 + seed).normal(size=20)
+        report = check_gradient(
+            lambda x: float((x**2 + np.sin(1e10 * x) / 1e10).sum()), lambda x: 2 * x + np.cos(1e10 * x), x
+        )
+        assert report.verdict != "fail", report.summary()
+
+
+def test_chaos_is_not_taken_for_a_slope():
+    def run(p):
+        x, slopes = p[1], np.array([0.0, 1.0])
+        for _ in range(50):
+            slopes = np.array([x * (1 - x), 0]) + p[0] * (1 - 2 * x) * slopes
+            x = p[0] * x * (1 - x)
+        return x, slopes
+
+    for seed in range(4):
+        p = np.random.default_rng(seed).uniform([3.9, 0.2], [3.95, 0.7])
+        report = check_gradient(lambda p: float(run(p)[0]), lambda p: run(p)[1], p)
+        assert report.verdict == "inconclusive", report.summary()
+
+
+@pytest.mark.parametrize("penalty", [1e30, 1e100, 1e300, math.inf])
+def test_a_finite_penalty_outside_the_domain_hides_nothing(penalty):
+    x = np.array([0.0, 3, 1e-4])
+
+    def loss(x):
+        return float(np.sqrt(x + 1).sum()) if x.min() > -1e-3 else penalty
+
+    right = 0.5 / np.sqrt(x + 1)
+    assert check_gradient(loss, right, x).passed
+    for wrong in (_wrong(right, 0, -1), _wrong(right, 0, 1.01)):
+        assert check_gradient(loss, wrong, x).tensors["params"].first_beyond == (0,)
+
+
+@pytest.mark.parametrize("distance", [0.01, 0.02, 0.03, 0.05, 0.06])
+def test_a_flat_loss_with_a_kink_further_off(distance):
+    """Dead units and satisfied margins: the kink is no noise."""
+    x = np.ones(2)
+    right = check_gradient(lambda p: float(np.maximum(p - 1 - distance, 0).sum()), np.zeros(2), x)
+    assert right.passed
+    assert [finding.name for finding in right.health] == ["nothing was shown"]
+    assert not check_gradient(lambda p: float(np.maximum(p - 1 - distance, 0).sum()), np.array([0.5, 0]), x).passed
+
+
+def test_a_zero_beside_an_entry_with_a_gradient_of_1e20():
+    x = np.array([1e-20, 1.0, 0.0])
+
+    def loss(x):
+        return float(np.sin(1e20 * x[0]) + x[1] ** 2 + np.sin(x[2]))
+
+    right = np.array([1e20 * np.cos(1.0), 2.0, 1.0])
+    assert check_gradient(loss, right, x).passed
+    for dim in range(3):
+        assert check_gradient(loss, _wrong(right, dim, 1 + 1e-6), x).tensors["params"].first_beyond == (dim,)
+
+
+def test_a_loss_in_long_double_is_a_number():
+    assert check_gradient(lambda x: np.longdouble(x @ x), lambda x: 2 * x, np.ones(3)).passed
+
+
 def test_flat_losses_have_narrow_bars():
     x = np.array([0.3, 1.7, -0.4])
     quartic = check_gradient(lambda p: 1 + float(((p - x) ** 4).sum()), lambda p: 4 * (p - x) ** 3, x, keep=True)

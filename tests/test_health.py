@@ -1,6 +1,7 @@
 """What is found out about a user's functions themselves, each beside a sibling that has not that fault."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -144,6 +145,24 @@ def test_a_loss_that_remembers_where_it_was(memory):
     assert "depends on where it was evaluated before" in report.tensors["params"].reason
 
 
+def test_a_loss_that_keeps_values_by_the_identity_of_its_argument():
+    kept = {}
+
+    def loss(w):
+        if id(w) not in kept:
+            kept[id(w)] = _squares(w)
+        return kept[id(w)]
+
+    report = check_gradient(loss, _slopes, W)
+    assert (report.verdict, _names(report)) == ("inconclusive", ["the loss remembers"])
+    by_value = {}
+
+    def sound(w):
+        return by_value.setdefault(w.tobytes(), _squares(w))
+
+    assert _names(check_gradient(sound, _slopes, W)) == []
+
+
 def _in_any_order(rng, terms):
     total = np.float32(0) if terms.dtype == np.float32 else 0.0
     for i in rng.permutation(len(terms)):
@@ -166,6 +185,20 @@ def test_a_loss_that_differs_in_its_last_bits_is_measured(dtype):
     assert _names(report) == ["the loss wavers"]
     assert report.tensors["params"].error_bar[0] > 1e-12
     assert check_gradient(loss, lambda p: 1.01 * grad(p), np.array([0.4])).verdict == "fail"
+
+
+def test_last_bits_of_a_sum_that_cancels_are_not_another_function():
+    rng, x = np.random.default_rng(0), np.random.default_rng(1).normal(size=400)
+    c = np.sin(0.5 * x).sum()
+
+    def loss(p):
+        return float(np.cumsum(rng.permutation(np.append(np.sin(p[0] * x), -c * p[1])))[-1])
+
+    def grad(p):
+        return np.array([(x * np.cos(p[0] * x)).sum(), -c])
+
+    report = check_gradient(loss, grad, np.array([0.5, 1.0]))
+    assert (report.verdict, _names(report)) == ("pass", ["the loss wavers"]), report.summary()
 
 
 def test_a_loss_with_a_new_sample_in_each_call_is_refused_and_noise_is_named():
@@ -312,17 +345,33 @@ def test_winners_of_a_tie_share_the_slope(name):
         assert "share a kink" in report.tensors["params"].reason
 
 
-def test_one_wrong_window_among_many_ties_is_found():
-    x = np.repeat(RNG.normal(size=40), 3)
+@pytest.mark.parametrize("shares", [[1, 1, 0], [0.5, 0.5, 0.5], [1, 0.5, 0], [0, 0, 0]])
+def test_shares_that_do_not_add_up_to_one_are_wrong_however_they_are_dealt(shares):
+    assert check_gradient(lambda x: float(x.max()), np.array(shares, dtype=float), np.full(3, 2.0)).verdict == "fail"
+    right = check_gradient(lambda x: float(x.max()), np.array([0.5, 0.3, 0.2]), np.full(3, 2.0))
+    assert right.passed
+    assert "every dimension lies at a kink" in right.tensors["params"].regime
+    assert "not zero, but" not in right.tensors["params"].reason
+
+
+@pytest.mark.parametrize("weights", [np.ones(30), np.arange(1.0, 31)])
+def test_one_wrong_window_among_many_ties_is_found_and_named(weights):
+    x = np.repeat(RNG.normal(size=30), 3)
 
     def loss(x):
-        return float(np.arange(1, 41) @ x.reshape(40, 3).max(1))
+        return float(weights @ x.reshape(30, 3).max(1))
 
-    shared = np.repeat(np.arange(1, 41) / 3, 3)
-    assert check_gradient(loss, shared, x).passed
-    wrong = shared.reshape(40, 3).copy()
-    wrong[17] *= 3
-    assert check_gradient(loss, wrong.ravel(), x).verdict == "fail"
+    shared = np.repeat(weights / 3, 3)
+    first = np.where(np.arange(90) % 3, 0, np.repeat(weights, 3))
+    for right in (shared, first):
+        assert check_gradient(loss, right, x).passed
+        for factor in (3, 0):
+            wrong = right.copy().reshape(30, 3)
+            wrong[17] = factor / 3 * weights[17]
+            report = check_gradient(loss, wrong.ravel(), x)
+            assert report.verdict == "fail", report.summary()
+            named = int(re.findall(r"params\[(\d+)\]", report.tensors["params"].reason)[0])
+            assert 45 <= named <= 51
 
 
 @pytest.mark.search
