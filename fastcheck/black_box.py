@@ -20,11 +20,12 @@ A safe multiple of the truncation costs little, since the balanced bar grows wit
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from fastcheck.step import U
+from fastcheck.step import WIDE, U
 
 NOISES = 8.0
 """Standard deviations of noise that a value may be off by (lambda). Two values of independent noise make a difference
@@ -33,6 +34,9 @@ three, as one in some hundred is, and noise that repeats itself instead of being
 
 ROUNDS = 6
 """Steps tried for a dimension."""
+
+LAST_ROUND = 12
+"""Steps tried where a kink or truncation still makes the bar wide, and smaller ones are left."""
 
 CLEAR = 2.0
 """Times the round-off that a kink must be to be told from it: the noise of the extrapolated jump is a third of that."""
@@ -159,9 +163,10 @@ class Estimate(NamedTuple):
         return self.roundoff + self.safety * self.truncation + self.widening + self.doubt
 
     def agrees(self, other: Estimate) -> bool:
-        """Tell whether both may be right, about the derivative and about a kink at the point."""
+        """Tell whether both may be right, about the derivative and about a kink, if one of them has met any."""
         noisy = NOISY_JUMP * (self.roundoff + other.roundoff) + self.truncation + other.truncation
-        return abs(self.numeric - other.numeric) <= self.bar + other.bar and abs(self.kink - other.kink) <= noisy
+        kinks = not (self.kinked or other.kinked) or abs(self.kink - other.kink) <= noisy
+        return abs(self.numeric - other.numeric) <= self.bar + other.bar and kinks
 
     def doubted(self, other: Estimate) -> Estimate:
         """Return this estimate with a bar that holds another one's as well."""
@@ -244,6 +249,10 @@ def better(one: Estimate | None, other: Estimate) -> Estimate:
     return min(one, other, key=lambda found: found.step)
 
 
+def _is_wide(found: Estimate | None) -> bool:
+    return found is None or found.bar > WIDE * abs(found.numeric)
+
+
 class Search:
     """The search for the step of one dimension, among powers of two times a unit.
 
@@ -295,7 +304,7 @@ class Search:
         best: Estimate | None = None
         low, high = self._least - 1, most + 1
         exponent, stride = min(max(start, self._least), most), 1
-        for _ in range(rounds):
+        for tried in itertools.count(1):
             found = self.at(exponent)
             shift = self._shift(found)
             if shift > 0 and best is not None and not best.agrees(found[-1]):
@@ -307,7 +316,7 @@ class Search:
             low, high = (exponent, high) if shift > 0 else (low, exponent)
             if shift > 0 or not found:  # how far is not known
                 shift, stride = shift * stride, 2 * stride
-            if high - low < 2:
+            if high - low < 2 or tried >= (rounds if shift > 0 or not _is_wide(best) else LAST_ROUND):
                 break
             exponent = min(max(exponent + shift, low + 1), high - 1)
         return best

@@ -24,6 +24,9 @@ order, in float32 as well. What differs by more is another function (a dropout m
 ROUNDINGS = 16
 """Of a value, by which it may differ from call to call in any case."""
 
+ALTERNATING = 1 / 8
+"""Part of a difference by which later ones go both ways where it is one of last bits."""
+
 HALF_BITS = 2.0**-6
 """The same for float16: some ten of its roundings."""
 
@@ -72,9 +75,9 @@ def same(before: float, after: float, again: Callable[[], float], accuracy: floa
     roundings = ROUNDINGS * U * abs(before)
     if abs(after - before) <= max(2 * accuracy, roundings):
         return True
-    # Last bits may be equal by chance where they were first compared; what settles goes one way.
-    changes = np.diff([after, *(again() for _ in range(REPEATS))])
-    wavers = (changes > roundings).any() and (changes < -roundings).any()
+    # Last bits may be equal by chance where they were first compared; what settles goes one way, and less and less.
+    changes = np.diff([after, *(again() for _ in range(REPEATS))]) / abs(after - before)
+    wavers = (changes > ALTERNATING).any() and (changes < -ALTERNATING).any()
     return bool(wavers and abs(after - before) <= LAST_BITS * abs(before))
 
 

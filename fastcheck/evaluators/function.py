@@ -86,7 +86,7 @@ class FunctionEvaluator:
         self._tensor.case.refuse_changes(self._tensor.arrays(), "loss")
         bars = np.array([one.bar for one in found]) + self._tensor.errors[dims]
         jumps = np.array([one.jump for one in found])
-        slopes = np.array([entry.slope(one) for entry, one in zip(entries, found, strict=True)])
+        slopes = np.array([max(entry.slope(one), abs(one.numeric)) for entry, one in zip(entries, found, strict=True)])
         self.kinked |= {
             dim: one
             for dim, entry, one in zip(dims.tolist(), entries, found, strict=True)
