@@ -24,8 +24,8 @@ from hard_functions import ERRORS, FAMILIES, draw, mistaken, named, planted
 
 import fastcheck
 
-SEED = 2_718_281_828
-"""One that no test uses."""
+SEED = 1_618_033_988
+"""One that no test uses, and that nothing was tuned with."""
 
 VERDICTS = ("pass", "fail", "inconclusive", "error", "refused")
 
@@ -34,7 +34,7 @@ OUTCOMES = {
     "inconclusive": "inconclusive or refused",
     "below": "passes: error below the bar, bar below the value",
     "undecided": "bar above the value: told as undecided",
-    "subgradient": "bar above the value: told as a subgradient",
+    "subgradient": "told as a subgradient: the kink is too near to tell apart",
     "unresolved": "bar above the value: counted as unresolved alone",
     "unseen": "bar above the value: counted nowhere",
     "defect": "passes: error above the bar, or a known mistake",
@@ -133,7 +133,7 @@ class Search:
             for error, wrong in siblings(function, seed):
                 found, words = outcome(function, report, wrong)
                 if found == "below" and error in function.mistakes:
-                    found = "defect"
+                    found = "subgradient" if function.undecidable and "as subgradients" in words else "defect"
                 self.outcomes[error][found] += 1
                 if found in ("defect", "unseen") or self._listed:
                     self._tell(label, error, f"{OUTCOMES[found]}: {words}")
