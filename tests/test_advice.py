@@ -53,6 +53,7 @@ SAID = [
     (advice.OUTSIDE, known(folded([0, 0, 3], [1, 2, 3])), "analytic values of the worst dimensions are zero"),
     (advice.OUTSIDE, known(folded([1, 2, 3], [0, 0, 3])), "numeric values of the worst dimensions are zero"),
     (advice.OUTSIDE, outside([-1, -1, -1]), "is -1 in the worst dimensions: a sign?"),
+    (advice.OUTSIDE, outside([-1], right=20), "a sign?"),
     (advice.OUTSIDE, outside([0.5, 0.5, 0.5], right=20), "is 0.5 in the worst dimensions: a factor?"),
     (advice.OUTSIDE, outside([1.01, 1.01, 1.01]), "is 1.01 in the worst dimensions: a factor?"),
     (advice.OUTSIDE, outside([2.0], shape=()), "compare the two values"),
