@@ -39,8 +39,15 @@ NOISES = 16.0
 """Standard deviations that an entry of the gradient may be off by. Its noise is known from seven samples only, and
 roundings that are the same at all of them (those of data) are not seen: they are taken to be as large again."""
 
+HALF_NOISES = 12.0
+"""The same of a function in half precision: it rounds its argument, which shows all, and is measured to both sides."""
+
 UNMEASURED = 2.0
 """Times as many where the gradient is an array, whose noise cannot be measured."""
+
+SHARED = 1 / 16
+"""Part of the largest change of the loss that an array's entries are taken to be sums of, at least: what a backward
+pass carries from one tensor to the next is larger than what is left of it in some."""
 
 _SINGLE = 2.0**-24
 _RESULT = {"tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -96,13 +103,14 @@ def _bound(case: FunctionCase, name: str, measured: np.ndarray | None) -> np.nda
     # Of arrays nothing is known but their type: every rounding on the way may be one of it.
     unit = max(_unit(grad, case.precision), result if measured is None else 0.0)
     deviation = unit * np.maximum(values, _typical(values, reach))
-    if measured is not None:
+    if measured is None:
+        bound = NOISES * UNMEASURED * np.maximum(deviation, unit * SHARED * case.promised / case.size(name))
+    else:
         measured = np.where(np.isfinite(measured), measured, 0.0)
         deviation = np.maximum(deviation, np.maximum(measured, _typical(measured, reach)))
-    precision = case.precision or grad.dtype.name
-    times = NOISES * (UNMEASURED if measured is None else 1.0)
-    bound: np.ndarray = times * deviation + result * values + _UNDERFLOW.get(precision, 0.0)
-    return bound
+        bound = (HALF_NOISES if result else NOISES) * deviation
+    found: np.ndarray = bound + result * values + _UNDERFLOW.get(case.precision or grad.dtype.name, 0.0)
+    return found
 
 
 def _reach(case: FunctionCase, name: str, slopes: np.ndarray) -> np.ndarray:
@@ -175,8 +183,9 @@ def _gradient_noise(case: FunctionCase, seed: int) -> dict[str, np.ndarray]:
     half = any(_half(case, name) for name in case.grads)
     spacings = GRADIENT_SPACINGS + HALF_SPACINGS * half
     flat = noise.measured(sample, GRADIENT_SAMPLES, spacings, rounded=half)
-    if np.isnan(flat).all():  # outside of its domain
-        flat = noise.measured(lambda distance: sample(distance, -1.0), GRADIENT_SAMPLES, spacings, rounded=half)
+    if half or np.isnan(flat).all():  # few roundings, or outside of its domain
+        back = noise.measured(lambda distance: sample(distance, -1.0), GRADIENT_SAMPLES, spacings, rounded=half)
+        flat = np.where(np.isnan(flat + back), np.fmax(flat, back), np.hypot(flat, back) / math.sqrt(2))
     ends = np.cumsum([array.size for array in case.params.values()])[:-1]
     parts = zip(case.params.items(), np.split(flat, ends), strict=True)
     return {name: part.reshape(array.shape) for (name, array), part in parts}
