@@ -85,6 +85,8 @@ def of_tensor(found: Circumstances) -> Judgement:
         )
     if tally.beyond:
         signs = f", {tally.sign_mismatches:,} of opposite sign" if tally.sign_mismatches else ""
+        if found.black_box and found.nearly_close:
+            signs = f", and by no more than {found.apart:.1g} of their values: is the loss more accurate than that?"
         return Judgement(
             "fail",
             f"{tally.beyond:,} of {tally.dims:,} differ by more than the arithmetic can explain{signs}",

@@ -292,6 +292,19 @@ def test_a_flat_loss_with_a_kink_further_off(distance):
     assert not check_gradient(lambda p: float(np.maximum(p - 1 - distance, 0).sum()), np.array([0.5, 0]), x).passed
 
 
+@pytest.mark.parametrize("scale", [1e-4, 1e-5])
+def test_a_loss_in_float32_beside_a_constant_is_not_flat(scale):
+    """It is the same number wherever it is sampled, and wherever its argument moves a little."""
+    x = np.random.default_rng(0).normal(size=4)
+
+    def loss(x):
+        return float(np.float32(1) + np.float32(scale) * np.float32(np.sin(x.astype(np.float32)).sum()))
+
+    right = check_gradient(loss, lambda x: scale * np.cos(x), x)
+    assert right.verdict == "inconclusive"
+    assert not check_gradient(loss, np.zeros(4), x).passed
+
+
 def test_a_zero_beside_an_entry_with_a_gradient_of_1e20():
     x = np.array([1e-20, 1.0, 0.0])
 

@@ -62,17 +62,27 @@ def of_loss(case: FunctionCase, name: str, seed: int) -> float:
     arrays = case.copies()
     rng = np.random.default_rng([seed, *name.encode()])
     spacings = LOSS_SPACINGS if case.params[name].any() else (UNKNOWN, *LOSS_SPACINGS)
-    levels = [case.scatter, case.accuracy / NOISES_OF_VALUES]
+    levels, seen = [case.scatter, case.accuracy / NOISES_OF_VALUES], list[float]()
     for _ in range(DIRECTIONS):
         direction = _direction(case, name, rng)
         for side in (direction, -direction):
 
             def sample(distance: float, side: np.ndarray = side) -> np.ndarray:
                 _move(case, arrays, {name: side}, distance)
-                return np.array(case.value(arrays, lambda: _away(case, name)))
+                seen.append(case.value(arrays, lambda: _away(case, name)))
+                return np.array(seen[-1])
 
             levels.append(float(noise.measured(sample, LOSS_SAMPLES, spacings, more=1)))
-    return max(level for level in levels if not math.isnan(level))
+    return max(*(level for level in levels if not math.isnan(level)), _rounding(np.array(seen)))
+
+
+def _rounding(values: np.ndarray) -> float:
+    """Return the deviation that values in float32 have, 0 where they use more bits, or as few as counts do.
+
+    Beside a large constant such a loss may be the same number wherever it was sampled.
+    """
+    values = values[np.isfinite(values)]
+    return float(np.abs(values).max(initial=0.0)) * _SINGLE / math.sqrt(3) if _is_single(values) else 0.0
 
 
 def of_gradient(case: FunctionCase, seed: int) -> dict[str, np.ndarray]:
@@ -143,8 +153,12 @@ def _unit(grad: np.ndarray, precision: str | None) -> float:
         return U if precision == "float64" else _SINGLE
     if grad.dtype != np.float64:
         return _SINGLE
-    significands = np.frexp(grad[np.isfinite(grad)])[0]
-    return _SINGLE if _fits(significands, 24) and not _fits(significands, 18) else U
+    return _SINGLE if _is_single(grad[np.isfinite(grad)]) else U
+
+
+def _is_single(values: np.ndarray) -> bool:
+    significands = np.frexp(values)[0]
+    return _fits(significands, 24) and not _fits(significands, 18)
 
 
 def _half(case: FunctionCase, name: str) -> bool:
