@@ -46,9 +46,9 @@ UNMEASURED = 3.5
 """Times as many where the gradient is an array, whose noise cannot be measured: correct ones of attention and recurrent
 layers, in float32 and in halves, came to 0.9 of their bars with this in 1,500 (`tests/hard_functions.py`)."""
 
-SHARED = 1 / 32
+SHARED, SHARED_HALF = 1 / 32, 1 / 6
 """Part of the largest change of the loss that an array's entries are taken to be sums of, at least: what a backward
-pass carries from one tensor to the next is larger than what is left of it in some."""
+pass carries from one tensor to the next is larger than what is left of it in some. In half precision that counts."""
 
 _SINGLE = 2.0**-24
 _RESULT = {"tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -115,7 +115,8 @@ def _bound(case: FunctionCase, name: str, measured: np.ndarray | None) -> np.nda
     unit = max(_unit(grad, case.precision), result if measured is None else 0.0)
     deviation = unit * np.maximum(values, _typical(values, reach))
     if measured is None:
-        bound = NOISES * UNMEASURED * np.maximum(deviation, unit * SHARED * case.promised / case.size(name))
+        shared = (SHARED_HALF if result else SHARED) * case.promised / case.size(name)
+        bound = NOISES * UNMEASURED * np.maximum(deviation, unit * shared)
     else:
         measured = np.where(np.isfinite(measured), measured, 0.0)
         deviation = np.maximum(deviation, np.maximum(measured, _typical(measured, reach)))
