@@ -24,7 +24,7 @@ from hard_functions import ERRORS, FAMILIES, draw, mistaken, named, planted
 
 import fastcheck
 
-SEED = 2_236_067_977
+SEED = 2_645_751_311
 """One that no test uses, and that nothing was tuned with."""
 
 VERDICTS = ("pass", "fail", "inconclusive", "error", "refused")
