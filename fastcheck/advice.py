@@ -115,7 +115,7 @@ class Circumstances:
     def nearly_close(self) -> bool:
         """Whether all that fail agree so well that the loss may be to blame."""
         throughout = self.tally.dims == 1 or (self.nearly_all and math.isnan(self.factor))
-        return 0 < self.apart < (LOOSE if throughout else CLOSE)
+        return throughout and 0 < self.apart < LOOSE
 
     @property
     def nearly_all(self) -> bool:

@@ -20,8 +20,12 @@ from fastcheck.errors import FastcheckError
 from fastcheck.geometry import index_of
 from fastcheck.naming import nearest, refuse_unknown
 from fastcheck.report import Kept, TensorReport
+from fastcheck.step import rms
 from fastcheck.tally import Tally
 from fastcheck.verdict import MAX_RULE, NORM_RULE, Judgement, Verdict, norm_rule
+
+ALIKE = 0.95
+"""Cosine of the angle between two arrays of noise that chance hardly makes, unless they have two or three entries."""
 
 FLOAT16_SUMS = 32 * 2.0**-11
 """Norm ratio that sums of up to 10^4 terms of both signs leave where they are kept in float16, as some kernels do."""
@@ -43,6 +47,8 @@ class Arrays:
         more. The latter are round-off of what the others have: of an entry 1e-12 of its neighbours no digit is left.
     others : float
         What is typical of the largest of the report's other tensors; 0 where there is none.
+    alike : bool
+        Whether one array is nearly a multiple of the other: that is no noise, however small.
     """
 
     tally: Tally
@@ -52,6 +58,7 @@ class Arrays:
     far: int
     near: int
     others: float
+    alike: bool
 
     @property
     def rule(self) -> float:
@@ -86,6 +93,9 @@ class _Row(NamedTuple):
     advice: str = ""
 
 
+_SUBNORMAL = {"float16": 2.0**-25, "float32": 2.0**-150, "bfloat16": 2.0**-134}
+"""Half of the distance between the smallest numbers of a type."""
+
 _UNKNOWN_SCALE = "compare it in one call with tensors that are not zero: they show which values are round-off"
 _ONLY_ARRAYS = "two arrays cannot tell round-off from a bug: check the layer itself, where error bars are computed"
 
@@ -104,7 +114,7 @@ _ROWS = (
     ),
     _Row(lambda found: all(found.kept), "pass", "both rules of thumb hold ({0.rules})"),
     _Row(
-        lambda found: found.largest <= NORM_RULE * found.others,
+        lambda found: found.largest <= NORM_RULE * found.others and not found.alike,
         "pass",
         "no value exceeds {0.largest:.1e}, round-off beside what is typical of another tensor ({0.others:.1e})",
     ),
@@ -121,6 +131,12 @@ _ROWS = (
         "inconclusive",
         "no value exceeds {0.largest:.1e}: round-off around zero, or a small gradient that is wrong",
         _UNKNOWN_SCALE,
+    ),
+    _Row(
+        lambda found: found.apart <= _SUBNORMAL.get(found.precision, 0.0),
+        "inconclusive",
+        "they differ by no more than {0.precision} keeps of numbers as small as these",
+        "scale the loss up: digits of such values are lost",
     ),
     _Row(
         lambda found: (
@@ -166,7 +182,7 @@ def compared(analytic: Any, numeric: Any, precision: str | None, keep: bool) -> 
         name: tally.fold(np.arange(pair.analytic.size), pair.analytic, pair.numeric, None)
         for name, pair in pairs.items()
     }
-    typical = {name: one.typical if np.isfinite(one.typical) else 0.0 for name, one in found.items()}
+    typical = {name: pair.typical() for name, pair in pairs.items()}
     return {
         name: pair.report(
             found[name], precision, max((typical[other] for other in pairs if other != name), default=0.0), keep
@@ -229,4 +245,19 @@ class _Pair(NamedTuple):
         far = breaking & ~(apart < min(2 * norm_rule(precision) * found.typical, np.finfo(np.float64).max))
         largest = max(np.abs(self.analytic).max(), np.abs(self.numeric).max())
         counts = int(np.count_nonzero(far)), int(np.count_nonzero(breaking & ~far))
-        return Arrays(found, precision, float(largest), float(apart.max()), *counts, others)
+        return Arrays(found, precision, float(largest), float(apart.max()), *counts, others, self._alike())
+
+    def typical(self) -> float:
+        """Return the root mean square of the smaller array; 0 where it is not finite."""
+        return min(rms(self.analytic), rms(self.numeric)) if self._finite() else 0.0
+
+    def _finite(self) -> bool:
+        return bool(np.isfinite(self.analytic).all())
+
+    def _alike(self) -> bool:
+        """Tell whether the angle between the arrays is small, or nearly a half turn."""
+        sizes = [float(np.abs(array).max()) for array in (self.analytic, self.numeric)]
+        if not self._finite() or not min(sizes):
+            return False
+        a, n = self.analytic / sizes[0], self.numeric / sizes[1]
+        return bool(abs(a @ n) > ALIKE * np.linalg.norm(a) * np.linalg.norm(n))

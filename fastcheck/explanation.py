@@ -84,7 +84,7 @@ def _worst(kept: Kept) -> list[int]:
     """Return the places of the worst dimensions: those outside their error bars, or else those that agree least."""
     ratio = tally.relative_difference(kept.analytic, kept.numeric)
     larger = np.maximum(np.abs(kept.analytic), np.abs(kept.numeric))
-    finite = np.isfinite(larger)  # others have no digits that could agree
+    finite = np.isfinite(larger)  # others come first
     bars = np.zeros(len(larger)) if kept.error_bar is None else kept.error_bar
     with np.errstate(invalid="ignore"):
         beyond = finite & (np.abs(kept.analytic - kept.numeric) > bars)
@@ -92,6 +92,7 @@ def _worst(kept: Kept) -> list[int]:
     # A kink can make a bar as wide as the value itself, and is what is to be explained.
     seen = finite & ((larger > bars) | (ratio > 1e-6))
     score = np.where(beyond if beyond.any() else seen, np.where(large, ratio, 0.0), -1.0)
+    score = np.where(finite, score, np.inf)
     return [int(i) for i in np.lexsort((kept.dims, -score))[:SHOWN] if score[i] >= 0]
 
 

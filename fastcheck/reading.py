@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from fastcheck.quotients import FIT, Quotients
-from fastcheck.step import U
+from fastcheck.step import WIDE, U
 
 Reading = Literal["truncation", "round-off", "coding mistake", "kink", "exact"]
 
@@ -129,6 +129,11 @@ def _round_off_words(seen: Quotients, slope: float | None) -> str:
     wavers = "hardly wavers at all" if slope is None else f"wavers as h^{slope:.1f} below"
     steadiest = f"n(h) is steadiest at about h = {best:.2g} and {wavers}"
     departs = abs(float(seen.n[seen.first] - seen.n[seen.best]))
+    if seen.bars is not None and seen.bars[seen.best] > WIDE * max(abs(seen.a), abs(float(seen.n[seen.best]))):
+        return (
+            f"{steadiest}; nothing in it falls with h. The error bar there, {seen.bars[seen.best]:.1e}, is too wide to "
+            "show a bug: a loss that rounds less, or a larger step, tells more."
+        )
     if departs > _BEYOND * seen.wavering:
         return (
             f"{steadiest}; it departs by {departs:.1e} above, within too few steps to show an order. That is round-off "

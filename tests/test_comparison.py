@@ -42,13 +42,34 @@ def beside(analytic, numeric, scale=1.0):
         (1e-12 * NOISE, 0 * NOISE),
         (1e-17 * NOISE, 3e-18 * NOISE[::-1]),
         (1e-17 * NOISE, 1e-12 * NOISE[::-1]),
-        (1e-12 * NOISE, -1e-12 * NOISE),
     ],
 )
 def test_noise_beside_the_scale_of_other_tensors_passes_and_is_said(analytic, numeric, scale):
     tensor = beside(scale * analytic, scale * numeric, scale)
     assert tensor.passed, tensor.reason
     assert "round-off beside what is typical of another tensor" in tensor.reason
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e12])
+@pytest.mark.parametrize("factor", [-1.0, 2.0, 1.05])
+def test_a_multiple_is_no_noise_however_small(factor, scale):
+    tensor = beside(factor * 1e-10 * scale * NOISE, 1e-10 * scale * NOISE, scale)
+    assert tensor.verdict == "inconclusive"
+
+
+def test_a_tensor_that_fails_gives_no_scale():
+    report = fastcheck.compare({"w": 1.05 * W, "b": np.full(4, 1e12)}, {"w": W, "b": np.zeros(4)})
+    assert {name: tensor.verdict for name, tensor in report.tensors.items()} == {"w": "fail", "b": "fail"}
+    zeros = fastcheck.compare({"a": np.zeros(4), "b": np.zeros(3)}, {"a": np.full(4, 1e-12), "b": np.full(3, -1e-12)})
+    assert {tensor.verdict for tensor in zeros.tensors.values()} == {"inconclusive"}
+
+
+def test_numbers_below_the_smallest_normal_have_few_digits():
+    tensor = judged((1e-7 * W).astype(np.float16), 1e-7 * W)
+    assert tensor.verdict == "inconclusive"
+    assert "float16 keeps of numbers as small" in tensor.reason
+    assert judged((1e-3 * W).astype(np.float16), 1e-3 * W).passed
+    assert judged((-1e-3 * W).astype(np.float16), 1e-3 * W).verdict == "fail"
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-3, 1e-7])

@@ -202,6 +202,18 @@ def test_any_subgradient_of_l1_at_zero_is_taken_off(factor, verdicts):
     assert (line.status == "warn") == (factor == 2)
 
 
+@pytest.mark.parametrize("factor", [1.0, -1.0, 0.0, 1.5])
+def test_l1_at_zero_weights_hides_no_wrong_data_gradient(factor):
+    """Any subgradient of a large l1 would explain it: the sign of 0 is -1, 0 or 1."""
+    rng = np.random.default_rng(0)
+    x, y, weight = rng.normal(size=(6, 5)), np.array([0, 1, 2, 0, 1, 1]), np.zeros((3, 5))
+    data = (np.full((6, 3), 1 / 3) - np.eye(3)[y]).T @ x / 6
+    for sign in (0.0, 1.0, -1.0):
+        grads = {"dense1.weight": factor * data + sign}
+        report = _check(Network([Dense(3, bias=False)], l1=1.0), {"dense1.weight": weight}, grads, x, y)
+        assert report.phases["data loss"].verdict == ("pass" if factor == 1 else "fail")
+
+
 def test_a_wrong_data_gradient_fails_in_both_phases():
     network, params, whole, x, y = _case("l2")
     wrong = {name: array * (1 + 1e-6) for name, array in whole.items()}

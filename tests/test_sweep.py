@@ -546,6 +546,20 @@ def test_steps_too_small_to_move_a_loss_in_float32_are_never_the_steadiest(round
             assert curve.best_numeric == pytest.approx(grad(point)[curve.index], rel=1e-3)
 
 
+def test_a_bar_as_wide_as_the_value_is_no_clean_bill():
+    """A constant hides the gradient, and its opposite lies inside the bar as well."""
+    x = np.random.default_rng(0).normal(size=4)
+
+    def loss(x):
+        return 1e10 + 1e-5 * float(np.sin(x).sum())
+
+    for factor in (1, -1):
+        case = fastcheck.FunctionCase(loss, lambda x, factor=factor: factor * 1e-5 * np.cos(x), x)
+        words = fastcheck.sweep(case).curves[0].words
+        assert "no bug" not in words
+        assert "too wide to show a bug" in words
+
+
 def test_a_slope_of_zero_below_a_kink_is_no_step_too_small():
     for slope, reading in ((0.0, "kink"), (0.3, "coding mistake")):
         case = fastcheck.FunctionCase(lambda p: float(np.maximum(p - 0.01, 0).sum()), np.full(1, slope), np.zeros(1))

@@ -102,8 +102,14 @@ def _left(
 
 
 def taken_off(penalty: Penalty, w: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    """Return the gradient of a penalty, and at zeros of w the subgradient of l1 * |w| that comes nearest to another."""
+    """Return the gradient of a penalty, and at zeros of w that with the sign of 0 that comes nearest to another.
+
+    Its sign is -1, 0 or 1 in code. Any subgradient of l1 * |w| would hide errors of the data loss as large as l1.
+    """
     found = gradient(penalty, w)
     if penalty.l1:
-        found = np.where(w == 0, np.clip(rest, -abs(penalty.l1), abs(penalty.l1)), found)
+        size = abs(penalty.l1)
+        with np.errstate(invalid="ignore"):
+            nearest = size * np.clip(np.rint(rest / size), -1, 1)
+        found = np.where(w == 0, np.where(np.isfinite(nearest), nearest, 0.0), found)
     return found
