@@ -218,7 +218,8 @@ def compare(analytic: Any, numeric: Any, *, precision: str | None = None, keep: 
     rules of thumb (norm ratio at most 1e-9, max ratio below 1e-2), and is inconclusive where they disagree. Of narrower
     types than float64 the first is `fastcheck.verdict.norm_rule`. Entries that differ by no more than the first rule
     leaves to a typical entry do not break the second. A tensor without a value above 1e-9 of what is typical of another
-    one is round-off, and passes; where there is no other to compare it with, it is inconclusive.
+    one is round-off, and passes, unless its two arrays resemble each other (the sizes of most entries are in one ratio,
+    or the norm ratio is outside of 1/3 to 3): it is inconclusive then, and where there is no other to compare it with.
 
     Parameters
     ----------

@@ -1,34 +1,43 @@
 """Two gradients that the user already has, judged by the rules of thumb.
 
 Nothing is known of how they came about: the rules go by the coarser type of the two, and what is round-off shows in the
-size of the other entries, and of the report's other tensors.
+size of the other entries, and of the report's other tensors. Noise that stands beside noise, or beside zeros, resembles
+it neither in its values nor in their sizes: arrays that do are no noise, however small.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastcheck import tally
+from fastcheck import advice, tally
 from fastcheck.cases.arrays import as_floating
 from fastcheck.cases.conv import PRECISIONS
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import index_of
 from fastcheck.naming import nearest, refuse_unknown
 from fastcheck.report import Kept, TensorReport
-from fastcheck.step import rms
 from fastcheck.tally import Tally
 from fastcheck.verdict import MAX_RULE, NORM_RULE, Judgement, Verdict, norm_rule
 
-ALIKE = 0.95
-"""Cosine of the angle between two arrays of noise that chance hardly makes, unless they have two or three entries."""
-
 FLOAT16_SUMS = 32 * 2.0**-11
 """Norm ratio that sums of up to 10^4 terms of both signs leave where they are kept in float16, as some kernels do."""
+
+MULTIPLE = 1e-3
+"""Two sizes are in one ratio where they differ by less, relative to the larger one; a single one differs by chance."""
+
+LEAST_NORMAL = {"float32": 2.0**-126, "tf32": 2.0**-126, "float16": 2.0**-14, "bfloat16": 2.0**-126}
+"""Below this a type holds fewer digits, by precision (float64 aside)."""
+
+HALF_SPACING = {"float32": 2.0**-150, "tf32": 2.0**-150, "float16": 2.0**-25, "bfloat16": 2.0**-134}
+"""What rounding changes there."""
+
+RELATED = 3.0
+"""Norm ratios between a third and this are those of arrays that are uncorrelated, or of quite different sizes."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +54,16 @@ class Arrays:
     far, near : int
         Entries that break `MAX_RULE`: by more than the norm rule leaves to a typical entry of these arrays, and by no
         more. The latter are round-off of what the others have: of an entry 1e-12 of its neighbours no digit is left.
-    others : float
-        What is typical of the largest of the report's other tensors; 0 where there is none.
+    underflow : bool
+        Whether entries that differ by more than the norm rule leaves do so by no more than rounding changes below the
+        type's smallest normal number.
     alike : bool
-        Whether one array is nearly a multiple of the other: that is no noise, however small.
+        Whether they resemble each other as noise does not: in the sizes of most entries, but for one factor, or in
+        their values.
+    scale : float
+        What is typical of the smaller one; 0 where a value is not finite.
+    others : float
+        What is typical of the largest of the report's other tensors; 0 where there is none that gives a scale.
     """
 
     tally: Tally
@@ -57,8 +72,10 @@ class Arrays:
     apart: float
     far: int
     near: int
-    others: float
+    underflow: bool
     alike: bool
+    scale: float
+    others: float = 0.0
 
     @property
     def rule(self) -> float:
@@ -74,6 +91,16 @@ class Arrays:
     def kept(self) -> tuple[bool, bool]:
         """Whether the rules of thumb hold, that of the norm ratio and that of the max ratio."""
         return self.tally.norm_ratio <= self.rule, not self.far
+
+    @property
+    def reference(self) -> float:
+        """The scale that they give to the report's other tensors: none where they may themselves be noise."""
+        return self.scale if all(self.kept) or self.scale > NORM_RULE else 0.0
+
+    @property
+    def least_normal(self) -> float:
+        """The smallest number of which the type of the coarser one holds all digits."""
+        return LEAST_NORMAL.get(self.precision, 0.0)
 
     @property
     def broken(self) -> str:
@@ -93,9 +120,6 @@ class _Row(NamedTuple):
     advice: str = ""
 
 
-_SUBNORMAL = {"float16": 2.0**-25, "float32": 2.0**-150, "bfloat16": 2.0**-134}
-"""Half of the distance between the smallest numbers of a type."""
-
 _UNKNOWN_SCALE = "compare it in one call with tensors that are not zero: they show which values are round-off"
 _ONLY_ARRAYS = "two arrays cannot tell round-off from a bug: check the layer itself, where error bars are computed"
 
@@ -104,6 +128,7 @@ _ROWS = (
         lambda found: found.tally.non_finite > 0,
         "fail",
         "{0.tally.non_finite:,} of {0.tally.dims:,} analytic values are nan or infinite",
+        advice.NON_FINITE,
     ),
     _Row(lambda found: found.largest == 0, "pass", "all values are zero in both"),
     _Row(
@@ -117,6 +142,20 @@ _ROWS = (
         lambda found: found.largest <= NORM_RULE * found.others and not found.alike,
         "pass",
         "no value exceeds {0.largest:.1e}, round-off beside what is typical of another tensor ({0.others:.1e})",
+    ),
+    _Row(
+        lambda found: found.largest <= NORM_RULE * found.others,
+        "inconclusive",
+        "no value exceeds {0.largest:.1e}, little beside what is typical of another tensor ({0.others:.1e}), but the "
+        "arrays resemble each other, as round-off would not",
+        _ONLY_ARRAYS,
+    ),
+    _Row(
+        lambda found: found.underflow,
+        "inconclusive",
+        "{0.broken} ({0.rules}), by no more than rounding changes below the type's smallest normal number "
+        "({0.least_normal:.2g}), where digits are lost",
+        "scale the loss up, so that the gradient's values are larger",
     ),
     _Row(
         lambda found: found.largest <= found.rule * found.others or found.apart <= NORM_RULE * found.others,
@@ -133,12 +172,6 @@ _ROWS = (
         _UNKNOWN_SCALE,
     ),
     _Row(
-        lambda found: found.apart <= _SUBNORMAL.get(found.precision, 0.0),
-        "inconclusive",
-        "they differ by no more than {0.precision} keeps of numbers as small as these",
-        "scale the loss up: digits of such values are lost",
-    ),
-    _Row(
         lambda found: (
             found.precision == "float16"
             and found.tally.norm_ratio <= FLOAT16_SUMS
@@ -153,7 +186,7 @@ _ROWS = (
         lambda found: not any(found.kept),
         "fail",
         "{0.broken} ({0.rules})",
-        "start from the worst dimensions below",
+        "start from the worst dimensions",
     ),
     _Row(lambda found: True, "inconclusive", "{0.broken}, the other rule holds ({0.rules})", _ONLY_ARRAYS),
 )
@@ -178,17 +211,12 @@ def compared(analytic: Any, numeric: Any, precision: str | None, keep: bool) -> 
     if precision is not None:
         refuse_unknown("precision", precision, PRECISIONS)
     pairs = {name: _Pair.of(name, *pair) for name, pair in _matched(analytic, numeric).items()}
-    found = {
-        name: tally.fold(np.arange(pair.analytic.size), pair.analytic, pair.numeric, None)
-        for name, pair in pairs.items()
-    }
-    typical = {name: pair.typical() for name, pair in pairs.items()}
-    return {
-        name: pair.report(
-            found[name], precision, max((typical[other] for other in pairs if other != name), default=0.0), keep
-        )
-        for name, pair in pairs.items()
-    }
+    found = {name: pair.known(precision) for name, pair in pairs.items()}
+    reports = {}
+    for name, pair in pairs.items():
+        others = max((one.reference for other, one in found.items() if other != name), default=0.0)
+        reports[name] = pair.report(replace(found[name], others=others), keep)
+    return reports
 
 
 def _matched(analytic: Any, numeric: Any) -> dict[str, tuple[Any, Any]]:
@@ -229,35 +257,56 @@ class _Pair(NamedTuple):
         dtypes = (a.dtype.newbyteorder("=").name, n.dtype.newbyteorder("=").name)
         return cls(a.shape, dtypes, a.astype(np.float64).ravel(), n.astype(np.float64).ravel())
 
-    def report(self, found: Tally, precision: str | None, others: float, keep: bool) -> TensorReport:
-        """Judge them by their coarsest type, the declared one among them; ``others`` is as in `Arrays`."""
-        coarsest = max((*self.dtypes, *([] if precision is None else [precision])), key=norm_rule)
-        every = np.arange(found.dims)
-        kept = Kept(every, self.analytic, self.numeric, None) if keep else None
-        judgement = of_arrays(self._known(found, coarsest, others))
-        return TensorReport.of(found, judgement, self.shape, precision=coarsest, kept=kept)
+    def report(self, found: Arrays, keep: bool) -> TensorReport:
+        """Judge them by what is known of them."""
+        kept = Kept(np.arange(found.tally.dims), self.analytic, self.numeric, None) if keep else None
+        return TensorReport.of(found.tally, of_arrays(found), self.shape, precision=found.precision, kept=kept)
 
     @np.errstate(over="ignore", invalid="ignore")
-    def _known(self, found: Tally, precision: str, others: float) -> Arrays:
+    def known(self, declared: str | None) -> Arrays:
+        """Measure them; their precision is their coarsest type, the declared one among them."""
+        found = tally.fold(np.arange(self.analytic.size), self.analytic, self.numeric, None)
+        precision = max((*self.dtypes, *([] if declared is None else [declared])), key=norm_rule)
         apart = np.abs(self.analytic - self.numeric)
         breaking = tally.relative_difference(self.analytic, self.numeric) >= MAX_RULE
         # The norm ratio is half of the relative difference. What overflows is no typical value.
         far = breaking & ~(apart < min(2 * norm_rule(precision) * found.typical, np.finfo(np.float64).max))
-        largest = max(np.abs(self.analytic).max(), np.abs(self.numeric).max())
-        counts = int(np.count_nonzero(far)), int(np.count_nonzero(breaking & ~far))
-        return Arrays(found, precision, float(largest), float(apart.max()), *counts, others, self._alike())
+        sizes = np.abs(self.analytic), np.abs(self.numeric)
+        larger = np.maximum(*sizes)
+        differing = apart > 2 * norm_rule(precision) * larger
+        # Of two arrays of the type both were rounded.
+        lost = HALF_SPACING.get(precision, 0.0) * max(1, self.dtypes.count(precision))
+        return Arrays(
+            found,
+            precision,
+            largest=float(larger.max()),
+            apart=float(apart.max()),
+            far=int(np.count_nonzero(far)),
+            near=int(np.count_nonzero(breaking & ~far)),
+            underflow=bool(differing.any() and apart[differing].max() <= lost),
+            alike=not 1 / RELATED <= found.norm_ratio <= RELATED or _in_one_ratio(*sizes),
+            scale=min(_typical(size) for size in sizes),
+        )
 
-    def typical(self) -> float:
-        """Return the root mean square of the smaller array; 0 where it is not finite."""
-        return min(rms(self.analytic), rms(self.numeric)) if self._finite() else 0.0
 
-    def _finite(self) -> bool:
-        return bool(np.isfinite(self.analytic).all())
+def _in_one_ratio(sizes: np.ndarray, others: np.ndarray) -> bool:
+    """Tell whether most sizes are one multiple of the others, where either is not zero.
 
-    def _alike(self) -> bool:
-        """Tell whether the angle between the arrays is small, or nearly a half turn."""
-        sizes = [float(np.abs(array).max()) for array in (self.analytic, self.numeric)]
-        if not self._finite() or not min(sizes):
+    A single size is a multiple of any other: that counts where the two are not of quite different sizes.
+    """
+    present = np.maximum(sizes, others) > 0
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        ratios = sizes[present] / others[present]
+        middle = float(np.sort(ratios)[len(ratios) // 2]) if len(ratios) else 0.0
+        if not 0 < middle < math.inf:
             return False
-        a, n = self.analytic / sizes[0], self.numeric / sizes[1]
-        return bool(abs(a @ n) > ALIKE * np.linalg.norm(a) * np.linalg.norm(n))
+        alike = int(np.count_nonzero(np.abs(ratios - middle) <= MULTIPLE * middle))
+    return alike > len(ratios) / 2 and (len(ratios) > 1 or MULTIPLE < middle < 1 / MULTIPLE)
+
+
+def _typical(sizes: np.ndarray) -> float:
+    """Return the root mean square of sizes, 0 where one is not finite."""
+    largest = float(sizes.max())
+    if largest == 0 or not math.isfinite(largest):
+        return 0.0
+    return largest * math.sqrt(np.mean(np.square(sizes / largest)))

@@ -76,12 +76,12 @@ def of_tensor(found: Circumstances) -> Judgement:
             advice.said(advice.MISTAKEN, found),
         )
     if not tally.dims:
-        return Judgement("inconclusive", "no dimension was checked", "let the check run longer")
+        return Judgement("inconclusive", "no dimension was checked")
     if tally.non_finite:
         return Judgement(
             "fail",
             f"{tally.non_finite:,} of {tally.dims:,} analytic values are nan or infinite",
-            "look for a division by zero, a logarithm of zero or an overflow in the backward pass",
+            advice.NON_FINITE,
         )
     if tally.beyond:
         signs = f", {tally.sign_mismatches:,} of opposite sign" if tally.sign_mismatches else ""

@@ -8,6 +8,7 @@ import fastcheck
 from fastcheck import advice, check_gradient
 from fastcheck.advice import Circumstances
 from fastcheck.tally import Tally, fold
+from fastcheck.verdict import of_tensor
 
 X = np.random.default_rng(0).normal(size=12)
 KINDS = {"conv": {}, "function": {"black_box": True, "evaluator": "full"}}
@@ -49,6 +50,15 @@ SAID = [
     (advice.OUTSIDE, outside([1 + 1e-3, 1 - 3e-3], kind="function"), "may be accurate to no more"),
     (advice.OUTSIDE, outside([1 + 1e-3, 1 - 3e-2], kind="function"), "nearly all"),
     (advice.OUTSIDE, outside([1 + 1e-3, 1 - 3e-3], kind="function", declared=True), "that was declared"),
+    (advice.OUTSIDE, outside([1 + 1e-5], kind="function"), "may be accurate to no more"),
+    (advice.OUTSIDE, outside([1 + 1e-5, 1 - 3e-5], right=1, kind="function"), "may be accurate to no more"),
+    (advice.OUTSIDE, outside([1 + 1e-3, 1 - 3e-3], right=1, kind="function"), "have in common"),
+    (advice.OUTSIDE, outside([1 + 1e-5], right=19, kind="function"), "one dimension fails"),
+    (advice.OUTSIDE, outside([1 + 1e-5], right=19, kind="function", declared=True), "one dimension fails"),
+    (advice.OUTSIDE, outside([1 + 1e-5, 1 - 3e-5], right=18, kind="function"), "have in common"),
+    (advice.OUTSIDE, outside([1 + 1e-6] * 20, kind="function"), "is 1.000001 in the worst dimensions: a factor?"),
+    (advice.OUTSIDE, outside([1 + 1e-6] * 20, kind="function", declared=True), "is 1.000001 in"),
+    (advice.OUTSIDE, outside([1 + 1e-6] * 20), "is 1.000001 in the worst dimensions: a factor?"),
     (advice.OUTSIDE, outside([2.0], right=20), "one dimension fails"),
     (advice.OUTSIDE, known(folded([0, 0, 3], [1, 2, 3])), "analytic values of the worst dimensions are zero"),
     (advice.OUTSIDE, known(folded([1, 2, 3], [0, 0, 3])), "numeric values of the worst dimensions are zero"),
@@ -174,6 +184,18 @@ def test_a_loss_of_limited_accuracy_is_named_where_all_agree_in_digits():
     assert "noise=" in slightly.advice
 
 
+def test_a_loss_that_is_visibly_more_accurate_is_not_blamed():
+    def one_wrong(p):
+        found = 2 * p
+        found[3] *= 1 + 1e-5
+        return found
+
+    assert "one dimension fails" in _advice(lambda p: float(p @ p), one_wrong).advice
+    factor = _advice(lambda p: float(p @ p), lambda p: 2 * p * (1 + 1e-6)).advice
+    assert "a factor?" in factor
+    assert "0.999999" in factor
+
+
 @pytest.mark.parametrize(
     ("shape", "wrong", "sentence"),
     [
@@ -226,3 +248,10 @@ def test_a_pass_counts_what_its_bars_hide():
     zeros = np.where(scales > 1e-9, scales, 0.0)
     dead = _advice(lambda p: float(zeros @ p), zeros, np.ones(4))
     assert (dead.unresolved, dead.reason) == (2, "all 4 lie within what the arithmetic can explain")
+
+
+def test_a_longer_run_is_not_advised_where_nothing_was_checked():
+    """Too few dimensions were asked for, or the check was interrupted: that is not known here."""
+    nothing = of_tensor(known(Tally()))
+    assert (nothing.verdict, nothing.reason, nothing.advice) == ("inconclusive", "no dimension was checked", "")
+    assert of_tensor(outside(UNLIKE)).advice

@@ -42,6 +42,9 @@ def beside(analytic, numeric, scale=1.0):
         (1e-12 * NOISE, 0 * NOISE),
         (1e-17 * NOISE, 3e-18 * NOISE[::-1]),
         (1e-17 * NOISE, 1e-12 * NOISE[::-1]),
+        (1e-12 * NOISE, 1e-12 * NOISE[::-1]),
+        (np.array([1e-17]), np.array([3e-12])),
+        (np.array([1e-17, -3e-17]), np.array([3e-12, 2e-12])),
     ],
 )
 def test_noise_beside_the_scale_of_other_tensors_passes_and_is_said(analytic, numeric, scale):
@@ -50,26 +53,51 @@ def test_noise_beside_the_scale_of_other_tensors_passes_and_is_said(analytic, nu
     assert "round-off beside what is typical of another tensor" in tensor.reason
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e12])
-@pytest.mark.parametrize("factor", [-1.0, 2.0, 1.05])
-def test_a_multiple_is_no_noise_however_small(factor, scale):
-    tensor = beside(factor * 1e-10 * scale * NOISE, 1e-10 * scale * NOISE, scale)
-    assert tensor.verdict == "inconclusive"
+HALF_FLIPPED = np.where(np.arange(50) % 2, 1.0, -1.0)
+ONE_WRONG = np.where(np.arange(50) == 7, 0.5, 1.0)
+BLURRED = 1 + 0.05 * RNG.normal(size=50)
 
 
-def test_a_tensor_that_fails_gives_no_scale():
+@pytest.mark.parametrize("size", [1e-10, 1e-15])
+@pytest.mark.parametrize("wrong", [-1.0, 2.0, 1.05, 1000.0, -1e-5, HALF_FLIPPED, ONE_WRONG, BLURRED, -BLURRED])
+def test_arrays_that_resemble_each_other_are_no_noise_however_small(size, wrong):
+    numeric = size * NOISE / max(1.0, np.max(np.abs(wrong)))
+    for pair in ((wrong * numeric, numeric), (numeric, wrong * numeric)):
+        tensor = beside(*pair)
+        assert tensor.verdict == "inconclusive", tensor.reason
+        assert "resemble each other, as round-off would not" in tensor.reason
+    assert beside(size * NOISE[::-1], numeric).passed
+    report = fastcheck.compare({"w": 1e12 * W, "b": wrong * NOISE}, {"w": 1e12 * CLOSE, "b": NOISE})
+    assert report.tensors["w"].passed
+    assert not report.tensors["b"].passed
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 2.0, 1.05, 0.01])
+def test_a_single_value_of_a_like_size_is_no_noise(wrong):
+    numeric = np.array([1e-10])
+    assert beside(wrong * numeric, numeric).verdict == "inconclusive"
+    assert beside(1e-6 * numeric, numeric).passed
+
+
+@pytest.mark.parametrize("other", [0.0, np.nan, np.inf, 1e-3])
+def test_a_tensor_that_disagrees_gives_the_scale_of_its_smaller_array(other):
     report = fastcheck.compare({"w": 1.05 * W, "b": np.full(4, 1e12)}, {"w": W, "b": np.zeros(4)})
-    assert {name: tensor.verdict for name, tensor in report.tensors.items()} == {"w": "fail", "b": "fail"}
-    zeros = fastcheck.compare({"a": np.zeros(4), "b": np.zeros(3)}, {"a": np.full(4, 1e-12), "b": np.full(3, -1e-12)})
-    assert {tensor.verdict for tensor in zeros.tensors.values()} == {"inconclusive"}
+    assert [tensor.verdict for tensor in report.tensors.values()] == ["fail", "fail"]
+    report = fastcheck.compare({"w": 1.05 * W, "b": np.full(4, other)}, {"w": W, "b": np.full(4, 1e12)})
+    assert [tensor.verdict for tensor in report.tensors.values()] == ["fail", "fail"]
+    report = fastcheck.compare({"w": 1.05 * W, "b": 1e-17 * NOISE}, {"w": W, "b": 1e-12 * NOISE[::-1]})
+    assert [tensor.verdict for tensor in report.tensors.values()] == ["fail", "pass"]
 
 
-def test_numbers_below_the_smallest_normal_have_few_digits():
-    tensor = judged((1e-7 * W).astype(np.float16), 1e-7 * W)
-    assert tensor.verdict == "inconclusive"
-    assert "float16 keeps of numbers as small" in tensor.reason
-    assert judged((1e-3 * W).astype(np.float16), 1e-3 * W).passed
-    assert judged((-1e-3 * W).astype(np.float16), 1e-3 * W).verdict == "fail"
+@pytest.mark.parametrize(("analytic", "numeric"), [(0.0, 1e-12), (1e-17, 1e-12), (1e-12, 0.0)])
+def test_noise_gives_no_scale_to_noise(analytic, numeric):
+    a, n = analytic * NOISE, numeric * NOISE[::-1]
+    report = fastcheck.compare({"a": a, "b": a[:3]}, {"a": n, "b": -n[:3]})
+    assert [tensor.verdict for tensor in report.tensors.values()] == ["inconclusive", "inconclusive"]
+    report = fastcheck.compare({"a": a, "b": 0 * W}, {"a": n, "b": W})
+    assert [tensor.verdict for tensor in report.tensors.values()] == ["inconclusive", "fail"]
+    small = fastcheck.compare({"a": a, "b": 1e-12 * W}, {"a": n, "b": 1e-12 * CLOSE})
+    assert [tensor.verdict for tensor in small.tensors.values()] == ["fail", "pass"]
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-3, 1e-7])
@@ -229,12 +257,64 @@ def test_sums_in_two_orders(dtype, verdict):
     assert judged(one, x.T @ v).verdict == "fail"
 
 
+def _bfloat16(array):
+    return torch.from_numpy(np.array(array)).to(torch.bfloat16).double().numpy()
+
+
+@pytest.mark.parametrize(
+    ("precision", "rounded", "size", "said"),
+    [
+        ("float16", lambda array: array.astype(np.float16), 1e-7, "6.1e-05"),
+        ("float16", lambda array: array.astype(np.float16), 1e-5, "6.1e-05"),
+        ("float16", lambda array: array.astype(np.float16), 1e-8, "6.1e-05"),
+        ("float32", lambda array: array.astype(np.float32), 1e-44, "1.2e-38"),
+        ("bfloat16", _bfloat16, 1e-39, "1.2e-38"),
+    ],
+)
+def test_digits_lost_below_the_smallest_normal_number_are_no_bug(precision, rounded, size, said):
+    exact = size * W
+    for pair in ((rounded(exact), exact), (exact, rounded(exact))):
+        tensor = judged(*pair, precision=precision)
+        assert tensor.verdict == "inconclusive", tensor.reason
+        assert f"smallest normal number ({said})" in tensor.reason
+        assert "scale the loss up" in tensor.advice
+    for wrong in (-1.0, 2.0):
+        larger = max(1e-7, size) if precision == "float16" else size
+        assert "smallest normal" not in judged(rounded(wrong * larger * W), larger * W, precision=precision).reason
+    assert judged(rounded(-1e-5 * W), 1e-5 * W, precision=precision).verdict == "fail"
+    assert judged(rounded(-W), W, precision=precision).verdict == "fail"
+
+
+def test_one_spacing_parts_two_rounded_arrays_and_half_of_it_an_exact_one():
+    spacing = 2.0**-24
+    narrow = np.array([1, 2, 3], np.float16) * np.float16(spacing)
+    assert judged(narrow, narrow + np.float16(spacing)).verdict == "inconclusive"
+    assert judged(narrow, narrow + np.float16(2 * spacing)).verdict == "fail"
+    assert judged(narrow, narrow.astype(np.float64) + spacing / 2).verdict == "inconclusive"
+    assert judged(narrow, narrow.astype(np.float64) + 0.75 * spacing).verdict == "fail"
+
+
 def test_a_precision_that_is_none_is_refused():
     with pytest.raises(FastcheckError, match=r"precision is 'float31'.*did you mean 'float32'"):
         fastcheck.compare(W, W, precision="float31")
 
 
 # As it is shown
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_value_that_is_not_finite_has_advice(value):
+    broken = W.copy()
+    broken[1, 2] = value
+    tensor = judged(broken, W)
+    assert (tensor.verdict, tensor.reason) == ("fail", "1 of 1,200 analytic values are nan or infinite")
+    assert "a division by zero" in tensor.advice
+    assert judged(CLOSE, W).advice == ""
+
+
+def test_advice_points_at_no_place_of_the_page():
+    text = as_text(fastcheck.compare(-W, W), io.StringIO())
+    assert "try (gradient): start from the worst dimensions\n" in text
 
 
 def test_the_rule_that_was_used_is_shown_kept_and_read_back():
