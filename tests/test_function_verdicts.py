@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from functions import Counted
-from hard_functions import ERRORS, FAMILIES, draw, mistaken, planted
+from hard_functions import FAMILIES, draw, mistaken, planted
 from searches import examples
 
 from fastcheck import FastcheckError, check_gradient
@@ -42,7 +42,6 @@ def test_right_gradients_of_a_family_pass_and_wrong_ones_are_found(family):
         for mistake in function.mistakes:
             report = _checked(function, mistaken(function, mistake).grad)
             assert not report.passed or _subgradients(report), (function.described, mistake, report.summary())
-    assert "one entry zero" in ERRORS
     assert passed >= 0.9 * count
 
 

@@ -374,6 +374,19 @@ def test_one_wrong_window_among_many_ties_is_found_and_named(weights):
             assert 45 <= named <= 51
 
 
+def test_ties_are_found_beside_kinks_of_their_own_and_far_apart():
+    x = np.append(np.tile(RNG.normal(size=10), 2), 0.0)
+
+    def loss(x):
+        return float(np.maximum(x[:10], x[10:20]).sum() + max(x[20], 0.0))
+
+    right = np.append(np.full(20, 0.5), 0.3)
+    assert check_gradient(loss, right, x).passed
+    for shares in (1.0, 0.0):
+        report = check_gradient(loss, np.append(np.full(20, shares), 0.3), x)
+        assert _names(report) == ["no subgradient"], report.summary()
+
+
 @pytest.mark.search
 @pytest.mark.parametrize("units", [1, 2, 3, 5])
 def test_automatic_differentiations_choice_at_zero_is_no_fault_of_shared_kinks(units):

@@ -52,7 +52,7 @@ pass carries from one tensor to the next is larger than what is left of it in so
 
 _SINGLE = 2.0**-24
 _RESULT = {"tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-_UNDERFLOW = {"float16": 2.0**-24, "bfloat16": 2.0**-133}
+_UNDERFLOW = {"float32": 2.0**-149, "tf32": 2.0**-149, "float16": 2.0**-24, "bfloat16": 2.0**-133}
 
 
 def of_loss(case: FunctionCase, name: str, seed: int) -> float:

@@ -24,6 +24,9 @@ GROUPS = 32
 SMOOTH = 1e-3
 """Part of the entries' own kinks that may be left along a line on which the loss counts as smooth."""
 
+ALONE = 0.1
+"""Part of an entry's kink by which what it adds may differ, where the kink is its own."""
+
 CURVED = 4.0
 """Times what the slope changes by from one step to two that it may be off by."""
 
@@ -69,7 +72,7 @@ def examined(case: FunctionCase, kinked: Sequence[Kinked], noise: float) -> Heal
     # Kinks of both kinds together can cancel, which is no tie.
     kinds = ([one for one in kinked if one.convex is convex] for convex in (True, False))
     wrong = []
-    for group in itertools.chain.from_iterable(map(_groups, kinds)):
+    for group in itertools.chain.from_iterable(_groups(_sharing(case, kind)) for kind in kinds):
         lines = (_Line(case, group, signs) for signs in _signs(case, group))
         wrong += [(group, line) for line in lines if line.smooth(noise) and line.is_wrong(noise)]
     if not wrong:
@@ -88,6 +91,14 @@ def _signs(case: FunctionCase, group: Sequence[Kinked]) -> Iterator[np.ndarray]:
     beyond = np.array([float(case.grads[one.tensor].reshape(-1)[one.dim]) - one.central for one in group])
     if (beyond < 0).any():
         yield np.where(beyond < 0, -1.0, 1.0)
+
+
+def _sharing(case: FunctionCase, kinked: Sequence[Kinked]) -> Sequence[Kinked]:
+    """Leave out the entries whose kink is theirs alone: without one, all that is missing is its own kink."""
+    if len(kinked) < 2:
+        return kinked
+    lines = [_Line(case, kinked, signs) for signs in _signs(case, kinked)]
+    return [one for i, one in enumerate(kinked) if not all(line.is_alone(i) for line in lines)]
 
 
 def _groups(kinked: Sequence[Kinked]) -> Iterator[Sequence[Kinked]]:
@@ -117,8 +128,18 @@ class _Line:
         self._kink = float((jumps * [one.step for one in group]).min())
         self._moves = signs * (self._kink / jumps)
         self.promise = float(slopes @ self._moves)
+        self._sign = 1.0 if group[0].convex else -1.0
         self._near, self._far = self._sides(1.0), self._sides(2.0)
         self.change = sum(self._near) / 2
+
+    def is_alone(self, place: int) -> bool:
+        """Tell whether the kink along the line is smaller by just that of one entry where it stays behind."""
+        moves = self._moves.copy()
+        self._moves[place] = 0.0
+        before, after = self._sides(1.0)
+        self._moves = moves
+        missing = self._near[1] - self._near[0] - (after - before)
+        return abs(abs(missing) - 2 * self._kink) <= 2 * ALONE * self._kink and missing * self._sign > 0
 
     def smooth(self, noise: float) -> bool:
         """Tell whether the loss has no kink here, though each entry has one, and one that stands clear of the noise."""
