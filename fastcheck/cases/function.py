@@ -196,7 +196,11 @@ class FunctionCase:
         """Add what is known after a check: whether the loss ever moved, and is still what it was at the start."""
         if any(finding.verdict for finding in self.findings):
             return
-        pairs = ((self.start, self._value_here()), *self._after_moves())
+        try:
+            pairs = ((self.start, self._value_here()), *self._after_moves())
+        except FastcheckError:  # it was a finite number there before
+            self.findings.append(health.loss_remembers(self.start, math.nan))
+            return
         differing = [pair for pair in pairs if all(map(math.isfinite, pair)) and not self._same(*pair)]
         if differing:
             self.findings.append(health.loss_remembers(*differing[0]))
