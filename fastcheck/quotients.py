@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastcheck.step import U
+from fastcheck.step import WIDE, U
 
 _NEAR = 0.5
 """Steps within so many decades are looked at together."""
@@ -67,8 +67,19 @@ def examined(h: np.ndarray, n: np.ndarray, a: float, bars: np.ndarray | None, ki
         floor = np.fmax(floor, np.append(bars[1:], bars[-1]))  # that of the smaller step, which no longer crosses
     first = _after_falls(h, moves, floor)
     level = np.maximum(_level(h[first:], n[first:]), noise[first:])
+    if bars is not None:
+        level = np.where(_narrow(n[first:], bars[first:]), level, np.inf)
     best = first + int(np.argmin(level))
     return Quotients(h, n, a, errors, bars, noise, first, best, float(level[best - first]), bool(kinked[best]))
+
+
+def _narrow(n: np.ndarray, bars: np.ndarray) -> np.ndarray:
+    """Tell which bars are narrow beside n(h), all where none is.
+
+    Far above a function's own scale n(h) falls as 1 / h, so that it hardly wavers and says nothing.
+    """
+    narrow: np.ndarray = bars <= WIDE * np.abs(n)
+    return narrow | ~narrow.any()
 
 
 def _noise(h: np.ndarray, moves: np.ndarray, bars: np.ndarray | None) -> np.ndarray:

@@ -560,6 +560,21 @@ def test_a_bar_as_wide_as_the_value_is_no_clean_bill():
         assert "too wide to show a bug" in words
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_smooth_loss_of_small_scale_is_no_kink(dtype):
+    """All of the larger steps span many periods, where n(h) is nearly 0 and hardly wavers."""
+    x = 1e-6 * np.random.default_rng(0).normal(size=8)[4:]
+
+    def loss(x):
+        return float(np.sin(x.astype(dtype) * dtype(1e6)).sum(dtype=dtype))
+
+    for factor, reading in ((1, "round-off"), (1.01, "coding mistake"), (0, "coding mistake"), (-1, "coding mistake")):
+        case = fastcheck.FunctionCase(loss, lambda x, factor=factor: factor * 1e6 * np.cos(1e6 * x), x)
+        for curve in fastcheck.sweep(case).curves:
+            assert curve.reading == reading, curve.words
+            assert curve.best_numeric == pytest.approx(1e6 * math.cos(1e6 * x[curve.index]), rel=1e-3)
+
+
 def test_a_slope_of_zero_below_a_kink_is_no_step_too_small():
     for slope, reading in ((0.0, "kink"), (0.3, "coding mistake")):
         case = fastcheck.FunctionCase(lambda p: float(np.maximum(p - 0.01, 0).sum()), np.full(1, slope), np.zeros(1))
