@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +36,7 @@ TRIED = 8
 def of_worst(
     case: NetworkCase, ground: Ground, report: Report, plan: Plan, points: Sequence[int]
 ) -> tuple[Explanation, ...]:
-    """Explain the worst dimensions of what failed, nearest the loss; of the first layer where nothing did.
+    """Explain the worst dimensions of what failed, or else of what is inconclusive, or else of the first layer.
 
     Parameters
     ----------
@@ -48,14 +48,20 @@ def of_worst(
     points : sequence of int
         What the user calls the data points.
     """
-    # A mistake reaches the gradients of its own layer and of all before it.
-    failed = [name for name, tensor in report.tensors.items() if tensor.verdict == "fail"][-SHOWN:]
-    names = failed or list(report.tensors)[:1]
+    # A mistake reaches the gradients of its own layer and of all before it: the last that fail are nearest to it, and
+    # the first that are inconclusive have met whatever mistake there may be.
+    failed, unsure = (named(report.tensors, verdict) for verdict in ("fail", "inconclusive"))
+    names = failed[-SHOWN:] or unsure[:SHOWN] or list(report.tensors)[:1]
     return tuple(
         explanation
         for name in names
         for explanation in _of_tensor(case, ground, report.tensors[name], name, SHOWN // len(names), plan, points)
     )
+
+
+def named(found: Mapping[str, Report] | Mapping[str, TensorReport], verdict: str) -> list[str]:
+    """Return the names of what has a verdict."""
+    return [name for name, one in found.items() if one.verdict == verdict]
 
 
 def _of_tensor(
@@ -81,13 +87,16 @@ def _of_tensor(
 
 
 def _worst(kept: Kept) -> list[int]:
-    """Return the places of the worst dimensions: those outside their error bars, or else those that agree least."""
+    """Return the places of the worst dimensions: those outside their error bars, or else those that agree least.
+
+    What is not finite is outside of any, and comes first.
+    """
     ratio = tally.relative_difference(kept.analytic, kept.numeric)
     larger = np.maximum(np.abs(kept.analytic), np.abs(kept.numeric))
-    finite = np.isfinite(larger)  # others come first
+    finite = np.isfinite(larger)
     bars = np.zeros(len(larger)) if kept.error_bar is None else kept.error_bar
     with np.errstate(invalid="ignore"):
-        beyond = finite & (np.abs(kept.analytic - kept.numeric) > bars)
+        beyond = ~finite | (np.abs(kept.analytic - kept.numeric) > bars)
     large = larger > 1e-9 * larger[finite].max(initial=0.0)
     # A kink can make a bar as wide as the value itself, and is what is to be explained.
     seen = finite & ((larger > bars) | (ratio > 1e-6))
@@ -155,7 +164,7 @@ class _Explaining:
 
 
 def _digits(a: float, n: float) -> float:
-    return float(tally.digits(np.array(tally.relative_difference_of(a, n))))
+    return float(tally.digits(np.array(tally.relative_difference_of(a, n)))) + 0.0  # never -0.0
 
 
 def _with_words(found: Explanation, crossings: list[Crossing], shown: str) -> Explanation:

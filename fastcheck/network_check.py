@@ -80,7 +80,7 @@ def check_network(
         How the analytic pass computed, where the gradients' dtype does not tell ("tf32", "bfloat16", ...).
     explain : bool
         Name the units that the worst dimensions cross, and sweep the step there: those of the failing tensors nearest
-        the loss, of the first layer where nothing fails.
+        the loss, or else of the first inconclusive ones, or else of the first layer.
 
     Returns
     -------

@@ -224,13 +224,16 @@ class NetworkJob:
         return replace(self._plan, progress=lambda stage, done, total: tell(f"{phase}, {stage}", done, total))
 
     def explanations(self, reports: Mapping[str, Report]) -> tuple[Explanation, ...]:
-        """Explain the worst dimensions of the last phase that failed, or else of the last, with arrays kept."""
+        """Explain the worst dimensions of the last phase that failed, or else is inconclusive, or else of the last.
+
+        The arrays of every phase must have been kept.
+        """
         from fastcheck import explanation
 
         if any(_ends(report) for report in reports.values()):
             return ()
-        failed = [name for name, report in reports.items() if report.verdict == "fail"]
-        name = (failed or list(reports))[-1]
+        failed, unsure = (explanation.named(reports, verdict) for verdict in ("fail", "inconclusive"))
+        name = (failed or unsure or list(reports))[-1]
         with listening():
             return explanation.of_worst(self._cases[name], self._ground, reports[name], self._plan, self._given.chosen)
 

@@ -65,7 +65,7 @@ class NetworkReport(SuiteReport):
     ----------
     hygiene : tuple of Line
     explanations : tuple of Explanation
-        Of the worst dimensions that fail, or else of the first layer's, where asked for.
+        Of the worst dimensions that fail or are inconclusive, or else of the first layer's, where asked for.
     """
 
     cases: Mapping[str, Report]

@@ -118,9 +118,12 @@ def _kink_words(seen: Quotients) -> str:
 
 def _truncation_words(seen: Quotients, order: float, slope: float | None) -> str:
     rises = "" if slope is None else f", then round-off takes over and it rises as h^{slope:.1f}"
+    converges = f"n(h) converges as h^{order:.1f} down to about h = {seen.h[seen.best]:.2g}{rises}"
+    if _wide(seen):
+        return f"{converges}. {_wide_words(seen)}"
     return (
-        f"n(h) converges as h^{order:.1f} down to about h = {seen.h[seen.best]:.2g}{rises}: a correct gradient of a "
-        f"curved loss looks like this.{_precision(seen)} Steps near {seen.h[seen.best]:.2g} tell most."
+        f"{converges}: a correct gradient of a curved loss looks like this.{_precision(seen)} "
+        f"Steps near {seen.h[seen.best]:.2g} tell most."
     )
 
 
@@ -129,11 +132,8 @@ def _round_off_words(seen: Quotients, slope: float | None) -> str:
     wavers = "hardly wavers at all" if slope is None else f"wavers as h^{slope:.1f} below"
     steadiest = f"n(h) is steadiest at about h = {best:.2g} and {wavers}"
     departs = abs(float(seen.n[seen.first] - seen.n[seen.best]))
-    if seen.bars is not None and seen.bars[seen.best] > WIDE * max(abs(seen.a), abs(float(seen.n[seen.best]))):
-        return (
-            f"{steadiest}; nothing in it falls with h. The error bar there, {seen.bars[seen.best]:.1e}, is too wide to "
-            "show a bug: a loss that rounds less, or a larger step, tells more."
-        )
+    if _wide(seen):
+        return f"{steadiest}; no order is seen. {_wide_words(seen)}"
     if departs > _BEYOND * seen.wavering:
         return (
             f"{steadiest}; it departs by {departs:.1e} above, within too few steps to show an order. That is round-off "
@@ -142,6 +142,20 @@ def _round_off_words(seen: Quotients, slope: float | None) -> str:
     return (
         f"{steadiest}; nothing in it falls with h. That is round-off alone, no bug.{_precision(seen)} A loss that is "
         f"linear or quadratic in this entry looks like this: take steps of {best:.2g} or more."
+    )
+
+
+def _wide(seen: Quotients) -> bool:
+    """Tell whether an error as large as the bar at the best step would be a bug."""
+    value = max(abs(seen.a), abs(float(seen.n[seen.best])))
+    return seen.bars is not None and bool(seen.bars[seen.best] > WIDE * value)
+
+
+def _wide_words(seen: Quotients) -> str:
+    assert seen.bars is not None
+    return (
+        f"The error bar there, {seen.bars[seen.best]:.1e}, is too wide to show a bug: a loss or a gradient that rounds "
+        "less, or a larger step, tells more."
     )
 
 

@@ -85,14 +85,41 @@ def test_kinks_are_no_excuse_for_a_gradient_that_is_wrong_beside_them():
         quiet = [found for found in report.explanations if found.quiet_step is not None]
         assert quiet
         assert all(found.quiet_digits > found.digits for found in quiet)
-        said[factor] = {": no bug." in found.words for found in quiet}
+        said[factor] = {": no bug." in found.words for found in quiet if found.tensor == "conv1.weight"}
     assert said == {1.0: {True}, 1.01: {False}}
 
 
 def test_what_is_not_finite_is_explained_first():
     for wrong in (np.nan, np.inf, -np.inf):
         kept = Kept(np.arange(3), np.array([1.0, wrong, 2.0]), np.array([1.0, 1.0, 2.1]), np.full(3, 0.5))
-        assert explanation._worst(kept)[0] == 1
+        assert explanation._worst(kept) == [1]
+        beside = Kept(kept.dims, kept.analytic, kept.numeric, np.full(3, 0.01))
+        assert explanation._worst(beside) == [1, 2]
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -np.inf])
+def test_the_entry_that_is_not_finite_is_named_and_no_right_one_beside_it(wrong):
+    report = _explained("cnn", change=lambda grads: grads["dense1.weight"].__setitem__((0, 1), wrong), dims="all")
+    assert [(found.tensor, found.index) for found in report.explanations] == [("dense1.weight", (0, 1))]
+    assert f"The analytic value is {wrong}" in report.explanations[0].words
+
+
+def test_what_is_inconclusive_is_explained_where_nothing_fails():
+    """Rounding of a large penalty in float32 hides the data loss."""
+    network, params, x, y, _ = networks.CASES["l2"](0)
+    network = fastcheck.Network(network.layers, l2={"dense2": 1e6})
+    right = torch_network.gradients(network, params, x, y)[1]
+    expected = ((np.float32, "dense2.weight", "inconclusive"), (np.float64, "dense1.weight", "pass"))
+    for dtype, tensor, verdict in expected:
+        grads = {name: array.astype(dtype) for name, array in right.items()}
+        report = fastcheck.check_network(network, params, grads, x, y, dims=30, explain=True, threads=1)
+        assert report.phases["data loss"].verdict == verdict
+        assert {found.tensor for found in report.explanations} == {tensor}
+
+
+def test_no_digits_are_no_negative_zero():
+    report = _explained("cnn", change=_scaling("dense1.weight", 0.0))
+    assert all("agrees in 0.0 digits" in found.words for found in report.explanations)
 
 
 def test_dimensions_outside_their_bars_are_explained_first():

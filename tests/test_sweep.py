@@ -560,6 +560,20 @@ def test_a_bar_as_wide_as_the_value_is_no_clean_bill():
         assert "too wide to show a bug" in words
 
 
+def test_an_order_is_no_clean_bill_where_the_bar_is_as_wide_as_the_value():
+    n = quotients(np.tanh, 0.5)
+    right = 1 - math.tanh(0.5) ** 2
+    for factor, bar, words in (
+        (1, 1e-9, "a correct gradient"),
+        (1, 1.0, "too wide to show a bug"),
+        (0.5, 1.0, "too wide to show a bug"),
+    ):
+        curve = analyse(H, n, factor * right, bar + H**2 + 1e-14 / H)
+        assert curve.reading == "truncation"
+        assert words in curve.words
+        assert ("a correct gradient" in curve.words) == (bar < 1)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_smooth_loss_of_small_scale_is_no_kink(dtype):
     """All of the larger steps span many periods, where n(h) is nearly 0 and hardly wavers."""
