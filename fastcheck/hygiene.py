@@ -229,20 +229,22 @@ def _swamped(facts: Facts) -> Iterator[Line]:
 
 
 def _dropout(facts: Facts) -> Line:
-    layers = [str(layer.name) for layer in facts.network.layers if isinstance(layer, Dropout)]
+    layers = {str(layer.name): layer.p for layer in facts.network.layers if isinstance(layer, Dropout)}
     if not layers:
         return Line("dropout", "done", "the network has none")
     frozen = [name for name in layers if name in facts.point.masks]
-    off = [name for name in layers if name not in facts.point.masks]
+    off = [name for name, p in layers.items() if p and name not in facts.point.masks]
+    if not (frozen or off):
+        return Line("dropout", "done", f"p is 0 in {', '.join(layers)}, which pass on all that they get")
     told = [f"the mask frozen in {', '.join(frozen)}, the same at +h, at -h and in the analytic pass"] * bool(frozen)
     if not off:
         return Line("dropout", "done", *told)
-    failed = any(report.verdict == "fail" for report in facts.reports.values())
+    data_loss = next(iter(facts.reports.values()))  # regularisation knows no masks
     told.append(
         f"off in {', '.join(off)}, which pass on all that they get: gradients that were computed with a mask are those "
         "of another function; give it as masks= (mask.NAME in data.npz)"
     )
-    return Line("dropout", "warn" if failed else "note", "; ".join(told))
+    return Line("dropout", "warn" if data_loss.verdict == "fail" else "note", "; ".join(told))
 
 
 def _sampling(facts: Facts) -> Line:
@@ -316,6 +318,10 @@ def _zeros(tensor: TensorReport, slope: float) -> int:
 
 def _why_zero(facts: Facts) -> str:
     """Return what stops the gradient, and what would show something."""
+    passing = {name: (np.count_nonzero(mask), mask.size) for name, mask in facts.point.masks.items()}
+    if closed := {name: found for name, found in passing.items() if found[0] < (1 - MOSTLY) * found[1]}:
+        told = ", ".join(f"{count:,} of {of:,} entries of {name}" for name, (count, of) in closed.items())
+        return f"The mask lets {told} through: take another one"
     if stopped := _stopped(facts):
         told = ", ".join(f"{count} of {of} units of {name}" for name, (count, of) in stopped.items())
         return f"{told} are dead or saturated for all data points: take others, another initialisation or a burn_in"

@@ -107,6 +107,48 @@ def test_the_frozen_mask_passes_and_a_redrawn_one_fails():
     assert _line(report, "dropout").status == "note"
 
 
+def _dropping(mask, p=0.4, **options):
+    """Return the line of a network with dropout, whose gradient is that of a mask and lacks regularisation."""
+    network, rng = Network([Dense(7), Tanh(), Dropout(p), Dense(3)], **options), np.random.default_rng(0)
+    params = networks.parameters(network, (8,), rng)
+    x, y = rng.normal(size=(6, 8)), rng.integers(0, 3, 6)
+    masks = {} if mask is None else {"dropout1": mask}
+    grads = torch_network.gradients(network, params, x, y, masks, regularised=False)[1]
+    return _check(network, params, grads, x, y, masks=masks), lambda given: _check(
+        network, params, grads, x, y, **given
+    )
+
+
+def test_dropout_is_blamed_by_the_data_loss_alone():
+    report, _ = _dropping(None, l2=0.1)
+    assert [phase.verdict for phase in report.phases.values()] == ["pass", "fail"]
+    assert _line(report, "dropout").status == "note"
+    _, again = _dropping((np.random.default_rng(1).random((6, 7)) > 0.4).astype(float), l2=0.1)
+    report = again({})
+    assert [phase.verdict for phase in report.phases.values()] == ["fail", "fail"]
+    assert _line(report, "dropout").status == "warn"
+
+
+def test_dropout_that_drops_nothing_is_the_same_function():
+    line = _line(_dropping(None, p=0.0)[0], "dropout")
+    assert line.status == "done"
+    assert "p is 0 in dropout1" in line.text
+    assert "mask frozen in dropout1" in _line(_dropping(np.ones((6, 7)), p=0.0)[0], "dropout").text
+
+
+@pytest.mark.parametrize("open_units", [0, 1, 7])
+def test_a_mask_that_lets_little_through_is_why_nothing_was_shown(open_units):
+    mask = np.zeros((6, 7))
+    mask[:, :open_units] = 1
+    report, _ = _dropping(mask)
+    assert report.passed
+    lines = [line.text for line in report.hygiene if line.topic == "what was shown"]
+    if open_units == 7:
+        assert not lines
+    else:
+        assert f"The mask lets {6 * open_units} of 42 entries of dropout1 through" in lines[0]
+
+
 @pytest.mark.parametrize("given", [False, True])
 def test_missing_regularisation_fails_in_the_second_phase_alone(given):
     network, params, whole, x, y = _case("l2")
