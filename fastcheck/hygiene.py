@@ -75,6 +75,8 @@ class Facts:
     burn_in : int
     shares : mapping of str to Share
         How much of its regularisation is in every regularised tensor's gradient.
+    data_shares : mapping of str to Share
+        The same of the data loss's gradients, where they were given.
     """
 
     network: Network
@@ -87,6 +89,7 @@ class Facts:
     total: int
     burn_in: int
     shares: Mapping[str, Share]
+    data_shares: Mapping[str, Share]
 
 
 def panel(facts: Facts) -> tuple[Line, ...]:
@@ -185,14 +188,27 @@ def _regularisation(facts: Facts) -> Line:
         return Line("regularisation", "done", "none; one phase, the data loss")
     shares = ", ".join(f"{name} {share:.1g}" for name, share in _shares(facts).items())
     told = f"off first, then on; its gradient's norm as a part of the data loss's: {shares}"
+    wrong = [f"The gradients of {names} have {amount} in them" for amount, names in _amounts(facts).items()]
+    kept = [name for name, share in facts.data_shares.items() if share.explains and (share.l2 or share.l1)]
+    advice = [PENALTY] * bool(wrong)
+    if kept:
+        wrong.append(f"The data_grads of {', '.join(kept)} have regularisation in them")
+        advice.append("data_grads are those of the data loss alone")
+    if not wrong:
+        return Line("regularisation", "done", told)
+    return Line("regularisation", "warn", f"{told}. {'. '.join(wrong)}: {'; '.join(advice)}")
+
+
+def _amounts(facts: Facts) -> dict[str, str]:
+    """Return the tensors that have something else in their gradients than their regularisation, by what that is."""
+    data, whole = (list(facts.reports.values())[place].tensors for place in (0, -1))
     found: dict[str, list[str]] = {}
     for name, share in facts.shares.items():
         if share.wrong:
             found.setdefault(_amount(share, facts.penalties[name]), []).append(name)
-    if not found:
-        return Line("regularisation", "done", told)
-    wrong = ". ".join(f"The gradients of {', '.join(names)} have {amount} in them" for amount, names in found.items())
-    return Line("regularisation", "warn", f"{told}. {wrong}: {PENALTY}")
+        elif name in whole and whole[name].verdict == "fail" and data[name].verdict == "pass":
+            found.setdefault("something other than all of the regularisation", []).append(name)
+    return {amount: ", ".join(names) for amount, names in found.items()}
 
 
 def _amount(share: Share, penalty: Penalty) -> str:

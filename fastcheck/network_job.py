@@ -213,6 +213,7 @@ class NetworkJob:
         self._ground = ground = Ground.of(passes, plan.seed, phases=2 if self._penalties else 1)
         forward = None if loss is None else loss_check.compared(loss, ground, self._penalties, given.precision)
         self._shares = _shares(given, self._whole, self._penalties, ground)
+        self._data_shares = _shares(given, self._data or {}, self._penalties, ground)
         self._cases = _phases(given, self._whole, self._data, self._penalties, ground, self._shares)
         self.paths = {name: NetworkPath(case, plan, ground, forward) for name, case in self._cases.items()}
 
@@ -250,6 +251,7 @@ class NetworkJob:
             total=self._given.total,
             burn_in=self._burn_in,
             shares=self._shares,
+            data_shares=self._data_shares,
         )
         suite = SuiteReport.of(reports, self._plan.threads)
         interrupted = any(report.interrupted for report in reports.values())

@@ -220,6 +220,44 @@ def test_a_share_that_rounding_half_hides_is_no_mistake_of_the_data_loss(factor,
     assert [words for words in IN_WORDS.values() if words in line.text] in ([], [IN_WORDS.get(factor)])
 
 
+@pytest.mark.parametrize("share", [(1.0, 1.0), (2.0, 0.0), (0.0, 2.0), (1.0, 0.0), (2.0, 1.0), (1.37, 1.37)])
+def test_a_phase_that_fails_alone_is_never_done(share):
+    """Where |w| is l1 / l2 either term is as good as the other, so that several shares explain what is there."""
+    network, params, _, x, y = _case("l2")
+    params["dense1.weight"] = 0.2 * np.sign(params["dense1.weight"])
+    network = Network(network.layers, l2=0.1, l1={"dense1": 0.02})
+    data = torch_network.gradients(network, params, x, y, regularised=False)[1]
+    for given in ({}, {"data_grads": data}):
+        grads = dict(data)
+        for name, (l2, l1) in {"dense1.weight": share, "dense2.weight": (1.0, 1.0)}.items():
+            l1_of = 0.02 if name == "dense1.weight" else 0.0
+            grads[name] = data[name] + l2 * 0.1 * params[name] + l1 * l1_of * np.sign(params[name])
+        report = _check(network, params, grads, x, y, **given)
+        line = _line(report, "regularisation")
+        verdicts = [phase.verdict for phase in report.phases.values()]
+        right = sum(share) == 2
+        assert verdicts[1] == ("pass" if right else "fail")
+        assert verdicts[0] == ("fail" if share[0] == 1.37 and not given else "pass")
+        assert (line.status == "warn") == (verdicts == ["pass", "fail"])
+        assert ("gradients of dense1.weight have" in line.text) == (verdicts == ["pass", "fail"])
+
+
+@pytest.mark.parametrize("factor", [0.0, 1.0, 2.0])
+def test_data_gradients_that_contain_the_regularisation_are_named(factor):
+    network, params, whole, x, y = _case("l2")
+    data = torch_network.gradients(network, params, x, y, regularised=False)[1]
+    mixed = {name: data[name] + factor * (whole[name] - data[name]) for name in data}
+    report = _check(network, params, whole, x, y, data_grads=mixed)
+    assert [phase.verdict for phase in report.phases.values()] == ["fail" if factor else "pass", "pass"]
+    line = _line(report, "regularisation")
+    assert line.status == ("warn" if factor else "done")
+    assert ("data_grads of dense1.weight, dense2.weight have regularisation in them" in line.text) == bool(factor)
+    wrong = {name: 1.01 * array for name, array in mixed.items()}
+    report = _check(network, params, whole, x, y, data_grads=wrong)
+    assert report.phases["data loss"].verdict == "fail"
+    assert _line(report, "regularisation").status == "done"
+
+
 def test_l2_and_l1_are_told_apart():
     verdicts, line = _regularised(PENALTIES["both"], (0.5, 1.0))
     assert verdicts == ["pass", "fail"]
