@@ -148,11 +148,6 @@ class Estimate(NamedTuple):
     convex: bool = False
 
     @property
-    def noise(self) -> float:
-        """What a value may be off by, as the nearest level's round-off had it."""
-        return self.roundoff * self.step / NOISES
-
-    @property
     def widening(self) -> float:
         """The kink's part of the bar."""
         return self.safety * (self.kink - self.jump) + self.jump
@@ -316,7 +311,9 @@ class Search:
             low, high = (exponent, high) if shift > 0 else (low, exponent)
             if shift > 0 or not found:  # how far is not known
                 shift, stride = shift * stride, 2 * stride
-            if high - low < 2 or tried >= (rounds if shift > 0 or not _is_wide(best) else LAST_ROUND):
+            # Smaller steps still narrow a wide bar; larger ones of a loss that rounds may never end.
+            allowed = LAST_ROUND if shift < 0 and _is_wide(best) else rounds
+            if high - low < 2 or tried >= allowed:
                 break
             exponent = min(max(exponent + shift, low + 1), high - 1)
         return best

@@ -8,10 +8,9 @@ from typing import Any
 import click
 
 from fastcheck import machine
-from fastcheck.cases.conv import PRECISIONS
 from fastcheck.check import KINKS
 from fastcheck.cli_output import say
-from fastcheck.step import positive
+from fastcheck.step import PRECISIONS, positive
 
 
 class Integers(click.ParamType[Any]):

@@ -16,11 +16,11 @@ import numpy as np
 
 from fastcheck import advice, tally
 from fastcheck.cases.arrays import as_floating
-from fastcheck.cases.conv import PRECISIONS
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import index_of
 from fastcheck.naming import nearest, refuse_unknown
 from fastcheck.report import Kept, TensorReport
+from fastcheck.step import PRECISIONS, SMALLEST
 from fastcheck.tally import Tally
 from fastcheck.verdict import MAX_RULE, NORM_RULE, Judgement, Verdict, norm_rule
 
@@ -32,9 +32,6 @@ MULTIPLE = 1e-3
 
 LEAST_NORMAL = {"float32": 2.0**-126, "tf32": 2.0**-126, "float16": 2.0**-14, "bfloat16": 2.0**-126}
 """Below this a type holds fewer digits, by precision (float64 aside)."""
-
-HALF_SPACING = {"float32": 2.0**-150, "tf32": 2.0**-150, "float16": 2.0**-25, "bfloat16": 2.0**-134}
-"""What rounding changes there."""
 
 RELATED = 3.0
 """Norm ratios between a third and this are those of arrays that are uncorrelated, or of quite different sizes."""
@@ -190,7 +187,7 @@ _ROWS = (
     ),
     _Row(lambda found: True, "inconclusive", "{0.broken}, the other rule holds ({0.rules})", _ONLY_ARRAYS),
 )
-"""Of these the first that holds judges."""
+"""Rows in order: the first that holds judges."""
 
 
 def of_arrays(found: Arrays) -> Judgement:
@@ -275,7 +272,7 @@ class _Pair(NamedTuple):
         larger = np.maximum(*sizes)
         differing = apart > 2 * norm_rule(precision) * larger
         # Of two arrays of the type both were rounded.
-        lost = HALF_SPACING.get(precision, 0.0) * max(1, self.dtypes.count(precision))
+        lost = SMALLEST[precision] / 2 * max(1, self.dtypes.count(precision))
         return Arrays(
             found,
             precision,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -52,11 +53,9 @@ def of_worst(
     # the first that are inconclusive have met whatever mistake there may be.
     failed, unsure = (named(report.tensors, verdict) for verdict in ("fail", "inconclusive"))
     names = failed[-SHOWN:] or unsure[:SHOWN] or list(report.tensors)[:1]
-    return tuple(
-        explanation
-        for name in names
-        for explanation in _of_tensor(case, ground, report.tensors[name], name, SHOWN // len(names), plan, points)
-    )
+    each = -(-SHOWN // len(names)) if names else 0
+    found = [_of_tensor(case, ground, report.tensors[name], name, each, plan, points) for name in names]
+    return tuple(itertools.chain.from_iterable(found))[:SHOWN]
 
 
 def named(found: Mapping[str, Report] | Mapping[str, TensorReport], verdict: str) -> list[str]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fastcheck.naming import listed
 from fastcheck.verdict import Verdict
 
 
@@ -21,12 +22,15 @@ class HealthFinding(NamedTuple):
         The next step, empty where there is none.
     verdict : {"fail", "inconclusive"} or None
         What a check ends with, whatever its differences say; None where the finding is worth knowing, no more.
+    tensors : tuple of str
+        The tensors that it is of, empty where it is of all.
     """
 
     name: str
     words: str
     advice: str = ""
     verdict: Verdict | None = None
+    tensors: tuple[str, ...] = ()
 
 
 def loss_changed_by_grad(before: float, after: float) -> HealthFinding:
@@ -40,17 +44,15 @@ def loss_changed_by_grad(before: float, after: float) -> HealthFinding:
 
 
 def gradient_adds_up(factor: float | None, names: Sequence[str]) -> HealthFinding:
-    """Describe a gradient that every call adds to: ``factor`` times the first one, where it is a multiple.
-
-    ``names`` are the tensors that it does so in, empty where there is one alone.
-    """
+    """Describe tensors of a gradient that every call adds to: ``factor`` times the first one, if it is a multiple."""
     what = f"{factor:.4g} times the first" if factor is not None else "the first and something that each call adds"
-    where = f" in {', '.join(names)}" * bool(names)
     return HealthFinding(
         "grad adds up",
-        f"the second call of grad returns {what}{where}, at the same point: it adds to what it returned before",
+        f"the second call of grad returns {what} in {listed(names)}, at the same point: it adds to what it returned "
+        "before",
         "set the gradient to zero before it is computed, or write it with = in place of +=",
         "fail",
+        tuple(names),
     )
 
 
@@ -122,15 +124,15 @@ def loss_underflows(largest: float) -> HealthFinding:
     )
 
 
-def no_subgradient(names: Sequence[str], promise: float, change: float) -> HealthFinding:
+def no_subgradient(entries: Sequence[str], tensors: Sequence[str], promise: float, change: float) -> HealthFinding:
     """Describe a gradient that is wrong for entries at a kink together: what it promises, and what the loss does."""
-    shown = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
     return HealthFinding(
         "no subgradient",
-        f"{shown} share a kink (a tied maximum?): where they move alike the loss is smooth, and changes by "
+        f"{listed(entries)} share a kink (a tied maximum?): where they move alike the loss is smooth, and changes by "
         f"{change:.4g} where the gradient promises {promise:.4g}",
         "let the winners of a tie share the slope: give it to one of them, or divide it by their number",
         "fail",
+        tuple(tensors),
     )
 
 

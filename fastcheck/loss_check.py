@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from fastcheck.errors import FastcheckError
-from fastcheck.evaluators.network_bars import SAFETY, UNITS, Ground
+from fastcheck.evaluators.network_bars import SAFETY, Ground
 from fastcheck.network import Penalty
 from fastcheck.report import ForwardReport
-from fastcheck.step import U
+from fastcheck.step import UNITS, U
 
 
 def compared(loss: Any, ground: Ground, penalties: Mapping[str, Penalty], precision: str | None) -> ForwardReport:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from fastcheck.errors import FastcheckError, shortened
 
@@ -25,6 +25,12 @@ def nearest(name: object, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the known name closest to a misspelt one, or nothing."""
     match = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Return a few names with commas, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def refuse_unknown(what: str, name: object, known: Collection[str]) -> None:

@@ -301,16 +301,27 @@ class Report(Judged):
         return 130 if self.interrupted else EXIT_CODES[self.verdict]
 
     def with_health(self, findings: Sequence[HealthFinding]) -> Report:
-        """Return the same with findings. One that has a verdict decides for every tensor, by its words."""
-        deciding = [finding for finding in findings if finding.verdict is not None]
-        tensors = self.tensors
-        if deciding:
-            first = min(deciding, key=lambda finding: finding.verdict != "fail")
-            judged = {"verdict": first.verdict, "reason": first.words, "advice": first.advice, "regime": ""}
-            tensors = {name: replace(tensor, **judged) for name, tensor in tensors.items()}  # type: ignore[arg-type]
+        """Return the same with findings. The first that has a verdict, failures before others, decides for its tensors.
+
+        A failure by a tensor's own differences is said behind it.
+        """
+        deciding = sorted((one for one in findings if one.verdict is not None), key=lambda one: one.verdict != "fail")
+        tensors = dict(self.tensors)
+        for finding in deciding[:1]:
+            assert finding.verdict is not None
+            for name in finding.tensors or tensors:
+                own = f"; {tensors[name].reason}" * (tensors[name].verdict == finding.verdict == "fail")
+                tensors[name] = replace(
+                    tensors[name],
+                    verdict=finding.verdict,
+                    reason=finding.words + own,
+                    advice=finding.advice,
+                    regime="",
+                )
         verdicts: list[Verdict] = [tensor.verdict for tensor in tensors.values()]
-        verdict = heaviest([*verdicts, self.verdict]) if self.interrupted else heaviest(verdicts)
-        return replace(self, tensors=tensors, verdict=verdict, health=tuple(findings))
+        if self.interrupted:
+            verdicts.append("inconclusive")
+        return replace(self, tensors=tensors, verdict=heaviest(verdicts), health=tuple(findings))
 
     def raise_if_failed(self) -> None:
         """Raise unless the check passed.

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from fastcheck.cases.conv import PRECISIONS
 from fastcheck.errors import FastcheckError
 from fastcheck.health import HealthFinding
 from fastcheck.naming import shown
 from fastcheck.network_report import Explanation, Line, NetworkReport
 from fastcheck.report import SCHEMA, Entry, ForwardReport, Report, TensorReport
+from fastcheck.step import PRECISIONS
 from fastcheck.suite import SuiteReport
 from fastcheck.verdict import EXIT_CODES, Verdict
 
@@ -299,7 +299,8 @@ def _decode_report(top: _Reader) -> Report:
 
 def _decode_finding(data: _Reader) -> HealthFinding:
     verdict = None if data.data.get("verdict") is None else data.verdict("verdict")
-    return HealthFinding(data.text("name"), data.text("words"), data.text("advice", ""), verdict)
+    tensors = tuple(data.texts("tensors")) if "tensors" in data.data else ()
+    return HealthFinding(data.text("name"), data.text("words"), data.text("advice", ""), verdict, tensors)
 
 
 def _decode_run(top: _Reader) -> dict[str, Any]:

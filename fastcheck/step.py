@@ -33,6 +33,21 @@ WIDE = 1e-2
 WIDE_TYPES = 64
 """But bars may be as wide as this many roundings of the gradient's own type, which can hold no better."""
 
+UNITS = {"float64": U, "float32": 2.0**-24, "tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""Unit round-off of a number, by precision."""
+
+SMALLEST = {
+    "float64": 2.0**-1074,
+    "float32": 2.0**-149,
+    "tf32": 2.0**-149,
+    "float16": 2.0**-24,
+    "bfloat16": 2.0**-133,
+}
+"""The smallest number above zero, by precision: the spacing of all numbers near it."""
+
+PRECISIONS = tuple(UNITS)
+"""How an analytic pass can compute."""
+
 ACCUMULATOR = {"float64": U, "float32": 2.0**-24, "tf32": 2.0**-24, "float16": 2.0**-24, "bfloat16": 2.0**-24}
 """Unit round-off of sums, by precision."""
 
@@ -57,7 +72,7 @@ class Precision:
     Attributes
     ----------
     name : str
-        One of `fastcheck.cases.conv.PRECISIONS`.
+        One of `PRECISIONS`.
     rounded_operands : int
         How many of the two factors of a product were rounded to this precision first (0 to 2).
     result : float

@@ -86,6 +86,9 @@ def sweep(
     if not isinstance(case, Case):
         raise FastcheckError(f"case is {type(case).__name__}: expected a ConvCase, a FunctionCase or a NetworkCase")
     black_box = isinstance(case, FunctionCase)
+    for finding in case.findings if isinstance(case, FunctionCase) else ():
+        if finding.verdict is not None:
+            raise FastcheckError(f"{finding.words}: {finding.advice}")
     known = _evaluators(case)
     refuse_unknown("evaluator", evaluator, known)
     tensors = _tensors(case, tensor)

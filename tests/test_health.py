@@ -5,9 +5,8 @@ import re
 
 import numpy as np
 import pytest
-from functions import Counted
 
-from fastcheck import FastcheckError, check_gradient
+from fastcheck import FastcheckError, FunctionCase, check_gradient, sweep
 from fastcheck.report_reader import from_json
 
 RNG = np.random.default_rng(17)
@@ -161,8 +160,8 @@ def test_a_loss_that_keeps_values_by_the_identity_of_its_argument():
 
     def loss(w):
         if id(w) not in kept:
-            kept[id(w)] = _squares(w)
-        return kept[id(w)]
+            kept[id(w)] = w, _squares(w)  # the array as well, so that no other has its identity
+        return kept[id(w)][1]
 
     report = check_gradient(loss, _slopes, W)
     assert (report.verdict, _names(report)) == ("inconclusive", ["the loss remembers"])
@@ -212,6 +211,25 @@ def test_last_bits_of_a_sum_that_cancels_are_not_another_function():
     assert (report.verdict, _names(report)) == ("pass", ["the loss wavers"]), report.summary()
 
 
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_a_gradient_in_half_precision_may_waver_by_its_own_roundings(precision):
+    rng, unit = np.random.default_rng(0), {"float16": 2.0**-11, "bfloat16": 2.0**-8}[precision]
+
+    def grad(w):
+        return _slopes(w) * (1 + unit * rng.choice([-1, 0, 1], 5))
+
+    report = check_gradient(_squares, grad, W, precision=precision)
+    assert report.passed, report.summary()
+    assert _names(report) == ["grad wavers"]
+    assert _names(check_gradient(_squares, grad, W)) == ["grad differs when called again"]
+
+
+def test_an_accuracy_relative_to_nothing_is_refused():
+    with pytest.raises(FastcheckError, match=r"relative_noise is 1e-06, and the loss is 0 .*: expected noise="):
+        check_gradient(lambda x: float(np.sin(x).sum()), np.cos, np.zeros(3), relative_noise=1e-6)
+    assert check_gradient(lambda x: float(np.sin(x).sum()), np.cos, np.zeros(3), noise=1e-6).passed
+
+
 def test_a_loss_with_a_new_sample_in_each_call_is_refused_and_noise_is_named():
     rng = np.random.default_rng(0)
 
@@ -220,7 +238,7 @@ def test_a_loss_with_a_new_sample_in_each_call_is_refused_and_noise_is_named():
 
     with pytest.raises(FastcheckError, match=r"expected the same value again .*noise= declares"):
         check_gradient(loss, _slopes, W)
-    assert check_gradient(loss, _slopes, W, noise=0.1).verdict != "fail"
+    assert check_gradient(lambda w: loss(w), _slopes, W, noise=0.02 * _squares(W)).verdict == "inconclusive"
 
 
 def test_a_gradient_that_differs_in_its_last_bits_has_that_in_its_bars():
@@ -321,12 +339,96 @@ def test_a_loss_that_underflows_is_told_as_that(size):
     assert check_gradient(lambda p: float((p**2).sum()), 2 * larger, larger).passed
 
 
-@pytest.mark.parametrize("threads", [1, 4])
-def test_findings_do_not_depend_on_threads(threads):
-    loss = Counted(lambda p: 4.0)
-    found = check_gradient(loss, np.ones(40), np.ones(40), threads=threads).to_dict()
-    assert found["health"][0]["words"].startswith("the loss is 4.0 wherever it was evaluated")
-    assert found["verdict"] == "inconclusive"
+THREADED = {
+    "a constant": (lambda p: 4.0, np.ones(40), np.ones(40)),
+    "a tie": (lambda p: float(p.max()), np.ones(40), np.full(40, 2.0)),
+    "underflow": (lambda p: float((p**2).sum()), np.full(40, 2e-162), np.full(40, 1e-162)),
+    "waves": (
+        lambda p: float((p**2 + np.sin(1e10 * p) / 1e10).sum()),
+        lambda p: 2 * p + np.cos(1e10 * p),
+        np.linspace(0.5, 1.5, 40),
+    ),
+    "kinks": (lambda p: float(np.abs(p).sum()), np.zeros(40), np.arange(40.0) % 2),
+}
+
+
+@pytest.mark.parametrize("name", THREADED)
+def test_findings_do_not_depend_on_threads(name):
+    loss, grad, params = THREADED[name]
+    one, four = (check_gradient(loss, grad, params, threads=threads).to_dict() for threads in (1, 4))
+    assert one | {"run": None} == four | {"run": None}
+    assert ("health" in one) == (name not in ("waves", "kinks"))
+
+
+def test_a_refusal_quotes_what_its_own_entry_raised():
+    def loss(p):
+        moved = np.flatnonzero(p != 1)
+        if moved.size == 1:
+            raise ValueError(f"entry {moved[0]}")
+        return float(p.sum())
+
+    for _ in range(3):
+        with pytest.raises(FastcheckError, match=r"params at index \[(\d+)\].*params at index \[\1\].*entry \1"):
+            check_gradient(loss, np.ones(64), np.ones(64), threads=4)
+
+
+def test_what_was_known_before_an_interrupt_is_kept():
+    total = np.zeros(40)
+
+    def grad(p):
+        nonlocal total
+        total = total + 2 * p
+        return total
+
+    def stop(stage, done, total):
+        if done:
+            raise KeyboardInterrupt
+
+    report = check_gradient(lambda p: float(p @ p), grad, np.ones(40), progress=stop)
+    assert report.interrupted
+    assert report.exit_code == 130
+    assert _names(report) == ["grad adds up"]
+
+
+def test_a_finding_of_one_tensor_leaves_the_others_their_reasons():
+    p = {"a": np.array([2.0, 2.0]), "b": np.ones(3)}
+    for wrong in (0.0, 1.0):
+        grads = {"a": np.ones(2), "b": np.array([2.0, 2.0, 2.0 + wrong])}
+        report = check_gradient(lambda p: float(p["a"].max() + (p["b"] ** 2).sum()), grads, p)
+        assert report.verdict == "fail"
+        assert "share a kink" in report.tensors["a"].reason
+        assert report.tensors["b"].verdict == ("fail" if wrong else "pass")
+        assert "share a kink" not in report.tensors["b"].reason
+
+
+def test_sweeps_refuse_functions_that_are_no_functions():
+    total = np.zeros(5)
+
+    def grad(w):
+        nonlocal total
+        total = total + _slopes(w)
+        return total
+
+    with pytest.raises(FastcheckError, match=r"the second call of grad returns 2 times the first .*: set the gradient"):
+        sweep(FunctionCase(_squares, grad, W))
+    assert sweep(FunctionCase(_squares, _slopes, W)).passed
+
+
+def test_kinks_and_underflow_are_no_hidden_values():
+    x = np.zeros(3)
+    report = check_gradient(lambda x: 1e-250 * float(np.abs(x).sum()), np.full(3, 5e-251), x)
+    assert report.passed
+    assert "not zero, but" not in report.tensors["params"].reason
+
+
+def test_kinks_with_slopes_of_their_own_leave_zeros_to_be_counted():
+    x = np.zeros(100)
+    grad = np.where(np.arange(100) < 20, 10.5, 0.0)
+
+    def loss(x):
+        return float(10 * x[:20].sum() + np.abs(x[:20]).sum())
+
+    assert _names(check_gradient(loss, grad, x)) == ["nothing was shown"]
 
 
 TIES = {

@@ -276,7 +276,7 @@ def test_a_wrong_data_gradient_is_not_explained_by_a_share_of_the_regularisation
 
 
 @pytest.mark.parametrize(("factor", "verdicts"), [(1.0, ["pass", "pass"]), (2.0, ["pass", "fail"])])
-def test_any_subgradient_of_l1_at_zero_is_taken_off(factor, verdicts):
+def test_l1_at_zero_is_taken_off_with_the_sign_it_was_given(factor, verdicts):
     found, line = _regularised(PENALTIES["l1"], (factor, factor), zero=True)
     assert found == verdicts
     assert (line.status == "warn") == (factor == 2)

@@ -11,15 +11,13 @@ from fastcheck.cases.arrays import as_floating, refuse_non_finite
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import ConvGeometry
 from fastcheck.naming import nearest, refuse_unknown
+from fastcheck.step import PRECISIONS
 
 TENSORS = ("input", "weight", "bias")
 """The operands that can have a gradient, in the order of a report."""
 
 LOSSES = ("vjp", "square", "relu", "tanh")
 """The loss is the sum of grad_output * phi(output), with phi(z) one of z, z^2 / 2, max(z, 0) and tanh(z)."""
-
-PRECISIONS = ("float64", "float32", "tf32", "float16", "bfloat16")
-"""How the analytic pass may have computed."""
 
 
 class ConvCase:

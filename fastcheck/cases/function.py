@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,23 +14,20 @@ from fastcheck import health
 from fastcheck.black_box import NOISES
 from fastcheck.cases import function_state
 from fastcheck.cases.arrays import as_floating, finite
-from fastcheck.cases.conv import PRECISIONS
 from fastcheck.cases.function_state import Arrays
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import Shape, index_of
 from fastcheck.health import HealthFinding
 from fastcheck.naming import LONGEST_VALUE, brief, nearest, refuse_unknown
-from fastcheck.step import U, positive, rms
+from fastcheck.step import PRECISIONS, UNITS, U, positive, rms
 
 ALONE = "params"
 """The tensor's name where one array is given."""
 
 START = "at the start point"
 
-
 SMALL = 2.0**-10
 """An entry below this part of the typical one may be of its size by accident, or have a scale of its own."""
-
 
 MOVED = 2.0**-10
 """Part of params by which they are moved to see what the loss keeps of it."""
@@ -96,8 +94,7 @@ class FunctionCase:
         self._named = isinstance(params, Mapping)
         self.precision, self.findings = precision, list[HealthFinding]()
         self.params = self._parameters(params)
-        self._moved, self.largest = False, 0.0
-        self._raised: FastcheckError | None = None
+        self._moved, self.largest, self._lock = False, 0.0, threading.Lock()
         first = self.start = self._value_here()
         self.accuracy = _accuracy(noise, relative_noise, first)
         if self.accuracy:
@@ -135,6 +132,15 @@ class FunctionCase:
         """Return the shapes, as a report tells them."""
         return {name: list(shape) for name, shape in self.shapes().items()}
 
+    def precision_of(self, name: str) -> str:
+        """Return what a gradient was computed in."""
+        return self.precision or self.grads[name].dtype.name
+
+    def half_unit(self, name: str) -> float:
+        """Return the unit round-off of a gradient in half precision (tf32 among these), 0 of a wider one."""
+        unit = UNITS[self.precision_of(name)]
+        return unit if unit > UNITS["float32"] else 0.0
+
     def size(self, name: str) -> float:
         """Return the root mean square of a tensor's non-zero entries; where there are none, of all tensors', else 1."""
         own = rms(self.params[name])
@@ -168,20 +174,20 @@ class FunctionCase:
 
     def value(self, arrays: Arrays, where: Callable[[], str]) -> float:
         """Evaluate the loss near params, whatever number it gives: nan where it raises, as outside of its domain."""
+        return self.attempt(arrays, where)[0]
+
+    def attempt(self, arrays: Arrays, where: Callable[[], str]) -> tuple[float, FastcheckError | None]:
+        """Do the same, and return what it raised beside the value."""
         try:
             found = self._evaluated(arrays)
         except Exception as error:
-            self._raised = self._raised or _told("loss", error, where())
-            return math.nan
+            return math.nan, _raised("loss", error, where())
         value = _number(found, where)
         self._moved = self._moved or value != self.start
-        self.largest = max(self.largest, abs(value)) if math.isfinite(value) else self.largest
-        return value
-
-    @property
-    def raised(self) -> FastcheckError | None:
-        """What the loss raised first, away from params."""
-        return self._raised
+        if self.largest < abs(value) < math.inf:
+            with self._lock:
+                self.largest = max(self.largest, abs(value))
+        return value, None
 
     def gradient(self, arrays: Arrays) -> Arrays | None:
         """Evaluate the analytic gradient near params; None where it raises."""
@@ -240,7 +246,7 @@ class FunctionCase:
         except FastcheckError:
             raise
         except Exception as error:
-            raise _told("loss", error, START) from error
+            raise _raised("loss", error, START) from error
         self.refuse_changes(arrays, "loss")
         if not math.isfinite(value):
             raise FastcheckError(f"loss is {value!r} {START}: expected a finite number")
@@ -276,7 +282,7 @@ class FunctionCase:
         try:
             found = _quietly(self._grad, self._packed(arrays))
         except Exception as error:
-            raise _told("grad", error, START) from error
+            raise _raised("grad", error, START) from error
         matched = self._matched(found)
         self.refuse_changes(arrays, "grad")
         return matched
@@ -288,7 +294,8 @@ class FunctionCase:
         if not self._same(before, self.start):
             self.findings.append(health.loss_changed_by_grad(before, self.start))
             return
-        self.wavering, found = function_state.compared(self.grads, again, self._called_gradient)
+        units = {name: self.half_unit(name) for name in self.grads}
+        self.wavering, found = function_state.compared(self.grads, again, self._called_gradient, units)
         self.findings += found
 
     def _matched(self, grad: Any) -> Arrays:
@@ -326,7 +333,7 @@ def _quietly(function: Callable[[Any], Any], params: Any) -> Any:
         return function(params)
 
 
-def _told(name: str, error: Exception, where: str) -> FastcheckError:
+def _raised(name: str, error: Exception, where: str) -> FastcheckError:
     """Return what a user's function raises as one line, chained."""
     words = " ".join(str(error).split())
     found = FastcheckError(f"{name} raises {type(error).__name__} {where}{': ' * bool(words)}{words}")
@@ -338,6 +345,8 @@ def _accuracy(noise: float | None, relative_noise: float | None, value: float) -
     """Return what is declared of the error of a value of the loss."""
     absolute = 0.0 if noise is None else positive("noise", noise)
     relative = 0.0 if relative_noise is None else positive("relative_noise", relative_noise)
+    if relative and not value:
+        raise FastcheckError(f"relative_noise is {relative_noise!r}, and the loss is 0 {START}: expected noise=")
     return max(absolute, relative * abs(value))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -22,13 +22,13 @@ LAST_BITS = 1e-5
 order, in float32 as well. What differs by more is another function (a dropout mask, a new sample)."""
 
 ROUNDINGS = 16
-"""Of a value, by which it may differ from call to call in any case."""
+"""Roundings of a value by which it may differ from call to call in any case."""
 
 ALTERNATING = 1 / 8
 """Part of a difference by which later ones go both ways where it is one of last bits."""
 
-HALF_BITS = 2.0**-6
-"""The same for float16: some ten of its roundings."""
+HALF_BITS = 32
+"""Unit round-offs by which gradients in half precision differ, summed in another order."""
 
 ALIKE = 1e-6
 """Part of a gradient's size that what calls add to it may differ by."""
@@ -81,23 +81,34 @@ def same(before: float, after: float, again: Callable[[], float], accuracy: floa
     return bool(wavers and abs(after - before) <= LAST_BITS * abs(before))
 
 
-def compared(first: Arrays, second: Arrays, again: Callable[[], Arrays]) -> tuple[Arrays, list[HealthFinding]]:
-    """Compare the gradients of two calls; return how much they waver, and a finding if there is one."""
+def compared(
+    first: Arrays, second: Arrays, again: Callable[[], Arrays], units: Mapping[str, float]
+) -> tuple[Arrays, list[HealthFinding]]:
+    """Compare the gradients of two calls; return how much they waver, and a finding if there is one.
+
+    Parameters
+    ----------
+    first, second : dict of str to array
+    again : callable
+        Returns the gradient of another call.
+    units : mapping of str to float
+        Unit round-off of each tensor in half precision, 0 of a wider one.
+    """
     apart = {name: _apart(first[name], second[name]) for name in first}
     nothing = {name: np.zeros(array.shape) for name, array in first.items()}
     differing = [name for name, array in apart.items() if array.any()]
     if not differing:
         return nothing, []
-    part = max(_part(apart[name], first[name]) for name in differing)
-    half = all(first[name].dtype == np.float16 for name in differing)
-    if part <= (HALF_BITS if half else LAST_BITS):
+    parts = {name: _part(apart[name], first[name]) for name in differing}
+    part = max(parts.values())
+    if all(parts[name] <= max(LAST_BITS, HALF_BITS * units[name]) for name in differing):
         return {name: np.abs(array) for name, array in apart.items()}, [health.gradient_wavers(part)]
     third = again()
     steady = [
         name for name in differing if _part(_apart(second[name], third[name]) - apart[name], apart[name]) <= ALIKE
     ]
     if steady:
-        return nothing, [health.gradient_adds_up(_factor(first, second, steady), steady if len(first) > 1 else ())]
+        return nothing, [health.gradient_adds_up(_factor(first, second, steady), steady)]
     return nothing, [health.gradient_differs(part)]
 
 

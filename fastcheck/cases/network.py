@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from fastcheck.cases.arrays import as_array, as_floating, finite
-from fastcheck.cases.conv import PRECISIONS
 from fastcheck.errors import FastcheckError
 from fastcheck.geometry import Shape
 from fastcheck.layers import BatchNorm, Dropout
 from fastcheck.naming import nearest, refuse_unknown
 from fastcheck.network import Network, Penalty
+from fastcheck.step import PRECISIONS
 
 Arrays = dict[str, np.ndarray]
 

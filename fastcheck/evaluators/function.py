@@ -11,7 +11,7 @@ from fastcheck.black_box import ROUNDS, Estimate, better, exponent_of
 from fastcheck.cases.function import FunctionCase
 from fastcheck.evaluators import Chosen, Differences, function_opinions, indices
 from fastcheck.evaluators.function_entry import LEAST, Entry, Tensor
-from fastcheck.evaluators.function_noise import UNMEASURED, result_unit
+from fastcheck.evaluators.function_noise import UNMEASURED
 from fastcheck.step import WIDE, WIDE_TYPES
 
 BLOCK = 32
@@ -67,7 +67,7 @@ class FunctionEvaluator:
         self.noise, self.kinked = max(noise, LEAST), dict[int, Estimate]()
         self._tensor = Tensor(case, name, self.noise, errors.reshape(-1), stencil, case.size(name))
         types = WIDE_TYPES * (1 if case.has_function else UNMEASURED)
-        self._wide = max(WIDE, types * result_unit(case, name))
+        self._wide = max(WIDE, types * case.half_unit(name))
         self._fixed = None if step == "auto" else float(step)
         self._start, self._doubtful = PILOT_STEP, False
         self._pilots: dict[int, Estimate] = {}

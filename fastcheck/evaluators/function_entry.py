@@ -47,7 +47,7 @@ class Tensor:
     errors: np.ndarray
     stencil: Literal["auto", 3, 5]
     size: float
-    _private: threading.local = field(default_factory=threading.local)
+    _private: threading.local = field(default_factory=threading.local, init=False, repr=False, compare=False)
 
     @property
     def values(self) -> np.ndarray:
@@ -86,6 +86,7 @@ class Entry:
         self._error = float(tensor.errors[dim])
         self.small = abs(self._x) < SMALL * tensor.size
         self.reach = max(tensor.size, abs(self._x))
+        self._raised: FastcheckError | None = None
 
     def outside(self, found: Estimate) -> bool:
         """Tell whether the analytic value lies outside the error bar."""
@@ -154,7 +155,7 @@ class Entry:
 
     def not_finite(self, step: float, given: bool) -> FastcheckError:
         """Return why it cannot be differenced; ``step`` was given, or is where the search began."""
-        raised = self._case.raised
+        raised = self._raised
         cause = "" if raised is None else f"; {raised}"
         if given:
             message = (
@@ -180,7 +181,9 @@ class Entry:
         flat = arrays[self._tensor.name].reshape(-1)
         flat[self._dim] = self._x + by
         try:
-            return self._case.value(arrays, lambda: f"with {self._place()} moved by {by!r}")
+            value, raised = self._case.attempt(arrays, lambda: f"with {self._place()} moved by {by!r}")
+            self._raised = self._raised or raised
+            return value
         finally:
             flat[self._dim] = self._x
 

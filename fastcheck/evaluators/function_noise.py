@@ -10,7 +10,7 @@ from fastcheck import noise
 from fastcheck.black_box import NOISES as NOISES_OF_VALUES
 from fastcheck.cases.function import FunctionCase
 from fastcheck.cases.function_state import Arrays
-from fastcheck.step import U
+from fastcheck.step import SMALLEST, UNITS, U
 
 LOSS_SPACINGS = tuple(2.0**-k for k in (46, 41, 30, 22, 13, 10, 7))
 """Fractions of the entries by which neighbouring samples are apart: tens of roundings of float64, then thousands, and
@@ -50,9 +50,7 @@ SHARED, SHARED_HALF = 1 / 12, 1 / 6
 """Part of the largest change of the loss that an array's entries are taken to be sums of, at least: what a backward
 pass carries from one tensor to the next is larger than what is left of it in some. In half precision that counts."""
 
-_SINGLE = 2.0**-24
-_RESULT = {"tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-_UNDERFLOW = {"float32": 2.0**-149, "tf32": 2.0**-149, "float16": 2.0**-24, "bfloat16": 2.0**-133}
+_SINGLE = UNITS["float32"]
 
 
 def of_loss(case: FunctionCase, name: str, seed: int) -> float:
@@ -101,16 +99,11 @@ def of_gradient(case: FunctionCase, seed: int) -> dict[str, np.ndarray]:
     return {name: _bound(case, name, measured.get(name)) + 2 * case.wavering[name] for name in case.grads}
 
 
-def result_unit(case: FunctionCase, name: str) -> float:
-    """Return the unit round-off that a gradient's results are rounded by, beyond those of float32 and float64."""
-    return _RESULT.get(case.precision or case.grads[name].dtype.name, 0.0)
-
-
 def _bound(case: FunctionCase, name: str, measured: np.ndarray | None) -> np.ndarray:
     grad = case.grads[name]
     values = np.where(np.isfinite(grad), np.abs(grad.astype(np.float64)), 0.0)
     reach = _reach(case, name, values)
-    result = result_unit(case, name)
+    result = case.half_unit(name)
     # Of arrays nothing is known but their type: every rounding on the way may be one of it.
     unit = max(_unit(grad, case.precision), result if measured is None else 0.0)
     deviation = unit * np.maximum(values, _typical(values, reach))
@@ -121,7 +114,7 @@ def _bound(case: FunctionCase, name: str, measured: np.ndarray | None) -> np.nda
         measured = np.where(np.isfinite(measured), measured, 0.0)
         deviation = np.maximum(deviation, np.maximum(measured, _typical(measured, reach)))
         bound = (HALF_NOISES if result else NOISES) * deviation
-    found: np.ndarray = bound + result * values + _UNDERFLOW.get(case.precision or grad.dtype.name, 0.0)
+    found: np.ndarray = bound + result * values + SMALLEST[case.precision_of(name)]
     return found
 
 
@@ -167,7 +160,7 @@ def _half(case: FunctionCase, name: str) -> bool:
     """Tell whether a gradient is one of half precision, by its type or by its values."""
     grad = case.grads[name]
     significands = np.frexp(grad[np.isfinite(grad)].astype(np.float64))[0]
-    return result_unit(case, name) > 0 or (_fits(significands, 11) and not _fits(significands, 5))
+    return case.half_unit(name) > 0 or (_fits(significands, 11) and not _fits(significands, 5))
 
 
 def _fits(significands: np.ndarray, bits: int) -> bool:

@@ -18,6 +18,12 @@ DESCENTS = 3
 APART = 3
 """Powers of two below what was found where the search begins anew."""
 
+STANDS_OUT = 8 * CLEAR
+"""Times the noise of a value that the jump makes at the smallest step that is to show it."""
+
+BELIEVED = 1 / 4
+"""Part of a value that the bar near the bottom may be for its quotients to agree with each other."""
+
 CLOSER = (1, 2, 3)
 """Powers of two by which steps are smaller that tell whether a bar is too narrow."""
 
@@ -59,7 +65,7 @@ def at_the_point(entry: Entry, found: Estimate) -> Estimate:
     """
     noise = entry.own_noise()
     search = entry.search(noise)
-    clear = exponent_of(8 * CLEAR * NOISES * noise / found.jump)
+    clear = exponent_of(STANDS_OUT * NOISES * noise / found.jump)
     if clear >= exponent_of(found.step) - 2:
         return found
     nearer = search.best(clear, 1)
@@ -80,7 +86,7 @@ def _below(entry: Entry, search: Search, found: Estimate) -> Estimate:
         if exponent is None:
             break
         lower = search.best(exponent, ROUNDS, most=exponent_of(lower.step) - APART) or lower
-    agreed = lower is found or lower.bar <= abs(lower.numeric) / 4
+    agreed = lower is found or lower.bar <= BELIEVED * abs(lower.numeric)
     return lower if agreed else found.doubted(lower)
 
 

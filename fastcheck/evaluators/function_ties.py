@@ -79,7 +79,7 @@ def examined(case: FunctionCase, kinked: Sequence[Kinked], noise: float) -> Heal
         return None
     group, line = min(wrong, key=lambda one: len(one[0]))
     names = [f"{case.label(one.tensor)}{list(case.index(one.tensor, one.dim))}" for one in group]
-    return health.no_subgradient(names, line.promise, line.change)
+    return health.no_subgradient(names, sorted({one.tensor for one in group}), line.promise, line.change)
 
 
 def _signs(case: FunctionCase, group: Sequence[Kinked]) -> Iterator[np.ndarray]:

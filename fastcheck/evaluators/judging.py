@@ -144,7 +144,8 @@ def merge(folded: list[Folded]) -> Tally:
     if plain:
         exact.append(_merged(plain))
     merged = tally.merge(exact)
-    return replace(merged, subgradients=sum(block.subgradients for block in folded))
+    known = {name: sum(getattr(block, name) for block in folded) for name in ("subgradients", "hidden")}
+    return replace(merged, **known)
 
 
 def _merged(folded: list[Folded]) -> Tally:

@@ -23,7 +23,7 @@ from fastcheck.cases.network import NetworkCase
 from fastcheck.cases.network_pass import Chunk, Passes
 from fastcheck.errors import FastcheckError
 from fastcheck.network import Penalty
-from fastcheck.step import ACCUMULATOR, Structure, U, rms
+from fastcheck.step import ACCUMULATOR, SMALLEST, UNITS, Structure, U, rms
 from fastcheck_kernels import moments
 
 SAFETY = 6.0
@@ -37,13 +37,6 @@ AMPLITUDE = 2.0**-40
 
 SHAKEN_SAFETY = 6.0
 """Standard deviations of what noise does to the gradient."""
-
-UNITS = {"float64": U, "float32": 2.0**-24, "tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-"""Unit round-off of a layer's results by how the analytic pass computes."""
-
-_STORED = {8: U, 4: 2.0**-24, 2: 2.0**-11}
-_LEAST = {8: 2.0**-1074, 4: 2.0**-149, 2: 2.0**-24}
-"""Unit round-off of what holds the gradient by its bytes, and its smallest number."""
 
 
 def roundings(passes: Passes, place: int) -> float:
@@ -187,6 +180,7 @@ class GradientRounding:
     def of(self, case: NetworkCase, name: str, terms: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
         """Return the bars of a tensor's gradient."""
         precision, given = case.precision_of(name), case.grads[name].reshape(-1)
+        stored = given.dtype.name
         place = self._passes.program.places[name]
         shaken, size = self._shaken[place], np.abs(self._gradient[place])
         own = self._sums(name, terms, size, ACCUMULATOR[precision])
@@ -195,12 +189,10 @@ class GradientRounding:
         before = SHAKEN_SAFETY * UNITS[precision] * (shaken + typical * terms[1])
         penalty = case.penalties.get(name) or case.removed.get(name, Penalty())
         values = np.abs(case.point.params[name].reshape(-1))
-        added = (abs(penalty.l2) * values + abs(penalty.l1)) * (
-            3 * ACCUMULATOR[precision] + 2 * _STORED[given.itemsize]
-        )
+        added = (abs(penalty.l2) * values + abs(penalty.l1)) * (3 * ACCUMULATOR[precision] + 2 * UNITS[stored])
         with np.errstate(over="ignore", invalid="ignore"):
             sizes = np.nan_to_num(np.abs(given.astype(np.float64)), posinf=0.0)
-        found: np.ndarray = own + before + added + 2 * _STORED[given.itemsize] * sizes + _LEAST[given.itemsize]
+        found: np.ndarray = own + before + added + 2 * UNITS[stored] * sizes + SMALLEST[stored]
         return found
 
     def _sums(

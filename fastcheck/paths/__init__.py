@@ -32,7 +32,9 @@ class Plan:
     keep: bool
     progress: ProgressHook
     stencil: Any = None
-    declared: bool = False
+    noise: float | None = None
+    relative_noise: float | None = None
+    precision: str | None = None
 
     @property
     def black_box(self) -> bool:
@@ -40,10 +42,16 @@ class Plan:
         return self.stencil is not None
 
     @property
+    def declared(self) -> bool:
+        """Whether the accuracy of the loss was declared."""
+        return self.noise is not None or self.relative_noise is not None
+
+    @property
     def requested(self) -> dict[str, Any]:
         """What a report tells of it."""
-        asked = requested(self.step, self.evaluator, self.dims, self.kinks)
-        return asked if self.stencil is None else asked | {"stencil": self.stencil}
+        names = ("stencil", "noise", "relative_noise", "precision")
+        own = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return requested(self.step, self.evaluator, self.dims, self.kinks) | own
 
 
 @dataclass

@@ -8,8 +8,9 @@ from arrays import archive, changed_archive, changed_array, odd_option
 from oracle import Trial
 
 from fastcheck import seeded
-from fastcheck.cases.conv import LOSSES, PRECISIONS, TENSORS
+from fastcheck.cases.conv import LOSSES, TENSORS
 from fastcheck.geometry import ConvGeometry
+from fastcheck.step import PRECISIONS
 
 _LAYERS = (
     ((1, 2, 4, 4), (2, 2, 3, 3), {"padding": 1}, "float64", "vjp"),
