@@ -31,15 +31,17 @@ VERDICTS = ("pass", "fail", "inconclusive", "error", "refused")
 
 OUTCOMES = {
     "found": "found",
-    "inconclusive": "inconclusive or refused",
-    "below": "passes: error below the bar, bar below the value",
-    "undecided": "bar above the value: told as undecided",
-    "subgradient": "told as a subgradient: the kink is too near to tell apart",
-    "unresolved": "bar above the value: counted as unresolved alone",
-    "unseen": "bar above the value: counted nowhere",
-    "defect": "passes: error above the bar, or a known mistake",
+    "inconclusive": "inconclusive",
+    "below": "below the bar",
+    "undecided": "undecided",
+    "subgradient": "as a subgradient",
+    "unresolved": "unresolved",
+    "unseen": "counted nowhere",
+    "defect": "passes above the bar",
 }
-"""What becomes of a wrong gradient. The last two must not occur."""
+"""What becomes of a wrong gradient: it fails; it is inconclusive or refused; or it passes. Then the error is below the bar
+and the bar below the value; the bar is above the value, which is counted as undecided, as a subgradient (of a kink too
+near to tell apart), as unresolved, or nowhere; or the error is above the bar. The last two must not occur."""
 
 CALLS = {"differences": "calls that difference a dimension", "calls": "all calls a dimension"}
 """Medians over functions; the other calls are for noise, and at the point."""
@@ -162,7 +164,7 @@ class Search:
 def told(rows):
     """Print the figures as tables, and return whether any is what it must not be."""
     families, errors = rows["families"], rows["errors"]
-    headings = ("family", *VERDICTS, "inconclusive, as no difference decides", *CALLS.values(), "seconds")
+    headings = ("family", *VERDICTS, "no difference decides", *CALLS.values(), "seconds")
     _table(headings, [[*row.values()] for row in families])
     print()
     _table(("error", "planted", *OUTCOMES.values()), [[*row.values()] for row in errors])

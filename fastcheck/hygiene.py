@@ -11,8 +11,10 @@ import numpy as np
 
 from fastcheck.cases.network import Arrays, Point
 from fastcheck.layers import Dropout
+from fastcheck.naming import listed
 from fastcheck.network import Network, Penalty
 from fastcheck.network_report import Line
+from fastcheck.program import ACTIVATIONS
 from fastcheck.report import Report, TensorReport
 from fastcheck.step import WIDE
 
@@ -34,9 +36,6 @@ SATURATED = 1e-6
 
 MOSTLY = 0.75
 """Most of what was checked is zero where this part of the dimensions is. Half of a relu network often is."""
-
-ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus")
-"""Rows of a network whose units can be dead or saturated."""
 
 STOPPED = 1e-12
 """A unit whose gradient falls to this part of what reaches it passes none on."""
@@ -192,7 +191,7 @@ def _regularisation(facts: Facts) -> Line:
     kept = [name for name, share in facts.data_shares.items() if share.explains and (share.l2 or share.l1)]
     advice = [PENALTY] * bool(wrong)
     if kept:
-        wrong.append(f"The data_grads of {', '.join(kept)} have regularisation in them")
+        wrong.append(f"The data_grads of {listed(kept)} have regularisation in them")
         advice.append("data_grads are those of the data loss alone")
     if not wrong:
         return Line("regularisation", "done", told)
@@ -208,7 +207,7 @@ def _amounts(facts: Facts) -> dict[str, str]:
             found.setdefault(_amount(share, facts.penalties[name]), []).append(name)
         elif name in whole and whole[name].verdict == "fail" and data[name].verdict == "pass":
             found.setdefault("something other than all of the regularisation", []).append(name)
-    return {amount: ", ".join(names) for amount, names in found.items()}
+    return {amount: listed(names) for amount, names in found.items()}
 
 
 def _amount(share: Share, penalty: Penalty) -> str:
@@ -239,7 +238,7 @@ def _swamped(facts: Facts) -> Iterator[Line]:
         yield Line(
             "regularisation's size",
             "warn",
-            f"the regularisation swamps the data loss in {', '.join(names)}: with both on, a wrong gradient of the "
+            f"the regularisation swamps the data loss in {listed(names)}: with both on, a wrong gradient of the "
             "data loss would hardly show; go by the first phase there",
         )
 
@@ -251,13 +250,13 @@ def _dropout(facts: Facts) -> Line:
     frozen = [name for name in layers if name in facts.point.masks]
     off = [name for name, p in layers.items() if p and name not in facts.point.masks]
     if not (frozen or off):
-        return Line("dropout", "done", f"p is 0 in {', '.join(layers)}, which pass on all that they get")
-    told = [f"the mask frozen in {', '.join(frozen)}, the same at +h, at -h and in the analytic pass"] * bool(frozen)
+        return Line("dropout", "done", f"p is 0 in {listed(layers)}, which pass on all that they get")
+    told = [f"the mask frozen in {listed(frozen)}, the same at +h, at -h and in the analytic pass"] * bool(frozen)
     if not off:
         return Line("dropout", "done", *told)
     data_loss = next(iter(facts.reports.values()))  # regularisation knows no masks
     told.append(
-        f"off in {', '.join(off)}, which pass on all that they get: gradients that were computed with a mask are those "
+        f"off in {listed(off)}, which pass on all that they get: gradients that were computed with a mask are those "
         "of another function; give it as masks= (mask.NAME in data.npz)"
     )
     return Line("dropout", "warn" if data_loss.verdict == "fail" else "note", "; ".join(told))
@@ -315,7 +314,7 @@ def _nothing_shown(facts: Facts) -> Iterator[Line]:
     odd = [name for name in whole if not name.endswith(".bias")]
     if not checked or not (odd or sum(zeros.values()) > MOSTLY * checked):
         return
-    named = f", all of {', '.join(whole)}" * bool(whole)
+    named = f", all of {listed(whole)}" * bool(whole)
     yield Line(
         "what was shown",
         "warn",
@@ -343,7 +342,7 @@ def _why_zero(facts: Facts) -> str:
         return f"{told} are dead or saturated for all data points: take others, another initialisation or a burn_in"
     blank = [name for name, array in facts.point.params.items() if name.endswith(".weight") and not array.any()]
     if blank:
-        return f"{', '.join(blank)} is zero, and stops what comes before it: take other parameters, or a burn_in"
+        return f"{listed(blank)} is zero, and stops what comes before it: take other parameters, or a burn_in"
     if any(layer.kind in ("batch_norm", "layer_norm") for layer in facts.network.layers):
         return (
             "A normalisation takes away how the layers before it shift and scale, and a loss that weighs its results "

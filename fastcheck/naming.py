@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 from fastcheck.errors import FastcheckError, shortened
 
@@ -27,10 +27,11 @@ def nearest(name: object, known: Iterable[str]) -> str:
     return f" (did you mean {match[0]!r}?)" if match else ""
 
 
-def listed(names: Sequence[str], most: int = 3) -> str:
+def listed(names: Iterable[str], most: int = 3) -> str:
     """Return a few names with commas, and how many more there are."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+    every = list(names)
+    more = len(every) - most
+    return ", ".join(every[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def refuse_unknown(what: str, name: object, known: Collection[str]) -> None:

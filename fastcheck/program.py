@@ -15,9 +15,12 @@ from fastcheck.geometry import ConvGeometry, Shape
 from fastcheck.layers import Layer
 from fastcheck.network import Network
 
+ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus")
+"""Kinds of rows whose units can be dead or saturated."""
+
 NODE_KINDS = (
     *("input", "conv", "max_pool", "avg_pool", "batch_norm", "frozen_norm", "layer_norm", "dropout", "flatten"),
-    *("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus", "add", "concat"),
+    *(*ACTIVATIONS, "add", "concat"),
 )
 """Kinds of rows of the table, in the order of the numbers of `fastcheck_kernels.layers` (`tests/test_program.py`)."""
 
