@@ -96,8 +96,9 @@ def note_hinge(z, place, cached, targets, loss, span, size, found):
         for r in range(rows):
             if r == label or not (low <= r < high or low <= label < high):
                 continue
-            base, plus = losses.hinge_term(z, place, cached, label, r, loss[1], span, lane)
-            _, minus = losses.hinge_term(z, place, cached, label, r, loss[1], span, lane + half)
+            base, up = losses.hinge_term(z, place, cached, label, r, loss[1], span, lane)
+            _, down = losses.hinge_term(z, place, cached, label, r, loss[1], span, lane + half)
+            plus, minus = base + up, base + down
             if (plus > 0.0) != (minus > 0.0):
                 amount = layers.excess(layers.RELU, 0.0, base, plus) + layers.excess(layers.RELU, 0.0, base, minus)
                 _note(found, lane // points, amount * loss[2], abs(base) <= AT_POINT * abs(plus - minus))
