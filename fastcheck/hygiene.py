@@ -353,7 +353,7 @@ def _why_zero(facts: Facts) -> str:
 
 def _stopped(facts: Facts) -> dict[str, tuple[int, int]]:
     """Return for every activation how many of how many units let no gradient through, where there are any."""
-    from fastcheck.evaluators.network_bars import lanes
+    from fastcheck.cases.network_pass import lanes
 
     passes, found = facts.ground.passes, {}
     for place, node in enumerate(passes.program.nodes):

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastcheck.cases.network_pass import Chunk, Passes
-from fastcheck.evaluators.network_bars import lanes
+from fastcheck.cases.network_pass import Chunk, Passes, lanes
 from fastcheck.geometry import index_of
 from fastcheck_kernels import columns
 

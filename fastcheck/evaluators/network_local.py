@@ -1,0 +1,232 @@
+"""Local errors of a network's operations: what rounding adds to every result and every cotangent, where it is computed.
+
+They are standard deviations, about, in units of the round-off of a stored number. ``sums`` is what arithmetic inside an
+operation rounds by, as a part of that: one in float64 and float32, and far less where float16 is stored and float32
+computed with. What an operation makes of errors in its operands is none of its local error.
+
+An error is *shared* where all entries of a normalisation's group have the same: that of a mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fastcheck.cases.network_pass import Chunk, Passes, row_of
+from fastcheck.program import Node
+from fastcheck.step import U
+
+GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
+
+NORMS = ("batch_norm", "frozen_norm", "layer_norm")
+"""Kinds of rows that normalise."""
+
+
+@dataclass
+class LocalErrors:
+    """Local errors of the results and cotangents of a chunk.
+
+    Attributes
+    ----------
+    results, cotangents : float64 arrays
+        Laid out as the chunk's ``cached``: those of normalised inputs are there as well.
+    shared_results, shared_inputs, shared_cotangents : dict of int to array
+        Errors that all entries of a group have in common, by row: those of a normalisation's results, of its normalised
+        inputs, and, by the row that it takes, of the cotangents that it hands on. They broadcast to (channels, pixels,
+        lanes).
+    """
+
+    results: np.ndarray
+    cotangents: np.ndarray
+    shared_results: dict[int, np.ndarray] = field(default_factory=dict)
+    shared_inputs: dict[int, np.ndarray] = field(default_factory=dict)
+    shared_cotangents: dict[int, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, passes: Passes, chunk: Chunk, sums: float) -> LocalErrors:
+        """Find those of a chunk, after a backward pass."""
+        found = cls(np.zeros_like(chunk.cached), np.zeros_like(chunk.cached))
+        for place in range(1, len(passes.program.nodes)):
+            _Row(passes, chunk, place, sums).add_to(found)
+        _seeds(passes, chunk, sums, found)
+        return found
+
+
+class _Row:
+    """One row of a chunk: its input and output, and the cotangents of both."""
+
+    def __init__(self, passes: Passes, chunk: Chunk, place: int, sums: float) -> None:
+        self._passes, self._chunk, self._place, self._sums = passes, chunk, place, sums
+        self._node = passes.program.nodes[place]
+
+    def add_to(self, errors: LocalErrors) -> None:
+        """Add the local errors of the row's results, and of the cotangents that it hands to its inputs."""
+        kind, node = self._node.kind, self._node
+        out = row_of(self._passes, self._chunk, errors.results, self._place)
+        if kind in NORMS:
+            self._norm(errors)
+            return
+        back = [row_of(self._passes, self._chunk, errors.cotangents, source) for source in self._sources()]
+        if kind == "conv":
+            out[:] = self._summed(self._values("cached"), node.columns["per_group"] * node.columns["taps"] + 1)
+            into = self._values("cotangents", node.columns["a"])
+            back[0][:] = np.hypot(back[0], self._summed(into, node.columns["filters"] * node.columns["taps"]))
+        elif kind == "avg_pool":
+            assert node.lookup is not None
+            out[:] = self._summed(self._values("cached"), len(node.lookup))
+        elif kind in SLOPES:
+            self._activation(out, back[0])
+        elif kind in ("add", "dropout"):
+            out[:] = np.abs(self._values("cached"))
+        if kind in ("avg_pool", "max_pool", "dropout"):
+            back[0][:] = np.hypot(back[0], np.abs(self._values("cotangents", node.columns["a"])))
+
+    def _values(self, name: str, place: int | None = None, normalised: bool = False) -> np.ndarray:
+        row = self._place if place is None else place
+        return row_of(self._passes, self._chunk, getattr(self._chunk, name), row, normalised)
+
+    def _sources(self) -> list[int]:
+        return [source for source in (self._node.columns["a"], self._node.columns["b"]) if source >= 0]
+
+    def _summed(self, values: np.ndarray, terms: int) -> np.ndarray:
+        """Return the error of sums of so many terms, which may be larger than what is left of them."""
+        size = np.abs(values)
+        typical = np.sqrt((values * values).mean(axis=(1, 2), keepdims=True))
+        found: np.ndarray = np.hypot(size, self._sums * math.sqrt(terms) * np.maximum(size, typical))
+        return found
+
+    def _activation(self, out: np.ndarray, back: np.ndarray) -> None:
+        z, result, real = self._values("cached", self._node.columns["a"]), self._values("cached"), self._node.reals[0]
+        v, into = self._values("cotangents"), self._values("cotangents", self._node.columns["a"])
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            inside, stored = SLOPES[self._node.kind](z, result, float(real))
+            out[:] = 0.0 if self._node.kind == "relu" else np.abs(result) + self._sums * _inside(self._node, z, result)
+            slope = self._sums * inside + stored
+        handed = np.abs(into) if self._node.kind != "relu" else 0.0
+        back[:] = np.hypot(back, np.nan_to_num(slope) * np.abs(v) + handed)
+
+    def _norm(self, errors: LocalErrors) -> None:
+        """Add those of a normalisation, whose means and products with them err alike in a whole group."""
+        passes, chunk, place, node = self._passes, self._chunk, self._place, self._node
+        axes = {"batch_norm": (1, 2), "layer_norm": (0, 1)}.get(node.kind)
+        x, unit = self._values("cached", node.columns["a"]), self._values("cached", place, normalised=True)
+        mean, inverse = _statistics(node, x, axes)
+        weight = self._weight()
+        shared = self._sums * 2 * np.abs(mean) * inverse
+        own = self._sums * (inverse * (np.abs(x) + np.abs(mean)) + 2 * np.abs(unit))
+        row_of(passes, chunk, errors.results, place, normalised=True)[:] = own
+        row_of(passes, chunk, errors.results, place)[:] = np.abs(weight) * own + np.abs(self._values("cached"))
+        v = weight * self._values("cotangents")
+        back = row_of(passes, chunk, errors.cotangents, node.columns["a"])
+        into = np.abs(self._values("cotangents", node.columns["a"]))
+        if axes is None:
+            back[:] = np.hypot(back, into + self._sums * inverse * np.abs(v))
+            return
+        total, product = (v.mean(axis=axes, keepdims=True), (v * unit).mean(axis=axes, keepdims=True))
+        parts = 2 * np.abs(v) + np.abs(total) + 2 * np.abs(unit * product)
+        back[:] = np.hypot(back, into + self._sums * inverse * parts)
+        errors.shared_inputs[place] = shared
+        errors.shared_results[place] = np.abs(weight) * shared
+        typical = np.sqrt((v * v).mean(axis=axes, keepdims=True))
+        errors.shared_cotangents[node.columns["a"]] = self._sums * inverse * (np.abs(total) + typical)
+
+    def _weight(self) -> np.ndarray:
+        """Return the factors of a normalisation's channels or entries."""
+        program, columns = self._passes.program, self._node.columns
+        count = columns["channels"] * (columns["pixels"] if self._node.kind == "layer_norm" else 1)
+        weight = self._passes.params[columns["weight"] : columns["weight"] + count]
+        assert count <= program.params_size
+        return weight.reshape(columns["channels"], -1, 1)
+
+
+def _statistics(node: Node, x: np.ndarray, axes: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and 1 / sqrt(variance + eps) of a normalisation's groups."""
+    if axes is None:
+        channels = node.columns["channels"]
+        mean, inverse = node.reals[1 : 1 + channels], node.reals[1 + channels : 1 + 2 * channels]
+        return mean[:, None, None], inverse[:, None, None]
+    mean = x.mean(axis=axes, keepdims=True)
+    return mean, 1.0 / np.sqrt(((x - mean) ** 2).mean(axis=axes, keepdims=True) + node.reals[0])
+
+
+def _seeds(passes: Passes, chunk: Chunk, sums: float, errors: LocalErrors) -> None:
+    """Write the local errors of the output's cotangents, which are differences."""
+    last = len(passes.program.nodes) - 1
+    v = np.abs(row_of(passes, chunk, chunk.cotangents, last))
+    known = chunk.known.reshape(v.shape)
+    loss = passes.point.network.loss
+    if loss == "softmax_cross_entropy":
+        with np.errstate(divide="ignore", invalid="ignore"):
+            exponent = np.nan_to_num(-np.log(known) * known)
+        label = chunk.targets.reshape(-1, chunk.period) == np.arange(len(v))[:, None]
+        parts = exponent + sums * (3 * known + label[:, None])
+    elif loss == "logistic":
+        parts = known + sums * (2 * known + chunk.targets.reshape(v.shape))
+    elif loss == "squared_error":
+        parts = sums * np.abs(chunk.targets.reshape(v.shape))
+    else:
+        parts = np.zeros_like(v)
+    row_of(passes, chunk, errors.cotangents, last)[:] = v + passes.weight * parts
+
+
+def _inside(node: Node, z: np.ndarray, result: np.ndarray) -> np.ndarray:
+    """Return the error that arithmetic inside an activation leaves in its result, which is none of a slope alone."""
+    size: np.ndarray = np.abs(result)
+    found: np.ndarray = np.zeros_like(z) if node.kind == "leaky_relu" else 2 * size
+    if node.kind == "gelu":  # 1 + erf is rounded at the size of one
+        found = np.abs(z) + size
+    if node.kind == "gelu_tanh":
+        inner = GELU_SCALE * (np.abs(z) + GELU_CUBE * np.abs(z) ** 3)
+        found = np.abs(z) * (1 + 8 * inner * np.exp(-2 * inner)) + size
+    if node.kind == "softplus":
+        found = 2 * size + np.abs(z) * _sigmoid(node.reals[0] * z)
+    return found
+
+
+def _sigmoid(z: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + exp(-z))."""
+    e = np.exp(-np.abs(z))
+    found: np.ndarray = np.where(z >= 0, 1.0, e) / (1.0 + e)
+    return found
+
+
+Slope = Callable[[np.ndarray, np.ndarray, float], tuple["np.ndarray | float", "np.ndarray | float"]]
+"""What arithmetic inside a slope, and what a stored result that it is computed from, leave in it: of z, the result, and
+the activation's number."""
+
+
+def _gelu_slope(z: np.ndarray, result: np.ndarray, real: float) -> tuple[np.ndarray, float]:
+    density = np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+    return 1 + np.abs(z) * density * (3 + z * z), 0.0
+
+
+def _gelu_tanh_slope(z: np.ndarray, result: np.ndarray, real: float) -> tuple[np.ndarray, float]:
+    inner = GELU_SCALE * (z + GELU_CUBE * z**3)
+    t = np.tanh(inner)
+    steep = np.abs(z) * GELU_SCALE * (1 + 3 * GELU_CUBE * z * z)
+    return 1 + steep * (2 * t * t + (1 - t * t) * (2 + 4 * np.abs(inner))), 0.0
+
+
+def _silu_slope(z: np.ndarray, result: np.ndarray, real: float) -> tuple[np.ndarray, float]:
+    s, rest = _sigmoid(z), _sigmoid(-z)
+    # 1 - s is rounded at the size of one, unless nothing of it is left.
+    return 3 * s + np.abs(z) * s * (3 * rest + np.minimum(1.0, rest / U)), 0.0
+
+
+SLOPES: dict[str, Slope] = {
+    "relu": lambda z, result, real: (0.0, 0.0),
+    "leaky_relu": lambda z, result, real: (np.where(z > 0, 0.0, real), 0.0),
+    # Where it is computed from the result, that is a difference of numbers as large as alpha.
+    "elu": lambda z, result, real: (np.where(z > 0, 0.0, real * (1 + 2 * np.exp(np.minimum(z, 0.0)))), 0.0),
+    "gelu": _gelu_slope,
+    "gelu_tanh": _gelu_tanh_slope,
+    "silu": _silu_slope,
+    # 1 - t^2 and s (1 - s) are computed from results that are rounded.
+    "tanh": lambda z, result, real: (2 * result * result, 2 * result * result),
+    "sigmoid": lambda z, result, real: (2 * result, result),
+    "softplus": lambda z, result, real: (_sigmoid(real * z) * (2 + np.abs(real * z) * _sigmoid(-real * z)), 0.0),
+}
+"""Errors of activations' slopes."""
