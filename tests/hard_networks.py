@@ -375,10 +375,10 @@ def _regularised(rng: np.random.Generator, network: Network, shape: tuple[int, .
     for option, least in (("l2", 0), ("l1", least_l1)):
         how = max(least, int(rng.integers(3)))
         if how == 1:
-            options[option] = _decades(rng, -4, -1)
+            options[option] = _decades(rng, -3, -0.5)
         if how == 2:
             groups = rng.choice(names, min(len(names), int(rng.integers(1, 4))), replace=False)
-            options[option] = {str(name): _decades(rng, -4, -1) for name in groups}
+            options[option] = {str(name): _decades(rng, -3, -0.5) for name in groups}
     return Network(network.layers, **options)
 
 
