@@ -13,7 +13,7 @@ from fastcheck.cases.network import NetworkCase
 from fastcheck.cases.network_pass import Passes, lanes
 from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import Chosen, Differences, indices
-from fastcheck.evaluators.network_bars import SAFETY, Ground
+from fastcheck.evaluators.network_bars import SAFETY, SHAKEN_SAFETY, Ground
 from fastcheck.evaluators.network_full import Full
 from fastcheck.evaluators.network_moved import Moved, work
 from fastcheck.evaluators.penalty import difference as penalty_difference
@@ -31,7 +31,10 @@ CLOSER = 0.25
 """The next step that is tried where one is not enough, as a part of it."""
 
 ROUNDS = 4
-"""Steps that are tried at most."""
+"""Steps that are tried at most, the first and smaller ones."""
+
+LARGER = 4
+"""Larger steps that are tried at most where round-off hides a value."""
 
 WAS, LEFT = 1.5 / (1 - CLOSER**2), 3 * CLOSER**2 / (1 - CLOSER**2)
 """Truncation with the larger of two steps, and with the smaller one, as parts of how far n moves between them; on the
@@ -70,6 +73,9 @@ LOST = 2.0**-450
 
 MOST_EXPONENT = 200
 """Automatic steps are `MOVE` times 2^-200 to 2^200: what they move is squared."""
+
+LEAST_EXPONENT = -16
+"""They are at least `MOVE` times 2^-16 of the tensor's largest entry."""
 
 BLOCK_WORK = 1e7
 """Multiply-adds in a block: about a millisecond."""
@@ -113,8 +119,8 @@ class NetworkEvaluator:
         self.step = automatic(self._passes, name) if step == "auto" else float(step)
         usable(self.step, self._values, name)
         terms = ground.terms(name)
-        typical = math.sqrt(float(terms[1] @ terms[1]) / len(terms[1])) or ground.natural_slope(name)
-        self._sizes = np.maximum(terms[1], typical)
+        self._terms = terms[1]
+        self._sizes = self._at_least_typical(terms[1])
         self._wide = max(WIDE, WIDE_TYPES * RESULT[case.precision_of(name)])
         self._gradient = ground.rounding.of(case, name, terms)
         self._flipped = ground.rounding.flipped(case, name)
@@ -146,10 +152,26 @@ class NetworkEvaluator:
             bars,
             kinks=found.kinks,
             jump=found.jump,
-            wide=bars - found.jump > self._wide * self._sizes[dims],
+            wide=self._are_wide(dims, bars - found.jump),
             harmless=np.where(found.crossed + found.jump > 0, 0, found.kinks),
             automatic=automatic,
         )
+
+    def _are_wide(self, dims: np.ndarray, bars: np.ndarray) -> np.ndarray:
+        """Mark bars that are too wide to judge by, beside what the dimension's terms add up to in size."""
+        wide: np.ndarray = bars > self._wide * self._sizes[dims]
+        if not wide.any():
+            return wide
+        # Terms that are no larger than their own rounding in float64 are as good as zero.
+        real = self._terms > SHAKEN_SAFETY * self._ground.rounding.deviations("float64", self._name)
+        wide = bars > self._wide * self._at_least_typical(np.where(real, self._terms, 0.0))[dims]
+        return wide
+
+    def _at_least_typical(self, terms: np.ndarray) -> np.ndarray:
+        """Return the sizes of all dimensions' terms, none below the tensor's typical one."""
+        typical = math.sqrt(float(terms @ terms) / len(terms)) or self._ground.natural_slope(self._name)
+        found: np.ndarray = np.maximum(terms, typical)
+        return found
 
     def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
         """Split the error bars of dimensions, which are differenced again."""
@@ -195,12 +217,27 @@ class NetworkEvaluator:
                 break
             better = found.take(crossing, self.once(dims[crossing], self.step * CLOSER**level))
             levels[better] = level
+        if self._searching:
+            self._enlarge(dims, found, levels)
         self._close(dims, np.flatnonzero(found.at_point), found, levels)
         self._flip(dims, found)
         outside = self._outside(dims, found) & ~found.at_point
         for level in np.unique(levels[outside]).tolist():
             self._doubt(dims, np.flatnonzero(outside & (levels == level)), self.step * CLOSER**level, found)
         return found
+
+    def _enlarge(self, dims: np.ndarray, found: Found, levels: np.ndarray) -> None:
+        """Difference dimensions whose values round-off hides with larger steps: units in their tails hardly bend."""
+        before = found.numeric.copy()
+        for level in range(-1, -1 - LARGER, -1):
+            hidden = found.roundoff > self._wide * np.maximum(np.abs(found.numeric), self._sizes[dims])
+            places = np.flatnonzero(hidden & ~found.at_point & (levels == level + 1))
+            if not len(places):
+                break
+            larger = self.once(dims[places], self.step * CLOSER**level)
+            larger.truncation = WAS * np.abs(larger.numeric - before[places])
+            before[places] = larger.numeric
+            levels[found.take(places, larger)] = level
 
     def _flip(self, dims: np.ndarray, found: Found) -> None:
         """Widen what dimensions may be by units whose piece rounding decides: both pieces are as good."""
@@ -372,7 +409,10 @@ def automatic(passes: Passes, name: str) -> float:
         factor = step.rms(lanes(passes, chunk, chunk.cached, node.columns["a"]))
     if size == 0 or factor == 0:
         return MOVE
-    return math.ldexp(MOVE, step.within(round(math.log2(size) - math.log2(factor)), MOST_EXPONENT))
+    # No smaller than what changes every entry by many roundings: results may be as good as zero.
+    largest = float(np.abs(passes.point.params[name]).max(initial=0.0))
+    least = math.frexp(largest)[1] + LEAST_EXPONENT if largest else -MOST_EXPONENT
+    return math.ldexp(MOVE, step.within(max(round(math.log2(size) - math.log2(factor)), least), MOST_EXPONENT))
 
 
 def blocks_of(dims: Chosen, cost: int, group: int, together: int) -> list[Chosen]:

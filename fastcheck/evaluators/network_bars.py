@@ -162,7 +162,7 @@ class GradientRounding:
         The latter two are for units whose piece rounding decides.
         """
         if precision not in self._known:
-            unit = UNITS[precision]
+            unit = network_shakes.unit_of(precision)
             shaken = network_shakes.of(self._passes, self._gradient, precision, self._seed)
             sizes = [DOUBT * unit * own for own in shaken.results]
             flips = network_flips.doubted(self._passes, sizes, self._seed)
@@ -178,6 +178,11 @@ class GradientRounding:
             moments.moments(chunk.net, (node, bias), chunk.cached, chunk.cotangents, chunk.points, chunk.period, out)
         return out[:, 0], np.sqrt(out[:, 1]), out[:, 2]
 
+    def deviations(self, precision: str, name: str) -> np.ndarray:
+        """Return the standard deviations of what rounding of all layers does to a tensor's gradient."""
+        found: np.ndarray = self._before(precision)[0][self._passes.program.places[name]]
+        return found
+
     def flipped(self, case: NetworkCase, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the least and the most that units whose piece rounding decides may add to a tensor's gradient."""
         place = self._passes.program.places[name]
@@ -189,7 +194,7 @@ class GradientRounding:
         precision, given = case.precision_of(name), case.grads[name].reshape(-1)
         stored = given.dtype.name
         place = self._passes.program.places[name]
-        shaken = self._before(precision)[0][place]
+        shaken = self.deviations(precision, name)
         own = self._sums(name, terms, np.abs(self._gradient[place]), ACCUMULATOR[precision])
         total = float(terms[1] @ terms[1])
         typical = math.sqrt(float(shaken @ shaken) / total) if total else 0.0

@@ -12,10 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from fastcheck.cases.network_pass import Chunk, Passes, lanes, row_of
+from fastcheck.evaluators.network_local import SIGNS
 from fastcheck.step import U
-
-SIGNS = ("relu", "leaky_relu", "elu")
-"""Kinds of rows with a kink at zero."""
 
 MOST = 32
 """Units that are flipped one by one; more of them are flipped in as many groups."""

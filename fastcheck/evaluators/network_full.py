@@ -10,11 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastcheck.cases.network_pass import Chunk, Passes, lanes
+from fastcheck.evaluators.network_local import SIGNS
 from fastcheck.geometry import index_of
 from fastcheck_kernels import columns
-
-SIGNS = ("relu", "leaky_relu", "elu")
-"""Kinds of rows with a kink at zero."""
 
 
 class Crossing(NamedTuple):

@@ -21,6 +21,9 @@ from fastcheck.step import U
 
 GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
 
+SIGNS = ("relu", "leaky_relu", "elu")
+"""Kinds of rows with a kink at zero."""
+
 NORMS = ("batch_norm", "frozen_norm", "layer_norm")
 """Kinds of rows that normalise."""
 
@@ -95,7 +98,8 @@ class _Row:
         """Return the error of sums of so many terms, which may be larger than what is left of them."""
         size = np.abs(values)
         typical = np.sqrt((values * values).mean(axis=(1, 2), keepdims=True))
-        found: np.ndarray = np.hypot(size, self._sums * math.sqrt(terms) * np.maximum(size, typical))
+        # What is exactly zero is a sum of zeros, or of terms that any order cancels.
+        found: np.ndarray = np.hypot(size, self._sums * math.sqrt(terms) * np.maximum(size, typical)) * (size > 0)
         return found
 
     def _activation(self, out: np.ndarray, back: np.ndarray) -> None:
@@ -115,7 +119,7 @@ class _Row:
         x, unit = self._values("cached", node.columns["a"]), self._values("cached", place, normalised=True)
         mean, inverse = _statistics(node, x, axes)
         weight = self._weight()
-        shared = self._sums * 2 * np.abs(mean) * inverse
+        shared = (1 + self._sums) * np.abs(mean) * inverse  # means are stored
         own = self._sums * (inverse * (np.abs(x) + np.abs(mean)) + 2 * np.abs(unit))
         row_of(passes, chunk, errors.results, place, normalised=True)[:] = own
         row_of(passes, chunk, errors.results, place)[:] = np.abs(weight) * own + np.abs(self._values("cached"))

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastcheck.cases.network_pass import Chunk, Passes, row_of
-from fastcheck.evaluators.network_local import LocalErrors
-from fastcheck.step import ACCUMULATOR, SMALLEST, UNITS
+from fastcheck.evaluators.network_local import SIGNS, LocalErrors
+from fastcheck.step import ACCUMULATOR, RESULT, SMALLEST, UNITS
 from fastcheck_kernels import shake
 
 SHAKES = 6
@@ -22,8 +22,18 @@ NUMBERS = 8191
 """Different numbers in the noise of a pass."""
 
 
+STORED = 0.5
+"""Standard deviation of the rounding of a number that is kept in fewer bits than it was computed in, as a part of its
+round-off, which is the most."""
+
+
+def unit_of(precision: str) -> float:
+    """Return what the standard deviations of `Shaken` are in units of."""
+    return UNITS[precision] * (STORED if RESULT[precision] else 1.0)
+
+
 class Shaken(NamedTuple):
-    """Standard deviations in units of the round-off of a stored number.
+    """Standard deviations in units of `unit_of` the arithmetic.
 
     Attributes
     ----------
@@ -50,9 +60,9 @@ def of(passes: Passes, gradient: np.ndarray, precision: str, seed: int) -> Shake
     seed : int
     """
     rng = np.random.default_rng([seed, SHAKES])
-    sums = ACCUMULATOR[precision] / UNITS[precision]
+    sums = ACCUMULATOR[precision] / unit_of(precision)
     errors = [LocalErrors.of(passes, chunk, sums) for chunk in passes.chunks]
-    least = SMALLEST[precision] / UNITS[precision]
+    least = SMALLEST[precision] / unit_of(precision)
     for chunk, found in zip(passes.chunks, errors, strict=True):
         found.results[chunk.cached != 0] += least
         found.cotangents[chunk.cotangents != 0] += least
@@ -80,7 +90,7 @@ def _params(passes: Passes, precision: str, rng: np.random.Generator) -> np.ndar
     are rounded.
     """
     found = passes.params.copy()
-    sums = ACCUMULATOR[precision] / UNITS[precision]
+    sums = ACCUMULATOR[precision] / unit_of(precision)
     for name, place in passes.program.places.items():
         columns = passes.program.nodes[passes.program.node_of(name)[0]].columns
         terms = max(1, columns["per_group"] * columns["taps"]) + 1
@@ -90,15 +100,20 @@ def _params(passes: Passes, precision: str, rng: np.random.Generator) -> np.ndar
 
 
 class _Noise:
-    """The noise of one pass."""
+    """The noise of one pass, which takes no unit to another piece."""
 
     def __init__(self, passes: Passes, errors: list[LocalErrors], numbers: np.ndarray) -> None:
         self._passes, self._errors, self._numbers = passes, errors, numbers
+        nodes = passes.program.nodes
+        self._readers = passes.program.readers()
+        # Entries that tie must not come apart before they are pooled.
+        self._pooled = max((place for place, node in enumerate(nodes) if node.kind == "max_pool"), default=-1)
 
     def after(self, chunk: Chunk, place: int) -> None:
         """Shake the results of a row, and its normalised input."""
         errors = self._errors[chunk.number]
-        self._add(shake.by_value, chunk, chunk.cached, errors.results, place)
+        kernel = shake.by_value if place < self._pooled else shake.by_value_and_place
+        self._add(kernel, chunk, chunk.cached, errors.results, place)
         if place in errors.shared_results:
             row_of(self._passes, chunk, chunk.cached, place)[:] += self._shared(errors.shared_results[place], place, 1)
         if "norm" in self._passes.program.nodes[place].kind:
@@ -106,6 +121,7 @@ class _Noise:
         if place in errors.shared_inputs:
             unit = row_of(self._passes, chunk, chunk.cached, place, normalised=True)
             unit[:] += self._shared(errors.shared_inputs[place], place, 2)
+        self._hold(chunk, place)
 
     def before(self, chunk: Chunk, place: int) -> None:
         """Shake the cotangents of a row's results."""
@@ -114,6 +130,21 @@ class _Noise:
         if place in errors.shared_cotangents:
             v = row_of(self._passes, chunk, chunk.cotangents, place)
             v[:] += self._shared(errors.shared_cotangents[place], place, 3)
+
+    def _hold(self, chunk: Chunk, place: int) -> None:
+        """Put results back that noise took across a kink: what happens there is not in proportion to the noise."""
+        still = self._passes.chunks[chunk.number].cached
+        z, known = (row_of(self._passes, chunk, array, place) for array in (chunk.cached, still))
+        for reader in self._readers[place]:
+            node = self._passes.program.nodes[reader]
+            if node.kind in SIGNS:
+                crossed = (z > 0) != (known > 0)
+            elif node.kind == "max_pool":
+                assert node.lookup is not None
+                crossed = _other_winners(z, known, node.lookup)
+            else:
+                continue
+            z[crossed] = known[crossed]
 
     def _add(
         self, kernel: Any, chunk: Chunk, values: np.ndarray, sizes: np.ndarray, place: int, normalised: bool = False
@@ -126,3 +157,13 @@ class _Noise:
         numbers = self._numbers[(np.arange(sizes.size) * 7919 + 31 * place + kind) % NUMBERS]
         found: np.ndarray = sizes * numbers.reshape(sizes.shape)
         return found
+
+
+def _other_winners(z: np.ndarray, known: np.ndarray, lookup: np.ndarray) -> np.ndarray:
+    """Mark the maps in which a pooling window has another winner."""
+    winners = [
+        np.where(lookup[None, :, :, None] >= 0, values[:, lookup], -np.inf).argmax(axis=1) for values in (z, known)
+    ]
+    other = (winners[0] != winners[1]).any(axis=1)
+    found: np.ndarray = np.broadcast_to(other[:, None], z.shape)
+    return found
