@@ -282,9 +282,14 @@ SOURCES: Table = (
 NOTHING_RESOLVED: Table = (
     Row(
         "every dimension lies at a kink, where any slope between the one-sided ones is a subgradient",
-        lambda found: 0 < found.tally.kinks == found.tally.dims,
+        lambda found: 0 < found.tally.at_kink == found.tally.dims,
     ),
-    Row("all values are zero", lambda found: found.tally.typical == 0 and found.tally.max_ratio == 0),
+    Row("all values are zero", lambda found: found.tally.vanishes),
+    Row(
+        "no value exceeds its error bar: {0.tally.at_kink:,} lie at a kink, where any slope between the one-sided ones "
+        "is a subgradient, and no other is distinguishable from zero",
+        lambda found: found.tally.at_kink > 0,
+    ),
     Row("no value exceeds its error bar: none is distinguishable from zero (a typical one is {0.tally.typical:.0e})"),
 )
 """The same where no dimension is resolved."""

@@ -324,11 +324,14 @@ def _nothing_shown(facts: Facts) -> Iterator[Line]:
 
 
 def _zeros(tensor: TensorReport, slope: float) -> int:
-    """Count the dimensions whose values are both zero within bars that are small beside the network's slopes."""
+    """Count the dimensions whose values are both zero within bars that are small beside the network's slopes.
+
+    The bars of those at a kink hold its slopes, and those that are undecided are not all unresolved.
+    """
     if tensor.verdict == "fail":
         return 0
     wide = "widest" in tensor.explained and tensor.explained["widest"]["error_bar"] > WIDE * slope
-    return tensor.unresolved - tensor.undecided * wide
+    return max(0, tensor.unresolved - tensor.at_kink - tensor.undecided * wide)
 
 
 def _why_zero(facts: Facts) -> str:

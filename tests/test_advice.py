@@ -1,5 +1,7 @@
 """Sentences beside the numbers of a report: each where its condition holds, and none where it does not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from layers import case, layer
@@ -93,8 +95,19 @@ SAID = [
     (advice.SOURCES, wide("kinks", kinks=1), "kinks crossed between -h and +h, h = 0.5"),
     (advice.SOURCES, wide("kinks", kind="function"), "no kink was found"),
     (advice.SOURCES, wide("gradient", precision="float32"), "sums, computed in float32"),
-    (advice.NOTHING_RESOLVED, known(Tally(dims=2, kinks=2)), "every dimension lies at a kink"),
+    (
+        advice.NOTHING_RESOLVED,
+        known(replace(folded([3, 0], [0, 0], bar=9), at_kink=2)),
+        "every dimension lies at a kink",
+    ),
+    (advice.NOTHING_RESOLVED, known(replace(folded([3, 0], [0, 0], bar=9), at_kink=1)), "1 lie at a kink, where"),
+    (
+        advice.NOTHING_RESOLVED,
+        known(replace(folded([3, 0], [0, 0], bar=9), kinks=2)),
+        "none is distinguishable from zero",
+    ),
     (advice.NOTHING_RESOLVED, known(folded([0, 0], [0, 0])), "all values are zero"),
+    (advice.NOTHING_RESOLVED, known(folded([5e-324, *[0] * 99], [0] * 100)), "none is distinguishable from zero"),
     (advice.NOTHING_RESOLVED, known(folded([3, -3], [-2, 3], bar=9)), "none is distinguishable from zero"),
     (advice.NOTHING_RESOLVED, known(folded([3, 3], [-3, -3], bar=9)), "none is distinguishable from zero"),
 ]
@@ -237,6 +250,24 @@ def test_what_no_step_can_see_is_not_called_zero():
     assert "step='auto' has balanced the two" in tensor.advice
     zero = _advice(lambda p: 0.0 * float(p @ p), lambda p: 0 * p)
     assert "zero" in zero.regime
+
+
+@pytest.mark.parametrize("side", [-17.4, 0.0, 17.4])
+def test_only_a_kink_in_the_point_itself_is_where_a_dimension_lies(side):
+    """One that a large step crosses is beside the point, whose slope is one number."""
+    at_kink = _advice(lambda p: 17.4 * float(np.abs(p).sum()), lambda p: np.full(3, side), np.zeros(3))
+    assert (at_kink.verdict, at_kink.unresolved, at_kink.at_kink) == ("pass", 3, 3)
+    assert "every dimension lies at a kink" in at_kink.regime
+    crossed = _advice(lambda p: 17.4 * float(np.abs(p).sum()), lambda p: 17.4 * np.sign(p), X, step=10.0)
+    assert (crossed.verdict, crossed.unresolved, crossed.kinks, crossed.at_kink) == ("inconclusive", 12, 12, 0)
+    assert "none is distinguishable from zero" in crossed.regime
+    layers = layer((2, 3, 6, 6), (4, 3, 3, 3))
+    z = case(layers).output
+    slope = case(layers).grad_output * (z > 0)
+    relu = case(layers, loss="relu", grads={"bias": slope.sum(axis=(0, 2, 3))}, output=None)
+    far = fastcheck.check(relu, step=100.0).tensors["bias"]
+    assert (far.unresolved, far.kinks, far.at_kink) == (4, 4, 0)
+    assert "none is distinguishable from zero" in far.regime
 
 
 def test_a_pass_counts_what_its_bars_hide():

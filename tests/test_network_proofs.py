@@ -517,6 +517,28 @@ def test_zeros_that_any_code_gives_are_told(name):
     assert re.search(told, line.text), line.text
 
 
+@pytest.mark.parametrize("believed", [0.0, 0.5, 1.0])
+def test_slopes_at_a_kink_are_no_zeros(believed):
+    """Bars at a kink are as large as its slopes, and values inside them may be anything but zero."""
+    network, rng = Network([Conv(1, 1), ReLU(), Flatten(), Dense(2)], loss="squared_error"), np.random.default_rng(0)
+    params = networks.parameters(network, (1, 1, 1), rng)
+    params["conv1.weight"][:] = params["conv1.bias"][:] = 0.0
+    x, y = np.full((1, 1, 1, 1), 30.0), rng.normal(size=(1, 2))
+    grads = torch_network.gradients(network, params, x, y)[1]
+    slope = float((params["dense1.bias"] - y[0]) @ params["dense1.weight"][:, 0])
+    grads |= {"conv1.weight": np.full((1, 1, 1, 1), 30 * believed * slope), "conv1.bias": np.array([believed * slope])}
+    report = _check(network, params, grads, x, y)
+    assert report.passed, report.summary()
+    for name in ("conv1.weight", "conv1.bias"):
+        tensor = report.tensors[name]
+        assert (tensor.dims_checked, tensor.at_kink) == (1, tensor.unresolved)
+        assert believed == 1 or "every dimension lies at a kink" in tensor.regime
+    # Only dense1.weight, whose input is zero, shows none.
+    assert _line(report, "what was shown").text.startswith(
+        "2 of 6 dimensions are zero within their error bars, all of dense1.weight:"
+    )
+
+
 @pytest.mark.parametrize("layer", [ReLU(), BatchNorm(), LayerNorm(), Tanh()])
 @pytest.mark.parametrize("units", [0, 3])
 def test_some_zeros_are_normal(layer, units):
