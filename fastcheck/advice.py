@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastcheck.geometry import Shape
 from fastcheck.tally import Finding, Tally, relative_difference_of
+
+if TYPE_CHECKING:
+    from fastcheck.health import HealthFinding
 
 PARTS = ("round-off", "truncation", "kinks", "gradient", "steps")
 """Parts of an error bar, as `fastcheck.evaluators.Evaluator.parts` names them; "steps" is for black boxes alone."""
@@ -59,6 +62,8 @@ class Circumstances:
         Parts of the error bars of ``tally.least`` and ``tally.widest``, by flat index; empty where they are unknown.
     disagreements : int
         Of the audit.
+    blinding : HealthFinding, optional
+        What makes the gradient vanish at this point, whatever the code is.
     """
 
     tally: Tally
@@ -71,6 +76,7 @@ class Circumstances:
     declared: bool
     parts: Mapping[int, Mapping[str, float]]
     disagreements: int = 0
+    blinding: HealthFinding | None = None
 
     @property
     def least(self) -> str:
@@ -205,6 +211,7 @@ OUTSIDE: Table = (
 """Where to look first when dimensions lie outside their bars."""
 
 NARROWER: Table = (
+    Row("{0.blinding.advice}", lambda found: found.blinding is not None),
     Row(
         "two steps contradict each other: the loss varies on a scale far below its entries, or has noise that was not "
         "seen; declare the noise (noise=), or check with parameters of that scale",

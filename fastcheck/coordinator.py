@@ -260,6 +260,7 @@ def _reported(
         declared=plan.declared,
         parts=parts,
         disagreements=audited["disagreements"],
+        blinding=path.blinding(name),
     )
     judgement = verdict.of_tensor(known)
     explained = (parts or merged.least is None) and merged.dims and judgement.verdict in ("pass", "inconclusive")

@@ -95,13 +95,22 @@ def of_tensor(found: Circumstances) -> Judgement:
     if tally.undecided > UNDECIDED * tally.dims:
         return Judgement(
             "inconclusive",
-            f"{_undecided(tally)}: they are too wide to tell right from wrong",
+            _undecided(found),
             advice.said(advice.NARROWER, found),
         )
     return Judgement("pass", f"all {tally.dims:,} lie within what the arithmetic can explain{_noted(tally)}")
 
 
-def _undecided(tally: Tally) -> str:
+def _undecided(found: Circumstances) -> str:
+    """Say what cannot be judged, and why: the point shows nothing, or bars are too wide."""
+    blinding = found.blinding
+    if blinding is None:
+        return f"{_wide(found.tally)}: they are too wide to tell right from wrong"
+    what = "no value is distinguishable from zero" if found.tally.min_digits is None else _wide(found.tally)
+    return f"{what}, since {blinding.words}"
+
+
+def _wide(tally: Tally) -> str:
     """Say how many bars are how wide."""
     assert tally.widest is not None
     larger = max(abs(tally.widest.analytic), abs(tally.widest.numeric))

@@ -7,7 +7,7 @@ import pytest
 from layers import case, layer
 
 import fastcheck
-from fastcheck import advice, check_gradient
+from fastcheck import advice, check_gradient, health
 from fastcheck.advice import Circumstances
 from fastcheck.tally import Tally, fold
 from fastcheck.verdict import of_tensor
@@ -74,6 +74,13 @@ SAID = [
     (advice.OUTSIDE, outside(UNLIKE, right=20, shape=(4, 6)), "a row, a column"),
     (advice.OUTSIDE, outside(UNLIKE, right=20, kind="function"), "a row, a column"),
     (advice.OUTSIDE, outside(UNLIKE, right=20, shape=(23,)), "have in common?"),
+    (advice.NARROWER, wide("gradient", blinding=health.nothing_to_gain(0.0, True)), "the network still gets wrong"),
+    (advice.NARROWER, wide("round-off", blinding=health.no_variance("bn1", True, ["w"])), "data points that differ"),
+    (
+        advice.NARROWER,
+        wide("kinks", blinding=health.no_variance("bn1", False, ["w"])),
+        "other data points or parameters",
+    ),
     (advice.NARROWER, wide("round-off", kind="function"), "a loss that rounds less"),
     (advice.NARROWER, wide("truncation", kind="function"), "where it bends less"),
     (advice.NARROWER, wide("truncation", kind="function", declared=True), "more accurate than noise="),
@@ -279,6 +286,48 @@ def test_a_pass_counts_what_its_bars_hide():
     zeros = np.where(scales > 1e-9, scales, 0.0)
     dead = _advice(lambda p: float(zeros @ p), zeros, np.ones(4))
     assert (dead.unresolved, dead.reason) == (2, "all 4 lie within what the arithmetic can explain")
+
+
+@pytest.mark.parametrize(
+    ("blinding", "values", "reason"),
+    [
+        (
+            None,
+            [0.0, 0.0],
+            "2 of 2 lie within error bars of up to 9 (around zero): they are too wide to tell right from wrong",
+        ),
+        (
+            None,
+            [50.0, 3.0],
+            "2 of 2 lie within error bars of up to 9 (0.2 times the value itself): they are too wide to tell",
+        ),
+        (
+            health.nothing_to_gain(0.0, True),
+            [0.0, 0.0],
+            "no value is distinguishable from zero, since the loss is 0 and the",
+        ),
+        (
+            health.nothing_to_gain(1e-30, False),
+            [0.0, 3.0],
+            "zero, since the loss is 1e-30 and the loss has nothing to gain",
+        ),
+        (
+            health.no_variance("norm1 (all 3 channels)", True, ["w"]),
+            [50.0, 3.0],
+            "2 of 2 lie within error bars of up to 9 (0.2 times the value itself), since the variance is zero but for "
+            "rounding in norm1 (all 3 channels), as all data points are equal",
+        ),
+    ],
+)
+def test_a_point_that_shows_nothing_is_the_reason_and_not_its_bars(blinding, values, reason):
+    tally = fold(np.arange(2), np.array(values), np.array(values), np.full(2, 9.0), np.full(2, True))
+    judged = of_tensor(known(tally, blinding=blinding))
+    assert judged.verdict == "inconclusive"
+    assert reason in judged.reason
+    narrow = fold(np.arange(2), np.array(values), np.array(values), np.full(2, 9.0))
+    assert of_tensor(known(narrow, blinding=blinding)).reason == "all 2 lie within what the arithmetic can explain" + (
+        f" ({narrow.hidden} not zero, but no larger than their error bars)" * bool(narrow.hidden)
+    )
 
 
 def test_a_longer_run_is_not_advised_where_nothing_was_checked():

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastcheck.evaluators import Auditing, Chosen, Evaluator
 from fastcheck.geometry import Shape
+from fastcheck.health import HealthFinding
 from fastcheck.interrupts import Interrupts
 from fastcheck.parts import Part
 from fastcheck.progress import ProgressHook
@@ -149,4 +150,8 @@ class Path(Protocol):
 
     def audit(self, name: str, dims: Chosen, session: Session) -> Auditing | None:
         """Return the audit of a tensor, where its evaluator takes a shortcut."""
+        ...
+
+    def blinding(self, name: str) -> HealthFinding | None:
+        """Return what makes a tensor's gradient vanish, whatever the code is; None where nothing is known to."""
         ...

@@ -123,3 +123,7 @@ class FunctionPath:
     def audit(self, name: str, dims: Chosen, session: Session) -> Audit | None:
         """Return nothing: the whole function is evaluated, and no shortcut taken."""
         return None
+
+    def blinding(self, name: str) -> HealthFinding | None:
+        """Return nothing: what is known of the point is found by `findings`."""
+        return None
