@@ -56,6 +56,8 @@ class Circumstances:
         That of the gradient.
     black_box : bool
         Whether the loss is a function of which nothing else is known: without data points, maps or units.
+    balanced : bool
+        Whether an automatic step balances round-off against truncation or kinks, so that no larger one is better.
     declared : bool
         Whether the accuracy of the loss was declared.
     parts : mapping of int to mapping
@@ -73,6 +75,7 @@ class Circumstances:
     automatic: bool
     precision: str
     black_box: bool
+    balanced: bool
     declared: bool
     parts: Mapping[int, Mapping[str, float]]
     disagreements: int = 0
@@ -213,18 +216,29 @@ OUTSIDE: Table = (
 NARROWER: Table = (
     Row("{0.blinding.advice}", lambda found: found.blinding is not None),
     Row(
+        "two steps contradict each other beyond the noise that was declared: declare more (noise=), or check with "
+        "parameters of the scale that the loss varies on",
+        lambda found: found.widest == "steps" and found.declared,
+    ),
+    Row(
         "two steps contradict each other: the loss varies on a scale far below its entries, or has noise that was not "
         "seen; declare the noise (noise=), or check with parameters of that scale",
         lambda found: found.widest == "steps",
     ),
     Row(
         "a loss that is more accurate than noise= or relative_noise= declares: the bars come from that",
-        lambda found: found.widest in ("round-off", "truncation") and found.declared,
+        lambda found: found.widest in ("round-off", "truncation") and found.declared and found.automatic,
     ),
     Row(
         "a loss that rounds less (float64 throughout, no large constant in it), or another point, where it bends less: "
         "step='auto' has balanced the two",
         lambda found: found.widest in ("round-off", "truncation") and found.automatic and found.black_box,
+    ),
+    Row(
+        "another point, or data of more even sizes: step='auto' has balanced round-off against truncation and kinks",
+        lambda found: (
+            found.automatic and (found.widest == "truncation" or (found.widest == "round-off" and found.balanced))
+        ),
     ),
     Row(
         "a step larger than {0.step:g}, or data of more even sizes: the differences' round-off falls as 1/h",
@@ -234,11 +248,19 @@ NARROWER: Table = (
         "a larger step, or step='auto': the differences' round-off falls as 1/h",
         lambda found: found.widest == "round-off",
     ),
-    Row(
-        "a step smaller than {0.step:g}: truncation falls as h^2",
-        lambda found: found.widest == "truncation" and found.automatic,
-    ),
     Row("a smaller step, or step='auto': truncation falls as h^2", lambda found: found.widest == "truncation"),
+    Row(
+        "a smaller step, or step='auto', which crosses fewer kinks; or kinks='exclude', which leaves them out",
+        lambda found: found.widest == "kinks" and not found.automatic and not found.black_box,
+    ),
+    Row(
+        "a smaller step, or step='auto', which crosses fewer kinks",
+        lambda found: found.widest == "kinks" and not found.automatic and found.tally.kinks > 0,
+    ),
+    Row(
+        "another step, or step='auto': the one-sided slopes differ, and no kink explains it",
+        lambda found: found.widest == "kinks" and not found.automatic,
+    ),
     Row(
         "fewer data points, another point, or kinks='exclude': these units are near their kinks",
         lambda found: found.widest == "kinks" and not found.black_box,
@@ -254,7 +276,7 @@ NARROWER: Table = (
     ),
     Row("a gradient computed in float64", lambda found: found.widest == "gradient" and found.black_box),
     Row(
-        "fewer terms to a sum (a smaller batch or map)",
+        "another point, where the gradient's sums cancel less, or fewer terms to a sum (a smaller batch or map)",
         lambda found: found.widest == "gradient" and found.precision == "float64",
     ),
     Row(

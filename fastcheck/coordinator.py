@@ -257,6 +257,7 @@ def _reported(
         automatic=plan.step == "auto",
         precision=path.precision(name),
         black_box=plan.black_box,
+        balanced=path.balanced,
         declared=plan.declared,
         parts=parts,
         disagreements=audited["disagreements"],

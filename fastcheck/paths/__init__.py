@@ -115,9 +115,12 @@ class Path(Protocol):
     ----------
     kind : str
         The evaluator's name, as reports tell it.
+    balanced : bool
+        Whether an automatic step balances round-off against truncation or kinks; a loss without these has a large one.
     """
 
     kind: str
+    balanced: bool
 
     @property
     def grads(self) -> Mapping[str, np.ndarray]:

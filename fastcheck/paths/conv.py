@@ -45,6 +45,7 @@ class ConvPath:
     def __init__(self, case: ConvCase, plan: Plan) -> None:
         self._case = case
         self.kind = cost.kind_of(plan.evaluator)
+        self.balanced = case.loss in ("relu", "tanh")
         for name in case.grads if plan.step != "auto" else ():
             step.usable(plan.step, case.operand(name), name)
 

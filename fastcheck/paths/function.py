@@ -44,6 +44,7 @@ class FunctionPath:
     """
 
     kind = "full"
+    balanced = True
 
     def __init__(self, case: FunctionCase, plan: Plan) -> None:
         self._case = case

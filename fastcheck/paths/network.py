@@ -44,6 +44,8 @@ class NetworkPath:
         If the plan's step is lost in a tensor's largest entry, or overflows with it.
     """
 
+    balanced = True
+
     def __init__(self, case: NetworkCase, plan: Plan, ground: Ground, forward: ForwardReport | None = None) -> None:
         self._case, self._ground, self._forward = case, ground, forward
         self.kind = AUTOMATIC if plan.evaluator == "auto" else plan.evaluator
