@@ -66,6 +66,8 @@ class Circumstances:
         Of the audit.
     blinding : HealthFinding, optional
         What makes the gradient vanish at this point, whatever the code is.
+    sampled : bool
+        Whether the dimensions are a whole sample of the tensor's.
     """
 
     tally: Tally
@@ -80,6 +82,7 @@ class Circumstances:
     parts: Mapping[int, Mapping[str, float]]
     disagreements: int = 0
     blinding: HealthFinding | None = None
+    sampled: bool = False
 
     @property
     def least(self) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from fastcheck import advice
+from fastcheck import advice, sampling
 from fastcheck.advice import Circumstances
 from fastcheck.step import Precision
 from fastcheck.tally import Tally
@@ -98,7 +99,16 @@ def of_tensor(found: Circumstances) -> Judgement:
             _undecided(found),
             advice.said(advice.NARROWER, found),
         )
-    return Judgement("pass", f"all {tally.dims:,} lie within what the arithmetic can explain{_noted(tally)}")
+    return Judgement("pass", _explained(found))
+
+
+def _explained(found: Circumstances) -> str:
+    """Say how many lie inside their bars, of how many, and what a sample would have missed."""
+    tally, total = found.tally, math.prod(found.shape)
+    checked = f"{tally.dims:,}" if tally.dims == total else f"{tally.dims:,} checked of {total:,}"
+    # Those that are left out for a kink are no part of what was drawn.
+    missed = f"; {sampling.reach(total, tally.dims)}" if found.sampled and not tally.excluded else ""
+    return f"all {checked} lie within what the arithmetic can explain{_noted(tally)}{missed}"
 
 
 def _undecided(found: Circumstances) -> str:

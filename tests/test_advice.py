@@ -403,13 +403,34 @@ def test_a_pass_counts_what_its_bars_hide():
 )
 def test_a_point_that_shows_nothing_is_the_reason_and_not_its_bars(blinding, values, reason):
     tally = fold(np.arange(2), np.array(values), np.array(values), np.full(2, 9.0), np.full(2, True))
-    judged = of_tensor(known(tally, blinding=blinding))
+    judged = of_tensor(known(tally, shape=(2,), blinding=blinding))
     assert judged.verdict == "inconclusive"
     assert reason in judged.reason
     narrow = fold(np.arange(2), np.array(values), np.array(values), np.full(2, 9.0))
-    assert of_tensor(known(narrow, blinding=blinding)).reason == "all 2 lie within what the arithmetic can explain" + (
+    assert of_tensor(
+        known(narrow, shape=(2,), blinding=blinding)
+    ).reason == "all 2 lie within what the arithmetic can explain" + (
         f" ({narrow.hidden} not zero, but no larger than their error bars)" * bool(narrow.hidden)
     )
+
+
+@pytest.mark.parametrize(
+    ("shape", "more", "reason"),
+    [
+        ((2,), {}, "all 2 lie within what the arithmetic can explain"),
+        (
+            (108,),
+            {"sampled": True},
+            "all 2 checked of 108 lie within what the arithmetic can explain; had 84 or more been",
+        ),
+        ((108,), {"sampled": False}, "all 2 checked of 108 lie within what the arithmetic can explain"),  # interrupted
+    ],
+)
+def test_a_pass_says_of_how_many(shape, more, reason):
+    judged = of_tensor(known(folded([1, 2], [1, 2]), shape=shape, **more))
+    assert judged.verdict == "pass"
+    assert judged.reason.startswith(reason)
+    assert ("been wrong" in judged.reason) == more.get("sampled", False)
 
 
 def test_a_longer_run_is_not_advised_where_nothing_was_checked():
