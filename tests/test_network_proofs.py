@@ -294,6 +294,35 @@ def test_l1_at_zero_weights_hides_no_wrong_data_gradient(factor):
         assert report.phases["data loss"].verdict == ("pass" if factor == 1 else "fail")
 
 
+@pytest.mark.parametrize("zeros", ["one", "some", "all"])
+@pytest.mark.parametrize("sign", [0.0, 1.0, -1.0, np.copysign], ids=["0", "+1", "-1", "copysign"])
+@pytest.mark.parametrize(("dtype", "l2"), [(np.float64, 0.0), (np.float64, 0.3), (np.float32, 0.0), (np.float32, 0.3)])
+def test_l1_at_zero_has_one_sign_and_a_zero_hides_nothing(dtype, l2, sign, zeros):
+    """What a wrong data gradient has more at one zero is no sign of it, nor half of the regularisation."""
+    network, rng = Network([Dense(4), Tanh(), Dense(3)], l1=0.2, l2=l2), np.random.default_rng(0)
+    params = networks.parameters(network, (5,), rng)
+    weight = params["dense1.weight"]
+    weight[{"one": (0, 0), "some": (slice(None), slice(0, 5, 2)), "all": ...}[zeros]] = 0.0
+    weight[:, 2] = np.copysign(weight[:, 2], -1)  # zeros of either sign, where there are several
+    params = {name: array.astype(dtype).astype(np.float64) for name, array in params.items()}
+    x, y = rng.normal(size=(4, 5)), np.array([0, 1, 2, 1])
+    data = torch_network.gradients(network, params, x, y, regularised=False)[1]
+
+    def verdicts(wrong):
+        grads = {name: array + l2 * params[name] * name.endswith("weight") for name, array in data.items()}
+        for name in ("dense1.weight", "dense2.weight"):
+            w = params[name]
+            at_zero = np.copysign(1.0, w) if sign is np.copysign else sign
+            grads[name] = grads[name] + 0.2 * np.where(w == 0, at_zero, np.sign(w))
+        grads["dense1.weight"][0, 0] += wrong * 0.2
+        report = _check(network, params, {name: array.astype(dtype) for name, array in grads.items()}, x, y)
+        return [phase.verdict for phase in report.phases.values()], _line(report, "regularisation").status
+
+    assert verdicts(0.0) == (["pass", "pass"], "done")
+    for wrong in (0.5, -0.5, 0.25) + (1.0, -1.0) * (zeros != "one"):
+        assert verdicts(wrong)[0][0] == "fail", wrong
+
+
 def test_a_wrong_data_gradient_fails_in_both_phases():
     network, params, whole, x, y = _case("l2")
     wrong = {name: array * (1 + 1e-6) for name, array in whole.items()}
