@@ -165,5 +165,5 @@ def _precision(seen: Quotients) -> str:
         return ""
     return (
         f" The error stays near {seen.gap:.1e}, inside its error bar of {seen.bars[seen.best]:.1e}: the analytic value "
-        "has no more digits (float32?), or is off by less than can be told; float64 or a larger step tells more."
+        "has no more digits (float32? float64 tells more), or is off by less than shows: a larger step tells more."
     )

@@ -108,7 +108,7 @@ def test_a_plateau_inside_the_error_bar_is_the_analytic_values_own_precision(see
     rounded = float(np.float32(1.3))
     curve = analyse(H, numeric, rounded, 1e-7 + H**2 + 1e-15 / H)
     assert curve.reading == "truncation"
-    assert "float32?" in curve.words
+    assert "float32? float64 tells more" in curve.words
     assert analyse(H, numeric, rounded, H**2 + 1e-15 / H).reading == "coding mistake"
 
 

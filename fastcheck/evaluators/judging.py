@@ -45,6 +45,7 @@ class Folded(NamedTuple):
     undecided: int
     subgradients: int
     hidden: int
+    at_kink: int
     tally: Tally | None
 
 
@@ -86,6 +87,7 @@ def fold(found: Differences, analytic: np.ndarray) -> Folded:
         0 if undecided is None else int(np.count_nonzero(undecided)),
         _subgradients(found, analytic),
         _hidden(found, analytic) if counts[judge.UNRESOLVED] else 0,
+        _at_kink(found, analytic) if counts[judge.UNRESOLVED] else 0,
         exact,
     )
 
@@ -137,6 +139,14 @@ def _hidden(found: Differences, analytic: np.ndarray) -> int:
     return int(np.count_nonzero((analytic != 0) & (larger <= bar)))
 
 
+def _at_kink(found: Differences, analytic: np.ndarray) -> int:
+    """Count dimensions at a kink in the point itself whose values do not exceed the bar."""
+    if found.jump is None or not found.jump.any():
+        return 0
+    larger = np.maximum(np.abs(analytic), np.abs(found.numeric))
+    return int(np.count_nonzero((found.jump > 0) & (larger <= found.error_bar)))
+
+
 def merge(folded: list[Folded]) -> Tally:
     """Add up blocks; the result does not depend on their order."""
     plain = [block for block in folded if block.tally is None]
@@ -144,7 +154,7 @@ def merge(folded: list[Folded]) -> Tally:
     if plain:
         exact.append(_merged(plain))
     merged = tally.merge(exact)
-    known = {name: sum(getattr(block, name) for block in folded) for name in ("subgradients", "hidden")}
+    known = {name: sum(getattr(block, name) for block in folded) for name in ("subgradients", "hidden", "at_kink")}
     return replace(merged, **known)
 
 

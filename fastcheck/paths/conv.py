@@ -20,6 +20,7 @@ from fastcheck.evaluators.delta_input import InputDelta
 from fastcheck.evaluators.delta_weight import WeightDelta
 from fastcheck.evaluators.reevaluation import Reevaluation
 from fastcheck.geometry import Shape
+from fastcheck.health import HealthFinding
 from fastcheck.paths import Plan, Session
 from fastcheck.report import ForwardReport
 
@@ -44,6 +45,7 @@ class ConvPath:
     def __init__(self, case: ConvCase, plan: Plan) -> None:
         self._case = case
         self.kind = cost.kind_of(plan.evaluator)
+        self.balanced = case.loss in ("relu", "tanh")
         for name in case.grads if plan.step != "auto" else ():
             step.usable(plan.step, case.operand(name), name)
 
@@ -112,6 +114,10 @@ class ConvPath:
         """Return the audit of a tensor that ``delta`` differences."""
         plan = session.plan
         return Audit(self._case, self._scaled, name, dims, plan.step, plan.seed) if self.kind == "delta" else None
+
+    def blinding(self, name: str) -> HealthFinding | None:
+        """Return nothing: a zero may be that of a step that is lost."""
+        return None
 
 
 def _refuse_overflow(outputs: np.ndarray | None) -> None:
