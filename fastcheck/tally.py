@@ -75,6 +75,9 @@ class Tally:
         Unresolved dimensions whose analytic value is not zero.
     at_kink : int
         Unresolved dimensions at a kink in the point itself, whose slopes their bars hold: they may be far from zero.
+    automatic : int
+        Dimensions at a kink in the point itself that have what automatic differentiation makes of it, which no slope of
+        the loss is.
     """
 
     dims: int = 0
@@ -97,6 +100,7 @@ class Tally:
     widest: Finding | None = None
     hidden: int = 0
     at_kink: int = 0
+    automatic: int = 0
 
     def compact(self) -> Tally:
         """Return the same with sums as few numbers: those over many blocks, to the last bit."""
@@ -288,6 +292,7 @@ def merge(tallies: Iterable[Tally]) -> Tally:
         widest=widest_of(part.widest for part in parts),
         hidden=sum(part.hidden for part in parts),
         at_kink=sum(part.at_kink for part in parts),
+        automatic=sum(part.automatic for part in parts),
         worst=most_severe(finding for part in parts for finding in part.worst),
     )
 

@@ -132,10 +132,13 @@ def _wide(tally: Tally) -> str:
 
 def _noted(tally: Tally) -> str:
     """Say what a pass owes to kinks, to bars too wide to judge by, and to bars that hide a value from zero."""
-    subgradients = f"{tally.subgradients:,} as subgradients at a kink" if tally.subgradients else ""
-    undecided = f"{tally.undecided:,} cannot be told for their wide error bars" if tally.undecided else ""
-    hidden = f"{tally.hidden:,} not zero, but no larger than their error bars" if tally.hidden else ""
-    told = "; ".join(filter(None, (subgradients, undecided, hidden)))
+    counts = (
+        (tally.subgradients, "as subgradients at a kink"),
+        (tally.automatic, "as automatic differentiation has it at a kink: no derivative"),
+        (tally.undecided, "cannot be told for their wide error bars"),
+        (tally.hidden, "not zero, but no larger than their error bars"),
+    )
+    told = "; ".join(f"{count:,} {words}" for count, words in counts if count)
     return f" ({told})" if told else ""
 
 

@@ -160,11 +160,10 @@ class NetworkEvaluator:
     def _are_wide(self, dims: np.ndarray, bars: np.ndarray) -> np.ndarray:
         """Mark bars that are too wide to judge by, beside what the dimension's terms add up to in size."""
         wide: np.ndarray = bars > self._wide * self._sizes[dims]
-        if not wide.any():
-            return wide
-        # Terms that are no larger than their own rounding in float64 are as good as zero.
-        real = self._terms > SHAKEN_SAFETY * self._ground.rounding.deviations("float64", self._name)
-        wide = bars > self._wide * self._at_least_typical(np.where(real, self._terms, 0.0))[dims]
+        if wide.any():
+            # Terms that are no larger than their own rounding in float64 are as good as zero.
+            real = self._terms > SHAKEN_SAFETY * self._ground.rounding.deviations("float64", self._name)
+            wide = bars > self._wide * self._at_least_typical(np.where(real, self._terms, 0.0))[dims]
         return wide
 
     def _at_least_typical(self, terms: np.ndarray) -> np.ndarray:

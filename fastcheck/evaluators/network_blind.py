@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fastcheck import health
-from fastcheck.cases.network_pass import Passes
-from fastcheck.evaluators.network_bars import Ground, lanes
+from fastcheck.cases.network_pass import Passes, lanes
+from fastcheck.evaluators.network_bars import Ground
 from fastcheck.health import HealthFinding
 from fastcheck.naming import listed
 
