@@ -21,6 +21,9 @@ FINE = {"float64": 0.01, "float32": 0.01, "float16": 0.1, "bfloat16": 0.1}
 NEAR_ZERO = 1e-3
 """Times the root mean square of a tensor: smaller derivatives count as zero."""
 
+UNFELT = 1e-12
+"""Part of the objective that an entry's whole size changes: where it is less, no difference sees the derivative."""
+
 MOVED = 2.0**-40
 """Relative change of all parameters that shows what derivatives depend on rounding."""
 
@@ -48,6 +51,10 @@ class Planting:
         """How far entries are from the derivative already, at least; inf where that is zero beside rounding."""
         hard = self.hard
         off = {name: np.abs(hard.grads[name] - truth, dtype=np.float64) for name, truth in hard.truth.items()}
+        least = UNFELT * abs(torch_network.objective(hard.network, hard.params, hard.x, hard.y, hard.masks).item())
+        for name, truth in hard.truth.items():
+            sizes = np.maximum(np.abs(hard.params[name]), np.sqrt(np.mean(hard.params[name] ** 2)) or 1.0)
+            off[name][np.abs(truth) * sizes < least] = np.inf
         rng = np.random.default_rng(0)
         for _ in range(3):
             params = {name: array * (1 + MOVED * rng.normal(size=array.shape)) for name, array in hard.params.items()}
