@@ -33,6 +33,9 @@ CLOSER = 0.25
 ROUNDS = 4
 """Steps that are tried at most, the first and smaller ones."""
 
+DEEPEST = 6
+"""Smaller steps that are tried at most where a dimension bends on the scale of a step."""
+
 LARGER = 4
 """Larger steps that are tried at most where round-off hides a value."""
 
@@ -222,7 +225,7 @@ class NetworkEvaluator:
         self._flip(dims, found)
         outside = self._outside(dims, found) & ~found.at_point
         for level in np.unique(levels[outside]).tolist():
-            self._doubt(dims, np.flatnonzero(outside & (levels == level)), self.step * CLOSER**level, found)
+            self._doubt(dims, np.flatnonzero(outside & (levels == level)), level, found, levels)
         return found
 
     def _enlarge(self, dims: np.ndarray, found: Found, levels: np.ndarray) -> None:
@@ -249,41 +252,54 @@ class NetworkEvaluator:
         found.crossed += np.where(found.at_point, 0.0, np.maximum(-least, most))
 
     def _close(self, dims: np.ndarray, places: np.ndarray, found: Found, levels: np.ndarray) -> None:
-        """Difference dimensions at a kink in the point with a smaller step as well, which shows how the slopes bend."""
-        for level in np.unique(levels[places]).tolist():
-            here = places[levels[places] == level]
-            closer = self.once(dims[here], self.step * CLOSER ** (level + 1))
-            bend = [np.abs(getattr(closer, side) - getattr(found, side)[here]) for side in ("right", "left")]
-            # Truncation of one-sided slopes falls as h: what is left with the smaller step is a third of how they move.
-            closer.truncation = np.maximum(*bend)
-            found.put(here, closer)
+        """Difference dimensions at a kink in the point with smaller steps as well, which show how the slopes bend.
 
-    def _doubt(self, dims: np.ndarray, places: np.ndarray, h: float, found: Found) -> None:
+        Truncation of one-sided slopes falls as h: what is left with the smaller step is a third of how they move.
+        """
+        while len(places):
+            curved = []
+            for level in np.unique(levels[places]).tolist():
+                here = places[levels[places] == level]
+                closer = self.once(dims[here], self.step * CLOSER ** (level + 1))
+                bend = [np.abs(getattr(closer, side) - getattr(found, side)[here]) for side in ("right", "left")]
+                closer.truncation = np.maximum(*bend)
+                found.put(here, closer)
+                levels[here] = level + 1
+                curved.append(here[(closer.truncation > closer.roundoff) & (level < DEEPEST)])
+            places = np.concatenate(curved)
+
+    def _doubt(self, dims: np.ndarray, places: np.ndarray, level: int, found: Found, levels: np.ndarray) -> None:
         """Let other steps tell how much truncation there is in dimensions that would fail with one.
 
         Truncation falls as h^2. A larger step shows it best, unless that crosses a kink, or is so large that terms of
-        h^4 hide it: what a smaller step shows beyond its own round-off is there.
+        h^4 hide it: what a smaller step shows beyond its own round-off is there. Where truncation is most of the bar,
+        the smaller step has the better value.
         """
+        h = self.step * CLOSER**level
         here, n = dims[places], found.numeric[places]
         larger, smaller = self.once(here, h / CLOSER), self.once(here, h * CLOSER)
         smooth = larger.crossed + larger.jump <= found.crossed[places] + found.jump[places] + larger.roundoff
-        moved = np.abs(smaller.numeric - n)
-        by_larger = np.maximum(LEFT * np.abs(larger.numeric - n), WAS * (moved - smaller.roundoff))
-        by_smaller = WAS * moved + smaller.roundoff
-        found.truncation[places] = np.where(smooth, by_larger, by_smaller)
+        moved, before = np.abs(smaller.numeric - n), np.abs(larger.numeric - n)
+        by_larger = np.maximum(LEFT * before, WAS * (moved - smaller.roundoff))
+        found.truncation[places] = np.where(smooth, by_larger, WAS * moved + smaller.roundoff)
+        smaller.truncation = np.maximum(LEFT * moved, np.where(smooth, LEFT * CLOSER**2 * before, 0.0))
+        curved = found.truncation[places] > found.roundoff[places] + self._gradient[here]
+        better = found.take(places[curved], smaller.of(curved))
+        levels[better] = level + 1
+        self._doubt_roundoff(dims, places, found, levels)
+        if level < DEEPEST and len(better):
+            self._doubt(dims, better, level + 1, found, levels)
 
-        self._doubt_roundoff(dims, places, h, found)
-
-    def _doubt_roundoff(self, dims: np.ndarray, places: np.ndarray, h: float, found: Found) -> None:
+    def _doubt_roundoff(self, dims: np.ndarray, places: np.ndarray, found: Found, levels: np.ndarray) -> None:
         """Let other steps tell how much round-off there is in dimensions near their bars."""
         bars = found.bar + self._gradient[dims] + LOST
         apart = np.abs(self._analytic[dims] - found.numeric)[places]
-        near = places[(apart > bars[places]) & (apart <= NEAR * bars[places])]
-        if not len(near):
-            return
-        others = [self.once(dims[near], h * part).numeric for part in SECOND_OPINIONS]
-        moved = np.max([np.abs(other - found.numeric[near]) for other in others], axis=0)
-        found.roundoff[near] = np.maximum(found.roundoff[near], SPREAD * moved)
+        close = places[(apart > bars[places]) & (apart <= NEAR * bars[places])]
+        for level in np.unique(levels[close]).tolist():
+            near = close[levels[close] == level]
+            steps = [self.step * CLOSER**level * part for part in SECOND_OPINIONS]
+            moved = np.max([np.abs(self.once(dims[near], h).numeric - found.numeric[near]) for h in steps], axis=0)
+            found.roundoff[near] = np.maximum(found.roundoff[near], SPREAD * moved)
 
     def _outside(self, dims: np.ndarray, found: Found) -> np.ndarray:
         bars = found.bar + self._gradient[dims] + LOST

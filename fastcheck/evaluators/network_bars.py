@@ -24,7 +24,7 @@ from fastcheck.cases.network import NetworkCase
 from fastcheck.cases.network_pass import Chunk, Passes, lanes
 from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import network_flips, network_shakes
-from fastcheck.evaluators.network_local import LocalErrors
+from fastcheck.evaluators.network_local import LocalErrors, unit_of
 from fastcheck.network import Penalty
 from fastcheck.step import ACCUMULATOR, SMALLEST, UNITS, Structure, U, rms
 from fastcheck_kernels import moments
@@ -162,7 +162,7 @@ class GradientRounding:
         The latter two are for units whose piece rounding decides.
         """
         if precision not in self._known:
-            unit = network_shakes.unit_of(precision)
+            unit = unit_of(precision)
             shaken = network_shakes.of(self._passes, self._gradient, precision, self._seed)
             sizes = [DOUBT * unit * own for own in shaken.results]
             flips = network_flips.doubted(self._passes, sizes, self._seed)
@@ -267,7 +267,7 @@ class Ground:
         """Run the backward passes of a point."""
         gradient = passes.gradient()
         refuse_what_overflows(passes)
-        errors = [LocalErrors.of(passes, chunk, 1.0) for chunk in passes.chunks]
+        errors = [LocalErrors.of(passes, chunk, "float64") for chunk in passes.chunks]
         return cls(passes, gradient, RoundOff(passes, errors), GradientRounding(passes, gradient, seed), phases > 1)
 
     def once(self, key: tuple[Any, ...], find: Callable[[], Any]) -> Any:

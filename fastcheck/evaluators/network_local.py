@@ -1,8 +1,7 @@
 """Local errors of a network's operations: what rounding adds to every result and every cotangent, where it is computed.
 
-They are standard deviations, about, in units of the round-off of a stored number. ``sums`` is what arithmetic inside an
-operation rounds by, as a part of that: one in float64 and float32, and far less where float16 is stored and float32
-computed with. What an operation makes of errors in its operands is none of its local error.
+They are standard deviations, about, in units of `unit_of` the arithmetic. What an operation makes of errors in its
+operands is none of its local error.
 
 An error is *shared* where all entries of a normalisation's group have the same: that of a mean.
 """
@@ -17,7 +16,7 @@ import numpy as np
 
 from fastcheck.cases.network_pass import Chunk, Passes, row_of
 from fastcheck.program import Node
-from fastcheck.step import U
+from fastcheck.step import ACCUMULATOR, RESULT, UNITS
 
 GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
 
@@ -26,6 +25,11 @@ SIGNS = ("relu", "leaky_relu", "elu")
 
 NORMS = ("batch_norm", "frozen_norm", "layer_norm")
 """Kinds of rows that normalise."""
+
+
+STORED = 0.5
+"""Standard deviation of the rounding of a number that is kept in fewer bits than it was computed in, as a part of its
+round-off, which is the most."""
 
 
 @dataclass
@@ -49,21 +53,34 @@ class LocalErrors:
     shared_cotangents: dict[int, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, passes: Passes, chunk: Chunk, sums: float) -> LocalErrors:
-        """Find those of a chunk, after a backward pass."""
+    def of(cls, passes: Passes, chunk: Chunk, precision: str) -> LocalErrors:
+        """Find those of a chunk in some precision, after a backward pass."""
         found = cls(np.zeros_like(chunk.cached), np.zeros_like(chunk.cached))
         for place in range(1, len(passes.program.nodes)):
-            _Row(passes, chunk, place, sums).add_to(found)
-        _seeds(passes, chunk, sums, found)
+            _Row(passes, chunk, place, precision).add_to(found)
+        _seeds(passes, chunk, sums_of(precision), found)
         return found
+
+
+def unit_of(precision: str) -> float:
+    """Return the standard deviation of the rounding of a stored number, as a part of it."""
+    return UNITS[precision] * (STORED if RESULT[precision] else 1.0)
+
+
+def sums_of(precision: str) -> float:
+    """Return by what part of that the arithmetic inside an operation rounds.
+
+    It is one in float64 and float32, and far less where float16 is stored and float32 computed with.
+    """
+    return ACCUMULATOR[precision] / unit_of(precision)
 
 
 class _Row:
     """One row of a chunk: its input and output, and the cotangents of both."""
 
-    def __init__(self, passes: Passes, chunk: Chunk, place: int, sums: float) -> None:
-        self._passes, self._chunk, self._place, self._sums = passes, chunk, place, sums
-        self._node = passes.program.nodes[place]
+    def __init__(self, passes: Passes, chunk: Chunk, place: int, precision: str) -> None:
+        self._passes, self._chunk, self._place, self._precision = passes, chunk, place, precision
+        self._node, self._sums = passes.program.nodes[place], sums_of(precision)
 
     def add_to(self, errors: LocalErrors) -> None:
         """Add the local errors of the row's results, and of the cotangents that it hands to its inputs."""
@@ -80,7 +97,7 @@ class _Row:
         elif kind == "avg_pool":
             assert node.lookup is not None
             out[:] = self._summed(self._values("cached"), len(node.lookup))
-        elif kind in SLOPES:
+        elif kind == "relu" or kind in ACTIVATIONS:
             self._activation(out, back[0])
         elif kind in ("add", "dropout"):
             out[:] = np.abs(self._values("cached"))
@@ -103,14 +120,16 @@ class _Row:
         return found
 
     def _activation(self, out: np.ndarray, back: np.ndarray) -> None:
-        z, result, real = self._values("cached", self._node.columns["a"]), self._values("cached"), self._node.reals[0]
+        z, result = self._values("cached", self._node.columns["a"]), self._values("cached")
         v, into = self._values("cotangents"), self._values("cotangents", self._node.columns["a"])
+        if self._node.kind == "relu":
+            return
+        inner, real = ACCUMULATOR[self._precision], float(self._node.reals[0])
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            inside, stored = SLOPES[self._node.kind](z, result, float(real))
-            out[:] = 0.0 if self._node.kind == "relu" else np.abs(result) + self._sums * _inside(self._node, z, result)
-            slope = self._sums * inside + stored
-        handed = np.abs(into) if self._node.kind != "relu" else 0.0
-        back[:] = np.hypot(back, np.nan_to_num(slope) * np.abs(v) + handed)
+            value, slope, stored = ACTIVATIONS[self._node.kind](z, real, inner)
+            out[:] = np.abs(result) + self._sums * (value + np.abs(result))
+            slope = self._sums * slope + stored * _left(_rest(self._node.kind, z), UNITS[self._precision])
+        back[:] = np.hypot(back, np.nan_to_num(slope) * np.abs(v) + np.abs(into))
 
     def _norm(self, errors: LocalErrors) -> None:
         """Add those of a normalisation, whose means and products with them err alike in a whole group."""
@@ -176,20 +195,6 @@ def _seeds(passes: Passes, chunk: Chunk, sums: float, errors: LocalErrors) -> No
     row_of(passes, chunk, errors.cotangents, last)[:] = v + passes.weight * parts
 
 
-def _inside(node: Node, z: np.ndarray, result: np.ndarray) -> np.ndarray:
-    """Return the error that arithmetic inside an activation leaves in its result, which is none of a slope alone."""
-    size: np.ndarray = np.abs(result)
-    found: np.ndarray = np.zeros_like(z) if node.kind == "leaky_relu" else 2 * size
-    if node.kind == "gelu":  # 1 + erf is rounded at the size of one
-        found = np.abs(z) + size
-    if node.kind == "gelu_tanh":
-        inner = GELU_SCALE * (np.abs(z) + GELU_CUBE * np.abs(z) ** 3)
-        found = np.abs(z) * (1 + 8 * inner * np.exp(-2 * inner)) + size
-    if node.kind == "softplus":
-        found = 2 * size + np.abs(z) * _sigmoid(node.reals[0] * z)
-    return found
-
-
 def _sigmoid(z: np.ndarray) -> np.ndarray:
     """Return 1 / (1 + exp(-z))."""
     e = np.exp(-np.abs(z))
@@ -197,40 +202,80 @@ def _sigmoid(z: np.ndarray) -> np.ndarray:
     return found
 
 
-Slope = Callable[[np.ndarray, np.ndarray, float], tuple["np.ndarray | float", "np.ndarray | float"]]
-"""What arithmetic inside a slope, and what a stored result that it is computed from, leave in it: of z, the result, and
-the activation's number."""
+def _left(rest: np.ndarray, unit: float) -> np.ndarray:
+    """Return by what part of a round-off 1 - a number errs that is ``rest``.
+
+    Where the number itself is rounded to one, nothing is left of it, and that is no error.
+    """
+    found: np.ndarray = np.minimum(1.0, 4 * rest / unit)
+    return found
 
 
-def _gelu_slope(z: np.ndarray, result: np.ndarray, real: float) -> tuple[np.ndarray, float]:
+def _rest(kind: str, z: np.ndarray) -> np.ndarray:
+    """Return 1 - |result| of a tanh, and 1 - result of a sigmoid."""
+    return 2 * _sigmoid(-2 * np.abs(z)) if kind == "tanh" else _sigmoid(-z)
+
+
+def _normal(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the normal density, and about what its distribution has below z: never less, and at most twice that."""
     density = np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
-    return 1 + np.abs(z) * density * (3 + z * z), 0.0
+    return density, np.where(z < 0, density / np.maximum(np.abs(z), 0.8), 0.5)
 
 
-def _gelu_tanh_slope(z: np.ndarray, result: np.ndarray, real: float) -> tuple[np.ndarray, float]:
+Parts = tuple["np.ndarray | float", "np.ndarray | float", "np.ndarray | float"]
+
+
+def _gelu(z: np.ndarray, real: float, unit: float) -> Parts:
+    density, tail = _normal(z)
+    sides = _left(2 * tail, unit)  # 1 + erf
+    return np.abs(z) * sides, sides + np.abs(z) * density * (3 + z * z), 0.0
+
+
+def _gelu_tanh(z: np.ndarray, real: float, unit: float) -> Parts:
     inner = GELU_SCALE * (z + GELU_CUBE * z**3)
-    t = np.tanh(inner)
+    sides = _left(2 * _sigmoid(2 * inner), unit)  # 1 + tanh
+    steepness = 4 * _sigmoid(2 * inner) * _sigmoid(-2 * inner)  # 1 - tanh^2
     steep = np.abs(z) * GELU_SCALE * (1 + 3 * GELU_CUBE * z * z)
-    return 1 + steep * (2 * t * t + (1 - t * t) * (2 + 4 * np.abs(inner))), 0.0
+    slope = sides + steep * (2 * _left(steepness, unit) + steepness * (2 + 4 * np.abs(inner)))
+    return np.abs(z) * (sides + 2 * steepness * np.abs(inner)), slope, 0.0
 
 
-def _silu_slope(z: np.ndarray, result: np.ndarray, real: float) -> tuple[np.ndarray, float]:
+def _silu(z: np.ndarray, real: float, unit: float) -> Parts:
     s, rest = _sigmoid(z), _sigmoid(-z)
-    # 1 - s is rounded at the size of one, unless nothing of it is left.
-    return 3 * s + np.abs(z) * s * (3 * rest + np.minimum(1.0, rest / U)), 0.0
+    return np.abs(z) * s, 3 * s + np.abs(z) * s * (3 * rest + _left(rest, unit)), 0.0
 
 
-SLOPES: dict[str, Slope] = {
-    "relu": lambda z, result, real: (0.0, 0.0),
-    "leaky_relu": lambda z, result, real: (np.where(z > 0, 0.0, real), 0.0),
-    # Where it is computed from the result, that is a difference of numbers as large as alpha.
-    "elu": lambda z, result, real: (np.where(z > 0, 0.0, real * (1 + 2 * np.exp(np.minimum(z, 0.0)))), 0.0),
-    "gelu": _gelu_slope,
-    "gelu_tanh": _gelu_tanh_slope,
-    "silu": _silu_slope,
-    # 1 - t^2 and s (1 - s) are computed from results that are rounded.
-    "tanh": lambda z, result, real: (2 * result * result, 2 * result * result),
-    "sigmoid": lambda z, result, real: (2 * result, result),
-    "softplus": lambda z, result, real: (_sigmoid(real * z) * (2 + np.abs(real * z) * _sigmoid(-real * z)), 0.0),
+def _elu(z: np.ndarray, real: float, unit: float) -> Parts:
+    small = real * np.exp(np.minimum(z, 0.0))
+    # Where the slope is computed from the result, it is a difference of numbers as large as alpha.
+    return np.where(z > 0, 0.0, np.minimum(small, real)), np.where(z > 0, 0.0, real + 2 * small), 0.0
+
+
+def _tanh(z: np.ndarray, real: float, unit: float) -> Parts:
+    t = np.tanh(z)
+    return np.abs(t), 2 * t * t * _left(_rest("tanh", z), unit) + (1 - t * t), 2 * t * t
+
+
+def _sigmoid_parts(z: np.ndarray, real: float, unit: float) -> Parts:
+    s, rest = _sigmoid(z), _sigmoid(-z)
+    return s, 2 * s * (_left(rest, unit) + rest), s
+
+
+def _softplus(z: np.ndarray, real: float, unit: float) -> Parts:
+    s = _sigmoid(real * z)
+    return np.abs(z) * s, s * (2 + np.abs(real * z) * _sigmoid(-real * z)), 0.0
+
+
+ACTIVATIONS: dict[str, Callable[[np.ndarray, float, float], Parts]] = {
+    "leaky_relu": lambda z, real, unit: (0.0, np.where(z > 0, 0.0, real), 0.0),
+    "elu": _elu,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "silu": _silu,
+    "tanh": _tanh,
+    "sigmoid": _sigmoid_parts,
+    "softplus": _softplus,
 }
-"""Errors of activations' slopes."""
+"""Errors that arithmetic inside an activation leaves in its result, beside that of the result's size, and in its slope;
+and what the rounding of the stored result leaves in a slope that is computed from it. They are functions of z, the
+activation's number, and the round-off of that arithmetic."""

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastcheck.cases.network_pass import Chunk, Passes, row_of
-from fastcheck.evaluators.network_local import SIGNS, LocalErrors
-from fastcheck.step import ACCUMULATOR, RESULT, SMALLEST, UNITS
+from fastcheck.evaluators.network_local import SIGNS, LocalErrors, sums_of, unit_of
+from fastcheck.step import SMALLEST
 from fastcheck_kernels import shake
 
 SHAKES = 6
@@ -17,19 +17,6 @@ SHAKES = 6
 
 AMPLITUDE = 2.0**-40
 """Size of the noise in place of a round-off: far above rounding, and far below what crosses kinks."""
-
-NUMBERS = 8191
-"""Different numbers in the noise of a pass."""
-
-
-STORED = 0.5
-"""Standard deviation of the rounding of a number that is kept in fewer bits than it was computed in, as a part of its
-round-off, which is the most."""
-
-
-def unit_of(precision: str) -> float:
-    """Return what the standard deviations of `Shaken` are in units of."""
-    return UNITS[precision] * (STORED if RESULT[precision] else 1.0)
 
 
 class Shaken(NamedTuple):
@@ -60,8 +47,7 @@ def of(passes: Passes, gradient: np.ndarray, precision: str, seed: int) -> Shake
     seed : int
     """
     rng = np.random.default_rng([seed, SHAKES])
-    sums = ACCUMULATOR[precision] / unit_of(precision)
-    errors = [LocalErrors.of(passes, chunk, sums) for chunk in passes.chunks]
+    errors = [LocalErrors.of(passes, chunk, precision) for chunk in passes.chunks]
     least = SMALLEST[precision] / unit_of(precision)
     for chunk, found in zip(passes.chunks, errors, strict=True):
         found.results[chunk.cached != 0] += least
@@ -69,7 +55,7 @@ def of(passes: Passes, gradient: np.ndarray, precision: str, seed: int) -> Shake
     moved = np.zeros_like(gradient)
     results = [np.zeros_like(chunk.cached) for chunk in passes.chunks]
     for _ in range(SHAKES):
-        noise = _Noise(passes, errors, AMPLITUDE * rng.standard_normal(NUMBERS))
+        noise = _Noise(passes, errors, AMPLITUDE * rng.standard_normal(shake.NUMBERS))
         params = _params(passes, precision, rng)
         shaken = Passes(passes.point, passes.program, params, noise.after)
         moved += (shaken.gradient(noise.before) - gradient) ** 2
@@ -90,7 +76,7 @@ def _params(passes: Passes, precision: str, rng: np.random.Generator) -> np.ndar
     are rounded.
     """
     found = passes.params.copy()
-    sums = ACCUMULATOR[precision] / unit_of(precision)
+    sums = sums_of(precision)
     for name, place in passes.program.places.items():
         columns = passes.program.nodes[passes.program.node_of(name)[0]].columns
         terms = max(1, columns["per_group"] * columns["taps"]) + 1
@@ -149,12 +135,12 @@ class _Noise:
     def _add(
         self, kernel: Any, chunk: Chunk, values: np.ndarray, sizes: np.ndarray, place: int, normalised: bool = False
     ) -> None:
-        parts = [row_of(self._passes, chunk, array, place, normalised).reshape(-1) for array in (values, sizes)]
-        kernel(*parts, self._numbers)
+        flat, own = (row_of(self._passes, chunk, array, place, normalised).reshape(-1) for array in (values, sizes))
+        kernel(flat, flat.view(np.int64), own, self._numbers)
 
     def _shared(self, sizes: np.ndarray, place: int, kind: int) -> np.ndarray:
         """Return the same noise for all entries of a group."""
-        numbers = self._numbers[(np.arange(sizes.size) * 7919 + 31 * place + kind) % NUMBERS]
+        numbers = self._numbers[(np.arange(sizes.size) * 7919 + 31 * place + kind) % shake.NUMBERS]
         found: np.ndarray = sizes * numbers.reshape(sizes.shape)
         return found
 
