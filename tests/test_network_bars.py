@@ -108,7 +108,7 @@ def test_local_errors_are_those_of_pytorch_in_float32(kind):
     gradients = [torch.autograd.grad(one.sum(), own)[0] for one, own in zip(results, x, strict=True)]
     for (low, high), bound in ((results, errors), (gradients, slopes)):
         apart = np.abs(low.detach().double().numpy() - high.detach().numpy()) / UNITS["float32"]
-        ratio = apart / (np.array(bound) + 1e-4)
+        ratio = apart / (np.array(bound) + 1e-3)
         assert ratio.max() < 5, z[np.argmax(ratio)]  # of deviations, eight of which are in a bar
         assert kind == "elu" or np.median(ratio[apart > 0]) > 0.02  # an elu's slope may come from its result
 
