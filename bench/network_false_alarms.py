@@ -25,9 +25,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-import torch_network
 from hard_networks import FAMILIES, draw, family_of
-from network_faults import FAULTS, NEAR_ZERO, WHOLE, planted
+from network_faults import FAULTS, NEAR_ZERO, WHOLE, planted, slopes
 
 from fastcheck.machine import default_threads
 from fastcheck.verdict import MAX_RULE
@@ -174,10 +173,9 @@ def _outcome(hard, wrong):
     if bar <= MAX_RULE * abs(value):
         return "below", words
     if report.tensors[name].subgradients:
-        slopes, room = _slopes(hard, name, place)
-        words += f"; {wrong[name].flat[place]:.6g} beside slopes of {slopes[0]:.6g} and {slopes[1]:.6g}"
-        given = [grads[name].flat[place] for grads in (wrong, hard.grads)]
-        inside = [min(slopes) - room <= value <= max(slopes) + room for value in given]
+        low, high = slopes(hard, name, place)
+        words += f"; {wrong[name].flat[place]:.6g} beside slopes of {low:.6g} to {high:.6g}"
+        inside = [low <= grads[name].flat[place] <= high for grads in (wrong, hard.grads)]
         return "subgradient" if inside[0] else "outside" if inside[1] else "choice", words
     return "wide" if bar <= abs(value) else "unresolved", words
 
@@ -188,21 +186,6 @@ def _changed(tensor, right, wrong, truth):
     errors = np.abs(wrong.ravel()[places].astype(np.float64) - truth.ravel()[places])
     here = wrong.ravel()[places] != right.ravel()[places]
     return zip(places[here].tolist(), errors[here].tolist(), tensor.error_bar[here].tolist(), strict=True)
-
-
-def _slopes(hard, name, place):
-    """Return the one-sided slopes of the objective at an entry, and how far they may be off."""
-    size = np.sqrt(np.mean(hard.params[name] ** 2)) or 1.0
-    step = 2.0**-20 * max(abs(hard.params[name].flat[place]), size)
-
-    def objective(by):
-        moved = hard.params[name].copy()
-        moved.flat[place] += by
-        return torch_network.objective(hard.network, {**hard.params, name: moved}, hard.x, hard.y, hard.masks).item()
-
-    below, at, above = (objective(by) for by in (-step, 0.0, step))
-    slopes = (at - below) / step, (above - at) / step
-    return slopes, 1e-3 * max(map(abs, slopes)) + 1e-13 * abs(at) / step
 
 
 def tables(networks):

@@ -294,3 +294,19 @@ def planted(hard: Hard, seed: int, arrays: int, computed: int) -> Iterator[tuple
             if wrong is not None:
                 made += 1
                 yield str(kind), wrong
+
+
+def slopes(hard: Hard, name: str, place: int) -> tuple[float, float]:
+    """Return the interval of the one-sided slopes of the objective at an entry, with room for their own errors."""
+    size = np.sqrt(np.mean(hard.params[name] ** 2)) or 1.0
+    step = 2.0**-20 * max(abs(hard.params[name].flat[place]), size)
+
+    def objective(by: float) -> float:
+        moved = hard.params[name].copy()
+        moved.flat[place] += by
+        return torch_network.objective(hard.network, {**hard.params, name: moved}, hard.x, hard.y, hard.masks).item()
+
+    below, at, above = (objective(by) for by in (-step, 0.0, step))
+    left, right = (at - below) / step, (above - at) / step
+    room = 1e-3 * max(abs(left), abs(right)) + 1e-13 * abs(at) / step
+    return min(left, right) - room, max(left, right) + room
