@@ -44,7 +44,7 @@ def test_a_loss_with_nothing_to_gain_is_the_reason(name, step):
     loss, params, y, told = NOTHING_TO_GAIN[name]
     network, x = Network([Dense(3)], loss=loss), np.eye(3)
     grads = torch_network.gradients(network, params, x, y)[1]
-    report = fastcheck.check_network(network, params, grads, x, y, step=step, explain=True)
+    report = fastcheck.check_network(network, params, grads, x, y, step=step)
     assert report.verdict == "inconclusive"
     for tensor in report.tensors.values():
         assert told in tensor.reason
@@ -53,6 +53,19 @@ def test_a_loss_with_nothing_to_gain_is_the_reason(name, step):
     if name != "softmax, hardly":  # some of its values have a digit or two
         line = _panel(report)["vanishing gradients"]
         assert (line.status, told in line.text, "a wrong one would look right" in line.text) == ("warn", True, True)
+
+
+@pytest.mark.parametrize("size", [400.0, 1.0])
+def test_digits_of_noise_are_not_explained(size):
+    network, x, y = Network([Dense(3)]), np.eye(3), np.arange(3)
+    grads = torch_network.gradients(network, _scaled(size), x, y)[1]
+    report = fastcheck.check_network(network, _scaled(size), grads, x, y, explain=True)
+    assert report.explanations
+    for one in report.explanations:
+        start = f"Neither value of {one.tensor}{list(one.index)} exceeds its error bar, "
+        assert one.words.startswith(start) == (size > 1)
+        assert ("either the derivative is zero" in one.words) == (size > 1)
+        assert "or a larger step" not in one.words
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.1])
