@@ -237,3 +237,10 @@ def test_float64_is_advised_where_it_was_not_used(dtype, precision, told):
     line = _panel(fastcheck.check_network(network, params, grads, X, Y, precision=precision))["double precision"]
     assert told in line.text
     assert line.status == ("done" if dtype is np.float64 and precision is None else "note")
+
+
+def test_where_nothing_is_checked_nothing_is_told_of_it():
+    network = Network([Dense(3)])
+    report = fastcheck.check_network(network, _scaled(1.0), _scaled(1.0), np.eye(3), np.arange(3), only=[])
+    assert "no dimension was checked" in report.summary()
+    assert _panel(report)["double precision"].status == "done"
