@@ -99,6 +99,11 @@ class Circumstances:
         return "" if parts is None else max(PARTS, key=lambda name: parts.get(name, 0.0))
 
     @property
+    def blind(self) -> bool:
+        """Whether the point is the reason of bars that are too wide, and not kinks that a step crosses."""
+        return self.blinding is not None and self.widest != "kinks"
+
+    @property
     def failing(self) -> tuple[Finding, ...]:
         """The worst dimensions that lie outside their bars."""
         return tuple(one for one in self.tally.worst if not abs(one.analytic - one.numeric) <= one.error_bar)
@@ -217,7 +222,7 @@ OUTSIDE: Table = (
 """Where to look first when dimensions lie outside their bars."""
 
 NARROWER: Table = (
-    Row("{0.blinding.advice}", lambda found: found.blinding is not None),
+    Row("{0.blinding.advice}", lambda found: found.blind),
     Row(
         "two steps contradict each other beyond the noise that was declared: declare more (noise=), or check with "
         "parameters of the scale that the loss varies on",

@@ -169,3 +169,12 @@ def no_variance(where: str, equal: bool, cancelled: Sequence[str]) -> HealthFind
         "take data points that differ" if equal else "take other data points or parameters",
         tensors=tuple(cancelled),
     )
+
+
+def no_output_counts(loss: str) -> HealthFinding:
+    """Describe a convolution whose loss, "relu" or "tanh", has no slope at any output."""
+    words = {"relu": "the relu lets no output through", "tanh": "the tanh is saturated in every output"}
+    advice = {"relu": "outputs above zero", "tanh": "outputs of less than ten"}
+    return HealthFinding(
+        "vanishing gradients", words[loss], f"check with operands, or a bias, that make {advice[loss]}"
+    )

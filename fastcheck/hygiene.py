@@ -16,7 +16,7 @@ from fastcheck.network import Network, Penalty
 from fastcheck.network_report import Line
 from fastcheck.program import ACTIVATIONS
 from fastcheck.report import Report, TensorReport
-from fastcheck.step import UNITS, WIDE
+from fastcheck.step import UNITS, WIDE, U
 
 if TYPE_CHECKING:
     from fastcheck.evaluators.network_bars import Ground
@@ -122,8 +122,8 @@ def _precision(facts: Facts) -> Line:
 
 
 def _unit(facts: Facts) -> float:
-    """Return the unit round-off of the gradients' coarsest precision."""
-    return max(UNITS[case.precision_of(name)] for case in facts.cases.values() for name in case.grads)
+    """Return the unit round-off of the gradients' coarsest precision, that of float64 where none is checked."""
+    return max((UNITS[case.precision_of(name)] for case in facts.cases.values() for name in case.grads), default=U)
 
 
 def _step(facts: Facts) -> Line:

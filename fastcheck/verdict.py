@@ -113,11 +113,10 @@ def _explained(found: Circumstances) -> str:
 
 def _undecided(found: Circumstances) -> str:
     """Say what cannot be judged, and why: the point shows nothing, or bars are too wide."""
-    blinding = found.blinding
-    if blinding is None:
+    if found.blinding is None or not found.blind:
         return f"{_wide(found.tally)}: they are too wide to tell right from wrong"
     what = "no value is distinguishable from zero" if found.tally.min_digits is None else _wide(found.tally)
-    return f"{what}, since {blinding.words}"
+    return f"{what}, since {found.blinding.words}"
 
 
 def _wide(tally: Tally) -> str:

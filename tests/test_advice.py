@@ -86,9 +86,12 @@ SAID = [
     (advice.NARROWER, wide("round-off", blinding=health.no_variance("bn1", True, ["w"])), "data points that differ"),
     (
         advice.NARROWER,
-        wide("kinks", blinding=health.no_variance("bn1", False, ["w"])),
+        wide("gradient", blinding=health.no_variance("bn", False, [])),
         "other data points or parameters",
     ),
+    (advice.NARROWER, wide("gradient", blinding=health.no_output_counts("relu")), "outputs above zero"),
+    (advice.NARROWER, wide("round-off", blinding=health.no_output_counts("tanh")), "outputs of less than ten"),
+    (advice.NARROWER, wide("kinks", kinks=1, automatic=False, blinding=health.no_output_counts("relu")), "fewer kinks"),
     (advice.NARROWER, wide("round-off", kind="function"), "a loss that rounds less"),
     (advice.NARROWER, wide("truncation", kind="function"), "where it bends less"),
     (advice.NARROWER, wide("truncation", kind="function", declared=True), "more accurate than noise="),

@@ -44,7 +44,7 @@ def test_a_loss_with_nothing_to_gain_is_the_reason(name, step):
     loss, params, y, told = NOTHING_TO_GAIN[name]
     network, x = Network([Dense(3)], loss=loss), np.eye(3)
     grads = torch_network.gradients(network, params, x, y)[1]
-    report = fastcheck.check_network(network, params, grads, x, y, step=step, explain=True)
+    report = fastcheck.check_network(network, params, grads, x, y, step=step)
     assert report.verdict == "inconclusive"
     for tensor in report.tensors.values():
         assert told in tensor.reason
@@ -187,6 +187,22 @@ def test_what_statistics_make_zero_is_zero():
         )
 
 
+@pytest.mark.parametrize(("name", "noise"), [("dense1.bias", True), ("dense2.bias", False)])
+def test_digits_of_noise_are_not_explained(name, noise):
+    """A normalisation takes the bias before it away, and what is left is rounding."""
+    network = Network(NORMED)
+    params = networks.parameters(network, (6,), np.random.default_rng(0))
+    grads = torch_network.gradients(network, params, X, Y)[1]
+    grads["dense1.bias"] = np.full(5, 1e-17)
+    report = fastcheck.check_network(network, params, grads, X, Y, only=[name], explain=True)
+    assert report.explanations
+    for one in report.explanations:
+        start = f"Neither value of {name}{list(one.index)} exceeds its error bar, "
+        assert one.words.startswith(start) == noise
+        assert ("either the derivative is zero" in one.words) == noise
+        assert "or a larger step" not in one.words
+
+
 def test_equal_data_points_are_told_without_statistics_too():
     network = Network([Dense(5), Tanh(), Dense(3)])
     params = networks.parameters(network, (6,), np.random.default_rng(0))
@@ -224,3 +240,10 @@ def test_float64_is_advised_where_it_was_not_used(dtype, precision, told):
     line = _panel(fastcheck.check_network(network, params, grads, X, Y, precision=precision))["double precision"]
     assert told in line.text
     assert line.status == ("done" if dtype is np.float64 and precision is None else "note")
+
+
+def test_where_nothing_is_checked_nothing_is_told_of_it():
+    network = Network([Dense(3)])
+    report = fastcheck.check_network(network, _scaled(1.0), _scaled(1.0), np.eye(3), np.arange(3), only=[])
+    assert "no dimension was checked" in report.summary()
+    assert _panel(report)["double precision"].status == "done"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
 
-from fastcheck import cost, diagnosis, step, tally
+from fastcheck import cost, diagnosis, health, step, tally
 from fastcheck.cases import forward
 from fastcheck.cases.conv import ConvCase
 from fastcheck.cases.scaling import ScaledOperands
@@ -23,6 +24,9 @@ from fastcheck.geometry import Shape
 from fastcheck.health import HealthFinding
 from fastcheck.paths import Plan, Session
 from fastcheck.report import ForwardReport
+
+FOLLOWED = {"relu": (0.0, math.inf), "tanh": (-20.0, 20.0)}
+"""Outputs between which a loss has a slope that is not zero in float64."""
 
 FORWARD_BLOCK = 4096
 """Outputs that are compared at a time with declared ones."""
@@ -116,8 +120,12 @@ class ConvPath:
         return Audit(self._case, self._scaled, name, dims, plan.step, plan.seed) if self.kind == "delta" else None
 
     def blinding(self, name: str) -> HealthFinding | None:
-        """Return nothing: a zero may be that of a step that is lost."""
-        return None
+        """Return that the loss follows no output, where the outputs are known and it is so."""
+        if self._output is None or self._case.loss not in FOLLOWED:
+            return None
+        low, high = FOLLOWED[self._case.loss]
+        followed = (self._output > low) & (self._output < high)
+        return None if followed.any() else health.no_output_counts(self._case.loss)
 
 
 def _refuse_overflow(outputs: np.ndarray | None) -> None:
