@@ -189,7 +189,7 @@ class NetworkEvaluator:
         """Difference dimensions with one step, truncation left aside."""
         table = self._table(dims, h)
         right, left = table[:, columns.RIGHT] / h, table[:, columns.LEFT] / h
-        at_point = table[:, columns.JUMP] > 0
+        at_point = table[:, columns.HERE] > 0
         # At a kink in the point itself any slope between the loss's one-sided ones is a subgradient.
         jump = np.where(at_point, np.abs(right - left) / 2, 0.0)
         crossed = KINK_SAFETY * np.maximum(table[:, columns.WIDENING] - table[:, columns.JUMP], 0.0) / (2 * h)
@@ -222,10 +222,10 @@ class NetworkEvaluator:
         if self._searching:
             self._enlarge(dims, found, levels)
         self._close(dims, np.flatnonzero(found.at_point), found, levels)
-        self._flip(dims, found)
         outside = self._outside(dims, found) & ~found.at_point
         for level in np.unique(levels[outside]).tolist():
             self._doubt(dims, np.flatnonzero(outside & (levels == level)), level, found, levels)
+        self._flip(dims, found)
         return found
 
     def _enlarge(self, dims: np.ndarray, found: Found, levels: np.ndarray) -> None:
@@ -242,13 +242,13 @@ class NetworkEvaluator:
             levels[found.take(places, larger)] = level
 
     def _flip(self, dims: np.ndarray, found: Found) -> None:
-        """Widen what dimensions may be by units whose piece rounding decides: both pieces are as good."""
-        least, most = (bound[dims] for bound in self._flipped)
+        """Widen what dimensions outside may be by units whose piece rounding decides: both pieces are as good."""
+        outside = self._outside(dims, found)
+        least, most = (np.where(outside, bound[dims], 0.0) for bound in self._flipped)
         middle, half = (found.right + found.left) / 2, np.abs(found.right - found.left) / 2
         value = self._reference[dims]
         reach = np.maximum(np.abs(value + least - middle), np.abs(value + most - middle))
-        moved = least < most
-        found.jump += np.where(found.at_point & moved, np.maximum(reach - half, 0.0), 0.0)
+        found.jump += np.where(found.at_point & (least < most), np.maximum(reach - half, 0.0), 0.0)
         found.crossed += np.where(found.at_point, 0.0, np.maximum(-least, most))
 
     def _close(self, dims: np.ndarray, places: np.ndarray, found: Found, levels: np.ndarray) -> None:

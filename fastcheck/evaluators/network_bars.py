@@ -26,13 +26,13 @@ from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import network_flips, network_shakes
 from fastcheck.evaluators.network_local import LocalErrors, unit_of
 from fastcheck.network import Penalty
-from fastcheck.step import ACCUMULATOR, SMALLEST, UNITS, Structure, U, rms
+from fastcheck.step import ACCUMULATOR, RESULT, SMALLEST, UNITS, Structure, U, rms
 from fastcheck_kernels import moments
 
 SAFETY = 6.0
 """Standard deviations of the differences' round-off in a bar."""
 
-SHAKEN_SAFETY = 8.0
+SHAKEN_SAFETY = 5.0
 """Standard deviations of what noise does to the gradient."""
 
 DOUBT = 5.0
@@ -201,10 +201,11 @@ class GradientRounding:
         before = SHAKEN_SAFETY * np.hypot(shaken, TYPICAL * typical * terms[1])
         penalty = case.penalties.get(name) or case.removed.get(name, Penalty())
         values = np.abs(case.point.params[name].reshape(-1))
-        added = (abs(penalty.l2) * values + abs(penalty.l1)) * (3 * ACCUMULATOR[precision] + 2 * UNITS[stored])
+        result = max(UNITS[stored], RESULT[precision])
+        added = (abs(penalty.l2) * values + abs(penalty.l1)) * (3 * max(ACCUMULATOR[precision], result) + 2 * result)
         with np.errstate(over="ignore", invalid="ignore"):
             sizes = np.nan_to_num(np.abs(given.astype(np.float64)), posinf=0.0)
-        found: np.ndarray = own + before + added + 2 * UNITS[stored] * sizes + SMALLEST[stored]
+        found: np.ndarray = own + before + added + 2 * result * sizes + SMALLEST[stored]
         return found
 
     def _sums(

@@ -108,8 +108,8 @@ def _second_winners(z: np.ndarray, size: np.ndarray, lookup: np.ndarray, move: n
     values, errors = np.where(inside, z[:, lookup], -np.inf), np.where(inside, size[:, lookup], 0.0)
     top = values.argmax(axis=1)[:, None]
     best, best_error = np.take_along_axis(values, top, 1), np.take_along_axis(errors, top, 1)
-    near = (values + errors >= best - best_error) & (errors + best_error > 0)
-    np.put_along_axis(near, top, False, axis=1)
+    # What is exactly equal comes of the same arithmetic, and ties everywhere.
+    near = (values + errors >= best - best_error) & (values < best)
     for tap, pixels in enumerate(lookup):
         used = pixels >= 0
         gap = best[:, 0, used] - values[:, tap, used] + 8 * U * np.abs(best[:, 0, used]) + LEAST

@@ -109,6 +109,7 @@ class Full:
                 row[columns.KINKS] += np.count_nonzero(kinks.crossed)
                 row[columns.WIDENING] += kinks.amount[kinks.crossed].sum()
                 row[columns.JUMP] += kinks.amount[kinks.crossed & kinks.at_point].sum()
+                row[columns.HERE] += np.count_nonzero(kinks.crossed & kinks.at_point)
         return found
 
     def numeric(self, dims: np.ndarray, h: float) -> np.ndarray:

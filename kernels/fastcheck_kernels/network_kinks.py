@@ -9,7 +9,7 @@ import numpy as np
 
 from . import layers, losses
 from ._jit import kernel
-from .columns import AT_POINT, CACHED, JUMP, KIND, KINKS, PIXELS, REAL, STARTS, WIDENING, A
+from .columns import AT_POINT, CACHED, HERE, JUMP, KIND, KINKS, PIXELS, REAL, STARTS, WIDENING, A
 
 
 @kernel()
@@ -20,6 +20,7 @@ def _note(found, copy, amount, at_point):
         found[copy, WIDENING] += amount
         if at_point:
             found[copy, JUMP] += amount
+            found[copy, HERE] += 1.0
 
 
 @kernel()
