@@ -24,7 +24,7 @@ from fastcheck.cases.network import NetworkCase
 from fastcheck.cases.network_pass import Chunk, Passes, lanes
 from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import network_flips, network_shakes
-from fastcheck.evaluators.network_local import LocalErrors, unit_of
+from fastcheck.evaluators.network_local import LocalErrors
 from fastcheck.network import Penalty
 from fastcheck.step import ACCUMULATOR, RESULT, SMALLEST, UNITS, Structure, U, rms
 from fastcheck_kernels import moments
@@ -162,7 +162,7 @@ class GradientRounding:
         The latter two are for units whose piece rounding decides.
         """
         if precision not in self._known:
-            unit = unit_of(precision)
+            unit = UNITS[precision]
             shaken = network_shakes.of(self._passes, self._gradient, precision, self._seed)
             sizes = [DOUBT * unit * own for own in shaken.results]
             flips = network_flips.doubted(self._passes, sizes, self._seed)

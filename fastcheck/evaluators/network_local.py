@@ -1,7 +1,7 @@
 """Local errors of a network's operations: what rounding adds to every result and every cotangent, where it is computed.
 
-They are standard deviations, about, in units of `unit_of` the arithmetic. What an operation makes of errors in its
-operands is none of its local error.
+They are standard deviations, about, in units of the round-off of a stored number. What an operation makes of errors in
+its operands is none of its local error.
 
 An error is *shared* where all entries of a normalisation's group have the same: that of a mean.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from fastcheck.cases.network_pass import Chunk, Passes, row_of
 from fastcheck.program import Node
-from fastcheck.step import ACCUMULATOR, RESULT, UNITS
+from fastcheck.step import ACCUMULATOR, UNITS
 
 GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
 
@@ -25,11 +25,6 @@ SIGNS = ("relu", "leaky_relu", "elu")
 
 NORMS = ("batch_norm", "frozen_norm", "layer_norm")
 """Kinds of rows that normalise."""
-
-
-STORED = 0.5
-"""Standard deviation of the rounding of a number that is kept in fewer bits than it was computed in, as a part of its
-round-off, which is the most."""
 
 
 @dataclass
@@ -62,17 +57,12 @@ class LocalErrors:
         return found
 
 
-def unit_of(precision: str) -> float:
-    """Return the standard deviation of the rounding of a stored number, as a part of it."""
-    return UNITS[precision] * (STORED if RESULT[precision] else 1.0)
-
-
 def sums_of(precision: str) -> float:
-    """Return by what part of that the arithmetic inside an operation rounds.
+    """Return the round-off of the arithmetic inside an operation, as a part of that of a stored number.
 
     It is one in float64 and float32, and far less where float16 is stored and float32 computed with.
     """
-    return ACCUMULATOR[precision] / unit_of(precision)
+    return ACCUMULATOR[precision] / UNITS[precision]
 
 
 class _Row:

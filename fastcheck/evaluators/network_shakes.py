@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastcheck.cases.network_pass import Chunk, Passes, row_of
-from fastcheck.evaluators.network_local import SIGNS, LocalErrors, sums_of, unit_of
-from fastcheck.step import SMALLEST
+from fastcheck.evaluators.network_local import SIGNS, LocalErrors, sums_of
+from fastcheck.step import SMALLEST, UNITS
 from fastcheck_kernels import shake
 
 SHAKES = 6
@@ -20,7 +20,7 @@ AMPLITUDE = 2.0**-40
 
 
 class Shaken(NamedTuple):
-    """Standard deviations in units of `unit_of` the arithmetic.
+    """Standard deviations in units of the round-off of a stored number.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ def of(passes: Passes, gradient: np.ndarray, precision: str, seed: int) -> Shake
     """
     rng = np.random.default_rng([seed, SHAKES])
     errors = [LocalErrors.of(passes, chunk, precision) for chunk in passes.chunks]
-    least = SMALLEST[precision] / unit_of(precision)
+    least = SMALLEST[precision] / UNITS[precision]
     for chunk, found in zip(passes.chunks, errors, strict=True):
         found.results[chunk.cached != 0] += least
         found.cotangents[chunk.cotangents != 0] += least
