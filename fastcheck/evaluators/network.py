@@ -43,6 +43,9 @@ WAS, LEFT = 1.5 / (1 - CLOSER**2), 3 * CLOSER**2 / (1 - CLOSER**2)
 """Truncation with the larger of two steps, and with the smaller one, as parts of how far n moves between them; on the
 safe side by a half, and by three."""
 
+BENT = 4.0
+"""Truncation of one-sided slopes, as a part of how they move to the smaller step: on the safe side by three."""
+
 KINK_SAFETY = 1.25
 """What crossings can change is computed to first order."""
 
@@ -254,7 +257,8 @@ class NetworkEvaluator:
     def _close(self, dims: np.ndarray, places: np.ndarray, found: Found, levels: np.ndarray) -> None:
         """Difference dimensions at a kink in the point with smaller steps as well, which show how the slopes bend.
 
-        Truncation of one-sided slopes falls as h: what is left with the smaller step is a third of how they move.
+        Truncation of one-sided slopes falls as h: what is left with the smaller step is a third of how they move, and
+        what the larger one has four thirds.
         """
         while len(places):
             curved = []
@@ -262,11 +266,14 @@ class NetworkEvaluator:
                 here = places[levels[places] == level]
                 closer = self.once(dims[here], self.step * CLOSER ** (level + 1))
                 bend = [np.abs(getattr(closer, side) - getattr(found, side)[here]) for side in ("right", "left")]
+                if not self._searching:
+                    found.truncation[here] = BENT * np.maximum(*bend)
+                    continue
                 closer.truncation = np.maximum(*bend)
                 found.put(here, closer)
                 levels[here] = level + 1
                 curved.append(here[(closer.truncation > closer.roundoff) & (level < DEEPEST)])
-            places = np.concatenate(curved)
+            places = np.concatenate([places[:0], *curved])
 
     def _doubt(self, dims: np.ndarray, places: np.ndarray, level: int, found: Found, levels: np.ndarray) -> None:
         """Let other steps tell how much truncation there is in dimensions that would fail with one.
@@ -283,7 +290,7 @@ class NetworkEvaluator:
         by_larger = np.maximum(LEFT * before, WAS * (moved - smaller.roundoff))
         found.truncation[places] = np.where(smooth, by_larger, WAS * moved + smaller.roundoff)
         smaller.truncation = np.maximum(LEFT * moved, np.where(smooth, LEFT * CLOSER**2 * before, 0.0))
-        curved = found.truncation[places] > found.roundoff[places] + self._gradient[here]
+        curved = (found.truncation[places] > found.roundoff[places] + self._gradient[here]) & self._searching
         better = found.take(places[curved], smaller.of(curved))
         levels[better] = level + 1
         self._doubt_roundoff(dims, places, found, levels)

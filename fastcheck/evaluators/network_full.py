@@ -188,8 +188,9 @@ class Full:
         low, at, high = (lanes(self._passes, chunk, chunk.cached, node.columns["a"]) for chunk in chunks)
         slopes = np.abs(lanes(self._passes, chunks[1], chunks[1].cotangents, place))
         real = float(node.reals[0])
-        amount = (_excess(node.kind, real, at, low) + _excess(node.kind, real, at, high)) * slopes
-        return _Kinks(place, "sign", (high > 0) != (low > 0), amount, _at_point(low, at, high), (low, at, high))
+        amount = _excess(node.kind, real, at, low) + _excess(node.kind, real, at, high)
+        at_point = _at_point(low, at, high) & (amount > 0)
+        return _Kinks(place, "sign", (high > 0) != (low > 0), amount * slopes, at_point, (low, at, high))
 
     def _winners(self, place: int, chunks: tuple[Chunk, ...]) -> _Kinks:
         node = self._passes.program.nodes[place]
@@ -203,7 +204,8 @@ class Full:
         )
         crossed = (low != high).any(axis=1) | ((low.sum(axis=1) > 1) & (tops[0] != tops[2]))
         slopes = np.abs(lanes(self._passes, chunks[1], chunks[1].cotangents, place))
-        return _Kinks(place, "winner", crossed, amount * slopes, at.sum(axis=1) > 1, (low, at, high))
+        at_point = (at.sum(axis=1) > 1) & (amount > 0)
+        return _Kinks(place, "winner", crossed, amount * slopes, at_point, (low, at, high))
 
     def _hinge(self, chunks: tuple[Chunk, ...], first: int) -> _Kinks:
         passes = self._passes

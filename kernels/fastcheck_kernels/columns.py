@@ -44,7 +44,7 @@ COLUMNS = 19
 NUMERIC, RIGHT, LEFT, KINKS, WIDENING, JUMP, HERE = range(7)
 """Columns of what is found for a dimension: sums over data points of the loss at +h less that at -h, at +h less the
 cached one, the cached one less that at -h; kinks crossed; what they change at most, and the part of kinks at the point
-itself; how many of those there are, some of which change nothing that the cotangents show."""
+itself; how many of those there are that change what follows, whatever the cotangents say."""
 
 FOUND = 7
 

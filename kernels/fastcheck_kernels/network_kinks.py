@@ -36,8 +36,8 @@ def note_signs(net, node, c, cached, cotangents, z, size, found):
                 unit = (c * row[PIXELS] + p) * period + lane % period
                 base, real = cached[table[row[A], CACHED] + unit], reals[row[REAL]]
                 amount = layers.excess(row[KIND], real, base, plus) + layers.excess(row[KIND], real, base, minus)
-                amount *= abs(cotangents[row[CACHED] + unit])
-                _note(found, lane // points, amount, abs(base) <= AT_POINT * abs(plus - minus))
+                at_point = abs(base) <= AT_POINT * abs(plus - minus) and amount > 0.0
+                _note(found, lane // points, amount * abs(cotangents[row[CACHED] + unit]), at_point)
 
 
 @kernel()
@@ -56,7 +56,7 @@ def note_winners(net, node, c, cached, cotangents, source, largest, size, found)
             if not _decided(source, window, plus, minus, lane, lanes):
                 winner, gap = _winner(cached, base + lane % period, window, period)
                 amount = plus - source[winner * lanes + lane] + minus - source[winner * lanes + half + lane]
-                at_point = gap <= AT_POINT * (amount + abs(plus - minus))
+                at_point = gap <= AT_POINT * (amount + abs(plus - minus)) and amount > 0.0
                 unit = row[CACHED] + (c * row[PIXELS] + p) * period + lane % period
                 _note(found, lane // points, amount * abs(cotangents[unit]), at_point)
 
