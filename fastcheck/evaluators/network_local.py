@@ -23,6 +23,9 @@ GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
 SIGNS = ("relu", "leaky_relu", "elu")
 """Kinds of rows with a kink at zero."""
 
+NOTHING = 0.2
+"""Part of a round-off up to which slopes in a gelu's tail may be taken for zero, as PyTorch's are in float32 below -6.5."""
+
 NORMS = ("batch_norm", "frozen_norm", "layer_norm")
 """Kinds of rows that normalise."""
 
@@ -117,7 +120,7 @@ class _Row:
         inner, real = ACCUMULATOR[self._precision], float(self._node.reals[0])
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             value, slope, stored = ACTIVATIONS[self._node.kind](z, real, inner)
-            out[:] = np.abs(result) + self._sums * (value + np.abs(result))
+            out[:] = (np.abs(result) + self._sums * (value + np.abs(result))) * (result != 0)  # which is exact
             slope = self._sums * slope + stored * _left(_rest(self._node.kind, z), UNITS[self._precision])
         back[:] = np.hypot(back, np.nan_to_num(slope) * np.abs(v) + np.abs(into))
 
@@ -201,6 +204,12 @@ def _left(rest: np.ndarray, unit: float) -> np.ndarray:
     return found
 
 
+def _nothing(slope: np.ndarray, unit: float) -> np.ndarray:
+    """Return the error of code that takes a slope far below a round-off for zero, as vectorised exp and erf do."""
+    found: np.ndarray = np.minimum(NOTHING, np.abs(slope) / unit)
+    return found
+
+
 def _rest(kind: str, z: np.ndarray) -> np.ndarray:
     """Return 1 - |result| of a tanh, and 1 - result of a sigmoid."""
     return 2 * _sigmoid(-2 * np.abs(z)) if kind == "tanh" else _sigmoid(-z)
@@ -218,7 +227,7 @@ Parts = tuple["np.ndarray | float", "np.ndarray | float", "np.ndarray | float"]
 def _gelu(z: np.ndarray, real: float, unit: float) -> Parts:
     density, tail = _normal(z)
     sides = _left(2 * tail, unit)  # 1 + erf
-    return np.abs(z) * sides, sides + np.abs(z) * density * (3 + z * z), 0.0
+    return np.abs(z) * sides, sides + np.abs(z) * density * (3 + z * z) + _nothing(z * density, unit), 0.0
 
 
 def _gelu_tanh(z: np.ndarray, real: float, unit: float) -> Parts:
@@ -227,6 +236,7 @@ def _gelu_tanh(z: np.ndarray, real: float, unit: float) -> Parts:
     steepness = 4 * _sigmoid(2 * inner) * _sigmoid(-2 * inner)  # 1 - tanh^2
     steep = np.abs(z) * GELU_SCALE * (1 + 3 * GELU_CUBE * z * z)
     slope = sides + steep * (2 * _left(steepness, unit) + steepness * (2 + 4 * np.abs(inner)))
+    slope += _nothing(steep * steepness, unit)
     return np.abs(z) * (sides + 2 * steepness * np.abs(inner)), slope, 0.0
 
 
@@ -238,7 +248,7 @@ def _silu(z: np.ndarray, real: float, unit: float) -> Parts:
 def _elu(z: np.ndarray, real: float, unit: float) -> Parts:
     small = real * np.exp(np.minimum(z, 0.0))
     # Where the slope is computed from the result, it is a difference of numbers as large as alpha.
-    return np.where(z > 0, 0.0, np.minimum(small, real)), np.where(z > 0, 0.0, real + 2 * small), 0.0
+    return 0.0, np.where(z > 0, 0.0, real + 2 * small), 0.0
 
 
 def _tanh(z: np.ndarray, real: float, unit: float) -> Parts:
