@@ -26,7 +26,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from hard_networks import FAMILIES, draw, family_of
-from network_faults import FAULTS, NEAR_ZERO, WHOLE, planted, slopes
+from network_faults import FAULTS, NEAR_ZERO, WHOLE, has_nothing_to_gain, planted, slopes
 
 from fastcheck.machine import default_threads
 from fastcheck.verdict import MAX_RULE
@@ -34,10 +34,14 @@ from fastcheck.verdict import MAX_RULE
 SEED = 3_141_592_653
 """One that no test uses, and that nothing was tuned with."""
 
-VERDICTS = ("pass", "fail", "inconclusive", "error")
+VERDICTS = ("pass", "fail", "inconclusive", "error", "nothing to gain")
+"""The last is inconclusive at a point where the loss has no gradient that could show any code."""
 
 TYPES = {"float64": "float64", "float32": "float32", "float16": "half", "bfloat16": "half"}
 """What tables call the types of gradients."""
+
+ROOM = {"float64": 0.0, "float32": 1e-6, "half": 2.0**-6}
+"""What the rounding of a gradient's own type may add to slopes."""
 
 OUTCOMES = {
     "found": "found",
@@ -111,7 +115,9 @@ def examine(seed, everything=False):
     report, verdict, summary = checked(hard)
     found = Found(seed, hard.family, TYPES[hard.computed], verdict)
     label = f"--only {seed}: {hard.described}"
-    if verdict != "pass" or everything:
+    if verdict == "inconclusive" and has_nothing_to_gain(hard):
+        found.verdict = verdict = "nothing to gain"
+    if verdict not in ("pass", "nothing to gain") or everything:
         found.lines.append(f"{label} | right | {summary}{_worst(report, hard)}")
     if report is not None:
         found.narrow = _narrow(report, hard)
@@ -175,7 +181,8 @@ def _outcome(hard, wrong):
     if report.tensors[name].subgradients:
         low, high = slopes(hard, name, place)
         words += f"; {wrong[name].flat[place]:.6g} beside slopes of {low:.6g} to {high:.6g}"
-        inside = [low <= grads[name].flat[place] <= high for grads in (wrong, hard.grads)]
+        room = ROOM[TYPES[hard.computed]] * max(abs(low), abs(high))
+        inside = [low - room <= grads[name].flat[place] <= high + room for grads in (wrong, hard.grads)]
         return "subgradient" if inside[0] else "outside" if inside[1] else "choice", words
     return "wide" if bar <= abs(value) else "unresolved", words
 
@@ -244,7 +251,7 @@ def told(rows):
     found = "; ".join(f"{words} {_share(faults, kinds)}" for words, kinds in {"all": FAULTS, **HEADLINES}.items())
     print(
         f"\n{total.total():,} right gradients: {total['fail']} false alarms, {total['inconclusive']} inconclusive, "
-        f"{total['error']} errors; found of wrong ones in float64 and float32: {found}; {missed} pass that must not"
+        f"{total['error']} errors, {total['nothing to gain']} with nothing to gain; found of wrong ones in float64 and float32: {found}; {missed} pass that must not"
     )
     return bool(total["fail"] + total["error"] + missed)
 

@@ -310,3 +310,14 @@ def slopes(hard: Hard, name: str, place: int) -> tuple[float, float]:
     left, right = (at - below) / step, (above - at) / step
     room = 1e-3 * max(abs(left), abs(right)) + 1e-13 * abs(at) / step
     return min(left, right) - room, max(left, right) + room
+
+
+def has_nothing_to_gain(hard: Hard) -> bool:
+    """Return whether no output has a gradient above 1e-6 of what a data point's loss can have: no code shows there."""
+    output = torch_network.activations(hard.network, hard.params, hard.x, hard.masks)[-1].detach().requires_grad_()
+    losses = torch_network.LOSSES[hard.network.loss](hard.network, output, torch.as_tensor(hard.y))
+    (grad,) = torch.autograd.grad(losses.sum(), output)
+    scale = 1.0
+    if hard.network.loss == "squared_error":
+        scale = max(float(output.abs().max()), float(np.abs(hard.y).max()))
+    return float(grad.abs().max()) <= 1e-6 * scale

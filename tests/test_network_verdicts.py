@@ -6,7 +6,7 @@
 import numpy as np
 import pytest
 from hard_networks import FAMILIES, HALF, draw
-from network_faults import WHOLE, Planting, slopes
+from network_faults import WHOLE, Planting, has_nothing_to_gain, slopes
 from searches import examples
 
 pytestmark = pytest.mark.jit
@@ -50,5 +50,9 @@ def _is_subgradient(hard, wrong):
 def test_few_right_gradients_are_inconclusive():
     seeds = range(FIRST + 50 * len(FAMILIES), FIRST + 50 * len(FAMILIES) + examples(200))
     found = [(seed, draw(seed)) for seed in seeds]
-    undecided = [(seed, hard.described) for seed, hard in found if hard.check().verdict == "inconclusive"]
+    undecided = [
+        (seed, hard.described)
+        for seed, hard in found
+        if hard.check().verdict == "inconclusive" and not has_nothing_to_gain(hard)
+    ]
     assert len(undecided) <= 0.04 * len(found), undecided
