@@ -251,7 +251,8 @@ def told(rows):
     found = "; ".join(f"{words} {_share(faults, kinds)}" for words, kinds in {"all": FAULTS, **HEADLINES}.items())
     print(
         f"\n{total.total():,} right gradients: {total['fail']} false alarms, {total['inconclusive']} inconclusive, "
-        f"{total['error']} errors, {total['nothing to gain']} with nothing to gain; found of wrong ones in float64 and float32: {found}; {missed} pass that must not"
+        f"{total['error']} errors, {total['nothing to gain']} with nothing to gain; found of wrong ones in float64 and "
+        f"float32: {found}; {missed} pass that must not"
     )
     return bool(total["fail"] + total["error"] + missed)
 

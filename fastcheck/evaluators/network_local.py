@@ -24,7 +24,7 @@ SIGNS = ("relu", "leaky_relu", "elu")
 """Kinds of rows with a kink at zero."""
 
 NOTHING = 0.2
-"""Part of a round-off up to which slopes in a gelu's tail may be taken for zero; in float32 PyTorch's are, below -6.5."""
+"""Part of a round-off up to which slopes in a gelu's tail may be taken for zero, as PyTorch's in float32 below -6.5."""
 
 NORMS = ("batch_norm", "frozen_norm", "layer_norm")
 """Kinds of rows that normalise."""
