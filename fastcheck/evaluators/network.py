@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from fastcheck.cases.network_pass import Passes, lanes
 from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import Chosen, Differences, indices
 from fastcheck.evaluators.network_bars import SAFETY, SHAKEN_SAFETY, Ground
+from fastcheck.evaluators.network_found import Found
 from fastcheck.evaluators.network_full import Full
 from fastcheck.evaluators.network_moved import Moved, work
 from fastcheck.evaluators.penalty import difference as penalty_difference
@@ -325,18 +325,17 @@ class NetworkEvaluator:
         here = dims[outside]
         penalty = self._case.penalties.get(self._name, Penalty())
         size = np.where(self._values[here] == 0, abs(penalty.l1), 0.0) + self._gradient[here] + LOST
-        values = [choice[here] + penalty_gradient(penalty, self._values[here]) for choice in self._choices()]
+        values = [
+            choice[here] + penalty_gradient(penalty, self._values[here]) for choice in self._ground.choices(self._name)
+        ]
         close = np.any([np.abs(self._analytic[here] - value) <= size for value in values], axis=0)
         chosen = outside[close]
         bars = found.bar[chosen] + self._gradient[dims[chosen]] + LOST
-        apart = np.abs(self._analytic[dims[chosen]] - found.numeric[chosen])
-        found.jump[chosen] += (apart - bars) * (1 + 8 * U) + 8 * U * apart
+        reach = np.abs(self._analytic[dims[chosen]] - found.numeric[chosen])
+        found.jump[chosen] += (reach - bars) * (1 + 8 * U) + 8 * U * reach
         automatic = np.zeros(len(dims), bool)
         automatic[chosen] = True
         return automatic if close.any() else None
-
-    def _choices(self) -> list[np.ndarray]:
-        return self._ground.choices(self._name)
 
     def _noise(self, dims: np.ndarray) -> np.ndarray:
         """Return the standard deviation of h * n through round-off."""
@@ -364,62 +363,6 @@ class NetworkEvaluator:
         weak = np.flatnonzero(~kinked & ~strong)
         np.maximum.at(noise, dims[weak] // self._per_channel, scatter[weak] * math.sqrt(2))
         return noise
-
-
-@dataclass
-class Found:
-    """What one step tells of some dimensions: the numeric value, and parts of its bar.
-
-    ``right`` and ``left`` are the data loss's one-sided slopes, and ``at_point`` tells which dimensions cross a kink of
-    it at the point itself.
-    """
-
-    numeric: np.ndarray
-    roundoff: np.ndarray
-    truncation: np.ndarray
-    crossed: np.ndarray
-    jump: np.ndarray
-    kinks: np.ndarray
-    right: np.ndarray
-    left: np.ndarray
-    at_point: np.ndarray
-
-    @property
-    def bar(self) -> np.ndarray:
-        """Bound on what arithmetic explains, the gradient's own rounding left aside."""
-        whole: np.ndarray = self.roundoff + self.truncation + self.crossed + self.jump
-        return whole
-
-    def take(self, places: np.ndarray, other: Found) -> np.ndarray:
-        """Replace entries by others where those have the narrower bar; return which."""
-        better = other.bar < self.bar[places]
-        found: np.ndarray = places[better]
-        self.put(found, other.of(better))
-        return found
-
-    def put(self, places: np.ndarray, other: Found) -> None:
-        """Replace entries by others."""
-        for name in self.__dataclass_fields__:
-            getattr(self, name)[places] = getattr(other, name)
-
-    def of(self, chosen: np.ndarray) -> Found:
-        """Return some of the entries."""
-        return Found(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
-
-    def plus(self, added: tuple[np.ndarray, ...]) -> Found:
-        """Add the difference of a penalty: its value, round-off, what crossings change, jumps and kinks."""
-        value, roundoff, crossed, jump, kinks = added
-        return Found(
-            self.numeric + value,
-            self.roundoff + roundoff,
-            self.truncation,
-            self.crossed + crossed,
-            self.jump + jump,
-            self.kinks + kinks,
-            self.right,
-            self.left,
-            self.at_point,
-        )
 
 
 def automatic(passes: Passes, name: str) -> float:

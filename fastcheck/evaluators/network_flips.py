@@ -18,7 +18,7 @@ from fastcheck.step import U
 MOST = 32
 """Units that are flipped one by one; more of them are flipped in as many groups."""
 
-SPREAD = 2.0
+GROUP_SAFETY = 2.0
 """Standard deviations of what groups of units do, beyond the sums of those that add and of those that take off."""
 
 LEAST = 2.0**-1000
@@ -50,7 +50,7 @@ def doubted(passes: Passes, sizes: Sequence[np.ndarray], seed: int) -> tuple[np.
             effect = _gradient(passes, chunk, move) - still
             least, most = least + np.minimum(effect, 0.0), most + np.maximum(effect, 0.0)
             squares += effect * effect if len(group) > 1 else 0.0
-    spread = SPREAD * np.sqrt(squares)
+    spread = GROUP_SAFETY * np.sqrt(squares)
     return least - spread, most + spread
 
 

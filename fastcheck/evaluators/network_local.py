@@ -90,7 +90,7 @@ class _Row:
         elif kind == "avg_pool":
             assert node.lookup is not None
             out[:] = self._summed(self._values("cached"), len(node.lookup))
-        elif kind == "relu" or kind in ACTIVATIONS:
+        elif kind in ACTIVATIONS:
             self._activation(out, back[0])
         elif kind in ("add", "dropout"):
             out[:] = np.abs(self._values("cached"))
@@ -115,8 +115,6 @@ class _Row:
     def _activation(self, out: np.ndarray, back: np.ndarray) -> None:
         z, result = self._values("cached", self._node.columns["a"]), self._values("cached")
         v, into = self._values("cotangents"), self._values("cotangents", self._node.columns["a"])
-        if self._node.kind == "relu":
-            return
         inner, real = ACCUMULATOR[self._precision], float(self._node.reals[0])
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             value, slope, stored = ACTIVATIONS[self._node.kind](z, real, inner)
@@ -151,11 +149,9 @@ class _Row:
 
     def _weight(self) -> np.ndarray:
         """Return the factors of a normalisation's channels or entries."""
-        program, columns = self._passes.program, self._node.columns
+        columns = self._node.columns
         count = columns["channels"] * (columns["pixels"] if self._node.kind == "layer_norm" else 1)
-        weight = self._passes.params[columns["weight"] : columns["weight"] + count]
-        assert count <= program.params_size
-        return weight.reshape(columns["channels"], -1, 1)
+        return self._passes.params[columns["weight"] : columns["weight"] + count].reshape(columns["channels"], -1, 1)
 
 
 def _statistics(node: Node, x: np.ndarray, axes: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:

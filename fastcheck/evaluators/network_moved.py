@@ -115,10 +115,11 @@ def thread_bytes(lowered: program.Program, point: Point) -> int:
 def needed_bytes(lowered: program.Program, point: Point, threads: int) -> int:
     """Return the most bytes that checking a network takes, beside what it is given.
 
-    Results and cotangents of all layers are kept, twice while noise is added; every thread has rooms of its own, and
-    results of its own for the audit; and there are a dozen numbers for each parameter.
+    Results and cotangents of all layers are kept, and while noise is added once more, with their local errors and what
+    the noise does to results; every thread has rooms of its own, and results of its own for the audit; and there are a
+    dozen numbers for each parameter.
     """
-    caches = (5 + 2 * threads) * cache_bytes(lowered, point)
+    caches = (9 + 2 * threads) * cache_bytes(lowered, point)
     return caches + threads * thread_bytes(lowered, point) + 12 * 8 * lowered.params_size + OVERHEAD
 
 
