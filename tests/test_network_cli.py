@@ -190,7 +190,7 @@ def test_a_wrong_declared_loss_is_told_before_any_gradient_is_judged(cnn, run):
 def test_a_step_across_kinks_is_inconclusive_and_explained(cnn, run):
     code, out, _ = run(*cnn.arguments("--step", "0.2", "--dims", "all", "--explain"))
     assert code == 3
-    assert "INCONCLUSIVE: data loss and with regularisation: " in words(out)
+    assert "INCONCLUSIVE: data loss: " in words(out)
     assert "Why the worst dimensions agree as they do" in out
     assert "conv1.weight[" in out
     assert "relu1 sign data point" in words(out)
