@@ -32,7 +32,7 @@ from fastcheck_kernels import moments
 SAFETY = 6.0
 """Standard deviations of the differences' round-off in a bar."""
 
-SHAKEN_SAFETY, NARROW_SAFETY = 5.0, 7.0
+SHAKEN_SAFETY, NARROW_SAFETY = 5.0, 8.0
 """Standard deviations of what noise does to the gradient; and where results are kept in half precision, where numbers
 repeat, and so do their roundings. The largest errors found were 0.4 and 0.75 of such bars."""
 

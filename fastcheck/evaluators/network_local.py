@@ -129,8 +129,9 @@ class _Row:
         x, unit = self._values("cached", node.columns["a"]), self._values("cached", place, normalised=True)
         mean, inverse = _statistics(node, x, axes)
         weight = self._weight()
-        shared = (1 + self._sums) * np.abs(mean) * inverse  # means are stored
-        own = self._sums * (inverse * (np.abs(x) + np.abs(mean)) + 2 * np.abs(unit))
+        # Means and 1 / sigma are stored.
+        shared = (1 + self._sums) * np.abs(mean) * inverse
+        own = self._sums * (inverse * (np.abs(x) + np.abs(mean)) + np.abs(unit)) + np.abs(unit)
         row_of(passes, chunk, errors.results, place, normalised=True)[:] = own
         row_of(passes, chunk, errors.results, place)[:] = np.abs(weight) * own + np.abs(self._values("cached"))
         v = weight * self._values("cotangents")
@@ -140,8 +141,8 @@ class _Row:
             back[:] = np.hypot(back, into + self._sums * inverse * np.abs(v))
             return
         total, product = (v.mean(axis=axes, keepdims=True), (v * unit).mean(axis=axes, keepdims=True))
-        parts = 2 * np.abs(v) + np.abs(total) + 2 * np.abs(unit * product)
-        back[:] = np.hypot(back, into + self._sums * inverse * parts)
+        parts = 2 * np.abs(v) + np.abs(total) + np.abs(unit * product)
+        back[:] = np.hypot(back, into + inverse * (self._sums * parts + 2 * np.abs(unit * product)))
         errors.shared_inputs[place] = shared
         errors.shared_results[place] = np.abs(weight) * shared
         typical = np.sqrt((v * v).mean(axis=axes, keepdims=True))
