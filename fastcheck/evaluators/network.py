@@ -20,7 +20,7 @@ from fastcheck.evaluators.penalty import difference as penalty_difference
 from fastcheck.evaluators.penalty import gradient as penalty_gradient
 from fastcheck.geometry import index_of
 from fastcheck.network import Penalty
-from fastcheck.step import RESULT, WIDE, WIDE_TYPES, U, usable
+from fastcheck.step import RESULT, UNITS, WIDE, WIDE_TYPES, U, usable
 from fastcheck_kernels import columns
 
 MOVE = 2.0**-17
@@ -64,6 +64,12 @@ SECOND_OPINIONS = (0.83, 0.71, 0.59, 0.47)
 
 NEAR = 10.0
 """How many bars from its numeric value a dimension is at most near."""
+
+FAR = 12
+"""Steps far smaller, by factors of 16, that are tried where a numeric value contradicts the reference gradient."""
+
+CHOICE_UNITS = 64
+"""Round-offs that a gradient with other pieces at a kink may be off by, as a part of its value."""
 
 SPREAD = 3.0
 """Round-off is at least this many times what n moves by between these steps."""
@@ -225,11 +231,44 @@ class NetworkEvaluator:
         if self._searching:
             self._enlarge(dims, found, levels)
         self._close(dims, np.flatnonzero(found.at_point), found, levels)
+        self._reconcile(dims, found, levels)
         outside = self._outside(dims, found) & ~found.at_point
         for level in np.unique(levels[outside]).tolist():
             self._doubt(dims, np.flatnonzero(outside & (levels == level)), level, found, levels)
         self._flip(dims, found)
+        found.truncation += self._contradicted(dims, found)
         return found
+
+    def _contradicted(self, dims: np.ndarray, found: Found) -> np.ndarray:
+        """Return how far numeric values are from the reference gradient, where that is no rounding: 0 elsewhere.
+
+        The step is then beyond the scale on which the loss bends, and no other step shows it: n(h) falls as 1 / h where
+        an outlier saturates all that it moves.
+        """
+        penalty = self._case.penalties.get(self._name, Penalty())
+        right = self._reference[dims] + penalty_gradient(penalty, self._values[dims])
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(found.numeric - right)
+        beyond = (apart > found.bar + self._gradient[dims] + LOST) & ~found.at_point
+        return np.where(beyond, apart, 0.0)
+
+    def _reconcile(self, dims: np.ndarray, found: Found, levels: np.ndarray) -> None:
+        """Difference dimensions that contradict the reference gradient with far smaller steps."""
+        places = np.flatnonzero(self._contradicted(dims, found)) if self._searching else np.zeros(0, np.int64)
+        before, settled = found.numeric[places], np.zeros(len(places), bool)
+        for level in range(2, 2 * FAR, 2):
+            if not len(places):
+                return
+            smaller = self.once(dims[places], self.step * CLOSER**level)
+            moved, before = np.abs(smaller.numeric - before), smaller.numeric
+            smaller.truncation = CLOSER**2 * moved
+            agreeing = self._contradicted(dims[places], smaller) == 0
+            better = agreeing & (~settled | (smaller.bar < found.bar[places]))
+            found.put(places[better], smaller.of(better))
+            levels[places[better]] = level
+            settled |= agreeing
+            rest = ~settled | (better & (smaller.truncation > smaller.roundoff))
+            places, before, settled = places[rest], before[rest], settled[rest]
 
     def _enlarge(self, dims: np.ndarray, found: Found, levels: np.ndarray) -> None:
         """Difference dimensions whose values round-off hides with larger steps: units in their tails hardly bend."""
@@ -322,20 +361,27 @@ class NetworkEvaluator:
         outside = np.flatnonzero(self._outside(dims, found) & found.at_point)
         if not len(outside):
             return None
-        here = dims[outside]
-        penalty = self._case.penalties.get(self._name, Penalty())
-        size = np.where(self._values[here] == 0, abs(penalty.l1), 0.0) + self._gradient[here] + LOST
-        values = [
-            choice[here] + penalty_gradient(penalty, self._values[here]) for choice in self._ground.choices(self._name)
-        ]
-        close = np.any([np.abs(self._analytic[here] - value) <= size for value in values], axis=0)
-        chosen = outside[close]
+        chosen = outside[self._as_chosen()[dims[outside]]]
+        if not len(chosen):
+            return None
         bars = found.bar[chosen] + self._gradient[dims[chosen]] + LOST
         reach = np.abs(self._analytic[dims[chosen]] - found.numeric[chosen])
         found.jump[chosen] += (reach - bars) * (1 + 8 * U) + 8 * U * reach
         automatic = np.zeros(len(dims), bool)
         automatic[chosen] = True
-        return automatic if close.any() else None
+        return automatic
+
+    def _as_chosen(self) -> np.ndarray:
+        """Mark the entries that have the one choice of automatic differentiation that explains most of the tensor's."""
+        choices = self._ground.choices(self._name)
+        penalty = self._case.penalties.get(self._name, Penalty())
+        unit = UNITS[self._case.precision_of(self._name)]
+        room = np.where(self._values == 0, abs(penalty.l1), 0.0) + self._gradient + LOST
+        # The choices' own rounding: a unit that is dead in one of them has terms in another.
+        room += CHOICE_UNITS * unit * np.max([np.abs(choice) for choice in choices], axis=0)
+        added = penalty_gradient(penalty, self._values)
+        marks = [np.abs(self._analytic - choice - added) <= room for choice in choices]
+        return max(marks, key=np.count_nonzero)
 
     def _noise(self, dims: np.ndarray) -> np.ndarray:
         """Return the standard deviation of h * n through round-off."""

@@ -5,6 +5,7 @@ A unit is an activation at its kink, a pooling window with several winners, or a
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +15,9 @@ import numpy as np
 from fastcheck.cases.network_pass import Chunk, Passes, lanes, row_of
 from fastcheck.evaluators.network_local import SIGNS
 from fastcheck.step import U
+
+POOLS, HINGE = ("max_pool",), ("hinge",)
+"""Other kinds of kinks: rows whose winners may be equal, and the loss."""
 
 MOST = 32
 """Units that are flipped one by one; more of them are flipped in as many groups."""
@@ -58,17 +62,27 @@ def choices(passes: Passes, gradient: np.ndarray) -> list[np.ndarray]:
     """Return what automatic differentiation may make of the gradient where kinks lie at the point itself.
 
     That is the slope of the left piece at every kink and the first of equal winners, as most code has it; the right
-    piece and the last winner; and half of both.
+    pieces, the last winners, or both; and half of the first and each of these.
     """
-    moves = [_beyond(passes, chunk) for chunk in passes.chunks]
     hinge, margin = passes.point.network.loss == "multiclass_hinge", passes.point.network.margin
-    if not hinge and not any(move.any() for move in moves):
-        return [gradient]
+    kinds = [kind for kind in (SIGNS, POOLS) if any(_beyond(passes, chunk, kind).any() for chunk in passes.chunks)]
+    kinds += [HINGE] if hinge else []
     largest = float(np.abs(passes.outputs()).max())
-    other = np.zeros_like(gradient)
-    for chunk, move in zip(passes.chunks, moves, strict=True):
-        other += _gradient(passes, chunk, move, margin + 4 * U * (largest + margin))
-    return [gradient, other, (gradient + other) / 2]
+    others = []
+    for some in itertools.chain.from_iterable(itertools.combinations(kinds, n) for n in range(1, len(kinds) + 1)):
+        beyond = margin + 4 * U * (largest + margin) if HINGE in some else margin
+        moves = [sum((_beyond(passes, chunk, kind) for kind in some), np.zeros(1)) for chunk in passes.chunks]
+        pairs = zip(passes.chunks, moves, strict=True)
+        others.append(sum((_gradient(passes, chunk, move, beyond) for chunk, move in pairs), np.zeros(1)))
+    return [gradient, *others, *((gradient + other) / 2 for other in others)]
+
+
+def terms(passes: Passes, chunk: Chunk, output: np.ndarray) -> np.ndarray:
+    """Return the terms of the hinge before they are cut at 0, (classes, lanes); the label's is the margin."""
+    z = output.reshape(-1, output.shape[2])
+    label = chunk.targets[: z.shape[1]].astype(np.int64)[None, :]
+    found: np.ndarray = z - np.take_along_axis(z, label, 0) + passes.point.network.margin
+    return found
 
 
 def _gradient(passes: Passes, chunk: Chunk, move: np.ndarray, margin: float | None = None) -> np.ndarray:
@@ -122,18 +136,20 @@ def _hinge(passes: Passes, chunk: Chunk, sizes: np.ndarray, move: np.ndarray) ->
     z, size, out = (lanes(passes, chunk, array, last) for array in (chunk.cached, sizes, move))
     z, size, rows = z[:, 0], size[:, 0], np.arange(len(z))[:, None]
     label = chunk.targets[: chunk.points].astype(np.int64)[None, :]
-    term = z - np.take_along_axis(z, label, 0) + margin
+    term = terms(passes, chunk, lanes(passes, chunk, chunk.cached, last))
     rounding = size + np.take_along_axis(size, label, 0)
     near = (np.abs(term) <= rounding) & (rounding > 0) & (rows != label)
     step = np.abs(term) + 8 * U * (np.abs(z) + margin)
     out[:, 0] = np.where(near, np.where(term > 0, -term - step, -term + step), out[:, 0])
 
 
-def _beyond(passes: Passes, chunk: Chunk) -> np.ndarray:
+def _beyond(passes: Passes, chunk: Chunk, kinds: Sequence[str]) -> np.ndarray:
     """Return moves that take units at exact kinks to the right piece, and windows to the last of equal winners."""
     found = np.zeros_like(chunk.cached)
     for node in passes.program.nodes:
         source = node.columns["a"]
+        if node.kind not in kinds:
+            continue
         z, move = (row_of(passes, chunk, array, source) for array in (chunk.cached, found))
         if node.kind in SIGNS:
             move[z == 0] = LEAST

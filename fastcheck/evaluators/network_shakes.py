@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastcheck.cases.network_pass import Chunk, Passes, row_of
+from fastcheck.evaluators import network_flips
 from fastcheck.evaluators.network_local import SIGNS, LocalErrors, sums_of
 from fastcheck.step import SMALLEST, UNITS
 from fastcheck_kernels import shake
@@ -121,6 +122,11 @@ class _Noise:
         """Put results back that noise took across a kink: what happens there is not in proportion to the noise."""
         still = self._passes.chunks[chunk.number].cached
         z, known = (row_of(self._passes, chunk, array, place) for array in (chunk.cached, still))
+        if place == len(self._readers) - 1 and self._passes.point.network.loss == "multiclass_hinge":
+            torn = (network_flips.terms(self._passes, chunk, z) > 0) != (
+                network_flips.terms(self._passes, chunk, known) > 0
+            )
+            z[:, :, torn.any(axis=0)] = known[:, :, torn.any(axis=0)]
         for reader in self._readers[place]:
             node = self._passes.program.nodes[reader]
             if node.kind in SIGNS:

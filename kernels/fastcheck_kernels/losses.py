@@ -229,10 +229,16 @@ def _far(kind, z, place, cached, targets, known, span, wide, lane):
         near += known[r * period + q] * math.expm1(min(move, 1.0))
     if top < 1.0 and near > -0.5:
         return math.log1p(near)
-    total = 0.0
+    # Classes of no probability may be the likeliest now.
+    top, base = -np.inf, -np.inf
     for r in range(rows):
-        total += known[r * period + q] * math.exp(_moved(z, place, cached, r, span, lane) - own - top)
-    return math.log(total) + top
+        base = max(base, cached[r * period + q])
+        top = max(top, cached[r * period + q] + _moved(z, place, cached, r, span, lane))
+    total, before = 0.0, 0.0
+    for r in range(rows):
+        before += math.exp(cached[r * period + q] - base)
+        total += math.exp(cached[r * period + q] + _moved(z, place, cached, r, span, lane) - top)
+    return math.log(total / before) + (top - base) - own
 
 
 @kernel()
