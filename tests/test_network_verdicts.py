@@ -49,7 +49,7 @@ def _is_subgradient(hard, wrong):
 @pytest.mark.search
 def test_few_right_gradients_are_inconclusive():
     seeds = range(FIRST + 50 * len(FAMILIES), FIRST + 50 * len(FAMILIES) + examples(200))
-    found = [(seed, draw(seed)) for seed in seeds]
+    found = [(seed, hard) for seed in seeds if (hard := draw(seed)).computed not in HALF]
     undecided = [
         (seed, hard.described)
         for seed, hard in found
