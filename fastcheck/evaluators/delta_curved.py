@@ -56,14 +56,14 @@ class CurvedDelta:
         self._step = Step.of(scaled, tensor, output, step, case.loss)
         self.step = self._step.nominal
         self._bars = bars_of(case, scaled, tensor, chain=1)
-        self._model = loss_model(case, self._bars.precision, chain=0)
+        self._model = loss_model(case, scaled, tensor, chain=0)
         self._work = max(1, case.geometry.products_per_dimension(tensor) // case.geometry.terms)
         arrays = (output, scaled.grad_output, magnitude)
         self._planes: WeightPlanes | InputPlanes
         if tensor == "input":
-            self._planes = InputPlanes.of(case.geometry, scaled, self._step.scaled, arrays, pool)
+            self._planes = InputPlanes.of(case.geometry, scaled, arrays, pool)
         else:
-            self._planes = WeightPlanes.of(case.geometry, scaled, tensor, self._step.scaled, arrays, pool)
+            self._planes = WeightPlanes.of(case.geometry, scaled, tensor, arrays, pool)
         self(range(0))  # compiles here, in the caller's thread, where Ctrl-C is heard
 
     def blocks(self, dims: Chosen) -> list[Chosen]:
@@ -82,5 +82,5 @@ class CurvedDelta:
 
     def _table(self, dims: np.ndarray) -> np.ndarray:
         table = np.empty((len(dims), curved.COLUMNS))
-        self._planes.fill(dims, 2 * self._step.scaled, self._model, table)
+        self._planes.fill(dims, self._step.scaled, self._model, table)
         return table

@@ -39,6 +39,8 @@ class Reevaluation:
     tensor : {"input", "weight", "bias"}
     magnitude : float64 array
         Sum of the sizes of each output's terms, of the scaled operands: `fastcheck.cases.forward.magnitude`.
+    output : float64 array or None
+        The forward result of the scaled operands, which a curved loss asks for.
     step : float or "auto"
     size : float, optional
         `fastcheck.step.rms` of ``magnitude``, where it is known.
@@ -51,6 +53,7 @@ class Reevaluation:
         scaled: ScaledOperands,
         tensor: str,
         magnitude: np.ndarray,
+        output: np.ndarray | None,
         step: float | Literal["auto"],
         size: float | None = None,
     ) -> None:
@@ -69,12 +72,12 @@ class Reevaluation:
         self._slot = _SLOTS[tensor]
         self._operands = (geometry.lift(scaled.input), geometry.lift(scaled.weight), scaled.bias)
         self._vector = geometry.vector()
-        self._cotangent = geometry.lift(scaled.grad_output)
-        self._magnitude = geometry.lift(magnitude)
+        v = scaled.grad_output
+        self._seen = tuple(geometry.lift(array) for array in (v if output is None else output, v, magnitude))
         work = math.prod(geometry.output_shape) * geometry.terms
         self._work = work if self._whole else geometry.products_per_dimension(tensor)
         self._bars = bars_of(case, scaled, tensor, chain=1 + roundings(geometry.terms, conv.TAPS))
-        self._model = loss_model(case, self._bars.precision, chain=self._bars.chain)
+        self._model = loss_model(case, scaled, tensor, chain=self._bars.chain)
         self._private = threading.local()
         self(range(0))  # compiles here, in the caller's thread, where Ctrl-C is heard
 
@@ -109,8 +112,7 @@ class Reevaluation:
             self._step,
             operands,
             self._vector,
-            self._cotangent,
-            self._magnitude,
+            self._seen,
             self._model,
             table,
         )

@@ -13,7 +13,7 @@ from fastcheck.cases import forward
 from fastcheck.cases.conv import ConvCase
 from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.errors import FastcheckError
-from fastcheck.evaluators import Chosen, Evaluator
+from fastcheck.evaluators import Chosen, Evaluator, bars
 from fastcheck.evaluators.audit import Audit
 from fastcheck.evaluators.delta_curved import CurvedDelta
 from fastcheck.evaluators.delta_input import InputDelta
@@ -77,7 +77,7 @@ class ConvPath:
             session.interrupts.raise_if_heard()
             self._scaled = ScaledOperands.of(case)
         self._output = self._magnitude = None
-        if case.output is not None or self.kind == "delta":
+        if case.output is not None or self.kind == "delta" or case.loss != "vjp":
             with clock.of("forward_seconds"):
                 progress("forward", 0, 0)
                 self._output = forward.output(self._scaled, case.geometry, session.pool)
@@ -86,6 +86,10 @@ class ConvPath:
                 self._magnitude = forward.magnitude(self._scaled, case.geometry, session.pool)
         for array in (self._output, self._magnitude):
             _refuse_overflow(array)
+        if case.loss != "vjp":
+            assert self._output is not None
+            with clock.of("seconds"):
+                bars.describe(case, self._scaled, self._output, session.pool)
         if case.output is None:
             return None
         assert self._output is not None
@@ -106,12 +110,14 @@ class ConvPath:
                 return InputDelta(case, scaled, output, step, session.pool)
             return WeightDelta(case, scaled, name, output, step, session.pool)
         assert magnitude is not None
-        return Reevaluation(self.kind, case, scaled, name, magnitude, step)
+        return Reevaluation(self.kind, case, scaled, name, magnitude, output, step)
 
     def audit(self, name: str, dims: Chosen, session: Session) -> Audit | None:
         """Return the audit of a tensor that ``delta`` differences."""
-        plan = session.plan
-        return Audit(self._case, self._scaled, name, dims, plan.step, plan.seed) if self.kind == "delta" else None
+        if self.kind != "delta":
+            return None
+        assert self._output is not None
+        return Audit(self._case, self._scaled, self._output, name, dims, session.plan.step, session.plan.seed)
 
 
 def _refuse_overflow(outputs: np.ndarray | None) -> None:
