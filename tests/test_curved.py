@@ -1,4 +1,4 @@
-"""Losses that bend: what the slopes of a narrow type may err by, kinks at the point, units that are saturated."""
+"""Losses that bend: what the slopes of a narrow type may err by, kinks at the point, steps that come closer."""
 
 import itertools
 import math
@@ -12,6 +12,8 @@ from searches import part
 
 import fastcheck
 from fastcheck.cases.conv import TENSORS
+from fastcheck.evaluators.delta_curved import CurvedDelta
+from fastcheck.evaluators.reevaluation import Reevaluation
 from fastcheck.step import SMALLEST, UNITS
 
 EVALUATORS = ("delta", "local", "full")
@@ -172,6 +174,31 @@ def test_outputs_that_see_no_input_do_not_decide_how_wide_a_bar_may_be():
 
 
 PADDED = layer((1, 2, 4, 4), (3, 2, 2, 2), padding=3)
+
+
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+def test_a_smaller_step_is_tried_where_kinks_are_crossed(evaluator):
+    """Outputs in the padding are the bias, of about one, and a step for outputs of a million crosses their kinks."""
+    x, w, b = random(PADDED)
+    operands = x * 1e6, w, b
+    assert checked(made(PADDED, "relu", "float64", operands), evaluator=evaluator).passed
+    for believed in (0.0, 1.05, -1.0):
+        wrong = checked(made(PADDED, "relu", "float64", operands, factor=believed), evaluator=evaluator)
+        assert wrong.tensors["bias"].verdict == "fail"
+    coarse = checked(made(PADDED, "relu", "float64", operands), evaluator=evaluator, step=8.0)
+    assert coarse.tensors["bias"].verdict == "inconclusive"  # a step that is given is the only one
+
+
+@pytest.mark.parametrize(("scale", "steps"), [(1.0, 1), (1e6, 3)])
+@pytest.mark.parametrize(("kind", "evaluator"), [(CurvedDelta, "delta"), (Reevaluation, "local")])
+def test_only_what_kinks_leave_undecided_is_differenced_again(monkeypatch, kind, evaluator, scale, steps):
+    taken, once = set(), kind._once
+    monkeypatch.setattr(kind, "_once", lambda self, dims, h: taken.add(h) or once(self, dims, h))
+    x, w, b = random(PADDED)
+    case = made(PADDED, "relu", "float64", (x * scale, w, b))
+    case.grads = {"bias": case.grads["bias"]}
+    assert checked(case, evaluator=evaluator).passed
+    assert len(taken) == steps
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)

@@ -156,6 +156,22 @@ class Bars:
         )
 
     @np.errstate(over="ignore", invalid="ignore")
+    def crossed(self, table: np.ndarray) -> np.ndarray:
+        """Return which rows of a table have bars too wide to judge by, mostly for kinks that are crossed."""
+        jump = table[:, curved.JUMP]
+        crossing = np.flatnonzero(table[:, curved.WIDENING] > jump)
+        if not crossing.size:
+            return crossing
+        sums = _sums(table[crossing])
+        sums[judge.ROUNDING] -= jump[crossing]
+        bar, wide = self(np.ascontiguousarray(table[crossing, curved.NUMERIC]), sums)
+        if wide is None:
+            return crossing[:0]
+        part = np.ldexp(table[crossing, curved.WIDENING] - jump[crossing], self.exponent)
+        found: np.ndarray = crossing[wide & (2 * part > bar)]
+        return found
+
+    @np.errstate(over="ignore", invalid="ignore")
     def parts(self, table: np.ndarray) -> dict[str, np.ndarray]:
         """Split the bars of a table into what they are made of."""
         numeric, sums = np.ascontiguousarray(table[:, curved.NUMERIC]), _sums(table)

@@ -12,6 +12,7 @@ from fastcheck.cases.conv import TENSORS, ConvCase
 from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.evaluators import Chosen, Differences, indices
 from fastcheck.evaluators.bars import FACTORS, bars_of, loss_model
+from fastcheck.evaluators.closer import closer
 from fastcheck.step import automatic, rms, roundings
 from fastcheck_kernels import conv, curved, difference
 
@@ -76,6 +77,7 @@ class Reevaluation:
         self._seen = tuple(geometry.lift(array) for array in (v if output is None else output, v, magnitude))
         work = math.prod(geometry.output_shape) * geometry.terms
         self._work = work if self._whole else geometry.products_per_dimension(tensor)
+        self._searching = step == "auto"
         self._bars = bars_of(case, scaled, tensor, chain=1 + roundings(geometry.terms, conv.TAPS))
         self._model = loss_model(case, scaled, tensor, chain=self._bars.chain)
         self._private = threading.local()
@@ -96,6 +98,9 @@ class Reevaluation:
         return self._bars.parts(self._table(dims))
 
     def _table(self, dims: np.ndarray) -> np.ndarray:
+        return closer(self._once, dims, self._step, self._bars) if self._searching else self._once(dims, self._step)
+
+    def _once(self, dims: np.ndarray, h: float) -> np.ndarray:
         operands = self._operands
         if self._whole:
             # `perturb` writes to the operand that it perturbs: a copy for each thread, the others shared.
@@ -109,7 +114,7 @@ class Reevaluation:
             self._slot,
             self._whole,
             dims,
-            self._step,
+            h,
             operands,
             self._vector,
             self._seen,
