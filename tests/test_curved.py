@@ -262,6 +262,29 @@ def test_numbers_of_a_type_that_underflow_are_allowed_for():
 
 
 @pytest.mark.jit
+def test_partial_sums_of_a_type_that_underflow_are_allowed_for():
+    a_layer = layer((8, 2, 5, 5), (2, 2, 3, 3))
+    for seed in range(2):
+        x, w, _ = random(a_layer, seed)
+        v = np.random.default_rng(seed).standard_normal((8, 2, 3, 3)) * 1e-4
+        report = checked(made(a_layer, "vjp", "float16", (x * 1e-3, w, np.zeros(2)), v))
+        assert not any(tensor.beyond_error_bar for tensor in report.tensors.values()), report.summary()
+        wrong = checked(made(a_layer, "vjp", "float16", (x * 1e-3, w, np.zeros(2)), v, factor=3.0))
+        assert wrong.verdict == "fail"
+
+
+@pytest.mark.jit
+def test_a_bar_is_wide_in_the_measure_of_its_type():
+    """A sum of terms of one sign is its own measure: two hundredths of it are no more than bfloat16 leaves."""
+    a_layer = layer((4, 2, 60, 60), (3, 2, 1, 1))
+    v = np.random.default_rng(1).random((4, 3, 60, 60)) + 0.5
+    for factor, verdict in ((1.0, "pass"), (1.1, "fail")):
+        case = made(a_layer, "vjp", "bfloat16", random(a_layer), v, factor)
+        case.grads = {"bias": case.grads["bias"]}
+        assert checked(case).verdict == verdict
+
+
+@pytest.mark.jit
 @pytest.mark.parametrize("loss", ["tanh", "square", "relu"])
 def test_outputs_of_operands_that_a_type_rounds_are_known_to_that(loss):
     """The slopes are those at outputs of rounded operands, even where the terms of a gradient hold none of them."""
