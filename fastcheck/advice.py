@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastcheck.geometry import Shape
 from fastcheck.tally import Finding, Tally, relative_difference_of
+
+if TYPE_CHECKING:
+    from fastcheck.health import HealthFinding
 
 PARTS = ("round-off", "truncation", "kinks", "gradient", "steps")
 """Parts of an error bar, as `fastcheck.evaluators.Evaluator.parts` names them; "steps" is for black boxes alone."""
@@ -53,12 +56,18 @@ class Circumstances:
         That of the gradient.
     black_box : bool
         Whether the loss is a function of which nothing else is known: without data points, maps or units.
+    balanced : bool
+        Whether an automatic step balances round-off against truncation or kinks, so that no larger one is better.
     declared : bool
         Whether the accuracy of the loss was declared.
     parts : mapping of int to mapping
         Parts of the error bars of ``tally.least`` and ``tally.widest``, by flat index; empty where they are unknown.
     disagreements : int
         Of the audit.
+    blinding : HealthFinding, optional
+        What makes the gradient vanish at this point, whatever the code is.
+    sampled : bool
+        Whether the dimensions are a whole sample of the tensor's.
     """
 
     tally: Tally
@@ -68,9 +77,12 @@ class Circumstances:
     automatic: bool
     precision: str
     black_box: bool
+    balanced: bool
     declared: bool
     parts: Mapping[int, Mapping[str, float]]
     disagreements: int = 0
+    blinding: HealthFinding | None = None
+    sampled: bool = False
 
     @property
     def least(self) -> str:
@@ -85,6 +97,11 @@ class Circumstances:
     def _main_part(self, found: Finding | None) -> str:
         parts = None if found is None else self.parts.get(found.dim)
         return "" if parts is None else max(PARTS, key=lambda name: parts.get(name, 0.0))
+
+    @property
+    def blind(self) -> bool:
+        """Whether the point is the reason of bars that are too wide, and not kinks that a step crosses."""
+        return self.blinding is not None and self.widest != "kinks"
 
     @property
     def failing(self) -> tuple[Finding, ...]:
@@ -205,6 +222,12 @@ OUTSIDE: Table = (
 """Where to look first when dimensions lie outside their bars."""
 
 NARROWER: Table = (
+    Row("{0.blinding.advice}", lambda found: found.blind),
+    Row(
+        "two steps contradict each other beyond the noise that was declared: declare more (noise=), or check with "
+        "parameters of the scale that the loss varies on",
+        lambda found: found.widest == "steps" and found.declared,
+    ),
     Row(
         "two steps contradict each other: the loss varies on a scale far below its entries, or has noise that was not "
         "seen; declare the noise (noise=), or check with parameters of that scale",
@@ -212,12 +235,18 @@ NARROWER: Table = (
     ),
     Row(
         "a loss that is more accurate than noise= or relative_noise= declares: the bars come from that",
-        lambda found: found.widest in ("round-off", "truncation") and found.declared,
+        lambda found: found.widest in ("round-off", "truncation") and found.declared and found.automatic,
     ),
     Row(
         "a loss that rounds less (float64 throughout, no large constant in it), or another point, where it bends less: "
         "step='auto' has balanced the two",
         lambda found: found.widest in ("round-off", "truncation") and found.automatic and found.black_box,
+    ),
+    Row(
+        "another point, or data of more even sizes: step='auto' has balanced round-off against truncation and kinks",
+        lambda found: (
+            found.automatic and (found.widest == "truncation" or (found.widest == "round-off" and found.balanced))
+        ),
     ),
     Row(
         "a step larger than {0.step:g}, or data of more even sizes: the differences' round-off falls as 1/h",
@@ -227,11 +256,19 @@ NARROWER: Table = (
         "a larger step, or step='auto': the differences' round-off falls as 1/h",
         lambda found: found.widest == "round-off",
     ),
-    Row(
-        "a step smaller than {0.step:g}: truncation falls as h^2",
-        lambda found: found.widest == "truncation" and found.automatic,
-    ),
     Row("a smaller step, or step='auto': truncation falls as h^2", lambda found: found.widest == "truncation"),
+    Row(
+        "a smaller step, or step='auto', which crosses fewer kinks; or kinks='exclude', which leaves them out",
+        lambda found: found.widest == "kinks" and not found.automatic and not found.black_box,
+    ),
+    Row(
+        "a smaller step, or step='auto', which crosses fewer kinks",
+        lambda found: found.widest == "kinks" and not found.automatic and found.tally.kinks > 0,
+    ),
+    Row(
+        "another step, or step='auto': the one-sided slopes differ, and no kink explains it",
+        lambda found: found.widest == "kinks" and not found.automatic,
+    ),
     Row(
         "fewer data points, another point, or kinks='exclude': these units are near their kinks",
         lambda found: found.widest == "kinks" and not found.black_box,
@@ -247,7 +284,7 @@ NARROWER: Table = (
     ),
     Row("a gradient computed in float64", lambda found: found.widest == "gradient" and found.black_box),
     Row(
-        "fewer terms to a sum (a smaller batch or map)",
+        "another point, where the gradient's sums cancel less, or fewer terms to a sum (a smaller batch or map)",
         lambda found: found.widest == "gradient" and found.precision == "float64",
     ),
     Row(
@@ -282,9 +319,14 @@ SOURCES: Table = (
 NOTHING_RESOLVED: Table = (
     Row(
         "every dimension lies at a kink, where any slope between the one-sided ones is a subgradient",
-        lambda found: 0 < found.tally.kinks == found.tally.dims,
+        lambda found: 0 < found.tally.at_kink == found.tally.dims,
     ),
-    Row("all values are zero", lambda found: found.tally.typical == 0 and found.tally.max_ratio == 0),
+    Row("all values are zero", lambda found: found.tally.vanishes),
+    Row(
+        "no value exceeds its error bar: {0.tally.at_kink:,} lie at a kink, where any slope between the one-sided ones "
+        "is a subgradient, and no other is distinguishable from zero",
+        lambda found: found.tally.at_kink > 0,
+    ),
     Row("no value exceeds its error bar: none is distinguishable from zero (a typical one is {0.tally.typical:.0e})"),
 )
 """The same where no dimension is resolved."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -101,7 +102,8 @@ def _check_tensor(path: Path, name: str, dims: Chosen, session: Session, state: 
         with clock.of("audit_seconds"):
             plan.progress(f"{name}: audit", 0, 0)
             audited = audit.result(found.noted, session.pool)
-    state.tensors[name] = _reported(path, name, found, plan, parts, step, audited)
+    sampled = not interrupted and len(dims) < math.prod(path.grads[name].shape)
+    state.tensors[name] = _reported(path, name, found, plan, parts, step, audited, sampled)
     if interrupted:
         raise KeyboardInterrupt
 
@@ -246,6 +248,7 @@ def _reported(
     parts: dict[int, dict[str, float]],
     step: float,
     audited: dict[str, Any],
+    sampled: bool,
 ) -> TensorReport:
     """Judge a tensor, and describe it."""
     merged, shape = found.tally, path.grads[name].shape
@@ -257,9 +260,12 @@ def _reported(
         automatic=plan.step == "auto",
         precision=path.precision(name),
         black_box=plan.black_box,
+        balanced=path.balanced,
         declared=plan.declared,
         parts=parts,
         disagreements=audited["disagreements"],
+        blinding=path.blinding(name),
+        sampled=sampled,
     )
     judgement = verdict.of_tensor(known)
     explained = (parts or merged.least is None) and merged.dims and judgement.verdict in ("pass", "inconclusive")

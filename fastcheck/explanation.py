@@ -135,7 +135,8 @@ class _Explaining:
             words="",
         )
         shown = "" if quiet is None else self._shown(dim, analytic, quiet, swept["reading"] == "coding mistake")
-        return _with_words(found, crossings, shown)
+        bar = 0.0 if kept.error_bar is None else float(kept.error_bar[place])
+        return _with_words(found, crossings, shown, bar)
 
     def _quiet(self, dim: int, step: float) -> float | None:
         """Return the largest step, by factors of four, with which a dimension crosses nothing."""
@@ -166,9 +167,11 @@ def _digits(a: float, n: float) -> float:
     return float(tally.digits(np.array(tally.relative_difference_of(a, n)))) + 0.0  # never -0.0
 
 
-def _with_words(found: Explanation, crossings: list[Crossing], shown: str) -> Explanation:
-    place = f"{found.tensor}{list(found.index)}"
-    words = [f"{place} agrees in {found.digits:.1f} digits at h = {found.step:.3g}."]
+def _with_words(found: Explanation, crossings: list[Crossing], shown: str, bar: float) -> Explanation:
+    place, h = f"{found.tensor}{list(found.index)}", f"at h = {found.step:.3g}"
+    words = [f"{place} agrees in {found.digits:.1f} digits {h}."]
+    if not crossings and max(abs(found.analytic), abs(found.numeric)) <= bar:  # of noise digits are noise
+        words = [f"Neither value of {place} exceeds its error bar, {bar:.1e} {h}."]
     if not crossings:
         words.append("No unit crosses a kink between -h and +h.")
     else:

@@ -146,3 +146,35 @@ def nothing_shown(zeros: int, dims: int, passed: bool) -> HealthFinding:
         "normalised values does not depend on its input",
         None if passed else "inconclusive",
     )
+
+
+def nothing_to_gain(loss: float, softmax: bool) -> HealthFinding:
+    """Describe a point at which the gradient of a network's loss vanishes."""
+    kind = "the softmax is saturated" if softmax else "the loss has nothing to gain"
+    return HealthFinding(
+        "vanishing gradients",
+        f"the loss is {loss:.2g} and {kind}",
+        "check at parameters, or with data points, that the network still gets wrong (shuffle the labels, say)",
+    )
+
+
+def no_variance(where: str, equal: bool, cancelled: Sequence[str]) -> HealthFinding:
+    """Describe normalisations of one value: where they are, and whether ``equal`` data points are why.
+
+    The gradients of the ``cancelled`` tensors are zero for it, but for rounding.
+    """
+    return HealthFinding(
+        "statistics",
+        f"the variance is zero but for rounding in {where}" + ", as all data points are equal" * equal,
+        "take data points that differ" if equal else "take other data points or parameters",
+        tensors=tuple(cancelled),
+    )
+
+
+def no_output_counts(loss: str) -> HealthFinding:
+    """Describe a convolution whose loss, "relu" or "tanh", has no slope at any output."""
+    words = {"relu": "the relu lets no output through", "tanh": "the tanh is saturated in every output"}
+    advice = {"relu": "outputs above zero", "tanh": "outputs of less than ten"}
+    return HealthFinding(
+        "vanishing gradients", words[loss], f"check with operands, or a bias, that make {advice[loss]}"
+    )

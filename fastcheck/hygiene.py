@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastcheck.cases.network import Arrays, Point
+from fastcheck.cases.network import NetworkCase, Point
 from fastcheck.layers import Dropout
 from fastcheck.naming import listed
 from fastcheck.network import Network, Penalty
 from fastcheck.network_report import Line
 from fastcheck.program import ACTIVATIONS
 from fastcheck.report import Report, TensorReport
-from fastcheck.step import WIDE
+from fastcheck.step import UNITS, WIDE, U
 
 if TYPE_CHECKING:
     from fastcheck.evaluators.network_bars import Ground
@@ -30,9 +30,6 @@ FRESH = 0.05
 
 SWAMPED = 1.0
 """Regularisation is too large where its gradient's norm is so many times the data loss's."""
-
-SATURATED = 1e-6
-"""Cotangents of the output below this are those of a loss that has nothing left to learn."""
 
 MOSTLY = 0.75
 """Most of what was checked is zero where this part of the dimensions is. Half of a relu network often is."""
@@ -64,8 +61,8 @@ class Facts:
     ----------
     network, point, ground, penalties
         What was checked.
-    whole : dict of str to array
-        The gradients given.
+    cases : mapping of str to NetworkCase
+        Of the phases, by name.
     reports : mapping of str to Report
         Of the phases, by name.
     requested_step : float or "auto"
@@ -82,7 +79,7 @@ class Facts:
     point: Point
     ground: Ground
     penalties: Mapping[str, Penalty]
-    whole: Arrays
+    cases: Mapping[str, NetworkCase]
     reports: Mapping[str, Report]
     requested_step: Any
     total: int
@@ -103,6 +100,7 @@ def panel(facts: Facts) -> tuple[Line, ...]:
         *_swamped(facts),
         _dropout(facts),
         *([_sampling(facts), _kinks(facts)] if _tensors(facts) else []),
+        *_statistics(facts),
         *(list(_vanishing(facts)) or _nothing_shown(facts)),
     )
 
@@ -113,11 +111,19 @@ def _tensors(facts: Facts) -> list[TensorReport]:
 
 
 def _precision(facts: Facts) -> Line:
-    narrow = sorted({array.dtype.name for array in facts.whole.values()} - {"float64"})
+    gradients = [(case, name) for case in facts.cases.values() for name in case.grads]
+    computed = {case.precision_of(name) for case, name in gradients} - {"float64"}
+    narrow = sorted(computed | {case.grads[name].dtype.name for case, name in gradients} - {"float64"})
     if not narrow:
         return Line("double precision", "done", "all is evaluated in float64, and the gradients are float64")
     told = f"all is evaluated in float64; the gradients are {' and '.join(narrow)}, whose rounding is in the error bars"
-    return Line("double precision", "note", f"{told}: compute them in float64 to see more digits")
+    make = "compute" if computed else "keep"
+    return Line("double precision", "note", f"{told}: {make} them in float64 to see more digits")
+
+
+def _unit(facts: Facts) -> float:
+    """Return the unit round-off of the gradients' coarsest precision, that of float64 where none is checked."""
+    return max((UNITS[case.precision_of(name)] for case in facts.cases.values() for name in case.grads), default=U)
 
 
 def _step(facts: Facts) -> Line:
@@ -134,9 +140,15 @@ def _step(facts: Facts) -> Line:
 
 
 def _points(facts: Facts) -> Line:
+    from fastcheck.evaluators import network_blind
+
     used = len(facts.point.x)
     why = "every data point adds units that may lie near a kink, and the gradient's code is the same for each"
     told = f"a seeded {used} of {facts.total:,}" if used < facts.total else f"all {used:,} that were given"
+    if network_blind.all_equal(facts.point.x):
+        return Line(
+            "data points", "warn", f"{told}, which are equal, and show what one of them does; take some that differ"
+        )
     if used > MANY_POINTS:
         return Line("data points", "warn", f"{told}; take a few, 4 to 16 say: {why}")
     return Line("data points", "done", f"{told}: {why}")
@@ -288,20 +300,26 @@ def _kinks(facts: Facts) -> Line:
     return Line("kinks", "done", told)
 
 
+def _statistics(facts: Facts) -> Iterator[Line]:
+    """Warn where a normalisation takes the variance of one value."""
+    from fastcheck.evaluators import network_blind
+
+    found = network_blind.statistics(facts.ground, _unit(facts))
+    if found is not None:
+        zeros = f", and the gradients of {listed(found.tensors)} are zero but for rounding, which it makes larger"
+        told = f"{found.words}: eps alone decides there{zeros * bool(found.tensors)}"
+        yield Line(found.name, "warn", f"{told}. {found.advice.capitalize()}")
+
+
 def _vanishing(facts: Facts) -> Iterator[Line]:
-    seeds = max(float(np.abs(chunk.seeds).max()) for chunk in facts.ground.passes.chunks)
-    loss = facts.ground.passes.loss()
-    if seeds >= SATURATED:
-        return
-    kind = (
-        "the softmax is saturated" if facts.network.loss == "softmax_cross_entropy" else "the loss has nothing to gain"
-    )
-    yield Line(
-        "vanishing gradients",
-        "warn",
-        f"the loss is {loss:.2g} and {kind}: all gradients vanish here, and a wrong one would look right. Check at "
-        "parameters, or with data points, that the network still gets wrong (shuffle the labels, say)",
-    )
+    """Warn where the loss has nothing to gain, and no dimension of its gradient can be judged."""
+    from fastcheck.evaluators import network_blind
+
+    found = network_blind.saturated(facts.ground.passes, _unit(facts))
+    tensors = next(iter(facts.reports.values())).tensors.values()
+    if found is not None and all(max(one.unresolved, one.undecided) == one.dims_checked for one in tensors):
+        told = f"{found.words}: all gradients vanish here, and a wrong one would look right"
+        yield Line(found.name, "warn", f"{told}. {found.advice.capitalize()}")
 
 
 def _nothing_shown(facts: Facts) -> Iterator[Line]:
@@ -319,24 +337,32 @@ def _nothing_shown(facts: Facts) -> Iterator[Line]:
         "what was shown",
         "warn",
         f"{sum(zeros.values()):,} of {checked:,} dimensions are zero within their error bars{named}: right and wrong "
-        f"code give the same zeros here, and show nothing. {_why_zero(facts)}",
+        f"code give the same zeros here, and show nothing. {_why_zero(facts, whole)}",
     )
 
 
 def _zeros(tensor: TensorReport, slope: float) -> int:
-    """Count the dimensions whose values are both zero within bars that are small beside the network's slopes."""
+    """Count the dimensions whose values are both zero within bars that are small beside the network's slopes.
+
+    The bars of those at a kink hold its slopes, and those that are undecided are not all unresolved.
+    """
     if tensor.verdict == "fail":
         return 0
     wide = "widest" in tensor.explained and tensor.explained["widest"]["error_bar"] > WIDE * slope
-    return tensor.unresolved - tensor.undecided * wide
+    return max(0, tensor.unresolved - tensor.at_kink - tensor.undecided * wide)
 
 
-def _why_zero(facts: Facts) -> str:
-    """Return what stops the gradient, and what would show something."""
+def _why_zero(facts: Facts, whole: list[str]) -> str:
+    """Return what stops the gradient, and what would show something; ``whole`` are tensors that show nothing."""
+    from fastcheck.evaluators import network_blind
+
     passing = {name: (np.count_nonzero(mask), mask.size) for name, mask in facts.point.masks.items()}
     if closed := {name: found for name, found in passing.items() if found[0] < (1 - MOSTLY) * found[1]}:
         told = ", ".join(f"{count:,} of {of:,} entries of {name}" for name, (count, of) in closed.items())
         return f"The mask lets {told} through: take another one"
+    blinding = network_blind.statistics(facts.ground, _unit(facts))
+    if blinding is not None and set(whole) & set(blinding.tensors):
+        return f"The gradient stops where {blinding.words}: {blinding.advice}"
     if stopped := _stopped(facts):
         told = ", ".join(f"{count} of {of} units of {name}" for name, (count, of) in stopped.items())
         return f"{told} are dead or saturated for all data points: take others, another initialisation or a burn_in"
@@ -353,7 +379,7 @@ def _why_zero(facts: Facts) -> str:
 
 def _stopped(facts: Facts) -> dict[str, tuple[int, int]]:
     """Return for every activation how many of how many units let no gradient through, where there are any."""
-    from fastcheck.evaluators.network_bars import lanes
+    from fastcheck.cases.network_pass import lanes
 
     passes, found = facts.ground.passes, {}
     for place, node in enumerate(passes.program.nodes):

@@ -245,7 +245,7 @@ class NetworkJob:
             point=self._given.point,
             ground=self._ground,
             penalties=self._penalties,
-            whole=self._whole,
+            cases=self._cases,
             reports=reports,
             requested_step=self._plan.step,
             total=self._given.total,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from fastcheck import sampling
 from fastcheck.errors import GradientMismatchError
 from fastcheck.report import ForwardReport, Report, TensorReport, encode
 from fastcheck.suite import SuiteReport
@@ -110,7 +111,22 @@ class NetworkReport(SuiteReport):
     def summary(self) -> str:
         """Return the verdict and its reasons in one line."""
         told = "; ".join(f"{name}: {case.summary()}" for name, case in self.cases.items() if not case.passed)
-        return f"{self.verdict}: {told or 'every phase lies within what the arithmetic can explain'}"
+        return f"{self.verdict}: {told or f'every phase lies within what the arithmetic can explain{self._checked()}'}"
+
+    def _checked(self) -> str:
+        """Say how many dimensions of how many were checked, and what the smallest sample would have missed."""
+        tensors = self.tensors
+        checked, total = (
+            sum(getattr(one, name) for one in tensors.values()) for name in ("dims_checked", "dims_total")
+        )
+        if checked == total:
+            return ""
+        told = f"; {checked:,} of {total:,} dimensions were checked"
+        parts = {name: one.dims_checked / one.dims_total for name, one in tensors.items() if not one.excluded}
+        least = min(parts, key=lambda name: parts[name], default="")
+        if not 0 < parts.get(least, 0) < 1:
+            return told
+        return f"{told}: {sampling.reach(tensors[least].dims_total, tensors[least].dims_checked, least)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON report as Python objects, with nan and infinities as strings."""

@@ -147,12 +147,21 @@ def _round_off_words(seen: Quotients, slope: float | None) -> str:
 
 def _wide(seen: Quotients) -> bool:
     """Tell whether an error as large as the bar at the best step would be a bug."""
-    value = max(abs(seen.a), abs(float(seen.n[seen.best])))
-    return seen.bars is not None and bool(seen.bars[seen.best] > WIDE * value)
+    return seen.bars is not None and bool(seen.bars[seen.best] > WIDE * _value(seen))
+
+
+def _value(seen: Quotients) -> float:
+    """Return the larger of the two values at the best step."""
+    return max(abs(seen.a), abs(float(seen.n[seen.best])))
 
 
 def _wide_words(seen: Quotients) -> str:
     assert seen.bars is not None
+    if _value(seen) <= seen.bars[seen.best]:
+        return (
+            f"Neither value exceeds the error bar there, {seen.bars[seen.best]:.1e}: either the derivative is zero, or "
+            "that is too wide to show a bug, and a loss or a gradient that rounds less tells more."
+        )
     return (
         f"The error bar there, {seen.bars[seen.best]:.1e}, is too wide to show a bug: a loss or a gradient that rounds "
         "less, or a larger step, tells more."
@@ -165,5 +174,5 @@ def _precision(seen: Quotients) -> str:
         return ""
     return (
         f" The error stays near {seen.gap:.1e}, inside its error bar of {seen.bars[seen.best]:.1e}: the analytic value "
-        "has no more digits (float32?), or is off by less than can be told; float64 or a larger step tells more."
+        "has no more digits (float32? float64 tells more), or is off by less than shows: a larger step tells more."
     )

@@ -125,8 +125,9 @@ class TensorReport(Judged):
         "min" and "median" over resolved dimensions (None without any), and the quarter-digit "histogram".
     first_beyond : tuple of int or None
         The first index outside its error bar.
-    undecided, subgradients : int
-        Dimensions inside error bars too wide to judge by, and ones that are a subgradient at a kink.
+    undecided, subgradients, at_kink : int
+        Dimensions inside error bars too wide to judge by; ones that are a subgradient at a kink; and unresolved ones at
+        a kink, which may be far from zero.
     regime : str
         What the ratios of a tensor that did not fail come from, in words.
     explained : dict of str to dict
@@ -168,6 +169,7 @@ class TensorReport(Judged):
     diagnosis: dict[str, Any] | None = None
     undecided: int = 0
     subgradients: int = 0
+    at_kink: int = 0
     regime: str = ""
     explained: dict[str, Any] = field(default_factory=dict)
     sweep: tuple[dict[str, Any], ...] = ()
@@ -215,6 +217,7 @@ class TensorReport(Judged):
             worst=tuple(Entry.of(finding, shape) for finding in tally.worst),
             undecided=tally.undecided,
             subgradients=tally.subgradients,
+            at_kink=tally.at_kink,
             regime=regime,
             explained={
                 name: vars(Entry.of(finding, shape)) | {"parts": parts[finding.dim]}

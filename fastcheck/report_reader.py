@@ -374,6 +374,7 @@ def _decode_tensor(data: _Reader) -> TensorReport:
         sweep=tuple(_decode_swept(entry) for entry in data.objects("sweep")) if "sweep" in data.data else (),
         undecided=data.count("undecided", 0),
         subgradients=data.count("subgradients", 0),
+        at_kink=data.count("at_kink", 0),
         regime=data.text("regime", ""),
         explained=_decode_explained(data),
         precision=None if data.data.get("precision") is None else data.one_of("precision", PRECISIONS),

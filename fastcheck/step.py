@@ -51,7 +51,9 @@ PRECISIONS = tuple(UNITS)
 ACCUMULATOR = {"float64": U, "float32": 2.0**-24, "tf32": 2.0**-24, "float16": 2.0**-24, "bfloat16": 2.0**-24}
 """Unit round-off of sums, by precision."""
 
-_RESULT = {"float64": 0.0, "float32": 0.0, "tf32": 0.0, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+RESULT = {"float64": 0.0, "float32": 0.0, "tf32": 0.0, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""Unit round-off of a result that is kept in fewer bits than its sum, by precision."""
+
 _LEAST_NORMAL = {
     "float64": 2.0**-1022,
     "float32": 2.0**-126,
@@ -89,7 +91,7 @@ class Precision:
         name = declared or dtype.newbyteorder("=").name
         stored = _STORAGE[dtype.itemsize] if dtype.itemsize < _WIDTH[name] else 0.0
         rounded = sum(not _representable(factor, _BITS[name]) for factor in factors)
-        return cls(name, rounded, max(_RESULT[name], stored))
+        return cls(name, rounded, max(RESULT[name], stored))
 
     @property
     def accumulator(self) -> float:
@@ -104,7 +106,7 @@ class Precision:
     @property
     def operand(self) -> float:
         """Relative error of a product through the rounding of its factors."""
-        unit = {"tf32": 2.0**-11}.get(self.name, _RESULT[self.name] or self.accumulator)
+        unit = {"tf32": 2.0**-11}.get(self.name, RESULT[self.name] or self.accumulator)
         return self.rounded_operands * unit * (1 + unit)
 
     @property

@@ -73,6 +73,11 @@ class Tally:
         The undecided dimension with the widest bar.
     hidden : int
         Unresolved dimensions whose analytic value is not zero.
+    at_kink : int
+        Unresolved dimensions at a kink in the point itself, whose slopes their bars hold: they may be far from zero.
+    automatic : int
+        Dimensions at a kink in the point itself that have what automatic differentiation makes of it, which no slope of
+        the loss is.
     """
 
     dims: int = 0
@@ -94,6 +99,8 @@ class Tally:
     subgradients: int = 0
     widest: Finding | None = None
     hidden: int = 0
+    at_kink: int = 0
+    automatic: int = 0
 
     def compact(self) -> Tally:
         """Return the same with sums as few numbers: those over many blocks, to the last bit."""
@@ -105,6 +112,11 @@ class Tally:
         total, exponent = _norm(self.sums)
         with np.errstate(over="ignore", under="ignore"):
             return float(np.ldexp(total / 2 / math.sqrt(max(self.dims, 1)), exponent))
+
+    @property
+    def vanishes(self) -> bool:
+        """Whether every value is exactly zero, analytic and numeric."""
+        return _norm(self.sums)[0] == 0 == _norm(self.differences)[0]
 
     @property
     def norm_ratio(self) -> float:
@@ -279,6 +291,8 @@ def merge(tallies: Iterable[Tally]) -> Tally:
         subgradients=sum(part.subgradients for part in parts),
         widest=widest_of(part.widest for part in parts),
         hidden=sum(part.hidden for part in parts),
+        at_kink=sum(part.at_kink for part in parts),
+        automatic=sum(part.automatic for part in parts),
         worst=most_severe(finding for part in parts for finding in part.worst),
     )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from fastcheck import advice
+from fastcheck import advice, sampling
 from fastcheck.advice import Circumstances
 from fastcheck.step import Precision
 from fastcheck.tally import Tally
@@ -95,13 +96,30 @@ def of_tensor(found: Circumstances) -> Judgement:
     if tally.undecided > UNDECIDED * tally.dims:
         return Judgement(
             "inconclusive",
-            f"{_undecided(tally)}: they are too wide to tell right from wrong",
+            _undecided(found),
             advice.said(advice.NARROWER, found),
         )
-    return Judgement("pass", f"all {tally.dims:,} lie within what the arithmetic can explain{_noted(tally)}")
+    return Judgement("pass", _explained(found))
 
 
-def _undecided(tally: Tally) -> str:
+def _explained(found: Circumstances) -> str:
+    """Say how many lie inside their bars, of how many, and what a sample would have missed."""
+    tally, total = found.tally, math.prod(found.shape)
+    checked = f"{tally.dims:,}" if tally.dims == total else f"{tally.dims:,} checked of {total:,}"
+    # Those that are left out for a kink are no part of what was drawn.
+    missed = f"; {sampling.reach(total, tally.dims)}" if found.sampled and not tally.excluded else ""
+    return f"all {checked} lie within what the arithmetic can explain{_noted(tally)}{missed}"
+
+
+def _undecided(found: Circumstances) -> str:
+    """Say what cannot be judged, and why: the point shows nothing, or bars are too wide."""
+    if found.blinding is None or not found.blind:
+        return f"{_wide(found.tally)}: they are too wide to tell right from wrong"
+    what = "no value is distinguishable from zero" if found.tally.min_digits is None else _wide(found.tally)
+    return f"{what}, since {found.blinding.words}"
+
+
+def _wide(tally: Tally) -> str:
     """Say how many bars are how wide."""
     assert tally.widest is not None
     larger = max(abs(tally.widest.analytic), abs(tally.widest.numeric))
@@ -113,10 +131,13 @@ def _undecided(tally: Tally) -> str:
 
 def _noted(tally: Tally) -> str:
     """Say what a pass owes to kinks, to bars too wide to judge by, and to bars that hide a value from zero."""
-    subgradients = f"{tally.subgradients:,} as subgradients at a kink" if tally.subgradients else ""
-    undecided = f"{tally.undecided:,} cannot be told for their wide error bars" if tally.undecided else ""
-    hidden = f"{tally.hidden:,} not zero, but no larger than their error bars" if tally.hidden else ""
-    told = "; ".join(filter(None, (subgradients, undecided, hidden)))
+    counts = (
+        (tally.subgradients, "as subgradients at a kink"),
+        (tally.automatic, "as automatic differentiation has it at a kink: no derivative"),
+        (tally.undecided, "cannot be told for their wide error bars"),
+        (tally.hidden, "not zero, but no larger than their error bars"),
+    )
+    told = "; ".join(f"{count:,} {words}" for count, words in counts if count)
     return f" ({told})" if told else ""
 
 

@@ -18,14 +18,16 @@ from naive_network import kernel, per_axis, pool_stride, sides
 from torch_network import LAYERS, LOSSES, padded
 
 MISTAKES: dict[str, Mistake] = {}
-"""By name: the case of `networks.CASES` that must show it, and the function of it that returns wrong gradients."""
+"""By name: the case of `networks.CASES` that must show it, the function of it that returns wrong gradients, and what is
+wrong in it: a kind of layer, a loss or "penalty"."""
 
 
 class Mistake(NamedTuple):
-    """``gradients(network, params, x, y, masks)`` has the names and shapes of the right ones."""
+    """``gradients(network, params, x, y, masks, dtype=...)`` has the names and shapes of the right ones."""
 
     case: str
     gradients: Callable
+    kind: str
 
 
 class _Mistaken(torch.autograd.Function):
@@ -93,10 +95,10 @@ def mistake(kind, case):
     def enter(wrong):
         replaced = {kind: planted(kind, wrong)}
 
-        def gradients(network, params, x, y, masks=None):
-            return torch_network.gradients(network, params, x, y, masks, replaced=replaced)[1]
+        def gradients(network, params, x, y, masks=None, dtype=torch.float64):
+            return torch_network.gradients(network, params, x, y, masks, dtype=dtype, replaced=replaced)[1]
 
-        MISTAKES[wrong.__name__] = Mistake(case, gradients)
+        MISTAKES[wrong.__name__] = Mistake(case, gradients, kind)
         return wrong
 
     return enter

@@ -42,7 +42,7 @@ def test_differences_agree_with_autograd(name):
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_are_wrong(name):
-    case, gradients = MISTAKES[name]
+    case, gradients, _ = MISTAKES[name]
     network, params, x, y, masks = CASES[case](0)
     right, wrong = torch_network.gradients(network, params, x, y, masks)[1], gradients(network, params, x, y, masks)
     assert {tensor: grad.shape for tensor, grad in wrong.items()} == network.parameter_shapes(x.shape[1:])

@@ -294,6 +294,35 @@ def test_l1_at_zero_weights_hides_no_wrong_data_gradient(factor):
         assert report.phases["data loss"].verdict == ("pass" if factor == 1 else "fail")
 
 
+@pytest.mark.parametrize("zeros", ["one", "some", "all"])
+@pytest.mark.parametrize("sign", [0.0, 1.0, -1.0, np.copysign], ids=["0", "+1", "-1", "copysign"])
+@pytest.mark.parametrize(("dtype", "l2"), [(np.float64, 0.0), (np.float64, 0.3), (np.float32, 0.0), (np.float32, 0.3)])
+def test_l1_at_zero_has_one_sign_and_a_zero_hides_nothing(dtype, l2, sign, zeros):
+    """What a wrong data gradient has more at one zero is no sign of it, nor half of the regularisation."""
+    network, rng = Network([Dense(4), Tanh(), Dense(3)], l1=0.2, l2=l2), np.random.default_rng(0)
+    params = networks.parameters(network, (5,), rng)
+    weight = params["dense1.weight"]
+    weight[{"one": (0, 0), "some": (slice(None), slice(0, 5, 2)), "all": ...}[zeros]] = 0.0
+    weight[:, 2] = np.copysign(weight[:, 2], -1)  # zeros of either sign, where there are several
+    params = {name: array.astype(dtype).astype(np.float64) for name, array in params.items()}
+    x, y = rng.normal(size=(4, 5)), np.array([0, 1, 2, 1])
+    data = torch_network.gradients(network, params, x, y, regularised=False)[1]
+
+    def verdicts(wrong):
+        grads = {name: array + l2 * params[name] * name.endswith("weight") for name, array in data.items()}
+        for name in ("dense1.weight", "dense2.weight"):
+            w = params[name]
+            at_zero = np.copysign(1.0, w) if sign is np.copysign else sign
+            grads[name] = grads[name] + 0.2 * np.where(w == 0, at_zero, np.sign(w))
+        grads["dense1.weight"][0, 0] += wrong * 0.2
+        report = _check(network, params, {name: array.astype(dtype) for name, array in grads.items()}, x, y)
+        return [phase.verdict for phase in report.phases.values()], _line(report, "regularisation").status
+
+    assert verdicts(0.0) == (["pass", "pass"], "done")
+    for wrong in (0.5, -0.5, 0.25) + (1.0, -1.0) * (zeros != "one"):
+        assert verdicts(wrong)[0][0] == "fail", wrong
+
+
 def test_a_wrong_data_gradient_fails_in_both_phases():
     network, params, whole, x, y = _case("l2")
     wrong = {name: array * (1 + 1e-6) for name, array in whole.items()}
@@ -515,6 +544,28 @@ def test_zeros_that_any_code_gives_are_told(name):
     line = _line(report, "what was shown")
     assert line.status == "warn"
     assert re.search(told, line.text), line.text
+
+
+@pytest.mark.parametrize("believed", [0.0, 0.5, 1.0])
+def test_slopes_at_a_kink_are_no_zeros(believed):
+    """Bars at a kink are as large as its slopes, and values inside them may be anything but zero."""
+    network, rng = Network([Conv(1, 1), ReLU(), Flatten(), Dense(2)], loss="squared_error"), np.random.default_rng(0)
+    params = networks.parameters(network, (1, 1, 1), rng)
+    params["conv1.weight"][:] = params["conv1.bias"][:] = 0.0
+    x, y = np.full((1, 1, 1, 1), 30.0), rng.normal(size=(1, 2))
+    grads = torch_network.gradients(network, params, x, y)[1]
+    slope = float((params["dense1.bias"] - y[0]) @ params["dense1.weight"][:, 0])
+    grads |= {"conv1.weight": np.full((1, 1, 1, 1), 30 * believed * slope), "conv1.bias": np.array([believed * slope])}
+    report = _check(network, params, grads, x, y)
+    assert report.passed, report.summary()
+    for name in ("conv1.weight", "conv1.bias"):
+        tensor = report.tensors[name]
+        assert (tensor.dims_checked, tensor.at_kink) == (1, tensor.unresolved)
+        assert believed == 1 or "every dimension lies at a kink" in tensor.regime
+    # Only dense1.weight, whose input is zero, shows none.
+    assert _line(report, "what was shown").text.startswith(
+        "2 of 6 dimensions are zero within their error bars, all of dense1.weight:"
+    )
 
 
 @pytest.mark.parametrize("layer", [ReLU(), BatchNorm(), LayerNorm(), Tanh()])

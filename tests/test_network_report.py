@@ -10,6 +10,7 @@ import networks
 import numpy as np
 import pytest
 import torch_network
+from scipy.stats import hypergeom
 
 import fastcheck
 from fastcheck import FastcheckError, NetworkReport
@@ -157,6 +158,21 @@ def test_text_has_a_table_for_each_phase_and_one_audit(reports):
     fewest = min(tensors, key=lambda name: tensors[name].digits["min"])
     assert f"{fewest}: worst by difference / error bar" in text
     assert text.rstrip().endswith("two-sided differences a second")
+
+
+def test_a_sample_says_of_how_many_and_what_the_smallest_would_have_missed(reports):
+    whole = reports["pass"]
+    assert whole.summary() == "pass: every phase lies within what the arithmetic can explain"
+    part = _checked("cnn", dims={name: 8 if name == "conv2.weight" else "all" for name in whole.tensors})
+    total = sum(tensor.dims_total for tensor in whole.tensors.values())
+    checked = total - whole.tensors["conv2.weight"].dims_total + 8
+    told = f"explain; {checked} of {total} dimensions were checked: had 14 or more of conv2.weight been wrong, 95 % of"
+    assert told in part.summary()
+    assert told in _words(part)
+    assert hypergeom.pmf(0, 48, 14, 8) <= 0.05 < hypergeom.pmf(0, 48, 13, 8)
+    excluded = _checked("cnn", 0.01, kinks="exclude")
+    assert excluded.passed
+    assert excluded.summary().endswith(" of 212 dimensions were checked")  # those at kinks were not left out by chance
 
 
 def test_text_of_a_single_phase_names_no_phase_at_tensors(reports):

@@ -1,10 +1,14 @@
 """Which dimensions are checked."""
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from layers import case, layer
+from scipy.stats import hypergeom
 
 import fastcheck
 from fastcheck import FastcheckError, sampling
@@ -102,3 +106,51 @@ def test_every_tensor_can_have_its_own():
 def test_refused(dims):
     with pytest.raises(FastcheckError, match="dims"):
         _choose(dims, {"weight": (3, 3)})
+
+
+@pytest.mark.parametrize("total", [1, 2, 7, 20])
+def test_the_chance_of_meeting_no_wrong_dimension_is_that_of_counting_samples(total):
+    for drawn, wrong in itertools.product(range(1, total + 1), range(total + 1)):
+        samples = list(itertools.combinations(range(total), drawn)) if total < 9 else None
+        whole = math.comb(total, drawn)
+        without = math.comb(total - wrong, drawn)
+        if samples is not None:
+            assert (len(samples), sum(min(one) >= wrong for one in samples)) == (whole, without)
+        assert sampling.chance_of_none(total, drawn, wrong) == pytest.approx(without / whole, rel=1e-12, abs=0)
+
+
+@pytest.mark.parametrize(
+    ("total", "drawn"),
+    [(1, 1), (20, 19), (108, 1), (10_368, 32), (10_368, 10_367), (2_400_000, 1024), (10**9, 5 * 10**8)],
+)
+def test_fewer_wrong_dimensions_than_are_told_would_be_missed_more_often(total, drawn):
+    told = sampling.least_met(total, drawn)
+    for wrong in {told - 1, told}:
+        chance = sampling.chance_of_none(total, drawn, wrong)
+        assert chance == pytest.approx(hypergeom.pmf(0, total, wrong, drawn), rel=1e-6)
+        assert (chance <= 0.05 * (1 + 1e-9)) == (wrong == told)
+
+
+def test_what_a_sample_would_have_missed_is_told_of_every_kind_of_case():
+    layers = layer((1, 3, 6, 6), (64, 3, 3, 3), padding=1)
+    told = "all 64 checked of 1,728 lie within what the arithmetic can explain; had 78 or more been wrong, 95 % of"
+    few = fastcheck.check(case(layers), dims={"weight": 64, "input": "all", "bias": "all"})
+    assert told in few.summary()
+    assert "all 108 lie within what the arithmetic can explain; " in few.summary()
+    assert few.tensors["bias"].reason == "all 64 lie within what the arithmetic can explain"
+    excluded = case(layers, loss="relu", grads={"bias": _relu_bias(layers)}, output=None)
+    half = fastcheck.check(excluded, dims=32, step=0.1, kinks="exclude").tensors["bias"]
+    assert 0 < half.excluded < 32
+    assert half.reason == f"all {half.dims_checked} checked of 64 lie within what the arithmetic can explain"
+    x = np.linspace(-1, 1, 2100)
+    function = fastcheck.check_gradient(lambda p: float(p @ p), lambda p: 2 * p, x, dims=100)
+    assert (
+        "all 100 checked of 2,100 lie within what the arithmetic can explain; had 61 or more been" in function.summary()
+    )
+    wrong = fastcheck.check_gradient(lambda p: float(p @ p), lambda p: 3 * p, x, dims=100)
+    assert "been wrong" not in wrong.summary()
+
+
+def _relu_bias(layers):
+    made = case(layers)
+    return (made.grad_output * (made.output > 0)).sum(axis=(0, 2, 3))

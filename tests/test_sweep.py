@@ -108,7 +108,7 @@ def test_a_plateau_inside_the_error_bar_is_the_analytic_values_own_precision(see
     rounded = float(np.float32(1.3))
     curve = analyse(H, numeric, rounded, 1e-7 + H**2 + 1e-15 / H)
     assert curve.reading == "truncation"
-    assert "float32?" in curve.words
+    assert "float32? float64 tells more" in curve.words
     assert analyse(H, numeric, rounded, H**2 + 1e-15 / H).reading == "coding mistake"
 
 
@@ -565,13 +565,14 @@ def test_an_order_is_no_clean_bill_where_the_bar_is_as_wide_as_the_value():
     right = 1 - math.tanh(0.5) ** 2
     for factor, bar, words in (
         (1, 1e-9, "a correct gradient"),
-        (1, 1.0, "too wide to show a bug"),
-        (0.5, 1.0, "too wide to show a bug"),
+        (1, 0.1, "is too wide to show a bug: a loss or a gradient that rounds less, or a larger step"),
+        (1, 1.0, "either the derivative is zero, or that is too wide to show a bug"),
+        (0.5, 1.0, "either the derivative is zero, or that is too wide to show a bug"),
     ):
         curve = analyse(H, n, factor * right, bar + H**2 + 1e-14 / H)
         assert curve.reading == "truncation"
         assert words in curve.words
-        assert ("a correct gradient" in curve.words) == (bar < 1)
+        assert ("a correct gradient" in curve.words) == (bar < 0.1)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from layers import case, layer, operands, saved, torch_gradients
+import torch
+from layers import case, layer, operands, saved, torch_forward, torch_gradients
 
 import fastcheck
 from fastcheck.advice import PARTS
@@ -150,3 +151,29 @@ def test_the_command_line_tells_and_exits_with_3(run, tmp_path):
     assert code == 3
     assert "INCONCLUSIVE" in out
     assert "larger step" in out
+
+
+ZERO, WIDE = "no value is distinguishable from zero, since ", "they are too wide to tell right from wrong"
+
+
+@pytest.mark.parametrize(
+    ("loss", "scale", "bias", "step", "words"),
+    [
+        ("relu", 1e-20, -500.0, 1e-3, ZERO + "the relu lets no output through"),
+        ("tanh", 1e15, -500.0, "auto", ZERO + "the tanh is saturated in every output"),
+        ("relu", 1e-20, 500.0, 1e-3, WIDE),
+        ("relu", 1.0, -500.0, 1e3, WIDE),  # which crosses kinks
+        ("tanh", 1.0, 0.0, 1e-14, WIDE),
+        ("relu", 1.0, -500.0, "auto", "all 648 lie within what the arithmetic can explain"),
+    ],
+)
+def test_a_loss_that_follows_no_output_is_the_reason(loss, scale, bias, step, words):
+    """Bars are wide for a step far too small for the operands, or far too large; the gradient is zero with any."""
+    x, w, b = operands(LAYER)
+    x, w, b = scale * x, scale * w, b + bias * max(scale, 1.0) ** 2
+    tensors = [torch.tensor(array, requires_grad=True) for array in (x, w, b)]
+    v, phi = scale * case(LAYER).grad_output, {"relu": torch.relu, "tanh": torch.tanh}[loss]
+    (torch.tensor(v) * phi(torch_forward(LAYER, *tensors))).sum().backward()
+    grads = {"input": tensors[0].grad.numpy()}
+    made = case(LAYER, input=x, weight=w, bias=b, grad_output=v, loss=loss, grads=grads, output=None)
+    assert words in fastcheck.check(made, dims="all", step=step).tensors["input"].reason

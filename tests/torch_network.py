@@ -39,11 +39,15 @@ def objective(network, params, x, y, masks=None, regularised=True, replaced=None
 
 
 def gradients(network, params, x, y, masks=None, regularised=True, dtype=torch.float64, replaced=None):
-    """Return the objective and its gradient with respect to everything that is learnt, computed in a dtype."""
+    """Return the objective and its gradient with respect to everything that is learnt, computed in a dtype.
+
+    NumPy has no bfloat16: gradients in it are float32 arrays.
+    """
     params = {name: torch.tensor(array, dtype=dtype) for name, array in params.items()}
     learnt = {name: params[name].requires_grad_() for name in network.parameter_shapes(np.shape(x)[1:])}
     value = objective(network, params, torch.tensor(x, dtype=dtype), y, masks, regularised, replaced)
     found = torch.autograd.grad(value, list(learnt.values()), materialize_grads=True, allow_unused=True)
+    found = [grad.float() if dtype == torch.bfloat16 else grad for grad in found]
     return value.item(), {name: grad.numpy() for name, grad in zip(learnt, found, strict=True)}
 
 
@@ -62,6 +66,11 @@ def padded(x, pads, value=0.0):
 def tensors(params):
     """Return parameters as tensors."""
     return {name: torch.as_tensor(array) for name, array in params.items()}
+
+
+def _at_least_single(x):
+    """Return a tensor in single precision where it was in half, in which PyTorch lacks some functions."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _conv(layer, inputs, tensors, mask):
@@ -87,10 +96,14 @@ def _avg_pool(layer, inputs, tensors, mask):
     (x,) = inputs
     rank = x.ndim - 2
     pool, windows, pads = AVG_POOL[rank], (kernel(layer, rank), pool_stride(layer, rank)), sides(layer, rank)
+    wide = _at_least_single(x)
     if all(low == high for low, high in pads):
-        return pool(x, *windows, padding=[low for low, _ in pads], count_include_pad=layer.count_include_pad)
-    found = pool(padded(x, pads), *windows)
-    return found if layer.count_include_pad else found / pool(padded(torch.ones_like(x), pads), *windows)
+        options = {"padding": [low for low, _ in pads], "count_include_pad": layer.count_include_pad}
+        return pool(wide, *windows, **options).to(x.dtype)
+    found = pool(padded(wide, pads), *windows)
+    if not layer.count_include_pad:
+        found = found / pool(padded(torch.ones_like(wide), pads), *windows)
+    return found.to(x.dtype)
 
 
 def _batch_norm(layer, inputs, tensors, mask):
@@ -143,8 +156,8 @@ def _squared_error(network, output, y):
 
 def _multiclass_hinge(network, output, y):
     # PyTorch's is divided by the number of classes.
-    classes = output.flatten(1).shape[1]
-    return classes * F.multi_margin_loss(output.flatten(1), y.long(), margin=network.margin, reduction="none")
+    output = _at_least_single(output.flatten(1))
+    return output.shape[1] * F.multi_margin_loss(output, y.long(), margin=network.margin, reduction="none")
 
 
 def _logistic(network, output, y):

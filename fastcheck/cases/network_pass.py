@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,13 @@ CHUNK = 16
 """Data points that go through a network together, where no layer needs all of them."""
 
 Net = tuple[np.ndarray, ...]
+
+Hook = Callable[["Chunk", int], None]
+"""What is called with a chunk and the number of a row whose results, or cotangents, are complete."""
+
+
+def _nothing(chunk: Chunk, place: int) -> None:
+    """Leave a row as it is."""
 
 
 def lowered(point: Point) -> Program:
@@ -63,6 +71,8 @@ class Chunk:
     ----------
     net : tuple of arrays
         As `fastcheck_kernels.columns` describes it.
+    number : int
+        Its place among the chunks.
     points, period : int
         Data points, and lanes of the caches, which show them again and again.
     targets : float64 array, (rows, period), flat
@@ -75,6 +85,7 @@ class Chunk:
     """
 
     net: Net
+    number: int
     points: int
     period: int
     targets: np.ndarray
@@ -100,20 +111,28 @@ class Passes:
         Where it was lowered before.
     params : float64 array, optional
         In place of the point's, as one vector.
+    after : callable, optional
+        May change the results of every row in the forward pass.
     """
 
-    def __init__(self, point: Point, program: Program | None = None, params: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        point: Point,
+        program: Program | None = None,
+        params: np.ndarray | None = None,
+        after: Hook = _nothing,
+    ) -> None:
         self.point = point
         self.program = lowered(point) if program is None else program
         self.params = vector(self.program, point.params) if params is None else params
         self.packed = np.zeros(self.program.packed_size)
         self.kind = LOSSES.index(point.network.loss)
         self.weight = 1.0 / len(point.x) if point.network.reduction == "mean" else 1.0
-        self.still = np.zeros(len(self.program.nodes))
-        self.chunks = [self._chunk(places, *size) for places, size in zip(pieces(point), sizes(point), strict=True)]
+        chunks = zip(pieces(point), sizes(point), strict=True)
+        self.chunks = [self._chunk(number, places, *size) for number, (places, size) in enumerate(chunks)]
         self.pack()
         for chunk in self.chunks:
-            self.forward(chunk)
+            self.forward(chunk, after)
 
     def loss(self) -> float:
         """Return the data points' loss, without regularisation."""
@@ -133,12 +152,15 @@ class Passes:
         found: np.ndarray = lanes[:, : chunk.points].T
         return found
 
-    def gradient(self) -> np.ndarray:
-        """Return the reference gradient of the data points' loss, as one vector; keep the cotangents."""
+    def gradient(self, before: Hook = _nothing) -> np.ndarray:
+        """Return the reference gradient of the data points' loss, as one vector; keep the cotangents.
+
+        ``before`` may change the cotangents of every row's results.
+        """
         total = np.zeros(self.program.params_size)
         for chunk in self.chunks:
             grads = np.zeros(self.program.params_size)
-            self.backward(chunk, grads)
+            self.backward(chunk, grads, before)
             total += grads
         return total
 
@@ -154,46 +176,32 @@ class Passes:
                 for transposed in (False, True):
                     network.pack(self.chunks[0].net, place, transposed)
 
-    def forward(self, chunk: Chunk) -> None:
+    def forward(self, chunk: Chunk, after: Hook = _nothing) -> None:
         """Evaluate the network from its input on."""
-        self._evaluate(chunk, self.still, np.zeros(1))
-
-    def shaken(self, amplitudes: np.ndarray, params: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """Return the gradient with other parameters, and with noise on every row's output, forth and back."""
-        own = Passes(self.point, self.program, params)
-        total = np.zeros(self.program.params_size)
-        for chunk in own.chunks:
-            own._evaluate(chunk, amplitudes, noise)
-            grads = np.zeros(self.program.params_size)
-            own.backward(chunk, grads, amplitudes, noise)
-            total += grads
-        return total
-
-    def _evaluate(self, chunk: Chunk, amplitudes: np.ndarray, noise: np.ndarray) -> None:
+        arguments = (chunk.net, chunk.cached, self._places(chunk), chunk.size, np.empty(0), chunk.targets)
         loss = (self.kind, self.point.network.margin, chunk.known, chunk.seeds)
-        places = self._places(chunk)
-        spare = np.empty(0)
-        arguments = (chunk.net, chunk.cached, places, chunk.size, spare, amplitudes, noise)
-        network.forward(*arguments, chunk.targets, loss, chunk.losses)
+        network.forward(*arguments, loss, chunk.losses, lambda place: after(chunk, place))
 
-    def backward(
-        self, chunk: Chunk, grads: np.ndarray, amplitudes: np.ndarray | None = None, noise: np.ndarray | None = None
-    ) -> None:
+    def score(self, chunk: Chunk, margin: float) -> None:
+        """Write every data point's loss, and the output's cotangents, of the output that is there."""
+        loss = (self.kind, margin, chunk.known, chunk.seeds)
+        network.score(chunk.net, chunk.cached, chunk.size, chunk.targets, loss, chunk.losses)
+
+    def backward(self, chunk: Chunk, grads: np.ndarray, before: Hook = _nothing) -> None:
         """Write the gradient of a chunk's losses, weighted, and keep its cotangents."""
         chunk.cotangents = np.zeros_like(chunk.cached)
         last = self.program.nodes[-1]
         at = self.program.slots()[0][-1] * chunk.period
         chunk.cotangents[at : at + last.entries * chunk.period] = self.weight * chunk.seeds
-        shake = self.still if amplitudes is None else amplitudes
-        numbers = np.zeros(1) if noise is None else noise
-        vjp.backward(chunk.net, chunk.cached, chunk.cotangents, self._places(chunk), chunk.size, shake, numbers, grads)
+        arguments = (chunk.net, chunk.cached, chunk.cotangents, self._places(chunk), chunk.size, grads)
+        vjp.backward(*arguments, lambda place: before(chunk, place))
 
     def _places(self, chunk: Chunk) -> np.ndarray:
         table = chunk.net[0]
         pitch = table[:, columns.PIXELS] * chunk.period
         return np.ascontiguousarray(np.stack([table[:, columns.CACHED], pitch], axis=1))
 
-    def _chunk(self, places: np.ndarray, count: int, period: int) -> Chunk:
+    def _chunk(self, number: int, places: np.ndarray, count: int, period: int) -> Chunk:
         """Lay out the lanes of some data points."""
         program = self.program
         shown = places[np.arange(period) % count]
@@ -205,6 +213,7 @@ class Passes:
         rows = program.nodes[-1].entries * period
         return Chunk(
             (table, program.starts, program.spots, program.lookup, reals, self.params, self.packed),
+            number,
             count,
             period,
             np.ascontiguousarray(self.point.targets[shown].T).reshape(-1),
@@ -214,6 +223,19 @@ class Passes:
             np.zeros(count),
             np.zeros(0),
         )
+
+
+def row_of(passes: Passes, chunk: Chunk, array: np.ndarray, place: int, normalised: bool = False) -> np.ndarray:
+    """Return a row's lanes in an array laid out as the cache, or those of its normalised input."""
+    node, (results, inputs, _) = passes.program.nodes[place], passes.program.slots()
+    at = (inputs if normalised else results)[place] * chunk.period
+    shape = (node.columns["channels"], node.columns["pixels"], chunk.period)
+    return array[at : at + math.prod(shape)].reshape(shape)
+
+
+def lanes(passes: Passes, chunk: Chunk, array: np.ndarray, place: int) -> np.ndarray:
+    """Return a row's entries in an array laid out as the cache, without copies: (channels, pixels, points)."""
+    return row_of(passes, chunk, array, place)[:, :, : chunk.points]
 
 
 def refuse_non_finite(passes: Passes) -> None:

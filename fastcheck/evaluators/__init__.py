@@ -42,6 +42,9 @@ class Differences(NamedTuple):
         can be told from zero only where the values themselves are as large. None where no bar does.
     harmless : int64 array or None
         How many of the kinks change nothing: pooling windows whose equal entries move together.
+    automatic : bool array or None
+        Where the analytic value is what automatic differentiation makes of a kink at the point, and not between the
+        loss's one-sided slopes: the jump was widened for it. None where none is.
     """
 
     dims: np.ndarray
@@ -51,6 +54,7 @@ class Differences(NamedTuple):
     jump: np.ndarray | None = None
     wide: np.ndarray | None = None
     harmless: np.ndarray | None = None
+    automatic: np.ndarray | None = None
 
     def without_kinks(self) -> Differences:
         """Leave out the dimensions that cross one."""

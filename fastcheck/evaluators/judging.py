@@ -25,6 +25,10 @@ def _edges() -> tuple[np.ndarray, np.ndarray]:
 
 
 _EDGES, _FIRST = _edges()
+
+COUNTS = ("subgradients", "automatic", "hidden", "at_kink")
+"""What is counted of a block beside what the kernel counts."""
+
 _LAST = np.iinfo(np.int64).max
 
 
@@ -44,7 +48,9 @@ class Folded(NamedTuple):
     first: int
     undecided: int
     subgradients: int
+    automatic: int
     hidden: int
+    at_kink: int
     tally: Tally | None
 
 
@@ -85,7 +91,9 @@ def fold(found: Differences, analytic: np.ndarray) -> Folded:
         first,
         0 if undecided is None else int(np.count_nonzero(undecided)),
         _subgradients(found, analytic),
+        0 if found.automatic is None else int(np.count_nonzero(found.automatic)),
         _hidden(found, analytic) if counts[judge.UNRESOLVED] else 0,
+        _at_kink(found, analytic) if counts[judge.UNRESOLVED] else 0,
         exact,
     )
 
@@ -120,11 +128,12 @@ def _undecided(found: Differences, analytic: np.ndarray) -> np.ndarray | None:
 
 
 def _subgradients(found: Differences, analytic: np.ndarray) -> int:
-    """Count dimensions that a kink at the point itself explains, and nothing else."""
+    """Count dimensions that the slopes at a kink in the point itself explain, and nothing else."""
     if found.jump is None or not found.jump.any():
         return 0
     difference = np.abs(analytic - found.numeric)
-    return int(np.count_nonzero((difference <= found.error_bar) & (difference > found.error_bar - found.jump)))
+    explained = (difference <= found.error_bar) & (difference > found.error_bar - found.jump)
+    return int(np.count_nonzero(explained if found.automatic is None else explained & ~found.automatic))
 
 
 def _hidden(found: Differences, analytic: np.ndarray) -> int:
@@ -137,6 +146,14 @@ def _hidden(found: Differences, analytic: np.ndarray) -> int:
     return int(np.count_nonzero((analytic != 0) & (larger <= bar)))
 
 
+def _at_kink(found: Differences, analytic: np.ndarray) -> int:
+    """Count dimensions at a kink in the point itself whose values do not exceed the bar."""
+    if found.jump is None or not found.jump.any():
+        return 0
+    larger = np.maximum(np.abs(analytic), np.abs(found.numeric))
+    return int(np.count_nonzero((found.jump > 0) & (larger <= found.error_bar)))
+
+
 def merge(folded: list[Folded]) -> Tally:
     """Add up blocks; the result does not depend on their order."""
     plain = [block for block in folded if block.tally is None]
@@ -144,7 +161,7 @@ def merge(folded: list[Folded]) -> Tally:
     if plain:
         exact.append(_merged(plain))
     merged = tally.merge(exact)
-    known = {name: sum(getattr(block, name) for block in folded) for name in ("subgradients", "hidden")}
+    known = {name: sum(getattr(block, name) for block in folded) for name in COUNTS}
     return replace(merged, **known)
 
 

@@ -94,12 +94,16 @@ class NetworkAudit:
         h = self._step * 2.0 ** -round(math.log2(math.sqrt(len(dims))))
         right, left = self._known("along", lambda: full.along(dims, signs, h))
         quotient = float((right + left).sum()) / (2 * h)
-        penalty = penalty_difference(self._case.penalties.get(self._tensor, Penalty()), values[dims], self._step)
-        quotient += float(signs @ penalty[0])
+        penalty, *unsure = penalty_difference(
+            self._case.penalties.get(self._tensor, Penalty()), values[dims], self._step
+        )
+        quotient += float(signs @ penalty)
         total, size, bars = map(math.fsum, (noted.along, noted.size, noted.bars))
         # Kinks and curvature show in how one-sided slopes differ, data point by data point.
         uneven = float(np.abs(right - left).sum()) / h
         moves = 2 * U * float(np.abs(values).max()) / h * size
+        # Dimensions may have been differenced with smaller steps, which cross fewer kinks of the penalty.
+        bars += float(sum(part.sum() for part in unsure[:3]))
         bar = bars + uneven + moves + SAFETY * self._noise(full) / h
         return {"delta": total, "full": quotient, "difference": total - quotient, "error_bar": bar}
 

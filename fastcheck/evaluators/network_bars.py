@@ -1,55 +1,46 @@
 """Error bars of a network's differences and of the gradient that they are compared with.
 
-The differences' round-off is a model, scaled by a measurement. In the model every result of a layer errs by
-u * sqrt(K) * max(|z|, rms of its channel), K its terms, and what that changes of the loss is its cotangent times that;
-independent errors add up by their squares. A few pilot dimensions, differenced with steps near one another, show how
-much n really scatters. A model alone would have to assume the worst of every sum, and a measurement alone would miss a
-channel of another scale.
+The differences' round-off is a model, scaled by a measurement. In the model every result of a layer errs by what
+`fastcheck.evaluators.network_local` says, and what that changes of the loss is its cotangent times that; independent
+errors add up by their squares. A few pilot dimensions, differenced with steps near one another, show how much n really
+scatters. A model alone would have to assume the worst of every sum, and a measurement alone would miss a channel of
+another scale.
 
 The analytic side has two parts. Its own last sums follow the bounds of a convolution's (`fastcheck.step`). What
-rounding in all layers before does to it, forth and back, is seen by adding noise of 2^-40 to the layers' results.
+rounding in all layers before does to it, forth and back, is seen by adding noise to the layers' results in place of it,
+and by turning the units whose piece rounding decides.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from fastcheck.cases.network import NetworkCase
-from fastcheck.cases.network_pass import Chunk, Passes
+from fastcheck.cases.network_pass import Chunk, Passes, lanes
 from fastcheck.errors import FastcheckError
+from fastcheck.evaluators import network_flips, network_shakes
+from fastcheck.evaluators.network_local import LocalErrors
 from fastcheck.network import Penalty
-from fastcheck.step import ACCUMULATOR, SMALLEST, UNITS, Structure, U, rms
+from fastcheck.step import ACCUMULATOR, RESULT, SMALLEST, UNITS, Structure, U, rms
 from fastcheck_kernels import moments
 
 SAFETY = 6.0
 """Standard deviations of the differences' round-off in a bar."""
 
-SHAKES = 4
-"""Passes with noise."""
-
-AMPLITUDE = 2.0**-40
-"""Size of the noise: far above rounding, and far below what crosses kinks."""
-
-SHAKEN_SAFETY = 6.0
+SHAKEN_SAFETY = 5.0
 """Standard deviations of what noise does to the gradient."""
 
+DOUBT = 5.0
+"""Standard deviations of its rounding up to which a unit may be on the other side of its kink."""
 
-def roundings(passes: Passes, place: int) -> float:
-    """Return about how many roundings, as they add up by their squares, a result of a row has met."""
-    node = passes.program.nodes[place]
-    terms = {
-        "conv": math.sqrt(node.columns["per_group"] * node.columns["taps"] + 1),
-        "avg_pool": math.sqrt(1 if node.lookup is None else len(node.lookup)),
-        **dict.fromkeys(("batch_norm", "frozen_norm", "layer_norm"), 6.0),
-        **dict.fromkeys(("gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus", "elu"), 3.0),
-        **dict.fromkeys(("add", "leaky_relu", "dropout"), 1.0),
-    }
-    return float(terms.get(node.kind, 0.0))
+TYPICAL = 0.5
+"""An entry's standard deviation, known from a few passes, is taken to be at least about this part of that which entries
+with such terms have in the tensor."""
 
 
 class RoundOff:
@@ -59,6 +50,8 @@ class RoundOff:
     ----------
     passes : Passes
         After a backward pass.
+    errors : sequence of LocalErrors
+        Those of all chunks, in float64.
 
     Attributes
     ----------
@@ -66,16 +59,19 @@ class RoundOff:
         What evaluating the loss of the outputs adds, and that with all layers before it.
     """
 
-    def __init__(self, passes: Passes) -> None:
+    def __init__(self, passes: Passes, errors: Sequence[LocalErrors]) -> None:
         self._passes = passes
         nodes = passes.program.nodes
         self._own: list[np.ndarray] = [np.zeros(nodes[0].columns["channels"])]
         for place in range(1, len(nodes)):
-            self._own.append(sum((_squares(passes, chunk, place) for chunk in passes.chunks), start=np.zeros(1)))
+            pairs = zip(passes.chunks, errors, strict=True)
+            self._own.append(sum((_squares(passes, *pair, place) for pair in pairs), start=np.zeros(1)))
         totals = np.array([squares.sum() for squares in self._own])
         self._after = np.append(np.cumsum(totals[::-1])[::-1][1:], 0.0)
         # exp, log and the sum over classes: some eight roundings of numbers as large as the loss and the outputs.
         sizes = np.concatenate([np.abs(chunk.losses) for chunk in passes.chunks]) + np.abs(passes.outputs()).max(axis=1)
+        if passes.point.network.loss == "multiclass_hinge":
+            sizes += passes.point.network.margin
         self.loss = 8 * U * passes.weight * math.sqrt(float(sizes @ sizes))
         self.evaluated = math.hypot(math.sqrt(float(totals.sum())), self.loss)
 
@@ -97,22 +93,19 @@ class RoundOff:
         return found
 
 
-def _squares(passes: Passes, chunk: Chunk, place: int) -> np.ndarray:
+def _squares(passes: Passes, chunk: Chunk, errors: LocalErrors, place: int) -> np.ndarray:
     """Return sums over a channel's entries of the squares of what their rounding does to the loss."""
-    node = passes.program.nodes[place]
-    z, v = (lanes(passes, chunk, array, place) for array in (chunk.cached, chunk.cotangents))
-    typical = np.sqrt((z * z).mean(axis=(1, 2), keepdims=True))
-    errors = U * roundings(passes, place) * np.maximum(np.abs(z), typical) * v
-    found: np.ndarray = (errors * errors).sum(axis=(1, 2))
-    return found[: node.columns["channels"]]
-
-
-def lanes(passes: Passes, chunk: Chunk, array: np.ndarray, place: int) -> np.ndarray:
-    """Return a row's entries in an array laid out as the cache: (channels, pixels, points)."""
-    node = passes.program.nodes[place]
-    at = passes.program.slots()[0][place] * chunk.period
-    shape = (node.columns["channels"], node.columns["pixels"], chunk.period)
-    return array[at : at + math.prod(shape)].reshape(shape)[:, :, : chunk.points]
+    v = lanes(passes, chunk, chunk.cotangents, place)
+    own = U * lanes(passes, chunk, errors.results, place) * v
+    found: np.ndarray = (own * own).sum(axis=(1, 2))
+    if place in errors.shared_results:
+        shared = errors.shared_results[place]
+        shared = U * shared[..., : chunk.points] if shared.shape[2] > 1 else U * shared
+        axes = tuple(axis for axis in range(3) if shared.shape[axis] == 1)
+        # A group has one error, and counts by the channels that it is of.
+        groups = (v * shared).sum(axis=axes, keepdims=True) ** 2
+        found = found + (groups.sum(axis=(1, 2)) if shared.shape[0] > 1 else groups.sum() / len(found))
+    return found
 
 
 LARGEST = 2.0**200
@@ -160,13 +153,21 @@ class GradientRounding:
     """
 
     def __init__(self, passes: Passes, gradient: np.ndarray, seed: int) -> None:
-        self._passes, self._gradient = passes, gradient
-        rng = np.random.default_rng([seed, SHAKES])
-        amplitudes = AMPLITUDE * _amplitudes(passes)
-        amplitudes[-1] = max(amplitudes[-1], AMPLITUDE)
-        noise = [rng.standard_normal(8191) for _ in range(SHAKES)]
-        moved = [passes.shaken(amplitudes, _shaken_params(passes, rng), numbers) - gradient for numbers in noise]
-        self._shaken = np.sqrt(sum((move * move for move in moved), start=np.zeros(1)) / SHAKES) / AMPLITUDE
+        self._passes, self._gradient, self._seed = passes, gradient, seed
+        self._known: dict[str, tuple[np.ndarray, ...]] = {}
+
+    def _before(self, precision: str) -> tuple[np.ndarray, ...]:
+        """Return what rounding of all layers does to every entry, in vectors: standard deviations, least and most.
+
+        The latter two are for units whose piece rounding decides.
+        """
+        if precision not in self._known:
+            unit = UNITS[precision]
+            shaken = network_shakes.of(self._passes, self._gradient, precision, self._seed)
+            sizes = [DOUBT * unit * own for own in shaken.results]
+            flips = network_flips.doubted(self._passes, sizes, self._seed)
+            self._known[precision] = unit * shaken.gradient, *flips
+        return self._known[precision]
 
     def moments(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return T1, T2 and the number of terms of a tensor's entries."""
@@ -177,22 +178,34 @@ class GradientRounding:
             moments.moments(chunk.net, (node, bias), chunk.cached, chunk.cotangents, chunk.points, chunk.period, out)
         return out[:, 0], np.sqrt(out[:, 1]), out[:, 2]
 
+    def deviations(self, precision: str, name: str) -> np.ndarray:
+        """Return the standard deviations of what rounding of all layers does to a tensor's gradient."""
+        found: np.ndarray = self._before(precision)[0][self._passes.program.places[name]]
+        return found
+
+    def flipped(self, case: NetworkCase, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the least and the most that units whose piece rounding decides may add to a tensor's gradient."""
+        place = self._passes.program.places[name]
+        _, least, most = self._before(case.precision_of(name))
+        return least[place], most[place]
+
     def of(self, case: NetworkCase, name: str, terms: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
-        """Return the bars of a tensor's gradient."""
+        """Return the bars of a tensor's gradient, what `flipped` says left aside."""
         precision, given = case.precision_of(name), case.grads[name].reshape(-1)
         stored = given.dtype.name
         place = self._passes.program.places[name]
-        shaken, size = self._shaken[place], np.abs(self._gradient[place])
-        own = self._sums(name, terms, size, ACCUMULATOR[precision])
+        shaken = self.deviations(precision, name)
+        own = self._sums(name, terms, np.abs(self._gradient[place]), ACCUMULATOR[precision])
         total = float(terms[1] @ terms[1])
         typical = math.sqrt(float(shaken @ shaken) / total) if total else 0.0
-        before = SHAKEN_SAFETY * UNITS[precision] * (shaken + typical * terms[1])
+        before = SHAKEN_SAFETY * np.hypot(shaken, TYPICAL * typical * terms[1])
         penalty = case.penalties.get(name) or case.removed.get(name, Penalty())
         values = np.abs(case.point.params[name].reshape(-1))
-        added = (abs(penalty.l2) * values + abs(penalty.l1)) * (3 * ACCUMULATOR[precision] + 2 * UNITS[stored])
+        result = max(UNITS[stored], RESULT[precision])
+        added = (abs(penalty.l2) * values + abs(penalty.l1)) * (3 * max(ACCUMULATOR[precision], result) + 2 * result)
         with np.errstate(over="ignore", invalid="ignore"):
             sizes = np.nan_to_num(np.abs(given.astype(np.float64)), posinf=0.0)
-        found: np.ndarray = own + before + added + 2 * UNITS[stored] * sizes + SMALLEST[stored]
+        found: np.ndarray = own + before + added + 2 * result * sizes + SMALLEST[stored]
         return found
 
     def _sums(
@@ -226,44 +239,6 @@ class GradientRounding:
         return bool(v.multiplicity * x.multiplicity > 4 * count or max(v.multiplicity, x.multiplicity) >= count / 2)
 
 
-def _amplitudes(passes: Passes) -> np.ndarray:
-    """Return for every row the roundings that its results have met, as a part of their root mean square.
-
-    A gelu's tail is a difference of numbers near one: its rounding goes by its input, and that of its slope by its own
-    cotangent.
-    """
-    nodes = passes.program.nodes
-    found = np.array([roundings(passes, place) for place in range(len(nodes))])
-    for place, node in enumerate(nodes):
-        if node.kind in ("gelu", "gelu_tanh"):
-            source = node.columns["a"]
-            found[place] *= max(1.0, _larger(passes, "cached", source, place))
-            found[source] = max(found[source], _larger(passes, "cotangents", place, source))
-    return found
-
-
-def _larger(passes: Passes, array: str, one: int, other: int) -> float:
-    """Return by how much the channels of a row are larger than those of another, at most."""
-    sizes = []
-    for place in (one, other):
-        parts = [(lanes(passes, chunk, getattr(chunk, array), place) ** 2).mean(axis=(1, 2)) for chunk in passes.chunks]
-        sizes.append(np.sqrt(np.mean(parts, axis=0)))
-    ratios = np.where(sizes[1] > 0, sizes[0] / np.where(sizes[1] > 0, sizes[1], 1.0), 0.0)
-    return float(ratios.max())
-
-
-def _shaken_params(passes: Passes, rng: np.random.Generator) -> np.ndarray:
-    """Return the parameters with noise, which stands for the rounding of every product with them.
-
-    Noise on results alone would be too small where large terms cancel in all of them.
-    """
-    found = passes.params.copy()
-    for name, place in passes.program.places.items():
-        amplitude = AMPLITUDE * max(1.0, roundings(passes, passes.program.node_of(name)[0]))
-        found[place] *= 1 + amplitude * rng.standard_normal(place.stop - place.start)
-    return found
-
-
 @dataclass(frozen=True)
 class Ground:
     """What all tensors of a network, and both phases of a check, share.
@@ -293,14 +268,20 @@ class Ground:
         """Run the backward passes of a point."""
         gradient = passes.gradient()
         refuse_what_overflows(passes)
-        rounding = GradientRounding(passes, gradient, seed)
-        return cls(passes, gradient, RoundOff(passes), rounding, phases > 1)
+        errors = [LocalErrors.of(passes, chunk, "float64") for chunk in passes.chunks]
+        return cls(passes, gradient, RoundOff(passes, errors), GradientRounding(passes, gradient, seed), phases > 1)
 
     def once(self, key: tuple[Any, ...], find: Callable[[], Any]) -> Any:
         """Return what is known under a key, and find it first where nothing is."""
         if key not in self.known:
             self.known[key] = find()
         return self.known[key]
+
+    def choices(self, name: str) -> list[np.ndarray]:
+        """Return what automatic differentiation may make of a tensor's gradient where kinks lie at the point itself."""
+        place = self.passes.program.places[name]
+        every = self.once(("choices",), lambda: network_flips.choices(self.passes, self.gradient))
+        return [choice[place] for choice in every]
 
     def terms(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return a tensor's moments: `GradientRounding.moments`."""

@@ -9,13 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastcheck.cases.network_pass import Chunk, Passes
-from fastcheck.evaluators.network_bars import lanes
+from fastcheck.cases.network_pass import Chunk, Passes, lanes
+from fastcheck.evaluators.network_local import SIGNS
 from fastcheck.geometry import index_of
 from fastcheck_kernels import columns
-
-SIGNS = ("relu", "leaky_relu", "elu")
-"""Kinds of rows with a kink at zero."""
 
 
 class Crossing(NamedTuple):
@@ -112,6 +109,7 @@ class Full:
                 row[columns.KINKS] += np.count_nonzero(kinks.crossed)
                 row[columns.WIDENING] += kinks.amount[kinks.crossed].sum()
                 row[columns.JUMP] += kinks.amount[kinks.crossed & kinks.at_point].sum()
+                row[columns.HERE] += np.count_nonzero(kinks.crossed & kinks.at_point)
         return found
 
     def numeric(self, dims: np.ndarray, h: float) -> np.ndarray:
@@ -190,8 +188,9 @@ class Full:
         low, at, high = (lanes(self._passes, chunk, chunk.cached, node.columns["a"]) for chunk in chunks)
         slopes = np.abs(lanes(self._passes, chunks[1], chunks[1].cotangents, place))
         real = float(node.reals[0])
-        amount = (_excess(node.kind, real, at, low) + _excess(node.kind, real, at, high)) * slopes
-        return _Kinks(place, "sign", (high > 0) != (low > 0), amount, _at_point(low, at, high), (low, at, high))
+        amount = _excess(node.kind, real, at, low) + _excess(node.kind, real, at, high)
+        at_point = _at_point(low, at, high) & (amount > 0)
+        return _Kinks(place, "sign", (high > 0) != (low > 0), amount * slopes, at_point, (low, at, high))
 
     def _winners(self, place: int, chunks: tuple[Chunk, ...]) -> _Kinks:
         node = self._passes.program.nodes[place]
@@ -205,7 +204,8 @@ class Full:
         )
         crossed = (low != high).any(axis=1) | ((low.sum(axis=1) > 1) & (tops[0] != tops[2]))
         slopes = np.abs(lanes(self._passes, chunks[1], chunks[1].cotangents, place))
-        return _Kinks(place, "winner", crossed, amount * slopes, at.sum(axis=1) > 1, (low, at, high))
+        at_point = (at.sum(axis=1) > 1) & (amount > 0)
+        return _Kinks(place, "winner", crossed, amount * slopes, at_point, (low, at, high))
 
     def _hinge(self, chunks: tuple[Chunk, ...], first: int) -> _Kinks:
         passes = self._passes

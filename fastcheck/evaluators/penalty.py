@@ -104,12 +104,14 @@ def _left(
 def taken_off(penalty: Penalty, w: np.ndarray, rest: np.ndarray) -> np.ndarray:
     """Return the gradient of a penalty, and at zeros of w that with the sign of 0 that comes nearest to another.
 
-    Its sign is -1, 0 or 1 in code. Any subgradient of l1 * |w| would hide errors of the data loss as large as l1.
+    Its sign is -1, 0 or 1 in code, the same at all zeros, or at all that have a minus and at all that have none. Any
+    subgradient of l1 * |w|, or one for each zero, would hide errors of the data loss as large as l1.
     """
     found = gradient(penalty, w)
-    if penalty.l1:
-        size = abs(penalty.l1)
-        with np.errstate(invalid="ignore"):
-            nearest = size * np.clip(np.rint(rest / size), -1, 1)
-        found = np.where(w == 0, np.where(np.isfinite(nearest), nearest, 0.0), found)
+    for zeros in ((w == 0) & np.signbit(w), (w == 0) & ~np.signbit(w)):
+        left = rest[zeros & np.isfinite(rest)]
+        if penalty.l1 and left.size:
+            size = abs(penalty.l1)
+            with np.errstate(over="ignore"):
+                found[zeros] = size * np.clip(np.rint(np.median(left) / size), -1, 1)
     return found

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastcheck.evaluators import Auditing, Chosen, Evaluator
 from fastcheck.geometry import Shape
+from fastcheck.health import HealthFinding
 from fastcheck.interrupts import Interrupts
 from fastcheck.parts import Part
 from fastcheck.progress import ProgressHook
@@ -114,9 +115,12 @@ class Path(Protocol):
     ----------
     kind : str
         The evaluator's name, as reports tell it.
+    balanced : bool
+        Whether an automatic step balances round-off against truncation or kinks; a loss without these has a large one.
     """
 
     kind: str
+    balanced: bool
 
     @property
     def grads(self) -> Mapping[str, np.ndarray]:
@@ -149,4 +153,8 @@ class Path(Protocol):
 
     def audit(self, name: str, dims: Chosen, session: Session) -> Auditing | None:
         """Return the audit of a tensor, where its evaluator takes a shortcut."""
+        ...
+
+    def blinding(self, name: str) -> HealthFinding | None:
+        """Return what makes a tensor's gradient vanish, whatever the code is; None where nothing is known to."""
         ...

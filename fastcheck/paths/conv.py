@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
 
-from fastcheck import cost, diagnosis, step, tally
+from fastcheck import cost, diagnosis, health, step, tally
 from fastcheck.cases import forward
 from fastcheck.cases.conv import ConvCase
 from fastcheck.cases.scaling import ScaledOperands
@@ -20,8 +21,12 @@ from fastcheck.evaluators.delta_input import InputDelta
 from fastcheck.evaluators.delta_weight import WeightDelta
 from fastcheck.evaluators.reevaluation import Reevaluation
 from fastcheck.geometry import Shape
+from fastcheck.health import HealthFinding
 from fastcheck.paths import Plan, Session
 from fastcheck.report import ForwardReport
+
+FOLLOWED = {"relu": (0.0, math.inf), "tanh": (-20.0, 20.0)}
+"""Outputs between which a loss has a slope that is not zero in float64."""
 
 FORWARD_BLOCK = 4096
 """Outputs that are compared at a time with declared ones."""
@@ -44,6 +49,7 @@ class ConvPath:
     def __init__(self, case: ConvCase, plan: Plan) -> None:
         self._case = case
         self.kind = cost.kind_of(plan.evaluator)
+        self.balanced = case.loss in ("relu", "tanh")
         for name in case.grads if plan.step != "auto" else ():
             step.usable(plan.step, case.operand(name), name)
 
@@ -118,6 +124,14 @@ class ConvPath:
             return None
         assert self._output is not None
         return Audit(self._case, self._scaled, self._output, name, dims, session.plan.step, session.plan.seed)
+
+    def blinding(self, name: str) -> HealthFinding | None:
+        """Return that the loss follows no output, where the outputs are known and it is so."""
+        if self._output is None or self._case.loss not in FOLLOWED:
+            return None
+        low, high = FOLLOWED[self._case.loss]
+        followed = (self._output > low) & (self._output < high)
+        return None if followed.any() else health.no_output_counts(self._case.loss)
 
 
 def _refuse_overflow(outputs: np.ndarray | None) -> None:

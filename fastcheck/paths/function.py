@@ -44,6 +44,7 @@ class FunctionPath:
     """
 
     kind = "full"
+    balanced = True
 
     def __init__(self, case: FunctionCase, plan: Plan) -> None:
         self._case = case
@@ -113,21 +114,17 @@ class FunctionPath:
         if report.verdict == "inconclusive" and 0 < self._case.largest < UNDERFLOW:
             yield health.loss_underflows(self._case.largest)
         tensors, grads = report.tensors.values(), self._case.grads
-        dims, unresolved = (sum(getattr(one, name) for one in tensors) for name in ("dims_checked", "unresolved"))
-        unresolved -= sum(self._at_kinks(name, evaluator) for name, evaluator in self._evaluators.items())
+        dims = sum(one.dims_checked for one in tensors)
+        unresolved = sum(one.unresolved - one.at_kink for one in tensors)  # those at a kink are no zeros
         vanish = [np.abs(grads[name]) <= self._errors[name] for name in grads]
         zeros = sum(map(np.count_nonzero, vanish)) / sum(grad.size for grad in grads.values())
         if min(zeros, unresolved / dims) > (MOSTLY if report.passed else 1 - 1 / dims):
             yield health.nothing_shown(unresolved, dims, report.passed)
 
-    def _at_kinks(self, name: str, evaluator: FunctionEvaluator) -> int:
-        """Count the dimensions at a kink that do not exceed their bars, which hold its slopes: they are no zeros."""
-        analytic, errors = self._case.grads[name].reshape(-1), self._errors[name].reshape(-1)
-        return sum(
-            max(abs(float(analytic[dim])), abs(found.numeric)) <= found.bar + errors[dim]
-            for dim, found in evaluator.kinked.items()
-        )
-
     def audit(self, name: str, dims: Chosen, session: Session) -> Audit | None:
         """Return nothing: the whole function is evaluated, and no shortcut taken."""
+        return None
+
+    def blinding(self, name: str) -> HealthFinding | None:
+        """Return nothing: what is known of the point is found by `findings`."""
         return None

@@ -10,15 +10,17 @@ import numpy as np
 from fastcheck import step
 from fastcheck.cases.network import NetworkCase
 from fastcheck.cases.network_pass import cache_bytes
-from fastcheck.evaluators import Auditing, Chosen, Evaluator
+from fastcheck.evaluators import Auditing, Chosen, Evaluator, network_blind
 from fastcheck.evaluators.network import NetworkEvaluator
 from fastcheck.evaluators.network_audit import NetworkAudit
 from fastcheck.evaluators.network_bars import Ground
 from fastcheck.evaluators.network_full import Full
 from fastcheck.evaluators.network_moved import Moved, thread_bytes, work
 from fastcheck.geometry import Shape
+from fastcheck.health import HealthFinding
 from fastcheck.paths import Plan, Session
 from fastcheck.report import ForwardReport
+from fastcheck.step import UNITS
 
 AUTOMATIC = "network"
 """What ``evaluator="auto"`` picks."""
@@ -41,6 +43,8 @@ class NetworkPath:
     FastcheckError
         If the plan's step is lost in a tensor's largest entry, or overflows with it.
     """
+
+    balanced = True
 
     def __init__(self, case: NetworkCase, plan: Plan, ground: Ground, forward: ForwardReport | None = None) -> None:
         self._case, self._ground, self._forward = case, ground, forward
@@ -91,3 +95,7 @@ class NetworkPath:
             return None
         plan = session.plan
         return NetworkAudit(self._case, self._ground, name, dims, plan.step, plan.seed)
+
+    def blinding(self, name: str) -> HealthFinding | None:
+        """Return what makes a tensor's gradient vanish, whatever the code is."""
+        return network_blind.blinding(self._ground, name, UNITS[self.precision(name)])

@@ -41,12 +41,12 @@ weights of the transposed layer (after all output's pixels)."""
 
 COLUMNS = 19
 
-NUMERIC, RIGHT, LEFT, KINKS, WIDENING, JUMP = range(6)
+NUMERIC, RIGHT, LEFT, KINKS, WIDENING, JUMP, HERE = range(7)
 """Columns of what is found for a dimension: sums over data points of the loss at +h less that at -h, at +h less the
 cached one, the cached one less that at -h; kinks crossed; what they change at most, and the part of kinks at the point
-itself."""
+itself; how many of those there are that change what follows, whatever the cotangents say."""
 
-FOUND = 6
+FOUND = 7
 
 AT_POINT = 2.0**-20
 """A kink lies at the point itself if it is nearer to it than this part of the move."""

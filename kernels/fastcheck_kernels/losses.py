@@ -60,9 +60,13 @@ def values(kind, z, targets, margin, rows, period, points, known, seeds, out):
                 known[r * period + q] = math.exp(z[r * period + q] - top)
                 total += known[r * period + q]
             label = int(targets[q])
+            others = 0.0
             for r in range(rows):
                 known[r * period + q] /= total
-                seeds[r * period + q] = known[r * period + q] - (1.0 if r == label else 0.0)
+                seeds[r * period + q] = known[r * period + q]
+                others += known[r * period + q] if r != label else 0.0
+            # Not p - 1, which leaves nothing of a class that is nearly certain.
+            seeds[label * period + q] = -others
             total = math.log(total) + top - z[label * period + q]
         elif kind == HINGE:
             label = int(targets[q])
@@ -81,7 +85,7 @@ def values(kind, z, targets, margin, rows, period, points, known, seeds, out):
                     total += 0.5 * seeds[i] * seeds[i]
                 else:
                     known[i] = sigmoid(z[i])
-                    seeds[i] = known[i] - targets[i]
+                    seeds[i] = (1.0 - targets[i]) * known[i] - targets[i] * sigmoid(-z[i])
                     total += softplus(z[i]) - targets[i] * z[i]
         if q < points:
             out[q] = total
@@ -89,14 +93,24 @@ def values(kind, z, targets, margin, rows, period, points, known, seeds, out):
 
 @kernel()
 def widened(kind, cached, known, targets, rows, period, lanes):
-    """Repeat the cached output, its probabilities and targets for all lanes: (3, rows, lanes)."""
-    wide = np.empty((3, rows, lanes))
+    """Repeat what `changes` needs of the cached output for all lanes: (4, rows, lanes).
+
+    These are the output, probabilities, targets, and ones. A logistic loss is that of the likelier class of its target,
+    whose outputs have the sign in the last row: softplus(z) - y z = softplus(-z) + (1 - y) z. Its probabilities are
+    those of the other class, and its targets the factors of z.
+    """
+    wide = np.empty((4, rows, lanes))
     for r in range(rows):
         target = 0 if kind in (SOFTMAX, HINGE) else r * period
         for lane in range(lanes):
             q = lane % period
             wide[0, r, lane], wide[1, r, lane] = cached[r * period + q], known[r * period + q]
-            wide[2, r, lane] = targets[target + q]
+            wide[2, r, lane], wide[3, r, lane] = targets[target + q], 1.0
+            if kind == LOGISTIC:
+                wide[2, r, lane] = -targets[target + q]
+                if targets[target + q] > 0.5:
+                    wide[1, r, lane], wide[3, r, lane] = sigmoid(-cached[r * period + q]), -1.0
+                    wide[2, r, lane] = 1.0 - targets[target + q]
     return wide
 
 
@@ -120,7 +134,7 @@ def changes(kind, z, place, cached, targets, known, margin, span, wide, out):
         As `widened` returns it, for these lanes or more.
     out : float64 array
     """
-    low, high, _, pixels, lanes, period = span
+    low, high, rows, pixels, lanes, period = span
     for lane in range(lanes):
         out[lane] = 0.0
     if kind == HINGE:
@@ -128,6 +142,8 @@ def changes(kind, z, place, cached, targets, known, margin, span, wide, out):
             out[lane] = _hinge_change(z, place, cached, int(targets[lane % period]), margin, span, lane)
         return
     own, far = np.zeros(lanes), 0
+    if kind == SOFTMAX:
+        _own(z, place, span, wide, own)
     for r in range(low, high):
         start = place[0] + r // pixels * place[1] + r % pixels * lanes
         row, base, chance, target = tile.cut(z, start, lanes), wide[0, r], wide[1, r], wide[2, r]
@@ -136,22 +152,51 @@ def changes(kind, z, place, cached, targets, known, margin, span, wide, out):
                 d = row[lane] - base[lane]
                 out[lane] += 0.5 * d * (d + 2.0 * (base[lane] - target[lane]))
         elif kind == SOFTMAX:
+            # Beside the label's move, so that a class that is nearly certain loses no digits.
             for lane in range(lanes):
-                d = row[lane] - base[lane]
+                d = row[lane] - base[lane] - own[lane]
                 far += not abs(d) <= NEAR
-                out[lane] += chance[lane] * _expm1(d)
-                own[lane] += d if target[lane] == r else 0.0
+                out[lane] += chance[lane] * _expm1(d) if target[lane] != r else 0.0
         else:
+            sign = wide[3, r]
             for lane in range(lanes):
                 d = row[lane] - base[lane]
                 far += not abs(d) <= NEAR
-                out[lane] += _log1p(chance[lane] * _expm1(d)) - target[lane] * d
+                out[lane] += _log1p(chance[lane] * _expm1(sign[lane] * d)) + target[lane] * d
+    if kind == SOFTMAX and high - low < rows:
+        far += _unmoved(span, wide, own, out)
     if far:
         for lane in range(lanes):
-            out[lane] = _far(kind, z, place, cached, targets, known, span, lane)
+            out[lane] = _far(kind, z, place, cached, targets, known, span, wide, lane)
     elif kind == SOFTMAX:
         for lane in range(lanes):
-            out[lane] = _log1p(out[lane]) - own[lane]
+            out[lane] = _log1p(out[lane])
+
+
+@kernel()
+def _own(z, place, span, wide, own):
+    """Write how far the label's output moved."""
+    low, high, _, pixels, lanes, _ = span
+    for r in range(low, high):
+        start = place[0] + r // pixels * place[1] + r % pixels * lanes
+        row, base, label = tile.cut(z, start, lanes), wide[0, r], wide[2, r]
+        for lane in range(lanes):
+            own[lane] += row[lane] - base[lane] if label[lane] == r else 0.0
+
+
+@kernel("contract")
+def _unmoved(span, wide, own, out):
+    """Add what the classes that did not move are beside the label's move; return how many lanes moved far."""
+    low, high, rows, _, lanes, _ = span
+    chance, far = np.zeros(lanes), 0
+    for r in range(rows):
+        if not low <= r < high:
+            for lane in range(lanes):
+                chance[lane] += wide[1, r, lane] if wide[2, r, lane] != r else 0.0
+    for lane in range(lanes):
+        far += not abs(own[lane]) <= NEAR
+        out[lane] += chance[lane] * _expm1(-own[lane])
+    return far
 
 
 @kernel()
@@ -165,33 +210,37 @@ def _moved(z, place, cached, row, span, lane):
 
 
 @kernel()
-def _far(kind, z, place, cached, targets, known, span, lane):
+def _far(kind, z, place, cached, targets, known, span, wide, lane):
     """Return how far one lane's loss is from the cached one, however far its outputs are."""
     low, high, rows, _, _, period = span
     q = lane % period
     if kind == LOGISTIC:
         total = 0.0
         for r in range(low, high):
-            move, base = _moved(z, place, cached, r, span, lane), cached[r * period + q]
-            total += softplus(base + move) - softplus(base) - targets[r * period + q] * move
+            move, base, sign = _moved(z, place, cached, r, span, lane), cached[r * period + q], wide[3, r, lane]
+            total += softplus(sign * (base + move)) - softplus(sign * base) + wide[2, r, lane] * move
         return total
-    top, rest = 0.0, 1.0
-    for r in range(low, high):
-        top = max(top, _moved(z, place, cached, r, span, lane))
-        rest -= known[r * period + q]
-    total = max(rest, 0.0) * math.exp(-top) if high - low < rows else 0.0
-    for r in range(low, high):
-        total += known[r * period + q] * math.exp(_moved(z, place, cached, r, span, lane) - top)
-    return math.log(total) + top - _moved(z, place, cached, int(targets[q]), span, lane)
+    label = int(targets[q])
+    own = _moved(z, place, cached, label, span, lane)
+    top, near = 0.0, 0.0
+    for r in range(rows):
+        move = _moved(z, place, cached, r, span, lane) - own
+        top = max(top, move)
+        near += known[r * period + q] * math.expm1(min(move, 1.0))
+    if top < 1.0 and near > -0.5:
+        return math.log1p(near)
+    total = 0.0
+    for r in range(rows):
+        total += known[r * period + q] * math.exp(_moved(z, place, cached, r, span, lane) - own - top)
+    return math.log(total) + top
 
 
 @kernel()
 def hinge_term(z, place, cached, label, other, margin, span, lane):
-    """Return one class's term of the hinge before it is cut at 0: the cached one, and the lane's."""
+    """Return one class's term of the hinge before it is cut at 0, as it is cached, and how far the lane moved it."""
     q, period = lane % span[5], span[5]
     base = cached[other * period + q] - cached[label * period + q] + margin
-    move = _moved(z, place, cached, other, span, lane) - _moved(z, place, cached, label, span, lane)
-    return base, base + move
+    return base, _moved(z, place, cached, other, span, lane) - _moved(z, place, cached, label, span, lane)
 
 
 @kernel()
@@ -201,7 +250,11 @@ def _hinge_change(z, place, cached, label, margin, span, lane):
     total = 0.0
     first, last = (0, rows) if low <= label < high else (low, high)
     for r in range(first, last):
-        if r != label:
-            base, moved = hinge_term(z, place, cached, label, r, margin, span, lane)
-            total += max(moved, 0.0) - max(base, 0.0)
+        if r == label:
+            continue
+        base, move = hinge_term(z, place, cached, label, r, margin, span, lane)
+        if (base > 0.0) != (base + move > 0.0):
+            total += max(base + move, 0.0) - max(base, 0.0)
+        elif base > 0.0:  # the move itself, which base + move would round at the size of the margin
+            total += move
     return total

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from . import layers, losses, network_kinks, shake, tile
+from . import layers, losses, network_kinks, tile
 from ._jit import kernel
 from .columns import (
     BACK_PACKED,
@@ -265,7 +265,7 @@ _inlined = numba.njit(inline="always")(_evaluate)
 """The same as a part of the kernel that calls it; a kernel of its own would compile all layers once more."""
 
 
-def forward(net, cached, places, size, spare, amplitudes, noise, targets, loss, out) -> None:
+def forward(net, cached, places, size, spare, targets, loss, out, after) -> None:
     """Evaluate all layers into ``cached``, whose input's lanes are there already, and every data point's loss.
 
     Layer by layer from Python, so that the layers are compiled once.
@@ -274,15 +274,13 @@ def forward(net, cached, places, size, spare, amplitudes, noise, targets, loss, 
     ----------
     net, cached, places, size, spare
         As above; lanes are ``period``, and have no halves.
-    amplitudes : float64 array
-        By how much of a channel's root mean square every layer's results are shaken; zero for not at all.
-    noise : float64 array
-        Numbers of variance one.
     targets : float64 array
     loss : tuple
         (kind, margin, probabilities and cotangents of the output's rows).
     out : float64 array
         A loss for each data point.
+    after : callable
+        Called with the number of each layer when that is evaluated.
     """
     table = net[0]
     nodes = len(table)
@@ -290,16 +288,17 @@ def forward(net, cached, places, size, spare, amplitudes, noise, targets, loss, 
     high[0] = table[0, CHANNELS]
     for node in range(1, nodes):
         _evaluate(net, node, cached, cached, cached, places, low, high, size, spare, found)
-        if amplitudes[node] != 0.0:
-            length, channels = int(table[node, PIXELS]) * size[2], int(table[node, CHANNELS])
-            shake.shake(cached, places[node, 0], places[node, 1], channels, length, amplitudes[node], noise)
+        after(node)
+    score(net, cached, size, targets, loss, out)
+
+
+def score(net, cached, size, targets, loss, out) -> None:
+    """Write every data point's loss, and the cotangents of the output; arguments as of `forward`."""
     kind, margin, known, seeds = loss
-    last = table[nodes - 1]
+    last = net[0][-1]
     rows = last[CHANNELS] * last[PIXELS]
     z = cached[last[CACHED] : last[CACHED] + rows * size[1]]
     losses.values(kind, z, targets, float(margin), rows, size[1], size[0], known, seeds, out)
-    if amplitudes[nodes - 1] != 0.0:
-        shake.shake_seeds(seeds, known, amplitudes[nodes - 1], noise)
 
 
 @kernel()

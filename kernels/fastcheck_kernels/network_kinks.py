@@ -9,7 +9,7 @@ import numpy as np
 
 from . import layers, losses
 from ._jit import kernel
-from .columns import AT_POINT, CACHED, JUMP, KIND, KINKS, PIXELS, REAL, STARTS, WIDENING, A
+from .columns import AT_POINT, CACHED, HERE, JUMP, KIND, KINKS, PIXELS, REAL, STARTS, WIDENING, A
 
 
 @kernel()
@@ -20,6 +20,7 @@ def _note(found, copy, amount, at_point):
         found[copy, WIDENING] += amount
         if at_point:
             found[copy, JUMP] += amount
+            found[copy, HERE] += 1.0
 
 
 @kernel()
@@ -35,8 +36,8 @@ def note_signs(net, node, c, cached, cotangents, z, size, found):
                 unit = (c * row[PIXELS] + p) * period + lane % period
                 base, real = cached[table[row[A], CACHED] + unit], reals[row[REAL]]
                 amount = layers.excess(row[KIND], real, base, plus) + layers.excess(row[KIND], real, base, minus)
-                amount *= abs(cotangents[row[CACHED] + unit])
-                _note(found, lane // points, amount, abs(base) <= AT_POINT * abs(plus - minus))
+                at_point = abs(base) <= AT_POINT * abs(plus - minus) and amount > 0.0
+                _note(found, lane // points, amount * abs(cotangents[row[CACHED] + unit]), at_point)
 
 
 @kernel()
@@ -55,7 +56,7 @@ def note_winners(net, node, c, cached, cotangents, source, largest, size, found)
             if not _decided(source, window, plus, minus, lane, lanes):
                 winner, gap = _winner(cached, base + lane % period, window, period)
                 amount = plus - source[winner * lanes + lane] + minus - source[winner * lanes + half + lane]
-                at_point = gap <= AT_POINT * (amount + abs(plus - minus))
+                at_point = gap <= AT_POINT * (amount + abs(plus - minus)) and amount > 0.0
                 unit = row[CACHED] + (c * row[PIXELS] + p) * period + lane % period
                 _note(found, lane // points, amount * abs(cotangents[unit]), at_point)
 
@@ -96,8 +97,9 @@ def note_hinge(z, place, cached, targets, loss, span, size, found):
         for r in range(rows):
             if r == label or not (low <= r < high or low <= label < high):
                 continue
-            base, plus = losses.hinge_term(z, place, cached, label, r, loss[1], span, lane)
-            _, minus = losses.hinge_term(z, place, cached, label, r, loss[1], span, lane + half)
+            base, up = losses.hinge_term(z, place, cached, label, r, loss[1], span, lane)
+            _, down = losses.hinge_term(z, place, cached, label, r, loss[1], span, lane + half)
+            plus, minus = base + up, base + down
             if (plus > 0.0) != (minus > 0.0):
                 amount = layers.excess(layers.RELU, 0.0, base, plus) + layers.excess(layers.RELU, 0.0, base, minus)
                 _note(found, lane // points, amount * loss[2], abs(base) <= AT_POINT * abs(plus - minus))

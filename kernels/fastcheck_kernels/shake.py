@@ -1,4 +1,4 @@
-"""Noise of a chosen size on a layer's results, in place of rounding, too small to be told apart from itself."""
+"""Noise of a chosen size in place of rounding, too small to be told apart from it by what it does."""
 
 from __future__ import annotations
 
@@ -6,38 +6,36 @@ import math
 
 from ._jit import kernel
 
+NUMBERS = 8192
+"""Numbers in the noise of a pass, a power of two."""
+
+SIGNIFICAND, GOLDEN = 2**52 - 1, 0x1E3779B97F4A7C15
+"""Bits of a float64 that are its significand's, and a factor that spreads them over the high ones (Knuth's)."""
+
 
 @kernel()
-def shake(values, first, pitch, channels, length, amplitude, noise):
-    """Add noise to the channels of a layer, in proportion to their root mean squares.
-
-    What an entry is given follows from its value alone, and zero stays zero: rounding errs alike where the same is
-    computed, so that ties stay ties.
+def by_value(values, bits, sizes, noise):
+    """Add noise that follows from each value alone: rounding errs alike where the same is computed, and ties stay ties.
 
     Parameters
     ----------
-    values : float64 array
-        Channel c is values[first + c * pitch :][:length].
-    amplitude : float
-        As a part of the root mean square.
+    values, sizes : float64 arrays
+        Flat, and how much noise an entry is given; none where that is zero.
+    bits : int64 array
+        The same memory as ``values``.
     noise : float64 array
-        Numbers of variance one.
+        `NUMBERS` numbers of variance one.
     """
-    for c in range(channels):
-        line = values[first + c * pitch : first + c * pitch + length]
-        total = 0.0
-        for i in range(length):
-            total += line[i] * line[i]
-        size = amplitude * math.sqrt(total / length)
-        for i in range(length):
-            if line[i] != 0.0:
-                significand = int(math.frexp(abs(line[i]))[0] * 9007199254740992.0)
-                line[i] += size * noise[significand % noise.size]
+    for i in range(values.size):
+        if sizes[i] != 0.0:
+            values[i] += sizes[i] * noise[((bits[i] & SIGNIFICAND) * GOLDEN >> 40) & (NUMBERS - 1)]
 
 
 @kernel()
-def shake_seeds(seeds, known, amplitude, noise):
-    """Add noise to the cotangents of the output, in proportion to what they are differences of."""
-    for i in range(seeds.size):
-        size = amplitude * (abs(known[i]) + abs(seeds[i]))
-        seeds[i] += size * noise[(7919 * i) % noise.size]
+def by_value_and_place(values, bits, sizes, noise):
+    """Add noise half of which follows from each value, and half from its place; arguments as of `by_value`."""
+    half = math.sqrt(0.5)
+    for i in range(values.size):
+        if sizes[i] != 0.0:
+            known = noise[((bits[i] & SIGNIFICAND) * GOLDEN >> 40) & (NUMBERS - 1)]
+            values[i] += sizes[i] * half * (known + noise[(7919 * i) & (NUMBERS - 1)])

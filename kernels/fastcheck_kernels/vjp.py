@@ -8,31 +8,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import columns, layers, shake, tile
+from . import columns, layers, tile
 from ._jit import kernel
 
 NORMS = (layers.BATCH_NORM, layers.FROZEN_NORM, layers.LAYER_NORM)
 
 
-def backward(net, cached, cotangents, places, size, amplitudes, noise, grads) -> None:
+def backward(net, cached, cotangents, places, size, grads, before) -> None:
     """Carry the output's cotangents, which are there already, back to all layers; the others are zero.
 
     Layer by layer from Python, as `fastcheck_kernels.network.forward`.
 
     Parameters
     ----------
-    net, cached, places, size, amplitudes, noise
+    net, cached, places, size
         As of `fastcheck_kernels.network.forward`.
     cotangents : float64 array
     grads : float64 array
         Laid out as the parameters; those of layers are written, the rest is left.
+    before : callable
+        Called with the number of each layer when its results' cotangents are complete.
     """
-    table = net[0]
-    for node in range(len(table) - 1, 0, -1):
-        row = table[node]
-        if amplitudes[node] != 0.0:
-            length, channels = int(row[columns.PIXELS]) * size[2], int(row[columns.CHANNELS])
-            shake.shake(cotangents, places[node, 0], places[node, 1], channels, length, amplitudes[node], noise)
+    for node in range(len(net[0]) - 1, 0, -1):
+        before(node)
         # All four, so that none is left to be compiled for the first network that needs it.
         for carry in (_conv_parameters, _conv_input, _norm, _rest):
             carry(net, node, cached, cotangents, places, size, grads)
