@@ -101,7 +101,7 @@ class Precision:
     @property
     def kept(self) -> float:
         """Unit round-off of what it keeps between operations, where that is narrower than its sums; else 0."""
-        return _RESULT[self.name]
+        return RESULT[self.name]
 
     @property
     def operand(self) -> float:

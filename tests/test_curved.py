@@ -147,6 +147,7 @@ def test_a_layer_whose_units_are_all_saturated_is_inconclusive(believed, name):
         for tensor in report.tensors.values():
             assert tensor.verdict == "inconclusive"
             assert tensor.undecided == tensor.dims_checked
+            assert tensor.reason.endswith("since the tanh is saturated")
 
 
 @pytest.mark.jit

@@ -25,6 +25,9 @@ FACTORS = {"input": "weight", "weight": "input", "bias": None}
 LOST = 2.0**-800
 """What a term loses where an entry is nothing beside the largest, about one: 2^-1074 times what the others may be."""
 
+SATURATED = 1 / 8
+"""Units of tanh whose slopes are a smaller part of the largest one, in the root mean square, are saturated."""
+
 
 @dataclass(frozen=True)
 class Bars:
@@ -49,6 +52,8 @@ class Bars:
         What a dimension's terms typically add up to: a bar far below that is not too wide, however small its own.
     lost : float
         What a quotient may lose to underflow because operands were scaled.
+    saturated : bool
+        Whether the units that the dimensions move are: their slopes are small, and their rounding is not.
     """
 
     chain: int
@@ -60,6 +65,7 @@ class Bars:
     exponent: int = 0
     typical: float = 0.0
     lost: float = 0.0
+    saturated: bool = False
 
     def __call__(self, numeric: np.ndarray, sums: np.ndarray, repeat: int = 1) -> tuple[np.ndarray, np.ndarray | None]:
         """Return a bound on \\|analytic - numeric\\| that arithmetic alone can explain, for each dimension.
@@ -232,7 +238,10 @@ def describe(case: ConvCase, scaled: ScaledOperands, output: np.ndarray, pool: E
     v = scaled.grad_output * slopes(case.loss, output)
 
     def bent(tensor: str) -> Bars:
-        return _bars(case, scaled, tensor, v, Typical(case.geometry, scaled, tensor, pool)(v))
+        typical = Typical(case.geometry, scaled, tensor, pool)
+        found = _bars(case, scaled, tensor, v, typical(v))
+        saturated = case.loss == "tanh" and found.typical < SATURATED * typical(scaled.grad_output)
+        return replace(found, saturated=saturated)
 
     for tensor in case.grads:
         scaled.once(("bars", tensor), partial(bent, tensor))

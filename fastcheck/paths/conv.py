@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import Any
@@ -24,9 +23,6 @@ from fastcheck.geometry import Shape
 from fastcheck.health import HealthFinding
 from fastcheck.paths import Plan, Session
 from fastcheck.report import ForwardReport
-
-FOLLOWED = {"relu": (0.0, math.inf), "tanh": (-20.0, 20.0)}
-"""Outputs between which a loss has a slope that is not zero in float64."""
 
 FORWARD_BLOCK = 4096
 """Outputs that are compared at a time with declared ones."""
@@ -126,12 +122,13 @@ class ConvPath:
         return Audit(self._case, self._scaled, self._output, name, dims, session.plan.step, session.plan.seed)
 
     def blinding(self, name: str) -> HealthFinding | None:
-        """Return that the loss follows no output, where the outputs are known and it is so."""
-        if self._output is None or self._case.loss not in FOLLOWED:
-            return None
-        low, high = FOLLOWED[self._case.loss]
-        followed = (self._output > low) & (self._output < high)
-        return None if followed.any() else health.no_output_counts(self._case.loss)
+        """Return that the loss follows no output which the tensor moves, where the outputs are known and it is so."""
+        loss = self._case.loss
+        if loss == "relu" and self._output is not None and not (self._output > 0).any():
+            return health.no_output_counts(loss)
+        if loss == "tanh" and bars.bars_of(self._case, self._scaled, name, chain=1).saturated:
+            return health.no_output_counts(loss)
+        return None
 
 
 def _refuse_overflow(outputs: np.ndarray | None) -> None:
