@@ -114,6 +114,20 @@ def test_the_error_of_one_slope_is_inside_its_bar_and_the_bar_is_no_wider_than_t
 
 
 @pytest.mark.jit
+@pytest.mark.parametrize("name", NARROW)
+def test_slopes_that_are_rounded_to_few_numbers_err_as_the_operand_does(name):
+    """Outputs within a few spacings of -3: how far their slopes are rounded goes with the input that makes them."""
+    one = layer((2, 1, 30, 30), (1, 1, 1, 1))
+    for seed, spacings in itertools.product(range(2), (2, 16)):
+        x, w = random(one, seed)[0], np.full((1, 1, 1, 1), spacings * UNITS[name])
+        v = np.random.default_rng(seed).random((2, 1, 30, 30)) + 0.5
+        report = checked(made(one, "tanh", name, (x, w, [-3.0]), v))
+        assert not any(tensor.beyond_error_bar for tensor in report.tensors.values()), (seed, spacings)
+        wrong = checked(made(one, "tanh", name, (x, w, [-3.0]), v, factor=3.0))
+        assert wrong.tensors["bias"].verdict == "fail"
+
+
+@pytest.mark.jit
 @pytest.mark.search
 @pytest.mark.parametrize("name", TYPES)
 def test_no_right_gradient_lies_outside(name):

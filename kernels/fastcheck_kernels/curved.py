@@ -39,21 +39,18 @@ MODEL = 8
     TRUNCATION,  # by how much and in which direction truncation takes them
     LOCAL,  # what the analytic pass's slopes phi'(z) may err by
     TYPED,  # part of that through the rounding of its type, were all of it of one sign
-    TYPED_SQUARES,  # the sum of squares of what that adds up
     WIDENING,  # part of the rounding through kinks that are crossed
     JUMP,  # part of that through kinks at the point itself
     RIGHT,  # what outputs exactly at a kink add to the slope to the right
     LEFT,  # and to the left
     KINKS,  # how many outputs cross one
-) = range(16)
-COLUMNS = 16
+) = range(15)
+COLUMNS = 15
 """Columns of what is known of a dimension; width is 2h, or the realised (entry + h) - (entry - h)."""
 
-CELLS = 257
-"""Kinds of outputs that a narrow type is taken to round alike: see `_cell`."""
-
-SPREAD = 4.0
-"""Standard deviations, and more, of the sum of errors that are known to be no larger than so much each."""
+SPREAD = 3.0
+"""Five standard deviations, and more, of a sum of independent errors that are known to be no larger than so much each.
+"""
 
 U = 2.0**-53
 
@@ -91,12 +88,15 @@ def absorbed(terms, limit):
 
 
 @kernel()
-def _cell(value):
-    """Return the cell of a value: those that a narrow type rounds to one number are in one cell, or in two.
+def no_cells(model):
+    """Return a cell for each significand of the analytic pass's narrow type, all empty; one where it has none."""
+    return np.zeros(int(0.5 / model[TYPE]) + 1 if model[TYPE] > 0.0 else 1)
 
-    It is the significand, with eight bits: bfloat16 has no more, float16 three more.
-    """
-    return int(256.0 * math.frexp(abs(value))[0] + 0.5)
+
+@kernel()
+def _cell(value, kept):
+    """Return the cell of a value: that of the number to which its type rounds it."""
+    return int(max(math.frexp(abs(value))[0] - 0.5, 0.0) / kept + 0.5)
 
 
 @kernel("contract")
@@ -135,8 +135,8 @@ def row(plus, minus, z, v, magnitude, width, model, scratch, cells, out):
     model : float64 array, shape (MODEL,)
     scratch : float64 array, shape (2 or more, size or more)
         Its first row receives the terms.
-    cells : float64 array, shape (CELLS,)
-        What the rounding of a narrow type adds, signs and all, by `_cell`.
+    cells : float64 array
+        What the rounding of a narrow type may add, by `_cell`.
     out : float64 array, shape (COLUMNS,)
     """
     loss, chain, kept = int(model[LOSS]), model[CHAIN], model[TYPE]
@@ -164,11 +164,10 @@ def row(plus, minus, z, v, magnitude, width, model, scratch, cells, out):
         local += size * (4.0 * accumulator * derivative + bend * output) * spread
         if kept > 0.0 and loss != RELU:  # whose phi' no type rounds
             product = slope if loss == TANH else derivative
-            typed = v[i] * (kept * (bend * abs(z[i]) + product) + rounded) * (high - low) / width
+            typed = size * (kept * (bend * abs(z[i]) + product) + rounded) * spread
             local += model[LEAST_COTANGENT] * spread / abs(width) if v[i] != 0.0 else 0.0
-            out[TYPED] += abs(typed)
-            out[TYPED_SQUARES] += typed * typed
-            cells[_cell(after[i] if loss == TANH else z[i])] += typed
+            out[TYPED] += typed
+            cells[_cell(after[i] if loss == TANH else z[i], kept)] += typed
         if loss == RELU:
             middle, half = abs(z[i]), 0.5 * spread
             at_it = middle <= output
@@ -206,14 +205,14 @@ def row(plus, minus, z, v, magnitude, width, model, scratch, cells, out):
 def close(terms, model, cells, out):
     """Finish the sums of a dimension, whose terms are given, and empty the cells for the next one.
 
-    A type rounds equal outputs alike and others independently: errors within a cell may add up, those of several cells
-    do as random numbers. Outputs exactly at a kink make an interval: the loss's slope to the right has those that a
-    move to the right makes positive, its slope to the left has the others, and a backward pass takes a part of both.
+    Within a cell a type's rounding may go with any signs of the terms, and from cell to cell it is random. Outputs
+    exactly at a kink make an interval: the loss's slope to the right has those that a move to the right makes positive,
+    its slope to the left has the others, and a backward pass takes a part of both.
     """
     out[ABSORBED], out[ABSORBED_TERMS] = absorbed(terms, model[TINY] * out[ABSOLUTE])
     if model[TYPE] > 0.0:
-        squares = out[TYPED_SQUARES]
-        for i in range(CELLS):
+        squares = 0.0
+        for i in range(cells.size):
             squares += cells[i] * cells[i]
             cells[i] = 0.0
         out[LOCAL] += min(out[TYPED], SPREAD * math.sqrt(squares))
@@ -240,7 +239,7 @@ def along_positions(z, v, magnitude, factors, offsets, layout, dims, h, model, o
     out : float64 array, shape (len(dims), COLUMNS)
     """
     positions, filters, step = layout
-    scratch, moved, cells = np.empty((2, positions)), np.empty((2, positions)), np.zeros(CELLS)
+    scratch, moved, cells = np.empty((2, positions)), np.empty((2, positions)), no_cells(model)
     out[:] = 0.0
     for k in range(dims.size):
         c, j = dims[k] // offsets.size, dims[k] % offsets.size
@@ -259,7 +258,7 @@ def along_terms(z, v, magnitude, starts, factors, rows, places, terms, h, model,
 
     The dimension i moves the outputs starts + places[i] by h times factors[rows[i] + terms].
     """
-    scratch, moved, cells = np.empty((2, terms.size)), np.empty((2, terms.size)), np.zeros(CELLS)
+    scratch, moved, cells = np.empty((2, terms.size)), np.empty((2, terms.size)), no_cells(model)
     seen = np.empty((3, terms.size))
     out[:] = 0.0
     for i in range(rows.size):
@@ -274,7 +273,7 @@ def along_terms(z, v, magnitude, starts, factors, rows, places, terms, h, model,
 @kernel()
 def planes(plus, minus, z, v, sizes, width, model, lo, hi, out):
     """Difference whole planes of outputs, of shape (R, P): row lo <= r < hi has terms of size ``sizes[r]``."""
-    scratch, magnitude, cells = np.empty((2, plus.shape[1])), np.empty(plus.shape[1]), np.zeros(CELLS)
+    scratch, magnitude, cells = np.empty((2, plus.shape[1])), np.empty(plus.shape[1]), no_cells(model)
     for r in range(lo, hi):
         out[r].fill(0.0)
         magnitude.fill(sizes[r])

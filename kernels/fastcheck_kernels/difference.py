@@ -10,7 +10,6 @@ from .curved import (
     ABSOLUTE,
     ABSORBED,
     ABSORBED_TERMS,
-    CELLS,
     CHAIN,
     COLUMNS,
     LOSS,
@@ -24,6 +23,7 @@ from .curved import (
     U,
     absorbed,
     close,
+    no_cells,
     row,
 )
 
@@ -134,7 +134,7 @@ def _fold(region, plus, minus, seen, width, model, curve, scratch, out):
     z, v, magnitude = seen
     flat_z, flat_v, flat_magnitude = z.reshape(z.size), v.reshape(v.size), magnitude.reshape(magnitude.size)
     if curve is not None:
-        cells = np.zeros(CELLS)
+        cells = no_cells(curve)
     done = 0
     for n in range(region[0, COUNT]):
         for c in range(region[1, COUNT]):
