@@ -172,8 +172,8 @@ def no_variance(where: str, equal: bool, cancelled: Sequence[str]) -> HealthFind
 
 
 def no_output_counts(loss: str) -> HealthFinding:
-    """Describe a convolution whose loss, "relu" or "tanh", has no slope at any output."""
-    words = {"relu": "the relu lets no output through", "tanh": "the tanh is saturated in every output"}
+    """Describe a convolution whose loss, "relu" or "tanh", has no slope to speak of."""
+    words = {"relu": "the relu lets no output through", "tanh": "the tanh is saturated"}
     advice = {"relu": "outputs above zero", "tanh": "outputs of less than ten"}
     return HealthFinding(
         "vanishing gradients", words[loss], f"check with operands, or a bias, that make {advice[loss]}"

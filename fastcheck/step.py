@@ -76,7 +76,7 @@ class Precision:
     name : str
         One of `PRECISIONS`.
     rounded_operands : int
-        How many of the two factors of a product were rounded to this precision first (0 to 2).
+        How many of the two factors of a product, or of the operands of an output, were rounded to this precision first.
     result : float
         Unit round-off of the rounding of a finished sum to a narrower type, 0 without one.
     """
@@ -97,6 +97,11 @@ class Precision:
     def accumulator(self) -> float:
         """Unit round-off of its sums."""
         return ACCUMULATOR[self.name]
+
+    @property
+    def kept(self) -> float:
+        """Unit round-off of what it keeps between operations, where that is narrower than its sums; else 0."""
+        return RESULT[self.name]
 
     @property
     def operand(self) -> float:

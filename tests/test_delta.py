@@ -150,7 +150,7 @@ def test_either_half_of_the_audit_suffices(monkeypatch):
         return found
 
     monkeypatch.setattr(WeightDelta, "__call__", one_wrong)
-    audited = Audit(made, ScaledOperands.of(made), "weight", range(432), "auto", 0)._dims
+    audited = Audit(made, ScaledOperands.of(made), made.output, "weight", range(432), "auto", 0)._dims
     for planted["place"], told in (
         (np.setdiff1d(np.arange(432), audited)[:1], 1),  # only the direction meets it
         (audited[:1], 2),

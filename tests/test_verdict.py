@@ -160,7 +160,7 @@ ZERO, WIDE = "no value is distinguishable from zero, since ", "they are too wide
     ("loss", "scale", "bias", "step", "words"),
     [
         ("relu", 1e-20, -500.0, 1e-3, ZERO + "the relu lets no output through"),
-        ("tanh", 1e15, -500.0, "auto", ZERO + "the tanh is saturated in every output"),
+        ("tanh", 1e15, -500.0, "auto", ZERO + "the tanh is saturated"),
         ("relu", 1e-20, 500.0, 1e-3, WIDE),
         ("relu", 1.0, -500.0, 1e3, WIDE),  # which crosses kinks
         ("tanh", 1.0, 0.0, 1e-14, WIDE),

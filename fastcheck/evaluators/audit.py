@@ -16,7 +16,7 @@ from fastcheck.cases import forward
 from fastcheck.cases.conv import ConvCase
 from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.evaluators import Chosen, Differences, indices
-from fastcheck.evaluators.bars import FACTORS, loss_model, precision_of
+from fastcheck.evaluators.bars import FACTORS, loss_model
 from fastcheck.evaluators.reevaluation import Reevaluation
 from fastcheck.parts import Noted, noted_of
 from fastcheck.step import U, automatic, roundings
@@ -36,6 +36,8 @@ class Audit:
     ----------
     case : ConvCase
     scaled : ScaledOperands
+    output : float64 array
+        The forward result of the scaled operands.
     tensor : str
     chosen : Chosen
         The dimensions that are checked.
@@ -48,12 +50,14 @@ class Audit:
         self,
         case: ConvCase,
         scaled: ScaledOperands,
+        output: np.ndarray,
         tensor: str,
         chosen: Chosen,
         step: float | Literal["auto"],
         seed: int,
     ) -> None:
         self._case, self._scaled, self._tensor, self._chosen, self._step = case, scaled, tensor, chosen, step
+        self._output = output
         # The blocks of a batch's input are not in ascending order.
         self._ascending = tensor != "input" or case.geometry.input_shape[0] == 1
         self._seed = int(np.random.default_rng([seed, len(chosen)]).integers(2**31))
@@ -87,7 +91,8 @@ class Audit:
         """Tell which dimensions ``local`` finds elsewhere."""
         order = np.argsort(dims)
         magnitude, size = _crude_magnitude(self._case, self._scaled), _crude_size(self._case, self._scaled)
-        local = Reevaluation("local", self._case, self._scaled, self._tensor, magnitude, self._step, size)
+        arrays = magnitude, self._output
+        local = Reevaluation("local", self._case, self._scaled, self._tensor, *arrays, self._step, size)
         work = len(dims) * self._case.geometry.products_per_dimension(self._tensor)
         pieces = np.array_split(dims[order], min(PIECES, forward.worth(work)))
         parts = list(pool.map(local, pieces))
@@ -121,9 +126,9 @@ class Audit:
         case, scaled = self._case, self._scaled
         samples, filters = case.geometry.output_shape[:2]
         chain = 1 + roundings(case.geometry.terms, conv.TAPS)
-        model = loss_model(case, precision_of(case, self._tensor), chain)
+        model = loss_model(case, scaled, self._tensor, chain)
         sizes = np.tile(_crude_sizes(case, scaled, self._tensor, h), samples)
-        planes = [array.reshape(samples * filters, -1) for array in (plus, minus, scaled.grad_output)]
+        planes = [array.reshape(samples * filters, -1) for array in (plus, minus, self._output, scaled.grad_output)]
         table = np.empty((samples * filters, curved.COLUMNS))
         parts = forward.parts(len(table), plus.size)
         forward.share(pool, lambda r: curved.planes(*planes, sizes, 2 * h, model, r[0], r[1], table), parts)

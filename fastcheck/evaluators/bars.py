@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from fastcheck.cases.conv import LOSSES, ConvCase
 from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.errors import FastcheckError
 from fastcheck.evaluators import Differences
+from fastcheck.evaluators.slopes import Typical, slopes
 from fastcheck.geometry import Shape, index_of
 from fastcheck.step import WIDE, WIDE_TYPES, Precision, Structure, U, roundings, share_of_nonzeros, window
 from fastcheck_kernels import conv, curved, judge
@@ -22,6 +24,9 @@ FACTORS = {"input": "weight", "weight": "input", "bias": None}
 
 LOST = 2.0**-800
 """What a term loses where an entry is nothing beside the largest, about one: 2^-1074 times what the others may be."""
+
+SATURATED = 1 / 8
+"""Units of tanh whose slopes are a smaller part of the largest one, in the root mean square, are saturated."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Bars:
         What a dimension's terms typically add up to: a bar far below that is not too wide, however small its own.
     lost : float
         What a quotient may lose to underflow because operands were scaled.
+    saturated : bool
+        Whether the units that the dimensions move are: their slopes are small, and their rounding is not.
     """
 
     chain: int
@@ -58,6 +65,7 @@ class Bars:
     exponent: int = 0
     typical: float = 0.0
     lost: float = 0.0
+    saturated: bool = False
 
     def __call__(self, numeric: np.ndarray, sums: np.ndarray, repeat: int = 1) -> tuple[np.ndarray, np.ndarray | None]:
         """Return a bound on \\|analytic - numeric\\| that arithmetic alone can explain, for each dimension.
@@ -154,13 +162,29 @@ class Bars:
         )
 
     @np.errstate(over="ignore", invalid="ignore")
+    def crossed(self, table: np.ndarray) -> np.ndarray:
+        """Return which rows of a table have bars too wide to judge by, mostly for kinks that are crossed."""
+        jump = table[:, curved.JUMP]
+        crossing = np.flatnonzero(table[:, curved.WIDENING] > jump)
+        if not crossing.size:
+            return crossing
+        sums = _sums(table[crossing])
+        sums[judge.ROUNDING] -= jump[crossing]
+        bar, wide = self(np.ascontiguousarray(table[crossing, curved.NUMERIC]), sums)
+        if wide is None:
+            return crossing[:0]
+        part = np.ldexp(table[crossing, curved.WIDENING] - jump[crossing], self.exponent)
+        found: np.ndarray = crossing[wide & (2 * part > bar)]
+        return found
+
+    @np.errstate(over="ignore", invalid="ignore")
     def parts(self, table: np.ndarray) -> dict[str, np.ndarray]:
         """Split the bars of a table into what they are made of."""
         numeric, sums = np.ascontiguousarray(table[:, curved.NUMERIC]), _sums(table)
         known = {
             "truncation": np.ldexp(np.abs(table[:, curved.TRUNCATION]), self.exponent),
             "kinks": np.ldexp(table[:, curved.WIDENING], self.exponent),
-            "gradient": self._gradients_part(numeric, sums),
+            "gradient": self._gradients_part(numeric, sums) + np.ldexp(table[:, curved.LOCAL], self.exponent),
         }
         return {"round-off": self(numeric, sums)[0] - sum(known.values()), **known}
 
@@ -186,31 +210,63 @@ class Bars:
 def _sums(table: np.ndarray) -> np.ndarray:
     """Return the rows that `judge.bars` takes."""
     sums = np.ascontiguousarray(table[:, curved.ABSOLUTE : curved.TRUNCATION].T)
-    sums[judge.ROUNDING] += np.abs(table[:, curved.TRUNCATION])
+    sums[judge.ROUNDING] += np.abs(table[:, curved.TRUNCATION]) + table[:, curved.LOCAL]
     return sums
 
 
 def bars_of(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) -> Bars:
-    """Describe the bars of one tensor of a case, whose quotients are those of the scaled operands."""
-    known: Bars = scaled.once(("bars", tensor), lambda: _bars(case, scaled, tensor))
+    """Describe the bars of one tensor of a case, whose quotients are those of the scaled operands.
+
+    Those of a curved loss are what `describe` found.
+    """
+
+    def linear() -> Bars:
+        assert case.loss == "vjp"
+        factor = FACTORS[tensor]
+        size = _typical_size(scaled, "grad_output") * (1.0 if factor is None else _typical_size(scaled, factor))
+        return _bars(case, scaled, tensor, scaled.grad_output, math.sqrt(_most(case, tensor)) * size)
+
+    known: Bars = scaled.once(("bars", tensor), linear)
     return replace(known, chain=chain)
 
 
-def _bars(case: ConvCase, scaled: ScaledOperands, tensor: str) -> Bars:
+def describe(case: ConvCase, scaled: ScaledOperands, output: np.ndarray, pool: Executor) -> None:
+    """Find what the bars of a curved loss depend on: the cotangent of the outputs, at the point.
+
+    ``output`` is the forward result of the scaled operands.
+    """
+    v = scaled.grad_output * slopes(case.loss, output)
+
+    def bent(tensor: str) -> Bars:
+        typical = Typical(case.geometry, scaled, tensor, pool)
+        found = _bars(case, scaled, tensor, v, typical(v))
+        saturated = case.loss == "tanh" and found.typical < SATURATED * typical(scaled.grad_output)
+        return replace(found, saturated=saturated)
+
+    for tensor in case.grads:
+        scaled.once(("bars", tensor), partial(bent, tensor))
+
+
+def _most(case: ConvCase, tensor: str) -> int:
+    """Return the largest number of terms of a dimension."""
+    return max(1, case.geometry.products_per_dimension(tensor) // case.geometry.terms)
+
+
+def _bars(case: ConvCase, scaled: ScaledOperands, tensor: str, v: np.ndarray, typical: float) -> Bars:
+    """Describe the bars of sums of products with a cotangent of the outputs."""
     geometry, factor, precision = case.geometry, FACTORS[tensor], precision_of(case, tensor)
-    most = max(1, geometry.products_per_dimension(tensor) // geometry.terms)
+    most = _most(case, tensor)
     alike = window(most, precision)
-    met = ["grad_output"] if factor is None else ["grad_output", factor]
     return Bars(
         chain=1,
         precision=precision,
-        v=Structure.of(scaled.grad_output, alike),
+        v=Structure.of(v, alike),
         x=Structure.none() if factor is None else Structure.of(getattr(scaled, factor), alike),
         most=most,
         partials=math.prod(geometry.weight_shape[2:]) if tensor == "input" else geometry.input_shape[0],
         exponent=scaled.exponent_of(tensor, case.loss),
         lost=most * LOST * _beyond_one(scaled, factor) if any(scaled.exponents.values()) else 0.0,
-        typical=math.sqrt(most) * math.prod(_typical_size(scaled, name) for name in met),
+        typical=typical,
     )
 
 
@@ -236,19 +292,24 @@ _LOSSES = {"vjp": curved.VJP, "square": curved.SQUARE, "relu": curved.RELU, "tan
 assert tuple(_LOSSES) == LOSSES
 
 
-def loss_model(case: ConvCase, precision: Precision, chain: int) -> np.ndarray:
+def loss_model(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) -> np.ndarray:
     """Describe a case's loss, and how far outputs may be known, to `fastcheck_kernels.curved`.
 
     An output of K terms errs by (K's blocks) u in our forward pass, and in the analytic one, of unit round-off u_a and
-    any order, by about 2.5 sqrt(K) u_a (the square-root law, as in `fastcheck.step`), in units of the sum of the sizes
-    of its terms.
+    any order, by about 2.5 sqrt(K) u_a (the square-root law, as in `fastcheck.step`) and the rounding of its operands,
+    in units of the sum of the sizes of its terms.
     """
-    terms = case.geometry.terms
+    terms, dtype = case.geometry.terms, case.grads[tensor].dtype
+    operands = (case.input, case.weight, case.bias)
+    precision: Precision = scaled.once(("precision", dtype.name), lambda: Precision.of(dtype, case.precision, operands))
     ours = 1 + roundings(terms, conv.TAPS)
     model = np.zeros(curved.MODEL)
     model[curved.LOSS] = _LOSSES[case.loss]
     model[curved.CHAIN] = chain
     model[curved.OUTPUT] = ours * U + 2.5 * math.sqrt(terms) * precision.accumulator + precision.operand
+    model[curved.TYPE] = precision.kept
+    model[curved.LEAST_OUTPUT] = math.ldexp(precision.least_result, -scaled.exponents["bias"])
+    model[curved.LEAST_COTANGENT] = math.ldexp(precision.least_result, -scaled.exponent_of("bias", case.loss))
     model[curved.ACCUMULATOR] = precision.accumulator
     model[curved.TINY] = precision.tiny
     return model

@@ -15,6 +15,7 @@ from fastcheck.cases.conv import ConvCase
 from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.evaluators import Chosen, Differences, indices
 from fastcheck.evaluators.bars import bars_of, loss_model
+from fastcheck.evaluators.closer import closer
 from fastcheck.evaluators.delta_input import InputPlanes
 from fastcheck.evaluators.delta_step import Step
 from fastcheck.evaluators.delta_weight import WeightPlanes
@@ -55,15 +56,16 @@ class CurvedDelta:
         self._tensor, self._shape = tensor, case.geometry.shape_of(tensor)
         self._step = Step.of(scaled, tensor, output, step, case.loss)
         self.step = self._step.nominal
+        self._searching = step == "auto"
         self._bars = bars_of(case, scaled, tensor, chain=1)
-        self._model = loss_model(case, self._bars.precision, chain=0)
+        self._model = loss_model(case, scaled, tensor, chain=0)
         self._work = max(1, case.geometry.products_per_dimension(tensor) // case.geometry.terms)
         arrays = (output, scaled.grad_output, magnitude)
         self._planes: WeightPlanes | InputPlanes
         if tensor == "input":
-            self._planes = InputPlanes.of(case.geometry, scaled, self._step.scaled, arrays, pool)
+            self._planes = InputPlanes.of(case.geometry, scaled, arrays, pool)
         else:
-            self._planes = WeightPlanes.of(case.geometry, scaled, tensor, self._step.scaled, arrays, pool)
+            self._planes = WeightPlanes.of(case.geometry, scaled, tensor, arrays, pool)
         self(range(0))  # compiles here, in the caller's thread, where Ctrl-C is heard
 
     def blocks(self, dims: Chosen) -> list[Chosen]:
@@ -81,6 +83,10 @@ class CurvedDelta:
         return self._bars.parts(self._table(dims))
 
     def _table(self, dims: np.ndarray) -> np.ndarray:
+        h = self._step.scaled
+        return closer(self._once, dims, h, self._bars) if self._searching else self._once(dims, h)
+
+    def _once(self, dims: np.ndarray, h: float) -> np.ndarray:
         table = np.empty((len(dims), curved.COLUMNS))
-        self._planes.fill(dims, 2 * self._step.scaled, self._model, table)
+        self._planes.fill(dims, h, self._model, table)
         return table

@@ -192,10 +192,10 @@ def _rows(
 
 
 class InputPlanes(NamedTuple):
-    """Outputs, cotangent and magnitudes as planes, and the moves of inputs."""
+    """Outputs, cotangent and magnitudes as planes, and how inputs move the outputs for a step of one."""
 
     arrays: list[np.ndarray]
-    moves: np.ndarray
+    factors: np.ndarray
     phases: list[_Phase]
     geometry: ConvGeometry
     size: int
@@ -205,7 +205,6 @@ class InputPlanes(NamedTuple):
         cls,
         geometry: ConvGeometry,
         scaled: ScaledOperands,
-        h: float,
         arrays: tuple[np.ndarray, ...],
         pool: Executor,
     ) -> InputPlanes:
@@ -213,9 +212,9 @@ class InputPlanes(NamedTuple):
         lowering = InputLowering.of(geometry)
         packed = [_packed(geometry.lift(array), lowering, pool) for array in arrays]
         phases = [_lowered(geometry, lowering, phase) for phase in lowering.phases]
-        return cls(packed, scaled.weight.reshape(-1) * h, phases, geometry, lowering.planes.size)
+        return cls(packed, scaled.weight.reshape(-1), phases, geometry, lowering.planes.size)
 
-    def fill(self, dims: np.ndarray, width: float, model: np.ndarray, table: np.ndarray) -> None:
+    def fill(self, dims: np.ndarray, h: float, model: np.ndarray, table: np.ndarray) -> None:
         """Difference dimensions into a table of `fastcheck_kernels.curved`'s columns."""
         places, channels, positions = _located(self.geometry, self.phases, dims)
         rows, starts = _rows(self.geometry, self.size, channels, positions)
@@ -223,7 +222,7 @@ class InputPlanes(NamedTuple):
             here = np.flatnonzero(places == place)
             part = np.empty((len(here), curved.COLUMNS))
             curved.along_terms(
-                *self.arrays, phase.starts, self.moves, rows[here], starts[here], phase.terms, width, model, part
+                *self.arrays, phase.starts, self.factors, rows[here], starts[here], phase.terms, h, model, part
             )
             table[here] = part
 

@@ -213,7 +213,7 @@ class _Moves(NamedTuple):
 
 
 class WeightPlanes(NamedTuple):
-    """Outputs, cotangent and magnitudes as planes, and the moves of weights or biases."""
+    """Outputs, cotangent and magnitudes as planes, and how weights or biases move the outputs for a step of one."""
 
     arrays: list[np.ndarray]
     moves: _Moves
@@ -225,21 +225,20 @@ class WeightPlanes(NamedTuple):
         geometry: ConvGeometry,
         scaled: ScaledOperands,
         tensor: str,
-        h: float,
         arrays: tuple[np.ndarray, ...],
         pool: Executor,
     ) -> WeightPlanes:
         """Pack (output, grad_output, magnitude)."""
         lowering = WeightLowering.of(geometry)
-        moves = _Moves.of(geometry, scaled, tensor, lowering, h, pool)
+        moves = _Moves.of(geometry, scaled, tensor, lowering, 1.0, pool)
         packed = [_packed_output(geometry.lift(array), lowering.planes, pool) for array in arrays]
         group = geometry.weight_shape[0] // geometry.groups
         return cls(packed, moves, np.array([lowering.planes.positions, group, moves.group_step], dtype=np.int64))
 
-    def fill(self, dims: np.ndarray, width: float, model: np.ndarray, table: np.ndarray) -> None:
+    def fill(self, dims: np.ndarray, h: float, model: np.ndarray, table: np.ndarray) -> None:
         """Difference dimensions into a table of `fastcheck_kernels.curved`'s columns."""
         moves = self.moves
-        curved.along_positions(*self.arrays, moves.values, moves.offsets, self.layout, dims, width, model, table)
+        curved.along_positions(*self.arrays, moves.values, moves.offsets, self.layout, dims, h, model, table)
 
 
 class _Norms(NamedTuple):

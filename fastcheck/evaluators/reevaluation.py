@@ -12,6 +12,7 @@ from fastcheck.cases.conv import TENSORS, ConvCase
 from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.evaluators import Chosen, Differences, indices
 from fastcheck.evaluators.bars import FACTORS, bars_of, loss_model
+from fastcheck.evaluators.closer import closer
 from fastcheck.step import automatic, rms, roundings
 from fastcheck_kernels import conv, curved, difference
 
@@ -39,6 +40,8 @@ class Reevaluation:
     tensor : {"input", "weight", "bias"}
     magnitude : float64 array
         Sum of the sizes of each output's terms, of the scaled operands: `fastcheck.cases.forward.magnitude`.
+    output : float64 array or None
+        The forward result of the scaled operands, which a curved loss asks for.
     step : float or "auto"
     size : float, optional
         `fastcheck.step.rms` of ``magnitude``, where it is known.
@@ -51,6 +54,7 @@ class Reevaluation:
         scaled: ScaledOperands,
         tensor: str,
         magnitude: np.ndarray,
+        output: np.ndarray | None,
         step: float | Literal["auto"],
         size: float | None = None,
     ) -> None:
@@ -69,12 +73,13 @@ class Reevaluation:
         self._slot = _SLOTS[tensor]
         self._operands = (geometry.lift(scaled.input), geometry.lift(scaled.weight), scaled.bias)
         self._vector = geometry.vector()
-        self._cotangent = geometry.lift(scaled.grad_output)
-        self._magnitude = geometry.lift(magnitude)
+        v = scaled.grad_output
+        self._seen = tuple(geometry.lift(array) for array in (v if output is None else output, v, magnitude))
         work = math.prod(geometry.output_shape) * geometry.terms
         self._work = work if self._whole else geometry.products_per_dimension(tensor)
+        self._searching = step == "auto"
         self._bars = bars_of(case, scaled, tensor, chain=1 + roundings(geometry.terms, conv.TAPS))
-        self._model = loss_model(case, self._bars.precision, chain=self._bars.chain)
+        self._model = loss_model(case, scaled, tensor, chain=self._bars.chain)
         self._private = threading.local()
         self(range(0))  # compiles here, in the caller's thread, where Ctrl-C is heard
 
@@ -93,6 +98,9 @@ class Reevaluation:
         return self._bars.parts(self._table(dims))
 
     def _table(self, dims: np.ndarray) -> np.ndarray:
+        return closer(self._once, dims, self._step, self._bars) if self._searching else self._once(dims, self._step)
+
+    def _once(self, dims: np.ndarray, h: float) -> np.ndarray:
         operands = self._operands
         if self._whole:
             # `perturb` writes to the operand that it perturbs: a copy for each thread, the others shared.
@@ -106,11 +114,10 @@ class Reevaluation:
             self._slot,
             self._whole,
             dims,
-            self._step,
+            h,
             operands,
             self._vector,
-            self._cotangent,
-            self._magnitude,
+            self._seen,
             self._model,
             table,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import Any
@@ -14,7 +13,7 @@ from fastcheck.cases import forward
 from fastcheck.cases.conv import ConvCase
 from fastcheck.cases.scaling import ScaledOperands
 from fastcheck.errors import FastcheckError
-from fastcheck.evaluators import Chosen, Evaluator
+from fastcheck.evaluators import Chosen, Evaluator, bars
 from fastcheck.evaluators.audit import Audit
 from fastcheck.evaluators.delta_curved import CurvedDelta
 from fastcheck.evaluators.delta_input import InputDelta
@@ -24,9 +23,6 @@ from fastcheck.geometry import Shape
 from fastcheck.health import HealthFinding
 from fastcheck.paths import Plan, Session
 from fastcheck.report import ForwardReport
-
-FOLLOWED = {"relu": (0.0, math.inf), "tanh": (-20.0, 20.0)}
-"""Outputs between which a loss has a slope that is not zero in float64."""
 
 FORWARD_BLOCK = 4096
 """Outputs that are compared at a time with declared ones."""
@@ -83,7 +79,7 @@ class ConvPath:
             session.interrupts.raise_if_heard()
             self._scaled = ScaledOperands.of(case)
         self._output = self._magnitude = None
-        if case.output is not None or self.kind == "delta":
+        if case.output is not None or self.kind == "delta" or case.loss != "vjp":
             with clock.of("forward_seconds"):
                 progress("forward", 0, 0)
                 self._output = forward.output(self._scaled, case.geometry, session.pool)
@@ -92,6 +88,10 @@ class ConvPath:
                 self._magnitude = forward.magnitude(self._scaled, case.geometry, session.pool)
         for array in (self._output, self._magnitude):
             _refuse_overflow(array)
+        if case.loss != "vjp":
+            assert self._output is not None
+            with clock.of("seconds"):
+                bars.describe(case, self._scaled, self._output, session.pool)
         if case.output is None:
             return None
         assert self._output is not None
@@ -112,20 +112,23 @@ class ConvPath:
                 return InputDelta(case, scaled, output, step, session.pool)
             return WeightDelta(case, scaled, name, output, step, session.pool)
         assert magnitude is not None
-        return Reevaluation(self.kind, case, scaled, name, magnitude, step)
+        return Reevaluation(self.kind, case, scaled, name, magnitude, output, step)
 
     def audit(self, name: str, dims: Chosen, session: Session) -> Audit | None:
         """Return the audit of a tensor that ``delta`` differences."""
-        plan = session.plan
-        return Audit(self._case, self._scaled, name, dims, plan.step, plan.seed) if self.kind == "delta" else None
+        if self.kind != "delta":
+            return None
+        assert self._output is not None
+        return Audit(self._case, self._scaled, self._output, name, dims, session.plan.step, session.plan.seed)
 
     def blinding(self, name: str) -> HealthFinding | None:
-        """Return that the loss follows no output, where the outputs are known and it is so."""
-        if self._output is None or self._case.loss not in FOLLOWED:
-            return None
-        low, high = FOLLOWED[self._case.loss]
-        followed = (self._output > low) & (self._output < high)
-        return None if followed.any() else health.no_output_counts(self._case.loss)
+        """Return that the loss follows no output which the tensor moves, where the outputs are known and it is so."""
+        loss = self._case.loss
+        if loss == "relu" and self._output is not None and not (self._output > 0).any():
+            return health.no_output_counts(loss)
+        if loss == "tanh" and bars.bars_of(self._case, self._scaled, name, chain=1).saturated:
+            return health.no_output_counts(loss)
+        return None
 
 
 def _refuse_overflow(outputs: np.ndarray | None) -> None:

@@ -22,8 +22,11 @@ VJP, SQUARE, RELU, TANH = range(4)
     OUTPUT,  # error of an output, ours and the analytic pass's, in units of the sum of the sizes of its terms
     ACCUMULATOR,  # unit round-off of the analytic pass
     TINY,  # terms below this fraction of the sum of |terms| count as absorbed
-) = range(5)
-MODEL = 5
+    TYPE,  # unit round-off of what it keeps between operations, where that is narrower than its sums; else 0
+    LEAST_OUTPUT,  # what an output may lose to that type's underflow
+    LEAST_COTANGENT,  # and the output's cotangent, v * phi'(z)
+) = range(8)
+MODEL = 8
 
 (
     NUMERIC,  # sum of v * (phi(z+) - phi(z-)) / width
@@ -34,12 +37,20 @@ MODEL = 5
     ABSORBED_TERMS,  # how many those are
     ROUNDING,  # what the differences may err by, truncation aside
     TRUNCATION,  # by how much and in which direction truncation takes them
-    WIDENING,  # part of that through kinks that are crossed
+    LOCAL,  # what the analytic pass's slopes phi'(z) may err by
+    TYPED,  # part of that through the rounding of its type, were all of it of one sign
+    WIDENING,  # part of the rounding through kinks that are crossed
     JUMP,  # part of that through kinks at the point itself
+    RIGHT,  # what outputs exactly at a kink add to the slope to the right
+    LEFT,  # and to the left
     KINKS,  # how many outputs cross one
-) = range(11)
-COLUMNS = 11
+) = range(15)
+COLUMNS = 15
 """Columns of what is known of a dimension; width is 2h, or the realised (entry + h) - (entry - h)."""
+
+SPREAD = 3.0
+"""Five standard deviations, and more, of a sum of independent errors that are known to be no larger than so much each.
+"""
 
 U = 2.0**-53
 
@@ -76,123 +87,195 @@ def absorbed(terms, limit):
     return total, count
 
 
+@kernel()
+def no_cells(model):
+    """Return a cell for each significand of the analytic pass's narrow type, all empty; one where it has none."""
+    return np.zeros(int(0.5 / model[TYPE]) + 1 if model[TYPE] > 0.0 else 1)
+
+
+@kernel()
+def _cell(value, kept):
+    """Return the cell of a value: that of the number to which its type rounds it."""
+    return int(max(math.frexp(abs(value))[0] - 0.5, 0.0) / kept + 0.5)
+
+
 @kernel("contract")
-def row(plus, minus, v, magnitude, width, model, scratch, out):
-    """Add a line of outputs to the sums of a dimension.
+def _tanh(high, low, after, before, kept):
+    """Return of tanh between two outputs what `row` asks for.
+
+    Bounds on |phi'| and |phi''|, on the rounding of phi and its fifth derivative's part of the difference, the third
+    derivative, and how far off phi' is through the rounding of a type.
+    """
+    spread, largest, most = abs(high - low), max(abs(high), abs(low)), max(abs(after), abs(before))
+    least = min(abs(after), abs(before)) if (high > 0.0) == (low > 0.0) else 0.0
+    slope = 1.0 - least * least + 4.0 * U
+    # The libraries' tanh errs by up to 2.8 roundings, and beyond 1 by one (found in 2e6 values a binade).
+    error = 2.0 * U * (1.0 if largest > 1.0 else min(3.0 * most, 1.75))
+    # The third derivative is -2 (1 - t^2) (1 - 3 t^2), the fifth at most 16.
+    error += 0.1 * spread * spread * spread * spread * spread
+    middle = 0.5 * (after + before)
+    square = middle * middle
+    third = -2.0 * (1.0 - square) * (1.0 - 3.0 * square)
+    # A type rounds t and t^2 to within half its spacing, and to one where the slope is less than that.
+    rounded = min(kept * (2.0 * most * min(most, 0.5) + min(most * most, 0.5)), 1.5 * slope) + kept * slope
+    return slope, min(0.77, 2.0 * most * slope), error, third, rounded
+
+
+@kernel("contract")
+def row(plus, minus, z, v, magnitude, width, model, scratch, cells, out):
+    """Add a line of outputs to the sums of a dimension, which `close` finishes.
 
     Parameters
     ----------
-    plus, minus : float64 arrays
-        The outputs at +h and at -h.
+    plus, minus, z : float64 arrays
+        The outputs at +h, at -h and at the point itself.
     v, magnitude : float64 arrays
         The cotangent, and the sums of the sizes of the outputs' terms.
     width : float
     model : float64 array, shape (MODEL,)
     scratch : float64 array, shape (2 or more, size or more)
         Its first row receives the terms.
+    cells : float64 array
+        What the rounding of a narrow type may add, by `_cell`.
     out : float64 array, shape (COLUMNS,)
     """
-    loss, chain = int(model[LOSS]), model[CHAIN]
+    loss, chain, kept = int(model[LOSS]), model[CHAIN], model[TYPE]
+    accumulator, unknown, least_output = model[ACCUMULATOR], model[OUTPUT], model[LEAST_OUTPUT]
     after, before = scratch[0], scratch[1]
     _apply(loss, plus, after)
     _apply(loss, minus, before)
+    numeric, absolute, squares, terms, rounding, truncation = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    local, widening, jump, right, left, kinks = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(plus.size):
         high, low = plus[i], minus[i]
         spread, largest = abs(high - low), max(abs(high), abs(low))
-        output = model[OUTPUT] * magnitude[i]
-        # Bounds on |phi'| and |phi''| between the two, the rounding of phi itself, and truncation.
-        slope, bend, error = 1.0, 0.0, 0.0
-        if loss == SQUARE:
-            slope, bend, error = largest, 1.0, 2.0 * U * largest * largest
-        elif loss == TANH:
-            most = max(abs(after[i]), abs(before[i]))
-            least = min(abs(after[i]), abs(before[i])) if (high > 0.0) == (low > 0.0) else 0.0
-            slope = 1.0 - least * least + 4.0 * U
-            # The libraries' tanh errs by up to 2.8 roundings, and beyond 1 by one (found in 2e6 values a binade).
-            bend, error = min(0.77, 2.0 * slope), 2.0 * U * (1.0 if largest > 1.0 else min(3.0 * most, 1.75))
-            # The third derivative is -2 (1 - t^2) (1 - 3 t^2), the fifth at most 16.
-            middle = 0.5 * (after[i] + before[i])
-            square = middle * middle
-            third = -2.0 * (1.0 - square) * (1.0 - 3.0 * square)
-            out[TRUNCATION] += v[i] / width * third / 24.0 * (high - low) * (high - low) * (high - low)
-            error += 0.1 * spread * spread * spread * spread * spread
-        rounding = 2.0 * U * (chain * (magnitude[i] + spread) if chain > 0.0 else largest + spread)
-        # The analytic pass's own phi' is off by a few roundings: of one, where it is 1 - tanh^2.
-        derivative = 4.0 * model[ACCUMULATOR] * (1.0 if loss == TANH else slope)
-        error += slope * rounding + (derivative + bend * output) * spread
-        error += U * abs(after[i] - before[i])
         size = abs(v[i]) / abs(width)
+        # Bounds on |phi'| and |phi''| between the two and on the rounding of phi; phi' itself, and its own rounding.
+        slope, bend, error, derivative, rounded = 1.0, 0.0, 0.0, 1.0, 0.0
+        if loss == SQUARE:
+            slope, bend, error, derivative = largest, 1.0, 2.0 * U * largest * largest, abs(z[i])
+        elif loss == TANH:
+            slope, bend, error, third, rounded = _tanh(high, low, after[i], before[i], kept)
+            truncation += v[i] / width * third / 24.0 * (high - low) * (high - low) * (high - low)
+        moved = 2.0 * U * (chain * (magnitude[i] + spread) if chain > 0.0 else largest + spread)
+        error += slope * moved + U * abs(after[i] - before[i])
+        # How far off the analytic pass's output may be, and, by a few roundings, its phi': of one, where it is 1 - t^2.
+        output = unknown * magnitude[i] + least_output
+        local += size * (4.0 * accumulator * derivative + bend * output) * spread
+        if kept > 0.0 and loss != RELU:  # whose phi' no type rounds
+            product = slope if loss == TANH else derivative
+            typed = size * (kept * (bend * abs(z[i]) + product) + rounded) * spread
+            local += model[LEAST_COTANGENT] * spread / abs(width) if v[i] != 0.0 else 0.0
+            out[TYPED] += typed
+            cells[_cell(after[i] if loss == TANH else z[i], kept)] += typed
         if loss == RELU:
-            middle, half = 0.5 * abs(high + low), 0.5 * spread
+            middle, half = abs(z[i]), 0.5 * spread
             at_it = middle <= output
+            exactly = v[i] * (high - low) / width if magnitude[i] == 0.0 else 0.0  # in whatever order it is summed
+            right += exactly if high > low else 0.0
+            left += 0.0 if high > low else exactly
             crossed = half + min(middle, half) if at_it else max(half - middle, 0.0)
+            crossed = 0.0 if magnitude[i] == 0.0 else crossed
             error += crossed
-            out[WIDENING] += size * crossed
-            out[JUMP] += size * crossed if at_it else 0.0
-            out[KINKS] += 1.0 if (high > 0.0) != (low > 0.0) and v[i] != 0.0 else 0.0
+            widening += size * crossed
+            jump += size * crossed if at_it else 0.0
+            kinks += 1.0 if ((high > 0.0) != (low > 0.0)) & (v[i] != 0.0) else 0.0
         term = v[i] * (after[i] - before[i]) / width
         after[i] = term
-        out[NUMERIC] += term
-        out[ABSOLUTE] += abs(term)
-        out[SQUARES] += term * term
-        out[TERMS] += 1.0 if term != 0.0 else 0.0
-        out[ROUNDING] += size * error + (UNDERFLOW if v[i] != 0.0 else 0.0)
+        numeric += term
+        absolute += abs(term)
+        squares += term * term
+        terms += 1.0 if term != 0.0 else 0.0
+        rounding += size * error + (UNDERFLOW if v[i] != 0.0 else 0.0)
+    out[NUMERIC] += numeric
+    out[ABSOLUTE] += absolute
+    out[SQUARES] += squares
+    out[TERMS] += terms
+    out[ROUNDING] += rounding
+    out[TRUNCATION] += truncation
+    out[LOCAL] += local
+    out[WIDENING] += widening
+    out[JUMP] += jump
+    out[RIGHT] += right
+    out[LEFT] += left
+    out[KINKS] += kinks
 
 
 @kernel()
-def along_positions(z, v, magnitude, moves, offsets, layout, dims, width, model, out):
+def close(terms, model, cells, out):
+    """Finish the sums of a dimension, whose terms are given, and empty the cells for the next one.
+
+    Within a cell a type's rounding may go with any signs of the terms, and from cell to cell it is random. Outputs
+    exactly at a kink make an interval: the loss's slope to the right has those that a move to the right makes positive,
+    its slope to the left has the others, and a backward pass takes a part of both.
+    """
+    out[ABSORBED], out[ABSORBED_TERMS] = absorbed(terms, model[TINY] * out[ABSOLUTE])
+    if model[TYPE] > 0.0:
+        squares = 0.0
+        for i in range(cells.size):
+            squares += cells[i] * cells[i]
+            cells[i] = 0.0
+        out[LOCAL] += min(out[TYPED], SPREAD * math.sqrt(squares))
+    jump = 0.5 * (abs(out[RIGHT]) + abs(out[LEFT]))
+    out[ROUNDING] += jump
+    out[WIDENING] += jump
+    out[JUMP] += jump
+
+
+@kernel()
+def along_positions(z, v, magnitude, factors, offsets, layout, dims, h, model, out):
     """Difference weights or biases, whose moves lie along positions: see `delta.reduce`.
 
     Parameters
     ----------
-    z, v, magnitude, moves : float64 arrays
-        Planes, flat.
+    z, v, magnitude, factors : float64 arrays
+        Planes, flat; a move is h times a factor.
     offsets : uint64 array
     layout : int64 array, shape (3,)
     dims : int64 array
         Flat indices: filter by filter, each with as many as there are offsets.
-    width : float
+    h : float
     model : float64 array, shape (MODEL,)
     out : float64 array, shape (len(dims), COLUMNS)
     """
     positions, filters, step = layout
-    scratch, moved = np.empty((2, positions)), np.empty((2, positions))
+    scratch, moved, cells = np.empty((2, positions)), np.empty((2, positions)), no_cells(model)
     out[:] = 0.0
     for k in range(dims.size):
         c, j = dims[k] // offsets.size, dims[k] % offsets.size
         start, base = c * positions, c // filters * step + np.int64(offsets[j])
         for i in range(positions):
-            moved[0, i] = z[start + i] + moves[base + i]
-            moved[1, i] = z[start + i] - moves[base + i]
-        end = start + positions
-        row(moved[0], moved[1], v[start:end], magnitude[start:end], width, model, scratch, out[k])
-        limit = model[TINY] * out[k, ABSOLUTE]
-        out[k, ABSORBED], out[k, ABSORBED_TERMS] = absorbed(scratch[0], limit)
+            move = h * factors[base + i]
+            moved[0, i], moved[1, i] = z[start + i] + move, z[start + i] - move
+        here = slice(start, start + positions)
+        row(moved[0], moved[1], z[here], v[here], magnitude[here], 2.0 * h, model, scratch, cells, out[k])
+        close(scratch[0], model, cells, out[k])
 
 
 @kernel()
-def along_terms(z, v, magnitude, starts, moves, rows, places, terms, width, model, out):
+def along_terms(z, v, magnitude, starts, factors, rows, places, terms, h, model, out):
     """Difference inputs, each of which is met through the same filters and taps: see `delta.spread`.
 
-    The dimension i has the moves moves[rows[i] + terms] at the outputs starts + places[i].
+    The dimension i moves the outputs starts + places[i] by h times factors[rows[i] + terms].
     """
-    scratch, moved = np.empty((2, terms.size)), np.empty((2, terms.size))
-    seen = np.empty((2, terms.size))
+    scratch, moved, cells = np.empty((2, terms.size)), np.empty((2, terms.size)), no_cells(model)
+    seen = np.empty((3, terms.size))
     out[:] = 0.0
     for i in range(rows.size):
         for k in range(terms.size):
-            place, move = starts[k] + places[i], moves[rows[i] + terms[k]]
+            place, move = starts[k] + places[i], h * factors[rows[i] + terms[k]]
             moved[0, k], moved[1, k] = z[place] + move, z[place] - move
-            seen[0, k], seen[1, k] = v[place], magnitude[place]
-        row(moved[0], moved[1], seen[0], seen[1], width, model, scratch, out[i])
-        out[i, ABSORBED], out[i, ABSORBED_TERMS] = absorbed(scratch[0], model[TINY] * out[i, ABSOLUTE])
+            seen[0, k], seen[1, k], seen[2, k] = z[place], v[place], magnitude[place]
+        row(moved[0], moved[1], seen[0], seen[1], seen[2], 2.0 * h, model, scratch, cells, out[i])
+        close(scratch[0], model, cells, out[i])
 
 
 @kernel()
-def planes(plus, minus, v, sizes, width, model, lo, hi, out):
+def planes(plus, minus, z, v, sizes, width, model, lo, hi, out):
     """Difference whole planes of outputs, of shape (R, P): row lo <= r < hi has terms of size ``sizes[r]``."""
-    scratch, magnitude = np.empty((2, plus.shape[1])), np.empty(plus.shape[1])
+    scratch, magnitude, cells = np.empty((2, plus.shape[1])), np.empty(plus.shape[1]), no_cells(model)
     for r in range(lo, hi):
         out[r].fill(0.0)
         magnitude.fill(sizes[r])
-        row(plus[r], minus[r], v[r], magnitude, width, model, scratch, out[r])
+        row(plus[r], minus[r], z[r], v[r], magnitude, width, model, scratch, cells, out[r])
+        close(scratch[0], model, cells, out[r])

@@ -22,6 +22,8 @@ from .curved import (
     VJP,
     U,
     absorbed,
+    close,
+    no_cells,
     row,
 )
 
@@ -125,11 +127,14 @@ def _weigh(region, v, magnitude):
 
 
 @kernel()
-def _fold(region, plus, minus, v, magnitude, width, model, curve, scratch, out):
+def _fold(region, plus, minus, seen, width, model, curve, scratch, out):
     """Fold the difference of two evaluations of a region, both flat, into one row of `perturb`'s table."""
     out.fill(0.0)
     run, jump = region[4, COUNT], region[4, STEP]
-    flat_v, flat_magnitude = v.reshape(v.size), magnitude.reshape(magnitude.size)
+    z, v, magnitude = seen
+    flat_z, flat_v, flat_magnitude = z.reshape(z.size), v.reshape(v.size), magnitude.reshape(magnitude.size)
+    if curve is not None:
+        cells = no_cells(curve)
     done = 0
     for n in range(region[0, COUNT]):
         for c in range(region[1, COUNT]):
@@ -147,22 +152,26 @@ def _fold(region, plus, minus, v, magnitude, width, model, curve, scratch, out):
                     else:
                         for i in range(run):
                             place = offset + i * jump
-                            scratch[2, i], scratch[3, i] = flat_v[place], flat_magnitude[place]
-                        row(after, before, scratch[2, :run], scratch[3, :run], width, curve, scratch, out)
+                            scratch[2, i], scratch[3, i] = flat_z[place], flat_v[place]
+                            scratch[4, i] = flat_magnitude[place]
+                        here = scratch[2, :run], scratch[3, :run], scratch[4, :run]
+                        row(after, before, here[0], here[1], here[2], width, curve, scratch, cells, out)
                         for i in range(run):
                             after[i] = scratch[0, i]
     if curve is None:
         out[NUMERIC] /= width
         out[ABSOLUTE] /= abs(width)
-    out[ABSORBED], out[ABSORBED_TERMS] = absorbed(plus[:done], model[TINY] * out[ABSOLUTE])
+        out[ABSORBED], out[ABSORBED_TERMS] = absorbed(plus[:done], model[TINY] * out[ABSOLUTE])
+    else:
+        close(plus[:done], curve, cells, out)
 
 
 @kernel()
-def _add_rounding(region, v, magnitude, width, model, curve, out):
+def _add_rounding(region, seen, width, model, curve, out):
     """Add what a linear loss's differences may err by: two evaluations of the affected outputs."""
     if curve is None:
         outputs = region[0, COUNT] * region[1, COUNT] * region[2, COUNT] * region[3, COUNT] * region[4, COUNT]
-        out[ROUNDING] = 2.0 * U * model[CHAIN] * _weigh(region, v, magnitude) / abs(width) + UNDERFLOW * outputs
+        out[ROUNDING] = 2.0 * U * model[CHAIN] * _weigh(region, seen[1], seen[2]) / abs(width) + UNDERFLOW * outputs
 
 
 @kernel()
@@ -200,7 +209,7 @@ def _moved(entry, h):
 
 
 @kernel()
-def _perturb_whole(slot, dims, h, operands, geom, shapes, v, magnitude, model, curve, out):
+def _perturb_whole(slot, dims, h, operands, geom, shapes, seen, model, curve, out):
     """Evaluate every output, twice for each dimension."""
     x, w, b = operands
     entries = b.reshape(b.size)
@@ -210,8 +219,8 @@ def _perturb_whole(slot, dims, h, operands, geom, shapes, v, magnitude, model, c
         entries = w.reshape(w.size)
     region, every = np.empty((5, 3), np.int64), np.empty((5, 3), np.int64)
     _select_all(every, 0, shapes[2])
-    pixels = shapes[2, 2] * shapes[2, 3] * shapes[2, 4]
-    scratch, line = np.empty((2, shapes[2, 0], shapes[2, 1], pixels)), np.empty((4, shapes[2, 4]))
+    pixels, outputs = shapes[2, 2] * shapes[2, 3] * shapes[2, 4], seen[1]
+    scratch, line = np.empty((2, shapes[2, 0], shapes[2, 1], pixels)), np.empty((5, shapes[2, 4]))
     errors = np.empty(COLUMNS)
     for i in range(dims.size):
         saved = entries[dims[i]]
@@ -221,19 +230,19 @@ def _perturb_whole(slot, dims, h, operands, geom, shapes, v, magnitude, model, c
         entries[dims[i]] = low
         forward(x, w, b, geom, every, scratch[1])
         entries[dims[i]] = saved
-        after, before = scratch[0].reshape(v.size), scratch[1].reshape(v.size)
+        after, before = scratch[0].reshape(outputs.size), scratch[1].reshape(outputs.size)
         # Values take in every output, as if nothing were known of which are affected; what they may err by does not.
         affected(slot, dims[i], shapes, geom, region)
         errors.fill(0.0)
         if curve is not None:
-            seen = _gather(region, after, before, v.shape)
-            _fold(region, seen[0], seen[1], v, magnitude, high - low, model, curve, line, out[i])
+            moved = _gather(region, after, before, outputs.shape)
+            _fold(region, moved[0], moved[1], seen, high - low, model, curve, line, out[i])
             for k in range(ROUNDING, COLUMNS):
                 errors[k] = out[i, k]
-        _fold(every, after, before, v, magnitude, high - low, model, curve, line, out[i])
+        _fold(every, after, before, seen, high - low, model, curve, line, out[i])
         for k in range(ROUNDING, COLUMNS):
             out[i, k] = errors[k]
-        _add_rounding(region, v, magnitude, high - low, model, curve, out[i])
+        _add_rounding(region, seen, high - low, model, curve, out[i])
 
 
 @kernel()
@@ -246,12 +255,12 @@ def _seen_part(x, n, first, corner, part):
 
 
 @kernel()
-def _perturb_input(slot, dims, h, operands, geom, shapes, v, magnitude, model, curve, out):
+def _perturb_input(slot, dims, h, operands, geom, shapes, seen, model, curve, out):
     """Evaluate the outputs that see an input, on a copy of the part of the input that they see."""
     x, w, b = operands
     entries = x.reshape(x.size)
     region = np.empty((5, 3), np.int64)
-    corner, size, line = np.empty(3, np.int64), np.empty(3, np.int64), np.empty((4, shapes[2, 4]))
+    corner, size, line = np.empty(3, np.int64), np.empty(3, np.int64), np.empty((5, shapes[2, 4]))
     moved_geom = geom.copy()
     for i in range(dims.size):
         affected(slot, dims[i], shapes, geom, region)
@@ -282,12 +291,12 @@ def _perturb_input(slot, dims, h, operands, geom, shapes, v, magnitude, model, c
             forward(part, w, b, moved_geom, region, minus)
         region[0, LOW] = n
         after, before = plus.reshape(plus.size), minus.reshape(minus.size)
-        _fold(region, after, before, v, magnitude, high - low, model, curve, line, out[i])
-        _add_rounding(region, v, magnitude, high - low, model, curve, out[i])
+        _fold(region, after, before, seen, high - low, model, curve, line, out[i])
+        _add_rounding(region, seen, high - low, model, curve, out[i])
 
 
 @kernel()
-def _perturb_filters(slot, dims, h, operands, geom, shapes, v, magnitude, model, curve, out):
+def _perturb_filters(slot, dims, h, operands, geom, shapes, seen, model, curve, out):
     """Evaluate the outputs of the perturbed filter, for several dimensions at a time.
 
     The perturbed copies of filters of one group are the filters of a small layer, so that they share what is gathered
@@ -302,7 +311,7 @@ def _perturb_filters(slot, dims, h, operands, geom, shapes, v, magnitude, model,
     entries, moved = w.reshape(w.shape[0], taps), copies.reshape(2 * most, taps)
     biases = np.empty(2 * most)
     values = np.empty((2 * most, samples * pixels))
-    one, line = np.empty((1, 2 * most, pixels)), np.empty((4, shapes[2, 4]))
+    one, line = np.empty((1, 2 * most, pixels)), np.empty((5, shapes[2, 4]))
     region, part = np.empty((5, 3), np.int64), geom.copy()
     part[GROUPS] = 1
     i = 0
@@ -341,9 +350,9 @@ def _perturb_filters(slot, dims, h, operands, geom, shapes, v, magnitude, model,
                 width = moved[2 * j, k] - moved[2 * j + 1, k]
             _select_all(region, 2, shapes[2])
             region[1, LOW] = c
-            _fold(region, values[2 * j], values[2 * j + 1], v, magnitude, width, model, curve, line, out[i + j])
+            _fold(region, values[2 * j], values[2 * j + 1], seen, width, model, curve, line, out[i + j])
             affected(slot, dim, shapes, geom, region)
-            _add_rounding(region, v, magnitude, width, model, curve, out[i + j])
+            _add_rounding(region, seen, width, model, curve, out[i + j])
         i += count
 
 
@@ -354,8 +363,7 @@ def perturb(
     h: float,
     operands: tuple[np.ndarray, ...],
     geom: np.ndarray,
-    v: np.ndarray,
-    magnitude: np.ndarray,
+    seen: tuple[np.ndarray, ...],
     model: np.ndarray,
     out: np.ndarray,
 ) -> None:
@@ -381,16 +389,17 @@ def perturb(
         restored from its saved value, so that each thread needs a copy of that operand of its own.
     geom : int64 array, shape (11,)
         See `conv`.
-    v, magnitude : float64 arrays, shaped as the output
-        The cotangent, and a bound on every partial sum of an output (sum of |x w| and |b|).
+    seen : tuple of float64 arrays, shaped as the output
+        The output (of a curved loss; else any array), the cotangent, and a bound on every partial sum of an output
+        (sum of |x w| and |b|).
     model : float64 array, shape (curved.MODEL,)
         The loss, and what its error bar is made of.
     out : float64 array, shape (len(dims), curved.COLUMNS)
         The table to fill.
     """
     x, w, _ = operands
-    shapes = np.array([x.shape, w.shape, v.shape], dtype=np.int64)
+    shapes = np.array([x.shape, w.shape, seen[1].shape], dtype=np.int64)
     evaluate = _perturb_whole if whole else _perturb_input if slot == INPUT else _perturb_filters
     # None is a type of its own, so that code for curved losses is compiled where one is differenced.
     curve = None if model[LOSS] == VJP else model
-    evaluate(slot, dims, h, operands, geom, shapes, v, magnitude, model, curve, out)
+    evaluate(slot, dims, h, operands, geom, shapes, seen, model, curve, out)

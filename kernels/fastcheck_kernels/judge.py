@@ -79,10 +79,11 @@ def _rounded(numeric, sums, repeat, model, out):
 
 
 @kernel("contract")
-def _mark_wide(bar, sums, repeat, share, tensor, lost, least, wide):
+def _mark_wide(bar, numeric, sums, repeat, share, tensor, lost, least, wide):
     """Mark bars that exceed a share of T2, what so many terms of any sign add up to; return how many there are.
 
-    Where a dimension's own terms are few or small, what is typical of the tensor stands in.
+    Where a dimension's own terms are few or small, what is typical of the tensor stands in, and where they have one
+    sign, what they do add up to.
 
     What underflow takes is left aside: it is nothing beside the numbers that the gradient's type can hold.
     """
@@ -92,8 +93,9 @@ def _mark_wide(bar, sums, repeat, share, tensor, lost, least, wide):
         n = counts[i]
         # The root of the mean of squares is no less than the mean, which does not underflow.
         typical = max(tensor, math.sqrt(squares[i]), t1s[i] / math.sqrt(max(n, 1.0)))
-        limit = share * typical + (lost * n + least) + SMALLEST
+        flushed = (lost * n + least) + SMALLEST
         for k in range(i * repeat, (i + 1) * repeat):
+            limit = share * max(typical, abs(numeric[k])) + flushed
             wide[k] = (bar[k] > limit) & (typical > 0.0)  # where every term is zero, nothing has to be told apart
             marked += wide[k]
     return marked
@@ -125,8 +127,10 @@ def bars(numeric, sums, repeat, model, exponent, out, wide):
     pairs = sums.shape[1]
     most = max(1, min(pairs, 512))
     scratch = np.empty((4, most))
-    # Products that underflow in the analytic pass do so at its own scale, and may be flushed to zero.
-    lost, least = (2.2 * model[UNDERFLOW], model[LEAST]) if exponent == 0 else (0.0, 0.0)
+    # Products that underflow in the analytic pass do so at its own scale, and may be flushed to zero. The result, and
+    # each of its partial sums, is rounded to within half the least number.
+    dropped = 0.5 * (1.0 + model[PARTIALS]) * model[LEAST]
+    lost, least = (2.2 * model[UNDERFLOW], dropped) if exponent == 0 else (0.0, 0.0)
     for lo in range(0, pairs, most):
         count = min(most, pairs - lo)
         fixed, cap, base, root = scratch[0, :count], scratch[1, :count], scratch[2, :count], scratch[3, :count]
@@ -145,13 +149,13 @@ def bars(numeric, sums, repeat, model, exponent, out, wide):
                 found[k] = start + U * 3.0 * size + min(most_of, least_of + growth * size)
     if model[RESULT] > 0.0:
         _rounded(numeric, sums, repeat, model, out)
-    marked = _mark_wide(out, sums, repeat, model[WIDE], model[TYPICAL], lost, least, wide)
+    marked = _mark_wide(out, numeric, sums, repeat, model[WIDE], model[TYPICAL], lost, least, wide)
     if exponent != 0:
         for i in range(pairs):
             n = sums[TERMS, i]
             for k in range(i * repeat, (i + 1) * repeat):
                 scaled = math.ldexp(out[k] + 4.0 * n * 5e-324, exponent)
-                out[k] = scaled + 2.2 * n * model[UNDERFLOW] + model[LEAST]
+                out[k] = scaled + 2.2 * n * model[UNDERFLOW] + dropped
     return marked
 
 
