@@ -26,6 +26,10 @@ DIMS = 32
 
 FEWEST = 4
 
+SHORTER = (1 / 16, 1 / 256)
+"""Moves along a direction that are tried where the first contradicts the differences, as parts of it. What is left of
+truncation is taken to be a sixteenth of what it was, of h^2 a sixteenth of that."""
+
 WORK = 5e8
 """Multiply-adds that whole forward passes for them may take: some tenths of a second."""
 
@@ -85,14 +89,27 @@ class NetworkAudit:
         return 2 * math.hypot(self._ground.roundoff.evaluated, full.noise)
 
     def _directional(self, full: Full, noted: Noted) -> dict[str, float]:
-        """Compare the sum of direction * numeric with the derivative along that direction, by one forward pair."""
+        """Compare the sum of direction * numeric with the derivative along that direction, by one forward pair.
+
+        Where they differ it may be the pair's truncation, which shorter moves have less of.
+        """
+        found = self._along(full, noted, self._step, 0.0)
+        for part in SHORTER:
+            if abs(found["difference"]) <= found["error_bar"]:
+                break
+            shorter = self._along(full, noted, self._step * part, found["full"])
+            found = min(found, shorter, key=lambda one: abs(one["difference"]) / one["error_bar"])
+        return found
+
+    def _along(self, full: Full, noted: Noted, step: float, before: float) -> dict[str, float]:
+        """Compare by one pair of moves; ``before`` is the derivative that a longer one found, 0 without one."""
         values = self._ground.passes.point.params[self._tensor].reshape(-1)
         signs, dims = np.zeros(len(values)), indices(self._chosen)
         direction.move(dims, self._seed, 1.0, signs)
         signs = signs[dims]
         # All entries move at once, and what they change adds up like a random walk.
-        h = self._step * 2.0 ** -round(math.log2(math.sqrt(len(dims))))
-        right, left = self._known("along", lambda: full.along(dims, signs, h))
+        h = step * 2.0 ** -round(math.log2(math.sqrt(len(dims))))
+        right, left = self._known(f"along {step / self._step}", lambda: full.along(dims, signs, h))
         quotient = float((right + left).sum()) / (2 * h)
         penalty, *unsure = penalty_difference(
             self._case.penalties.get(self._tensor, Penalty()), values[dims], self._step
@@ -104,6 +121,8 @@ class NetworkAudit:
         moves = 2 * U * float(np.abs(values).max()) / h * size
         # Dimensions may have been differenced with smaller steps, which cross fewer kinks of the penalty.
         bars += float(sum(part.sum() for part in unsure[:3]))
+        if before:
+            bars += max(SHORTER) * abs(quotient - before)
         bar = bars + uneven + moves + SAFETY * self._noise(full) / h
         return {"delta": total, "full": quotient, "difference": total - quotient, "error_bar": bar}
 

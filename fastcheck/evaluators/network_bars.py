@@ -197,6 +197,8 @@ class GradientRounding:
         place = self._passes.program.places[name]
         shaken = self.deviations(precision, name)
         own = self._sums(name, terms, np.abs(self._gradient[place]), ACCUMULATOR[precision])
+        nothing = terms[1] <= shaken  # whose terms are rounding: none of them is known better than the others
+        shaken = np.where(nothing, np.maximum(shaken, rms(shaken[nothing]) if nothing.any() else 0.0), shaken)
         total = float(terms[1] @ terms[1])
         typical = math.sqrt(float(shaken @ shaken) / total) if total else 0.0
         before = (NARROW_SAFETY if RESULT[precision] else SHAKEN_SAFETY) * np.hypot(
