@@ -31,7 +31,7 @@ from network_faults import FAULTS, NEAR_ZERO, WHOLE, has_nothing_to_gain, plante
 from fastcheck.machine import default_threads
 from fastcheck.verdict import MAX_RULE
 
-SEED = 3_141_592_653
+SEED = 2_236_067_977
 """One that no test uses, and that nothing was tuned with."""
 
 VERDICTS = ("pass", "fail", "inconclusive", "error", "nothing to gain")

@@ -145,7 +145,8 @@ def test_no_right_gradient_lies_outside(name):
         case.grads = {tensor: -grad for tensor, grad in case.grads.items()}
         for tensor in fastcheck.check(case, dims=60, threads=1, seed=seed, keep=True).tensors.values():
             failed += tensor.verdict == "fail"
-            assert not tensor.passed or tensor.subgradients or not tensor.kept.analytic.any(), (seed, loss)
+            hidden = (np.abs(tensor.kept.analytic) <= tensor.kept.error_bar).all()
+            assert not tensor.passed or tensor.subgradients or hidden, (seed, loss)
     assert failed > 10
 
 
