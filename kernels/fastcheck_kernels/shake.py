@@ -9,8 +9,11 @@ from ._jit import kernel
 NUMBERS = 8192
 """Numbers in the noise of a pass, a power of two."""
 
-SIGNIFICAND, GOLDEN = 2**52 - 1, 0x1E3779B97F4A7C15
-"""Bits of a float64 that are its significand's, and a factor that spreads them over the high ones (Knuth's)."""
+HIGH, LOW = 2**31 - 1, 2**21 - 1
+"""The upper bits of a float64's significand, behind the others, and these."""
+
+GOLDEN, OTHER = 0x9E3779, 0x85EBCB
+"""Factors that spread them, so small that nothing overflows (as of Fibonacci hashing and of MurmurHash3)."""
 
 
 @kernel()
@@ -28,7 +31,7 @@ def by_value(values, bits, sizes, noise):
     """
     for i in range(values.size):
         if sizes[i] != 0.0:
-            values[i] += sizes[i] * noise[((bits[i] & SIGNIFICAND) * GOLDEN >> 40) & (NUMBERS - 1)]
+            values[i] += sizes[i] * noise[_place(bits[i])]
 
 
 @kernel()
@@ -37,5 +40,10 @@ def by_value_and_place(values, bits, sizes, noise):
     half = math.sqrt(0.5)
     for i in range(values.size):
         if sizes[i] != 0.0:
-            known = noise[((bits[i] & SIGNIFICAND) * GOLDEN >> 40) & (NUMBERS - 1)]
-            values[i] += sizes[i] * half * (known + noise[(7919 * i) & (NUMBERS - 1)])
+            values[i] += sizes[i] * half * (noise[_place(bits[i])] + noise[(7919 * i) & (NUMBERS - 1)])
+
+
+@kernel()
+def _place(bits):
+    """Return where the noise of a value stands, by its significand."""
+    return ((bits >> 21 & HIGH) * GOLDEN ^ (bits & LOW) * OTHER) >> 34 & (NUMBERS - 1)
