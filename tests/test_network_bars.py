@@ -19,6 +19,7 @@ from fastcheck.layers import (
     Conv,
     Dense,
     Flatten,
+    LayerNorm,
     LeakyReLU,
     ReLU,
     Sigmoid,
@@ -301,3 +302,58 @@ def test_half_precision_through_a_network(kind):
         assert report.verdict != "fail", report.summary()
         assert sum(tensor.passed for tensor in report.tensors.values()) >= 4
         assert _check(case, _scaled(grads, "dense2.weight", 1.1), precision=precision).verdict == "fail"
+
+
+# Steps beyond the scale on which a loss bends
+
+
+@pytest.mark.parametrize("outlier", [1e5, 1e7, 1e9])
+@pytest.mark.parametrize("activation", [ReLU(), Tanh()])
+def test_an_outlier_hides_no_gradient_of_the_others(activation, outlier):
+    for seed in range(3):
+        case = _drawn([Dense(5), LayerNorm(), activation, Dense(3)], (6,), 3, np.random.default_rng(seed))
+        case.x[0, 0] = outlier
+        grads = _gradients(case)
+        right = _check(case, grads, only=["dense1.bias"])
+        assert right.verdict == "pass" if outlier == 1e5 else right.verdict in ("pass", "inconclusive"), right.summary()
+        wrong = _check(case, {**grads, "dense1.bias": 0 * grads["dense1.bias"]}, only=["dense1.bias"])
+        assert wrong.verdict in ("fail", "error") if outlier == 1e5 else not wrong.passed
+
+
+def test_outputs_of_one_class_far_away_overflow_nothing():
+    for seed in range(3):
+        case = _drawn([Dense(3)], (6,), 3, np.random.default_rng(seed))
+        case.params["dense1.weight"] *= 1e8
+        assert _check(case, _gradients(case)).verdict in ("pass", "inconclusive")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_terms_of_the_hinge_at_their_kink_widen_no_other_bar(dtype):
+    network = Network([Dense(3)], loss="multiclass_hinge")
+    params = {"dense1.weight": np.array([[1.0, 0], [0, 1], [1, 1]]), "dense1.bias": np.zeros(3)}
+    x, y = np.array([[1.0, 2], [1, -1], [2, 1]]), np.array([0, 1, 2])  # two terms are exactly zero
+    case = SimpleNamespace(network=network, params=params, x=x, y=y)
+    grads = {name: grad.astype(dtype) for name, grad in _gradients(case).items()}
+    report = _check(case, grads)
+    assert report.passed, report.summary()
+    assert float(report.tensors["dense1.weight"].error_bar.max()) < 1
+    assert _check(case, _scaled(grads, "dense1.weight", 1.01)).verdict == "fail"
+
+
+@pytest.mark.parametrize("at_zero", [0.0, 1.0])
+def test_one_slope_at_all_kinks_passes(at_zero):
+    for seed in range(5):
+        case = _drawn([Dense(5), ReLU(), Dense(3)], (6,), 4, np.random.default_rng(seed))
+        case.params["dense1.weight"][:2], case.params["dense1.bias"][:] = 0, 0
+        first, last = case.params["dense1.weight"], case.params["dense2.weight"]
+        z = case.x @ first.T
+        h = np.maximum(z, 0)
+        p = np.exp(h @ last.T + case.params["dense2.bias"])
+        p /= p.sum(1, keepdims=True)
+        p[np.arange(4), case.y] -= 1
+        v = p / 4 @ last * np.where(z == 0, at_zero, z > 0)
+        grads = {"dense1.weight": v.T @ case.x, "dense1.bias": v.sum(0)}
+        grads |= {"dense2.weight": (p / 4).T @ h, "dense2.bias": (p / 4).sum(0)}
+        report = _check(case, grads)
+        assert report.passed, report.summary()
+        assert _check(case, _scaled(grads, "dense1.weight", 3.0)).verdict == "fail"

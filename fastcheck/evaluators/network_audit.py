@@ -26,9 +26,9 @@ DIMS = 32
 
 FEWEST = 4
 
-SHORTER = (1 / 16, 1 / 256)
-"""Moves along a direction that are tried where the first contradicts the differences, as parts of it. What is left of
-truncation is taken to be a sixteenth of what it was, of h^2 a sixteenth of that."""
+SHORTER = tuple(16.0**-times for times in range(1, 6))
+"""Parts of a step that are tried, one after the other, where whole passes contradict the differences. What each leaves
+of truncation is taken to be a sixteenth of what there was; of h^2 it is a sixteenth of that."""
 
 WORK = 5e8
 """Multiply-adds that whole forward passes for them may take: some tenths of a second."""
@@ -75,10 +75,21 @@ class NetworkAudit:
         return self._ground.once((what, self._tensor, self._step, self._seed), find)
 
     def _again(self, full: Full, pool: Executor) -> np.ndarray:
-        """Tell which dimensions whole forward passes find elsewhere, with the very same step."""
-        h = self._step
-        again = np.concatenate(list(pool.map(lambda dims: full.numeric(dims, h), np.array_split(self._dims, 2))))
-        moved = Moved(self._ground.passes, self._tensor)(self._dims, h)
+        """Tell which dimensions whole forward passes find elsewhere, with the same step and with shorter ones.
+
+        Beyond the scale on which the loss bends, what crossings can change is no longer known.
+        """
+        outside = np.ones(len(self._dims), bool)
+        for part in (1.0, *SHORTER):
+            places = np.flatnonzero(outside)
+            if len(places):
+                outside[places] = self._apart(self._dims[places], self._step * part, full, pool)
+        return outside
+
+    def _apart(self, dims: np.ndarray, h: float, full: Full, pool: Executor) -> np.ndarray:
+        """Tell which dimensions whole forward passes find elsewhere with one step."""
+        again = np.concatenate(list(pool.map(lambda some: full.numeric(some, h), np.array_split(dims, 2))))
+        moved = Moved(self._ground.passes, self._tensor)(dims, h)
         apart = np.abs(again - moved[:, columns.NUMERIC]) / (2 * h)
         # Rounding may put a unit on the other side of its kink; that changes a part of what the crossing can change.
         outside: np.ndarray = ~(apart <= (SAFETY * self._noise(full) + moved[:, columns.WIDENING]) / h)
