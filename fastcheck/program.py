@@ -422,7 +422,8 @@ def _alone(program: Program, first: int) -> tuple[set[int], set[int]]:
         if not sources:
             continue
         moved.add(place)
-        joined = node.kind in ("add", "concat") and len({node.columns["a"], node.columns["b"]} & moved) > 1
+        joined = node.kind in ("add", "concat") and len(sources) > 1
+        joined |= node.kind == "concat" and node.columns["a"] == node.columns["b"]  # which moves two
         spreads = node.kind == "layer_norm" or (node.kind == "conv" and node.columns["filters"] > 1)
         spreads |= node.kind == "flatten" and node.columns["taps"] > 1
         if node.kind == "layer_norm":  # which needs all channels of its input

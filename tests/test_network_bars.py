@@ -16,6 +16,7 @@ from fastcheck.layers import (
     ELU,
     GELU,
     BatchNorm,
+    Concat,
     Conv,
     Dense,
     Flatten,
@@ -357,3 +358,12 @@ def test_one_slope_at_all_kinks_passes(at_zero):
         report = _check(case, grads)
         assert report.passed, report.summary()
         assert _check(case, _scaled(grads, "dense1.weight", 3.0)).verdict == "fail"
+
+
+def test_a_layer_concatenated_with_itself_moves_two_channels():
+    layers = [Conv(2, 1), Tanh(name="t"), Concat("t"), Flatten(), Dense(3)]
+    case = _drawn(layers, (3, 4), 4, np.random.default_rng(0))
+    grads = _gradients(case)
+    report = _check(case, grads)
+    assert report.passed, report.summary()
+    assert _check(case, _scaled(grads, "conv1.weight", 1.01)).verdict == "fail"
