@@ -34,7 +34,7 @@ SAFETY = 6.0
 
 SHAKEN_SAFETY, NARROW_SAFETY = 5.0, 8.0
 """Standard deviations of what noise does to the gradient; and where results are kept in half precision, where numbers
-repeat, and so do their roundings. The largest errors found were 0.4 and 0.75 of such bars."""
+repeat, and so do their roundings. The largest errors found were 0.4 and 0.8 of such bars."""
 
 DOUBT = 5.0
 """Standard deviations of its rounding up to which a unit may be on the other side of its kink."""
