@@ -25,7 +25,7 @@ def main() -> NoReturn:
     try:
         _prepare_streams()
         _hear(_end)  # raised amid an import, KeyboardInterrupt may be lost
-        from fastcheck import cli
+        from fastcheck.cli import main as cli
 
         _hear(signal.default_int_handler)
         status = cli.status(sys.argv[1:])

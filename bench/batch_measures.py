@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck import check, machine, tally
-from fastcheck.batch import jobs, local, runner
-from fastcheck.batch.crew import Inline
-from fastcheck.batch.entries import ConvEntry, Entry, How, Suite
-from fastcheck.batch.ledger import Ledger, PlannedCase
-from fastcheck.geometry import ConvGeometry
-from fastcheck.parts import Noted, Part, encode
+from fastcheck import check
+from fastcheck.batch.ledger.ledger import Ledger, PlannedCase
+from fastcheck.batch.run import jobs, local, runner
+from fastcheck.batch.run.scheduler import Inline
+from fastcheck.batch.suite.entries import ConvEntry, Entry, How, Suite
+from fastcheck.common import machine
+from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.engine.parts import Noted, Part, encode
+from fastcheck.metrics import tally
 from fastcheck.render.batch_progress import Lines
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from numba.core import event
 
 import fastcheck
-from fastcheck import limit, zoo
-from fastcheck.published import ConvLayer
+from fastcheck.workloads import roofline, zoo
+from fastcheck.workloads.published import ConvLayer
 
 LAYERS = (
     ConvLayer("wide", (4, 12, 12), (4, 4, 3, 3), 1, 1, 1, 1, True),
@@ -27,7 +27,7 @@ def compiled() -> list[dict[str, Any]]:
         for layer in LAYERS:
             case = zoo.make_case("compiled", layer, ("weight", "input", "bias"))
             assert fastcheck.check(case, dims="all", threads=1).passed
-        limit.elements_per_second(1)
+        roofline.elements_per_second(1)
     return list(_outermost(listener.buffer))
 
 

@@ -10,19 +10,19 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
-from fastcheck import benchmark, limit, zoo
-from fastcheck.cases.conv import ConvCase
-from fastcheck.published import NETWORKS, ConvLayer
+from fastcheck.convolutions.case import ConvCase
+from fastcheck.workloads import benchmark, roofline, zoo
+from fastcheck.workloads.published import NETWORKS, ConvLayer
 from fastcheck_kernels import delta
 
 
 def width(threads: int) -> dict[str, Any]:
     """The width of vectors, and the limit of one thread and of all."""
     sides: dict[str, benchmark.Side] = {
-        f"{count} threads": lambda count=count: {str(count): limit.elements_per_second(count)}  # type: ignore[misc]
+        f"{count} threads": lambda count=count: {str(count): roofline.elements_per_second(count)}  # type: ignore[misc]
         for count in {1, threads}
     }
-    return {"simd_bits": limit.simd_bits(), "limits": benchmark.in_turns(sides, rounds=9)}
+    return {"simd_bits": roofline.simd_bits(), "limits": benchmark.in_turns(sides, rounds=9)}
 
 
 def network(network: str, tensor: str, threads: int, rounds: int, batch: int) -> list[dict[str, Any]]:

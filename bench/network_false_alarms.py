@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from hard_networks import FAMILIES, draw, family_of
 from network_faults import FAULTS, NEAR_ZERO, WHOLE, has_nothing_to_gain, planted, slopes
 
-from fastcheck.machine import default_threads
-from fastcheck.verdict import MAX_RULE
+from fastcheck.common.machine import default_threads
+from fastcheck.metrics.verdict import MAX_RULE
 
 SEED = 2_236_067_977
 """One that no test uses, and that nothing was tuned with."""

@@ -21,13 +21,13 @@ import torch
 from torch.nn import functional
 
 from fastcheck import check_network
-from fastcheck.benchmark import PAUSE, Side, in_turns
-from fastcheck.cases.network import Point
-from fastcheck.cases.network_pass import Passes
-from fastcheck.evaluators.network import automatic, blocks_of
-from fastcheck.evaluators.network_moved import Moved, work
-from fastcheck.layers import Conv, Dense, Flatten, GlobalAvgPool, Layer, MaxPool, ReLU
-from fastcheck.network import Network
+from fastcheck.networks.case import Point
+from fastcheck.networks.evaluator import automatic, blocks_of
+from fastcheck.networks.layers import Conv, Dense, Flatten, GlobalAvgPool, Layer, MaxPool, ReLU
+from fastcheck.networks.network import Network
+from fastcheck.networks.partial import Moved, work
+from fastcheck.networks.passes import Passes
+from fastcheck.workloads.benchmark import PAUSE, Side, in_turns
 
 STEP = 2.0**-20
 """h of the peers: at 2**-17 most of the larger network's dimensions cross a kink, at 2**-24 rounding is too much."""

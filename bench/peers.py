@@ -212,12 +212,12 @@ def _check_grads(threads):
 
 def _fastcheck(threads):
     import fastcheck
-    from fastcheck.cases import forward
-    from fastcheck.geometry import ConvGeometry
+    from fastcheck.convolutions import passes
+    from fastcheck.convolutions.geometry import ConvGeometry
 
     x, w, v = data()
     with ThreadPoolExecutor(threads) as pool:
-        grads = forward.backward(ConvGeometry.of(INPUT, WEIGHT, padding=1), x, w, v, pool, ("weight",))
+        grads = passes.backward(ConvGeometry.of(INPUT, WEIGHT, padding=1), x, w, v, pool, ("weight",))
 
     def check():
         # From arrays to the report, as its user calls it.
@@ -247,7 +247,7 @@ PEERS = {
     "fastcheck": Peer(
         "fastcheck.check, whole call",
         "two-sided differences, each within its own error bar; audit included",
-        ("fastcheck.coordinator",),
+        ("fastcheck.engine.coordinator",),
         _fastcheck,
         DIMS,
         DIMS,

@@ -22,16 +22,17 @@ import llvmlite.binding  # noqa: F401, which knows the processor that `machine.t
 import numpy as np
 from network_peers import whole_channels
 
-from fastcheck import coordinator, machine
-from fastcheck.cases.network import NetworkCase, Point
-from fastcheck.cases.network_pass import Passes
-from fastcheck.evaluators import Chosen, judging
-from fastcheck.evaluators.network import PILOT_STEPS, PILOTS, NetworkEvaluator, automatic, blocks_of
-from fastcheck.evaluators.network_bars import Ground
-from fastcheck.evaluators.network_moved import Moved, needed_bytes, work
-from fastcheck.layers import Add, BatchNorm, Conv, Dense, GlobalAvgPool, Layer, MaxPool, ReLU
-from fastcheck.network import Network
-from fastcheck.parts import encode
+from fastcheck.common import machine
+from fastcheck.engine import coordinator, folding
+from fastcheck.engine.differences import Chosen
+from fastcheck.engine.parts import encode
+from fastcheck.networks.case import NetworkCase, Point
+from fastcheck.networks.error_bars import Ground
+from fastcheck.networks.evaluator import PILOT_STEPS, PILOTS, NetworkEvaluator, automatic, blocks_of
+from fastcheck.networks.layers import Add, BatchNorm, Conv, Dense, GlobalAvgPool, Layer, MaxPool, ReLU
+from fastcheck.networks.network import Network
+from fastcheck.networks.partial import Moved, needed_bytes, work
+from fastcheck.networks.passes import Passes
 
 STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
 """Blocks of a stage, and the filters of their 3x3 convolutions."""
@@ -175,7 +176,7 @@ def measured(case: NetworkCase, ground: Ground, tensor: Tensor) -> dict[str, Any
     tries = tables.dims / dims / ROUNDS
     h, one = automatic(ground.passes, name), np.arange(1)
     values = case.grads[name].reshape(-1)
-    folded = [judging.fold(block, values[block.dims]) for block in found[: tensor.together]]
+    folded = [folding.fold(block, values[block.dims]) for block in found[: tensor.together]]
     part = coordinator.joined([coordinator.Block(one, 0, 0, None, None) for one in folded])
     return {
         "tensor": name,

@@ -10,7 +10,7 @@ from typing import Any
 import llvmlite.binding  # noqa: F401, which knows the processor that `machine.target` names
 import tables
 
-from fastcheck import machine
+from fastcheck.common import machine
 
 ROOT = Path(__file__).parent.parent
 JSON, PAGE = ROOT / "bench" / "results" / "results.json", ROOT / "docs" / "benchmarks.md"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastcheck.cases import forward
-from fastcheck.geometry import ConvGeometry
+from fastcheck.convolutions import passes
+from fastcheck.convolutions.geometry import ConvGeometry
 
 LAYERS = {
     "512 to 512, 14 wide": ((1, 512, 14, 14), (512, 512, 3, 3)),
@@ -35,7 +35,7 @@ def _sides(name, threads):
     flop = 2 * int(np.prod(geometry.output_shape)) * geometry.terms
 
     def ours():
-        return forward.convolve(geometry, x, w, b, pool)
+        return passes.convolve(geometry, x, w, b, pool)
 
     def theirs():
         return torch.nn.functional.conv2d(*tensors, padding=1).numpy()

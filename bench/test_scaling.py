@@ -4,7 +4,7 @@ import json
 
 import children
 
-from fastcheck import benchmark as short
+from fastcheck.workloads import benchmark as short
 
 CHANNELS = [2**k for k in range(4, 11)]
 

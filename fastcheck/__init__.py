@@ -1,18 +1,18 @@
 """fastcheck: is the gradient that you wrote by hand right, and how close is close enough?"""
 
-from fastcheck.cases.conv import ConvCase
-from fastcheck.cases.function import FunctionCase
-from fastcheck.cases.network import NetworkCase
 from fastcheck.check import check, check_gradient, compare
-from fastcheck.errors import FastcheckError, GradientMismatchError
-from fastcheck.network import Network
-from fastcheck.network_check import check_network
-from fastcheck.network_report import NetworkReport
-from fastcheck.npz import load_case
-from fastcheck.report import Report
-from fastcheck.sweep import sweep
-from fastcheck.sweep_report import Sweep
-from fastcheck.version import __version__
+from fastcheck.common.errors import FastcheckError, GradientMismatchError
+from fastcheck.common.version import __version__
+from fastcheck.convolutions.case import ConvCase
+from fastcheck.functions.case import FunctionCase
+from fastcheck.networks.case import NetworkCase
+from fastcheck.networks.check import check_network
+from fastcheck.networks.network import Network
+from fastcheck.reports.files import load_case
+from fastcheck.reports.network_report import NetworkReport
+from fastcheck.reports.report import Report
+from fastcheck.sweeps.report import Sweep
+from fastcheck.sweeps.sweep import sweep
 
 # Nothing here imports Numba: `check` does when it is called (tests/test_imports.py).
 

@@ -6,17 +6,19 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from fastcheck import comparison, machine, verdict
-from fastcheck.cases.conv import ConvCase
-from fastcheck.cases.function import FunctionCase
-from fastcheck.errors import FastcheckError
-from fastcheck.geometry import integer
-from fastcheck.naming import refuse_unknown
-from fastcheck.progress import ProgressHook, silent
-from fastcheck.report import Report, requested
-from fastcheck.sampling import Dims
-from fastcheck.step import positive
-from fastcheck.sweep import explained
+from fastcheck.common import machine
+from fastcheck.common.errors import FastcheckError
+from fastcheck.common.naming import refuse_unknown
+from fastcheck.common.progress import ProgressHook, silent
+from fastcheck.convolutions.case import ConvCase
+from fastcheck.convolutions.geometry import integer
+from fastcheck.engine.error_model import positive
+from fastcheck.engine.sampling import Dims
+from fastcheck.functions.case import FunctionCase
+from fastcheck.metrics import verdict
+from fastcheck.reports import comparison
+from fastcheck.reports.report import Report, requested
+from fastcheck.sweeps.sweep import explained
 
 EVALUATORS = ("auto", "full", "local", "delta")
 """What ``evaluator`` may be."""
@@ -87,9 +89,9 @@ def check(
     threads = machine.thread_count(threads)
     seed = integer("seed", seed, least=0)
     step = usable_step(step)
-    from fastcheck import coordinator  # imports Numba
-    from fastcheck.paths import Plan
-    from fastcheck.paths.conv import ConvPath
+    from fastcheck.convolutions.pipeline import ConvPath
+    from fastcheck.engine import coordinator  # imports Numba
+    from fastcheck.engine.plan import Plan
 
     plan = Plan(
         dims=dims,
@@ -174,8 +176,8 @@ def check_gradient(
 
     Notes
     -----
-    `fastcheck.black_box` has the model of step and error, and its sources. A dimension takes six calls of the loss,
-    and two to four for each step that is tried beside the typical one.
+    `fastcheck.functions.step_search` has the model of step and error, and its sources. A dimension takes six calls of
+    the loss, and two to four for each step that is tried beside the typical one.
     """
     if stencil not in STENCILS or isinstance(stencil, float):
         raise FastcheckError(f"stencil is {stencil!r}: expected 'auto', 3 or 5")
@@ -183,9 +185,9 @@ def check_gradient(
     seed = integer("seed", seed, least=0)
     step = usable_step(step)
     case = FunctionCase(loss, grad, params, noise=noise, relative_noise=relative_noise, precision=precision)
-    from fastcheck import coordinator  # imports Numba
-    from fastcheck.paths import Plan
-    from fastcheck.paths.function import FunctionPath
+    from fastcheck.engine import coordinator  # imports Numba
+    from fastcheck.engine.plan import Plan
+    from fastcheck.functions.pipeline import FunctionPath
 
     plan = Plan(
         dims=dims,
@@ -220,10 +222,11 @@ def compare(analytic: Any, numeric: Any, *, precision: str | None = None, keep: 
 
     Nothing is known here of how the arrays came about, so that there are no error bars: the verdict follows the two
     rules of thumb (norm ratio at most 1e-9, max ratio below 1e-2), and is inconclusive where they disagree. Of narrower
-    types than float64 the first is `fastcheck.verdict.norm_rule`. Entries that differ by no more than the first rule
-    leaves to a typical entry do not break the second. A tensor without a value above 1e-9 of what is typical of another
-    one is round-off, and passes, unless its two arrays resemble each other (the sizes of most entries are in one ratio,
-    or the norm ratio is outside of 1/3 to 3): it is inconclusive then, and where there is no other to compare it with.
+    types than float64 the first is `fastcheck.metrics.verdict.norm_rule`. Entries that differ by no more than the first
+    rule leaves to a typical entry do not break the second. A tensor without a value above 1e-9 of what is typical of
+    another one is round-off, and passes, unless its two arrays resemble each other (the sizes of most entries are in
+    one ratio, or the norm ratio is outside of 1/3 to 3): it is inconclusive then, and where there is no other to
+    compare it with.
 
     Parameters
     ----------

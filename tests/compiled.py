@@ -13,7 +13,7 @@ from layers import case, layer
 
 import fastcheck
 import fastcheck_kernels
-from fastcheck.cases import forward
+from fastcheck.convolutions import passes
 
 
 def convolutions():
@@ -28,7 +28,7 @@ def convolutions():
         for evaluator in ("local", "full", "delta"):
             assert fastcheck.check(made, dims=30, evaluator=evaluator).passed
         with ThreadPoolExecutor(1) as pool:
-            forward.backward(made.geometry, made.input, made.weight, made.grad_output, pool)
+            passes.backward(made.geometry, made.input, made.weight, made.grad_output, pool)
 
 
 def network():

@@ -15,7 +15,8 @@ import searches
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 from numba import config
 
-from fastcheck import cli, machine
+from fastcheck.cli import main as cli
+from fastcheck.common import machine
 
 HERE = Path(__file__).parent
 

@@ -15,8 +15,8 @@ import torch
 import torch_network
 
 import fastcheck
-from fastcheck.errors import FastcheckError
-from fastcheck.layers import (
+from fastcheck.common.errors import FastcheckError
+from fastcheck.networks.layers import (
     ELU,
     GELU,
     Add,
@@ -38,7 +38,7 @@ from fastcheck.layers import (
     Softplus,
     Tanh,
 )
-from fastcheck.network import INPUT, LOSSES, REDUCTIONS, Network
+from fastcheck.networks.network import INPUT, LOSSES, REDUCTIONS, Network
 
 torch.set_num_threads(1)  # so that no sum depends on it; for networks this small more would be slower
 

@@ -21,7 +21,7 @@ import processes
 import psutil
 from processes import PATIENCE
 
-from fastcheck.batch.answers import suite_report
+from fastcheck.batch.results import suite_report
 
 LOOKING = 0.01
 

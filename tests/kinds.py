@@ -9,7 +9,7 @@ import torch
 from layers import Layer, torch_forward
 
 import fastcheck
-from fastcheck.cases import forward
+from fastcheck.convolutions import passes
 
 
 def random(rng, shape):
@@ -106,7 +106,7 @@ def made(a_layer, kinds, scale, dtype, seed, backward="torch"):
     )
     if backward == "reference":
         with ThreadPoolExecutor(1) as pool:
-            case.grads = forward.backward(case.geometry, case.input, case.weight, case.grad_output, pool)
+            case.grads = passes.backward(case.geometry, case.input, case.weight, case.grad_output, pool)
     return case
 
 

@@ -13,7 +13,7 @@ from hard_networks import Arrays, Hard
 from planted_network import MISTAKES
 from torch_network import LAYERS
 
-from fastcheck.network import Network
+from fastcheck.networks.network import Network
 
 FINE = {"float64": 0.01, "float32": 0.01, "float16": 0.1, "bfloat16": 0.1}
 """The smallest part by which tensors and channels are made wrong, by what the gradient is computed in."""

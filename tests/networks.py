@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from fastcheck.layers import (
+from fastcheck.networks.layers import (
     ELU,
     GELU,
     Add,
@@ -28,7 +28,7 @@ from fastcheck.layers import (
     Softplus,
     Tanh,
 )
-from fastcheck.network import Network
+from fastcheck.networks.network import Network
 
 
 def parameters(network, input_shape, rng):

@@ -9,9 +9,9 @@ from dataclasses import replace
 from layers import case, layer
 
 import fastcheck
-from fastcheck.batch.ledger import Ledger, PlannedCase
-from fastcheck.network_report import Line, NetworkReport
-from fastcheck.suite import SuiteReport
+from fastcheck.batch.ledger.ledger import Ledger, PlannedCase
+from fastcheck.reports.network_report import Line, NetworkReport
+from fastcheck.reports.suite_report import SuiteReport
 
 LAYER = layer((1, 2, 6, 6), (3, 2, 3, 3), padding=1)
 

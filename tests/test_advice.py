@@ -8,11 +8,13 @@ import pytest
 from layers import case, layer, operands, torch_backward, torch_gradients
 
 import fastcheck
-from fastcheck import advice, check_gradient, coordinator, health
-from fastcheck.advice import Circumstances
-from fastcheck.layers import Dense
-from fastcheck.tally import Tally, fold
-from fastcheck.verdict import of_tensor
+from fastcheck import check_gradient
+from fastcheck.engine import coordinator
+from fastcheck.metrics import advice, health
+from fastcheck.metrics.advice import Circumstances
+from fastcheck.metrics.tally import Tally, fold
+from fastcheck.metrics.verdict import of_tensor
+from fastcheck.networks.layers import Dense
 
 X = np.random.default_rng(0).normal(size=12)
 KINDS = {

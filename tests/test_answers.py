@@ -16,16 +16,16 @@ import processes
 import pytest
 
 from fastcheck import FastcheckError
-from fastcheck.batch import answers
-from fastcheck.batch import ledger as ledger_module
-from fastcheck.batch.ledger import Ledger
-from fastcheck.network_report import NetworkReport
+from fastcheck.batch import results as answers
+from fastcheck.batch.ledger import ledger as ledger_module
+from fastcheck.batch.ledger.ledger import Ledger
 from fastcheck.render.batch import LONGEST, MANY, chat_line
 from fastcheck.render.rows import COLUMNS
 from fastcheck.render.text import as_text, case_line
-from fastcheck.report import Report
-from fastcheck.report_reader import from_json
-from fastcheck.suite import SuiteReport
+from fastcheck.reports.network_report import NetworkReport
+from fastcheck.reports.reader import from_json
+from fastcheck.reports.report import Report
+from fastcheck.reports.suite_report import SuiteReport
 
 SUITE = """
 [[case]]

@@ -12,9 +12,12 @@ from layers import case as layer_case
 from layers import layer, saved
 
 import fastcheck
-from fastcheck import FastcheckError, array_file, machine, memory, npz
-from fastcheck.array_file import read_array, read_header
-from fastcheck.opened import opened
+from fastcheck import FastcheckError
+from fastcheck.common import array_file, machine
+from fastcheck.common.array_file import read_array, read_header
+from fastcheck.common.opened import opened
+from fastcheck.convolutions import memory
+from fastcheck.reports import files
 
 LAYER = layer((1, 3, 6, 6), (4, 3, 3, 3), padding=1)
 
@@ -133,7 +136,7 @@ def headers_alone(monkeypatch):
 
     real = array_file.read_array
     monkeypatch.setattr(array_file, "read_array", read_array)
-    monkeypatch.setattr(npz, "read_array", read_array)
+    monkeypatch.setattr(files, "read_array", read_array)
 
 
 def test_a_bomb_is_refused_before_it_is_inflated(tmp_path, refused, monkeypatch, headers_alone):
@@ -156,7 +159,7 @@ def test_methods_that_inflate_without_bound_are_refused(tmp_path, refused, metho
 def test_numpys_own_compression_is_read(tmp_path):
     arrays = {"a": np.arange(100_000.0), "b": np.ones((3, 4), np.float16)}
     np.savez_compressed(tmp_path / "a.npz", **arrays)
-    found = npz.read_npz(tmp_path / "a.npz")
+    found = files.read_npz(tmp_path / "a.npz")
     assert list(found) == ["a", "b"]
     for name, array in arrays.items():
         np.testing.assert_array_equal(found[name], array)
@@ -240,7 +243,7 @@ def test_digests_are_of_names_and_of_what_was_read(tmp_path):
     def digest(**arrays):
         np.savez(tmp_path / "a.npz", **arrays)
         with opened(tmp_path / "a.npz") as file:
-            npz.read_npz(file)
+            files.read_npz(file)
             return file.digest
 
     one, other = np.ones(3), np.zeros(3)
@@ -267,14 +270,14 @@ def test_every_array_of_a_case_is_in_its_digest(tmp_path):
     def digest(**changes):
         np.savez(tmp_path / "a.npz", **arrays | changes)
         with opened(tmp_path / "a.npz") as file:
-            assert isinstance(npz.load_case(file), fastcheck.ConvCase)
+            assert isinstance(files.load_case(file), fastcheck.ConvCase)
             return file.digest
 
     changed = {name: array * 2 for name, array in arrays.items() if array.dtype == np.float64}
     changed |= {"padding": np.array([1, 1]), "stride": np.array([1, 1]), "dilation": np.array([1, 1])}
     changed |= {"groups": np.array([1]).reshape(()).astype(np.int32)}
     changed |= {"loss": np.array("relu"), "precision": np.array("float32")}
-    assert set(changed) == set(arrays) == set(npz._KEYS)
+    assert set(changed) == set(arrays) == set(files._KEYS)
     found = [digest(), *(digest(**{name: array}) for name, array in changed.items())]
     assert len({*found}) == len(found)
     assert digest() == found[0]

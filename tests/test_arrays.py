@@ -6,7 +6,7 @@ from layers import case, layer
 
 import fastcheck
 from fastcheck import FastcheckError
-from fastcheck.layers import Dense, Dropout
+from fastcheck.networks.layers import Dense, Dropout
 
 LAYER = layer((1, 2, 5, 5), (3, 2, 3, 3))
 GOOD = case(LAYER)

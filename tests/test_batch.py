@@ -21,17 +21,22 @@ from layers import case as layer_case
 from layers import layer
 
 import fastcheck
-from fastcheck import FastcheckError, array_file, coordinator, machine, npz
-from fastcheck.batch import answers, cluster, estimates, jobs, local, plans, runner, stop
-from fastcheck.batch.crew import Inline
-from fastcheck.batch.entries import ConvEntry, How, NetworkEntry, Suite
-from fastcheck.batch.ledger import Ledger
-from fastcheck.batch.planned import RESERVE
-from fastcheck.batch.suite_file import read_suite
-from fastcheck.cli_batch import Workers
-from fastcheck.network_file import read_network
-from fastcheck.published import NETWORKS, ConvLayer, Network
+from fastcheck import FastcheckError
+from fastcheck.batch import results as answers
+from fastcheck.batch.ledger.ledger import Ledger
+from fastcheck.batch.run import cluster, estimates, jobs, local, runner, stop
+from fastcheck.batch.run import plan as plans
+from fastcheck.batch.run.planned import RESERVE
+from fastcheck.batch.run.scheduler import Inline
+from fastcheck.batch.suite.entries import ConvEntry, How, NetworkEntry, Suite
+from fastcheck.batch.suite.file import read_suite
+from fastcheck.cli.batch import Workers
+from fastcheck.common import array_file, machine
+from fastcheck.engine import coordinator
+from fastcheck.networks.file import read_network
 from fastcheck.render.batch_progress import Lines
+from fastcheck.reports import files
+from fastcheck.workloads.published import NETWORKS, ConvLayer, Network
 
 SUITE = """
 [defaults]
@@ -150,7 +155,7 @@ def counted(monkeypatch):
 
 
 def entry(name="one", shape=(1, 3, 8, 8), weight=(4, 3, 3, 3), **how):
-    from fastcheck.geometry import ConvGeometry
+    from fastcheck.convolutions.geometry import ConvGeometry
 
     geometry = ConvGeometry.of(shape, weight, padding=1)
     tensors = ("input", "weight", "bias")
@@ -183,7 +188,7 @@ def test_the_results_are_those_of_a_check(suite_path, tmp_path):
             how = one.how
             report = fastcheck.check(jobs.conv_case(one, Inline()), dims=how.dims, evaluator=how.evaluator)
         elif one.name in ("mine", WRONG):
-            report = fastcheck.check(npz.load_case(one.path), dims="all")
+            report = fastcheck.check(files.load_case(one.path), dims="all")
         else:
             continue
         # Through JSON, which has no tuples.
@@ -584,7 +589,7 @@ def test_what_does_not_fit_is_known_from_headers_alone(arrays_path, run, monkeyp
         return real(stream, size, what)
 
     monkeypatch.setattr(array_file, "read_array", read_array)
-    monkeypatch.delattr("fastcheck.network.Network.initial")
+    monkeypatch.delattr("fastcheck.networks.network.Network.initial")
     arrays_path.write_text(
         arrays_path.read_text() + '[[case]]\nnetwork = "net.toml"\nname = "seeded"\ninput = [3, 1, 5, 5]\n'
     )
@@ -624,7 +629,7 @@ def test_numeric_gradients_asked_for_later_are_differenced_again(tmp_path, monke
 
 def stop_after(monkeypatch, count):
     """Let Ctrl-C come with so many shards finished."""
-    from fastcheck.interrupts import Interrupts
+    from fastcheck.common.interrupts import Interrupts
 
     real, kept, stopped = Ledger.keep_shard, [], []
 
@@ -805,7 +810,7 @@ def test_cli_bad_input(suite_path, tmp_path, refused, monkeypatch, arguments, to
 
 
 def test_what_is_no_address_is_refused_before_dask_is_imported(suite_path, refused, monkeypatch):
-    monkeypatch.setitem(sys.modules, "fastcheck.batch.cluster", None)
+    monkeypatch.setitem(sys.modules, "fastcheck.batch.run.cluster", None)
     assert "expected the address of a scheduler" in refused("run", suite_path, "--out", "x", "--dask", "")
 
 

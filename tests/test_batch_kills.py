@@ -21,16 +21,17 @@ import processes
 import pytest
 from distributed import Client, KilledWorker, LocalCluster
 
-from fastcheck import FastcheckError, cli
-from fastcheck.batch import cluster, jobs, runner
-from fastcheck.batch.check_one import Place
-from fastcheck.batch.ledger import Ledger
-from fastcheck.batch.runner import Options
-from fastcheck.batch.stop import Stop
-from fastcheck.batch.suite_file import read_suite
-from fastcheck.parts import Part
+from fastcheck import FastcheckError
+from fastcheck.batch.ledger.ledger import Ledger
+from fastcheck.batch.run import cluster, jobs, runner
+from fastcheck.batch.run.check_one import Place
+from fastcheck.batch.run.runner import Options
+from fastcheck.batch.run.stop import Stop
+from fastcheck.batch.suite.file import read_suite
+from fastcheck.cli import main as cli
+from fastcheck.engine.parts import Part
+from fastcheck.metrics.tally import Tally
 from fastcheck.render.batch_progress import Lines
-from fastcheck.tally import Tally
 
 resource = pytest.importorskip("resource", reason="signals, and limits of files, are those of POSIX systems")
 
@@ -209,7 +210,7 @@ import importlib.abc, importlib.machinery, os, signal, sys
 
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "fastcheck.batch.jobs":
+        if name != "fastcheck.batch.run.jobs":
             return None
         sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(name, path)

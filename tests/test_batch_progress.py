@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 from test_batch import entry
 
-from fastcheck.batch import plans, runner
+from fastcheck.batch.run import plan as plans
+from fastcheck.batch.run import runner
 from fastcheck.render.batch_progress import SHOWN, Bars, Lines, watching
 
 HOSTILE = "a\x1b[2J\n[red]b"

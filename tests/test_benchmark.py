@@ -6,10 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from fastcheck import FastcheckError, adapters, benchmark, cases, limit, zoo
-from fastcheck.geometry import ConvGeometry
-from fastcheck.lowering import WeightLowering
-from fastcheck.published import NETWORKS, ConvLayer, Network
+from fastcheck import FastcheckError, adapters, cases
+from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.convolutions.lowering import WeightLowering
+from fastcheck.workloads import benchmark, roofline, zoo
+from fastcheck.workloads.published import NETWORKS, ConvLayer, Network
 from fastcheck_kernels import limit as kernels
 
 STEM = ConvLayer("stem", (2, 7, 7), (4, 2, 3, 3), 2, 1, 1, 1, True)
@@ -22,7 +23,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(benchmark, "LAYERS", (("tiny", "stem"), ("tiny", "causal")))
     monkeypatch.setattr(benchmark, "ROUNDS", 1)
     monkeypatch.setattr(benchmark, "PAUSE", 0.0)
-    monkeypatch.setattr(limit, "REPEATS", 8)
+    monkeypatch.setattr(roofline, "REPEATS", 8)
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def test_thread_counts():
 
 def test_the_limits_kernel_differences():
     """Its sum is that of plain loops, and moves far below an ulp of z give zero: the difference is not folded."""
-    z, v, d, offsets = limit._data(0)
+    z, v, d, offsets = roofline._data(0)
     repeats = 3
     expected = sum(
         v @ ((z + moved) - (z - moved))
@@ -155,7 +156,7 @@ def test_the_limits_kernel_differences():
 
 @pytest.mark.jit
 def test_the_width_of_vectors_is_told():
-    assert limit.simd_bits() in (128, 256, 512)
+    assert roofline.simd_bits() in (128, 256, 512)
 
 
 def test_a_weight_moves_as_many_outputs_whatever_the_number_of_channels():

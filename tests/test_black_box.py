@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from fastcheck import noise
-from fastcheck.black_box import NOISES, Level, Search, better, estimate
+from fastcheck.functions import ecnoise
+from fastcheck.functions.step_search import NOISES, Level, Search, better, estimate
 
 RNG = np.random.default_rng(20110406)
 
@@ -36,7 +36,7 @@ def test_noise_of_known_size_is_found_within_a_factor_of_four(count, kind):
     else:
         errors = RNG.normal(size=smooth.shape) if kind == "normal" else RNG.uniform(-1, 1, smooth.shape) * math.sqrt(3)
         samples = smooth + sizes * errors
-    ratio = noise.ecnoise(samples) / sizes
+    ratio = ecnoise.ecnoise(samples) / sizes
     assert 0.7 < np.median(ratio) < 1.3
     # Quanta in step with the samples show nothing: that is why noise is measured in several directions.
     assert np.mean((ratio > 1 / 4) & (ratio < 4)) > (0.75 if kind == "quantised" else 0.97)
@@ -44,12 +44,12 @@ def test_noise_of_known_size_is_found_within_a_factor_of_four(count, kind):
 
 def test_exact_values_have_no_noise_and_scales_do_not_matter():
     line = np.arange(9.0) * 0.5 + 3
-    assert noise.ecnoise(line) == 0
+    assert ecnoise.ecnoise(line) == 0
     samples = RNG.normal(size=(9, 50))
-    plain = noise.ecnoise(samples)
+    plain = ecnoise.ecnoise(samples)
     for exponent in (-600, 600):
-        assert np.array_equal(noise.ecnoise(np.ldexp(samples, exponent)), np.ldexp(plain, exponent))
-    assert [noise.ecnoise(samples[:, i]) for i in range(50)] == pytest.approx(plain, rel=1e-12)
+        assert np.array_equal(ecnoise.ecnoise(np.ldexp(samples, exponent)), np.ldexp(plain, exponent))
+    assert [ecnoise.ecnoise(samples[:, i]) for i in range(50)] == pytest.approx(plain, rel=1e-12)
 
 
 def test_samples_of_a_function_that_rounds_its_argument_are_taken_further_apart():
@@ -59,10 +59,10 @@ def test_samples_of_a_function_that_rounds_its_argument_are_taken_further_apart(
         asked.append(place)
         return np.array(float(np.exp(np.float32(1 + place))))
 
-    found = float(noise.measured(sample, 9, (2.0**-40, 2.0**-30, 2.0**-22)))
+    found = float(ecnoise.measured(sample, 9, (2.0**-40, 2.0**-30, 2.0**-22)))
     assert (len(asked), max(asked)) == (3 * 9, 9 * 2.0**-22)
     assert math.e * 2**-24 / 4 < found < math.e * 2**-22
-    assert np.isnan(noise.measured(lambda place: np.array(math.nan if place > 3 else place), 7, (1.0,)))
+    assert np.isnan(ecnoise.measured(lambda place: np.array(math.nan if place > 3 else place), 7, (1.0,)))
 
 
 @pytest.mark.parametrize("points", [3, 5])

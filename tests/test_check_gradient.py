@@ -10,7 +10,7 @@ from searches import examples
 
 import fastcheck
 from fastcheck import FastcheckError, check_gradient
-from fastcheck.report_reader import from_json
+from fastcheck.reports.reader import from_json
 
 RNG = np.random.default_rng(4)
 X = RNG.normal(size=12)

@@ -11,10 +11,9 @@ import torch_network
 from numba import config
 
 import fastcheck
-from fastcheck import loss_check, network_job
-from fastcheck.evaluators import penalty
-from fastcheck.layers import Dense, Tanh
-from fastcheck.network import Penalty
+from fastcheck.networks import job, loss_check, penalty
+from fastcheck.networks.layers import Dense, Tanh
+from fastcheck.networks.network import Penalty
 
 
 def _case(name, seed=0):
@@ -90,4 +89,4 @@ def test_differences_of_a_penalty_overflow_quietly():
     assert np.isinf(penalty.gradient(Penalty(1e200, 0.0), np.array([1e200]))).all()
     half = {"w": np.ones(1, np.float16)}
     ones, zeros = {"w": np.ones(1)}, {"w": np.zeros(1)}
-    assert np.isinf(network_job._without(half, {"w": Penalty(1e6, 0.0)}, ones, zeros)["w"]).all()
+    assert np.isinf(job._without(half, {"w": Penalty(1e6, 0.0)}, ones, zeros)["w"]).all()

@@ -9,7 +9,7 @@ import pytest
 from layers import layer, saved
 
 import fastcheck_command
-from fastcheck import cli
+from fastcheck.cli import main as cli
 
 resource = pytest.importorskip("resource", reason="signals, and limits of files, are those of POSIX systems")
 
@@ -111,7 +111,7 @@ def test_an_interrupt_while_one_is_answered_is_one_line(ended):
     [
         ("numpy", "raise ImportError('no luck')", "ImportError: 'no luck'; set "),
         ("fastcheck", "sys.exit(1)", "SystemExit: '1'; set "),
-        ("fastcheck.cli", "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))", ""),
+        ("fastcheck.cli.main", "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))", ""),
     ],
     ids=["broken", "exits", "no more files"],
 )
@@ -155,7 +155,7 @@ def test_an_interrupt_that_is_lost_before_the_work_begins_ends_it(started, tmp_p
 
 
 def test_ctrl_c_at_the_end_is_one_line(started):
-    done = started("--version", module="fastcheck.cli", deed=f"atexit.register(lambda: {INTERRUPT})")
+    done = started("--version", module="fastcheck.cli.main", deed=f"atexit.register(lambda: {INTERRUPT})")
     assert (done.returncode, done.stderr) == (130, "fastcheck: interrupted\n")
 
 

@@ -8,9 +8,9 @@ import torch
 
 import fastcheck
 from fastcheck import FastcheckError
+from fastcheck.metrics.verdict import MAX_RULE, NORM_RULE, norm_rule
 from fastcheck.render.text import as_text
-from fastcheck.report_reader import from_json
-from fastcheck.verdict import MAX_RULE, NORM_RULE, norm_rule
+from fastcheck.reports.reader import from_json
 
 RNG = np.random.default_rng(0)
 W = RNG.normal(size=(40, 30))

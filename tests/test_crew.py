@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 from processes import PATIENCE
 
-from fastcheck.batch.crew import Crew, Inline, Lane
+from fastcheck.batch.run.scheduler import Crew, Inline, Lane
 
 
 def finished(crew, cases):

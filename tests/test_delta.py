@@ -12,15 +12,17 @@ from hypothesis import given
 from layers import case, layer, layers, operands, torch_forward
 
 import fastcheck
-from fastcheck import lowering, memory, step, tally, zoo
-from fastcheck.cases import forward
-from fastcheck.cases.scaling import ScaledOperands
-from fastcheck.evaluators import Differences, judging
-from fastcheck.evaluators.audit import Audit
-from fastcheck.evaluators.delta_input import InputDelta
-from fastcheck.evaluators.delta_weight import WeightDelta
-from fastcheck.evaluators.reevaluation import Reevaluation
-from fastcheck.published import NETWORKS
+from fastcheck.convolutions import lowering, memory, passes
+from fastcheck.convolutions.audit import Audit
+from fastcheck.convolutions.delta_input import InputDelta
+from fastcheck.convolutions.delta_weight import WeightDelta
+from fastcheck.convolutions.reevaluation import Reevaluation
+from fastcheck.convolutions.scaling import ScaledOperands
+from fastcheck.engine import error_model, folding
+from fastcheck.engine.differences import Differences
+from fastcheck.metrics import tally
+from fastcheck.workloads import zoo
+from fastcheck.workloads.published import NETWORKS
 from fastcheck_kernels import delta
 
 TENSORS = ("input", "weight", "bias")
@@ -32,7 +34,7 @@ BATCH = layer((3, 6, 6, 7, 8), (8, 3, 3, 2, 3), stride=2, padding=1, dilation=1,
 
 def _evaluators(made, pool):
     scaled = ScaledOperands.of(made)
-    output = forward.output(scaled, made.geometry, pool)
+    output = passes.output(scaled, made.geometry, pool)
     yield "input", InputDelta(made, scaled, output, "auto", pool)
     for tensor in ("weight", "bias"):
         yield tensor, WeightDelta(made, scaled, tensor, output, "auto", pool)
@@ -186,7 +188,9 @@ def test_every_kind_of_layer_is_left_to_delta(network):
 
 def test_all_weights_of_vgg16_are_meant_by_all():
     shapes = [a_layer.geometry(1).weight_shape for a_layer in NETWORKS["vgg16"].layers]
-    chosen = [fastcheck.sampling.choose("all", {"weight": shape}, {"weight": 1}, 0)["weight"] for shape in shapes]
+    chosen = [
+        fastcheck.engine.sampling.choose("all", {"weight": shape}, {"weight": 1}, 0)["weight"] for shape in shapes
+    ]
     assert sum(map(len, chosen)) == 14_710_464
     assert all(isinstance(dims, range) for dims in chosen)  # no list of 14 million indices
 
@@ -230,8 +234,8 @@ def test_planes_that_padding_makes_too_large_are_refused():
 
 
 def test_sizes_are_found_once_a_case(monkeypatch):
-    sized, find = [], step.rms
-    monkeypatch.setattr(step, "rms", lambda values: sized.append(values.shape) or find(values))
+    sized, find = [], error_model.rms
+    monkeypatch.setattr(error_model, "rms", lambda values: sized.append(values.shape) or find(values))
     assert fastcheck.check(case(layer((2, 6, 9, 9), (8, 6, 3, 3), padding=1))).passed
     assert len(sized) == 5  # output, input, weight, cotangent, and the filters' bounds
 
@@ -267,7 +271,7 @@ def test_the_compiled_fold_is_numpys(seed):
     if seed == 6:
         numeric[:] = analytic[:] = 0.0
     ours, numpys = (
-        judging.merge([judging.fold(Differences(dims, numeric, bar), analytic)]),
+        folding.merge([folding.fold(Differences(dims, numeric, bar), analytic)]),
         tally.fold(dims, analytic, numeric, bar),
     )
     assert ours.norm_ratio == pytest.approx(numpys.norm_ratio, rel=1e-12, nan_ok=True)

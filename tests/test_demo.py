@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import fastcheck
-from fastcheck import FastcheckError, demo
+from fastcheck import FastcheckError
+from fastcheck.workloads import demo
 
 
 @pytest.fixture(scope="module")

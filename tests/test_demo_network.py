@@ -6,7 +6,7 @@ import pytest
 import torch_network
 
 from fastcheck import FastcheckError
-from fastcheck import demo_network as demo
+from fastcheck.workloads import demo_network as demo
 
 pytestmark = pytest.mark.jit
 

@@ -11,10 +11,10 @@ import nights
 import pytest
 
 from fastcheck import FastcheckError
-from fastcheck.batch import answers
-from fastcheck.batch.answers import Answers
-from fastcheck.batch.difference import ABSENT, FLOOR, difference
-from fastcheck.suite import SuiteReport
+from fastcheck.batch import results as answers
+from fastcheck.batch.diff import ABSENT, FLOOR, difference
+from fastcheck.batch.results import Answers
+from fastcheck.reports.suite_report import SuiteReport
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fastcheck.batch.suite_file import read_suite
-from fastcheck.cli import main
+from fastcheck.batch.suite.file import read_suite
+from fastcheck.cli.main import main
 
 DOCS = Path(__file__).parent.parent / "docs"
 EXAMPLE = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", re.DOTALL)

@@ -12,8 +12,7 @@ from layers import case, layer, layers, operands
 from searches import examples
 
 import fastcheck
-from fastcheck.cases import forward
-from fastcheck.evaluators import reevaluation
+from fastcheck.convolutions import passes, reevaluation
 from fastcheck_kernels import difference
 
 RICH = layer((2, 4, 9, 9), (6, 2, 3, 3), stride=2, padding=1, dilation=2, groups=2)
@@ -21,7 +20,7 @@ RICH = layer((2, 4, 9, 9), (6, 2, 3, 3), stride=2, padding=1, dilation=2, groups
 
 @given(count=st.integers(0, 300), pieces=st.integers(1, 40))
 def test_ranges_are_alike_and_leave_nothing_out(count, pieces):
-    found = forward.ranges(count, pieces)
+    found = passes.ranges(count, pieces)
     assert [place for lo, hi in found for place in range(lo, hi)] == list(range(count))
     sizes = [hi - lo for lo, hi in found]
     assert len(sizes) == min(count, pieces)
@@ -121,6 +120,6 @@ def test_magnitude_bounds_every_output():
     made = case(RICH)
     with ThreadPoolExecutor(2) as pool:
         assert (
-            np.abs(forward.output(made, made.geometry, pool))
-            <= forward.magnitude(made, made.geometry, pool) * (1 + 1e-14)
+            np.abs(passes.output(made, made.geometry, pool))
+            <= passes.magnitude(made, made.geometry, pool) * (1 + 1e-14)
         ).all()

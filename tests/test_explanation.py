@@ -7,8 +7,8 @@ import searches
 import torch_network
 
 import fastcheck
-from fastcheck import explanation
-from fastcheck.report import Kept
+from fastcheck.networks import explanation
+from fastcheck.reports.report import Kept
 
 pytestmark = pytest.mark.jit
 

@@ -9,10 +9,10 @@ import pytest
 
 import fastcheck
 from fastcheck import FastcheckError, Network
-from fastcheck.cases import forward
-from fastcheck.geometry import ConvGeometry
-from fastcheck.layers import Dense, ReLU
-from fastcheck.report_reader import from_json
+from fastcheck.convolutions import passes
+from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.networks.layers import Dense, ReLU
+from fastcheck.reports.reader import from_json
 
 pytestmark = pytest.mark.jit  # as Python, NumPy warns of overflow
 
@@ -29,8 +29,8 @@ def _integers(loss, seed=0):
     v = rng.integers(1, 8, (2, 3, 4)) * 1.0
     geometry = ConvGeometry.of(x.shape, w.shape)
     with ThreadPoolExecutor(1) as pool:
-        z = forward.convolve(geometry, x, w, np.zeros(3), pool)
-        grads = forward.backward(geometry, x, w, v * SLOPE[loss](z), pool)
+        z = passes.convolve(geometry, x, w, np.zeros(3), pool)
+        grads = passes.backward(geometry, x, w, v * SLOPE[loss](z), pool)
     return x, w, b, v, grads
 
 

@@ -6,8 +6,8 @@ import torch_network
 from hard_networks import FAMILIES, HALF, TYPES, draw, family_of, rounded
 from network_faults import ARRAYS, COMPUTED, FAULTS, FINE, Planting, planted
 
-from fastcheck.layers import KINDS
-from fastcheck.network import LOSSES, REDUCTIONS
+from fastcheck.networks.layers import KINDS
+from fastcheck.networks.network import LOSSES, REDUCTIONS
 
 SEEDS = range(700, 700 + 12 * len(FAMILIES))
 SMOOTH = set(KINDS) - {"relu", "leaky_relu", "elu", "max_pool"}

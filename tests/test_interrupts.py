@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from fastcheck.interrupts import deaf, listening
+from fastcheck.common.interrupts import deaf, listening
 
 
 class _Loses:

@@ -8,10 +8,10 @@ import nights
 import pytest
 import xmlschema
 
-from fastcheck.batch import answers
-from fastcheck.batch.ledger import Ledger
+from fastcheck.batch import results as answers
+from fastcheck.batch.ledger.ledger import Ledger
 from fastcheck.render.junit import junit
-from fastcheck.suite import SuiteReport
+from fastcheck.reports.suite_report import SuiteReport
 
 SCHEMA = xmlschema.XMLSchema(str(Path(__file__).with_name("junit.xsd")))
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from layers import layer, layers, operands, torch_gradients
 from searches import examples
 
-from fastcheck.cases import forward
-from fastcheck.geometry import ConvGeometry
+from fastcheck.convolutions import passes
+from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck_kernels import conv
 
 
@@ -39,8 +39,8 @@ def test_against_pytorch(a_layer, pool):
     out, v, grads = torch_gradients(a_layer, x, w, b)
     geometry = geometry_of(a_layer)
     assert geometry.output_shape == out.shape
-    close(forward.convolve(geometry, x, w, b, pool), out)
-    ours = forward.backward(geometry, x, w, v, pool)
+    close(passes.convolve(geometry, x, w, b, pool), out)
+    ours = passes.backward(geometry, x, w, v, pool)
     for name, expected in grads.items():
         close(ours[name], expected)
 
@@ -51,9 +51,9 @@ def test_against_plain_loops(a_layer, pool):
     x, w, b = operands(a_layer)
     geometry = geometry_of(a_layer)
     expected = naive.forward(x, w, b, **a_layer.arguments)
-    close(forward.convolve(geometry, x, w, b, pool), expected)
+    close(passes.convolve(geometry, x, w, b, pool), expected)
     v = np.random.default_rng(1).standard_normal(expected.shape)
-    ours = forward.backward(geometry, x, w, v, pool)
+    ours = passes.backward(geometry, x, w, v, pool)
     for name, gradient in naive.backward(x, w, v, **a_layer.arguments).items():
         close(ours[name], gradient)
 
@@ -64,7 +64,7 @@ def test_against_scipy(spatial, pool):
     x, w = rng.standard_normal((1, 3, *spatial)), rng.standard_normal((2, 3, *(3,) * len(spatial)))
     geometry = ConvGeometry.of(x.shape, w.shape)
     expected = [scipy.signal.correlate(x[0], kernel, mode="valid", method="direct")[0] for kernel in w]
-    close(forward.convolve(geometry, x, w, np.zeros(2), pool)[0], np.array(expected))
+    close(passes.convolve(geometry, x, w, np.zeros(2), pool)[0], np.array(expected))
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_layers_larger_than_a_panel(a_layer, pool):
     x, w, b = operands(a_layer)
     out, v, grads = torch_gradients(a_layer, x, w, b)
     geometry = geometry_of(a_layer)
-    close(forward.convolve(geometry, x, w, b, pool), out)
-    ours = forward.backward(geometry, x, w, v, pool)
+    close(passes.convolve(geometry, x, w, b, pool), out)
+    ours = passes.backward(geometry, x, w, v, pool)
     for name, expected in grads.items():
         close(ours[name], expected)
 
@@ -93,7 +93,7 @@ def test_layers_larger_than_a_panel(a_layer, pool):
 def test_a_region_is_that_part_of_the_whole_to_the_last_bit(a_layer, data, pool):
     x, w, b = operands(a_layer)
     geometry = geometry_of(a_layer)
-    whole = geometry.lift(forward.convolve(geometry, x, w, b, pool))
+    whole = geometry.lift(passes.convolve(geometry, x, w, b, pool))
     region = np.ones((5, 3), dtype=np.int64)
     for axis, size in enumerate(whole.shape):
         low = data.draw(st.integers(0, size - 1))
@@ -112,7 +112,7 @@ def test_same_padding_is_pytorchs():
     geometry = ConvGeometry.of(x.shape, w.shape, padding="same", dilation=(1, 2))
     expected = torch.nn.functional.conv2d(*map(torch.from_numpy, (x, w, b)), padding="same", dilation=(1, 2))
     with ThreadPoolExecutor(1) as pool:
-        close(forward.convolve(geometry, x, w, b, pool), expected.numpy())
+        close(passes.convolve(geometry, x, w, b, pool), expected.numpy())
 
 
 def test_a_mistake_shared_by_forward_and_backward_is_caught_by_the_oracle(pool):
@@ -122,7 +122,7 @@ def test_a_mistake_shared_by_forward_and_backward_is_caught_by_the_oracle(pool):
     out, v, grads = torch_gradients(a_layer, x, w, b)
     right = geometry_of(a_layer)
     wrong = replace(right, padding=((2, 0), (2, 0)))
-    z, ours = forward.convolve(wrong, x, w, b, pool), forward.backward(wrong, x, w, v, pool)
+    z, ours = passes.convolve(wrong, x, w, b, pool), passes.backward(wrong, x, w, v, pool)
     assert np.vdot(ours["weight"], w) == pytest.approx(np.vdot(v, z - b.reshape(1, -1, 1, 1)), rel=1e-12)
     with pytest.raises(AssertionError):
         close(z, out)

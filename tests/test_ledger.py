@@ -21,10 +21,10 @@ import pytest
 
 import fastcheck
 from fastcheck import FastcheckError, NetworkReport
-from fastcheck.batch import ledger as ledger_module
-from fastcheck.batch import ledger_schema
-from fastcheck.batch.ledger import Ledger, PlannedCase
-from fastcheck.report_reader import from_json
+from fastcheck.batch.ledger import ledger as ledger_module
+from fastcheck.batch.ledger import schema
+from fastcheck.batch.ledger.ledger import Ledger, PlannedCase
+from fastcheck.reports.reader import from_json
 
 PASS = fastcheck.compare(np.arange(6.0).reshape(2, 3), np.arange(6.0).reshape(2, 3)).to_dict()
 FAIL = fastcheck.compare(np.array([[1.0, 2.0], [np.nan, 4.0]]), np.array([[1.0, 2.5], [3.0, 4.0]])).to_dict()
@@ -441,7 +441,7 @@ def test_our_mark_without_our_tables_is_refused(folder, opening):
 WRITER = """
 import sys
 from pathlib import Path
-from fastcheck.batch.ledger import Ledger, PlannedCase
+from fastcheck.batch.ledger.ledger import Ledger, PlannedCase
 import hashlib, random
 
 key = hashlib.sha256(b"long").hexdigest()
@@ -780,7 +780,7 @@ def test_a_reader_follows_a_writer_and_hinders_it_never(folder):
 
 
 def test_a_file_that_is_held_is_waited_for_and_not_read(filled, monkeypatch):
-    monkeypatch.setattr(ledger_schema, "PATIENCE", 0.01)
+    monkeypatch.setattr(schema, "PATIENCE", 0.01)
     with closing(sqlite3.connect(filled / "ledger.sqlite", isolation_level=None)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         assert "locked" in refusal(Ledger.read, filled)
@@ -792,7 +792,7 @@ def test_a_file_that_is_held_is_waited_for_and_not_read(filled, monkeypatch):
 READER = """
 import os, sys, urllib.parse
 from pathlib import Path
-from fastcheck.batch.ledger import Ledger
+from fastcheck.batch.ledger.ledger import Ledger
 if os.getuid() == 0:
     os.setgid(65534)
     os.setuid(65534)
@@ -930,8 +930,8 @@ def test_a_full_disk_is_told_and_nothing_is_lost(folder):
 LIMITED = """
 import random, resource, signal, sys
 from pathlib import Path
-from fastcheck.batch.ledger import Ledger, PlannedCase
-from fastcheck.errors import FastcheckError
+from fastcheck.batch.ledger.ledger import Ledger, PlannedCase
+from fastcheck.common.errors import FastcheckError
 import hashlib
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -989,8 +989,8 @@ def test_a_limit_on_the_size_of_files_is_told_and_nothing_is_lost(folder, limit,
 @posix
 def test_no_room_for_a_new_ledger_is_told(folder):
     code = (
-        "import resource, sys; from pathlib import Path; from fastcheck.batch.ledger import Ledger\n"
-        "from fastcheck.errors import FastcheckError\n"
+        "import resource, sys; from pathlib import Path; from fastcheck.batch.ledger.ledger import Ledger\n"
+        "from fastcheck.common.errors import FastcheckError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))\n"
         "try: Ledger.open(Path(sys.argv[1]), 'nightly', '', 'x86_64 here')\n"
         "except FastcheckError as error: print(error)\n"

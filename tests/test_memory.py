@@ -6,8 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from fastcheck import FastcheckError, machine, memory
-from fastcheck.geometry import ConvGeometry
+from fastcheck import FastcheckError
+from fastcheck.common import machine
+from fastcheck.convolutions import memory
+from fastcheck.convolutions.geometry import ConvGeometry
 
 GEOMETRY = ConvGeometry.of((2, 3, 8, 8), (4, 3, 3, 3))
 INPUT, WEIGHT, BIAS, OUTPUT = 2 * 3 * 8 * 8, 4 * 3 * 3 * 3, 4, 2 * 4 * 6 * 6

@@ -8,11 +8,10 @@ import torch
 import torch_network
 
 import fastcheck
-from fastcheck.cases.network import Point
-from fastcheck.cases.network_pass import Passes, row_of
-from fastcheck.evaluators import network_flips
-from fastcheck.evaluators.network_local import LocalErrors
-from fastcheck.layers import (
+from fastcheck.engine.error_model import UNITS
+from fastcheck.networks import flips
+from fastcheck.networks.case import Point
+from fastcheck.networks.layers import (
     ELU,
     GELU,
     BatchNorm,
@@ -28,8 +27,9 @@ from fastcheck.layers import (
     Softplus,
     Tanh,
 )
-from fastcheck.network import Network
-from fastcheck.step import UNITS
+from fastcheck.networks.local_errors import LocalErrors
+from fastcheck.networks.network import Network
+from fastcheck.networks.passes import Passes, row_of
 
 pytestmark = pytest.mark.jit
 
@@ -254,7 +254,7 @@ def test_units_whose_piece_rounding_decides_are_flipped_one_by_one():
     passes = Passes(Point.of(case.network, case.params, case.x, case.y))
     gradient = passes.gradient()
     sizes = [np.full_like(chunk.cached, 1e-15) for chunk in passes.chunks]
-    least, most = network_flips.doubted(passes, sizes, 0)
+    least, most = flips.doubted(passes, sizes, 0)
     other = {**case.params, "dense1.bias": case.params["dense1.bias"].copy()}
     slopes = []
     for by in (1e-6, -1e-6):

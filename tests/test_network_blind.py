@@ -7,12 +7,12 @@ import torch_network
 
 import fastcheck
 from fastcheck import Network
-from fastcheck.cases.network import NetworkCase
-from fastcheck.cases.network_pass import Passes
-from fastcheck.evaluators import network_blind
-from fastcheck.evaluators.network_bars import Ground
-from fastcheck.layers import BatchNorm, Conv, Dense, Flatten, LayerNorm, ReLU, Tanh
-from fastcheck.step import UNITS
+from fastcheck.engine.error_model import UNITS
+from fastcheck.networks import blind as network_blind
+from fastcheck.networks.case import NetworkCase
+from fastcheck.networks.error_bars import Ground
+from fastcheck.networks.layers import BatchNorm, Conv, Dense, Flatten, LayerNorm, ReLU, Tanh
+from fastcheck.networks.passes import Passes
 
 pytestmark = pytest.mark.jit
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch_network
 
-from fastcheck import array_file, cli, demo_network, machine
-from fastcheck.cases import network_pass
-from fastcheck.cases.network import Point
-from fastcheck.evaluators import network_moved
+from fastcheck.cli import main as cli
+from fastcheck.common import array_file, machine
+from fastcheck.networks import partial, passes
+from fastcheck.networks.case import Point
+from fastcheck.workloads import demo_network
 
 pytestmark = pytest.mark.jit
 
@@ -135,7 +136,7 @@ def test_right_gradients_pass(name, run, tmp_path):
 def test_a_network_that_does_not_fit_is_refused_from_headers(cnn, run, refused, monkeypatch):
     arguments = cnn.arguments("--threads", "1")
     point = Point.of(cnn.network, cnn.params, cnn.x, cnn.y, cnn.masks)
-    needed = network_moved.needed_bytes(network_pass.lowered(point), point, 1)
+    needed = partial.needed_bytes(passes.lowered(point), point, 1)
     read = []
     with monkeypatch.context() as patched:
         patched.setattr(array_file, "read_array", lambda *told: read.append(told))

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from searches import examples
 
 from fastcheck import FastcheckError
-from fastcheck.layers import KINDS, Add, BatchNorm, Concat, Conv, Dense, Flatten, MaxPool, ReLU
-from fastcheck.network import Network
-from fastcheck.network_file import read_network
+from fastcheck.networks.file import read_network
+from fastcheck.networks.layers import KINDS, Add, BatchNorm, Concat, Conv, Dense, Flatten, MaxPool, ReLU
+from fastcheck.networks.network import Network
 
 CONV = '[[layer]]\nkind = "conv"\nout_channels = 8\nkernel_size = [3, 3]\n'
 RELU = '[[layer]]\nkind = "relu"\n'
@@ -144,7 +144,7 @@ def test_the_path_may_be_a_string(path):
 
 
 def test_importing_it_leaves_pydantic_alone():
-    code = "import fastcheck.network_file, sys; assert 'pydantic' not in sys.modules"
+    code = "import fastcheck.networks.file, sys; assert 'pydantic' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
 
 

@@ -7,8 +7,8 @@ import torch_network
 from networks import CASES
 from planted_network import MISTAKES, planted
 
-from fastcheck.layers import KINDS, Conv, Dense, Flatten, LeakyReLU, MaxPool, ReLU
-from fastcheck.network import LOSSES, Network
+from fastcheck.networks.layers import KINDS, Conv, Dense, Flatten, LeakyReLU, MaxPool, ReLU
+from fastcheck.networks.network import LOSSES, Network
 
 pytestmark = pytest.mark.jit
 

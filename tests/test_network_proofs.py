@@ -12,19 +12,31 @@ import torch
 import torch_network
 
 import fastcheck
-from fastcheck import FastcheckError, Network, coordinator
-from fastcheck.cases import network_pass
-from fastcheck.cases.network import NetworkCase
-from fastcheck.cases.network_pass import Passes
-from fastcheck.evaluators import network_moved
-from fastcheck.evaluators.network import NetworkEvaluator
-from fastcheck.evaluators.network_bars import Ground
-from fastcheck.evaluators.network_moved import Moved
-from fastcheck.layers import GELU, BatchNorm, Conv, Dense, Dropout, Flatten, LayerNorm, MaxPool, ReLU, Sigmoid, Tanh
-from fastcheck.network import Penalty
-from fastcheck.paths import Plan
-from fastcheck.paths.network import NetworkPath
-from fastcheck.progress import silent
+from fastcheck import FastcheckError, Network
+from fastcheck.common.progress import silent
+from fastcheck.engine import coordinator
+from fastcheck.engine.plan import Plan
+from fastcheck.networks import partial, passes
+from fastcheck.networks.case import NetworkCase
+from fastcheck.networks.error_bars import Ground
+from fastcheck.networks.evaluator import NetworkEvaluator
+from fastcheck.networks.layers import (
+    GELU,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    LayerNorm,
+    MaxPool,
+    ReLU,
+    Sigmoid,
+    Tanh,
+)
+from fastcheck.networks.network import Penalty
+from fastcheck.networks.partial import Moved
+from fastcheck.networks.passes import Passes
+from fastcheck.networks.pipeline import NetworkPath
 
 pytestmark = pytest.mark.jit
 
@@ -679,15 +691,15 @@ DESCRIPTIONS = {
         r"layer 'conv1' \(conv\): weight",
     ),
     "a residual that does not exist": (
-        lambda: Network([Dense(3), fastcheck.layers.Add("dense9")]),
+        lambda: Network([Dense(3), fastcheck.networks.layers.Add("dense9")]),
         r"layer 'add1' takes 'dense9' \(did you mean 'dense1'\?\), which does not exist",
     ),
     "a cycle": (
-        lambda: Network([Dense(3), fastcheck.layers.Add("tanh1"), Tanh()]),
+        lambda: Network([Dense(3), fastcheck.networks.layers.Add("tanh1"), Tanh()]),
         r"layer 'add1' takes 'tanh1', which does not come before it: that would be a cycle",
     ),
     "residuals of another shape": (
-        lambda: Network([Dense(3), Dense(4), fastcheck.layers.Add("dense1")]).shapes((2,)),
+        lambda: Network([Dense(3), Dense(4), fastcheck.networks.layers.Add("dense1")]).shapes((2,)),
         r"layer 'add1' \(add\): it got \(3,\) from 'dense1': expected \(4,\)",
     ),
     "a layer that leads nowhere": (
@@ -741,7 +753,7 @@ def test_memory_is_bounded_and_stated(monkeypatch):
     grads = torch_network.gradients(network, params, x, y)[1]
     _check(network, params, grads, x, y, dims=10)
     point = NetworkCase.of(network, params, grads, x, y).point
-    stated = network_moved.needed_bytes(network_pass.lowered(point), point, 2)
+    stated = partial.needed_bytes(passes.lowered(point), point, 2)
     tracemalloc.start()
     report = _check(network, params, grads, x, y, dims=200, threads=2)
     peak = tracemalloc.get_traced_memory()[1]
@@ -750,7 +762,7 @@ def test_memory_is_bounded_and_stated(monkeypatch):
     assert stated / 10 < peak < stated
     operands = next(iter(report.phases.values())).operands
     assert operands["cache_bytes"] + operands["thread_bytes"] < stated
-    monkeypatch.setattr("fastcheck.machine.available_bytes", lambda: stated - 1)
+    monkeypatch.setattr("fastcheck.common.machine.available_bytes", lambda: stated - 1)
     with pytest.raises(FastcheckError, match=r"the network at 32 data points needs .* bytes, and .* are available"):
         _check(network, params, grads, x, y, threads=2)
 

@@ -14,9 +14,9 @@ from scipy.stats import hypergeom
 
 import fastcheck
 from fastcheck import FastcheckError, NetworkReport
-from fastcheck.network_report import Line
 from fastcheck.render.text import as_text
-from fastcheck.report_reader import from_json
+from fastcheck.reports.network_report import Line
+from fastcheck.reports.reader import from_json
 
 pytestmark = pytest.mark.jit
 

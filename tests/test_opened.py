@@ -6,7 +6,7 @@ import os
 import pytest
 
 from fastcheck import FastcheckError
-from fastcheck.opened import opened
+from fastcheck.common.opened import opened
 
 
 @pytest.fixture

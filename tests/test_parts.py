@@ -12,15 +12,17 @@ from hypothesis import strategies as st
 from layers import case, layer
 
 import fastcheck
-from fastcheck import FastcheckError, coordinator, tally
+from fastcheck import FastcheckError
 from fastcheck.check import check
-from fastcheck.interrupts import Interrupts
-from fastcheck.packing import pack, unpack
-from fastcheck.parts import Part, decode, encode
-from fastcheck.paths import Plan, Session
-from fastcheck.paths.conv import ConvPath
-from fastcheck.progress import silent
-from fastcheck.tally import exactly
+from fastcheck.common.interrupts import Interrupts
+from fastcheck.common.packing import pack, unpack
+from fastcheck.common.progress import silent
+from fastcheck.convolutions.pipeline import ConvPath
+from fastcheck.engine import coordinator
+from fastcheck.engine.parts import Part, decode, encode
+from fastcheck.engine.plan import Plan, Session
+from fastcheck.metrics import tally
+from fastcheck.metrics.tally import exactly
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e300, max_value=1e300)
 
@@ -125,7 +127,7 @@ class Recorder:
 
 
 def kept(made, recorder, dims="all", pool=None):
-    from fastcheck.batch.crew import Inline
+    from fastcheck.batch.run.scheduler import Inline
 
     plan = Plan(dims=dims, step="auto", evaluator="auto", threads=1, seed=0, kinks="widen", keep=False, progress=silent)
     session = Session(plan, pool or Inline(), Interrupts(), keeper=recorder)

@@ -7,13 +7,13 @@ import torch_network
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcheck import program
-from fastcheck.cases.network import Point
-from fastcheck.cases.network_pass import CHUNK, Passes, lowered, pieces
-from fastcheck.evaluators.network import BLOCK_WORK, blocks_of
-from fastcheck.evaluators.network_moved import Moved, work
-from fastcheck.layers import Conv, Dense, Flatten, MaxPool, ReLU
-from fastcheck.network import LOSSES, Network
+from fastcheck.networks import program
+from fastcheck.networks.case import Point
+from fastcheck.networks.evaluator import BLOCK_WORK, blocks_of
+from fastcheck.networks.layers import Conv, Dense, Flatten, MaxPool, ReLU
+from fastcheck.networks.network import LOSSES, Network
+from fastcheck.networks.partial import Moved, work
+from fastcheck.networks.passes import CHUNK, Passes, lowered, pieces
 from fastcheck_kernels import columns, layers, losses, tile
 
 

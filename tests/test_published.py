@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fastcheck.published import NETWORKS
+from fastcheck.workloads.published import NETWORKS
 
 # Layers, weights, biases and multiply-adds of one pass. They follow from published parameter counts by subtracting
 # classifiers and normalisations: 25,557,032 - 2,049,000 - 53,120 for ResNet-50, 3,504,872 - 1,281,000 - 34,112 for

@@ -10,9 +10,9 @@ from layers import case, layer, operands, torch_gradients
 
 import fastcheck
 from fastcheck import FastcheckError, GradientMismatchError
+from fastcheck.metrics.verdict import heaviest
 from fastcheck.render.text import as_text
-from fastcheck.report_reader import from_json
-from fastcheck.verdict import heaviest
+from fastcheck.reports.reader import from_json
 
 LAYER = layer((2, 4, 8, 8), (16, 4, 3, 3), padding=1)
 

@@ -11,7 +11,8 @@ from layers import case, layer
 from scipy.stats import hypergeom
 
 import fastcheck
-from fastcheck import FastcheckError, sampling
+from fastcheck import FastcheckError
+from fastcheck.engine import sampling
 
 
 def _choose(dims, shapes, seed=0, work=1):

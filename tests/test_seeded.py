@@ -7,10 +7,10 @@ from hypothesis import given
 from layers import layers
 
 import fastcheck
-from fastcheck import seeded
-from fastcheck.batch.crew import Inline
-from fastcheck.cases.conv import LOSSES, TENSORS
-from fastcheck.geometry import ConvGeometry
+from fastcheck.batch.run.scheduler import Inline
+from fastcheck.convolutions.case import LOSSES, TENSORS
+from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.workloads import seeded
 
 GEOMETRY = ConvGeometry.of((2, 4, 7, 6), (6, 2, 3, 3), stride=(2, 1), padding=((0, 2), (1, 1)), groups=2)
 

@@ -10,8 +10,8 @@ from layers import case, layer
 import fastcheck
 from fastcheck import FastcheckError
 from fastcheck.render.text import as_text, case_line
-from fastcheck.report_reader import from_json
-from fastcheck.suite import SuiteReport
+from fastcheck.reports.reader import from_json
+from fastcheck.reports.suite_report import SuiteReport
 
 LAYER = layer((1, 2, 6, 6), (3, 2, 3, 3), padding=1)
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from searches import examples
 
 from fastcheck import FastcheckError
-from fastcheck.batch import jobs
-from fastcheck.batch.entries import ConvEntry, How, NetworkEntry, NpzEntry
-from fastcheck.batch.suite_file import read_suite
-from fastcheck.errors import LONGEST
-from fastcheck.geometry import ConvGeometry
-from fastcheck.published import NETWORKS
+from fastcheck.batch.run import jobs
+from fastcheck.batch.suite.entries import ConvEntry, How, NetworkEntry, NpzEntry
+from fastcheck.batch.suite.file import read_suite
+from fastcheck.common.errors import LONGEST
+from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.workloads.published import NETWORKS
 
 EXAMPLE = """
 [defaults]
@@ -958,5 +958,5 @@ def test_junk_is_refused_in_one_line(read, junk):
 
 
 def test_reading_imports_neither_numba_nor_a_framework_and_importing_no_pydantic():
-    code = "import fastcheck.batch.suite_file, sys; assert not {'pydantic', 'numba', 'torch'} & set(sys.modules)"
+    code = "import fastcheck.batch.suite.file, sys; assert not {'pydantic', 'numba', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)

@@ -17,14 +17,15 @@ from hypothesis import strategies as st
 from layers import case, layer, operands, saved, torch_forward
 
 import fastcheck
-from fastcheck import FastcheckError, GradientMismatchError, npz
-from fastcheck.curve import analyse
+from fastcheck import FastcheckError, GradientMismatchError
 from fastcheck.render import plot
 from fastcheck.render.curves import decades, lines
 from fastcheck.render.sweep import write_sweep
 from fastcheck.render.text import text_for
-from fastcheck.report_reader import from_json
-from fastcheck.sweep import STEPS
+from fastcheck.reports import files
+from fastcheck.reports.reader import from_json
+from fastcheck.sweeps.curve import analyse
+from fastcheck.sweeps.sweep import STEPS
 
 H = np.array(STEPS)
 LAYER = layer((2, 4, 9, 9), (6, 2, 3, 3), stride=2, padding=1, groups=2)
@@ -471,10 +472,10 @@ def test_conv_explains(run, tmp_path):
 
 
 def test_bytes_are_written_whole(tmp_path):
-    npz.write_bytes(tmp_path / "a.png", b"\x89\r\n")
+    files.write_bytes(tmp_path / "a.png", b"\x89\r\n")
     assert (tmp_path / "a.png").read_bytes() == b"\x89\r\n"
     with pytest.raises(FastcheckError, match="cannot be written"):
-        npz.write_bytes(tmp_path / "no" / "a.png", b"")
+        files.write_bytes(tmp_path / "no" / "a.png", b"")
 
 
 def _log_sum_exp(factor=1.0):

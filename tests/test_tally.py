@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastcheck
-from fastcheck import tally
-from fastcheck.tally import Tally, fold, merge
+from fastcheck.metrics import tally
+from fastcheck.metrics.tally import Tally, fold, merge
 
 
 def _data(count=5000, seed=0):

@@ -9,11 +9,11 @@ import torch
 from layers import case, layer, operands, saved, torch_forward, torch_gradients
 
 import fastcheck
-from fastcheck.advice import PARTS
-from fastcheck.network_report import NetworkReport
-from fastcheck.report import ForwardReport
-from fastcheck.report_reader import from_json
-from fastcheck.suite import SuiteReport
+from fastcheck.metrics.advice import PARTS
+from fastcheck.reports.network_report import NetworkReport
+from fastcheck.reports.reader import from_json
+from fastcheck.reports.report import ForwardReport
+from fastcheck.reports.suite_report import SuiteReport
 
 LAYER = layer((2, 4, 9, 9), (6, 2, 3, 3), padding=1, groups=2)
 

@@ -13,11 +13,13 @@ import torch
 from hypothesis import given
 from layers import layers, operands
 
-from fastcheck import FastcheckError, adapters, machine, seeded, zoo
+from fastcheck import FastcheckError, adapters
 from fastcheck.adapters.torch import conv_backward
-from fastcheck.cases import forward
-from fastcheck.geometry import ConvGeometry
-from fastcheck.published import NETWORKS, ConvLayer, Network
+from fastcheck.common import machine
+from fastcheck.convolutions import passes
+from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.workloads import seeded, zoo
+from fastcheck.workloads.published import NETWORKS, ConvLayer, Network
 from fastcheck_kernels import conv
 
 TINY = Network(
@@ -120,7 +122,7 @@ def test_both_backwards_agree(layer):
     v = np.random.default_rng(2).standard_normal(geometry.output_shape)
     theirs = conv_backward(geometry, x, w, v, 1, ("input", "bias", "weight"))
     with ThreadPoolExecutor(1) as pool:
-        ours = forward.backward(geometry, x, w, v, pool)
+        ours = passes.backward(geometry, x, w, v, pool)
     assert set(theirs) == set(ours) == {"input", "bias", "weight"}
     for name, gradient in theirs.items():
         assert gradient.shape == geometry.shape_of(name)
@@ -163,7 +165,7 @@ def test_data_depend_on_seed_network_and_layer_alone():
     assert start("tiny", stem, backward="torch", threads=2) == first
     assert len({first, start("tiny", stem, seed=1), start("vgg16", stem), start("tiny", TINY.layers[1])}) == 4
     code = (
-        "from fastcheck import zoo; from fastcheck.published import NETWORKS\n"
+        "from fastcheck import zoo; from fastcheck.workloads.published import NETWORKS\n"
         "print(repr(float(zoo.make_case('vgg16', NETWORKS['vgg16'].layers[-1], ('bias',)).input.flat[0])))"
     )
     again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from fastcheck.errors import FastcheckError
-from fastcheck.geometry import ConvGeometry
+from fastcheck.common.errors import FastcheckError
+from fastcheck.convolutions.geometry import ConvGeometry
 
 try:
     import torch

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from fastcheck.batch.answers import Answers
-from fastcheck.batch.ledger import WAITING
-from fastcheck.naming import printable
-from fastcheck.network_report import NetworkReport, every_tensor
+from fastcheck.batch.ledger.ledger import WAITING
+from fastcheck.batch.results import Answers
+from fastcheck.common.naming import printable
+from fastcheck.metrics.verdict import Verdict
 from fastcheck.render.text import bugs, write_suite
-from fastcheck.report import Report
-from fastcheck.suite import SuiteReport
-from fastcheck.verdict import Verdict
+from fastcheck.reports.network_report import NetworkReport, every_tensor
+from fastcheck.reports.report import Report
+from fastcheck.reports.suite_report import SuiteReport
 
 MANY = 40
 """Of more cases, those that passed have no lines."""

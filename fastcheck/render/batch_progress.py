@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
-from fastcheck.batch.planned import Planned
-from fastcheck.naming import printable
-from fastcheck.network_report import NetworkReport
+from fastcheck.batch.run.planned import Planned
+from fastcheck.common.naming import printable
 from fastcheck.render.text import case_line, console
-from fastcheck.report import Report
+from fastcheck.reports.network_report import NetworkReport
+from fastcheck.reports.report import Report
 
 SHOWN = 8
 """Cases that have a bar of their own at a time."""

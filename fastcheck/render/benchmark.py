@@ -17,7 +17,7 @@ _WIDE = 110
 
 
 def write_benchmark(found: dict[str, Any], out: Console) -> None:
-    """Print what `fastcheck.benchmark.run` found."""
+    """Print what `fastcheck.workloads.benchmark.run` found."""
     described, limit, scaling = found["machine"], found["limit"], found["scaling"]
     vectors = f"{limit['simd_bits']}-bit vectors" if limit["simd_bits"] else "vectors of unknown width"
     versions = ", ".join(f"{name} {version}" for name, version in described["versions"].items())

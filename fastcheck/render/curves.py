@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastcheck.curve import Curve
+from fastcheck.sweeps.curve import Curve
 
 SHOWN = 3
 """Most curves in one plot."""

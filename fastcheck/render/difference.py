@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from fastcheck.batch.difference import Change, Difference, Move, Pace
-from fastcheck.naming import printable
+from fastcheck.batch.diff import Change, Difference, Move, Pace
+from fastcheck.common.naming import printable
 from fastcheck.render.batch import rate
 from fastcheck.render.harmless import harmless
 from fastcheck.render.text import STYLES, Cell, print_table, short

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
-from fastcheck.naming import printable
+from fastcheck.common.naming import printable
 
 _T = TypeVar("_T")
 

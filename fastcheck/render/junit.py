@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterator
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from fastcheck.naming import printable
-from fastcheck.network_report import NetworkReport, every_tensor
+from fastcheck.common.naming import printable
+from fastcheck.metrics.verdict import Verdict
 from fastcheck.render.text import SHOWN, why
-from fastcheck.report import Entry, Report
-from fastcheck.suite import SuiteReport
-from fastcheck.verdict import Verdict
+from fastcheck.reports.network_report import NetworkReport, every_tensor
+from fastcheck.reports.report import Entry, Report
+from fastcheck.reports.suite_report import SuiteReport
 
 _TAGS: dict[Verdict, str] = {"fail": "failure", "error": "error", "inconclusive": "error"}
 """What a case that did not pass becomes; nobody knows that the gradients of an inconclusive one are right."""

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastcheck.network_report import Explanation, Line, NetworkReport
 from fastcheck.render.text import (
     INTERRUPTED,
     SHOWN,
@@ -24,7 +23,8 @@ from fastcheck.render.text import (
     write_forward,
     write_worst,
 )
-from fastcheck.report import Report, TensorReport
+from fastcheck.reports.network_report import Explanation, Line, NetworkReport
+from fastcheck.reports.report import Report, TensorReport
 
 _TENSORS = (
     *("tensor", "verdict", "checked", "digits\nmin", "digits\nmedian", "kinks", "norm\nratio", "max\nratio"),

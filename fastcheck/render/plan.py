@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from fastcheck.batch.planned import RESERVE, Planned
-from fastcheck.naming import printable
+from fastcheck.batch.run.planned import RESERVE, Planned
+from fastcheck.common.naming import printable
 from fastcheck.render.text import print_table
 
 _HEADINGS = ("case", "kind", "dimensions", "work", "memory")

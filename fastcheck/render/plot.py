@@ -6,10 +6,10 @@ import io
 import os
 from typing import TYPE_CHECKING
 
-from fastcheck.errors import FastcheckError
+from fastcheck.common.errors import FastcheckError
 from fastcheck.render.curves import SHOWN, Line, lines
 from fastcheck.render.harmless import harmless
-from fastcheck.sweep_report import Sweep
+from fastcheck.sweeps.report import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

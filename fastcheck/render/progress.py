@@ -19,8 +19,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from fastcheck.naming import printable
-from fastcheck.progress import ProgressHook
+from fastcheck.common.naming import printable
+from fastcheck.common.progress import ProgressHook
 from fastcheck.render.text import console
 
 

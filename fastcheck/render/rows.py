@@ -6,12 +6,12 @@ import csv
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from fastcheck.batch.answers import Answers
-from fastcheck.batch.ledger import WAITING
-from fastcheck.network_report import NetworkReport, every_tensor
+from fastcheck.batch.ledger.ledger import WAITING
+from fastcheck.batch.results import Answers
 from fastcheck.render.harmless import cell
 from fastcheck.render.text import bugs
-from fastcheck.report import Report, TensorReport
+from fastcheck.reports.network_report import NetworkReport, every_tensor
+from fastcheck.reports.report import Report, TensorReport
 
 COLUMNS = (
     *("case", "phase", "tensor", "verdict", "dims_checked", "dims_total", "norm_ratio", "max_ratio"),

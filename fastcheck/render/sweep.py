@@ -7,12 +7,12 @@ import math
 from rich.console import Console
 from rich.text import Text
 
-from fastcheck.curve import Curve
-from fastcheck.naming import printable
+from fastcheck.common.naming import printable
 from fastcheck.render.curves import Line, decades, lines
 from fastcheck.render.harmless import harmless
 from fastcheck.render.text import print_table
-from fastcheck.sweep_report import Sweep
+from fastcheck.sweeps.curve import Curve
+from fastcheck.sweeps.report import Sweep
 
 _HEADINGS = ("dimension", "analytic", "best h", "numeric there", "error there", "order", "slope", "reading")
 _WIDE = 120

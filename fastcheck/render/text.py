@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastcheck.naming import printable
-from fastcheck.network_report import NetworkReport, every_tensor, phases_of
+from fastcheck.common.naming import printable
+from fastcheck.metrics.verdict import MAX_RULE, Verdict, norm_rule
 from fastcheck.render.harmless import harmless
-from fastcheck.report import Entry, ForwardReport, Report, TensorReport
-from fastcheck.suite import SuiteReport
-from fastcheck.verdict import MAX_RULE, Verdict, norm_rule
+from fastcheck.reports.network_report import NetworkReport, every_tensor, phases_of
+from fastcheck.reports.report import Entry, ForwardReport, Report, TensorReport
+from fastcheck.reports.suite_report import SuiteReport
 
 STYLES: dict[Verdict, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "error": "magenta"}
 

@@ -7,8 +7,8 @@ from mutation import BEYOND, FLOATS, INTEGERS, TEXTS
 from oracle import Trial
 from report_files import reports
 
-from fastcheck import cli
-from fastcheck.batch.ledger_schema import NAME
+from fastcheck.batch.ledger.schema import NAME
+from fastcheck.cli import main as cli
 
 _LONG = ("demo", "zoo", "bench")
 """Commands that begin work whatever they are given: they get an option that no command has."""

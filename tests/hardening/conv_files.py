@@ -7,10 +7,10 @@ import numpy as np
 from arrays import archive, changed_archive, changed_array, odd_option
 from oracle import Trial
 
-from fastcheck import seeded
-from fastcheck.cases.conv import LOSSES, TENSORS
-from fastcheck.geometry import ConvGeometry
-from fastcheck.step import PRECISIONS
+from fastcheck.convolutions.case import LOSSES, TENSORS
+from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.engine.error_model import PRECISIONS
+from fastcheck.workloads import seeded
 
 _LAYERS = (
     ((1, 2, 4, 4), (2, 2, 3, 3), {"padding": 1}, "float64", "vjp"),

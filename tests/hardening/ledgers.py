@@ -13,8 +13,8 @@ from oracle import Trial, run
 from report_files import settled, view
 from suite_files import SUITE, files
 
-from fastcheck.batch.ledger import _checksum
-from fastcheck.batch.ledger_schema import NAME
+from fastcheck.batch.ledger.ledger import _checksum
+from fastcheck.batch.ledger.schema import NAME
 
 _TOKENS = (
     b"SQLite format 3\0",

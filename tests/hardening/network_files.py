@@ -11,12 +11,12 @@ from oracle import Trial
 from toml_text import toml
 
 import fastcheck
-from fastcheck.batch.jobs import seeded_point
-from fastcheck.cases.network import Point
-from fastcheck.cases.network_pass import Passes
-from fastcheck.layers import KINDS
-from fastcheck.network_file import read_network
-from fastcheck.training import whole_gradient
+from fastcheck.batch.run.jobs import seeded_point
+from fastcheck.networks.case import Point
+from fastcheck.networks.file import read_network
+from fastcheck.networks.layers import KINDS
+from fastcheck.networks.passes import Passes
+from fastcheck.networks.training import whole_gradient
 
 _MAPS = """
 l2 = 0.01

@@ -16,7 +16,9 @@ from unittest import mock
 import click
 
 import fastcheck
-from fastcheck import FastcheckError, cli, machine
+from fastcheck import FastcheckError
+from fastcheck.cli import main as cli
+from fastcheck.common import machine
 
 STATUSES = (0, 1, 2, 3)
 

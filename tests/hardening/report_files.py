@@ -12,10 +12,10 @@ from mutation import changed_bytes, changed_tree
 from oracle import Trial
 
 import fastcheck
-from fastcheck import seeded
-from fastcheck.cases.conv import TENSORS
-from fastcheck.geometry import ConvGeometry
-from fastcheck.suite import SuiteReport
+from fastcheck.convolutions.case import TENSORS
+from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.reports.suite_report import SuiteReport
+from fastcheck.workloads import seeded
 
 _TOKENS = (
     *(b"{}", b"[]", b"[[", b"null", b"true", b"NaN", b"Infinity", b"-1", b"1e999", b"0.5", b'"nan"', b'"inf"', b'""'),

@@ -8,7 +8,7 @@ import time
 
 def _pause(condition):
     """Stop this process once, as so much has been kept: ``kept`` has the key and the worker of each new shard."""
-    from fastcheck.batch.ledger import Ledger
+    from fastcheck.batch.ledger.ledger import Ledger
 
     keep, kept, ahead = Ledger.keep_shard, [], [condition]
 

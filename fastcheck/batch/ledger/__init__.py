@@ -1,0 +1,1 @@
+"""The ledger: finished work on disk."""

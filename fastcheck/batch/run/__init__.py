@@ -1,0 +1,1 @@
+"""Runs: the plan, the schedulers, resuming."""

@@ -1,0 +1,67 @@
+"""How much work and memory a case takes, known before it is begun."""
+
+from __future__ import annotations
+
+import math
+
+from fastcheck.batch.run.planned import Estimate
+from fastcheck.batch.suite.entries import Entry, How, NetworkEntry, NpzEntry
+from fastcheck.common.opened import opened
+from fastcheck.convolutions import cost, memory
+from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.engine import sampling
+from fastcheck.networks.case import Point
+from fastcheck.networks.file import read_network
+from fastcheck.reports import files
+
+PASSES = 6
+"""Forward passes that a convolution's data, outputs and audits take beside its differences."""
+
+
+def of(entry: Entry, threads: int) -> Estimate:
+    """Estimate a case, of whose files only the headers are read.
+
+    Raises
+    ------
+    FastcheckError
+        If a file cannot be read, or what it declares does not fit together.
+    """
+    if isinstance(entry, NetworkEntry):
+        return _of_network(entry, threads)
+    if isinstance(entry, NpzEntry):
+        with opened(entry.path, real=True) as file:
+            return _of_conv(entry.how, *files.case_outline(file))
+    return _of_conv(entry.how, entry.geometry, entry.loss, entry.tensors)
+
+
+def _of_conv(how: How, geometry: ConvGeometry, loss: str, tensors: tuple[str, ...]) -> Estimate:
+    work = cost.of_conv(geometry, cost.kind_of(how.evaluator), loss, tensors)
+    counts = sampling.counts(how.dims, {name: math.prod(geometry.shape_of(name)) for name in tensors}, work)
+    total = sum(counts[name] * work[name] for name in tensors) + PASSES * cost.forward(geometry)
+    return Estimate(sum(counts.values()), float(total), memory.needed_bytes(geometry, tensors))
+
+
+def _of_network(entry: NetworkEntry, threads: int) -> Estimate:
+    from fastcheck.networks import (
+        partial,
+        passes,  # imports Numba
+    )
+
+    point = _point(entry)
+    lowered = passes.lowered(point)
+    work = {name: partial.work(lowered, name, len(point.x), entry.how.evaluator) for name in point.params}
+    sizes = {name: array.size for name, array in point.params.items()}
+    counts = sampling.counts(entry.how.dims, sizes, work)
+    total = sum(counts[name] * work[name] for name in sizes)
+    return Estimate(sum(counts.values()), float(total), partial.needed_bytes(lowered, point, threads))
+
+
+def _point(entry: NetworkEntry) -> Point:
+    """Return a network's point as far as its headers tell it."""
+    with opened(entry.path, real=True) as file:
+        network = read_network(file)
+    if entry.data is None:
+        assert entry.input is not None
+        return Point.outline(network, entry.input)
+    with opened(entry.data, real=True) as file:
+        return Point.outline(network, *files.network_data_outline(file))

@@ -1,0 +1,242 @@
+"""Entries of a suite made into what the coordinator checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from pathlib import Path as FilePath
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastcheck.batch.run.planned import Planned
+from fastcheck.batch.suite.entries import ConvEntry, Entry, How, NetworkEntry, NpzEntry
+from fastcheck.common.errors import FastcheckError
+from fastcheck.common.naming import printable
+from fastcheck.common.opened import Opened, opened
+from fastcheck.common.progress import ProgressHook, silent
+from fastcheck.convolutions.case import ConvCase
+from fastcheck.engine.plan import Path, Plan
+from fastcheck.networks import job
+from fastcheck.networks.file import read_network
+from fastcheck.networks.network import Network
+from fastcheck.reports import files as npz
+from fastcheck.reports.network_report import NetworkReport
+from fastcheck.reports.report import Report
+from fastcheck.workloads import seeded
+
+Operands = Any
+"""What a case takes from files, read: sent once to workers that may not see them. None where everything is seeded."""
+
+
+class Job(Protocol):
+    """A case ready to be checked, phase by phase.
+
+    Attributes
+    ----------
+    paths : mapping of str to Path
+        Of every phase, by name; of a convolution the only one, named "".
+    """
+
+    @property
+    def paths(self) -> Mapping[str, Path]: ...
+
+    def plan(self, phase: str) -> Plan:
+        """Return how a phase is checked."""
+        ...
+
+    def run(self, check: Callable[[str], Report]) -> dict[str, Report]:
+        """Check phase after phase, unless one ends it."""
+        ...
+
+    def report(self, reports: Mapping[str, Report]) -> Report | NetworkReport:
+        """Put the phases' reports together."""
+        ...
+
+
+class ConvJob:
+    """A convolution: one phase."""
+
+    def __init__(self, case: ConvCase, plan: Plan) -> None:
+        from fastcheck.convolutions.pipeline import ConvPath  # imports Numba
+
+        self.paths: dict[str, Path] = {"": ConvPath(case, plan)}
+        self._plan = plan
+
+    def plan(self, phase: str) -> Plan:
+        """Return how it is checked."""
+        return self._plan
+
+    def run(self, check: Callable[[str], Report]) -> dict[str, Report]:
+        """Check it."""
+        return {"": check("")}
+
+    def report(self, reports: Mapping[str, Report]) -> Report:
+        """Return its report."""
+        return reports[""]
+
+
+def files(entry: Entry) -> dict[str, FilePath]:
+    """Return the files that an entry's result depends on, by what they are."""
+    if isinstance(entry, NpzEntry):
+        return {"npz": entry.path}
+    if isinstance(entry, NetworkEntry):
+        named = {"network": entry.path, "params": entry.params, "grads": entry.grads, "data": entry.data}
+        return {what: path for what, path in named.items() if path is not None}
+    return {}
+
+
+_READERS: Mapping[str, Callable[[Opened], Any]] = {
+    "npz": npz.load_case,
+    "network": read_network,
+    "params": npz.read_npz,
+    "grads": npz.read_npz,
+    "data": npz.load_network_data,
+}
+
+
+def read(entry: Entry) -> tuple[Operands, dict[str, str]]:
+    """Read what an entry takes from files; return it with a digest of each file, by what the file is.
+
+    A digest is of the bytes that were read, whatever happens to the file meanwhile.
+
+    Raises
+    ------
+    FastcheckError
+        If a file cannot be read, makes no case, or is not where the suite's path led any more.
+    """
+    found, content = dict[str, Any](), dict[str, str]()
+    for what, path in files(entry).items():
+        with opened(path, real=True) as file:
+            found[what] = _READERS[what](file)
+            content[what] = file.digest
+    if isinstance(entry, NetworkEntry):
+        arrays = (found["params"], found["grads"], found["data"]) if entry.input is None else None
+        return (found["network"], arrays), content
+    return found.get("npz"), content
+
+
+def read_as_planned(case: Planned) -> Operands:
+    """Read what a case takes from files, which are to hold what they held when it was planned.
+
+    Raises
+    ------
+    FastcheckError
+        As of `read`, and if a file changed: the result would be another than the case's key says.
+    """
+    operands, content = read(case.entry)
+    for what, path in files(case.entry).items():
+        if content[what] != case.content[what]:
+            raise FastcheckError(f"{printable(str(path))} changed while the suite ran: run the same command again")
+    return operands
+
+
+def made(
+    entry: Entry,
+    operands: Operands,
+    pool: Executor,
+    threads: int,
+    *,
+    progress: ProgressHook = silent,
+    keep: bool = False,
+) -> Job:
+    """Make a case, its data included, ready to be checked.
+
+    Parameters
+    ----------
+    entry : Entry
+    operands : Operands
+        As `read_as_planned` returns them.
+    pool : Executor
+        Of the passes that make gradients.
+    threads : int
+        Of the whole run, as the report tells it.
+    progress : callable
+    keep : bool
+        Keep the arrays of what is differenced.
+    """
+    if isinstance(entry, NetworkEntry):
+        return _network(entry, operands, threads, progress, keep)
+    plan = _plan(entry.how, threads, progress, keep)
+    if isinstance(entry, NpzEntry):
+        return ConvJob(operands, plan)
+    return ConvJob(conv_case(entry, pool), plan)
+
+
+def conv_case(entry: ConvEntry, pool: Executor) -> ConvCase:
+    """Make a convolution on seeded data. PyTorch has one thread, since its results may depend on how many there are."""
+    return seeded.conv_case(
+        entry.geometry,
+        entry.data,
+        entry.how.seed,
+        bias=entry.bias,
+        tensors=entry.tensors,
+        backward=entry.backward,
+        dtype=entry.dtype,
+        loss=entry.loss,
+        pool=pool,
+        threads=1,
+    )
+
+
+def _plan(how: How, threads: int, progress: ProgressHook, keep: bool) -> Plan:
+    return Plan(
+        dims=how.dims,
+        step=how.step,
+        evaluator=how.evaluator,
+        kinks=how.kinks,
+        threads=threads,
+        seed=how.seed,
+        keep=keep,
+        progress=progress,
+    )
+
+
+def _network(entry: NetworkEntry, operands: Operands, threads: int, progress: ProgressHook, keep: bool) -> Job:
+    network, arrays = operands
+    how = entry.how
+    asked: dict[str, Any] = {
+        "dims": how.dims,
+        "step": how.step,
+        "evaluator": how.evaluator,
+        "kinks": how.kinks,
+        "seed": how.seed,
+        "threads": threads,
+        "keep": keep,
+        "progress": progress,
+    }
+    if arrays is not None:
+        params, grads, data = arrays
+        return job.prepare(network, params, grads, data.x, data.y, loss=data.loss, masks=data.masks, **asked)
+    assert entry.input is not None
+    params, x, y = seeded_point(network, entry.input, how.seed)
+    return job.prepare(network, params, _reference(network), x, y, points=len(x), burn_in=entry.burn_in, **asked)
+
+
+def seeded_point(
+    network: Network, shape: tuple[int, ...], seed: int
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Return parameters, data points and targets: initial weights, and everything else standard normal or drawn evenly.
+
+    Biases and normalisations are moved by a tenth, since at their initial values many results would coincide.
+    """
+    rng = np.random.default_rng([seed, len(shape)])
+    params = network.initial(shape[1:], seed)
+    for array in params.values():
+        if array.ndim == 1:
+            array += 0.1 * np.abs(rng.standard_normal(array.shape))
+    x = rng.standard_normal(shape)
+    output = network.shapes(shape[1:])[-1]
+    if network.loss in ("softmax_cross_entropy", "multiclass_hinge"):
+        return params, x, rng.integers(0, output[0], shape[0])
+    size = (shape[0], *output)
+    return params, x, rng.uniform(size=size) if network.loss == "logistic" else rng.standard_normal(size)
+
+
+def _reference(network: Network) -> Callable[[Any, Any, Any], dict[str, np.ndarray]]:
+    """Return the reference gradient of a network, as a function."""
+    from fastcheck.networks.case import Point  # imports Numba with what follows
+    from fastcheck.networks.passes import Passes
+    from fastcheck.networks.training import whole_gradient
+
+    return lambda params, x, y: whole_gradient(Passes(Point.of(network, params, x, y)))

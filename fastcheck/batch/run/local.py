@@ -1,0 +1,147 @@
+"""Cases checked on this machine, by threads or in processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from multiprocessing.connection import Connection
+from typing import Any
+
+from fastcheck.batch.run import check_one, jobs
+from fastcheck.batch.run.check_one import Place
+from fastcheck.batch.run.planned import RESERVE, Planned
+from fastcheck.batch.run.runner import CaseTask, Options
+from fastcheck.batch.run.scheduler import Crew, Inline, Lane
+from fastcheck.batch.run.stop import Stop
+from fastcheck.common import machine
+from fastcheck.common.errors import FastcheckError, told
+from fastcheck.common.interrupts import deaf
+from fastcheck.engine.parts import Part
+from fastcheck.reports.network_report import NetworkReport
+from fastcheck.reports.report import Report
+
+SMALL = 5e8
+"""Work of a case that one thread does alone: a quarter of a second, most of it Python, which threads cannot share."""
+
+
+class Threads:
+    """Cases checked by a crew of threads."""
+
+    own_bytes = 0
+    """Memory that a case takes beside what is estimated."""
+
+    def __init__(self, options: Options) -> None:
+        import llvmlite.binding  # noqa: F401, which knows the processor that `machine.target` names
+
+        self.target = machine.target()
+        self._options = options
+        self._crew = Crew(options.threads, options.memory - RESERVE, SMALL)
+
+    def add(self, case: Planned, task: CaseTask) -> None:
+        """Have a case checked."""
+        needed = self.own_bytes + (0 if case.estimate is None else case.estimate.bytes)
+        self._crew.add(case.urgency, needed, lambda: task.check(lambda stop: self._check(case, task, stop)))
+
+    def close(self) -> None:
+        """Wait for what runs; what has not begun does not begin."""
+        self._crew.close()
+
+    def _check(self, case: Planned, task: CaseTask, stop: Stop) -> Report | NetworkReport:
+        lane = Lane(self._crew, case.urgency) if case.urgency > SMALL else None
+        return check_one.check(
+            case.entry,
+            jobs.read_as_planned(case),
+            task.known(),
+            task.keep,
+            pool=lane or Inline(),
+            threads=self._options.threads,
+            interrupts=stop,
+            progress=task.progress,
+            help=lane.help if lane else lambda: False,
+            numeric=self._options.keep_numeric,
+        )
+
+
+class Processes(Threads):
+    """Cases checked in a process each, as many at a time as there are threads."""
+
+    own_bytes = RESERVE
+
+    def _check(self, case: Planned, task: CaseTask, stop: Stop) -> Report | NetworkReport:
+        context = multiprocessing.get_context("spawn")  # a fork would inherit the locks of threads
+        ours, theirs = context.Pipe()
+        arguments = (theirs, case, task.known(), self._options.keep_numeric)
+        process = context.Process(target=_child, args=arguments, daemon=True)
+        with deaf():  # Ctrl-C reaches the whole group, and this process decides
+            process.start()
+        theirs.close()
+        try:
+            return self._listen(ours, task, stop)
+        except _Ended:
+            process.join()
+            raise ProcessDied(process.exitcode or 0) from None
+        finally:
+            process.kill()
+            process.join()
+            ours.close()
+
+    @staticmethod
+    def _listen(ours: Connection, task: CaseTask, stop: Stop) -> Report | NetworkReport:
+        while True:
+            if not ours.poll(0.1):
+                stop.raise_if_heard()
+                continue
+            try:
+                kind, *sent = ours.recv()
+            except (EOFError, OSError):  # the latter in the midst of a message
+                raise _Ended from None
+            if kind == "report":
+                report: Report | NetworkReport = sent[0]
+                return report
+            if kind == "raised":
+                raise FastcheckError(*sent)
+            if kind == "shard":
+                task.keep(*sent)
+            else:
+                task.progress(*sent)
+
+
+class _Ended(Exception):
+    """A process says nothing more."""
+
+
+class ProcessDied(Exception):
+    """The process of a case ended before its report."""
+
+    def __init__(self, code: int) -> None:
+        names = {number.value: number.name for number in signal.Signals}
+        how = f"was ended by {names.get(-code, f'signal {-code}')}" if code < 0 else f"exited with status {code}"
+        super().__init__(f"the case's process {how}")
+
+
+def _child(theirs: Connection, case: Planned, known: dict[Place, bytes], numeric: bool) -> None:
+    """Check a case, and send what happens to the process that asked for it."""
+
+    def keep(place: Place, part: Part, seconds: float) -> Part:
+        theirs.send(("shard", place, part, seconds))
+        return part._replace(kept=None)
+
+    def progress(*told: Any) -> None:
+        theirs.send(("progress", *told))
+
+    try:
+        report = check_one.check(
+            case.entry,
+            jobs.read_as_planned(case),
+            known,
+            keep,
+            pool=Inline(),
+            threads=1,
+            progress=progress,
+            numeric=numeric,
+        )
+        theirs.send(("report", report))
+    except BrokenPipeError:  # nobody is there any more
+        return
+    except Exception as error:
+        theirs.send(("raised", told(error)))  # as text: not every exception can be sent

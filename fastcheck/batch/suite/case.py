@@ -1,0 +1,139 @@
+"""One case of a suite: its table checked, counted, and expanded into entries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastcheck.batch.suite.entries import Entry
+from fastcheck.batch.suite.folder import Folder
+from fastcheck.batch.suite.grid import GRID, Axis, axes, combinations
+from fastcheck.batch.suite.keys import NAME, Given, Key, Values
+from fastcheck.batch.suite.kinds import KINDS, Expanded, Kind
+from fastcheck.common.naming import nearest, shown
+from fastcheck.common.toml import Place, Refused, choices, refuse_unknown
+
+CASE = "case"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A ``[[case]]`` with its defaults.
+
+    Build it with `Case.of`, which checks it.
+
+    Attributes
+    ----------
+    where : Place
+    name : str
+        Its ``name``, else the one that its kind gives it.
+    kind : Kind
+    values : mapping
+        What it has itself and, below that, the defaults that its kind knows.
+    axes : tuple of Axis
+        Of its grid.
+    folder : Folder
+    """
+
+    where: Place
+    name: str
+    kind: Kind
+    values: Values
+    axes: tuple[Axis, ...]
+    folder: Folder
+
+    @classmethod
+    def of(cls, place: int, table: dict[str, Any], defaults: Values, folder: Folder) -> Case:
+        """Check a case's table.
+
+        Raises
+        ------
+        Refused
+        """
+        where: Place = (CASE, place)
+        word = _kind_of(where, table)
+        kind, elsewhere = KINDS[word], _elsewhere(word)
+        refuse_unknown(where, f"this {word} case", table, ("name", word, *kind.keys, GRID), elsewhere)
+        given = {**_own(where, word, kind, table[word]), **_given(where, table, kind.keys)}
+        known = {**kind.table, **kind.keys}
+        found = axes((*where, GRID), table[GRID], known, given, {**elsewhere, **_alone(word)}) if GRID in table else ()
+        kind.needs(where, {*given, *(axis[0].key for axis in found)})
+        return cls(where, _name(where, word, kind, table), kind, {**_applying(defaults, kind), **given}, found, folder)
+
+    def count(self) -> int:
+        """Return how many entries it becomes, without making them."""
+        sizing = [axis for axis in self.axes if axis[0].key in self.kind.sizing]
+        others = math.prod(len(axis) for axis in self.axes if axis not in sizing)
+        return others * sum(self.kind.size({**self.values, **one.values}) for one in combinations(sizing))
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield its entries, in the order of the grid."""
+        for one in combinations(self.axes):
+            name, data = (f"{self.name}/{label}" if label else self.name for label in (one.name, one.data))
+            yield from self.kind.entries(Expanded(name, data, self.where, {**self.values, **one.values}, self.folder))
+
+
+def _kind_of(where: Place, table: dict[str, Any]) -> str:
+    expected = f"expected one of the keys {', '.join(KINDS)}"
+    found = [key for key in table if key in KINDS]
+    if len(found) > 1:
+        raise Refused((*where, found[1]), f"case has {found[0]} and {found[1]}: {expected}")
+    if found:
+        return found[0]
+    known = {"name", GRID, *(key for kind in KINDS.values() for key in kind.keys)}
+    for key in table:
+        if key not in known and nearest(key, KINDS):
+            raise Refused((*where, key), f"case has the unknown key {shown(key)}{nearest(key, KINDS)}: {expected}")
+    raise Refused(where, f"case has no kind: {expected}")
+
+
+def _elsewhere(word: str) -> dict[str, str]:
+    """Return what a refusal tells of keys that cases of a kind do not have, and others do."""
+    kinds: dict[str, list[str]] = {}
+    for other, kind in KINDS.items():
+        for key in kind.keys:
+            kinds.setdefault(key, []).append(other)
+    told = {key: f": {' and '.join(others)} cases have it" for key, others in kinds.items()}
+    return {**told, **dict.fromkeys(KINDS[word].table, f": it belongs in {word} = {{...}}")}
+
+
+def _alone(word: str) -> dict[str, str]:
+    """Return what a refusal tells of keys that a grid does not have, and its case does."""
+    return dict.fromkeys(("name", word), ": it belongs in the case itself")
+
+
+def _own(where: Place, word: str, kind: Kind, value: Any) -> dict[str, Given]:
+    """Check what the key of the kind has: a value, or a table."""
+    if kind.own is not None:
+        return {word: kind.own.given((*where, word), word, value)}
+    if not isinstance(value, dict):
+        raise Refused((*where, word), f"{word} is {shown(value)}: expected a table of {', '.join(kind.table)}")
+    beside = dict.fromkeys(("name", GRID, *kind.keys), f": it belongs in the case, beside {word}")
+    refuse_unknown((*where, word), word, value, tuple(kind.table), beside)
+    return _given((*where, word), value, kind.table)
+
+
+def _given(where: Place, table: dict[str, Any], keys: Mapping[str, Key]) -> dict[str, Given]:
+    return {key: keys[key].given((*where, key), key, value) for key, value in table.items() if key in keys}
+
+
+def _name(where: Place, word: str, kind: Kind, table: dict[str, Any]) -> str:
+    name: str
+    if "name" in table:
+        name = NAME.given((*where, "name"), "name", table["name"]).value
+    elif kind.named is None:
+        raise Refused(where, f"this {word} case has no key 'name': expected a string")
+    else:
+        name = kind.named(table[word])
+    return name
+
+
+def _applying(defaults: Values, kind: Kind) -> Values:
+    """Return the defaults whose key a kind knows, and whose word: the evaluators of convolutions are not networks'."""
+    return {
+        key: given
+        for key, given in defaults.items()
+        if key in kind.keys and (not isinstance(given.value, str) or given.value in choices(kind.keys[key].kind))
+    }

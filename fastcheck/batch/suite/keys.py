@@ -1,0 +1,149 @@
+"""The keys of a suite: what each may be, and its values with the places where they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import GenericAlias
+from typing import Any, Literal, NamedTuple
+
+from fastcheck.batch.suite.entries import Backward, Dtype, How
+from fastcheck.check import EVALUATORS, KINKS
+from fastcheck.common.errors import FastcheckError
+from fastcheck.common.naming import shown
+from fastcheck.common.toml import Place, Refused, blamed, checked
+from fastcheck.convolutions.case import LOSSES, TENSORS
+from fastcheck.convolutions.geometry import integer
+from fastcheck.engine.error_model import positive
+from fastcheck.networks.job import EVALUATORS as NETWORK_EVALUATORS
+
+DEFAULTS_TABLE = "defaults"
+
+_LONG = 2**63
+"""TOML's integers are shorter, and Python writes none of thousands of digits."""
+
+
+class Given(NamedTuple):
+    """A value as a case takes it, and where the file has it."""
+
+    value: Any
+    where: Place
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is one of ``[defaults]``."""
+        return self.where[0] == DEFAULTS_TABLE
+
+
+Values = Mapping[str, Given]
+"""Values by their keys."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key.
+
+    Attributes
+    ----------
+    kind : type
+        As pydantic takes it, strictly.
+    fit : callable
+        Called as fit(name, value) with a value of that type: it returns the value that a case takes, or raises a
+        `FastcheckError`.
+    """
+
+    kind: Any
+    fit: Callable[[str, Any], Any] = lambda _, value: value
+
+    def given(self, where: Place, name: str, value: Any) -> Given:
+        """Check a value, whose name a refusal tells."""
+        found = checked(where, name, value, self.kind)
+        if any(abs(number) >= _LONG for number in _integers(found)):
+            raise Refused(where, f"{name} is {shown(value)}: expected integers of 64 bits")
+        with blamed(where):
+            return Given(self.fit(name, found), where)
+
+
+def _integers(value: Any) -> Iterator[int]:
+    if isinstance(value, tuple):
+        for entry in value:
+            yield from _integers(entry)
+    elif isinstance(value, int):
+        yield value
+
+
+def choice(words: Iterable[str]) -> Any:
+    """Return the type of what is one of these words."""
+    return Literal.__getitem__(tuple(words))
+
+
+def at_least(least: int) -> Key:
+    """Return a key that is an integer."""
+    return Key(int, lambda name, value: integer(name, value, least))
+
+
+def shape(axes: range, expected: str) -> Key:
+    """Return a key that is a shape of so many axes."""
+
+    def fit(name: str, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(value) not in axes:
+            raise FastcheckError(f"{name} is {list(value)}: expected {expected}")
+        return tuple(integer(f"{name}[{axis}]", size, least=1) for axis, size in enumerate(value))
+
+    return Key(tuple[int, ...], fit)
+
+
+def filled(name: str, value: Sequence[Any]) -> Any:
+    """Refuse what is empty."""
+    if not value:
+        told, entry = ("''", "a character") if isinstance(value, str) else ("[]", "an entry")
+        raise FastcheckError(f"{name} is {told}: expected at least {entry}")
+    return value
+
+
+def _dims(name: str, value: int | str) -> int | str:
+    return value if isinstance(value, str) else integer(name, value, least=1)
+
+
+def _step(name: str, value: float | str) -> float | str:
+    return value if isinstance(value, str) else positive(name, value)
+
+
+def _tensors(name: str, value: tuple[str, ...]) -> tuple[str, ...]:
+    filled(name, value)
+    return tuple(tensor for tensor in TENSORS if tensor in value)
+
+
+NAME = Key(str, filled)
+
+HOW: Mapping[str, Key] = {
+    "seed": at_least(0),
+    "dims": Key(int | Literal["all", "auto"], _dims),
+    "step": Key(float | Literal["auto"], _step),
+    "evaluator": Key(choice(EVALUATORS)),
+    "kinks": Key(choice(KINKS)),
+}
+"""How a case is checked."""
+
+HOW_NETWORK: Mapping[str, Key] = {**HOW, "evaluator": Key(choice(NETWORK_EVALUATORS))}
+"""How a whole network is."""
+
+SEEDED: Mapping[str, Key] = {
+    "backward": Key(Backward),
+    "dtype": Key(Dtype),
+    "tensors": Key(GenericAlias(tuple, (choice(TENSORS), ...)), _tensors),
+    "loss": Key(choice(LOSSES)),
+}
+"""What a convolution on seeded data has besides."""
+
+DEFAULTS: Mapping[str, Key] = {
+    **HOW,
+    "evaluator": Key(choice(dict.fromkeys((*EVALUATORS, *NETWORK_EVALUATORS)))),
+    **SEEDED,
+}
+"""What may stand in ``[defaults]``."""
+
+
+def how(values: Values) -> How:
+    """Return how a case is checked; what is not given is as in `How`."""
+    return How(**{key: values[key].value for key in HOW if key in values})

@@ -1,0 +1,282 @@
+"""The kinds of cases that a suite can have: the keys of each, and the entries that it becomes."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+from fastcheck.batch.suite.entries import ConvEntry, Entry, NetworkEntry, NpzEntry
+from fastcheck.batch.suite.folder import Folder
+from fastcheck.batch.suite.keys import HOW, HOW_NETWORK, SEEDED, Given, Key, Values, at_least, filled, how, shape
+from fastcheck.common.errors import FastcheckError
+from fastcheck.common.naming import nearest, shown
+from fastcheck.common.toml import Place, Refused, blamed, expected
+from fastcheck.convolutions.case import TENSORS
+from fastcheck.convolutions.geometry import ConvGeometry, Shape, per_axis
+from fastcheck.networks.file import Padding
+from fastcheck.workloads import zoo
+from fastcheck.workloads.published import NETWORKS, ConvLayer
+
+LONGEST_NAME = 200
+"""Letters of a case's name in a refusal."""
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """A case with one value for every key.
+
+    Attributes
+    ----------
+    name : str
+    data : str
+        The name without the parts of the grid that are in `fastcheck.batch.suite.grid.SAME_DATA`.
+    where : Place
+        Of the case.
+    values : mapping
+        What the case and the grid give and, below these, what the defaults do.
+    folder : Folder
+    """
+
+    name: str
+    data: str
+    where: Place
+    values: Values
+    folder: Folder
+
+    def get(self, key: str, default: Any) -> Any:
+        """Return a value, or what it is where none is given."""
+        return self.values[key].value if key in self.values else default
+
+    @property
+    def told(self) -> str:
+        """How a refusal begins."""
+        return f"case {shown(self.name, LONGEST_NAME)}: "
+
+
+def _nothing_needed(where: Place, keys: Collection[str]) -> None:
+    """Let every case pass."""
+
+
+def _single(values: Values) -> int:
+    return 1
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of case.
+
+    Attributes
+    ----------
+    entries : callable
+        Called as entries(expanded): yields the entries that a case becomes, or raises `Refused`.
+    keys : mapping
+        What a case may have beside its kind, its name and its grid.
+    own : Key, optional
+        The value of the key that names the kind.
+    table : mapping
+        The keys of its table, where it has no value.
+    named : callable, optional
+        Called as named(value): the name of a case that has none, from the kind's value. Without it a name is needed.
+    needs : callable
+        Called as needs(where, keys) with all keys of a case, its grid's as well: refuses a case that lacks some.
+    size : callable
+        Called as size(values): how many entries one combination becomes, before any is made.
+    sizing : tuple of str
+        The keys that this number depends on.
+    """
+
+    entries: Callable[[Expanded], Iterator[Entry]]
+    keys: Mapping[str, Key]
+    own: Key | None = None
+    table: Mapping[str, Key] = field(default_factory=dict)
+    named: Callable[[str], str] | None = None
+    needs: Callable[[Place, Collection[str]], None] = _nothing_needed
+    size: Callable[[Values], int] = _single
+    sizing: tuple[str, ...] = ()
+
+
+def _conv_needs(where: Place, keys: Collection[str]) -> None:
+    for key in ("in", "out", "kernel"):
+        if key not in keys:
+            raise Refused((*where, "conv"), f"conv has no key {key!r}: expected {expected(_CONV[key].kind)}")
+    if "input" not in keys:
+        raise Refused(where, "this conv case has no key 'input': expected [N, C, spatial...]")
+
+
+def _conv(one: Expanded) -> Iterator[Entry]:
+    bias = one.get("bias", True)
+    yield _conv_entry(one, one.name, _geometry(one), bias, _tensors(one, bias), one.data)
+
+
+def _conv_entry(
+    one: Expanded, name: str, geometry: ConvGeometry, bias: bool, tensors: tuple[str, ...], data: str
+) -> ConvEntry:
+    return ConvEntry(
+        name=name,
+        how=how(one.values),
+        geometry=geometry,
+        bias=bias,
+        tensors=tensors,
+        backward=one.get("backward", "reference"),
+        dtype=one.get("dtype", "float64"),
+        loss=one.get("loss", "vjp"),
+        data=data,
+    )
+
+
+def _geometry(one: Expanded) -> ConvGeometry:
+    size, channels, groups = one.values["input"].value, one.values["in"].value, one.get("groups", 1)
+    if size[1] != channels:
+        told = f"input is {list(size)}: axis 1 (channels) is {size[1]}, expected {channels}, as in conv.in"
+        raise Refused(one.values["input"].where, one.told + told)
+    filters = one.values["out"].value, max(channels // groups, 1)
+    with blamed(one.where, one.told):
+        return _convolution(
+            size,
+            filters,
+            one.values["kernel"].value,
+            one.get("stride", 1),
+            one.get("padding", 0),
+            one.get("dilation", 1),
+            groups,
+        )
+
+
+@functools.lru_cache(4096)  # most combinations of a large grid differ in seeds and dtypes
+def _convolution(
+    size: Shape, filters: Shape, kernel: Any, stride: Any, padding: Any, dilation: Any, groups: int
+) -> ConvGeometry:
+    taps = per_axis("kernel", kernel, len(size) - 2, least=1)
+    return ConvGeometry.of(size, (*filters, *taps), stride=stride, padding=padding, dilation=dilation, groups=groups)
+
+
+def _tensors(one: Expanded, bias: bool) -> tuple[str, ...]:
+    """Return which tensors are checked: of a default those that the case has."""
+    has = TENSORS if bias else TENSORS[:-1]
+    if "tensors" not in one.values:
+        return has
+    wanted = one.values["tensors"]
+    found = tuple(name for name in wanted.value if name in has)
+    if found and (found == wanted.value or wanted.is_default):
+        return found
+    told = f"tensors is {list(wanted.value)}, and conv has no bias: expected 'input' or 'weight'"
+    raise Refused(one.where if wanted.is_default else wanted.where, one.told + told)
+
+
+def _npz(one: Expanded) -> Iterator[Entry]:
+    given = one.values["npz"]
+    yield NpzEntry(one.name, how(one.values), one.folder.file("npz", given), given.value)
+
+
+def _published(name: str, value: str) -> str:
+    if value not in NETWORKS:
+        raise FastcheckError(f"{name} is {shown(value)}{nearest(value, NETWORKS)}: expected {', '.join(NETWORKS)}")
+    return value
+
+
+def _layers(values: Values) -> list[tuple[ConvLayer, tuple[str, ...]]]:
+    layers = values["layers"].value if "layers" in values else None
+    tensors = values["tensors"].value if "tensors" in values else ("weight", "bias")
+    return zoo.chosen_layers(values["zoo"].value, layers, tensors)
+
+
+def _zoo_size(values: Values) -> int:
+    if "layers" in values:
+        patterns = values["layers"]
+        for place, pattern in enumerate(patterns.value):
+            with blamed((*patterns.where, place)):
+                zoo.chosen_layers(values["zoo"].value, [pattern], TENSORS)
+    tensors = values.get("tensors", values["zoo"])
+    with blamed(values["zoo"].where if tensors.is_default else tensors.where):
+        return len(_layers(values))
+
+
+def _zoo(one: Expanded) -> Iterator[Entry]:
+    for layer, tensors in _layers(one.values):
+        name, data = f"{one.name}/{layer.name}", zoo.data_name(one.values["zoo"].value, layer)
+        yield _conv_entry(one, name, layer.geometry(one.get("batch", 1)), layer.bias, tensors, data)
+
+
+_ARRAYS = ("params", "grads", "data")
+
+
+def _network_needs(where: Place, keys: Collection[str]) -> None:
+    arrays = [key for key in _ARRAYS if key in keys]
+    told = "expected params, grads and data, or input"
+    if "input" in keys and arrays:
+        raise Refused((*where, arrays[0]), f"this network case has {arrays[0]} and input: {told}")
+    if "burn_in" in keys and "input" not in keys:
+        raise Refused((*where, "burn_in"), "burn_in goes with input, which the case does not have")
+    for key in _ARRAYS:
+        if arrays and key not in keys:
+            raise Refused(where, f"this network case has no key {key!r}: {told}")
+
+
+def _network(one: Expanded) -> Iterator[Entry]:
+    given = one.values["network"]
+    path = one.folder.file("network", given)
+    size, burn_in = one.get("input", None), one.get("burn_in", 0)
+    params, grads, data = (_array(one, key) if size is None else None for key in _ARRAYS)
+    yield NetworkEntry(one.name, how(one.values), path, given.value, params, grads, data, size, burn_in)
+
+
+def _array(one: Expanded, key: str) -> Path:
+    """Return the path of a network's arrays: by default ``nets/digits.params.npz`` for ``nets/digits.toml``."""
+    if key in one.values:
+        return one.folder.file(key, one.values[key])
+    network = one.values["network"]
+    beside = Given(f"{os.path.splitext(network.value)[0]}.{key}.npz", network.where)
+    return one.folder.file(f"{key} (by default, without input)", beside)
+
+
+def _stem(path: str) -> str:
+    return PurePath(path).stem
+
+
+_CONV: Mapping[str, Key] = {
+    "in": at_least(1),
+    "out": at_least(1),
+    "kernel": Key(int | tuple[int, ...]),
+    "stride": Key(int | tuple[int, ...]),
+    "padding": Key(Padding),
+    "dilation": Key(int | tuple[int, ...]),
+    "groups": at_least(1),
+    "bias": Key(bool),
+}
+
+_PATH = Key(str)
+
+KINDS: dict[str, Kind] = {
+    "conv": Kind(
+        _conv,
+        keys={**HOW, **SEEDED, "input": shape(range(3, 6), "3 to 5 sizes, [N, C, spatial...]")},
+        table=_CONV,
+        needs=_conv_needs,
+    ),
+    "npz": Kind(_npz, keys=HOW, own=_PATH, named=_stem),
+    "zoo": Kind(
+        _zoo,
+        keys={**HOW, **SEEDED, "batch": at_least(1), "layers": Key(tuple[str, ...], filled)},
+        own=Key(str, _published),
+        named=str,
+        size=_zoo_size,
+        sizing=("layers", "tensors"),
+    ),
+    "network": Kind(
+        _network,
+        keys={
+            **HOW_NETWORK,
+            **dict.fromkeys(_ARRAYS, _PATH),
+            "input": shape(range(2, 100), "at least 2 sizes, [N, ...]"),
+            "burn_in": at_least(0),
+        },
+        own=_PATH,
+        named=_stem,
+        needs=_network_needs,
+    ),
+}
+"""Every kind by the key that names it."""

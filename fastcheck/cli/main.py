@@ -1,0 +1,432 @@
+"""The command line: arguments to the same public functions."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+from click.shell_completion import shell_complete
+
+from fastcheck.check import EVALUATORS, check, compare
+from fastcheck.cli.batch import run_command
+from fastcheck.cli.network import network_command
+from fastcheck.cli.output import check_paths, complain, deliver, deliver_table, say
+from fastcheck.cli.show import diff_command, show_command
+from fastcheck.cli.types import (
+    Dims,
+    Indices,
+    Integers,
+    Names,
+    Padding,
+    StepList,
+    examples,
+    json_option,
+    kinks_option,
+    precision_option,
+    printing,
+    step_option,
+    table_option,
+    threads_option,
+)
+from fastcheck.common import machine
+from fastcheck.common.errors import FastcheckError, GradientMismatchError, shortened
+from fastcheck.common.interrupts import Interrupts, listening
+from fastcheck.common.naming import printable
+from fastcheck.common.version import __version__
+from fastcheck.convolutions.case import LOSSES
+from fastcheck.reports import files
+from fastcheck.reports.network_report import NetworkReport
+from fastcheck.reports.report import Report
+from fastcheck.sweeps.report import Sweep
+from fastcheck.sweeps.sweep import EVALUATORS as SWEPT_BY
+from fastcheck.sweeps.sweep import sweep
+from fastcheck.workloads import seeded, zoo
+from fastcheck.workloads.published import NETWORKS
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+_COMPLETE = "_FASTCHECK_COMPLETE"
+"""What click sets in the environment where a shell asks for completions."""
+
+
+_CASE_OPTIONS = (
+    click.argument("case_path", metavar="CASE.npz"),
+    click.option("--stride", type=Integers(), help="Wins over the file's, as do the next four."),
+    click.option("--padding", type=Padding(), help="1, 1,2, low:high pairs such as 0:1,2:2, same or valid."),
+    click.option("--dilation", type=Integers()),
+    click.option("--groups", type=int),
+    click.option(
+        "--loss", type=click.Choice(LOSSES), help="The loss is sum(grad_output * phi(output)); vjp: phi(z) = z."
+    ),
+    precision_option,
+)
+
+
+def _case_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what names a convolution case: its file, and what wins over the file."""
+    for option in reversed(_CASE_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.group(context_settings={"max_content_width": 110})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    help="Show the version and exit.",
+    callback=printing(lambda context: f"fastcheck, version {__version__}"),
+)
+@examples("fastcheck conv layer.npz --stride 2 --padding 1")
+def cli() -> None:
+    """Check a gradient that was written by hand, and learn how close is close enough.
+
+    Exit status: 0 pass, 1 a gradient (or the declared forward) is wrong, 2 bad input or usage, 3 inconclusive or
+    crashed, 130 interrupted; of several cases the worst decides. FASTCHECK_TRACEBACK=1 shows where it crashed.
+    """
+
+
+@cli.command("conv")
+@_case_options
+@click.option(
+    "--dims",
+    type=Dims(),
+    default="auto",
+    show_default=True,
+    help="Dimensions to check: a number is spread over the tensors.",
+)
+@step_option
+@click.option("--evaluator", type=click.Choice(EVALUATORS), default="auto", show_default=True)
+@kinks_option
+@threads_option
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sample.")
+@click.option("--explain", is_flag=True, help="Of failing tensors, sweep the step at the worst dimensions.")
+@table_option
+@json_option
+@examples("fastcheck conv layer.npz --stride 2 --padding 0:1,2:2 --dims all --table dims.csv")
+def conv_command(
+    case_path: str,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int | None,
+    loss: str | None,
+    precision: str | None,
+    dims: Any,
+    step: Any,
+    evaluator: Any,
+    kinks: Any,
+    threads: int | None,
+    seed: int,
+    explain: bool,
+    table_path: str | None,
+    json_path: str | None,
+) -> int:
+    """Check a convolution layer of one to three spatial axes.
+
+    CASE.npz holds input, weight, grad_output, at least one of grad_input, grad_weight and grad_bias, and optionally
+    bias, output, stride, padding, dilation, groups, loss and precision.
+    """
+    from fastcheck.render.progress import progress_bar
+
+    check_paths(table_path, json_path, read=(case_path,))
+    case = files.load_case(
+        case_path, stride=stride, padding=padding, dilation=dilation, groups=groups, loss=loss, precision=precision
+    )
+    with progress_bar() as hook:
+        report = check(
+            case,
+            dims=dims,
+            step=step,
+            evaluator=evaluator,
+            kinks=kinks,
+            threads=threads,
+            seed=seed,
+            keep=table_path is not None,
+            explain=explain,
+            progress=hook,
+        )
+    deliver_table(report, table_path)
+    deliver(report, case_path, json_path)
+    return report.exit_code
+
+
+cli.add_command(network_command)
+cli.add_command(run_command)
+
+
+@cli.command("sweep")
+@_case_options
+@click.option("--tensor", help="input, weight or bias; by default all that have a gradient.")
+@click.option(
+    "--dims",
+    type=Indices(),
+    default="3",
+    show_default=True,
+    help="So many of each tensor, the worst by a check; or flat indices of --tensor: 3,17.",
+)
+@click.option("--steps", type=StepList(), help="Default: 1e-1 to 1e-12, four in each decade.")
+@click.option("--evaluator", type=click.Choice(SWEPT_BY), default="auto", show_default=True)
+@threads_option
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the check's sample.")
+@click.option(
+    "--plot", "plot_path", metavar="F.svg|F.png", help='Draw it to a file; needs: pip install "fastcheck[plot]".'
+)
+@json_option
+@examples("fastcheck sweep layer.npz --tensor weight --dims 3,17 --plot sweep.svg")
+def sweep_command(
+    case_path: str,
+    tensor: str | None,
+    dims: Any,
+    steps: Any,
+    evaluator: Any,
+    threads: int | None,
+    seed: int,
+    plot_path: str | None,
+    json_path: str | None,
+    **options: Any,
+) -> int:
+    """Difference a few dimensions at many steps h, and read what the curve of errors tells.
+
+    The error of a correct gradient falls as h^2 (truncation) and rises as 1/h (round-off). A plateau is a coding
+    mistake, a sudden fall a kink. Exit status 1 where a dimension reads as a coding mistake.
+    """
+    from fastcheck.render.progress import progress_bar
+    from fastcheck.render.sweep import write_sweep
+    from fastcheck.render.text import text_for
+
+    check_paths(plot_path, json_path, read=(case_path,), option="--plot")
+    picture = None if plot_path is None else _drawer(plot_path)
+    case = files.load_case(case_path, **options)
+    try:
+        with progress_bar() as hook:
+            found = sweep(
+                case,
+                tensor=tensor,
+                dims=dims,
+                steps=steps,
+                evaluator=evaluator,
+                threads=threads,
+                seed=seed,
+                progress=hook,
+            )
+    except GradientMismatchError as error:  # of the forward pass: the gradients are another function's
+        deliver(error.report, case_path, json_path)
+        return error.report.exit_code
+    if plot_path is not None and picture is not None:
+        files.write_bytes(plot_path, picture(found))
+    if json_path not in (None, "-"):
+        files.write_whole(json_path, lambda stream: stream.write(found.to_json()))
+    say(found.to_json() if json_path == "-" else text_for(sys.stdout, lambda out: write_sweep(found, out, case_path)))
+    return found.exit_code
+
+
+def _drawer(plot_path: str) -> Callable[[Sweep], bytes]:
+    """Return what draws a sweep in the format that the file's name asks for; refuse others before any work."""
+    from fastcheck.render.plot import picture, picture_format
+
+    ending = picture_format(plot_path)
+    return lambda found: picture(found, ending)
+
+
+@cli.command("compare")
+@click.argument("analytic_path", metavar="A.npy")
+@click.argument("numeric_path", metavar="N.npy")
+@precision_option
+@table_option
+@json_option
+@examples("fastcheck compare analytic.npy numeric.npy")
+def compare_command(
+    analytic_path: str, numeric_path: str, precision: str | None, table_path: str | None, json_path: str | None
+) -> int:
+    """Compare two gradients that you already have: both ratios, digits and signs.
+
+    Both files are .npy, or both .npz with the same names.
+    """
+    check_paths(table_path, json_path, read=(analytic_path, numeric_path))
+    pair = files.read_pair(analytic_path, numeric_path)
+    report = compare(*pair, precision=precision, keep=table_path is not None)
+    deliver_table(report, table_path)
+    deliver(report, f"{analytic_path} against {numeric_path}", json_path)
+    return report.exit_code
+
+
+@cli.command("demo")
+@click.argument("name", metavar="[network]", type=click.Choice(("network",)), required=False)
+@threads_option
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the network demo.")
+@examples("fastcheck demo; fastcheck demo network")
+def demo_command(name: str | None, threads: int | None, seed: int) -> int:
+    """Check the first layers of two published networks on a real photograph, then see a real bug fail.
+
+    The other demo, "network", is a whole one on handwritten digits: its first layer agrees in fewer digits than the
+    others, with reason and without. Both need the extra: pip install "fastcheck[demo]".
+    """
+    return _layers_demo(threads) if name is None else _network_demo(threads, seed)
+
+
+def _layers_demo(threads: int | None) -> int:
+    from fastcheck.render.progress import progress_bar
+    from fastcheck.render.text import as_text
+    from fastcheck.workloads import demo
+
+    as_expected = True
+    for scene in demo.SCENES:
+        say(f"\n{scene.story}\n")
+        with progress_bar() as hook:
+            if hook:
+                hook("making the layer (the first run compiles the kernels)", 0, 0)
+            case = scene.case(threads)
+            report = check(case, dims=scene.dims, evaluator="local", threads=threads, progress=hook)
+        say(as_text(report, sys.stdout))
+        if report.interrupted:
+            return INTERRUPTED
+        as_expected &= report.verdict == scene.expected
+    return 0 if as_expected else 1
+
+
+def _network_demo(threads: int | None, seed: int) -> int:
+    from fastcheck.render.progress import progress_bar
+    from fastcheck.render.text import as_text
+    from fastcheck.workloads import demo_network
+
+    def tell(told: NetworkReport | str) -> None:
+        say(told if isinstance(told, str) else as_text(told, sys.stdout))
+
+    with progress_bar() as hook:
+        return demo_network.run(threads=threads, seed=seed, say=tell, progress=hook)
+
+
+@cli.command("zoo")
+@click.argument("network", metavar="NAME")
+@click.option(
+    "--backward",
+    type=click.Choice(seeded.BACKWARDS),
+    default="reference",
+    show_default=True,
+    help='Whose gradients; torch needs: pip install "fastcheck[torch]".',
+)
+@click.option("--tensors", type=Names(), default="weight,bias", show_default=True, help="Those that a layer has.")
+@click.option("--layers", type=Names(), help="Names, or patterns such as layer1.*; by default all.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples.")
+@click.option(
+    "--dims", type=Dims(), default="all", show_default=True, help="Dimensions of each layer, spread over its tensors."
+)
+@step_option
+@click.option("--evaluator", type=click.Choice(EVALUATORS), default="auto", show_default=True)
+@threads_option
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the data and the sample.")
+@json_option
+@examples("fastcheck zoo resnet50 --layers 'layer1.*' --tensors weight,input --dims 1000")
+def zoo_command(network: str, json_path: str | None, **options: Any) -> int:
+    """Check every conv layer of a published network, at its published shapes, on seeded data.
+
+    NAME is alexnet, vgg16, resnet50, mobilenet_v2, convnext_t, audio (WaveNet) or c3d.
+    """
+    from fastcheck.render.progress import progress_bar
+    from fastcheck.render.text import case_line
+
+    check_paths(None, json_path)
+
+    def tell(name: str, case: Report) -> None:
+        say(case_line(name, case))
+
+    with progress_bar() as hook:
+        suite = zoo.run(network, **options, on_case=None if json_path == "-" else tell, progress=hook)
+    deliver(suite, f"\n{network}: {NETWORKS[network].source}", json_path)
+    return suite.exit_code
+
+
+@cli.command("bench")
+@click.option("--threads", type=click.IntRange(1, machine.MOST_THREADS), help="Of every side. Default: all processors.")
+@json_option
+@examples("fastcheck bench --json bench.json")
+def bench_command(threads: int | None, json_path: str | None) -> int:
+    """Measure this machine in about a minute: its vectors' limit, and checks of published layers beside it.
+
+    Where PyTorch is installed, its own backward passes are measured as well, in turns with the checks.
+    """
+    from fastcheck.render.benchmark import write_benchmark
+    from fastcheck.render.progress import progress_bar
+    from fastcheck.render.text import text_for
+    from fastcheck.workloads import benchmark  # imports Numba
+
+    check_paths(None, json_path)
+    with progress_bar() as hook:
+        found = benchmark.run(threads=threads, progress=hook)
+    text = json.dumps(found, indent=2) + "\n"
+    if json_path not in (None, "-"):
+        files.write_whole(json_path, lambda stream: stream.write(text))
+    say(text if json_path == "-" else text_for(sys.stdout, lambda out: write_benchmark(found, out)))
+    return 0
+
+
+cli.add_command(show_command)
+cli.add_command(diff_command)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its status."""
+    sys.exit(status(sys.argv[1:] if arguments is None else arguments))
+
+
+def status(arguments: list[str]) -> int:
+    """Run the command line and return its status; bad input is told in one line on standard error.
+
+    What nobody expected is raised.
+    """
+    with listening() as interrupts:
+        return _status(arguments, interrupts)
+
+
+def _status(arguments: list[str], interrupts: Interrupts) -> int:
+    try:
+        return _run(arguments)
+    except click.exceptions.NoArgsIsHelpError as error:
+        complain(f"{error.format_message()}\n")
+        return USAGE_ERROR
+    except click.ClickException as error:
+        return _refused(error.format_message())
+    except FastcheckError as error:
+        return _refused(str(error))
+    except MemoryError:
+        return _refused("there is not enough memory for this case")
+    except KeyboardInterrupt:
+        return _interrupted()
+    except Exception:
+        if not interrupts.heard:
+            raise
+        return _interrupted()
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command as `cli.main` does, which answers a closed pipe, whatever pipe it is, with status 1."""
+    if instruction := os.environ.get(_COMPLETE):
+        return shell_complete(cli, {}, "fastcheck", _COMPLETE, instruction)
+    try:
+        with cli.make_context("fastcheck", list(arguments)) as context:
+            return int(cli.invoke(context))
+    except click.exceptions.Exit as done:  # after --help and --version
+        return done.exit_code
+
+
+def _refused(message: str) -> int:
+    complain(f"fastcheck: {shortened(printable(' '.join(message.split())))}\n")
+    return USAGE_ERROR
+
+
+def _interrupted() -> int:
+    complain("fastcheck: interrupted\n")
+    return INTERRUPTED
+
+
+if __name__ == "__main__":
+    import fastcheck_command
+
+    fastcheck_command.main()

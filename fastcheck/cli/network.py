@@ -1,0 +1,182 @@
+"""The command that checks a whole network, or trains it a little so that it can be checked."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+from click.core import ParameterSource
+
+from fastcheck.cli.output import check_paths, deliver, deliver_table, say
+from fastcheck.cli.types import (
+    Dims,
+    Names,
+    examples,
+    json_option,
+    kinks_option,
+    precision_option,
+    step_option,
+    table_option,
+    threads_option,
+)
+from fastcheck.common import machine
+from fastcheck.common.errors import FastcheckError
+from fastcheck.engine.error_model import positive
+from fastcheck.networks.case import Point
+from fastcheck.networks.check import check_network
+from fastcheck.networks.file import read_network
+from fastcheck.networks.job import EVALUATORS, fitting
+from fastcheck.networks.network import Network
+from fastcheck.reports import files as npz
+
+_TRAINS = ("learning_rate", "save_path")
+"""Options that go with --burn-in alone."""
+
+
+@click.command("network")
+@click.argument("network_path", metavar="NET.toml")
+@click.option("--params", "params_path", metavar="P.npz", required=True, help='Arrays by "layer.tensor".')
+@click.option("--grads", "grads_path", metavar="G.npz", help="The gradient of the whole objective, named as --params.")
+@click.option(
+    "--data", "data_path", metavar="D.npz", required=True, help="x and y; optionally loss, and mask.LAYER of dropouts."
+)
+@click.option(
+    "--data-grads", "data_grads_path", metavar="G0.npz", help="The gradient with regularisation switched off."
+)
+@click.option("--loss", type=float, help="What your forward pass gave; wins over the key of --data.")
+@click.option("--only", type=Names(), help="Layers and tensors to check: conv1,dense1.bias. By default all.")
+@click.option(
+    "--dims", type=Dims(), default="auto", show_default=True, help="Dimensions: a number is spread over the tensors."
+)
+@step_option
+@click.option("--evaluator", type=click.Choice(EVALUATORS), default="auto", show_default=True)
+@kinks_option
+@precision_option
+@click.option("--explain", is_flag=True, help="Tell which units the worst dimensions push over a kink.")
+@threads_option
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sample, or of the batches."
+)
+@table_option
+@json_option
+@click.option(
+    "--burn-in", type=click.IntRange(min=1), metavar="N", help="Without --grads: train N steps of SGD, and stop there."
+)
+@click.option("--learning-rate", type=float, default=0.05, show_default=True, help="Of --burn-in.")
+@click.option("--save-params", "save_path", metavar="F.npz", help="Where --burn-in leaves the parameters.")
+@examples("fastcheck network net.toml --params params.npz --grads grads.npz --data data.npz --explain")
+def network_command(
+    network_path: str,
+    params_path: str,
+    data_path: str,
+    grads_path: str | None,
+    burn_in: int | None,
+    learning_rate: float,
+    save_path: str | None,
+    **options: Any,
+) -> int:
+    """Check the gradients of a whole network, from its loss down to every parameter.
+
+    NET.toml has a [[layer]] table for each layer. With regularisation there are two phases, first the data loss alone.
+
+    A network fresh from its initialisation hides mistakes: --burn-in 20 --save-params F.npz trains it a little first.
+    Compute the gradients at F.npz, and check them there.
+    """
+    files = _Files(network_path, params_path, data_path)
+    if burn_in is None:
+        _refuse_given(_TRAINS, "goes with --burn-in, which is not there")
+        if grads_path is None:
+            raise FastcheckError("there is no --grads: expected the gradients to check, or --burn-in")
+        return _check(files, grads_path, **options)
+    if grads_path is not None:
+        raise FastcheckError(
+            "--burn-in and --grads stand together: training changes the parameters, so that the gradients would be "
+            "those of others; expected --burn-in alone, and then gradients at what --save-params wrote"
+        )
+    _refuse_given(set(options) - {"threads", "seed"}, "goes with --grads, and not with --burn-in")
+    if save_path is None:
+        raise FastcheckError("--burn-in has no --save-params: expected a file for the parameters")
+    return _train(files, burn_in, learning_rate, save_path, options["seed"])
+
+
+class _Files(NamedTuple):
+    """Paths of a network, its parameters and its data."""
+
+    network: str
+    params: str
+    data: str
+
+    def read(self, threads: int | None) -> tuple[Network, dict[str, np.ndarray], npz.NetworkData]:
+        """Return what they hold, after headers have told whether memory has room for the network's results."""
+        network = read_network(self.network)
+        point = Point.outline(network, *npz.network_data_outline(self.data))
+        fitting(point, threads or machine.default_threads())
+        return network, npz.read_npz(self.params), npz.load_network_data(self.data)
+
+
+def _refuse_given(names: Collection[str], why: str) -> None:
+    """Refuse options that stand on the command line and would be ignored."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if name in names and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise FastcheckError(f"{parameter.opts[0]} {why}")
+
+
+def _check(
+    files: _Files,
+    grads_path: str,
+    data_grads_path: str | None,
+    loss: float | None,
+    table_path: str | None,
+    json_path: str | None,
+    **options: Any,
+) -> int:
+    from fastcheck.render.progress import progress_bar
+
+    check_paths(table_path, json_path, read=(*files, *filter(None, (grads_path, data_grads_path))))
+    network, params, data = files.read(options["threads"])
+    grads = npz.read_npz(grads_path)
+    data_grads = None if data_grads_path is None else npz.read_npz(data_grads_path)
+    with progress_bar() as hook:
+        report = check_network(
+            network,
+            params,
+            grads,
+            data.x,
+            data.y,
+            loss=data.loss if loss is None else loss,
+            data_grads=data_grads,
+            masks=data.masks,
+            keep=table_path is not None,
+            progress=hook,
+            **options,
+        )
+    deliver_table(list(report.phases.values())[-1], table_path)
+    deliver(report, files.network, json_path)
+    return report.exit_code
+
+
+def _train(files: _Files, steps: int, learning_rate: float, save_path: str, seed: int) -> int:
+    from fastcheck.networks import training  # imports Numba
+
+    check_paths(save_path, None, read=files, option="--save-params")
+    learning_rate = positive("learning_rate", learning_rate)
+    network, params, data = files.read(1)
+    point = Point.of(network, params, data.x, data.y, data.masks)
+    npz.write_npz(save_path, training.burn_in(point, steps, learning_rate, seed) | point.buffers)
+    say(_trained(files, steps, save_path, data.loss is not None))
+    return 0
+
+
+def _trained(files: _Files, steps: int, save_path: str, declared: bool) -> str:
+    """Return what to do with trained parameters."""
+    command = ["fastcheck", "network", files.network, "--params", save_path, "--grads", "G.npz", "--data", files.data]
+    told = (
+        f"{save_path} has the parameters after {steps:,} step{'s' * (steps > 1)} of SGD. Compute the gradients there:\n"
+    )
+    loss = f"The loss in {files.data} is that of other parameters: give the new one by --loss.\n" if declared else ""
+    return f"{told}  {shlex.join(command)}\n{loss}"

@@ -1,0 +1,170 @@
+"""What commands share of their arguments: types of parameters, options, and the example below a command's help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from fastcheck.check import KINKS
+from fastcheck.cli.output import say
+from fastcheck.common import machine
+from fastcheck.engine.error_model import PRECISIONS, positive
+
+
+class Integers(click.ParamType[Any]):
+    """One integer, or one for each spatial axis: 2 or 2,1."""
+
+    name = "N[,N...]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            numbers = [int(part) for part in str(value).split(",")]
+        except ValueError:
+            self.fail(f"{value!r}: expected an integer, or one for each spatial axis (2,1)", param, ctx)
+        return numbers[0] if len(numbers) == 1 else numbers
+
+
+class Padding(click.ParamType[Any]):
+    """1, one for each spatial axis (1,2), pairs low:high (0:1,2:2), same or valid."""
+
+    name = "P"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value in ("same", "valid"):
+            return value
+        try:
+            entries = [self._entry(part) for part in str(value).split(",")]
+        except ValueError:
+            self.fail(f"{value!r}: expected integers (1 or 1,2), pairs (0:1,2:2), same or valid", param, ctx)
+        return entries[0] if len(entries) == 1 and isinstance(entries[0], int) else entries
+
+    @staticmethod
+    def _entry(part: str) -> int | tuple[int, int]:
+        if ":" not in part:
+            return int(part)
+        low, high = part.split(":")
+        return int(low), int(high)
+
+
+class Dims(click.ParamType[Any]):
+    """all, auto, or a number."""
+
+    name = "all|auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value in ("all", "auto"):
+            return value
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r}: expected all, auto or a number of at least 1", param, ctx)
+
+
+class Step(click.ParamType[Any]):
+    """auto, or a number."""
+
+    name = "auto|H"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "auto":
+            return value
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r}: expected auto or a number such as 1e-5", param, ctx)
+
+
+class Indices(click.ParamType[Any]):
+    """A number of the worst, or flat indices with commas: 3,17; a comma behind a single one: 17,."""
+
+    name = "N|I,I..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            numbers = [int(part) for part in str(value).removesuffix(",").split(",")]
+        except ValueError:
+            self.fail(f"{value!r}: expected a number, or flat indices such as 3,17", param, ctx)
+        return numbers if "," in str(value) else numbers[0]
+
+
+class Seconds(click.ParamType[Any]):
+    """A positive finite number of seconds."""
+
+    name = "S"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return positive("seconds", float(value))
+        except ValueError:
+            self.fail(f"{value!r}: expected a positive finite number of seconds", param, ctx)
+
+
+class StepList(click.ParamType[Any]):
+    """Steps with commas between them."""
+
+    name = "H,H..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return [float(part) for part in str(value).split(",")]
+        except ValueError:
+            self.fail(f"{value!r}: expected numbers with commas between them, such as 1e-1,1e-2,1e-3,1e-4", param, ctx)
+
+
+class Names(click.ParamType[Any]):
+    """Names with commas between them."""
+
+    name = "NAME[,NAME...]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return tuple(part.strip() for part in str(value).split(","))
+
+
+def printing(text: Callable[[click.Context], str]) -> Callable[[click.Context, click.Parameter, bool], None]:
+    """Make the callback of an option that prints a text and ends the command, by `say`: click's own would raise."""
+
+    def show(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value and not context.resilient_parsing:
+            say(f"{text(context)}\n")
+            context.exit()
+
+    return show
+
+
+_help_option = click.help_option("-h", "--help", callback=printing(lambda context: context.get_help()))
+
+
+def examples(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add a command's help, with an example below it, and let a command without arguments be readable as well."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.__doc__ = f"{function.__doc__}\n\n    \b\n    Example:\n      {text}\n"
+        return _help_option(function)
+
+    return decorate
+
+
+json_option = click.option(
+    "--json", "json_path", metavar="F", help="Write the JSON report to F; - prints it alone on standard output."
+)
+table_option = click.option(
+    "--table", "table_path", metavar="F.csv", help="Write every checked dimension to a CSV file."
+)
+step_option = click.option(
+    "--step", type=Step(), default="auto", show_default=True, help="The step h of the differences."
+)
+kinks_option = click.option(
+    "--kinks",
+    type=click.Choice(KINKS),
+    default="widen",
+    show_default=True,
+    help="What becomes of a dimension that crosses one: a wider error bar, or it is left out and counted.",
+)
+precision_option = click.option(
+    "--precision", type=click.Choice(PRECISIONS), help="How the analytic pass computed, where dtypes do not tell."
+)
+threads_option = click.option(
+    "--threads", type=click.IntRange(1, machine.MOST_THREADS), help="Default: all processors."
+)

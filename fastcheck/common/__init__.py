@@ -1,0 +1,1 @@
+"""What every room uses: errors, names, arguments, files, the machine."""

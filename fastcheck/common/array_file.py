@@ -1,0 +1,154 @@
+"""Arrays as files have them: headers are read and checked before anything is allocated, and no byte is read beyond
+what they declare."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+
+from fastcheck.common.errors import FastcheckError
+from fastcheck.common.naming import brief
+from fastcheck.common.opened import Opened, Readable
+from fastcheck.convolutions import memory
+from fastcheck.convolutions.geometry import Shape
+
+_READERS = {
+    (1, 0): (2, np.lib.format.read_array_header_1_0),
+    (2, 0): (4, np.lib.format.read_array_header_2_0),
+    (3, 0): (4, np.lib.format.read_array_header_2_0),
+}
+"""For each version of the format: how many bytes hold the header's length, and the function that reads the header."""
+
+_LONGEST_HEADER = 10_000
+"""Bytes: NumPy takes no longer one, but it reads all of it first, which may be 4 GB."""
+
+_CHUNK = 2**20
+
+_BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Methods that inflate no more than was asked for; with others a few bytes become gigabytes at once."""
+
+
+class Header(NamedTuple):
+    """What a file declares of an array."""
+
+    shape: Shape
+    fortran: bool
+    dtype: np.dtype
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its entries."""
+        return math.prod((self.dtype.itemsize, *self.shape))
+
+    @property
+    def needed(self) -> int:
+        """Bytes of memory: its own, and those of the float64 array that a check makes of any other dtype."""
+        return self.bytes + (0 if self.dtype == np.float64 else 8 * math.prod(self.shape))
+
+
+def read_header(stream: Readable, size: int, what: str) -> Header:
+    """Read the header of an array from a stream of so many bytes.
+
+    Raises
+    ------
+    FastcheckError
+        If it declares a pickled array, or more than the memory or the stream holds.
+    """
+    version = np.lib.format.read_magic(stream)  # type: ignore[arg-type]  # it reads alone
+    if version not in _READERS:
+        raise FastcheckError(f"{what} has the version {version} of the .npy format: expected (1, 0), (2, 0) or (3, 0)")
+    count, read = _READERS[version]
+    start = stream.read(count)
+    length = int.from_bytes(start, "little")
+    if length > _LONGEST_HEADER:
+        raise FastcheckError(f"{what} declares a header of {length:,} bytes: expected at most {_LONGEST_HEADER:,}")
+    with warnings.catch_warnings(action="ignore"):  # of Python's, which reads a damaged header as code
+        header = Header(*read(io.BytesIO(start + stream.read(length))))
+    if header.dtype.hasobject:
+        raise FastcheckError(f"{what} is a pickled array of objects: expected float64, float32 or float16")
+    if any(extent < 0 for extent in header.shape):
+        raise FastcheckError(f"{what} declares the shape {brief(header.shape)}: expected no negative sizes")
+    total = brief(f"{header.bytes:,}")
+    declared = f"{what} declares the shape {brief(header.shape)} of {brief(header.dtype)}, {total} bytes"
+    memory.refuse_beyond(header.needed, lambda available: f"{declared}: it does not fit in memory")
+    held = size - np.lib.format.MAGIC_LEN - count - length
+    if header.bytes > held:
+        raise FastcheckError(f"{what} is truncated: it declares {header.bytes:,} bytes and holds {max(held, 0):,}")
+    return header
+
+
+def read_array(stream: Readable, size: int, what: str) -> np.ndarray:
+    """Read an array with its header from a stream of so many bytes; raises as `read_header` does."""
+    header = read_header(stream, size, what)
+    buffer = np.empty(header.bytes, np.uint8)
+    at = 0
+    while at < header.bytes:
+        chunk = stream.read(min(_CHUNK, header.bytes - at))
+        if not chunk:
+            raise FastcheckError(f"{what} is truncated: it declares {header.bytes:,} bytes and holds {at:,}")
+        buffer[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        at += len(chunk)
+    return np.ndarray(header.shape, header.dtype, buffer, order="F" if header.fortran else "C")
+
+
+class Archive:
+    """An ``.npz`` file that is open.
+
+    Raises
+    ------
+    FastcheckError
+        If it is none, or is damaged.
+    """
+
+    def __init__(self, file: Opened) -> None:
+        self._file = file
+        try:
+            self._archive = zipfile.ZipFile(file.stream)
+        except Exception as error:  # as in `understood`
+            raise FastcheckError(f"{file} is not an .npz file, or is truncated: {brief(error)}") from None
+        self._members = {info.filename.removesuffix(".npy"): info for info in self._archive.infolist()}
+        for key, info in self._members.items():
+            if info.compress_type not in _BOUNDED:
+                raise FastcheckError(f"{brief(key)} in {file} is compressed by a method that NumPy does not write")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of all arrays."""
+        return tuple(self._members)
+
+    def header(self, key: str) -> Header:
+        """Read the header of an array; raises as `read_header` does."""
+        with self._member(key) as (stream, size, what):
+            return read_header(stream, size, what)
+
+    def array(self, key: str) -> np.ndarray:
+        """Read an array, which enters the file's digest with its name; raises as `read_header` does."""
+        with self._member(key) as (stream, size, what):
+            self._file.note(f"{key}\0".encode(errors="surrogateescape"))
+            return read_array(self._file.noted(stream), size, what)
+
+    @contextmanager
+    def _member(self, key: str) -> Iterator[tuple[Readable, int, str]]:
+        what = f"{brief(key)} in {self._file}"
+        with understood(what), self._archive.open(self._members[key]) as stream:
+            yield stream, self._members[key].file_size, what
+
+
+@contextmanager
+def understood(what: str) -> Iterator[None]:
+    """Turn what damaged data raise into one clear line."""
+    try:
+        yield
+    except FastcheckError:
+        raise
+    except MemoryError:
+        raise FastcheckError(f"{what} does not fit in memory") from None
+    except Exception as error:  # damaged headers make NumPy, zipfile and tokenize raise nearly anything
+        raise FastcheckError(f"{what} cannot be read, it is no array or is truncated: {brief(error)}") from None

@@ -1,0 +1,51 @@
+"""The exceptions that fastcheck raises on purpose."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastcheck.reports.network_report import NetworkReport
+    from fastcheck.reports.report import Report
+
+
+LONGEST = 400
+"""Characters of a message: three or four lines of a terminal."""
+
+
+def shortened(text: str, longest: int = LONGEST) -> str:
+    """Return a text of at most so many characters; a longer one keeps its beginning and its end."""
+    if len(text) <= longest:
+        return text
+    end = (longest - 3) // 2
+    return f"{text[: longest - 3 - end]}...{text[-end:]}"
+
+
+class FastcheckError(ValueError):
+    """Bad input, in one line: the argument, its value and what was expected.
+
+    A message longer than `LONGEST` keeps its beginning and its end.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
+
+
+class GradientMismatchError(AssertionError):
+    """A check that did not pass.
+
+    Attributes
+    ----------
+    report : Report
+        The report of that check.
+    """
+
+    def __init__(self, message: str, report: Report | NetworkReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+def told(error: BaseException) -> str:
+    """Return an error in a line that is not long."""
+    kind = "" if isinstance(error, FastcheckError) else f"{type(error).__name__}: "
+    return shortened(" ".join(f"{kind}{error}".split()))

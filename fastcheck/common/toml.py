@@ -1,0 +1,324 @@
+"""TOML files read strictly: every value checked, and every refusal in one line that says where it stands."""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+import types
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
+
+from fastcheck.common.errors import FastcheckError
+from fastcheck.common.naming import nearest, printable, shown
+from fastcheck.common.opened import Source, opened
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+Place = tuple[str | int, ...]
+"""Where a value is in a file: ("layer", 0, "kind")."""
+
+_Read = TypeVar("_Read")
+
+_WORDS = {bool: "true or false", int: "an integer", float: "a finite number", str: "a string"}
+_PLURALS = {bool: "booleans", int: "integers", float: "finite numbers", str: "strings"}
+
+
+class Refused(Exception):
+    """What is wrong, and the place of it, or its line where no place is known: "3", "3, column 5"."""
+
+    def __init__(self, where: Place | str, told: str) -> None:
+        super().__init__(told)
+        self.where, self.told = where, told
+
+
+class Document(NamedTuple):
+    """A file's text, and what it says.
+
+    Attributes
+    ----------
+    text : str
+    data : dict
+        As tomllib reads it.
+    """
+
+    text: str
+    data: dict[str, Any]
+
+    def line(self, where: Place) -> int:
+        """Return the line of a place, or of the innermost table around it that stands there."""
+        return _line(self.text, where)
+
+
+def read(path: Source, understand: Callable[[Document], _Read]) -> _Read:
+    """Read a TOML file and make something of it.
+
+    Parameters
+    ----------
+    path : path
+    understand : callable
+        Called as understand(document). It may raise `Refused`.
+
+    Returns
+    -------
+    object
+        What ``understand`` returns.
+
+    Raises
+    ------
+    FastcheckError
+        If the file cannot be read, is not TOML, or ``understand`` refuses it: the file and the line, in one line
+        that can be printed.
+    """
+    name = printable(str(path))
+    try:
+        with opened(path) as file:
+            text = _text(file.read())
+        return understand(Document(text, _parsed(text)))
+    except Refused as refused:
+        line = refused.where if isinstance(refused.where, str) else _line(text, refused.where)
+        raise FastcheckError(f"{name}, line {line}: {printable(refused.told)}") from None
+    except RecursionError:
+        raise FastcheckError(f"{name} cannot be read: its arrays or tables are nested too deeply") from None
+
+
+@contextmanager
+def blamed(where: Place, before: str = "") -> Iterator[None]:
+    """Tell bad input as a refusal of a place, with some words before it."""
+    try:
+        yield
+    except FastcheckError as error:
+        raise Refused(where, f"{before}{error}") from None
+
+
+def tables(data: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """Return an array of tables, at least one."""
+    wanted = f"expected a [[{key}]] table for each {key}"
+    found = data.get(key, [])
+    if not isinstance(found, list):
+        raise Refused((key,), f"{key} is {shown(found)}: {wanted}")
+    if not found:
+        raise Refused((key,), f"it has no {key}: {wanted}")
+    for place, table in enumerate(found):
+        if not isinstance(table, dict):
+            raise Refused((key, place), f"{key} is {shown(table)}: {wanted}")
+    return found
+
+
+def refuse_unknown(
+    where: Place,
+    what: str,
+    table: Mapping[str, Any],
+    known: Collection[str],
+    elsewhere: Mapping[str, str] = types.MappingProxyType({}),
+) -> None:
+    """Refuse keys that a table cannot have, with the nearest that it can; ``elsewhere`` has other words for some."""
+    for key in table:
+        if key not in known:
+            told = elsewhere.get(key) or f"{nearest(key, known)}: expected {', '.join(known)}"
+            raise Refused((*where, key), f"{what} has the unknown key {shown(key)}{told}")
+
+
+def checked(where: Place, name: str, value: Any, kind: Any, note: str = "") -> Any:
+    """Return a value as its type wants it: arrays as tuples, and integers as floats where it is to be one."""
+    from pydantic import ValidationError  # only here: `import fastcheck` is to stay quick
+
+    try:
+        return _adapter(kind).validate_python(_tuples(value), strict=True)
+    except ValidationError:
+        told = f"{name} is {shown(value)}{_closest(value, kind)}: expected {expected(kind)}{note}"
+        raise Refused(where, told) from None
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Return pydantic's validator of a field. One for a whole dataclass takes instances alone when it is strict."""
+    from pydantic import ConfigDict, TypeAdapter
+
+    return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(entry) for entry in value) if isinstance(value, list) else value
+
+
+def expected(kind: Any, many: bool = False) -> str:
+    """Return a type in words: "an integer or an array of integers"."""
+    *others, last = [words for option in _options(kind) for words in _told(option, many)]
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _told(kind: Any, many: bool) -> list[str]:
+    arguments = get_args(kind)
+    if get_origin(kind) is Literal:
+        return [repr(choice) for choice in arguments]
+    if get_origin(kind) is tuple:
+        one, several = ("an array", "arrays") if arguments[-1] is Ellipsis else ("a pair", "pairs")
+        return [f"{several if many else one} of {expected(arguments[0], many=True)}"]
+    if get_origin(kind) is Mapping:
+        return [f"a table of {expected(arguments[1], many=True)}"]
+    return [(_PLURALS if many else _WORDS)[kind]]
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    """Return the types of a union without None, which TOML cannot write."""
+    found = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    return tuple(option for option in found if option is not type(None))
+
+
+def choices(kind: Any) -> list[str]:
+    """Return the words among what a value may be."""
+    return [choice for option in _options(kind) if get_origin(option) is Literal for choice in get_args(option)]
+
+
+def _closest(value: Any, kind: Any) -> str:
+    """Return the suggestion for a word, or for the first wrong one of an array."""
+    if isinstance(value, str):
+        return nearest(value, choices(kind))
+    known = [word for option in _options(kind) if get_origin(option) is tuple for word in choices(get_args(option)[0])]
+    wrong = (
+        [entry for entry in value if isinstance(entry, str) and entry not in known] if isinstance(value, list) else []
+    )
+    return nearest(wrong[0], known) if wrong else ""
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise Refused(str(line), f"it has the byte 0x{data[error.start]:02x}: expected text in UTF-8") from None
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        told, _, at = str(error).rpartition(" (at ")
+        where = at.removeprefix("line ").removesuffix(")")
+        if "column" not in where:
+            where, told = _line_at(text, len(text.rstrip())), f"{told}, at the end of the file"
+        raise Refused(where, f"it is not TOML: {told}") from None
+    except ValueError:  # an integer with more digits than Python converts
+        longest = max(re.finditer("[0-9_]*", text), key=lambda run: len(run[0]))
+        told = f"it has an integer of {len(longest[0].replace('_', ''))} digits: expected fewer"
+        raise Refused(_line_at(text, longest.start()), told) from None
+
+
+def _line_at(text: str, position: int) -> str:
+    return str(text.count("\n", 0, position) + 1)
+
+
+def _line(text: str, where: Place) -> int:
+    """Return the line of a place in a text that is TOML, or of the innermost table around it that stands there."""
+    lines = _Scanner(text).lines
+    while where not in lines:
+        where = where[:-1]
+    return lines[where]
+
+
+_TOKEN = re.compile(
+    r'"""(?:\\.|[^\\])*?"""(?!")'
+    r"|'''.*?'''(?!')"
+    r'|"(?:\\.|[^"\\])*"'
+    r"|'[^']*'"
+    r"|\#[^\n]*"
+    r"|[\[\]{}=,.\n]"
+    r"|[^\s\[\]{}=,.\"'\#]+",
+    re.DOTALL,
+)
+
+
+class _Scanner:
+    """Finds the line of every key, table and array entry in a text that is TOML: tomllib keeps none.
+
+    Attributes
+    ----------
+    lines : dict of Place to int
+    """
+
+    def __init__(self, text: str) -> None:
+        self.lines: dict[Place, int] = {(): 1}
+        self._tokens = _tokens(text)
+        self._next = 0
+        self._latest: dict[Place, int] = {}  # of every array of tables the entry that is being written
+        table: Place = ()
+        while self._next < len(self._tokens):
+            if self._peek() == "\n":
+                self._take()
+            elif self._peek() == "[":
+                table = self._header()
+            else:
+                self._pair(table)
+
+    def _peek(self) -> str:
+        return self._tokens[self._next][0]
+
+    def _take(self) -> str:
+        self._next += 1
+        return self._tokens[self._next - 1][0]
+
+    def _note(self, place: Place, token: int) -> None:
+        """Note the line of a token for a place, and for the tables around it that had none."""
+        for length in range(1, len(place) + 1):
+            self.lines.setdefault(place[:length], self._tokens[token][1])
+
+    def _header(self) -> Place:
+        start = self._next
+        self._take()
+        many = self._peek() == "["
+        keys = self._keys("]")
+        place: Place = ()
+        for key in keys[:-1]:
+            place = (*place, key)
+            place = (*place, self._latest[place]) if place in self._latest else place
+        place = (*place, keys[-1])
+        if many:
+            self._take()
+            self._latest[place] = self._latest.get(place, -1) + 1
+            place = (*place, self._latest[place])
+        self._note(place, start)
+        return place
+
+    def _keys(self, end: str) -> list[str]:
+        found = []
+        while (token := self._take()) != end:
+            if token not in (".", "["):
+                found.append(tomllib.loads(f"key = {token}")["key"] if token[0] in "\"'" else token)
+        return found
+
+    def _pair(self, table: Place) -> None:
+        start = self._next
+        place = (*table, *self._keys("="))
+        self._note(place, start)
+        self._value(place)
+
+    def _value(self, place: Place) -> None:
+        if self._peek() not in ("[", "{"):
+            while self._peek() not in (",", "]", "}", "\n"):
+                self._take()
+            return
+        end = {"[": "]", "{": "}"}[self._take()]
+        entry = 0
+        while self._peek() != end:
+            if self._peek() in (",", "\n"):
+                entry += self._take() == ","
+            elif end == "}":
+                self._pair(place)
+            else:
+                self._note((*place, entry), self._next)
+                self._value((*place, entry))
+        self._take()
+
+
+def _tokens(text: str) -> list[tuple[str, int]]:
+    """Return the tokens and their lines, without comments."""
+    found, line, end = [], 1, 0
+    for match in _TOKEN.finditer(text + "\n"):
+        line += text.count("\n", end, match.start())
+        end = match.start()
+        if not match[0].startswith("#"):
+            found.append((match[0], line))
+    return found

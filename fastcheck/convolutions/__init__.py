@@ -1,0 +1,1 @@
+"""Convolutions: geometry, evaluators, error bars, audit."""

@@ -1,0 +1,174 @@
+"""The audit of a shortcut: a few of its dimensions again by ``local``, and a direction over all of them by ``full``.
+
+Neither knows of the shortcut's lowering: both run the forward kernel, which indexes its operands directly.
+"""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import Executor
+from typing import Any, Literal
+
+import numpy as np
+
+from fastcheck.convolutions import passes
+from fastcheck.convolutions.case import ConvCase
+from fastcheck.convolutions.error_bars import FACTORS, loss_model
+from fastcheck.convolutions.reevaluation import Reevaluation
+from fastcheck.convolutions.scaling import ScaledOperands
+from fastcheck.engine import sampling
+from fastcheck.engine.differences import Chosen, Differences, indices
+from fastcheck.engine.error_model import U, automatic, roundings
+from fastcheck.engine.parts import Noted, noted_of
+from fastcheck_kernels import conv, curved, direction
+
+DIMS = 32
+"""Dimensions that are differenced again."""
+
+PIECES = 4
+"""Parts into which they are cut at most: filters that are perturbed together share what is gathered of the input."""
+
+
+class Audit:
+    """The audit of one tensor.
+
+    Parameters
+    ----------
+    case : ConvCase
+    scaled : ScaledOperands
+    output : float64 array
+        The forward result of the scaled operands.
+    tensor : str
+    chosen : Chosen
+        The dimensions that are checked.
+    step : float or "auto"
+        As asked for.
+    seed : int
+    """
+
+    def __init__(
+        self,
+        case: ConvCase,
+        scaled: ScaledOperands,
+        output: np.ndarray,
+        tensor: str,
+        chosen: Chosen,
+        step: float | Literal["auto"],
+        seed: int,
+    ) -> None:
+        self._case, self._scaled, self._tensor, self._chosen, self._step = case, scaled, tensor, chosen, step
+        self._output = output
+        # The blocks of a batch's input are not in ascending order.
+        self._ascending = tensor != "input" or case.geometry.input_shape[0] == 1
+        self._seed = int(np.random.default_rng([seed, len(chosen)]).integers(2**31))
+        rng = np.random.default_rng([seed, DIMS])
+        if isinstance(chosen, range):
+            count = min(DIMS, len(chosen))
+            self._dims = np.asarray(sampling.stratified(case.geometry.shape_of(tensor), count, rng))
+        else:
+            self._dims = np.sort(rng.choice(chosen, min(DIMS, len(chosen)), replace=False))
+
+    def note(self, found: Differences) -> Noted:
+        """Keep what the audit needs of a block."""
+        if self._ascending:
+            places = np.minimum(np.searchsorted(found.dims, self._dims), len(found.dims) - 1)
+            here = places[found.dims[places] == self._dims]
+        else:
+            here = np.flatnonzero(np.isin(found.dims, self._dims, assume_unique=True))
+        sums = direction.along(found.dims, self._seed, found.numeric, found.error_bar)
+        return noted_of(found.dims[here], found.numeric[here], found.error_bar[here], sums)
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def result(self, noted: Noted, pool: Executor) -> dict[str, Any]:
+        """Difference again, and compare: the audit's part of a tensor's report."""
+        dims, numeric, bars = np.array(noted.dims, np.int64), np.array(noted.numeric), np.array(noted.error_bar)
+        disagreeing = int(np.count_nonzero(self._again(dims, numeric, bars, pool)))
+        found = self._directional(noted, pool)
+        apart = abs(found["difference"]) > found["error_bar"]  # neither, where one overflows
+        return {"dims": len(dims), "direction": found, "disagreements": disagreeing + apart}
+
+    def _again(self, dims: np.ndarray, numeric: np.ndarray, bars: np.ndarray, pool: Executor) -> np.ndarray:
+        """Tell which dimensions ``local`` finds elsewhere."""
+        order = np.argsort(dims)
+        magnitude, size = _crude_magnitude(self._case, self._scaled), _crude_size(self._case, self._scaled)
+        arrays = magnitude, self._output
+        local = Reevaluation("local", self._case, self._scaled, self._tensor, *arrays, self._step, size)
+        work = len(dims) * self._case.geometry.products_per_dimension(self._tensor)
+        pieces = np.array_split(dims[order], min(PIECES, passes.worth(work)))
+        parts = list(pool.map(local, pieces))
+        again = np.concatenate([part.numeric for part in parts])
+        allowed = np.concatenate([part.error_bar for part in parts]) + bars[order]
+        outside: np.ndarray = np.abs(again - numeric[order]) > allowed
+        return outside
+
+    def _directional(self, noted: Noted, pool: Executor) -> dict[str, float]:
+        """Compare the sum of direction * numeric with the derivative along that direction, by one forward pair."""
+        geometry, scaled = self._case.geometry, self._scaled
+        factor = FACTORS[self._tensor]
+        exponent = scaled.exponent_of(self._tensor, self._case.loss)
+        terms = 1 if factor is None else geometry.terms
+        h = automatic(_crude_size(self._case, scaled), None if factor is None else scaled.rms(factor), self._case.loss)
+        h *= 2.0 ** -round(math.log2(math.sqrt(terms)))
+        arrays = {"input": scaled.input, "weight": scaled.weight, "bias": scaled.bias}
+        largest = float(np.abs(arrays[self._tensor]).max())
+        table = self._table(self._moved(arrays, h, pool), self._moved(arrays, -h, pool), h, pool)
+        quotient, rounding, truncation, moved = (
+            float(np.ldexp(math.fsum(table[:, column]), exponent))
+            for column in (curved.NUMERIC, curved.ROUNDING, curved.TRUNCATION, curved.ABSOLUTE)
+        )
+        total, size, bars = map(math.fsum, (noted.along, noted.size, noted.bars))
+        # The entries' moves are rounded, and sums of many terms: both small beside the rest.
+        bar = bars + rounding + abs(truncation) + 2 * U * ((2 * largest / h + 4) * size + 64 * moved)
+        return {"delta": total, "full": quotient, "difference": total - quotient, "error_bar": bar}
+
+    def _table(self, plus: np.ndarray, minus: np.ndarray, h: float, pool: Executor) -> np.ndarray:
+        """Difference the loss, plane by plane."""
+        case, scaled = self._case, self._scaled
+        samples, filters = case.geometry.output_shape[:2]
+        chain = 1 + roundings(case.geometry.terms, conv.TAPS)
+        model = loss_model(case, scaled, self._tensor, chain)
+        sizes = np.tile(_crude_sizes(case, scaled, self._tensor, h), samples)
+        planes = [array.reshape(samples * filters, -1) for array in (plus, minus, self._output, scaled.grad_output)]
+        table = np.empty((samples * filters, curved.COLUMNS))
+        parts = passes.parts(len(table), plus.size)
+        passes.share(pool, lambda r: curved.planes(*planes, sizes, 2 * h, model, r[0], r[1], table), parts)
+        return table
+
+    def _moved(self, arrays: dict[str, np.ndarray], h: float, pool: Executor) -> np.ndarray:
+        """Evaluate all outputs with the operand moved along the direction."""
+        moved = arrays | {self._tensor: arrays[self._tensor].copy()}
+        flat = moved[self._tensor].reshape(-1)
+        pieces = [self._chosen[lo:hi] for lo, hi in passes.parts(len(self._chosen), len(self._chosen))]
+        passes.share(pool, lambda part: direction.move(indices(part), self._seed, h, flat), pieces)
+        return passes.convolve(self._case.geometry, moved["input"], moved["weight"], moved["bias"], pool)
+
+
+def _crude_sizes(case: ConvCase, scaled: ScaledOperands, tensor: str = "", h: float = 0.0) -> np.ndarray:
+    """Bound the sum of the sizes of an output's terms for every filter, with the entries of a tensor moved by h."""
+    largest, weights = scaled.once(("sizes",), lambda: (_largest(scaled.input), _row_sums(scaled.weight)))
+    if tensor == "input":
+        largest += h
+    if tensor == "weight":
+        weights = weights + h * case.geometry.terms
+    sizes: np.ndarray = largest * weights + np.abs(scaled.bias) + (h if tensor == "bias" else 0.0)
+    return sizes
+
+
+def _largest(array: np.ndarray) -> float:
+    return max(float(array.max()), -float(array.min()))
+
+
+def _row_sums(weight: np.ndarray) -> np.ndarray:
+    sums: np.ndarray = np.abs(weight).reshape(len(weight), -1).sum(axis=1)
+    return sums
+
+
+def _crude_magnitude(case: ConvCase, scaled: ScaledOperands) -> np.ndarray:
+    """Bound the sum of the sizes of every output's terms, without the forward pass that the least bound takes."""
+    sizes = _crude_sizes(case, scaled).reshape(1, -1, *(1,) * case.geometry.rank)
+    return np.broadcast_to(sizes, case.geometry.output_shape).copy()  # which kernels are compiled for: it is writable
+
+
+def _crude_size(case: ConvCase, scaled: ScaledOperands) -> float:
+    """Return the root mean square of these bounds, which is that of the filters' own."""
+    return scaled.rms("crude", _crude_sizes(case, scaled))

@@ -1,0 +1,330 @@
+"""The evaluator ``delta`` for inputs, whose moves are constant along the outputs' positions."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_left
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from fastcheck.convolutions.case import ConvCase
+from fastcheck.convolutions.delta_step import BLOCK, BLOCK_WORK, Step
+from fastcheck.convolutions.error_bars import bars_of
+from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.convolutions.lowering import InputLowering, InputPhase
+from fastcheck.convolutions.passes import parts, share
+from fastcheck.convolutions.scaling import ScaledOperands
+from fastcheck.engine.differences import Chosen, Differences
+from fastcheck.engine.error_model import U
+from fastcheck_kernels import bounds, curved, delta, judge, planes
+
+POSITIONS = 512
+"""Positions that lie side by side in a block: four rows of sums, and the outputs that they read, fit a small cache."""
+
+FEW = 4
+"""With fewer filters in a group the bars' sums are summed exactly: bounds would be as much work, and wider."""
+
+
+class Tile(NamedTuple):
+    """A rectangle of one phase of the input: channels lo <= c < hi, positions left <= p < right."""
+
+    phase: int
+    lo: int
+    hi: int
+    left: int
+    right: int
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """The inputs of one phase, lowered.
+
+    Attributes
+    ----------
+    live, dims : int64 arrays
+        Positions that are inputs, not gaps, and their flat indices in channel 0 of their sample.
+    starts, terms : uint64 arrays, shape (K,)
+        Of each filter of the first group and tap: where position 0 meets it, and its place among the moves.
+    """
+
+    live: np.ndarray
+    dims: np.ndarray
+    starts: np.ndarray
+    terms: np.ndarray
+
+
+class InputDelta:
+    """Difference the input of a convolution by moving the outputs that it has.
+
+    An input moves each output that sees it by h times a weight: through each filter and tap by the same amount at all
+    positions. `delta.spread` has positions side by side.
+
+    Parameters
+    ----------
+    case : ConvCase
+    scaled : ScaledOperands
+        Of that case.
+    output : float64 array
+        The forward result of the scaled operands.
+    step : float or "auto"
+    pool : Executor
+    """
+
+    def __init__(
+        self, case: ConvCase, scaled: ScaledOperands, output: np.ndarray, step: float | Literal["auto"], pool: Executor
+    ) -> None:
+        self._geometry = geometry = case.geometry
+        self._step = Step.of(scaled, "input", output, step)
+        self.step = self._step.nominal
+        self._bars = bars_of(case, scaled, "input", chain=1)
+        lowering = InputLowering.of(geometry)
+        self._group = geometry.weight_shape[0] // geometry.groups
+        self._channels = geometry.weight_shape[1]
+        self._size = lowering.planes.size
+        self._z, self._v = (_packed(geometry.lift(array), lowering, pool) for array in (output, scaled.grad_output))
+        self._factors = scaled.weight.reshape(-1)
+        self._moves = self._factors * self._step.scaled
+        self._phases = [_lowered(geometry, lowering, phase) for phase in lowering.phases]
+        self._positions = lowering.planes.positions
+        self._bounds = None
+        if self._group >= FEW:
+            self._bounds = _Bounds.of(self._z, self._v, geometry, self._phases, self._factors, self._positions, pool)
+        self(Tile(0, 0, 0, 0, 0))  # compiles here, in the caller's thread, where Ctrl-C is heard
+
+    def blocks(self, dims: Chosen) -> list[Tile] | list[np.ndarray]:
+        """Cut all dimensions into rectangles, or a sample into runs."""
+        terms = max(1, max(len(phase.terms) for phase in self._phases))
+        size = int(np.clip(BLOCK_WORK // terms, 1, BLOCK))
+        if not isinstance(dims, range):
+            return [dims[start : start + size] for start in range(0, len(dims), size)]
+        span = min(POSITIONS, self._positions)
+        rows = max(4, size // span)
+        # Bounds belong to a group.
+        unit = self._channels if self._bounds is not None else self._geometry.input_shape[1]
+        found = []
+        for place, phase in enumerate(self._phases):
+            # Positions are cut where inputs are, so that no block is without any.
+            edges = [*np.searchsorted(phase.live, np.arange(0, self._positions, span)).tolist(), len(phase.live)]
+            spans = [(int(phase.live[a]), int(phase.live[b - 1]) + 1) for a, b in itertools.pairwise(edges) if a < b]
+            found += [
+                Tile(place, lo, min(lo + rows, first + unit), left, right)
+                for first in range(0, self._geometry.input_shape[1], unit)
+                for lo in range(first, first + unit, rows)
+                for left, right in spans
+            ]
+        return found
+
+    def __call__(self, block: Tile | np.ndarray) -> Differences:
+        """Difference the dimensions of a block."""
+        if isinstance(block, Tile):
+            dims, numeric, sums = self._tile(block)
+        else:
+            dims = np.asarray(block, dtype=np.int64)
+            numeric, sums = self._one_by_one(dims)
+        bar, wide = self._bars(numeric, np.ascontiguousarray(sums))
+        numeric = self._bars.rescaled(numeric, dims, "input", self._geometry.input_shape)
+        return Differences(dims, numeric, bar, wide=wide)
+
+    def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
+        """Split the error bars of dimensions."""
+        return self._bars.linear_parts(*self._one_by_one(dims))
+
+    def _one_by_one(self, dims: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the quotients of single dimensions, and their bars' sums."""
+        found = [self._tile(tile) for tile in self._tiles(dims)]
+        return np.concatenate([part[1] for part in found]), np.concatenate([part[2] for part in found], axis=1)
+
+    def _tiles(self, dims: np.ndarray) -> list[Tile]:
+        """Return a tile for each of some flat indices."""
+        places, channels, positions = _located(self._geometry, self._phases, dims)
+        found = zip(places.tolist(), channels.tolist(), positions.tolist(), strict=True)
+        return [Tile(place, channel, channel + 1, position, position + 1) for place, channel, position in found]
+
+    def _tile(self, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the flat indices, quotients and sums of a tile."""
+        phase = self._phases[tile.phase]
+        channels = np.arange(tile.lo, tile.hi)
+        rows, places = _rows(self._geometry, self._size, channels, np.array(tile.left))
+        shape = (tile.hi - tile.lo, tile.right - tile.left)
+        out = np.empty(shape)
+        delta.spread(self._z, self._v, phase.starts, self._moves, rows, places, phase.terms, self._step.quotient, out)
+        a, b = (bisect_left(phase.live, edge) for edge in (tile.left, tile.right))
+        live = phase.live[a:b]
+        columns = live - tile.left
+        dims, numeric = np.empty(shape[0] * len(live), dtype=np.int64), np.empty(shape[0] * len(live))
+        plane = math.prod(self._geometry.input_shape[2:])
+        bounds.gather(out, columns, phase.dims[a:b], tile.lo, plane, dims, numeric)
+        if self._bounds is not None:
+            return dims, numeric, self._bounds.sums(tile, live, self._step.quotient)
+        sums = np.empty((6, *shape))
+        tiny, quotient = self._bars.precision.tiny, self._step.quotient
+        delta.weigh(self._z, self._v, phase.starts, self._factors, rows, places, phase.terms, tiny, quotient, sums)
+        return dims, numeric, sums[_ORDER][..., columns].reshape(6, -1)
+
+
+def _located(
+    geometry: ConvGeometry, phases: list[_Phase], dims: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the phase, the channel and the position of flat indices of the input."""
+    plane = math.prod(geometry.input_shape[2:])
+    channels = dims % (plane * geometry.input_shape[1]) // plane
+    rest = dims - channels * plane
+    places, positions = np.empty_like(dims), np.empty_like(dims)
+    for place, phase in enumerate(phases):
+        order = np.minimum(np.searchsorted(phase.dims, rest), len(phase.dims) - 1)
+        here = phase.dims[order] == rest
+        places[here], positions[here] = place, phase.live[order[here]]
+    return places, channels, positions
+
+
+def _rows(
+    geometry: ConvGeometry, size: int, channels: np.ndarray, positions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return where among the moves, and among the planes, the dimensions of channels at positions begin."""
+    group, inside = geometry.weight_shape[0] // geometry.groups, geometry.weight_shape[1]
+    filters = channels // inside * group
+    rows = (filters * inside + channels % inside) * math.prod(geometry.weight_shape[2:])
+    return rows.astype(np.uint64), (filters * size + positions).astype(np.uint64)
+
+
+class InputPlanes(NamedTuple):
+    """Outputs, cotangent and magnitudes as planes, and how inputs move the outputs for a step of one."""
+
+    arrays: list[np.ndarray]
+    factors: np.ndarray
+    phases: list[_Phase]
+    geometry: ConvGeometry
+    size: int
+
+    @classmethod
+    def of(
+        cls,
+        geometry: ConvGeometry,
+        scaled: ScaledOperands,
+        arrays: tuple[np.ndarray, ...],
+        pool: Executor,
+    ) -> InputPlanes:
+        """Pack (output, grad_output, magnitude)."""
+        lowering = InputLowering.of(geometry)
+        packed = [_packed(geometry.lift(array), lowering, pool) for array in arrays]
+        phases = [_lowered(geometry, lowering, phase) for phase in lowering.phases]
+        return cls(packed, scaled.weight.reshape(-1), phases, geometry, lowering.planes.size)
+
+    def fill(self, dims: np.ndarray, h: float, model: np.ndarray, table: np.ndarray) -> None:
+        """Difference dimensions into a table of `fastcheck_kernels.curved`'s columns."""
+        places, channels, positions = _located(self.geometry, self.phases, dims)
+        rows, starts = _rows(self.geometry, self.size, channels, positions)
+        for place, phase in enumerate(self.phases):
+            here = np.flatnonzero(places == place)
+            part = np.empty((len(here), curved.COLUMNS))
+            curved.along_terms(
+                *self.arrays, phase.starts, self.factors, rows[here], starts[here], phase.terms, h, model, part
+            )
+            table[here] = part
+
+
+_ORDER = np.argsort([judge.ABSOLUTE, judge.SQUARES, judge.TERMS, judge.ROUNDING, judge.ABSORBED, judge.ABSORBED_TERMS])
+"""From the order in which `delta.weigh` writes its sums to that of `judge.bars`."""
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """Norms whose products bound the bars' sums.
+
+    By Cauchy and Schwarz the sum of |v w| over filters and taps is at most the norm of the v that an input meets times
+    the norm of the w that it is multiplied with; likewise for squares with fourth powers.
+
+    Attributes
+    ----------
+    met : list of float64 arrays, shape (groups, 4, positions)
+        For each phase, at each position: norms of v, and the sum of |v z|, as `bounds.of_inputs` takes them.
+    weights : list of float64 arrays, shape (3, channels)
+        For each phase, of each channel: norms of w.
+    channels : int
+        In a group.
+    """
+
+    met: list[np.ndarray]
+    weights: list[np.ndarray]
+    channels: int
+
+    @classmethod
+    def of(
+        cls,
+        z: np.ndarray,
+        v: np.ndarray,
+        geometry: ConvGeometry,
+        phases: list[_Phase],
+        weight: np.ndarray,
+        positions: int,
+        pool: Executor,
+    ) -> _Bounds:
+        groups, size = geometry.groups, len(z) // geometry.weight_shape[0]
+        filters, channels = geometry.weight_shape[0] // groups, geometry.weight_shape[1]
+        taps = math.prod(geometry.weight_shape[2:])
+        sums = np.empty((groups, 4, size))
+        blocks = [a.reshape(groups, filters, size) for a in (z, v)]
+        share(pool, lambda r: planes.channel_sums(*blocks, r[0], r[1], sums), parts(groups, len(z)))
+        matrix = weight.reshape(groups, filters, channels, taps)
+        met, weights = [], []
+        for phase in phases:
+            here = np.zeros((groups, 4, positions))
+            chosen = phase.terms[phase.terms < taps].astype(np.int64)  # those of filter 0
+            for start in phase.starts[: len(chosen)].astype(np.int64).tolist():
+                here += sums[:, :, start : start + positions]
+            np.sqrt(here[:, :2], out=here[:, :2])
+            met.append(here)
+            w = matrix[..., chosen]
+            squares = w * w
+            weights.append(
+                np.stack(
+                    [
+                        np.sqrt(squares.sum(axis=(1, 3))),
+                        np.sqrt((squares * squares).sum(axis=(1, 3))),
+                        (w != 0).sum(axis=(1, 3)),
+                    ]
+                ).reshape(3, -1)
+            )
+        return cls(met, weights, channels)
+
+    def sums(self, tile: Tile, live: np.ndarray, quotient: float) -> np.ndarray:
+        """Return `judge.bars`' sums for a tile, gaps left out."""
+        met, weights = self.met[tile.phase][tile.lo // self.channels], self.weights[tile.phase]
+        sums = np.empty((6, tile.hi - tile.lo, len(live)))
+        bounds.of_inputs(met, weights, live, tile.lo, 2 * U * quotient, sums)
+        return sums.reshape(6, -1)
+
+
+def _packed(source: np.ndarray, lowering: InputLowering, pool: Executor) -> np.ndarray:
+    layout = lowering.planes
+    filters = source.shape[1]
+    packed = np.empty((filters, 1, layout.size))
+    described = layout.layout((1, 1, 1), layout.counts, layout.lead)
+    one = np.zeros((1, 3), dtype=np.int64)
+    share(
+        pool,
+        lambda r: planes.pack(source, described, one, 1.0, r[0], r[1], packed),
+        parts(filters, packed.size),
+    )
+    return packed.reshape(-1)
+
+
+def _lowered(geometry: ConvGeometry, lowering: InputLowering, phase: InputPhase) -> _Phase:
+    layout = lowering.planes
+    n, d, h, w = np.ogrid[tuple(slice(count) for count in (layout.samples, *phase.lanes))]
+    live = ((n * layout.pitches[0] + d) * layout.pitches[1] + h) * layout.pitches[2] + w
+    _, channels, depth, height, width = geometry.lift(np.empty(geometry.input_shape, dtype=bool)).shape
+    z, y, x = (s * i + r for s, i, r in zip(lowering.strides, (d, h, w), phase.first, strict=True))
+    dims = ((n * channels * depth + z) * height + y) * width + x
+    filters = np.arange(geometry.weight_shape[0] // geometry.groups)[:, None]
+    taps, shifts = phase.taps[None, :, 0], phase.taps[None, :, 1]
+    kernel = math.prod(geometry.weight_shape[2:])
+    terms = filters * geometry.weight_shape[1] * kernel + taps
+    starts = filters * layout.size + shifts
+    return _Phase(
+        live.reshape(-1), dims.reshape(-1), starts.reshape(-1).astype(np.uint64), terms.reshape(-1).astype(np.uint64)
+    )

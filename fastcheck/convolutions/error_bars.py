@@ -1,0 +1,316 @@
+"""The error bar of `fastcheck.step` for many dimensions at once."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import numpy as np
+
+from fastcheck.common.errors import FastcheckError
+from fastcheck.convolutions.case import LOSSES, ConvCase
+from fastcheck.convolutions.geometry import Shape, index_of
+from fastcheck.convolutions.scaling import ScaledOperands
+from fastcheck.convolutions.slopes import Typical, slopes
+from fastcheck.engine.differences import Differences
+from fastcheck.engine.error_model import WIDE, WIDE_TYPES, Precision, Structure, U, roundings, share_of_nonzeros, window
+from fastcheck_kernels import conv, curved, judge
+
+FACTORS = {"input": "weight", "weight": "input", "bias": None}
+"""What each operand of a convolution is multiplied with."""
+
+
+LOST = 2.0**-800
+"""What a term loses where an entry is nothing beside the largest, about one: 2^-1074 times what the others may be."""
+
+SATURATED = 1 / 8
+"""Units of tanh whose slopes are a smaller part of the largest one, in the root mean square, are saturated."""
+
+
+@dataclass(frozen=True)
+class Bars:
+    """What the bars of a tensor's dimensions have in common.
+
+    Attributes
+    ----------
+    chain : int
+        Roundings that a product meets in the forward pass before an output is moved: see
+        `fastcheck.engine.error_model.roundings`.
+    precision : Precision
+        Of the analytic pass.
+    v, x : Structure
+        Of the cotangent and of the operand's factor.
+    most : int
+        The largest number of terms of a dimension; the structures' window belongs to it.
+    partials : int
+        How many partial results the analytic pass may round to its result type before it adds them (samples for a
+        weight, taps for an input, as gemm-based implementations do).
+    exponent : int
+        Quotients and bars are multiplied by 2^exponent.
+    typical : float
+        What a dimension's terms typically add up to: a bar far below that is not too wide, however small its own.
+    lost : float
+        What a quotient may lose to underflow because operands were scaled.
+    saturated : bool
+        Whether the units that the dimensions move are: their slopes are small, and their rounding is not.
+    """
+
+    chain: int
+    precision: Precision
+    v: Structure
+    x: Structure
+    most: int
+    partials: int = 1
+    exponent: int = 0
+    typical: float = 0.0
+    lost: float = 0.0
+    saturated: bool = False
+
+    def __call__(self, numeric: np.ndarray, sums: np.ndarray, repeat: int = 1) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return a bound on \\|analytic - numeric\\| that arithmetic alone can explain, for each dimension.
+
+        Parameters
+        ----------
+        numeric : float64 array, shape (pairs * repeat,)
+            Quotients before they are multiplied by 2^exponent.
+        sums : float64 array, shape (6, pairs)
+            `fastcheck_kernels.judge` names its rows; each entry belongs to ``repeat`` neighbouring dimensions.
+
+        Returns
+        -------
+        (float64 array, bool array or None)
+            The bars, and which of them are too wide to judge by (None where none is).
+        """
+        return self._computed(numeric, sums, repeat, self._model)
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def linear_parts(self, numeric: np.ndarray, sums: np.ndarray) -> dict[str, np.ndarray]:
+        """Split the bars of a linear loss, which has neither truncation nor kinks."""
+        gradient, none = self._gradients_part(numeric, sums), np.zeros(len(numeric))
+        whole = self(numeric, np.ascontiguousarray(sums))[0]
+        return {"round-off": whole - gradient, "truncation": none, "kinks": none, "gradient": gradient}
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def _gradients_part(self, numeric: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        """Return the part of the bars that the analytic pass's own rounding takes."""
+        ours = self._model.copy()
+        ours[judge.UNIT] = U
+        for constant in (judge.ACCUMULATOR, judge.OPERAND, judge.RESULT, judge.UNDERFLOW, judge.LEAST):
+            ours[constant] = 0.0
+        sums = np.ascontiguousarray(sums)
+        part: np.ndarray = self(numeric, sums)[0] - self._computed(numeric, sums, 1, ours)[0]
+        return part
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def _computed(
+        self, numeric: np.ndarray, sums: np.ndarray, repeat: int, model: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        if self.lost:
+            sums = sums.copy()
+            sums[judge.ROUNDING] += self.lost
+        found, wide = np.empty(numeric.size), np.empty(numeric.size, dtype=np.bool_)
+        marked = judge.bars(numeric, sums, repeat, model, self.exponent, found, wide)
+        if not math.isfinite(found.sum()):  # a finite sum has finite terms
+            unknown = ~np.isfinite(found)
+            found[unknown], wide[unknown] = np.inf, True
+            marked += np.count_nonzero(unknown)
+        return found, wide if marked else None
+
+    @cached_property
+    def _model(self) -> np.ndarray:
+        precision = self.precision
+        model = np.zeros(judge.CONSTANTS)
+        model[judge.CHAIN] = self.chain
+        model[judge.ACCUMULATOR] = precision.accumulator
+        model[judge.UNIT] = math.hypot(precision.accumulator, U)
+        model[judge.OPERAND] = precision.operand
+        model[judge.RESULT] = precision.result
+        model[judge.PARTIALS] = self.partials
+        model[judge.V_ALIKE] = self.v.multiplicity
+        model[judge.X_ALIKE] = self.x.multiplicity
+        model[judge.CROWDED] = self.v.crowd * self.x.crowd > float(self.most) ** 2 / 1024
+        model[judge.PEAKED] = precision.name != "float64"
+        model[judge.UNDERFLOW] = precision.least_normal
+        model[judge.LEAST] = precision.least_result
+        model[judge.WIDE] = max(WIDE, WIDE_TYPES * precision.result)
+        model[judge.TYPICAL] = self.typical
+        return model
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def differences(self, dims: np.ndarray, table: np.ndarray, tensor: str, shape: Shape) -> Differences:
+        """Judge a table of `fastcheck_kernels.curved`'s columns.
+
+        Raises
+        ------
+        FastcheckError
+            If a quotient overflows float64.
+        """
+        numeric = np.ascontiguousarray(table[:, curved.NUMERIC])
+        sums, jump = _sums(table), table[:, curved.JUMP]
+        bar, wide = self(numeric, sums)
+        if wide is not None and jump.any():  # at a kink itself, the interval of subgradients is no lack of precision
+            sums[judge.ROUNDING] -= jump
+            wide = self(numeric, sums)[1]
+        return Differences(
+            dims,
+            self.rescaled(numeric, dims, tensor, shape),
+            bar,
+            table[:, curved.KINKS].astype(np.int64),
+            np.ldexp(jump, self.exponent),
+            wide,
+        )
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def crossed(self, table: np.ndarray) -> np.ndarray:
+        """Return which rows of a table have bars too wide to judge by, mostly for kinks that are crossed."""
+        jump = table[:, curved.JUMP]
+        crossing = np.flatnonzero(table[:, curved.WIDENING] > jump)
+        if not crossing.size:
+            return crossing
+        sums = _sums(table[crossing])
+        sums[judge.ROUNDING] -= jump[crossing]
+        bar, wide = self(np.ascontiguousarray(table[crossing, curved.NUMERIC]), sums)
+        if wide is None:
+            return crossing[:0]
+        part = np.ldexp(table[crossing, curved.WIDENING] - jump[crossing], self.exponent)
+        found: np.ndarray = crossing[wide & (2 * part > bar)]
+        return found
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def parts(self, table: np.ndarray) -> dict[str, np.ndarray]:
+        """Split the bars of a table into what they are made of."""
+        numeric, sums = np.ascontiguousarray(table[:, curved.NUMERIC]), _sums(table)
+        known = {
+            "truncation": np.ldexp(np.abs(table[:, curved.TRUNCATION]), self.exponent),
+            "kinks": np.ldexp(table[:, curved.WIDENING], self.exponent),
+            "gradient": self._gradients_part(numeric, sums) + np.ldexp(table[:, curved.LOCAL], self.exponent),
+        }
+        return {"round-off": self(numeric, sums)[0] - sum(known.values()), **known}
+
+    def rescaled(self, numeric: np.ndarray, dims: np.ndarray, tensor: str, shape: Shape) -> np.ndarray:
+        """Return quotients times 2^exponent.
+
+        Raises
+        ------
+        FastcheckError
+            If one overflows float64.
+        """
+        if self.exponent:
+            with np.errstate(over="ignore"):
+                numeric = np.ldexp(numeric, self.exponent)
+        with np.errstate(over="ignore", invalid="ignore"):  # a finite sum has finite terms
+            total = float(numeric.sum())
+        if not math.isfinite(total) and not (finite := np.isfinite(numeric)).all():
+            index = list(index_of(int(dims[np.argmin(finite)]), shape))
+            raise FastcheckError(f"the derivative by {tensor} at index {index} overflows float64: scale the case")
+        return numeric
+
+
+def _sums(table: np.ndarray) -> np.ndarray:
+    """Return the rows that `judge.bars` takes."""
+    sums = np.ascontiguousarray(table[:, curved.ABSOLUTE : curved.TRUNCATION].T)
+    sums[judge.ROUNDING] += np.abs(table[:, curved.TRUNCATION]) + table[:, curved.LOCAL]
+    return sums
+
+
+def bars_of(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) -> Bars:
+    """Describe the bars of one tensor of a case, whose quotients are those of the scaled operands.
+
+    Those of a curved loss are what `describe` found.
+    """
+
+    def linear() -> Bars:
+        assert case.loss == "vjp"
+        factor = FACTORS[tensor]
+        size = _typical_size(scaled, "grad_output") * (1.0 if factor is None else _typical_size(scaled, factor))
+        return _bars(case, scaled, tensor, scaled.grad_output, math.sqrt(_most(case, tensor)) * size)
+
+    known: Bars = scaled.once(("bars", tensor), linear)
+    return replace(known, chain=chain)
+
+
+def describe(case: ConvCase, scaled: ScaledOperands, output: np.ndarray, pool: Executor) -> None:
+    """Find what the bars of a curved loss depend on: the cotangent of the outputs, at the point.
+
+    ``output`` is the forward result of the scaled operands.
+    """
+    v = scaled.grad_output * slopes(case.loss, output)
+
+    def bent(tensor: str) -> Bars:
+        typical = Typical(case.geometry, scaled, tensor, pool)
+        found = _bars(case, scaled, tensor, v, typical(v))
+        saturated = case.loss == "tanh" and found.typical < SATURATED * typical(scaled.grad_output)
+        return replace(found, saturated=saturated)
+
+    for tensor in case.grads:
+        scaled.once(("bars", tensor), partial(bent, tensor))
+
+
+def _most(case: ConvCase, tensor: str) -> int:
+    """Return the largest number of terms of a dimension."""
+    return max(1, case.geometry.products_per_dimension(tensor) // case.geometry.terms)
+
+
+def _bars(case: ConvCase, scaled: ScaledOperands, tensor: str, v: np.ndarray, typical: float) -> Bars:
+    """Describe the bars of sums of products with a cotangent of the outputs."""
+    geometry, factor, precision = case.geometry, FACTORS[tensor], precision_of(case, tensor)
+    most = _most(case, tensor)
+    alike = window(most, precision)
+    return Bars(
+        chain=1,
+        precision=precision,
+        v=Structure.of(v, alike),
+        x=Structure.none() if factor is None else Structure.of(getattr(scaled, factor), alike),
+        most=most,
+        partials=math.prod(geometry.weight_shape[2:]) if tensor == "input" else geometry.input_shape[0],
+        exponent=scaled.exponent_of(tensor, case.loss),
+        lost=most * LOST * _beyond_one(scaled, factor) if any(scaled.exponents.values()) else 0.0,
+        typical=typical,
+    )
+
+
+def _beyond_one(scaled: ScaledOperands, factor: str | None) -> float:
+    """Return the largest entry of an operand, or one: under tanh a factor may be as large as it was given."""
+    return 1.0 if factor is None else max(1.0, float(np.abs(getattr(scaled, factor)).max()))
+
+
+def _typical_size(scaled: ScaledOperands, name: str) -> float:
+    """Return about the root mean square of all entries of an operand, zeros among them."""
+    share: float = scaled.once(("share", name), lambda: share_of_nonzeros(getattr(scaled, name)))
+    return scaled.rms(name) * math.sqrt(share)
+
+
+def precision_of(case: ConvCase, tensor: str) -> Precision:
+    """Read how a gradient was computed off it and what it was computed from."""
+    factor = FACTORS[tensor]
+    factors = [case.grad_output, *([] if factor is None else [case.operand(factor)])]
+    return Precision.of(case.grads[tensor].dtype, case.precision, factors)
+
+
+_LOSSES = {"vjp": curved.VJP, "square": curved.SQUARE, "relu": curved.RELU, "tanh": curved.TANH}
+assert tuple(_LOSSES) == LOSSES
+
+
+def loss_model(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) -> np.ndarray:
+    """Describe a case's loss, and how far outputs may be known, to `fastcheck_kernels.curved`.
+
+    An output of K terms errs by (K's blocks) u in our forward pass, and in the analytic one, of unit round-off u_a and
+    any order, by about 2.5 sqrt(K) u_a (the square-root law, as in `fastcheck.step`) and the rounding of its operands,
+    in units of the sum of the sizes of its terms.
+    """
+    terms, dtype = case.geometry.terms, case.grads[tensor].dtype
+    operands = (case.input, case.weight, case.bias)
+    precision: Precision = scaled.once(("precision", dtype.name), lambda: Precision.of(dtype, case.precision, operands))
+    ours = 1 + roundings(terms, conv.TAPS)
+    model = np.zeros(curved.MODEL)
+    model[curved.LOSS] = _LOSSES[case.loss]
+    model[curved.CHAIN] = chain
+    model[curved.OUTPUT] = ours * U + 2.5 * math.sqrt(terms) * precision.accumulator + precision.operand
+    model[curved.TYPE] = precision.kept
+    model[curved.LEAST_OUTPUT] = math.ldexp(precision.least_result, -scaled.exponents["bias"])
+    model[curved.LEAST_COTANGENT] = math.ldexp(precision.least_result, -scaled.exponent_of("bias", case.loss))
+    model[curved.ACCUMULATOR] = precision.accumulator
+    model[curved.TINY] = precision.tiny
+    return model

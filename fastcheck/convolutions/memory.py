@@ -1,0 +1,54 @@
+"""How much memory a check may take, known before anything is allocated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+
+from fastcheck.common import machine
+from fastcheck.common.errors import FastcheckError
+from fastcheck.convolutions.geometry import ConvGeometry
+
+OVERHEAD = 64 * 2**20
+"""Bytes that a check may take beside twice its operands and results."""
+
+
+def needed_bytes(geometry: ConvGeometry, tensors: Collection[str]) -> int:
+    """Return the most bytes that checking a convolution takes: twice its operands and results, and `OVERHEAD`.
+
+    These are input, weight, bias, output, grad_output and the gradients of ``tensors``, all in float64.
+    """
+    shapes = [geometry.shape_of(name) for name in ("input", "weight", "bias", *tensors)]
+    entries = sum(math.prod(shape) for shape in (*shapes, geometry.output_shape, geometry.output_shape))
+    return 2 * 8 * entries + OVERHEAD
+
+
+def refuse_beyond(needed: int, message: Callable[[int], str]) -> None:
+    """Refuse what needs more memory than is free, where the system tells how much that is.
+
+    Raises
+    ------
+    FastcheckError
+        With the text of message(available).
+    """
+    available = machine.available_bytes()
+    if available is not None and needed > available:
+        raise FastcheckError(message(available))
+
+
+def refuse_what_cannot_fit(name: str, geometry: ConvGeometry, tensors: Collection[str]) -> None:
+    """Refuse a layer that needs more memory than is free.
+
+    Raises
+    ------
+    FastcheckError
+        It names the layer, what it needs and what there is.
+    """
+    needed = needed_bytes(geometry, tensors)
+    refuse_beyond(
+        needed,
+        lambda available: (
+            f"{name} with the input {geometry.input_shape} needs {needed:,} bytes, and {available:,} are available: "
+            "expected a smaller batch, or fewer layers or tensors"
+        ),
+    )

@@ -1,0 +1,127 @@
+"""Evaluators that run a convolution's own forward kernel again: ``full`` and ``local``."""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Literal
+
+import numpy as np
+
+from fastcheck.convolutions.case import TENSORS, ConvCase
+from fastcheck.convolutions.closer import closer
+from fastcheck.convolutions.error_bars import FACTORS, bars_of, loss_model
+from fastcheck.convolutions.scaling import ScaledOperands
+from fastcheck.engine.differences import Chosen, Differences, indices
+from fastcheck.engine.error_model import automatic, rms, roundings
+from fastcheck_kernels import conv, curved, difference
+
+_SLOTS = {"input": difference.INPUT, "weight": difference.WEIGHT, "bias": difference.BIAS}
+
+BLOCK = 4096
+"""Most dimensions in a block."""
+
+BLOCK_WORK = 2**27
+"""Multiply-adds after which a block ends: about a tenth of a second, so that Ctrl-C and progress need not wait.
+It depends on the case alone, as everything does that decides how sums are grouped."""
+
+
+class Reevaluation:
+    """Difference one tensor of a convolution by evaluating its forward kernel at +h and at -h.
+
+    Parameters
+    ----------
+    name : {"full", "local"}
+        ``full`` evaluates every output, so that its numeric values assume nothing; ``local`` evaluates the outputs
+        that the geometry says are affected.
+    case : ConvCase
+    scaled : ScaledOperands
+        Of that case.
+    tensor : {"input", "weight", "bias"}
+    magnitude : float64 array
+        Sum of the sizes of each output's terms, of the scaled operands: `fastcheck.convolutions.passes.magnitude`.
+    output : float64 array or None
+        The forward result of the scaled operands, which a curved loss asks for.
+    step : float or "auto"
+    size : float, optional
+        `fastcheck.engine.error_model.rms` of ``magnitude``, where it is known.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        case: ConvCase,
+        scaled: ScaledOperands,
+        tensor: str,
+        magnitude: np.ndarray,
+        output: np.ndarray | None,
+        step: float | Literal["auto"],
+        size: float | None = None,
+    ) -> None:
+        geometry = case.geometry
+        factor = FACTORS[tensor]
+        own = scaled.exponents[tensor]
+        if step == "auto":
+            size = rms(magnitude) if size is None else size
+            self._step = automatic(size, None if factor is None else scaled.rms(factor), case.loss)
+        else:
+            self._step = scaled.step_of(tensor, step)
+        with np.errstate(over="ignore"):  # a bias whose outputs are beyond float64 is moved by as much
+            self.step = float(np.ldexp(self._step, own))
+        self._tensor, self._shape = tensor, geometry.shape_of(tensor)
+        self._whole = name == "full"
+        self._slot = _SLOTS[tensor]
+        self._operands = (geometry.lift(scaled.input), geometry.lift(scaled.weight), scaled.bias)
+        self._vector = geometry.vector()
+        v = scaled.grad_output
+        self._seen = tuple(geometry.lift(array) for array in (v if output is None else output, v, magnitude))
+        work = math.prod(geometry.output_shape) * geometry.terms
+        self._work = work if self._whole else geometry.products_per_dimension(tensor)
+        self._searching = step == "auto"
+        self._bars = bars_of(case, scaled, tensor, chain=1 + roundings(geometry.terms, conv.TAPS))
+        self._model = loss_model(case, scaled, tensor, chain=self._bars.chain)
+        self._private = threading.local()
+        self(range(0))  # compiles here, in the caller's thread, where Ctrl-C is heard
+
+    def blocks(self, dims: Chosen) -> list[Chosen]:
+        """Cut dimensions into blocks of at most `BLOCK`, fewer where a dimension is costly."""
+        size = int(np.clip(BLOCK_WORK // max(1, self._work), 1, BLOCK))
+        return [dims[start : start + size] for start in range(0, len(dims), size)]
+
+    def __call__(self, block: Chosen) -> Differences:
+        """Difference the dimensions of a block."""
+        dims = indices(block)
+        return self._bars.differences(dims, self._table(dims), self._tensor, self._shape)
+
+    def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
+        """Split the error bars of dimensions."""
+        return self._bars.parts(self._table(dims))
+
+    def _table(self, dims: np.ndarray) -> np.ndarray:
+        return closer(self._once, dims, self._step, self._bars) if self._searching else self._once(dims, self._step)
+
+    def _once(self, dims: np.ndarray, h: float) -> np.ndarray:
+        operands = self._operands
+        if self._whole:
+            # `perturb` writes to the operand that it perturbs: a copy for each thread, the others shared.
+            if not hasattr(self._private, "operands"):
+                self._private.operands = tuple(
+                    array.copy() if slot == self._slot else array for slot, array in enumerate(self._operands)
+                )
+            operands = self._private.operands
+        table = np.empty((len(dims), curved.COLUMNS))
+        difference.perturb(
+            self._slot,
+            self._whole,
+            dims,
+            h,
+            operands,
+            self._vector,
+            self._seen,
+            self._model,
+            table,
+        )
+        return table
+
+
+assert tuple(_SLOTS) == TENSORS

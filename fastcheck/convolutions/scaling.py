@@ -1,0 +1,114 @@
+"""Operands brought to a common scale by powers of two, so that nothing in between overflows or underflows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastcheck.common.errors import FastcheckError
+from fastcheck.convolutions.case import ConvCase
+from fastcheck.engine import error_model
+
+_COMFORTABLE = 100
+"""An array whose largest entry is within 2^-100 and 2^100 is left as it is, and not copied."""
+
+_MOST = 900
+"""Arrays are scaled by 2^900 at most: scaled to one, an array of subnormal numbers would take steps beyond float64."""
+
+_DEGREE = {"vjp": 1, "square": 2, "relu": 1, "tanh": 1}
+"""The power of a scale of the outputs that the loss has; tanh has none, and its outputs are not scaled."""
+
+
+@dataclass(frozen=True)
+class ScaledOperands:
+    """A case's arrays times powers of two.
+
+    Attributes
+    ----------
+    input, weight, bias, grad_output : float64 arrays
+        Each is the case's own times 2^-exponent.
+    exponents : dict of str to int
+        Of ``"input"``, ``"weight"``, ``"bias"`` (which is that of the output) and ``"grad_output"``.
+    """
+
+    input: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray
+    grad_output: np.ndarray
+    exponents: dict[str, int]
+    _known: dict[tuple[str, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def exponent_of(self, tensor: str, loss: str) -> int:
+        """Return the exponent of a gradient, which is that of the scaled operands times 2^exponent."""
+        outputs = self.exponents["bias"] * _DEGREE[loss]
+        return self.exponents["grad_output"] + outputs - self.exponents[tensor]
+
+    def step_of(self, tensor: str, given: float) -> float:
+        """Return a given step of the scaled operand.
+
+        Raises
+        ------
+        FastcheckError
+            If it moves no output: the bias is so much larger than all products.
+        """
+        found = float(np.ldexp(given, -self.exponents[tensor]))
+        if not found:
+            raise FastcheckError(f"step is {given!r}: too small to move an output by {tensor}, beside the bias")
+        return found
+
+    def once(self, key: tuple[str, ...], find: Callable[[], Any]) -> Any:
+        """Return what is known of the operands under a key, and find it first where nothing is."""
+        if key not in self._known:
+            self._known[key] = find()
+        return self._known[key]
+
+    def rms(self, name: str, values: np.ndarray | None = None) -> float:
+        """Return `error_model.rms` of an operand, or of values that the operands alone decide: found once."""
+        found: float = self.once(
+            ("rms", name), lambda: error_model.rms(getattr(self, name) if values is None else values)
+        )
+        return found
+
+    @classmethod
+    def of(cls, case: ConvCase) -> ScaledOperands:
+        """Scale the operands of a case where their size asks for it."""
+        x, w, v = (_exponent(array) for array in (case.input, case.weight, case.grad_output))
+        bias = _largest(case.bias) if case.bias.any() else -math.inf
+        if case.loss == "tanh":
+            # The outputs' own scale matters, unless they are so small that tanh is linear.
+            w = min(-x, _largest(case.weight) + _COMFORTABLE)
+            w = -x if bias > x + w - _COMFORTABLE // 2 else w
+        elif bias > x + w + 2 * _COMFORTABLE:
+            w = _exponent(case.bias) - x  # the bias decides the scale of the outputs
+        exponents = {"input": x, "weight": w, "bias": x + w, "grad_output": v}
+        arrays = {
+            name: _scaled(array, exponents[name])
+            for name, array in (
+                ("input", case.input),
+                ("weight", case.weight),
+                ("bias", case.bias),
+                ("grad_output", case.grad_output),
+            )
+        }
+        return cls(**arrays, exponents=exponents)
+
+
+def _largest(array: np.ndarray) -> int:
+    """Return the exponent of the largest entry, 0 where all are 0."""
+    return math.frexp(max(float(array.max()), -float(array.min())))[1]
+
+
+def _exponent(array: np.ndarray) -> int:
+    exponent = _largest(array)
+    return error_model.within(exponent, _MOST) if abs(exponent) > _COMFORTABLE else 0
+
+
+def _scaled(array: np.ndarray, exponent: int) -> np.ndarray:
+    if not exponent:
+        return array
+    scaled: np.ndarray = np.ldexp(array, -exponent)
+    return scaled

@@ -1,0 +1,1 @@
+"""What all checks share: settings, dimensions, evaluators' protocol, the coordinator."""

@@ -1,0 +1,311 @@
+"""The path of a check, top to bottom: preparation, sampling, evaluators, blocks across threads, tallies, report."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from fastcheck.common import machine
+from fastcheck.common.interrupts import listening
+from fastcheck.engine import folding, sampling
+from fastcheck.engine.differences import Chosen, Evaluator
+from fastcheck.engine.parts import Noted, Part
+from fastcheck.engine.plan import Clock, Path, Plan, Session
+from fastcheck.metrics import regime, verdict
+from fastcheck.metrics.advice import Circumstances
+from fastcheck.metrics.tally import Tally
+from fastcheck.metrics.verdict import Verdict
+from fastcheck.reports.report import NOT_AUDITED, ForwardReport, Kept, Report, TensorReport
+
+SHARD_WORK = 4e8
+"""Outputs that a shard moves, or multiply-adds that it takes: about a tenth of a second of a thread."""
+
+
+@dataclass
+class _Progress:
+    """What came out of a check so far, whole at every moment that it may be interrupted."""
+
+    forward: ForwardReport | None = None
+    tensors: dict[str, TensorReport] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+def run(path: Path, plan: Plan) -> Report:
+    """Check every tensor of a case that has an analytic gradient, on threads of its own."""
+    pool = ThreadPoolExecutor(plan.threads, thread_name_prefix="fastcheck")
+    with listening() as interrupts:
+        session, interrupted = Session(plan, pool, interrupts), True
+        try:
+            report = run_in(path, session)
+            interrupted = report.interrupted
+        finally:
+            pool.shutdown(wait=not interrupted, cancel_futures=True)
+    return report
+
+
+def run_in(path: Path, session: Session) -> Report:
+    """Do the same in a session: on its pool, and with what its keeper has of an earlier run."""
+    state = _Progress()
+    try:
+        _run(path, session, state)
+    except KeyboardInterrupt:
+        state.interrupted = True
+    except Exception:
+        if not session.interrupts.heard:
+            raise
+        state.interrupted = True
+    return _report(path, session.plan, state, session.clock)
+
+
+def prepare(path: Path, session: Session) -> ForwardReport | None:
+    """Do what all tensors need, and compare a declared forward result where there is one."""
+    with session.clock.of("seconds"):
+        session.plan.progress("preparing (the first run compiles the kernels)", 0, 0)
+        folding.compile()
+    return path.prepare(session)
+
+
+def chosen(path: Path, plan: Plan) -> dict[str, Chosen]:
+    """Choose the dimensions of every tensor."""
+    return sampling.choose(plan.dims, path.shapes(), path.work(), plan.seed)
+
+
+def _run(path: Path, session: Session, state: _Progress) -> None:
+    dims_of = chosen(path, session.plan)
+    state.forward = prepare(path, session)
+    if state.forward is not None and state.forward.verdict == "fail":
+        return
+    for name, dims in dims_of.items():
+        _check_tensor(path, name, dims, session, state)
+
+
+def _check_tensor(path: Path, name: str, dims: Chosen, session: Session, state: _Progress) -> None:
+    session.interrupts.raise_if_heard()
+    plan, clock = session.plan, session.clock
+    with clock.of("seconds"):
+        plan.progress(f"{name}: preparing", 0, 0)
+        tensor = OpenTensor(path, name, dims, session)
+        found, interrupted = _difference(tensor, session)
+        # Which takes as long as differencing a few dimensions.
+        parts = {} if interrupted else _parts(tensor.evaluator, found.tally)
+        step, audit = tensor.evaluator.step, tensor.audit
+        del tensor  # and the evaluator's planes, before the audit asks for memory of its own
+    audited = NOT_AUDITED
+    if audit is not None and found.noted is not None and not interrupted:
+        with clock.of("audit_seconds"):
+            plan.progress(f"{name}: audit", 0, 0)
+            audited = audit.result(found.noted, session.pool)
+    sampled = not interrupted and len(dims) < math.prod(path.grads[name].shape)
+    state.tensors[name] = _reported(path, name, found, plan, parts, step, audited, sampled)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+class OpenTensor:
+    """A tensor of a prepared case, ready to be differenced from any thread.
+
+    Attributes
+    ----------
+    name : str
+    evaluator : Evaluator
+    audit : Auditing or None
+    total : int
+        Dimensions that are checked.
+    blocks : list
+        The evaluator's, in order.
+    """
+
+    def __init__(self, path: Path, name: str, dims: Chosen, session: Session) -> None:
+        self.name, self.total = name, len(dims)
+        self.audit = path.audit(name, dims, session)
+        self.evaluator = path.evaluator(name, session.plan.step, session)
+        self.blocks = list(self.evaluator.blocks(dims))
+        self._values = path.grads[name].reshape(-1)
+        self._work, self._plan = path.work()[name], session.plan
+
+    def shards(self) -> list[Sequence[Any]]:
+        """Return runs of blocks that take about as long as `SHARD_WORK`: they depend on the case alone."""
+        each = self._work * self.total / max(1, len(self.blocks))
+        count = max(1, round(SHARD_WORK / max(1.0, each)))
+        return [self.blocks[start : start + count] for start in range(0, len(self.blocks), count)]
+
+    def difference(self, block: Any) -> Block:
+        """Difference a block, and fold it."""
+        found = self.evaluator(block)
+        noted = None if self.audit is None else self.audit.note(found)
+        kinks = 0 if found.kinks is None else int(np.count_nonzero(found.kinks))
+        whole = len(found.dims)
+        if kinks and self._plan.kinks == "exclude":
+            found = found.without_kinks()
+        here = self._values.take(found.dims).astype(np.float64, copy=False)
+        kept = Kept(found.dims, here, found.numeric, found.error_bar) if self._plan.keep else None
+        return Block(folding.fold(found, here), kinks, whole - len(found.dims), noted, kept)
+
+
+class Block(NamedTuple):
+    """A differenced block."""
+
+    folded: folding.Folded
+    kinks: int
+    excluded: int
+    noted: Noted | None
+    kept: Kept | None
+
+    @property
+    def reached(self) -> int:
+        """Dimensions that were differenced, those left out for a kink among them."""
+        return self.folded.dims + self.excluded
+
+
+def joined(blocks: Sequence[Block]) -> Part:
+    """Make one part of blocks."""
+    merged = folding.merge([block.folded for block in blocks])
+    noted = [block.noted for block in blocks if block.noted is not None]
+    kept = [block.kept for block in blocks if block.kept is not None]
+    kinks, excluded = (sum(getattr(block, name) for block in blocks) for name in ("kinks", "excluded"))
+    return Part(
+        replace(merged, kinks=kinks, excluded=excluded),
+        Noted.merged(noted) if noted else None,
+        Kept.joined(kept) if kept else None,
+    )
+
+
+def _difference(tensor: OpenTensor, session: Session) -> tuple[Part, bool]:
+    """Difference a tensor on the pool; return what was found, and whether it was interrupted."""
+    if session.keeper is None:
+        blocks, interrupted = _pooled(tensor.difference, tensor.blocks, 0, tensor, session)
+        return joined(blocks), interrupted
+    keeper, done, left = session.keeper, [], []
+    for number, shard_blocks in enumerate(tensor.shards()):
+        part = keeper.known(tensor.name, number)
+        if part is None:
+            left.append((number, shard_blocks))
+        else:
+            done.append(part)
+
+    def shard(task: tuple[int, Sequence[Any]]) -> Part:
+        number, wanted = task
+        start = time.perf_counter()
+        part = joined([tensor.difference(block) for block in wanted])
+        return keeper.keep(tensor.name, number, part, time.perf_counter() - start)
+
+    fresh, interrupted = _pooled(shard, left, sum(part.reached for part in done), tensor, session)
+    return Part.merged([*done, *fresh]), interrupted
+
+
+_Task = TypeVar("_Task")
+_Done = TypeVar("_Done", Block, Part)
+
+
+def _pooled(
+    work: Callable[[_Task], _Done], tasks: Sequence[_Task], done: int, tensor: OpenTensor, session: Session
+) -> tuple[list[_Done], bool]:
+    """Run tasks on the pool; return what finished, in the tasks' order, and whether it was interrupted."""
+    plan, stop = session.plan, threading.Event()
+    futures: list[Future[_Done | None]] = []
+    ended: SimpleQueue[Future[_Done | None]] = SimpleQueue()
+    interrupted = False
+    try:
+        with session.interrupts.held():
+            plan.progress(tensor.name, done, tensor.total)
+            for task in tasks:
+                session.interrupts.raise_if_heard()
+                futures.append(session.pool.submit(lambda one: None if stop.is_set() else work(one), task))
+                futures[-1].add_done_callback(ended.put)
+            for _ in futures:
+                found = _next(ended, session).result()
+                if found is not None:
+                    done += found.reached
+                    plan.progress(tensor.name, done, tensor.total)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        stop.set()
+    finished = [future.result() for future in futures if future.done() and not future.cancelled()]
+    return [found for found in finished if found is not None], interrupted
+
+
+def _next(ended: SimpleQueue[Future[Any]], session: Session) -> Future[Any]:
+    """Wait for a task that ends, or for an interrupt; where the pool wants it, do a part of the work meanwhile."""
+    while True:
+        session.interrupts.raise_if_heard()
+        with suppress(Empty):
+            return ended.get(block=False) if session.help() else ended.get(timeout=0.1)
+
+
+def _reported(
+    path: Path,
+    name: str,
+    found: Part,
+    plan: Plan,
+    parts: dict[int, dict[str, float]],
+    step: float,
+    audited: dict[str, Any],
+    sampled: bool,
+) -> TensorReport:
+    """Judge a tensor, and describe it."""
+    merged, shape = found.tally, path.grads[name].shape
+    known = Circumstances(
+        tally=merged,
+        shape=shape,
+        evaluator=path.kind,
+        step=step,
+        automatic=plan.step == "auto",
+        precision=path.precision(name),
+        black_box=plan.black_box,
+        balanced=path.balanced,
+        declared=plan.declared,
+        parts=parts,
+        disagreements=audited["disagreements"],
+        blinding=path.blinding(name),
+        sampled=sampled,
+    )
+    judgement = verdict.of_tensor(known)
+    explained = (parts or merged.least is None) and merged.dims and judgement.verdict in ("pass", "inconclusive")
+    return TensorReport.of(
+        merged,
+        judgement,
+        shape,
+        evaluator=path.kind,
+        step=step,
+        audit=audited,
+        regime=regime.words(known) if explained else "",
+        parts=parts,
+        kept=found.kept,
+    )
+
+
+def _parts(evaluator: Evaluator, merged: Tally) -> dict[int, dict[str, float]]:
+    """Return the parts of the error bars of the dimensions that a report explains."""
+    dims = sorted({found.dim for found in (merged.least, merged.widest) if found is not None})
+    if not dims:
+        return {}
+    columns = evaluator.parts(np.array(dims, dtype=np.int64))
+    return {dim: {name: float(values[i]) for name, values in columns.items()} for i, dim in enumerate(dims)}
+
+
+def _report(path: Path, plan: Plan, state: _Progress, clock: Clock) -> Report:
+    verdicts: list[Verdict] = [tensor.verdict for tensor in state.tensors.values()]
+    if state.forward is not None and state.forward.verdict == "fail":
+        verdicts.append("fail")
+    if state.interrupted:
+        verdicts.append("inconclusive")
+    return Report(
+        verdict=verdict.heaviest(verdicts),
+        seed=plan.seed,
+        requested=plan.requested,
+        interrupted=state.interrupted,
+        forward=state.forward,
+        tensors=state.tensors,
+        operands=path.described(),
+        run=machine.run_part(plan.threads, clock.seconds, clock.forward_seconds, clock.audit_seconds),
+    )

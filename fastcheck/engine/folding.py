@@ -1,0 +1,187 @@
+"""Blocks folded into tallies by a compiled kernel: `fastcheck.metrics.tally.fold`, at a twentieth of its time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from fastcheck.engine.differences import Differences
+from fastcheck.engine.error_model import WIDE
+from fastcheck.metrics import tally
+from fastcheck.metrics.tally import BINS, WORST, Finding, ScaledSum, Tally
+from fastcheck_kernels import judge
+
+
+def _edges() -> tuple[np.ndarray, np.ndarray]:
+    """Return the edges of the digits' bins, and the first bin of every biased exponent."""
+    edges = np.append(10.0 ** (-np.arange(BINS) / 4), [-1.0, -1.0])
+    exponents = np.arange(2048) - 1023
+    first = np.clip(np.floor(-4 * (exponents + 1) * math.log10(2)), 0, BINS - 1)
+    return edges, first.astype(np.int64)
+
+
+_EDGES, _FIRST = _edges()
+
+COUNTS = ("subgradients", "automatic", "hidden", "at_kink")
+"""What is counted of a block beside what the kernel counts."""
+
+_LAST = np.iinfo(np.int64).max
+
+
+class Folded(NamedTuple):
+    """A block, folded: the kernel's counts and reals, and the dimensions that a report lists.
+
+    ``first`` is the lowest flat index outside its bar, -1 without one. Where squares overflow or values are not
+    finite, NumPy's tally stands in.
+    """
+
+    dims: int
+    counts: np.ndarray
+    reals: np.ndarray
+    worst: tuple[Finding, ...]
+    least: Finding | None
+    widest: Finding | None
+    first: int
+    undecided: int
+    subgradients: int
+    automatic: int
+    hidden: int
+    at_kink: int
+    tally: Tally | None
+
+
+def compile() -> None:
+    """Compile the kernel in the caller's thread, where Ctrl-C is heard."""
+    one = np.ones(1)
+    fold(Differences(np.zeros(1, dtype=np.int64), one, one), one)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def fold(found: Differences, analytic: np.ndarray) -> Folded:
+    """Fold a block, whose analytic values are float64, in the order of ``found.dims``."""
+    dims, numeric, error_bar = found.dims, found.numeric, found.error_bar
+    counts = np.empty(judge.WORST + WORST + BINS, np.int64)
+    reals = np.empty(judge.SEVERITY + WORST)
+    judge.fold(analytic, numeric, error_bar, _EDGES, _FIRST, WORST, counts, reals)
+    undecided = _undecided(found, analytic)
+    exact = None
+    whole = 1e-200 < reals[judge.DIFFERENCES] + reals[judge.TOTALS] < 1e200
+    if not whole and (numeric.any() or analytic.any()):
+        order = np.argsort(dims)
+        masked = None if undecided is None else undecided[order]
+        exact = tally.fold(dims[order], analytic[order], numeric[order], error_bar[order], masked)
+    worst = counts[judge.WORST : judge.WORST + min(WORST, len(dims))].tolist()
+    severity = dict(zip(worst, reals[judge.SEVERITY :].tolist(), strict=False))
+    first = int(dims[np.abs(analytic - numeric) > error_bar].min(initial=_LAST)) if counts[judge.BEYOND] else -1
+    least = int(counts[judge.LEAST_DIGITS])
+    wide = None if undecided is None else tally.widest(undecided, dims, error_bar)
+    places = {*worst, *([least] if least >= 0 else []), *([] if wide is None else [wide])}
+    listed = _findings(places, (dims, analytic, numeric, error_bar), severity, undecided)
+    return Folded(
+        len(dims),
+        counts,
+        reals,
+        tuple(listed[place] for place in worst),
+        listed.get(least),
+        None if wide is None else listed[wide],
+        first,
+        0 if undecided is None else int(np.count_nonzero(undecided)),
+        _subgradients(found, analytic),
+        0 if found.automatic is None else int(np.count_nonzero(found.automatic)),
+        _hidden(found, analytic) if counts[judge.UNRESOLVED] else 0,
+        _at_kink(found, analytic) if counts[judge.UNRESOLVED] else 0,
+        exact,
+    )
+
+
+def _findings(
+    places: Iterable[int], columns: tuple[np.ndarray, ...], severity: dict[int, float], undecided: np.ndarray | None
+) -> dict[int, Finding]:
+    """Return the findings at some places, by place. ``columns`` are dims, analytic, numeric and error bars."""
+    dims, analytic, numeric, bars = columns
+    return {
+        place: Finding(
+            dims.item(place),
+            analytic.item(place),
+            numeric.item(place),
+            bars.item(place),
+            severity.get(place, 0.0),
+            undecided is not None and undecided.item(place),
+        )
+        for place in places
+    }
+
+
+def _undecided(found: Differences, analytic: np.ndarray) -> np.ndarray | None:
+    """Mark dimensions inside bars that are wide beside their terms and beside their own values; None without any."""
+    if found.wide is None:
+        return None
+    larger = np.maximum(np.abs(analytic), np.abs(found.numeric))
+    inside = np.abs(analytic - found.numeric) <= found.error_bar
+    bar = found.error_bar if found.jump is None else found.error_bar - found.jump
+    undecided: np.ndarray = found.wide & inside & ~(bar <= WIDE * larger)
+    return undecided if undecided.any() else None
+
+
+def _subgradients(found: Differences, analytic: np.ndarray) -> int:
+    """Count dimensions that the slopes at a kink in the point itself explain, and nothing else."""
+    if found.jump is None or not found.jump.any():
+        return 0
+    difference = np.abs(analytic - found.numeric)
+    explained = (difference <= found.error_bar) & (difference > found.error_bar - found.jump)
+    return int(np.count_nonzero(explained if found.automatic is None else explained & ~found.automatic))
+
+
+def _hidden(found: Differences, analytic: np.ndarray) -> int:
+    """Count dimensions whose analytic value is not zero and does not exceed the bar, and neither does the numeric.
+
+    Of a kink at the point the slopes are known, and hide nothing.
+    """
+    larger = np.maximum(np.abs(analytic), np.abs(found.numeric))
+    bar = found.error_bar if found.jump is None else found.error_bar - found.jump
+    return int(np.count_nonzero((analytic != 0) & (larger <= bar)))
+
+
+def _at_kink(found: Differences, analytic: np.ndarray) -> int:
+    """Count dimensions at a kink in the point itself whose values do not exceed the bar."""
+    if found.jump is None or not found.jump.any():
+        return 0
+    larger = np.maximum(np.abs(analytic), np.abs(found.numeric))
+    return int(np.count_nonzero((found.jump > 0) & (larger <= found.error_bar)))
+
+
+def merge(folded: list[Folded]) -> Tally:
+    """Add up blocks; the result does not depend on their order."""
+    plain = [block for block in folded if block.tally is None]
+    exact = [block.tally for block in folded if block.tally is not None]
+    if plain:
+        exact.append(_merged(plain))
+    merged = tally.merge(exact)
+    known = {name: sum(getattr(block, name) for block in folded) for name in COUNTS}
+    return replace(merged, **known)
+
+
+def _merged(folded: list[Folded]) -> Tally:
+    counts = np.sum([block.counts for block in folded], axis=0)
+    reals = np.stack([block.reals for block in folded])
+    return Tally(
+        dims=sum(block.dims for block in folded),
+        unresolved=int(counts[judge.UNRESOLVED]),
+        sign_mismatches=int(counts[judge.OPPOSITE]),
+        beyond=int(counts[judge.BEYOND]),
+        max_ratio=float(reals[:, judge.MAX_RATIO].max()),
+        max_ratio_resolved=max(0.0, float(reals[:, judge.MAX_RESOLVED].max())),
+        histogram=tuple(counts[judge.WORST + WORST :].tolist()),
+        differences=tuple(ScaledSum(value, 0) for value in reals[:, judge.DIFFERENCES].tolist()),
+        sums=tuple(ScaledSum(value, 0) for value in reals[:, judge.TOTALS].tolist()),
+        first_beyond=min((block.first for block in folded if block.first >= 0), default=None),
+        undecided=sum(block.undecided for block in folded),
+        worst=tally.most_severe(finding for block in folded for finding in block.worst),
+        least=tally.least(block.least for block in folded),
+        widest=tally.widest_of(block.widest for block in folded),
+        hidden=sum(block.hidden for block in folded),
+    )

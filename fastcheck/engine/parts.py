@@ -1,0 +1,144 @@
+"""Finished parts of a tensor: they merge in any order to the last bit, and travel and rest as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastcheck.common.errors import FastcheckError
+from fastcheck.common.naming import shown
+from fastcheck.common.packing import pack, unpack
+from fastcheck.metrics import tally
+from fastcheck.metrics.tally import Finding, ScaledSum, Tally, exactly
+from fastcheck.reports.report import Kept
+
+_FINDINGS, _LISTS = ("least", "widest"), ("worst",)
+_SUMS = ("differences", "sums")
+
+MOST_BYTES = 2**22
+"""Of a part as JSON: it takes about two thousand, and more only where sums of many blocks overflow."""
+
+
+class Noted(NamedTuple):
+    """What an audit keeps of a part.
+
+    Attributes
+    ----------
+    dims, numeric, error_bar : tuples of numbers
+        Of the audited dimensions in it.
+    along, size, bars : tuples of float
+        Numbers whose sums are those over the part of direction * numeric, of \\|numeric\\| and of the error bars.
+    """
+
+    dims: tuple[int, ...] = ()
+    numeric: tuple[float, ...] = ()
+    error_bar: tuple[float, ...] = ()
+    along: tuple[float, ...] = ()
+    size: tuple[float, ...] = ()
+    bars: tuple[float, ...] = ()
+
+    @classmethod
+    def merged(cls, parts: Sequence[Noted]) -> Noted:
+        """Put parts together, sums as few numbers."""
+        joined = [tuple(chain.from_iterable(column)) for column in zip(*parts, strict=True)] if parts else []
+        return cls(*joined[:3], *map(exactly, joined[3:]))
+
+
+class Part(NamedTuple):
+    """What is known of some blocks of a tensor, kinks counted; ``kept`` where arrays are asked for."""
+
+    tally: Tally
+    noted: Noted | None
+    kept: Kept | None = None
+
+    @property
+    def reached(self) -> int:
+        """Dimensions that were differenced, those left out for a kink among them."""
+        return self.tally.dims + self.tally.excluded
+
+    @classmethod
+    def merged(cls, parts: Sequence[Part]) -> Part:
+        """Put parts together; their order decides nothing."""
+        noted = [part.noted for part in parts if part.noted is not None]
+        kept = [part.kept for part in parts if part.kept is not None]
+        return cls(
+            tally.merge(part.tally for part in parts),
+            Noted.merged(noted) if noted else None,
+            Kept.joined(kept) if kept else None,
+        )
+
+
+def encode(part: Part) -> bytes:
+    """Return a part as bytes, its arrays left aside: about a kilobyte, however many blocks it has."""
+    compact = part.tally.compact()
+    data = {name: value for name, value in compact.__dict__.items() if value != getattr(_EMPTY, name)}
+    whole = {"tally": data, "noted": part.noted}
+    return pack(whole, 9, MOST_BYTES)
+
+
+def decode(body: bytes) -> Part:
+    """Return what `encode` made bytes of.
+
+    Raises
+    ------
+    FastcheckError
+        If it is something else.
+    """
+    try:
+        whole = unpack(body, MOST_BYTES)
+        noted = None if whole["noted"] is None else _noted(whole["noted"])
+        return Part(Tally(**{name: _decoded(name, value) for name, value in whole["tally"].items()}), noted)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FastcheckError(f"a finished part is damaged: {error}") from None
+
+
+_EMPTY = Tally()
+
+
+def _decoded(name: str, value: Any) -> Any:
+    if name in _FINDINGS:
+        return _finding(value)
+    if name in _LISTS:
+        return tuple(map(_finding, value))
+    if name in _SUMS:
+        return tuple(map(_sum, value))
+    if name == "histogram":
+        return _row(value, _EMPTY.histogram)
+    return _like(value, 0.0 if isinstance(getattr(_EMPTY, name), float) else 0)
+
+
+def _like(value: Any, example: bool | int | float) -> Any:
+    """Return a number of the same type as another; floats may be written as integers."""
+    good = type(value) is type(example) or (type(value) is int and type(example) is float)
+    if not good or (type(value) is int and abs(value) >= 2**63):
+        raise ValueError(f"it has {shown(value)}: expected {type(example).__name__}")
+    return value
+
+
+def _row(values: Any, examples: Sequence[bool | int | float]) -> tuple[Any, ...]:
+    return tuple(_like(value, example) for value, example in zip(values, examples, strict=True))
+
+
+def _finding(value: Any) -> Finding:
+    return Finding(*_row(value, (0, 0.0, 0.0, 0.0, 0.0, False)))
+
+
+def _sum(value: Any) -> ScaledSum:
+    return ScaledSum(*_row(value, (0.0, 0)))
+
+
+def _noted(value: Any) -> Noted:
+    columns = [_row(column, [0.0 if place else 0] * len(column)) for place, column in enumerate(value)]
+    noted = Noted(*columns)
+    if not len(noted.dims) == len(noted.numeric) == len(noted.error_bar):
+        raise ValueError("it has audited dimensions without values")
+    return noted
+
+
+def noted_of(dims: np.ndarray, numeric: np.ndarray, error_bar: np.ndarray, sums: Sequence[float]) -> Noted:
+    """Note some audited dimensions of a block, and its three sums."""
+    along, size, bars = ((float(value),) for value in sums)
+    return Noted(tuple(dims.tolist()), tuple(numeric.tolist()), tuple(error_bar.tolist()), along, size, bars)

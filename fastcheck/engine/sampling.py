@@ -1,0 +1,214 @@
+"""Which dimensions of which tensor are checked."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+
+from fastcheck.common.errors import FastcheckError
+from fastcheck.common.naming import nearest, shown
+from fastcheck.convolutions.geometry import LARGEST, Shape
+
+MISSED = 0.05
+"""The chance of meeting none of so many wrong dimensions is to be no larger than this."""
+
+Dims = Literal["auto", "all"] | int | Mapping[str, Literal["auto", "all"] | int]
+
+AUTO_WORK = 2e10
+"""Multiply-adds that ``dims="auto"`` may spend on a tensor before it samples: seconds on one core."""
+
+AUTO_SAMPLE = 1024
+"""Dimensions of a tensor that ``dims="auto"`` samples where it cannot take all (at least; see `_automatic`)."""
+
+
+def choose(dims: Any, shapes: Mapping[str, Shape], work: Mapping[str, int], seed: int) -> dict[str, np.ndarray | range]:
+    """Choose dimensions of every tensor.
+
+    Parameters
+    ----------
+    dims : "auto", "all", int, or a mapping of tensor names to these
+        A number for all tensors is their total: it is spread over them evenly, and what a small tensor cannot
+        take goes to the others.
+    shapes : mapping of str to tuple of int
+    work : mapping of str to int
+        Multiply-adds of one dimension of each tensor.
+    seed : int
+
+    Returns
+    -------
+    dict of str to int64 array or range
+        Flat indices in ascending order; a range where all are taken.
+
+    Raises
+    ------
+    FastcheckError
+        If ``dims`` is none of these.
+    """
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    wanted = counts(dims, sizes, work)
+    chosen: dict[str, np.ndarray | range] = {name: range(size) for name, size in sizes.items()}
+    for position, (name, shape) in enumerate(shapes.items()):
+        if wanted[name] >= sizes[name]:
+            continue
+        rng = np.random.default_rng([seed, position])
+        # The bias continues through the filters where the weight stopped, so that together they meet the most.
+        first = wanted.get("weight", 0) if name == "bias" else 0
+        chosen[name] = stratified(shape, wanted[name], rng, filters=_filter_order(shapes, seed), first=first)
+    return chosen
+
+
+def _filter_order(shapes: Mapping[str, Shape], seed: int) -> np.ndarray | None:
+    filters = next((shapes[name][0] for name in ("weight", "bias") if shapes.get(name)), 0)
+    return np.random.default_rng([seed, filters]).permutation(filters)
+
+
+def counts(dims: Any, sizes: Mapping[str, int], work: Mapping[str, int]) -> dict[str, int]:
+    """Return how many dimensions of each tensor are taken; arguments as of `choose`, with sizes for shapes."""
+    if isinstance(dims, Mapping):
+        for name in dims:
+            if name not in sizes:
+                raise FastcheckError(f"dims names {name!r}{nearest(name, sizes)}: expected {', '.join(sizes)}")
+        return {name: _count(dims.get(name, "auto"), sizes[name], work[name]) for name in sizes}
+    if isinstance(dims, str):
+        return {name: _count(dims, sizes[name], work[name]) for name in sizes}
+    return _spread(_number(dims), sizes)
+
+
+def _number(dims: Any) -> int:
+    if isinstance(dims, bool) or not isinstance(dims, (int, np.integer)) or not 1 <= dims < LARGEST:
+        raise FastcheckError(f"dims is {shown(dims)}: expected 'all', 'auto' or a number from 1 to {LARGEST - 1}")
+    return int(dims)
+
+
+def _count(dims: Any, size: int, work: int) -> int:
+    if dims == "all":
+        return size
+    if dims == "auto":
+        return _automatic(size, work)
+    return min(_number(dims), size)
+
+
+def _automatic(size: int, work: int) -> int:
+    if size * work <= AUTO_WORK:
+        return size
+    return min(size, max(AUTO_SAMPLE, int(AUTO_WORK // max(work, 1)) // 4))
+
+
+def _spread(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Give every tensor an even share of a total, the weight first to receive what is left over."""
+    given_to = dict.fromkeys(sizes, 0)
+    order = sorted(sizes, key=lambda name: (name != "weight", name))
+    left = min(total, sum(sizes.values()))
+    while left:
+        open_ones = [name for name in order if given_to[name] < sizes[name]]
+        share = max(1, left // len(open_ones))
+        for name in open_ones:
+            given = min(share, sizes[name] - given_to[name], left)
+            given_to[name] += given
+            left -= given
+    return given_to
+
+
+def stratified(
+    shape: Sequence[int], count: int, rng: np.random.Generator, filters: np.ndarray | None = None, first: int = 0
+) -> np.ndarray | range:
+    """Draw flat indices so that few of them meet much: every entry of axes 0 and 1, and every border position.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Axes 0 and 1 (filters and channels, or samples and channels), then spatial axes (taps, or pixels).
+    count : int
+        How many to draw, at most the size.
+    rng : Generator
+    filters : int array, optional
+        An order of axis 0 to use where it fits, with the place ``first`` to start at.
+    first : int
+
+    Returns
+    -------
+    int64 array, shape (count,), or range
+        Distinct, in ascending order.
+    """
+    size = math.prod(shape)
+    if count >= size:
+        return range(size)
+    rows = shape[0]
+    columns = shape[1] if len(shape) > 1 else 1
+    spatial = tuple(shape[2:])
+    positions = _positions(spatial, count, rng)
+    row_order = filters if filters is not None and len(filters) == rows else rng.permutation(rows)
+    column_order = rng.permutation(columns)
+    j = np.arange(count)
+    # Each axis is walked in a cycle of its own; a cycle completed shifts the next axis, so that equal lengths do
+    # not lock in step and meet the same few combinations again and again.
+    row = row_order[(first + j) % rows]
+    column = column_order[(j + j // rows) % columns]
+    position = positions[(j + j // max(rows, columns)) % len(positions)]
+    drawn = np.unique((row * columns + column) * math.prod(spatial) + position)
+    while len(drawn) < count:
+        extra = rng.choice(size, size=min(size, 2 * (count - len(drawn))), replace=False)
+        fresh = extra[~np.isin(extra, drawn)]
+        drawn = np.union1d(drawn, fresh[: count - len(drawn)])
+    return drawn.astype(np.int64)
+
+
+def chance_of_none(total: int, drawn: int, wrong: int) -> float:
+    """Return the chance that a sample has none of some wrong dimensions.
+
+    It is C(total - wrong, drawn) / C(total, drawn), the hypergeometric distribution's, for draws without replacement
+    that are all equally likely. A stratified sample is spread more evenly, and meets what shares an index sooner.
+
+    Parameters
+    ----------
+    total, drawn, wrong : int
+        Dimensions of a tensor, those of them that are checked, and those that are wrong.
+    """
+    fewer, more = sorted((drawn, wrong))
+    if fewer + more > total:
+        return 0.0
+    # The same product for either order: of the smaller number of factors.
+    return math.exp(float(np.log1p(-more / (total - np.arange(fewer))).sum()))
+
+
+def least_met(total: int, drawn: int) -> int:
+    """Return how many wrong dimensions a sample misses altogether with a chance of `MISSED` at most.
+
+    Parameters
+    ----------
+    total, drawn : int
+        Dimensions of a tensor, and those of them that are checked, at least one.
+    """
+    # (1 - wrong / total)^drawn is larger than the chance of none.
+    most = min(total - drawn + 1, math.ceil(-math.log(MISSED) * total / drawn))
+    limit = MISSED * (1 + 1e-9)  # chances that are equal to it are rounded to either side
+    return 1 + bisect_left(range(1, most), True, key=lambda wrong: chance_of_none(total, drawn, wrong) <= limit)
+
+
+def reach(total: int, drawn: int, name: str = "") -> str:
+    """Say how many wrong dimensions a sample would have shown, `least_met`; of the tensor with this name."""
+    of = f" of {name}" if name else ""
+    certain = f"{100 * (1 - MISSED):.0f} %"
+    return f"had {least_met(total, drawn):,} or more{of} been wrong, {certain} of samples would have met one"
+
+
+def _positions(spatial: tuple[int, ...], count: int, rng: np.random.Generator) -> np.ndarray:
+    """Order spatial positions: borders first (they meet the padding), for up to three quarters of the draws."""
+    if not spatial:
+        return np.arange(1)
+    first = rng.permutation(_border(spatial))[: max(1, 3 * count // 4)]
+    rest = np.delete(np.arange(math.prod(spatial)), first)
+    return np.concatenate([first, rng.permutation(rest)[:count]])
+
+
+@lru_cache(maxsize=64)
+def _border(spatial: tuple[int, ...]) -> np.ndarray:
+    """Return the flat indices of the positions at either end of an axis that has two; callers leave it unchanged."""
+    inside = np.zeros(spatial, dtype=bool)
+    inside[tuple(slice(1, -1) if size > 1 else slice(None) for size in spatial)] = True
+    return np.flatnonzero(~inside)

@@ -1,0 +1,374 @@
+"""A Python function of arrays with the gradient that somebody wrote for it."""
+
+from __future__ import annotations
+
+import functools
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from fastcheck.common.arrays import as_floating, finite
+from fastcheck.common.errors import FastcheckError
+from fastcheck.common.naming import LONGEST_VALUE, brief, nearest, refuse_unknown
+from fastcheck.convolutions.geometry import Shape, index_of
+from fastcheck.engine.error_model import PRECISIONS, UNITS, U, positive, rms
+from fastcheck.functions import state as function_state
+from fastcheck.functions.state import Arrays
+from fastcheck.functions.step_search import NOISES
+from fastcheck.metrics import health
+from fastcheck.metrics.health import HealthFinding
+
+ALONE = "params"
+"""The tensor's name where one array is given."""
+
+START = "at the start point"
+
+SMALL = 2.0**-10
+"""An entry below this part of the typical one may be of its size by accident, or have a scale of its own."""
+
+MOVED = 2.0**-10
+"""Part of params by which they are moved to see what the loss keeps of it."""
+
+
+class FunctionCase:
+    """A loss, its parameters and its analytic gradient at one point.
+
+    Parameters
+    ----------
+    loss : callable
+        Takes params, as float64 arrays in the form that they are given in, and returns a finite number (or an array of
+        size 1).
+    grad : callable, array or mapping
+        The gradient, or what returns it when called with params: shaped as params, float64, float32 or float16.
+    params : array, or mapping of str to arrays
+        float64, float32 or float16. They are converted to float64, which is exact.
+    noise, relative_noise : float, optional
+        Accuracy of the loss: what a value may be off by, absolutely or as a part of its size at the start point.
+    precision : {"float64", "float32", "tf32", "float16", "bfloat16"}, optional
+        The arithmetic that made the gradient, where its dtype does not tell.
+
+    Attributes
+    ----------
+    params : dict of str to float64 array
+    grads : dict of str to array
+    wavering : dict of str to float64 array
+        How much the gradient differs from call to call.
+    start : float
+        The loss at params, after the gradient was called.
+    accuracy : float
+        Declared bound on the error of a value of the loss; 0 without one.
+    largest : float
+        The largest value of the loss, in size, that was seen.
+    scatter : float
+        Standard deviation of the loss from call to call at params.
+    findings : list of HealthFinding
+        What was found out about the functions themselves.
+
+    Raises
+    ------
+    FastcheckError
+        If an argument is none of these, a name or shape does not fit, a parameter is not finite, or the loss or its
+        gradient raises at params, changes its argument, returns no finite number there or differs by more than its
+        last bits when called again. A non-finite *gradient* is no bad input.
+    """
+
+    def __init__(
+        self,
+        loss: Callable[[Any], Any],
+        grad: Any,
+        params: Any,
+        *,
+        noise: float | None = None,
+        relative_noise: float | None = None,
+        precision: str | None = None,
+    ) -> None:
+        if not callable(loss):
+            raise FastcheckError(f"loss is {_brief(loss)}: expected a function of params that returns a number")
+        if precision is not None:
+            refuse_unknown("precision", precision, PRECISIONS)
+        self._loss = loss
+        self._grad = grad if callable(grad) else None
+        self._named = isinstance(params, Mapping)
+        self.precision, self.findings = precision, list[HealthFinding]()
+        self.params = self._parameters(params)
+        self._moved, self.largest, self._lock = False, 0.0, threading.Lock()
+        first = self.start = self._value_here()
+        self.accuracy = _accuracy(noise, relative_noise, first)
+        if self.accuracy:
+            self.findings.append(health.loss_accuracy(self.accuracy))
+        self.scatter, found = function_state.scatter(first, self._value_here, self.accuracy, self._scale)
+        self.findings += found
+        self.grads = self._matched(grad) if self._grad is None else self._called_gradient()
+        self.wavering = {name: np.zeros(array.shape) for name, array in self.params.items()}
+        if self._grad is not None:
+            self._examine_gradient(first)
+        self._moved, self.largest = False, abs(self.start)
+
+    @property
+    def has_function(self) -> bool:
+        """Whether the gradient is a function, which can be called elsewhere."""
+        return self._grad is not None
+
+    def label(self, name: str) -> str:
+        """Return what the user calls a tensor."""
+        return f"params[{name!r}]" if self._named else ALONE
+
+    def index(self, name: str, dim: int) -> tuple[int, ...]:
+        """Return the index of a flat index."""
+        return index_of(dim, self.params[name].shape)
+
+    def shapes(self) -> dict[str, Shape]:
+        """Return the shapes of all tensors."""
+        return {name: array.shape for name, array in self.params.items()}
+
+    def operand(self, name: str) -> np.ndarray:
+        """Return a tensor's parameters."""
+        return self.params[name]
+
+    def described(self) -> dict[str, Any]:
+        """Return the shapes, as a report tells them."""
+        return {name: list(shape) for name, shape in self.shapes().items()}
+
+    def precision_of(self, name: str) -> str:
+        """Return what a gradient was computed in."""
+        return self.precision or self.grads[name].dtype.name
+
+    def half_unit(self, name: str) -> float:
+        """Return the unit round-off of a gradient in half precision (tf32 among these), 0 of a wider one."""
+        unit = UNITS[self.precision_of(name)]
+        return unit if unit > UNITS["float32"] else 0.0
+
+    def size(self, name: str) -> float:
+        """Return the root mean square of a tensor's non-zero entries; where there are none, of all tensors', else 1."""
+        own = rms(self.params[name])
+        return own or rms(np.array([rms(array) for array in self.params.values()])) or 1.0
+
+    def small(self, name: str) -> np.ndarray:
+        """Return which entries of a tensor are far smaller than its typical one, zeros among them."""
+        found: np.ndarray = np.abs(self.params[name]) < SMALL * self.size(name)
+        return found
+
+    @functools.cached_property
+    def promised(self) -> float:
+        """The largest change of the loss that the analytic gradient promises where an entry moves by its own size.
+
+        It does not change when parameters are rescaled, and scales with the loss. Where entries that are not zero
+        promise nothing, zeros are taken to move by the typical size. A change that is lost in the loss's own rounding
+        is 0.
+        """
+        own, every = [], []
+        with np.errstate(over="ignore", invalid="ignore"):
+            for name, grad in self.grads.items():
+                slopes, values = np.abs(grad.astype(np.float64)), np.abs(self.params[name])
+                every.append(_largest(slopes * self.size(name)))
+                own.append(_largest(slopes * values) if values.any() else every[-1])
+        largest = max(own) or max(every)
+        return largest if largest > U * abs(self.start) else 0.0
+
+    def copies(self) -> Arrays:
+        """Return arrays of one's own to evaluate at."""
+        return {name: array.copy() for name, array in self.params.items()}
+
+    def value(self, arrays: Arrays, where: Callable[[], str]) -> float:
+        """Evaluate the loss near params, whatever number it gives: nan where it raises, as outside of its domain."""
+        return self.attempt(arrays, where)[0]
+
+    def attempt(self, arrays: Arrays, where: Callable[[], str]) -> tuple[float, FastcheckError | None]:
+        """Do the same, and return what it raised beside the value."""
+        try:
+            found = self._evaluated(arrays)
+        except Exception as error:
+            return math.nan, _raised("loss", error, where())
+        value = _number(found, where)
+        self._moved = self._moved or value != self.start
+        if self.largest < abs(value) < math.inf:
+            with self._lock:
+                self.largest = max(self.largest, abs(value))
+        return value, None
+
+    def gradient(self, arrays: Arrays) -> Arrays | None:
+        """Evaluate the analytic gradient near params; None where it raises."""
+        assert self._grad is not None
+        try:
+            found = _quietly(self._grad, self._packed(arrays))
+        except Exception:
+            return None
+        return self._matched(found)
+
+    def examine_end(self) -> None:
+        """Add what is known after a check: whether the loss ever moved, and is still what it was at the start."""
+        if any(finding.verdict for finding in self.findings):
+            return
+        try:
+            pairs = ((self.start, self._value_here()), *self._after_moves())
+        except FastcheckError:  # it was a finite number there before
+            self.findings.append(health.loss_remembers(self.start, math.nan))
+            return
+        differing = [pair for pair in pairs if all(map(math.isfinite, pair)) and not self._same(*pair)]
+        if differing:
+            self.findings.append(health.loss_remembers(*differing[0]))
+        elif not self._moved:
+            zero = not any(array.any() for array in self.grads.values())
+            self.findings.append(health.loss_never_moves(self.start, zero))
+
+    def refuse_changes(self, arrays: Arrays, function: str) -> None:
+        """Check that arrays are still equal to params after a function was called with them."""
+        for name, array in self.params.items():
+            if not np.array_equal(array, arrays[name]):
+                raise FastcheckError(
+                    f"{function} changes {self.label(name)}, which it is given: expected a function that leaves its "
+                    "argument as it is"
+                )
+
+    def _packed(self, arrays: Arrays) -> Any:
+        return dict(arrays) if self._named else arrays[ALONE]
+
+    def _parameters(self, params: Any) -> Arrays:
+        given = params if self._named else {ALONE: params}
+        if not given:
+            raise FastcheckError("params is an empty mapping: expected at least one array")
+        for name in given:
+            if not isinstance(name, str):
+                raise FastcheckError(f"params has the key {_brief(name)}: expected names (str)")
+        return {name: finite(self.label(name), value) for name, value in given.items()}
+
+    def _evaluated(self, arrays: Arrays) -> Any:
+        return _quietly(self._loss, self._packed(arrays))
+
+    def _value_here(self) -> float:
+        """Evaluate the loss at params themselves, where it has to be a finite number."""
+        arrays = self.copies()
+        try:
+            value = _number(self._evaluated(arrays), lambda: START)
+        except FastcheckError:
+            raise
+        except Exception as error:
+            raise _raised("loss", error, START) from error
+        self.refuse_changes(arrays, "loss")
+        if not math.isfinite(value):
+            raise FastcheckError(f"loss is {value!r} {START}: expected a finite number")
+        return value
+
+    def _scale(self) -> float:
+        """Return what the loss would change by, were it linear, if all params became zero."""
+        changes = []
+        for part in (1 + MOVED, 1 - MOVED):
+            arrays = {name: part * array for name, array in self.params.items()}
+            changes.append(abs(self.value(arrays, lambda: "at params moved a little") - self.start) / MOVED)
+        return max((change for change in changes if math.isfinite(change)), default=0.0)
+
+    def _same(self, before: float, after: float) -> bool:
+        accuracy = max(self.accuracy, NOISES * self.scatter)
+        return function_state.same(before, after, self._value_here, accuracy)
+
+    def _after_moves(self) -> Iterator[tuple[float, float]]:
+        """Yield values that should be alike: somewhere else, with several arrays; and at params just after that."""
+        several = [self.copies() for _ in range(3)]
+        for arrays in several:
+            for array in arrays.values():
+                array *= 1 + MOVED
+        first, *others = [self.value(arrays, lambda: "at params moved a little") for arrays in several]
+        yield from ((first, other) for other in others)
+        for name, array in several[0].items():
+            array[...] = self.params[name]
+        yield self.start, self.value(several[0], lambda: START)
+
+    def _called_gradient(self) -> Arrays:
+        arrays = self.copies()
+        assert self._grad is not None
+        try:
+            found = _quietly(self._grad, self._packed(arrays))
+        except Exception as error:
+            raise _raised("grad", error, START) from error
+        matched = self._matched(found)
+        self.refuse_changes(arrays, "grad")
+        return matched
+
+    def _examine_gradient(self, before: float) -> None:
+        """Call the gradient again, and the loss after it: both should be what they were."""
+        again = self._called_gradient()
+        self.start = self._value_here()
+        if not self._same(before, self.start):
+            self.findings.append(health.loss_changed_by_grad(before, self.start))
+            return
+        units = {name: self.half_unit(name) for name in self.grads}
+        self.wavering, found = function_state.compared(self.grads, again, self._called_gradient, units)
+        self.findings += found
+
+    def _matched(self, grad: Any) -> Arrays:
+        """Return copies of the gradient's arrays, in the order of params."""
+        if self._named and not isinstance(grad, Mapping):
+            raise FastcheckError(f"grad is {_brief(grad)}: expected a mapping of names to arrays, as params is")
+        if not self._named and isinstance(grad, Mapping):
+            raise FastcheckError("grad is a mapping: expected an array, as params is")
+        given = grad if self._named else {ALONE: grad}
+        for name in given:
+            if name not in self.params:
+                raise FastcheckError(
+                    f"grad has the key {_brief(name)}{nearest(name, self.params)}: expected {', '.join(self.params)}"
+                )
+        for name in self.params:
+            if name not in given:
+                raise FastcheckError(f"grad has no {name!r}: expected {', '.join(self.params)}")
+        return {name: self._shaped(name, given[name]) for name in self.params}
+
+    def _shaped(self, name: str, value: Any) -> np.ndarray:
+        label = f"grad[{name!r}]" if self._named else "grad"
+        array, expected = as_floating(label, value), self.params[name].shape
+        if array.shape != expected:
+            raise FastcheckError(f"{label} has shape {array.shape}: expected {expected}, that of {self.label(name)}")
+        return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+
+
+def _largest(values: np.ndarray) -> float:
+    return float(values[np.isfinite(values)].max(initial=0.0))
+
+
+def _quietly(function: Callable[[Any], Any], params: Any) -> Any:
+    """Call a user's function, whose overflows are values like others."""
+    with np.errstate(all="ignore"):
+        return function(params)
+
+
+def _raised(name: str, error: Exception, where: str) -> FastcheckError:
+    """Return what a user's function raises as one line, chained."""
+    words = " ".join(str(error).split())
+    found = FastcheckError(f"{name} raises {type(error).__name__} {where}{': ' * bool(words)}{words}")
+    found.__cause__ = error
+    return found
+
+
+def _accuracy(noise: float | None, relative_noise: float | None, value: float) -> float:
+    """Return what is declared of the error of a value of the loss."""
+    absolute = 0.0 if noise is None else positive("noise", noise)
+    relative = 0.0 if relative_noise is None else positive("relative_noise", relative_noise)
+    if relative and not value:
+        raise FastcheckError(f"relative_noise is {relative_noise!r}, and the loss is 0 {START}: expected noise=")
+    return max(absolute, relative * abs(value))
+
+
+def _number(found: Any, where: Callable[[], str]) -> float:
+    value = found
+    if isinstance(value, np.ma.MaskedArray):
+        raise FastcheckError(f"loss returns a masked array {where()}: expected one number")
+    if hasattr(value, "item"):  # an array of NumPy's or of another library
+        size = math.prod(getattr(value, "shape", ()))
+        if size != 1:
+            raise FastcheckError(f"loss returns an array of shape {tuple(value.shape)} {where()}: expected one number")
+        value = value.item()
+    if isinstance(value, np.floating):  # longdouble's item() is itself
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise FastcheckError(f"loss returns {_brief(found)} {where()}: expected one number")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _brief(value: Any) -> str:
+    """Return a value as a message quotes it, though its representation may have several lines."""
+    return brief(repr(value), LONGEST_VALUE)

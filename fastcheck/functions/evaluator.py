@@ -1,0 +1,172 @@
+"""Evaluator ``full`` of a user's function: the whole loss, at every step that a dimension needs."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+
+from fastcheck.engine.differences import Chosen, Differences, indices
+from fastcheck.engine.error_model import WIDE, WIDE_TYPES
+from fastcheck.functions import opinions
+from fastcheck.functions.case import FunctionCase
+from fastcheck.functions.entry import LEAST, Entry, Tensor
+from fastcheck.functions.noise import UNMEASURED
+from fastcheck.functions.step_search import ROUNDS, Estimate, better, exponent_of
+
+BLOCK = 32
+"""Dimensions in a block: some hundred calls of the loss, after which Ctrl-C and progress are heard."""
+
+PILOTS = 5
+"""Dimensions of a tensor that find its typical step, at which the others begin."""
+
+NEAR = 3
+"""Powers of two by which a step may be larger than the typical one where the loss has a scale far below its entries."""
+
+PILOT_STEP = -17
+"""Where they begin, as a power of two relative to the size of the entries: about the cube root of the unit round-off,
+where a difference of a function whose scale is that of its argument is balanced."""
+
+
+class FunctionEvaluator:
+    """Difference one tensor of a function by calling it.
+
+    Parameters
+    ----------
+    case : FunctionCase
+    name : str
+        The tensor.
+    noise : float
+        What rounding does to the loss where it is moved: `fastcheck.functions.noise.of_loss`.
+    errors : float64 array
+        What rounding does to its analytic gradient: `fastcheck.functions.noise.of_gradient`.
+    step : float or "auto"
+    stencil : "auto", 3 or 5
+    seed : int
+        Of the pilots.
+
+    Attributes
+    ----------
+    step : float
+        As given, or the median of what the pilots found best.
+    noise : float
+    kinked : dict of int to Estimate
+        The dimensions that were found to be at a kink, with a subgradient.
+    """
+
+    def __init__(
+        self,
+        case: FunctionCase,
+        name: str,
+        noise: float,
+        errors: np.ndarray,
+        step: float | Literal["auto"],
+        stencil: Literal["auto", 3, 5],
+        seed: int,
+    ) -> None:
+        self.noise, self.kinked = max(noise, LEAST), dict[int, Estimate]()
+        self._tensor = Tensor(case, name, self.noise, errors.reshape(-1), stencil, case.size(name))
+        types = WIDE_TYPES * (1 if case.has_function else UNMEASURED)
+        self._wide = max(WIDE, types * case.half_unit(name))
+        self._fixed = None if step == "auto" else float(step)
+        self._start, self._doubtful = PILOT_STEP, False
+        self._pilots: dict[int, Estimate] = {}
+        if self._fixed is None:
+            self._send_pilots(np.random.default_rng([seed, len(self._tensor.values)]))
+        self.step = self._fixed or math.ldexp(1.0, self._start + exponent_of(self._tensor.size))
+
+    def blocks(self, dims: Chosen) -> list[Chosen]:
+        """Cut dimensions into blocks of `BLOCK`."""
+        return [dims[start : start + BLOCK] for start in range(0, len(dims), BLOCK)]
+
+    def __call__(self, block: Chosen) -> Differences:
+        """Difference the dimensions of a block."""
+        dims = indices(block)
+        entries = [Entry(self._tensor, dim) for dim in dims.tolist()]
+        found = [self._differenced(dim, entry) for dim, entry in zip(dims.tolist(), entries, strict=True)]
+        self._tensor.case.refuse_changes(self._tensor.arrays(), "loss")
+        bars = np.array([one.bar for one in found]) + self._tensor.errors[dims]
+        jumps = np.array([one.jump for one in found])
+        slopes = np.array([max(entry.slope(one), abs(one.numeric)) for entry, one in zip(entries, found, strict=True)])
+        self.kinked |= {
+            dim: one
+            for dim, entry, one in zip(dims.tolist(), entries, found, strict=True)
+            if one.jump and not entry.outside(one)
+        }
+        return Differences(
+            dims,
+            np.array([one.numeric for one in found]),
+            bars,
+            kinks=np.array([one.kinked for one in found], dtype=np.int64),
+            jump=jumps,
+            wide=(bars - jumps > self._wide * slopes) & (slopes > 0),
+        )
+
+    def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
+        """Split the error bars of dimensions, which are differenced again."""
+        found = [self._differenced(dim, Entry(self._tensor, dim)) for dim in dims.tolist()]
+        return {
+            "round-off": np.array([one.roundoff for one in found]),
+            "truncation": np.array([one.safety * one.truncation for one in found]),
+            "kinks": np.array([one.widening for one in found]),
+            "gradient": self._tensor.errors[dims],
+            "steps": np.array([one.doubt for one in found]),
+        }
+
+    def _send_pilots(self, rng: np.random.Generator) -> None:
+        """Find the typical step, relative to the size of entries, and whether the loss has a scale far below it."""
+        usual = np.flatnonzero(~self._tensor.case.small(self._tensor.name))
+        among = usual if usual.size else np.arange(len(self._tensor.values))
+        pilots = {}
+        for dim in rng.choice(among, min(PILOTS, len(among)), replace=False).tolist():
+            entry = Entry(self._tensor, dim)
+            search = entry.search()
+            found = search.best(self._begin(entry.reach), opinions.ROUNDS)
+            if found is not None:
+                pilots[dim] = entry, search, found
+                contradicted = opinions.contradiction(entry, search, found) is not None
+                self._doubtful = self._doubtful or contradicted
+        self._pilots = {dim: opinions.decided(*pilot, self._doubtful) for dim, pilot in pilots.items()}
+        steps = [
+            exponent_of(self._pilots[dim].step) - exponent_of(entry.reach) for dim, (entry, _, _) in pilots.items()
+        ]
+        self._start = sorted(steps)[len(steps) // 2] if steps else PILOT_STEP
+
+    def _differenced(self, dim: int, entry: Entry) -> Estimate:
+        """Estimate one derivative."""
+        if self._fixed is None:
+            found = self._pilots[dim] if dim in self._pilots else self._searched(entry)
+        else:
+            found = self._with_fixed_step(entry, self._fixed)
+        if found is None:
+            begin = math.ldexp(1.0, self._begin(entry.reach))
+            raise entry.not_finite(self._fixed or begin, given=self._fixed is not None)
+        return found
+
+    def _searched(self, entry: Entry, rounds: int = ROUNDS) -> Estimate | None:
+        """Search for the step, of a small entry from both of the sizes that it may have."""
+        search, other_size = entry.search(), entry.other_size()
+        begin = self._begin(entry.reach)
+        most = begin + NEAR if self._doubtful else None  # larger steps are another function's
+        found = search.best(begin, opinions.ROUNDS if entry.small else rounds, most)
+        if other_size is not None:
+            other = search.best(self._begin(other_size), opinions.ROUNDS)
+            found = found if other is None else better(found, other)
+        return found and opinions.decided(entry, search, found, self._doubtful)
+
+    def _with_fixed_step(self, entry: Entry, step: float) -> Estimate | None:
+        """Take the user's step; where the gradient is outside, the best one tells whether that was to blame."""
+        found = entry.with_step(step)
+        if found is not None and found.jump and not opinions.at_the_point(entry, found).jump:
+            found = found._replace(jump=0.0)
+        if found is None or not entry.outside(found):
+            return found
+        other = self._searched(entry, opinions.ROUNDS)
+        if other is None or (entry.outside(other) and found.agrees(other)):
+            return found
+        apart = abs(found.numeric - other.numeric) + other.bar
+        return found._replace(truncation=found.truncation + apart)
+
+    def _begin(self, size: float) -> int:
+        return self._start + exponent_of(size)

@@ -1,0 +1,133 @@
+"""The path of a user's function: its gradient's noise, and one evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from fastcheck.convolutions.audit import Audit
+from fastcheck.convolutions.geometry import Shape
+from fastcheck.engine import error_model, sampling
+from fastcheck.engine.differences import Chosen, Evaluator
+from fastcheck.engine.plan import Plan, Session
+from fastcheck.functions import noise as function_noise
+from fastcheck.functions import ties
+from fastcheck.functions.case import FunctionCase
+from fastcheck.functions.evaluator import FunctionEvaluator
+from fastcheck.functions.ties import Kinked
+from fastcheck.metrics import health
+from fastcheck.metrics.health import HealthFinding
+from fastcheck.reports.report import ForwardReport, Report
+
+MOSTLY = 0.75
+"""Where more than this part of all derivatives is zero, little is shown."""
+
+UNDERFLOW = 1e-290
+"""Smaller losses have few digits left, or their differences have."""
+
+AUTO_DIMS = 2048
+"""Dimensions of a tensor that ``dims="auto"`` takes all of: about 15,000 calls of the loss. Of more it takes
+`fastcheck.engine.sampling.AUTO_SAMPLE`, since what a call costs is not known."""
+
+
+class FunctionPath:
+    """The path of a `FunctionCase`.
+
+    Parameters
+    ----------
+    case : FunctionCase
+    plan : Plan
+
+    Raises
+    ------
+    FastcheckError
+        If the plan's step is lost in a tensor's largest entry, or overflows with it.
+    """
+
+    kind = "full"
+    balanced = True
+
+    def __init__(self, case: FunctionCase, plan: Plan) -> None:
+        self._case = case
+        self._noise: dict[str, float] = {}
+        self._evaluators: dict[str, FunctionEvaluator] = {}
+        for name in case.params if plan.step != "auto" else ():
+            error_model.usable(plan.step, case.params[name], case.label(name))
+
+    @property
+    def grads(self) -> Mapping[str, np.ndarray]:
+        """The analytic gradients."""
+        return self._case.grads
+
+    def precision(self, name: str) -> str:
+        """Return the type that a gradient was computed in."""
+        return self._case.precision_of(name)
+
+    def shapes(self) -> dict[str, Shape]:
+        """Return the shapes of all tensors."""
+        return self._case.shapes()
+
+    def work(self) -> dict[str, int]:
+        """Return a dimension's part of what ``dims="auto"`` may spend."""
+        return dict.fromkeys(self._case.params, int(sampling.AUTO_WORK) // AUTO_DIMS)
+
+    def described(self) -> dict[str, Any]:
+        """Return the shapes."""
+        return self._case.described()
+
+    def prepare(self, session: Session) -> ForwardReport | None:
+        """Measure what rounding does to the analytic gradient."""
+        with session.clock.of("seconds"):
+            self._errors = function_noise.of_gradient(self._case, session.plan.seed)
+        return None
+
+    def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
+        """Prepare a tensor to be differenced."""
+        plan = session.plan
+        if name not in self._noise:
+            self._noise[name] = function_noise.of_loss(self._case, name, plan.seed)
+        self._evaluators[name] = FunctionEvaluator(
+            self._case, name, self._noise[name], self._errors[name], step, plan.stencil or "auto", plan.seed
+        )
+        return self._evaluators[name]
+
+    def findings(self, report: Report) -> list[HealthFinding]:
+        """Return what is known of the functions after a check, whose report is as far as differences tell."""
+        self._case.examine_end()
+        found = [*self._case.findings, *self._tied()]
+        return found if any(one.verdict for one in found) else [*found, *self._vanishing(report)]
+
+    def _tied(self) -> Iterator[HealthFinding]:
+        kinked = [
+            Kinked(name, dim, found.step, found.numeric, found.jump, found.convex)
+            for name, evaluator in self._evaluators.items()
+            for dim, found in sorted(evaluator.kinked.items())
+        ]
+        noise = max((evaluator.noise for evaluator in self._evaluators.values()), default=0.0)
+        found = ties.examined(self._case, kinked, noise)
+        if found is not None:
+            yield found
+
+    def _vanishing(self, report: Report) -> Iterator[HealthFinding]:
+        """Yield what is known of a point at which there is little to see."""
+        if report.verdict == "fail":
+            return
+        if report.verdict == "inconclusive" and 0 < self._case.largest < UNDERFLOW:
+            yield health.loss_underflows(self._case.largest)
+        tensors, grads = report.tensors.values(), self._case.grads
+        dims = sum(one.dims_checked for one in tensors)
+        unresolved = sum(one.unresolved - one.at_kink for one in tensors)  # those at a kink are no zeros
+        vanish = [np.abs(grads[name]) <= self._errors[name] for name in grads]
+        zeros = sum(map(np.count_nonzero, vanish)) / sum(grad.size for grad in grads.values())
+        if min(zeros, unresolved / dims) > (MOSTLY if report.passed else 1 - 1 / dims):
+            yield health.nothing_shown(unresolved, dims, report.passed)
+
+    def audit(self, name: str, dims: Chosen, session: Session) -> Audit | None:
+        """Return nothing: the whole function is evaluated, and no shortcut taken."""
+        return None
+
+    def blinding(self, name: str) -> HealthFinding | None:
+        """Return nothing: what is known of the point is found by `findings`."""
+        return None

@@ -1,0 +1,139 @@
+"""Whether a user's functions give the same again when they are called again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from fastcheck.common.errors import FastcheckError
+from fastcheck.engine.error_model import U
+from fastcheck.metrics import health
+from fastcheck.metrics.health import HealthFinding
+
+Arrays = dict[str, np.ndarray]
+
+REPEATS = 8
+"""Calls at the start point of a loss whose values differ there."""
+
+LAST_BITS = 1e-5
+"""Values that differ by less than this part of their size, from call to call, differ by rounding: sums in another
+order, in float32 as well. What differs by more is another function (a dropout mask, a new sample)."""
+
+ROUNDINGS = 16
+"""Roundings of a value by which it may differ from call to call in any case."""
+
+ALTERNATING = 1 / 8
+"""Part of a difference by which later ones go both ways where it is one of last bits."""
+
+HALF_BITS = 32
+"""Unit round-offs by which gradients in half precision differ, summed in another order."""
+
+ALIKE = 1e-6
+"""Part of a gradient's size that what calls add to it may differ by."""
+
+
+def scatter(
+    first: float, again: Callable[[], float], accuracy: float, scale: Callable[[], float]
+) -> tuple[float, list[HealthFinding]]:
+    """Return the standard deviation of a loss from call to call, and a finding if there is one.
+
+    Parameters
+    ----------
+    first : float
+        A value.
+    again : callable
+        Returns the value of another call at the same point.
+    accuracy : float
+        Declared bound on the error of a value.
+    scale : callable
+        Returns what the loss changes by where its argument does, for a value that is small by cancellation.
+
+    Raises
+    ------
+    FastcheckError
+        If the loss is another function in each call.
+    """
+    second = again()
+    if second == first:
+        return 0.0, []
+    values = np.array([first, second, *(again() for _ in range(REPEATS - 2))])
+    spread, size = float(np.ptp(values)), float(np.abs(values).max())
+    if spread > max(2 * accuracy, LAST_BITS * size):
+        size = max(size, scale())
+    if spread > max(2 * accuracy, LAST_BITS * size):
+        raise FastcheckError(
+            f"loss is {first!r} and then {second!r} at the same point: expected the same value again "
+            "(fix the seed, or freeze the dropout mask; noise= declares a loss that is accurate to no more)"
+        )
+    return float(values.std(ddof=1)), [health.loss_wavers(spread / size)]
+
+
+def same(before: float, after: float, again: Callable[[], float], accuracy: float) -> bool:
+    """Tell whether two values at one point are one value, as far as the loss repeats itself."""
+    roundings = ROUNDINGS * U * abs(before)
+    if abs(after - before) <= max(2 * accuracy, roundings):
+        return True
+    # Last bits may be equal by chance where they were first compared; what settles goes one way, and less and less.
+    changes = np.diff([after, *(again() for _ in range(REPEATS))]) / abs(after - before)
+    wavers = (changes > ALTERNATING).any() and (changes < -ALTERNATING).any()
+    return bool(wavers and abs(after - before) <= LAST_BITS * abs(before))
+
+
+def compared(
+    first: Arrays, second: Arrays, again: Callable[[], Arrays], units: Mapping[str, float]
+) -> tuple[Arrays, list[HealthFinding]]:
+    """Compare the gradients of two calls; return how much they waver, and a finding if there is one.
+
+    Parameters
+    ----------
+    first, second : dict of str to array
+    again : callable
+        Returns the gradient of another call.
+    units : mapping of str to float
+        Unit round-off of each tensor in half precision, 0 of a wider one.
+    """
+    apart = {name: _apart(first[name], second[name]) for name in first}
+    nothing = {name: np.zeros(array.shape) for name, array in first.items()}
+    differing = [name for name, array in apart.items() if array.any()]
+    if not differing:
+        return nothing, []
+    parts = {name: _part(apart[name], first[name]) for name in differing}
+    part = max(parts.values())
+    if all(parts[name] <= max(LAST_BITS, HALF_BITS * units[name]) for name in differing):
+        return {name: np.abs(array) for name, array in apart.items()}, [health.gradient_wavers(part)]
+    third = again()
+    steady = [
+        name for name in differing if _part(_apart(second[name], third[name]) - apart[name], apart[name]) <= ALIKE
+    ]
+    if steady:
+        return nothing, [health.gradient_adds_up(_factor(first, second, steady), steady)]
+    return nothing, [health.gradient_differs(part)]
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the second minus the first, 0 where they are the same nan or infinity."""
+    with np.errstate(all="ignore"):
+        found = other.astype(np.float64) - one
+    return np.where(np.isfinite(found), found, np.where((one == other) | np.isnan(one), 0.0, np.inf))
+
+
+def _part(apart: np.ndarray, whole: np.ndarray) -> float:
+    """Return the largest difference as a part of the largest value."""
+    size = float(np.abs(whole[np.isfinite(whole)].astype(np.float64)).max(initial=0.0))
+    largest = float(np.abs(apart).max())
+    return largest / size if size else math.inf * (largest > 0)
+
+
+def _factor(first: Arrays, second: Arrays, names: list[str]) -> float | None:
+    """Return how many times the first gradient the second is, None where it is no multiple."""
+    factors = set()
+    for name in names:
+        with np.errstate(all="ignore"):
+            ratios = second[name].astype(np.float64) / first[name]
+        ratios = ratios[np.isfinite(ratios)]
+        if not ratios.size or np.ptp(ratios) > ALIKE * np.abs(ratios).max():
+            return None
+        factors.add(float(f"{ratios.flat[0]:.4g}"))
+    return factors.pop() if len(factors) == 1 else None

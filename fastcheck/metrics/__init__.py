@@ -1,0 +1,1 @@
+"""Figures of a tensor, and the verdict that they make."""

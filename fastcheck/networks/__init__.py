@@ -1,0 +1,1 @@
+"""Networks: layers, passes, evaluators, error bars, the check phase by phase."""

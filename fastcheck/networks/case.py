@@ -1,0 +1,334 @@
+"""A network at one point: its parameters, data points and targets, and the gradients that somebody computed for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastcheck.common.arrays import as_array, as_floating, finite
+from fastcheck.common.errors import FastcheckError
+from fastcheck.common.naming import nearest, refuse_unknown
+from fastcheck.convolutions.geometry import Shape
+from fastcheck.engine.error_model import PRECISIONS
+from fastcheck.networks.layers import BatchNorm, Dropout
+from fastcheck.networks.network import Network, Penalty
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a network is evaluated, all arrays checked and float64.
+
+    Attributes
+    ----------
+    network : Network
+    params, buffers : dict of str to array
+        By "layer.tensor", in the network's order.
+    x : array, shape (N, ...)
+    targets : array, shape (N, targets of a data point)
+        One class for each data point, or a number for each entry of the output.
+    masks : dict of str to array, shape (N, entries)
+        Factors of dropout layers: mask / (1 - p).
+    """
+
+    network: Network
+    params: Arrays
+    buffers: Arrays
+    x: np.ndarray
+    targets: np.ndarray
+    masks: Arrays
+
+    @classmethod
+    def of(cls, network: Network, params: Any, x: Any, y: Any, masks: Any = None) -> Point:
+        """Check all that a network is evaluated at.
+
+        Parameters
+        ----------
+        network : Network
+        params : mapping
+            Of "layer.tensor" to arrays, or of layers to mappings of tensors to arrays.
+        x : array, shape (N, channels, spatial...) or (N, features)
+        y : array
+            Labels 0 to K - 1 of shape (N,) for softmax and hinge, else an array shaped as the output.
+        masks : mapping of dropout layers to arrays of zeros and ones, optional
+            Those of the analytic pass, shaped as the layer's output. Without one a layer is off.
+
+        Raises
+        ------
+        FastcheckError
+            If a name is missing or unknown, a shape does not fit, a number is not finite, or a label is out of range.
+        """
+        if not isinstance(network, Network):
+            raise FastcheckError(f"network is {type(network).__name__}: expected a fastcheck.Network")
+        x = finite("x", x)
+        shapes, wanted, buffers = _shapes(network, x.shape)
+        named = flat("params", params)
+        arrays = _matched("params", named, wanted | buffers)
+        for name in buffers:
+            if name.endswith("running_var") and (arrays[name] < 0).any():
+                raise FastcheckError(f"params[{name!r}] has a negative entry: expected variances")
+        _enough(network, shapes, x)
+        return cls(
+            network,
+            {name: arrays[name] for name in wanted},
+            {name: arrays[name] for name in buffers},
+            x,
+            _targets(network, y, len(x), shapes[-1]),
+            _factors(network, masks, len(x), shapes),
+        )
+
+    @classmethod
+    def outline(cls, network: Network, shape: Shape, masked: Collection[str] = ()) -> Point:
+        """Return a point whose data have this shape, and dropout layers of these names masks, which takes no memory.
+
+        It is for what is known before data are: its arrays hold a single number, one.
+
+        Raises
+        ------
+        FastcheckError
+            If there are no such data, or the network cannot take them.
+        """
+        _, wanted, kept = _shapes(network, shape)
+        params, buffers = (
+            {name: np.broadcast_to(1.0, one) for name, one in shapes.items()} for shapes in (wanted, kept)
+        )
+        masks = {name: np.broadcast_to(1.0, shape[:1]) for name in masked}
+        return cls(network, params, buffers, np.broadcast_to(1.0, shape), np.broadcast_to(1.0, shape[:1]), masks)
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of a data point."""
+        return self.x.shape[1:]
+
+    def taking(self, places: np.ndarray) -> Point:
+        """Return the same with some of the data points."""
+        masks = {name: factors[places] for name, factors in self.masks.items()}
+        return Point(self.network, self.params, self.buffers, self.x[places], self.targets[places], masks)
+
+    def with_params(self, params: Arrays) -> Point:
+        """Return the same with other parameters."""
+        return Point(self.network, params, self.buffers, self.x, self.targets, self.masks)
+
+
+@dataclass(frozen=True)
+class NetworkCase:
+    """A network at a point, with the analytic gradient of its objective there.
+
+    Attributes
+    ----------
+    point : Point
+    grads : dict of str to array
+        Of the tensors that are to be checked; float64, float32 or float16.
+    penalties : dict of str to Penalty
+        Regularisation that is part of the objective; empty where it is off.
+    removed : dict of str to Penalty
+        Regularisation whose gradient was taken off the one given.
+    precision : str or None
+        How the analytic pass computed, where the gradients' dtype does not tell.
+    """
+
+    point: Point
+    grads: Arrays
+    penalties: dict[str, Penalty]
+    precision: str | None = None
+    removed: dict[str, Penalty] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        network: Network,
+        params: Any,
+        grads: Any,
+        x: Any,
+        y: Any,
+        *,
+        masks: Any = None,
+        precision: str | None = None,
+    ) -> NetworkCase:
+        """Check all that a network and its gradient are given by; arguments as of `fastcheck.check_network`.
+
+        Raises
+        ------
+        FastcheckError
+            If one does not fit.
+        """
+        precision_known(precision)
+        point = Point.of(network, params, x, y, masks)
+        penalties = network.penalties(list(point.params))
+        return cls(point, gradients("grads", grads, point), penalties, precision)
+
+    def operand(self, name: str) -> np.ndarray:
+        """Return a tensor's parameters."""
+        return self.point.params[name]
+
+    def described(self) -> dict[str, Any]:
+        """Return the network and its data, as a report tells them."""
+        regularised = {name: {"l2": penalty.l2, "l1": penalty.l1} for name, penalty in self.penalties.items()}
+        return self.point.network.described() | {"x": list(self.point.x.shape), "regularised": regularised}
+
+    def precision_of(self, name: str) -> str:
+        """Return how a gradient was computed."""
+        return self.precision or self.grads[name].dtype.newbyteorder("=").name
+
+
+def gradients(label: str, grads: Any, point: Point, only: tuple[str, ...] | None = None) -> Arrays:
+    """Return the gradients of the tensors that are to be checked, after checking names, dtypes and shapes.
+
+    Parameters
+    ----------
+    label : str
+        What the user calls them.
+    grads : mapping
+        As params are given.
+    point : Point
+    only : tuple of str, optional
+        Layers and tensors to check; by default all.
+
+    Raises
+    ------
+    FastcheckError
+        If a name is missing or unknown, or a shape or dtype does not fit. A gradient that is not finite is no bad
+        input.
+    """
+    wanted = {name: array.shape for name, array in point.params.items()}
+    chosen = list(wanted) if only is None else _chosen(only, wanted)
+    named = flat(label, grads)
+    _known(label, named, {**wanted, **{name: array.shape for name, array in point.buffers.items()}})
+    found = {}
+    for name in chosen:
+        if name not in named:
+            raise FastcheckError(f"{label} has no {name!r}: expected {', '.join(chosen)} (name what to check by only=)")
+        array = as_floating(f"{label}[{name!r}]", named[name])
+        _fits(f"{label}[{name!r}]", array, wanted[name])
+        found[name] = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+    return found
+
+
+def precision_known(precision: Any) -> None:
+    """Refuse a precision that is none."""
+    if precision is not None:
+        refuse_unknown("precision", precision, PRECISIONS)
+
+
+def flat(label: str, given: Any) -> dict[str, Any]:
+    """Return arrays by "layer.tensor", whether they are given so or in a mapping for each layer."""
+    if not isinstance(given, Mapping):
+        raise FastcheckError(f"{label} is {type(given).__name__}: expected a mapping of layers' names to arrays")
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        inner = value.items() if isinstance(value, Mapping) else [("", value)]
+        for tensor, array in inner:
+            found[f"{name}.{tensor}" if tensor else str(name)] = array
+    return found
+
+
+def _chosen(only: tuple[str, ...], wanted: Mapping[str, Shape]) -> list[str]:
+    known = [*wanted, *(name.rpartition(".")[0] for name in wanted)]
+    for name in only:
+        if name not in known:
+            raise FastcheckError(
+                f"only names {name!r}{nearest(name, known)}: expected {', '.join(dict.fromkeys(known))}"
+            )
+    return [name for name in wanted if name in only or name.rpartition(".")[0] in only]
+
+
+def _known(label: str, named: Mapping[str, Any], wanted: Mapping[str, Shape]) -> None:
+    for name in named:
+        if name not in wanted:
+            raise FastcheckError(f"{label} has the name {name!r}{nearest(name, wanted)}: expected {', '.join(wanted)}")
+
+
+def _matched(label: str, named: Mapping[str, Any], wanted: Mapping[str, Shape]) -> Arrays:
+    _known(label, named, wanted)
+    missing = [name for name in wanted if name not in named]
+    if missing:
+        raise FastcheckError(f"{label} has no {', '.join(map(repr, missing))}: expected {', '.join(wanted)}")
+    found = {}
+    for name, shape in wanted.items():
+        array = as_floating(f"{label}[{name!r}]", named[name])
+        _fits(f"{label}[{name!r}]", array, shape)
+        found[name] = finite(f"{label}[{name!r}]", array)
+    return found
+
+
+def _fits(label: str, array: np.ndarray, shape: Shape) -> None:
+    if array.shape != shape:
+        raise FastcheckError(f"{label} has shape {array.shape}: expected {shape}")
+
+
+def _shapes(network: Network, shape: Shape) -> tuple[list[Shape], dict[str, Shape], dict[str, Shape]]:
+    """Return the shapes of outputs, parameters and buffers for data of some shape, (N, ...)."""
+    if 0 in shape:
+        raise FastcheckError(f"x is empty: it has shape {shape}")
+    if len(shape) < 2:
+        raise FastcheckError(f"x has shape {shape}: expected data points along axis 0, and their entries")
+    point = shape[1:]
+    shapes, wanted = network.shapes(point), network.parameter_shapes(point)
+    if not wanted:
+        raise FastcheckError("network has no parameters: there is no gradient to check")
+    return shapes, wanted, network.buffer_shapes(point)
+
+
+def _enough(network: Network, shapes: list[Shape], x: np.ndarray) -> None:
+    """Refuse batch statistics of a single entry, of which nothing is left."""
+    for layer, shape in zip(network.layers, shapes, strict=True):
+        if isinstance(layer, BatchNorm) and not layer.frozen and len(x) * math.prod(shape[1:]) == 1:
+            raise FastcheckError(
+                f"layer {layer.name!r} (batch_norm): it got one entry a channel ({len(x)} data point of {shape}), "
+                "whose variance is zero: expected at least two data points, or frozen=True"
+            )
+
+
+def _targets(network: Network, y: Any, points: int, output: Shape) -> np.ndarray:
+    """Return the targets, (N, targets of a data point)."""
+    if network.loss in ("softmax_cross_entropy", "multiclass_hinge"):
+        return _labels(network.loss, y, points, output)
+    array = finite("y", y)
+    if array.shape == (points,) and output == (1,):
+        array = array[:, None]
+    _fits("y", array, (points, *output))
+    if network.loss == "logistic" and not ((array >= 0) & (array <= 1)).all():
+        raise FastcheckError("y has an entry outside 0 to 1: expected probabilities, for the logistic loss")
+    return array.reshape(points, -1)
+
+
+def _labels(loss: str, y: Any, points: int, output: Shape) -> np.ndarray:
+    if len(output) != 1 or output[0] < 2:
+        raise FastcheckError(f"the network's output has shape {output}: expected (classes,), at least two, for {loss}")
+    array = as_array("y", y)
+    if array.dtype.kind not in "iu":
+        raise FastcheckError(f"y has dtype {array.dtype}: expected integers, the classes 0 to {output[0] - 1}")
+    if array.shape != (points,):
+        raise FastcheckError(f"y has shape {array.shape}: expected ({points},), a class for each data point of x")
+    outside = (array < 0) | (array >= output[0])
+    if outside.any():
+        place = int(np.argmax(outside))
+        raise FastcheckError(f"y is {array[place]} at index {place}: expected classes from 0 to {output[0] - 1}")
+    return array.astype(np.float64)[:, None]
+
+
+def _factors(network: Network, masks: Any, points: int, shapes: list[Shape]) -> Arrays:
+    """Return the factors of the dropout layers that have a mask."""
+    given = {} if masks is None else masks
+    if not isinstance(given, Mapping):
+        raise FastcheckError(f"masks is {type(given).__name__}: expected a mapping of dropout layers' names to arrays")
+    known = {str(layer.name): place for place, layer in enumerate(network.layers) if isinstance(layer, Dropout)}
+    found = {}
+    for name, mask in given.items():
+        if name not in known:
+            expected = ", ".join(known) or "none, since the network has no dropout"
+            raise FastcheckError(f"masks has the name {name!r}{nearest(name, known)}: expected {expected}")
+        layer, array = network.layers[known[name]], as_array(f"masks[{name!r}]", mask)
+        assert isinstance(layer, Dropout)
+        _fits(f"masks[{name!r}]", array, (points, *shapes[known[name]]))
+        if not np.isin(array, (0, 1)).all():
+            raise FastcheckError(
+                f"masks[{name!r}] has entries other than 0 and 1: expected what is kept, before 1/(1 - p)"
+            )
+        found[name] = array.astype(np.float64).reshape(points, -1) / (1.0 - layer.p)
+    return found

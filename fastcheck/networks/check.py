@@ -1,0 +1,127 @@
+"""The public check of a whole network, phase by phase."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from fastcheck.common.progress import ProgressHook
+from fastcheck.engine.sampling import Dims
+from fastcheck.networks import job as network_job
+from fastcheck.networks.job import Gradient
+from fastcheck.networks.network import Network
+from fastcheck.reports.network_report import NetworkReport
+from fastcheck.reports.report import Report
+
+
+def check_network(
+    network: Network,
+    params: Any,
+    grads: Gradient,
+    x: Any,
+    y: Any,
+    *,
+    loss: float | None = None,
+    data_grads: Gradient = None,
+    masks: Any = None,
+    points: int | None = None,
+    burn_in: int = 0,
+    learning_rate: float = 0.05,
+    only: Sequence[str] | None = None,
+    dims: Dims = "auto",
+    step: float | Literal["auto"] = "auto",
+    evaluator: Literal["auto", "network", "full"] = "auto",
+    kinks: Literal["widen", "exclude"] = "widen",
+    precision: str | None = None,
+    explain: bool = False,
+    threads: int | None = None,
+    seed: int = 0,
+    keep: bool = False,
+    progress: ProgressHook | None = None,
+) -> NetworkReport:
+    """Difference a whole network through its loss, and judge the gradient of every parameter.
+
+    A regularised network is checked in two phases: the data loss alone, then the whole objective.
+
+    Parameters
+    ----------
+    network : Network
+    params : mapping
+        Arrays by "layer.tensor", or by layer and tensor; float64, float32 or float16.
+    grads : mapping, or callable of (params, x, y) that returns one
+        The gradient of the whole objective, regularisation included, named as ``params``.
+    x : array, shape (N, ...)
+    y : array
+        Classes of shape (N,) for softmax and hinge, else an array shaped as the output.
+    loss : float, optional
+        What your forward pass gave at this point, with or without regularisation. It is compared first: gradients of
+        another function are not judged.
+    data_grads : as ``grads``, optional
+        The gradient with regularisation switched off. Without it the first phase takes off ``grads`` what they have of
+        the regularisation's gradient: all of it, none, half, twice or with the opposite sign, tensor by tensor. The
+        second phase passes where it is all.
+    masks : mapping of dropout layers to arrays of zeros and ones, optional
+        Those of the analytic pass. Without one dropout is off.
+    points : int, optional
+        How many data points to use, a seeded sample. By default all, or 8 where the gradients are functions.
+    burn_in : int
+        Steps of plain SGD by the reference gradient before the check; the gradients must be functions.
+    learning_rate : float
+        Of these steps.
+    only : sequence of str, optional
+        Layers and tensors to check.
+    dims, step, kinks, threads, seed, keep, progress : optional
+        As in `fastcheck.check`. With ``step="auto"`` each tensor has a power of two that moves its layer's results by
+        about 2^-17 of their size, and a dimension that crosses a kink is tried again with smaller ones.
+    evaluator : {"auto", "network", "full"}
+        ``network``, which ``"auto"`` picks, evaluates what a dimension moves; ``full`` the whole network, twice.
+    precision : str, optional
+        How the analytic pass computed, where the gradients' dtype does not tell ("tf32", "bfloat16", ...).
+    explain : bool
+        Name the units that the worst dimensions cross, and sweep the step there: those of the failing tensors nearest
+        the loss, or else of the first inconclusive ones, or else of the first layer.
+
+    Returns
+    -------
+    NetworkReport
+        It is true where every phase passed.
+
+    Raises
+    ------
+    FastcheckError
+        If an argument is none of the above, the shapes do not chain, or the loss is not finite at the point itself.
+    """
+    job = network_job.prepare(
+        network,
+        params,
+        grads,
+        x,
+        y,
+        loss=loss,
+        data_grads=data_grads,
+        masks=masks,
+        points=points,
+        burn_in=burn_in,
+        learning_rate=learning_rate,
+        only=only,
+        dims=dims,
+        step=step,
+        evaluator=evaluator,
+        kinks=kinks,
+        precision=precision,
+        threads=threads,
+        seed=seed,
+        keep=keep or explain,
+        progress=progress,
+    )
+    from fastcheck.engine import coordinator  # imports Numba
+
+    reports = job.run(lambda phase: coordinator.run(job.paths[phase], job.plan(phase)))
+    explanations = job.explanations(reports) if explain else ()
+    return job.report(reports if keep else {name: _light(report) for name, report in reports.items()}, explanations)
+
+
+def _light(report: Report) -> Report:
+    """Return a report without the arrays that only explanations needed."""
+    return replace(report, tensors={name: replace(tensor, kept=None) for name, tensor in report.tensors.items()})

@@ -1,0 +1,203 @@
+"""Why the worst dimensions of a network agree as they do: units that they cross, and smaller steps."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fastcheck.convolutions.geometry import index_of
+from fastcheck.engine.error_model import WIDE
+from fastcheck.engine.plan import Plan
+from fastcheck.metrics import tally
+from fastcheck.networks import penalty
+from fastcheck.networks.case import NetworkCase
+from fastcheck.networks.error_bars import Ground
+from fastcheck.networks.evaluator import NetworkEvaluator
+from fastcheck.networks.full import Crossing, Full
+from fastcheck.networks.network import Penalty
+from fastcheck.networks.partial import Moved
+from fastcheck.reports.network_report import Explanation
+from fastcheck.reports.report import Kept, Report, TensorReport
+from fastcheck.sweeps.sweep import sweep, takes
+
+SHOWN = 3
+"""Dimensions that are explained."""
+
+NAMED = 3
+"""Units that words name."""
+
+TRIED = 8
+"""Smaller steps, by factors of four, until none is crossed."""
+
+
+def of_worst(
+    case: NetworkCase, ground: Ground, report: Report, plan: Plan, points: Sequence[int]
+) -> tuple[Explanation, ...]:
+    """Explain the worst dimensions of what failed, or else of what is inconclusive, or else of the first layer.
+
+    Parameters
+    ----------
+    case : NetworkCase
+    ground : Ground
+    report : Report
+        Of a check that kept the per-dimension arrays.
+    plan : Plan
+    points : sequence of int
+        What the user calls the data points.
+    """
+    # A mistake reaches the gradients of its own layer and of all before it: the last that fail are nearest to it, and
+    # the first that are inconclusive have met whatever mistake there may be.
+    failed, unsure = (named(report.tensors, verdict) for verdict in ("fail", "inconclusive"))
+    names = failed[-SHOWN:] or unsure[:SHOWN] or list(report.tensors)[:1]
+    each = -(-SHOWN // len(names)) if names else 0
+    found = [_of_tensor(case, ground, report.tensors[name], name, each, plan, points) for name in names]
+    return tuple(itertools.chain.from_iterable(found))[:SHOWN]
+
+
+def named(found: Mapping[str, Report] | Mapping[str, TensorReport], verdict: str) -> list[str]:
+    """Return the names of what has a verdict."""
+    return [name for name, one in found.items() if one.verdict == verdict]
+
+
+def _of_tensor(
+    case: NetworkCase,
+    ground: Ground,
+    tensor: TensorReport,
+    name: str,
+    count: int,
+    plan: Plan,
+    points: Sequence[int],
+) -> Iterator[Explanation]:
+    """Explain a tensor's worst dimensions."""
+    if tensor.kept is None or tensor.step is None:
+        return
+    places = _worst(tensor.kept)[:count]
+    dims = [int(tensor.kept.dims[place]) for place in places]
+    if not dims:
+        return
+    swept = sweep(case, tensor=name, dims=dims, threads=plan.threads, seed=plan.seed)
+    explaining = _Explaining(case, ground, name, plan.seed, points)
+    for place, curve in zip(places, swept.curves, strict=True):
+        yield explaining.of(tensor.kept, place, tensor.step, curve.brief())
+
+
+def _worst(kept: Kept) -> list[int]:
+    """Return the places of the worst dimensions: those outside their error bars, or else those that agree least.
+
+    What is not finite is outside of any, and comes first.
+    """
+    ratio = tally.relative_difference(kept.analytic, kept.numeric)
+    larger = np.maximum(np.abs(kept.analytic), np.abs(kept.numeric))
+    finite = np.isfinite(larger)
+    bars = np.zeros(len(larger)) if kept.error_bar is None else kept.error_bar
+    with np.errstate(invalid="ignore"):
+        beyond = ~finite | (np.abs(kept.analytic - kept.numeric) > bars)
+    large = larger > 1e-9 * larger[finite].max(initial=0.0)
+    # A kink can make a bar as wide as the value itself, and is what is to be explained.
+    seen = finite & ((larger > bars) | (ratio > 1e-6))
+    score = np.where(beyond if beyond.any() else seen, np.where(large, ratio, 0.0), -1.0)
+    score = np.where(finite, score, np.inf)
+    return [int(i) for i in np.lexsort((kept.dims, -score))[:SHOWN] if score[i] >= 0]
+
+
+class _Explaining:
+    """Explains dimensions of one tensor."""
+
+    def __init__(self, case: NetworkCase, ground: Ground, name: str, seed: int, points: Sequence[int]) -> None:
+        self._case, self._ground, self._name, self._seed, self._points = case, ground, name, seed, points
+        self._full = Full(ground.passes, name, ground.roundoff.loss)
+
+    def of(self, kept: Kept, place: int, step: float, swept: dict[str, Any]) -> Explanation:
+        """Explain the dimension at a place of what was kept."""
+        dim, analytic, numeric = int(kept.dims[place]), float(kept.analytic[place]), float(kept.numeric[place])
+        found_at = self._full.crossings(dim, step)
+        crossings = [one._replace(unit=(self._points[one.unit[0]], *one.unit[1:])) for one in found_at]
+        quiet = self._quiet(dim, step) if crossings else None
+        value = None if quiet is None else self._numeric(dim, quiet)
+        found = Explanation(
+            tensor=self._name,
+            index=index_of(dim, self._case.grads[self._name].shape),
+            analytic=analytic,
+            numeric=numeric,
+            digits=_digits(analytic, numeric),
+            step=step,
+            crossings=tuple(
+                {key: entry for key, entry in crossing._asdict().items() if key != "amount"} for crossing in crossings
+            ),
+            quiet_step=quiet,
+            quiet_numeric=value,
+            quiet_digits=None if value is None else _digits(analytic, value),
+            sweep=swept,
+            words="",
+        )
+        shown = "" if quiet is None else self._shown(dim, analytic, quiet, swept["reading"] == "coding mistake")
+        bar = 0.0 if kept.error_bar is None else float(kept.error_bar[place])
+        return _with_words(found, crossings, shown, bar)
+
+    def _quiet(self, dim: int, step: float) -> float | None:
+        """Return the largest step, by factors of four, with which a dimension crosses nothing."""
+        steps = [step * 0.25**count for count in range(1, TRIED + 1)]
+        usable = [smaller for smaller in steps if takes(smaller, self._case.operand(self._name), self._name)]
+        return next((smaller for smaller in usable if not self._full.crossings(dim, smaller)), None)
+
+    def _numeric(self, dim: int, step: float) -> float:
+        """Return the numeric value with another step by whole forward passes, regularisation included."""
+        own = penalty.difference(
+            self._case.penalties.get(self._name, Penalty()), self._case.operand(self._name).reshape(-1)[[dim]], step
+        )
+        return float(self._full.numeric(np.array([dim]), step)[0]) / (2 * step) + float(own[0][0])
+
+    def _shown(self, dim: int, analytic: float, step: float, mistaken: bool) -> str:
+        """Say what a step that crosses nothing shows; the sweep, which has other steps, may have shown a mistake."""
+        moved = Moved(self._ground.passes, self._name)
+        there = NetworkEvaluator(self._case, self._ground, moved, self._name, step, self._seed)(np.array([dim]))
+        numeric, bar = float(there.numeric[0]), float(there.error_bar[0])
+        if mistaken or not abs(analytic - numeric) <= bar:
+            return "the kinks are not the whole reason"
+        if bar > WIDE * max(abs(analytic), abs(numeric)):
+            return f"the error bar, {bar:.1e}, is too wide there to show a bug"
+        return "no bug"
+
+
+def _digits(a: float, n: float) -> float:
+    return float(tally.digits(np.array(tally.relative_difference_of(a, n)))) + 0.0  # never -0.0
+
+
+def _with_words(found: Explanation, crossings: list[Crossing], shown: str, bar: float) -> Explanation:
+    place, h = f"{found.tensor}{list(found.index)}", f"at h = {found.step:.3g}"
+    words = [f"{place} agrees in {found.digits:.1f} digits {h}."]
+    if not crossings and max(abs(found.analytic), abs(found.numeric)) <= bar:  # of noise digits are noise
+        words = [f"Neither value of {place} exceeds its error bar, {bar:.1e} {h}."]
+    if not crossings:
+        words.append("No unit crosses a kink between -h and +h.")
+    else:
+        largest = sorted(crossings, key=lambda crossing: -crossing.amount)
+        count = len(crossings)
+        words.append(f"Between -h and +h {count} unit{'s cross' if count > 1 else ' crosses'} a kink:")
+        words.append("; ".join(_told(crossing) for crossing in largest[:NAMED]) + ("; ..." if count > NAMED else "."))
+    if found.quiet_digits is not None:
+        words.append(f"At h = {found.quiet_step:.3g} none does, and {found.quiet_digits:.1f} digits agree: {shown}.")
+    words.append(f"The sweep over h reads: {found.sweep['reading']}. {found.sweep['words']}")
+    return replace(found, words=" ".join(words))
+
+
+def _told(crossing: Crossing) -> str:
+    """Say what one unit does."""
+    if crossing.kind == "hinge":
+        return (
+            f"the hinge's term of data point {crossing.unit[0]} and class {crossing.unit[1]} goes from "
+            f"{crossing.minus:.2g} to {crossing.plus:.2g}"
+        )
+    point, channel, *place = crossing.unit
+    unit = f"{crossing.layer}, data point {point}, channel {channel}" + (f", place {tuple(place)}" if place else "")
+    if crossing.kind == "winner":
+        return f"{unit}: the largest entry is at {_places(crossing.minus)} and then at {_places(crossing.plus)}"
+    return f"{unit}: {crossing.minus:.2g} becomes {crossing.plus:.2g}"
+
+
+def _places(places: tuple[tuple[int, ...], ...]) -> str:
+    return " and ".join(str(place) for place in places[:2]) + (" and more" if len(places) > 2 else "")

@@ -1,0 +1,131 @@
+"""Networks from TOML files: every value checked, and every refusal with the line that it is about."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from fastcheck.common.errors import FastcheckError
+from fastcheck.common.naming import nearest, shown
+from fastcheck.common.opened import Source
+from fastcheck.common.toml import Document, Place, Refused, blamed, checked, expected, read, refuse_unknown, tables
+from fastcheck.networks.layers import KINDS, Layer
+from fastcheck.networks.network import INPUT, Network
+
+Padding = int | Literal["same", "valid"] | tuple[int | tuple[int, int], ...]
+"""What a layer's ``padding`` may be, where its dataclass says Any."""
+
+_LAYER = "layer"
+
+
+def read_network(path: Source) -> Network:
+    """Read a network from a TOML file.
+
+    Parameters
+    ----------
+    path : path
+        A ``[[layer]]`` table for each layer, with its ``kind`` (a key of `fastcheck.layers.KINDS`) and that layer's
+        fields; above them any of ``loss``, ``l2``, ``l1``, ``margin`` and ``reduction``, as `Network` takes them.
+
+    Returns
+    -------
+    Network
+
+    Raises
+    ------
+    FastcheckError
+        If the file cannot be read, is not TOML, or describes no network: its line, the key, what it was and what was
+        expected.
+    """
+    return read(path, _network)
+
+
+def _network(document: Document) -> Network:
+    options = _settings()
+    refuse_unknown((), "the file", document.data, (_LAYER, *options))
+    given = {name: _setting(name, document.data[name], kind) for name, kind in options.items() if name in document.data}
+    layers = [_layer(place, table) for place, table in enumerate(tables(document.data, _LAYER))]
+    try:
+        return Network(layers, **given)
+    except FastcheckError as error:
+        raise Refused(_blamed(str(error), layers, document.data), str(error)) from None
+
+
+@functools.cache
+def _settings() -> dict[str, Any]:
+    """Return the types of what a network takes beside its layers."""
+    return {key: kind for key, kind in get_type_hints(Network.__init__).items() if key not in ("layers", "return")}
+
+
+def _setting(name: str, value: Any, kind: Any) -> Any:
+    if not isinstance(value, dict) or not any(get_origin(option) is Mapping for option in get_args(kind)):
+        return checked((name,), name, value, kind)
+    return {tensor: _weighted(name, tensor, entry) for tensor, entry in value.items()}
+
+
+def _weighted(name: str, tensor: str, value: Any) -> Any:
+    note = ""
+    if isinstance(value, dict):  # conv1.bias = 0 is a table in TOML, "conv1.bias" = 0 is not
+        note = ' (the name of a tensor stands in quotes: "conv1.bias")'
+    return checked((name, tensor), f"{name}[{shown(tensor)}]", value, float, note)
+
+
+def _layer(place: int, table: dict[str, Any]) -> Layer:
+    where: Place = (_LAYER, place)
+    layer = KINDS[_kind(where, table)]
+    hints = get_type_hints(layer)
+    kinds = {one.name: Padding if hints[one.name] is Any else hints[one.name] for one in fields(layer)}
+    known = ("kind", *kinds)
+    above = ": it belongs to the network, above the first [[layer]]"
+    elsewhere = {key: f"{nearest(key, known)}{above}" for key in table if key in _settings()}
+    refuse_unknown(where, layer.kind, table, known, elsewhere)
+    for one in fields(layer):
+        if one.name not in table and one.default is MISSING and one.default_factory is MISSING:
+            raise Refused(where, f"{layer.kind} has no key {one.name!r}: expected {expected(kinds[one.name])}")
+    given = {key: checked((*where, key), key, value, kinds[key]) for key, value in table.items() if key != "kind"}
+    found = layer(**given)
+    with blamed((*where, "other"), f"{layer.kind}: "):  # here, since no name stands in it by which to find the line
+        found.others()
+    return found
+
+
+def _kind(where: Place, table: dict[str, Any]) -> str:
+    kinds = f"expected {', '.join(KINDS)}"
+    if "kind" not in table:
+        for key in table:
+            if nearest(key, ("kind",)):
+                raise Refused((*where, key), f"layer has the unknown key {shown(key)} (did you mean 'kind'?)")
+        raise Refused(where, f"layer has no key 'kind': {kinds}")
+    kind = table["kind"]
+    if not isinstance(kind, str) or kind not in KINDS:
+        close = nearest(kind.lower(), KINDS) if isinstance(kind, str) else ""
+        raise Refused((*where, "kind"), f"kind is {shown(kind)}{close}: {kinds}")
+    return kind
+
+
+def _blamed(told: str, layers: list[Layer], data: dict[str, Any]) -> Place:
+    """Return the place that a refusal of `Network` is about, by how it begins."""
+    return next((place for start, place in _beginnings(layers, data) if told.startswith(start)), ())
+
+
+def _beginnings(layers: list[Layer], data: dict[str, Any]) -> Iterator[tuple[str, Place]]:
+    for key, value in data.items():
+        for entry in value if isinstance(value, dict) else ():
+            yield f"{key} names {entry!r}", (key, entry)
+            yield f"{key}[{entry!r}] ", (key, entry)
+        yield f"{key} is ", (key,)
+    for place in range(len(layers)):
+        yield f"layers[{place}] ", (_LAYER, place, "name")
+    for place, (layer, name) in enumerate(zip(layers, _names(layers), strict=True)):
+        yield f"layer {name!r} takes {layer.input!r}", (_LAYER, place, "input")
+        for entry, other in enumerate(layer.others()):
+            yield f"layer {name!r} takes {other!r}", (_LAYER, place, "other", entry)
+        yield f"layer {name!r} ", (_LAYER, place)
+
+
+def _names(layers: list[Layer]) -> tuple[str, ...]:
+    """Return the names that layers have in a network, found in one where each takes the layer before it."""
+    chain = [replace(layer, input=None, **({"other": INPUT} if layer.others() else {})) for layer in layers]
+    return Network(chain).names

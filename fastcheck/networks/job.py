@@ -1,0 +1,325 @@
+"""A network made ready to be checked: its passes run, and what is checked in every phase."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from fastcheck.check import KINKS, usable_step
+from fastcheck.common import machine
+from fastcheck.common.errors import FastcheckError
+from fastcheck.common.interrupts import listening
+from fastcheck.common.naming import refuse_unknown
+from fastcheck.common.progress import ProgressHook, silent
+from fastcheck.convolutions import memory
+from fastcheck.convolutions.geometry import integer
+from fastcheck.engine.error_model import positive
+from fastcheck.engine.sampling import Dims
+from fastcheck.networks import case as cases
+from fastcheck.networks import hygiene
+from fastcheck.networks.case import Arrays, NetworkCase, Point
+from fastcheck.networks.network import Network, Penalty
+from fastcheck.reports.network_report import Explanation, NetworkReport
+from fastcheck.reports.report import Report
+from fastcheck.reports.suite_report import SuiteReport
+
+if TYPE_CHECKING:
+    from fastcheck.engine.plan import Plan
+    from fastcheck.networks.error_bars import Ground
+    from fastcheck.networks.penalty import Share
+    from fastcheck.networks.program import Program
+
+EVALUATORS = ("auto", "network", "full")
+"""What ``evaluator`` may be."""
+
+FEW = 8
+"""Data points that are used where the gradient is a function, which can be called for any."""
+
+DATA, WHOLE = "data loss", "with regularisation"
+"""The phases' names."""
+
+Gradient = Any
+"""Arrays by name, or a function of (params, x, y) that returns them."""
+
+
+def prepare(
+    network: Network,
+    params: Any,
+    grads: Gradient,
+    x: Any,
+    y: Any,
+    *,
+    loss: float | None = None,
+    data_grads: Gradient = None,
+    masks: Any = None,
+    points: int | None = None,
+    burn_in: int = 0,
+    learning_rate: float = 0.05,
+    only: Sequence[str] | None = None,
+    dims: Dims = "auto",
+    step: float | Literal["auto"] = "auto",
+    evaluator: Literal["auto", "network", "full"] = "auto",
+    kinks: Literal["widen", "exclude"] = "widen",
+    precision: str | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    keep: bool = False,
+    progress: ProgressHook | None = None,
+) -> NetworkJob:
+    """Make a network ready to be checked; arguments as of `fastcheck.check_network`."""
+    refuse_unknown("evaluator", evaluator, EVALUATORS)
+    refuse_unknown("kinks", kinks, KINKS)
+    cases.precision_known(precision)
+    threads = machine.thread_count(threads)
+    seed, step = integer("seed", seed, least=0), usable_step(step)
+    given = _Given(
+        network,
+        Point.of(network, params, x, y, masks),
+        np.asarray(y),
+        grads,
+        data_grads,
+        None if only is None else tuple(only),
+        precision,
+    )
+    given = given.burnt_in(integer("burn_in", burn_in, least=0), positive("learning_rate", learning_rate), seed)
+    given = given.with_points(points, seed)
+    from fastcheck.engine.plan import Plan
+
+    plan = Plan(
+        dims=dims,
+        step=step,
+        evaluator=evaluator,
+        kinks=kinks,
+        threads=threads,
+        seed=seed,
+        keep=keep,
+        progress=progress or silent,
+    )
+    return NetworkJob(given, plan, loss, burn_in)
+
+
+def fitting(point: Point, threads: int) -> Program:
+    """Lower a network, and refuse one that needs more memory than is free.
+
+    Parameters
+    ----------
+    point : Point
+        Its outline is enough.
+    threads : int
+
+    Raises
+    ------
+    FastcheckError
+        It tells what the network needs and what there is.
+    """
+    from fastcheck.networks import partial
+    from fastcheck.networks import passes as network_pass  # imports Numba
+
+    lowered, points = network_pass.lowered(point), len(point.x)
+    needed = partial.needed_bytes(lowered, point, threads)
+    memory.refuse_beyond(
+        needed,
+        lambda available: (
+            f"the network at {points:,} data points needs {needed:,} bytes, and {available:,} are available: expected "
+            "fewer data points"
+        ),
+    )
+    return lowered
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a check begins with; ``chosen`` are the data points that are used, of ``total`` that were given."""
+
+    network: Network
+    point: Point
+    y: np.ndarray
+    grads: Gradient
+    data_grads: Gradient
+    only: tuple[str, ...] | None
+    precision: str | None
+    total: int = 0
+    chosen: tuple[int, ...] = ()
+
+    @property
+    def _functions(self) -> bool:
+        return callable(self.grads) and (self.data_grads is None or callable(self.data_grads))
+
+    def burnt_in(self, steps: int, learning_rate: float, seed: int) -> _Given:
+        """Return the same at parameters that were trained a little."""
+        if not steps:
+            return self
+        if not self._functions:
+            raise FastcheckError(
+                f"burn_in is {steps}: it changes the parameters, so that gradients must be functions of (params, x, y)"
+            )
+        from fastcheck.networks import training  # imports Numba
+
+        return replace(self, point=self.point.with_params(training.burn_in(self.point, steps, learning_rate, seed)))
+
+    def with_points(self, points: int | None, seed: int) -> _Given:
+        """Return the same with a sample of the data points."""
+        total = len(self.point.x)
+        if points is None:
+            count = min(FEW, total) if self._functions and not self.point.masks else total
+        else:
+            count = min(total, integer("points", points, least=1))
+        if count < total and not self._functions:
+            raise FastcheckError(
+                f"points is {count}: the gradients given are those of all {total}; expected functions of (params, x, y)"
+            )
+        chosen = np.sort(np.random.default_rng([seed, total]).choice(total, count, replace=False))
+        point = self.point.taking(chosen)
+        return replace(self, point=point, y=self.y[chosen], total=total, chosen=tuple(chosen.tolist()))
+
+    def arrays(self, label: str, gradient: Gradient) -> Arrays:
+        """Return a gradient's arrays, those of a function called with copies."""
+        if callable(gradient):
+            point = self.point
+            params = {name: array.copy() for name, array in (point.params | point.buffers).items()}
+            try:
+                gradient = gradient(params, point.x.copy(), self.y.copy())
+            except Exception as error:
+                told = " ".join(str(error).split())
+                raise FastcheckError(f"{label} raises {type(error).__name__}{': ' * bool(told)}{told}") from error
+        return cases.gradients(label, gradient, self.point, self.only)
+
+
+class NetworkJob:
+    """A network whose passes have been run, ready to be checked phase by phase.
+
+    Attributes
+    ----------
+    paths : dict of str to NetworkPath
+        Of every phase, by name.
+    """
+
+    def __init__(self, given: _Given, plan: Plan, loss: float | None, burn_in: int) -> None:
+        from fastcheck.networks import loss_check  # imports Numba
+        from fastcheck.networks.error_bars import Ground
+        from fastcheck.networks.passes import Passes, refuse_non_finite
+        from fastcheck.networks.pipeline import NetworkPath
+
+        self._given, self._plan, self._burn_in = given, plan, burn_in
+        point = given.point
+        self._whole = given.arrays("grads", given.grads)
+        self._data = None if given.data_grads is None else given.arrays("data_grads", given.data_grads)
+        plan.progress("evaluating the network (the first run compiles the kernels)", 0, 0)
+        lowered = fitting(point, plan.threads)
+        passes = Passes(point, lowered)
+        refuse_non_finite(passes)
+        self._penalties = given.network.penalties(list(point.params))
+        self._ground = ground = Ground.of(passes, plan.seed, phases=2 if self._penalties else 1)
+        forward = None if loss is None else loss_check.compared(loss, ground, self._penalties, given.precision)
+        self._shares = _shares(given, self._whole, self._penalties, ground)
+        self._data_shares = _shares(given, self._data or {}, self._penalties, ground)
+        self._cases = _phases(given, self._whole, self._data, self._penalties, ground, self._shares)
+        self.paths = {name: NetworkPath(case, plan, ground, forward) for name, case in self._cases.items()}
+
+    def plan(self, phase: str) -> Plan:
+        """Return a phase's plan, whose progress tells its name where there are several."""
+        if len(self.paths) == 1:
+            return self._plan
+        tell = self._plan.progress
+        return replace(self._plan, progress=lambda stage, done, total: tell(f"{phase}, {stage}", done, total))
+
+    def explanations(self, reports: Mapping[str, Report]) -> tuple[Explanation, ...]:
+        """Explain the worst dimensions of the last phase that failed, or else is inconclusive, or else of the last.
+
+        The arrays of every phase must have been kept.
+        """
+        from fastcheck.networks import explanation
+
+        if any(_ends(report) for report in reports.values()):
+            return ()
+        failed, unsure = (explanation.named(reports, verdict) for verdict in ("fail", "inconclusive"))
+        name = (failed or unsure or list(reports))[-1]
+        with listening():
+            return explanation.of_worst(self._cases[name], self._ground, reports[name], self._plan, self._given.chosen)
+
+    def report(self, reports: Mapping[str, Report], explanations: tuple[Explanation, ...] = ()) -> NetworkReport:
+        """Put the phases' reports together."""
+        facts = hygiene.Facts(
+            network=self._given.network,
+            point=self._given.point,
+            ground=self._ground,
+            penalties=self._penalties,
+            cases=self._cases,
+            reports=reports,
+            requested_step=self._plan.step,
+            total=self._given.total,
+            burn_in=self._burn_in,
+            shares=self._shares,
+            data_shares=self._data_shares,
+        )
+        suite = SuiteReport.of(reports, self._plan.threads)
+        interrupted = any(report.interrupted for report in reports.values())
+        return NetworkReport(dict(reports), interrupted, suite.run, hygiene.panel(facts), explanations)
+
+    def run(self, check: Callable[[str], Report]) -> dict[str, Report]:
+        """Check phase after phase, unless one ends it: interrupted, or with another loss than declared."""
+        reports: dict[str, Report] = {}
+        for name in self.paths:
+            reports[name] = check(name)
+            if _ends(reports[name]):
+                break
+        return reports
+
+
+def _ends(report: Report) -> bool:
+    return report.interrupted or (report.forward is not None and report.forward.verdict == "fail")
+
+
+def _phases(
+    given: _Given,
+    whole: Arrays,
+    data: Arrays | None,
+    penalties: dict[str, Penalty],
+    ground: Ground,
+    shares: Mapping[str, Share],
+) -> dict[str, NetworkCase]:
+    """Return what is checked in every phase."""
+    if not penalties:
+        return {DATA: NetworkCase(given.point, whole if data is None else data, {}, given.precision)}
+    removed: dict[str, Penalty] = {}
+    if data is None:
+        removed = {name: found.of(penalties[name]) for name, found in shares.items()}
+        data = _without(whole, removed, given.point.params, ground.passes.named(ground.gradient))
+    return {
+        DATA: NetworkCase(given.point, data, {}, given.precision, removed),
+        WHOLE: NetworkCase(given.point, whole, penalties, given.precision),
+    }
+
+
+def _shares(given: _Given, whole: Arrays, penalties: dict[str, Penalty], ground: Ground) -> dict[str, Share]:
+    """Return how much of its regularisation is in every regularised tensor's gradient, by the reference gradient."""
+    from fastcheck.networks import penalty
+
+    most = penalty.Share(max(penalty.FACTORS), max(penalty.FACTORS), False)
+    reference, params = ground.passes.named(ground.gradient), given.point.params
+    twice = {name: most.of(penalties[name]) for name in penalties}
+    case = NetworkCase(given.point, whole, {}, given.precision, twice)
+    found = {}
+    for name in (name for name in whole if name in penalties):
+        bars = ground.rounding.of(case, name, ground.terms(name)).reshape(whole[name].shape)
+        with np.errstate(over="ignore", invalid="ignore"):
+            rest = whole[name].astype(np.float64) - reference[name]
+        # The reference is rounded as a gradient in float64 is.
+        found[name] = penalty.share(penalties[name], params[name], rest, 2 * bars)
+    return found
+
+
+def _without(whole: Arrays, removed: dict[str, Penalty], params: Arrays, reference: Arrays) -> Arrays:
+    """Return gradients with those of regularisation taken off."""
+    from fastcheck.networks.penalty import taken_off
+
+    def without(name: str, array: np.ndarray) -> np.ndarray:
+        taken = taken_off(removed[name], params[name], array - reference[name])
+        found: np.ndarray = (array - taken).astype(array.dtype)
+        return found
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        return {name: without(name, array) if name in removed else array for name, array in whole.items()}

@@ -1,0 +1,424 @@
+"""The layers that a `fastcheck.Network` is described with. They hold numbers and names alone, and compile nothing.
+
+Shapes here are those of one data point: (channels, spatial axes...), or (features,) without any.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from fastcheck.common.errors import FastcheckError
+from fastcheck.convolutions import geometry
+from fastcheck.convolutions.geometry import ConvGeometry, Shape, integer
+
+Extent = int | tuple[int, ...]
+"""One integer, or one for each spatial axis."""
+
+
+LARGEST = 1e300
+"""Bound on every number of a layer."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What all layers have.
+
+    Attributes
+    ----------
+    name : str, optional
+        By default the kind and a number: "conv1".
+    input : str, optional
+        The name of the layer whose output this one takes; by default the layer before it. ``"x"`` is the network's
+        input.
+    """
+
+    kind: ClassVar[str]
+    name: str | None = field(default=None, kw_only=True)
+    input: str | None = field(default=None, kw_only=True)
+
+    def named(self, name: str) -> Layer:
+        """Return the same layer with a name."""
+        return replace(self, name=name)
+
+    def others(self) -> tuple[str, ...]:
+        """Return the names of the layers that it takes beside its input."""
+        return ()
+
+    def shape(self, *inputs: Shape) -> Shape:
+        """Return the shape of its output.
+
+        Raises
+        ------
+        FastcheckError
+            If it cannot take these inputs.
+        """
+        return inputs[0]
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        """Return the shapes of what is learnt, for an input of some shape."""
+        return {}
+
+    def buffers(self, shape: Shape) -> dict[str, Shape]:
+        """Return the shapes of the other arrays that it needs, which have no gradient."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Conv(Layer):
+    """A convolution (cross-correlation) of one to three spatial axes; arguments as in `fastcheck.ConvCase`.
+
+    Parameters ``weight`` of shape (out_channels, in_channels / groups, taps...) and, unless ``bias=False``, ``bias``.
+    """
+
+    kind: ClassVar[str] = "conv"
+    out_channels: int
+    kernel_size: Extent
+    stride: Extent = 1
+    padding: Any = 0
+    dilation: Extent = 1
+    groups: int = 1
+    bias: bool = True
+    in_channels: int | None = None
+
+    def geometry(self, shape: Shape) -> ConvGeometry:
+        """Return the geometry, for one data point."""
+        _spatial(shape)
+        filters = integer("out_channels", self.out_channels, least=1)
+        kernel = _extents("kernel_size", self.kernel_size, len(shape) - 1)
+        groups = integer("groups", self.groups, least=1)
+        _expected("in_channels", self.in_channels, shape[0], "channels")
+        if shape[0] % groups:
+            raise FastcheckError(f"groups is {groups}: it must divide the {shape[0]} input channels")
+        return ConvGeometry.of(
+            (1, *shape),
+            (filters, shape[0] // groups, *kernel),
+            stride=_plain(self.stride),
+            padding=_plain(self.padding),
+            dilation=_plain(self.dilation),
+            groups=groups,
+        )
+
+    def shape(self, *inputs: Shape) -> Shape:
+        _flag("bias", self.bias)
+        return self.geometry(inputs[0]).output_shape[1:]
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        weight = self.geometry(shape).weight_shape
+        return {"weight": weight} | ({"bias": weight[:1]} if self.bias else {})
+
+
+@dataclass(frozen=True)
+class Dense(Layer):
+    """A fully connected layer: weight (out_features, in_features) and, unless ``bias=False``, bias."""
+
+    kind: ClassVar[str] = "dense"
+    out_features: int
+    bias: bool = True
+    in_features: int | None = None
+
+    def shape(self, *inputs: Shape) -> Shape:
+        if len(inputs[0]) != 1:
+            raise FastcheckError(f"it got {inputs[0]}: expected features without spatial axes (a Flatten before it)")
+        _flag("bias", self.bias)
+        _expected("in_features", self.in_features, inputs[0][0], "features")
+        return (integer("out_features", self.out_features, least=1),)
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        features = self.shape(shape)
+        return {"weight": (*features, *shape)} | ({"bias": features} if self.bias else {})
+
+
+@dataclass(frozen=True)
+class _Pool(Layer):
+    kernel_size: Extent
+    stride: Extent | None = None
+    padding: Any = 0
+    dilation: ClassVar[Extent] = 1
+
+    def geometry(self, shape: Shape) -> ConvGeometry:
+        """Return the geometry of the windows, of one channel; the stride is the kernel's size unless told."""
+        _spatial(shape)
+        kernel = _extents("kernel_size", self.kernel_size, len(shape) - 1)
+        found = ConvGeometry.of(
+            (1, 1, *shape[1:]),
+            (1, 1, *kernel),
+            stride=kernel if self.stride is None else _plain(self.stride),
+            padding=_plain(self.padding),
+            dilation=_plain(self.dilation),
+        )
+        if any(2 * max(pads) > k for pads, k in zip(found.padding, kernel, strict=True)):
+            raise FastcheckError(f"padding is {self.padding!r}: expected at most half of kernel_size {kernel}")
+        if not all(_all_see(found, axis) for axis in range(found.rank)):
+            raise FastcheckError(f"a window sees nothing but padding of the {shape[1:]} map: expected less dilation")
+        return found
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return (inputs[0][0], *self.geometry(inputs[0]).output_shape[2:])
+
+
+@dataclass(frozen=True)
+class MaxPool(_Pool):
+    """The largest entry of every window; of equal ones the first has the gradient."""
+
+    kind: ClassVar[str] = "max_pool"
+    dilation: Extent = 1  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class AvgPool(_Pool):
+    """The average of every window, over its padding as well unless ``count_include_pad=False``."""
+
+    kind: ClassVar[str] = "avg_pool"
+    count_include_pad: bool = True
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool(Layer):
+    """The average of every channel: (channels,)."""
+
+    kind: ClassVar[str] = "global_avg_pool"
+
+    def shape(self, *inputs: Shape) -> Shape:
+        _spatial(inputs[0])
+        return inputs[0][:1]
+
+
+@dataclass(frozen=True)
+class BatchNorm(Layer):
+    """Batch normalisation with a weight and a bias for each channel (Ioffe and Szegedy 2015).
+
+    Statistics are those of the batch (the variance divided by the number of entries), or ``frozen``: then
+    ``running_mean`` and ``running_var`` are given beside the parameters and have no gradient.
+    """
+
+    kind: ClassVar[str] = "batch_norm"
+    eps: float = 1e-5
+    frozen: bool = False
+
+    def shape(self, *inputs: Shape) -> Shape:
+        _positive("eps", self.eps)
+        return inputs[0]
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        return {"weight": shape[:1], "bias": shape[:1]}
+
+    def buffers(self, shape: Shape) -> dict[str, Shape]:
+        return {"running_mean": shape[:1], "running_var": shape[:1]} if self.frozen else {}
+
+
+@dataclass(frozen=True)
+class LayerNorm(Layer):
+    """Normalisation of every data point over all its axes, with a weight and a bias for each entry."""
+
+    kind: ClassVar[str] = "layer_norm"
+    eps: float = 1e-5
+
+    def shape(self, *inputs: Shape) -> Shape:
+        _positive("eps", self.eps)
+        return inputs[0]
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        return {"weight": shape, "bias": shape}
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """Dropout. It is off in a check unless that is given the analytic pass's mask: then mask / (1 - p) multiplies."""
+
+    kind: ClassVar[str] = "dropout"
+    p: float = 0.5
+
+    def shape(self, *inputs: Shape) -> Shape:
+        if not _is_finite(self.p) or not 0 <= self.p < 1:
+            raise FastcheckError(f"p is {self.p!r}: expected a number of at least 0 and below 1")
+        return inputs[0]
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """All entries of a data point in one axis, channel by channel."""
+
+    kind: ClassVar[str] = "flatten"
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return (math.prod(inputs[0]),)
+
+
+@dataclass(frozen=True)
+class ReLU(Layer):
+    """max(z, 0)."""
+
+    kind: ClassVar[str] = "relu"
+
+
+@dataclass(frozen=True)
+class LeakyReLU(Layer):
+    """z for positive z, else negative_slope * z."""
+
+    kind: ClassVar[str] = "leaky_relu"
+    negative_slope: float = 0.01
+
+    def shape(self, *inputs: Shape) -> Shape:
+        _finite("negative_slope", self.negative_slope)
+        return inputs[0]
+
+
+@dataclass(frozen=True)
+class ELU(Layer):
+    """z for positive z, else alpha * (exp(z) - 1)."""
+
+    kind: ClassVar[str] = "elu"
+    alpha: float = 1.0
+
+    def shape(self, *inputs: Shape) -> Shape:
+        _finite("alpha", self.alpha)
+        return inputs[0]
+
+
+@dataclass(frozen=True)
+class GELU(Layer):
+    """z * Phi(z) with Phi the normal distribution's, or its approximation by tanh (Hendrycks and Gimpel 2016)."""
+
+    kind: ClassVar[str] = "gelu"
+    approximate: Literal["none", "tanh"] = "none"
+
+    def shape(self, *inputs: Shape) -> Shape:
+        if self.approximate not in ("none", "tanh"):
+            raise FastcheckError(f"approximate is {self.approximate!r}: expected 'none' or 'tanh'")
+        return inputs[0]
+
+
+@dataclass(frozen=True)
+class SiLU(Layer):
+    """z / (1 + exp(-z))."""
+
+    kind: ClassVar[str] = "silu"
+
+
+@dataclass(frozen=True)
+class Tanh(Layer):
+    """tanh(z)."""
+
+    kind: ClassVar[str] = "tanh"
+
+
+@dataclass(frozen=True)
+class Sigmoid(Layer):
+    """1 / (1 + exp(-z))."""
+
+    kind: ClassVar[str] = "sigmoid"
+
+
+@dataclass(frozen=True)
+class Softplus(Layer):
+    """log(1 + exp(beta * z)) / beta."""
+
+    kind: ClassVar[str] = "softplus"
+    beta: float = 1.0
+
+    def shape(self, *inputs: Shape) -> Shape:
+        _positive("beta", self.beta)
+        return inputs[0]
+
+
+@dataclass(frozen=True)
+class Add(Layer):
+    """A residual connection: its input plus the outputs of other layers, by name."""
+
+    kind: ClassVar[str] = "add"
+    other: str | tuple[str, ...] = ()
+
+    def others(self) -> tuple[str, ...]:
+        return _names(self.other)
+
+    def shape(self, *inputs: Shape) -> Shape:
+        for name, shape in zip(self.others(), inputs[1:], strict=True):
+            if shape != inputs[0]:
+                raise FastcheckError(f"it got {shape} from {name!r}: expected {inputs[0]}, the shape of its input")
+        return inputs[0]
+
+
+@dataclass(frozen=True)
+class Concat(Layer):
+    """The channels of its input, followed by those of other layers, by name."""
+
+    kind: ClassVar[str] = "concat"
+    other: str | tuple[str, ...] = ()
+
+    def others(self) -> tuple[str, ...]:
+        return _names(self.other)
+
+    def shape(self, *inputs: Shape) -> Shape:
+        for name, shape in zip(self.others(), inputs[1:], strict=True):
+            if shape[1:] != inputs[0][1:]:
+                expected = ", ".join(["any", *map(str, inputs[0][1:])])
+                raise FastcheckError(f"it got {shape} from {name!r}: expected ({expected}), beside {inputs[0]}")
+        return (sum(shape[0] for shape in inputs), *inputs[0][1:])
+
+
+KINDS: dict[str, type[Layer]] = {
+    layer.kind: layer
+    for layer in (
+        *(Conv, Dense, MaxPool, AvgPool, GlobalAvgPool, BatchNorm, LayerNorm, Dropout, Flatten),
+        *(ReLU, LeakyReLU, ELU, GELU, SiLU, Tanh, Sigmoid, Softplus, Add, Concat),
+    )
+}
+"""Every kind of layer by the name that files give it."""
+
+
+def _names(other: Any) -> tuple[str, ...]:
+    names = (other,) if isinstance(other, str) else other
+    if not isinstance(names, (tuple, list)) or not names or not all(isinstance(name, str) for name in names):
+        raise FastcheckError(f"other is {other!r}: expected the name of another layer, or several")
+    return tuple(names)
+
+
+def _spatial(shape: Shape) -> None:
+    if not 2 <= len(shape) <= 4:
+        raise FastcheckError(f"it got {shape}: expected channels and one to three spatial axes")
+
+
+def _expected(name: str, declared: int | None, got: int, what: str) -> None:
+    if declared is not None and integer(name, declared, least=1) != got:
+        raise FastcheckError(f"it got {got} {what}: expected {declared}, its {name}")
+
+
+def _all_see(windows: ConvGeometry, axis: int) -> bool:
+    """Tell whether all windows meet an entry of the map along an axis."""
+    size, (low, _) = windows.input_shape[2 + axis], windows.padding[axis]
+    first = windows.stride[axis] * np.arange(windows.output_shape[2 + axis])[:, None] - low
+    seen = first + windows.dilation[axis] * np.arange(windows.weight_shape[2 + axis])
+    return bool(((seen >= 0) & (seen < size)).any(axis=1).all())
+
+
+def _positive(name: str, value: Any) -> None:
+    if not _is_finite(value) or value <= 0:
+        raise FastcheckError(f"{name} is {value!r}: expected a positive finite number")
+
+
+def _finite(name: str, value: Any) -> None:
+    if not _is_finite(value):
+        raise FastcheckError(f"{name} is {value!r}: expected a finite number")
+
+
+def _is_finite(value: Any) -> bool:
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    return number and abs(value) < LARGEST
+
+
+def _flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise FastcheckError(f"{name} is {value!r}: expected True or False")
+
+
+def _extents(name: str, value: Any, rank: int) -> Shape:
+    return geometry.per_axis(name, _plain(value), rank, least=1)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value

@@ -1,0 +1,261 @@
+"""A network as data: layers by name, what each takes, the loss and its regularisation. Nothing is compiled here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastcheck.common.errors import FastcheckError
+from fastcheck.common.naming import nearest, refuse_unknown
+from fastcheck.convolutions.geometry import Shape
+from fastcheck.networks.layers import BatchNorm, Conv, Dense, Layer, LayerNorm
+
+LOSSES = ("softmax_cross_entropy", "squared_error", "multiclass_hinge", "logistic")
+"""The loss of a data point with output z and target y: -log softmax(z)[y]; sum (z - y)^2 / 2; sum over the other
+classes of max(0, z_j - z_y + margin) (Weston and Watkins 1999); sum log(1 + exp(z)) - y z."""
+
+REDUCTIONS = ("mean", "sum")
+"""How data points are put together."""
+
+LEARNT = (Conv, Dense, BatchNorm, LayerNorm)
+"""Layers with parameters."""
+
+TENSORS = ("weight", "bias")
+"""What layers learn."""
+
+INPUT = "x"
+"""The name of the network's input."""
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """Regularisation of one tensor: l2 / 2 * sum(w^2) + l1 * sum(\\|w\\|), whose gradient is l2 * w + l1 * sign(w)."""
+
+    l2: float = 0.0
+    l1: float = 0.0
+
+
+class Network:
+    """A network and its loss.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        In order: each takes the output of the one before, unless its ``input`` names another. The last one's output
+        is that of the network.
+    loss : {"softmax_cross_entropy", "squared_error", "multiclass_hinge", "logistic"}
+    l2, l1 : float, or mapping of names to floats
+        Regularisation: l2 / 2 * sum(w^2) + l1 * sum(\\|w\\|). One number is for the weights of all convolutions and
+        dense layers; a mapping names parameter groups: a layer ("conv1") for its weight, or a tensor ("conv1.bias").
+    margin : float
+        Of the hinge.
+    reduction : {"mean", "sum"}
+        Over data points. Regularisation is added after it.
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+        All with a name.
+    sources : tuple of tuple of int
+        For every layer the positions of the layers that it takes; -1 is the network's input.
+
+    Raises
+    ------
+    FastcheckError
+        If a name stands twice or does not exist, or an argument is none of these. Shapes are checked when they are
+        known.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        loss: str = "softmax_cross_entropy",
+        *,
+        l2: float | Mapping[str, float] = 0.0,
+        l1: float | Mapping[str, float] = 0.0,
+        margin: float = 1.0,
+        reduction: str = "mean",
+    ) -> None:
+        refuse_unknown("loss", loss, LOSSES)
+        refuse_unknown("reduction", reduction, REDUCTIONS)
+        self.layers = _named(layers)
+        self.loss, self.reduction = loss, reduction
+        self.margin = _number("margin", margin)
+        self.sources = self._sources()
+        self._l2, self._l1 = self._groups("l2", l2), self._groups("l1", l1)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The layers' names."""
+        return tuple(str(layer.name) for layer in self.layers)
+
+    def shapes(self, input_shape: Shape) -> list[Shape]:
+        """Return the shapes of all layers' outputs for one data point of some shape.
+
+        Raises
+        ------
+        FastcheckError
+            If they do not chain: which layer, what it got and what it expects.
+        """
+        found: list[Shape] = []
+        for layer, taken in zip(self.layers, self.sources, strict=True):
+            inputs = [tuple(input_shape) if place < 0 else found[place] for place in taken]
+            try:
+                found.append(layer.shape(*inputs))
+            except FastcheckError as error:
+                raise FastcheckError(f"layer {layer.name!r} ({layer.kind}): {error}") from None
+        return found
+
+    def parameter_shapes(self, input_shape: Shape) -> dict[str, Shape]:
+        """Return the shapes of all that is learnt, by "layer.tensor"."""
+        return self._arrays(input_shape, buffers=False)
+
+    def buffer_shapes(self, input_shape: Shape) -> dict[str, Shape]:
+        """Return the shapes of the arrays without a gradient: running statistics of frozen batch normalisations."""
+        return self._arrays(input_shape, buffers=True)
+
+    def _arrays(self, input_shape: Shape, buffers: bool) -> dict[str, Shape]:
+        shapes = self.shapes(input_shape)
+        found = {}
+        for layer, taken in zip(self.layers, self.sources, strict=True):
+            shape = tuple(input_shape) if taken[0] < 0 else shapes[taken[0]]
+            arrays = layer.buffers(shape) if buffers else layer.parameters(shape)
+            found.update({f"{layer.name}.{name}": array for name, array in arrays.items()})
+        return found
+
+    def penalties(self, names: Sequence[str]) -> dict[str, Penalty]:
+        """Return the regularisation of every tensor that has one.
+
+        Raises
+        ------
+        FastcheckError
+            If ``l2`` or ``l1`` name a tensor that is not among ``names``.
+        """
+        for option, groups in (("l2", self._l2), ("l1", self._l1)):
+            for name in groups:
+                if name not in names:
+                    raise FastcheckError(f"{option} names {name!r}{nearest(name, names)}: expected {', '.join(names)}")
+        found = {name: Penalty(self._l2.get(name, 0.0), self._l1.get(name, 0.0)) for name in names}
+        return {name: penalty for name, penalty in found.items() if penalty.l2 or penalty.l1}
+
+    def initial(self, input_shape: Shape, seed: int = 0) -> dict[str, np.ndarray]:
+        """Return parameters to begin training with: He's normal weights, zero biases, normalisations at one."""
+        rng = np.random.default_rng(seed)
+        kinds = {str(layer.name): layer for layer in self.layers}
+        found = {}
+        for name, shape in self.parameter_shapes(input_shape).items():
+            layer, tensor = kinds[name.rpartition(".")[0]], name.rpartition(".")[2]
+            if tensor == "bias":
+                found[name] = np.zeros(shape)
+            elif isinstance(layer, (Conv, Dense)):
+                found[name] = rng.normal(0, math.sqrt(2 / math.prod(shape[1:])), shape)
+            else:
+                found[name] = np.ones(shape)
+        for name, shape in self.buffer_shapes(input_shape).items():
+            found[name] = np.zeros(shape) if name.endswith("mean") else np.ones(shape)
+        return found
+
+    def described(self) -> dict[str, Any]:
+        """Return what a report tells of the network."""
+        return {
+            "layers": [f"{layer.name} ({layer.kind})" for layer in self.layers],
+            "loss": self.loss,
+            "reduction": self.reduction,
+        }
+
+    def _sources(self) -> tuple[tuple[int, ...], ...]:
+        names = self.names
+        found = []
+        for place, layer in enumerate(self.layers):
+            wanted = [*([] if layer.input is None else [layer.input]), *layer.others()]
+            positions = [self._position(name, place) for name in wanted]
+            found.append(tuple(positions if layer.input is not None else [place - 1, *positions]))
+        unread = set(range(len(names) - 1)) - {place for taken in found for place in taken}
+        if unread:
+            raise FastcheckError(f"layer {names[min(unread)]!r} leads nowhere: no later layer takes its output")
+        return tuple(found)
+
+    def _position(self, name: str, place: int) -> int:
+        names, layer = self.names, self.layers[place]
+        if name == INPUT:
+            return -1
+        if name not in names:
+            raise FastcheckError(
+                f"layer {layer.name!r} takes {name!r}{nearest(name, names[:place])}, which does not exist: expected "
+                f"one of {', '.join((INPUT, *names[:place]))}"
+            )
+        if names.index(name) >= place:
+            raise FastcheckError(
+                f"layer {layer.name!r} takes {name!r}, which does not come before it: that would be a cycle"
+            )
+        return names.index(name)
+
+    def _groups(self, option: str, value: Any) -> dict[str, float]:
+        """Return the regularisation of every tensor, by its name."""
+        kinds = {str(layer.name): layer for layer in self.layers}
+        if not isinstance(value, Mapping):
+            number = _number(option, value)
+            weighted = [name for name, layer in kinds.items() if isinstance(layer, (Conv, Dense))]
+            return {f"{name}.weight": number for name in weighted} if number else {}
+        found = {}
+        for group, entry in value.items():
+            name = str(group)
+            layer = kinds.get(name) or kinds.get(name.rpartition(".")[0])
+            if layer is None:
+                raise FastcheckError(f"{option} names {name!r}{nearest(name, kinds)}: expected {', '.join(kinds)}")
+            if not isinstance(layer, LEARNT):
+                raise FastcheckError(f"{option} names {name!r}: a {layer.kind} layer has no parameters")
+            tensor = f"{name}.weight" if name in kinds else name
+            if tensor.rpartition(".")[2] not in TENSORS:
+                raise FastcheckError(
+                    f"{option} names {name!r}{nearest(name, _tensors(kinds))}: expected a weight or bias"
+                )
+            if tensor in found:
+                raise FastcheckError(f"{option} names {tensor!r} twice: expected {name!r} or the layer alone")
+            found[tensor] = _number(f"{option}[{name!r}]", entry)
+        return found
+
+
+def _tensors(names: Iterable[str]) -> list[str]:
+    return [f"{name}.{tensor}" for name in names for tensor in TENSORS]
+
+
+def _named(layers: Any) -> tuple[Layer, ...]:
+    """Return the layers, those without a name numbered by kind."""
+    found: list[Layer] = []
+    if not isinstance(layers, Iterable):
+        raise FastcheckError(f"layers is {layers!r}: expected a sequence of layers of fastcheck.networks.layers")
+    layers = tuple(layers)
+    taken = {layer.name for layer in layers if isinstance(layer, Layer) and layer.name is not None}
+    counts: dict[str, int] = {}
+    for place, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            raise FastcheckError(f"layers[{place}] is {layer!r}: expected a layer of fastcheck.networks.layers")
+        name = layer.name
+        while name is None:
+            counts[layer.kind] = counts.get(layer.kind, 0) + 1
+            candidate = f"{layer.kind}{counts[layer.kind]}"
+            name = None if candidate in taken else candidate
+        if not isinstance(name, str) or not name or name == INPUT or "." in name or not name.isprintable():
+            raise FastcheckError(
+                f"layers[{place}] has the name {name!r}: expected printable characters without a dot, and not {INPUT!r}"
+            )
+        if any(name == other.name for other in found):
+            raise FastcheckError(
+                f"layers[{place}] has the name {name!r}, as another layer has: expected different ones"
+            )
+        found.append(layer.named(name))
+    if not found:
+        raise FastcheckError("layers is empty: expected at least one layer")
+    return tuple(found)
+
+
+def _number(name: str, value: Any) -> float:
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number or not 0 <= value < 1e300:
+        raise FastcheckError(f"{name} is {value!r}: expected a finite number of at least 0")
+    return float(value)

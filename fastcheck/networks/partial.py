@@ -1,0 +1,141 @@
+"""What moving one parameter of a network does to its loss, found by evaluating only what moves."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastcheck.convolutions.memory import OVERHEAD
+from fastcheck.networks import program
+from fastcheck.networks.case import Point
+from fastcheck.networks.passes import Passes, cache_bytes, sizes
+from fastcheck_kernels import columns, network
+
+
+class Moved:
+    """Tables of `fastcheck_kernels.network.difference`, of one tensor.
+
+    Parameters
+    ----------
+    passes : Passes
+        After a backward pass.
+    name : str
+        The tensor.
+
+    Attributes
+    ----------
+    kind : str
+        The evaluator's name.
+    noise : float
+        Standard deviation of what evaluating the loss itself adds to its differences: none, since they are what is
+        computed.
+    group : int
+        Dimensions that move the same channel: those which can be evaluated together.
+    together : int
+        As many of them as fill the lanes: fewer take as long.
+    """
+
+    kind = "network"
+    noise = 0.0
+
+    def __init__(self, passes: Passes, name: str) -> None:
+        self._passes = passes
+        self._tensor = passes.program.node_of(name)
+        entries = passes.point.params[name].size
+        alike = {chunk.points: chunk for chunk in passes.chunks}
+        known = {
+            count: _Layout(passes.program, count, chunk.period, self._tensor[0], entries)
+            for count, chunk in alike.items()
+        }
+        self._layouts = [known[chunk.points] for chunk in passes.chunks]
+        self._private = threading.local()
+        self.group = entries // passes.program.nodes[self._tensor[0]].columns["channels"]
+        self.together = max(layout.copies for layout in self._layouts)
+
+    def __call__(self, dims: np.ndarray, h: float) -> np.ndarray:
+        """Return a row for each dimension, summed over the data points: float64 (dimensions, `columns.FOUND`)."""
+        passes, (arena, spare) = self._passes, self._rooms()
+        total = np.zeros((len(dims), columns.FOUND))
+        loss = (passes.kind, passes.point.network.margin, passes.weight)
+        for chunk, layout in zip(passes.chunks, self._layouts, strict=True):
+            found = np.empty_like(total)
+            work = (arena, layout.places, spare)
+            size = (chunk.points, chunk.period, layout.lanes, layout.lanes // 2)
+            state = (chunk.net, chunk.cached, chunk.cotangents, chunk.known, chunk.targets)
+            network.difference(*state, work, self._tensor, dims, h, size, loss, found)
+            total += found
+        return total
+
+    def _rooms(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return this thread's own."""
+        if not hasattr(self._private, "rooms"):
+            sizes = (max(getattr(layout, name) for layout in self._layouts) for name in ("arena", "spare"))
+            self._private.rooms = tuple(_aligned(size) for size in sizes)
+        rooms: tuple[np.ndarray, np.ndarray] = self._private.rooms
+        return rooms
+
+
+@dataclass
+class _Layout:
+    """Lanes of a chunk, how many dimensions fill them, and where rows' results are in a thread's rooms."""
+
+    lanes: int
+    copies: int
+    places: np.ndarray
+    arena: int
+    spare: int
+
+    def __init__(self, lowered: program.Program, points: int, period: int, node: int, entries: int) -> None:
+        per_channel = max(1, entries // lowered.nodes[node].columns["channels"])
+        self.lanes = program.lanes(lowered, node, points, period, per_channel)
+        self.copies = self.lanes // 2 // points
+        self.places, self.arena = program.arena(lowered, node, self.lanes)
+        self.spare = max(other.entries for other in lowered.nodes) * self.lanes
+
+
+def _aligned(size: int) -> np.ndarray:
+    """Return an array whose first entry begins a line of the cache."""
+    raw = np.zeros(size + 8)
+    shift = -raw.ctypes.data // 8 % 8
+    return raw[shift : shift + size]
+
+
+def thread_bytes(lowered: program.Program, point: Point) -> int:
+    """Return the most that a thread's rooms take, whichever tensor is differenced."""
+    layouts = [
+        _Layout(lowered, points, period, lowered.node_of(name)[0], array.size)
+        for name, array in point.params.items()
+        for points, period in set(sizes(point))
+    ]
+    return 8 * max(layout.arena + layout.spare for layout in layouts)
+
+
+def needed_bytes(lowered: program.Program, point: Point, threads: int) -> int:
+    """Return the most bytes that checking a network takes, beside what it is given.
+
+    Results and cotangents of all layers are kept, and while noise is added once more, with their local errors and what
+    the noise does to results; every thread has rooms of its own, and results of its own for the audit; and there are a
+    dozen numbers for each parameter.
+    """
+    caches = (9 + 2 * threads) * cache_bytes(lowered, point)
+    return caches + threads * thread_bytes(lowered, point) + 12 * 8 * lowered.params_size + OVERHEAD
+
+
+def work(lowered: program.Program, name: str, points: int, evaluator: str = Moved.kind) -> int:
+    """Return about how many multiply-adds a dimension of a tensor takes, both signs and all data points together.
+
+    By ``full`` it takes as many as one of the first tensor, which moves everything.
+    """
+    first, _ = lowered.node_of(next(iter(lowered.places)) if evaluator == "full" else name)
+    moved = program.moved(lowered, first)
+    total = 0
+    for place, count in moved.items():
+        node = lowered.nodes[place]
+        total += 8 * count
+        if node.kind == "conv" and place != first:
+            source = node.columns["a"]
+            share = moved[source] / lowered.nodes[source].entries
+            total += int(share * count * node.columns["per_group"] * node.columns["taps"])
+    return total * 2 * points

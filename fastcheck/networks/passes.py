@@ -1,0 +1,258 @@
+"""Forward and backward passes of a network: what is kept of the unperturbed one, and the reference gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastcheck.common.errors import FastcheckError
+from fastcheck.networks.case import Arrays, Point
+from fastcheck.networks.network import LOSSES
+from fastcheck.networks.program import Program
+from fastcheck_kernels import columns, network, tile, vjp
+
+CHUNK = 16
+"""Data points that go through a network together, where no layer needs all of them."""
+
+Net = tuple[np.ndarray, ...]
+
+Hook = Callable[["Chunk", int], None]
+"""What is called with a chunk and the number of a row whose results, or cotangents, are complete."""
+
+
+def _nothing(chunk: Chunk, place: int) -> None:
+    """Leave a row as it is."""
+
+
+def lowered(point: Point) -> Program:
+    """Lower a network for the inputs of a point."""
+    return Program(point.network, point.shape, point.buffers, tuple(point.masks), tile.CHANNELS, tile.VECTOR)
+
+
+def vector(program: Program, params: Arrays) -> np.ndarray:
+    """Return all parameters in one vector."""
+    found = np.empty(program.params_size)
+    for name, place in program.places.items():
+        found[place] = params[name].reshape(-1)
+    return found
+
+
+def pieces(point: Point) -> list[np.ndarray]:
+    """Cut the data points into chunks: powers of two, which fill lanes well; or all at once where they are mixed."""
+    total = np.arange(len(point.x))
+    if any(layer.kind == "batch_norm" and not getattr(layer, "frozen", False) for layer in point.network.layers):
+        return [total]
+    found, at = [], 0
+    while at < len(total):
+        size = min(CHUNK, 1 << ((len(total) - at).bit_length() - 1))
+        found.append(total[at : at + size])
+        at += size
+    return found
+
+
+def sizes(point: Point) -> list[tuple[int, int]]:
+    """Return the data points and the lanes of every chunk's caches."""
+    return [(len(places), math.lcm(len(places), tile.LANES)) for places in pieces(point)]
+
+
+def cache_bytes(program: Program, point: Point) -> int:
+    """Return what the results of all layers take, for all data points."""
+    return 8 * program.slots()[2] * sum(period for _, period in sizes(point))
+
+
+@dataclass
+class Chunk:
+    """Some data points, and what the unperturbed network makes of them.
+
+    Attributes
+    ----------
+    net : tuple of arrays
+        As `fastcheck_kernels.columns` describes it.
+    number : int
+        Its place among the chunks.
+    points, period : int
+        Data points, and lanes of the caches, which show them again and again.
+    targets : float64 array, (rows, period), flat
+    cached, cotangents : float64 arrays
+        Every row's output, and the objective's gradient with respect to it (empty before the backward pass).
+    known, seeds : float64 arrays
+        Probabilities and cotangents of the output.
+    losses : float64 array
+        Of every data point.
+    """
+
+    net: Net
+    number: int
+    points: int
+    period: int
+    targets: np.ndarray
+    cached: np.ndarray
+    known: np.ndarray
+    seeds: np.ndarray
+    losses: np.ndarray
+    cotangents: np.ndarray
+
+    @property
+    def size(self) -> tuple[int, int, int, int]:
+        """What kernels want to know of the caches' lanes."""
+        return self.points, self.period, self.period, 0
+
+
+class Passes:
+    """A network at a point: forward passes kept, backward passes on request.
+
+    Parameters
+    ----------
+    point : Point
+    program : Program, optional
+        Where it was lowered before.
+    params : float64 array, optional
+        In place of the point's, as one vector.
+    after : callable, optional
+        May change the results of every row in the forward pass.
+    """
+
+    def __init__(
+        self,
+        point: Point,
+        program: Program | None = None,
+        params: np.ndarray | None = None,
+        after: Hook = _nothing,
+    ) -> None:
+        self.point = point
+        self.program = lowered(point) if program is None else program
+        self.params = vector(self.program, point.params) if params is None else params
+        self.packed = np.zeros(self.program.packed_size)
+        self.kind = LOSSES.index(point.network.loss)
+        self.weight = 1.0 / len(point.x) if point.network.reduction == "mean" else 1.0
+        chunks = zip(pieces(point), sizes(point), strict=True)
+        self.chunks = [self._chunk(number, places, *size) for number, (places, size) in enumerate(chunks)]
+        self.pack()
+        for chunk in self.chunks:
+            self.forward(chunk, after)
+
+    def loss(self) -> float:
+        """Return the data points' loss, without regularisation."""
+        try:
+            return self.weight * math.fsum(value for chunk in self.chunks for value in chunk.losses.tolist())
+        except OverflowError:
+            return math.inf
+
+    def outputs(self) -> np.ndarray:
+        """Return the network's output, (N, entries)."""
+        return np.concatenate([self.row(chunk, -1) for chunk in self.chunks])
+
+    def row(self, chunk: Chunk, place: int) -> np.ndarray:
+        """Return a row's output for the data points of a chunk, (points, entries)."""
+        node, at = self.program.nodes[place], self.program.slots()[0][place] * chunk.period
+        lanes = chunk.cached[at : at + node.entries * chunk.period].reshape(node.entries, chunk.period)
+        found: np.ndarray = lanes[:, : chunk.points].T
+        return found
+
+    def gradient(self, before: Hook = _nothing) -> np.ndarray:
+        """Return the reference gradient of the data points' loss, as one vector; keep the cotangents.
+
+        ``before`` may change the cotangents of every row's results.
+        """
+        total = np.zeros(self.program.params_size)
+        for chunk in self.chunks:
+            grads = np.zeros(self.program.params_size)
+            self.backward(chunk, grads, before)
+            total += grads
+        return total
+
+    def named(self, flat: np.ndarray) -> Arrays:
+        """Return the tensors of a vector laid out as the parameters."""
+        program = self.program
+        return {name: flat[place].reshape(program.shapes[name]) for name, place in program.places.items()}
+
+    def pack(self) -> None:
+        """Pack all weights for the kernels, after they changed."""
+        for place, node in enumerate(self.program.nodes):
+            if node.kind == "conv":
+                for transposed in (False, True):
+                    network.pack(self.chunks[0].net, place, transposed)
+
+    def forward(self, chunk: Chunk, after: Hook = _nothing) -> None:
+        """Evaluate the network from its input on."""
+        arguments = (chunk.net, chunk.cached, self._places(chunk), chunk.size, np.empty(0), chunk.targets)
+        loss = (self.kind, self.point.network.margin, chunk.known, chunk.seeds)
+        network.forward(*arguments, loss, chunk.losses, lambda place: after(chunk, place))
+
+    def score(self, chunk: Chunk, margin: float) -> None:
+        """Write every data point's loss, and the output's cotangents, of the output that is there."""
+        loss = (self.kind, margin, chunk.known, chunk.seeds)
+        network.score(chunk.net, chunk.cached, chunk.size, chunk.targets, loss, chunk.losses)
+
+    def backward(self, chunk: Chunk, grads: np.ndarray, before: Hook = _nothing) -> None:
+        """Write the gradient of a chunk's losses, weighted, and keep its cotangents."""
+        chunk.cotangents = np.zeros_like(chunk.cached)
+        last = self.program.nodes[-1]
+        at = self.program.slots()[0][-1] * chunk.period
+        chunk.cotangents[at : at + last.entries * chunk.period] = self.weight * chunk.seeds
+        arguments = (chunk.net, chunk.cached, chunk.cotangents, self._places(chunk), chunk.size, grads)
+        vjp.backward(*arguments, lambda place: before(chunk, place))
+
+    def _places(self, chunk: Chunk) -> np.ndarray:
+        table = chunk.net[0]
+        pitch = table[:, columns.PIXELS] * chunk.period
+        return np.ascontiguousarray(np.stack([table[:, columns.CACHED], pitch], axis=1))
+
+    def _chunk(self, number: int, places: np.ndarray, count: int, period: int) -> Chunk:
+        """Lay out the lanes of some data points."""
+        program = self.program
+        shown = places[np.arange(period) % count]
+        masks = {name: factors[shown] for name, factors in self.point.masks.items()}
+        table, reals = program.table(period, masks)
+        cached = np.zeros(program.slots()[2] * period)
+        inputs = self.point.x.reshape(len(self.point.x), -1)[shown].T
+        cached[: inputs.size] = inputs.reshape(-1)
+        rows = program.nodes[-1].entries * period
+        return Chunk(
+            (table, program.starts, program.spots, program.lookup, reals, self.params, self.packed),
+            number,
+            count,
+            period,
+            np.ascontiguousarray(self.point.targets[shown].T).reshape(-1),
+            cached,
+            np.zeros(rows),
+            np.zeros(rows),
+            np.zeros(count),
+            np.zeros(0),
+        )
+
+
+def row_of(passes: Passes, chunk: Chunk, array: np.ndarray, place: int, normalised: bool = False) -> np.ndarray:
+    """Return a row's lanes in an array laid out as the cache, or those of its normalised input."""
+    node, (results, inputs, _) = passes.program.nodes[place], passes.program.slots()
+    at = (inputs if normalised else results)[place] * chunk.period
+    shape = (node.columns["channels"], node.columns["pixels"], chunk.period)
+    return array[at : at + math.prod(shape)].reshape(shape)
+
+
+def lanes(passes: Passes, chunk: Chunk, array: np.ndarray, place: int) -> np.ndarray:
+    """Return a row's entries in an array laid out as the cache, without copies: (channels, pixels, points)."""
+    return row_of(passes, chunk, array, place)[:, :, : chunk.points]
+
+
+def refuse_non_finite(passes: Passes) -> None:
+    """Check that the loss is finite at the point itself.
+
+    Raises
+    ------
+    FastcheckError
+        Where it is not: the first layer whose output is not finite.
+    """
+    if math.isfinite(passes.loss()):
+        return
+    for place in range(1, len(passes.program.nodes)):
+        if not all(np.isfinite(passes.row(chunk, place)).all() for chunk in passes.chunks):
+            name = passes.program.layer_name(place)
+            raise FastcheckError(
+                f"loss is {passes.loss()} at the given parameters: the first values that are not finite come out of "
+                f"layer {name!r}; expected a finite loss"
+            )
+    raise FastcheckError(f"loss is {passes.loss()} at the given parameters: expected a finite loss")

@@ -1,0 +1,457 @@
+"""A network lowered to a table of layers and one vector of parameters, as `fastcheck_kernels.columns` reads them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastcheck.convolutions.geometry import ConvGeometry, Shape
+from fastcheck.networks import layers
+from fastcheck.networks.layers import Layer
+from fastcheck.networks.network import Network
+
+ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus")
+"""Kinds of rows whose units can be dead or saturated."""
+
+NODE_KINDS = (
+    *("input", "conv", "max_pool", "avg_pool", "batch_norm", "frozen_norm", "layer_norm", "dropout", "flatten"),
+    *(*ACTIVATIONS, "add", "concat"),
+)
+"""Kinds of rows of the table, in the order of the numbers of `fastcheck_kernels.layers` (`tests/test_program.py`)."""
+
+_NODE = {kind: place for place, kind in enumerate(NODE_KINDS)}
+
+COLUMNS = (
+    *("kind", "a", "b", "channels", "pixels", "cached", "starts", "lookup", "taps", "filters", "per_group"),
+    *("weight", "bias", "packed", "init", "real", "extra", "back", "back_packed"),
+)
+"""Columns of the table, in the order of `fastcheck_kernels.columns`, which says what they hold."""
+
+STAGE, MOST = 3 << 18, 256
+"""Bytes of a row and its sources, and lanes, up to which more lanes make differencing faster."""
+
+
+@dataclass
+class Node:
+    """A row of the table before it is one: its columns, and what it adds to the other arrays.
+
+    Attributes
+    ----------
+    layer : int
+        Position of the network's layer that it belongs to; -1 for the input.
+    columns : dict of str to int
+    shape : tuple of int
+        Of its output for one data point.
+    lookup : int array or None, shape (taps, pixels)
+        Input pixel for every tap and output pixel, -1 for padding.
+    reals : float64 array
+    """
+
+    layer: int
+    columns: dict[str, int]
+    shape: Shape
+    lookup: np.ndarray | None = None
+    reals: np.ndarray = field(default_factory=lambda: np.zeros(1))
+
+    @property
+    def kind(self) -> str:
+        return NODE_KINDS[self.columns["kind"]]
+
+    @property
+    def entries(self) -> int:
+        """Entries of its output, of one data point."""
+        return self.columns["channels"] * self.columns["pixels"]
+
+
+class Program:
+    """A network for inputs of one shape, lowered.
+
+    Dropout without a mask, and what else changes nothing, have no row. A dense layer is a convolution of one pixel,
+    global pooling an average over the whole map.
+
+    Parameters
+    ----------
+    network : Network
+    input_shape : tuple of int
+        Of one data point.
+    buffers : mapping of str to arrays
+        Running statistics of frozen batch normalisations, by "layer.running_mean".
+    masked : collection of str
+        Dropout layers that have a mask.
+    tile : int
+        Filters that kernels pack together (`fastcheck_kernels.tile.CHANNELS`).
+    vector : int
+        Lanes in a vector register.
+
+    Attributes
+    ----------
+    nodes : list of Node
+    places : dict of str to slice
+        Where every tensor is in the vector of parameters.
+    params_size, packed_size : int
+    starts, spots, lookup : int64 arrays
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        input_shape: Shape,
+        buffers: Mapping[str, np.ndarray],
+        masked: Any,
+        tile: int,
+        vector: int,
+    ) -> None:
+        self.network, self.input_shape = network, tuple(input_shape)
+        self._tile, self._vector, self._buffers, self._masked = tile, vector, buffers, masked
+        self.shapes = network.parameter_shapes(input_shape)
+        ends = list(itertools.accumulate((math.prod(shape) for shape in self.shapes.values()), initial=0))
+        self.places = {name: slice(*bounds) for name, bounds in zip(self.shapes, itertools.pairwise(ends), strict=True)}
+        self.params_size = ends[-1]
+        self.nodes: list[Node] = []
+        self.outputs = self._lowered()
+        self.starts, self.spots, self.lookup = self._tables()
+        self.packed_size = self._packing()
+
+    def node_of(self, tensor: str) -> tuple[int, bool]:
+        """Return the row whose parameter a tensor is, and whether it is a bias."""
+        layer, _, name = tensor.rpartition(".")
+        place = self.network.names.index(layer)
+        return next(i for i, node in enumerate(self.nodes) if node.layer == place), name == "bias"
+
+    def layer_name(self, node: int) -> str:
+        """Return the name of the layer that a row belongs to."""
+        return self.network.names[self.nodes[node].layer]
+
+    def readers(self) -> list[list[int]]:
+        """Return for every row which others take its output."""
+        found: list[list[int]] = [[] for _ in self.nodes]
+        for place, node in enumerate(self.nodes[1:], start=1):
+            for source in {node.columns["a"], node.columns["b"]} - {-1}:
+                found[source].append(place)
+        return found
+
+    def slots(self) -> tuple[list[int], list[int], int]:
+        """Return where rows' outputs and normalised inputs begin in a cache of one lane each, and its size.
+
+        Tiles write whole, so that a filter that does not exist has a channel behind the others.
+        """
+        at, outputs, extras = 0, [], []
+        for node in self.nodes:
+            outputs.append(at)
+            at += node.entries + self._tile * node.columns["pixels"]
+        for node in self.nodes:
+            extras.append(at)
+            at += node.entries if "norm" in node.kind else 0
+        return outputs, extras, at
+
+    def table(self, period: int, masks: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the table and the numbers of layers for caches of ``period`` lanes.
+
+        Parameters
+        ----------
+        period : int
+        masks : mapping of str to arrays
+            Factors of dropout layers, (period, entries).
+        """
+        outputs, extras, _ = self.slots()
+        rows = np.zeros((len(self.nodes), len(COLUMNS)), np.int64)
+        reals: list[np.ndarray] = []
+        at = 0
+        for place, node in enumerate(self.nodes):
+            numbers = node.reals
+            if node.kind == "dropout":
+                numbers = masks[self.layer_name(place)].T.reshape(-1)
+            columns = node.columns | {"cached": outputs[place] * period, "extra": extras[place] * period, "real": at}
+            rows[place] = [columns[name] for name in COLUMNS]
+            reals.append(numbers)
+            at += numbers.size
+        return rows, np.concatenate(reals)
+
+    def _lowered(self) -> list[int]:
+        """Make the rows, and return for every layer the one that holds its output."""
+        shapes = self.network.shapes(self.input_shape)
+        self._add(-1, "input", (-1, -1), self.input_shape)
+        outputs: list[int] = []
+        for place, (layer, taken) in enumerate(zip(self.network.layers, self.network.sources, strict=True)):
+            inputs = [0 if source < 0 else outputs[source] for source in taken]
+            before = [self.input_shape if source < 0 else shapes[source] for source in taken]
+            outputs.append(self._layer(place, layer, inputs, before, shapes[place]))
+        return outputs
+
+    def _layer(self, place: int, layer: Layer, inputs: list[int], before: list[Shape], shape: Shape) -> int:
+        source, given = inputs[0], before[0]
+        if isinstance(layer, (layers.Add, layers.Concat)):
+            return self._combined(place, layer, inputs, before)
+        if isinstance(layer, layers.Conv):
+            return self._conv(place, layer.geometry(given), source, shape)
+        if isinstance(layer, layers.Dense):
+            return self._dense(place, source, given, shape)
+        if isinstance(layer, (layers.MaxPool, layers.AvgPool)):
+            return self._pool(place, layer, source, given, shape)
+        if isinstance(layer, layers.GlobalAvgPool):
+            pixels = math.prod(given[1:])
+            every = np.arange(pixels)[:, None]
+            return self._add(place, "avg_pool", (source, -1), shape, lookup=every, reals=np.full(1, 1 / pixels))
+        if isinstance(layer, (layers.BatchNorm, layers.LayerNorm)):
+            return self._norm(place, layer, source, shape)
+        if isinstance(layer, layers.Flatten):
+            pixels = math.prod(given[1:])
+            return source if pixels == 1 and len(given) == 1 else self._flat(place, source, shape, pixels)
+        if isinstance(layer, layers.Dropout):
+            return self._add(place, "dropout", (source, -1), shape) if layer.name in self._masked else source
+        kind, real = _activation(layer)
+        return self._add(place, kind, (source, -1), shape, reals=np.full(1, real))
+
+    def _add(
+        self,
+        layer: int,
+        kind: str,
+        sources: tuple[int, int],
+        shape: Shape,
+        lookup: np.ndarray | None = None,
+        reals: np.ndarray | None = None,
+        **columns: int,
+    ) -> int:
+        """Append a row, and return its place."""
+        given = {
+            "kind": _NODE[kind],
+            "a": sources[0],
+            "b": sources[1],
+            "channels": shape[0],
+            "pixels": math.prod(shape[1:]),
+            "bias": -1,
+        }
+        blank = dict.fromkeys(COLUMNS, 0)
+        self.nodes.append(
+            Node(layer, blank | given | columns, tuple(shape), lookup, np.zeros(1) if reals is None else reals)
+        )
+        return len(self.nodes) - 1
+
+    def _flat(self, place: int, source: int, shape: Shape, pixels: int) -> int:
+        return self._add(place, "flatten", (source, -1), shape, taps=pixels)
+
+    def _parameters(self, place: int) -> dict[str, Any]:
+        name = self.network.names[place]
+        found = {"weight": self.places[f"{name}.weight"].start}
+        return found | ({"bias": self.places[f"{name}.bias"].start} if f"{name}.bias" in self.places else {})
+
+    def _conv(self, place: int, geometry: ConvGeometry, source: int, shape: Shape) -> int:
+        return self._add(
+            place,
+            "conv",
+            (source, -1),
+            shape,
+            lookup=_meeting(geometry),
+            taps=math.prod(geometry.weight_shape[2:]),
+            filters=geometry.weight_shape[0] // geometry.groups,
+            per_group=geometry.weight_shape[1],
+            **self._parameters(place),
+        )
+
+    def _dense(self, place: int, source: int, given: Shape, shape: Shape) -> int:
+        one = np.zeros((1, 1), np.int64)
+        sizes: dict[str, Any] = {"taps": 1, "filters": shape[0], "per_group": given[0]}
+        return self._add(place, "conv", (source, -1), shape, lookup=one, **sizes, **self._parameters(place))
+
+    def _pool(self, place: int, layer: Any, source: int, given: Shape, shape: Shape) -> int:
+        geometry = layer.geometry(given)
+        lookup = _meeting(geometry)
+        if isinstance(layer, layers.MaxPool):
+            return self._add(place, "max_pool", (source, -1), shape, lookup=lookup)
+        counts = np.count_nonzero(lookup >= 0, axis=0)
+        if layer.count_include_pad:
+            counts = np.full_like(counts, len(lookup))
+        return self._add(place, "avg_pool", (source, -1), shape, lookup=lookup, reals=1.0 / counts)
+
+    def _norm(self, place: int, layer: Any, source: int, shape: Shape) -> int:
+        reals, kind = np.full(1, layer.eps), layer.kind
+        if isinstance(layer, layers.BatchNorm) and layer.frozen:
+            mean, var = (self._buffers[f"{layer.name}.running_{name}"] for name in ("mean", "var"))
+            reals, kind = np.concatenate([reals, mean, 1.0 / np.sqrt(var + layer.eps)]), "frozen_norm"
+        return self._add(place, kind, (source, -1), shape, reals=reals, **self._parameters(place))
+
+    def _combined(self, place: int, layer: Layer, inputs: list[int], before: list[Shape]) -> int:
+        """Put two together at a time."""
+        found, channels = inputs[0], before[0][0]
+        for other, shape in zip(inputs[1:], before[1:], strict=True):
+            joined = (channels + shape[0], *shape[1:]) if layer.kind == "concat" else shape
+            found = self._add(place, layer.kind, (found, other), joined, taps=channels)
+            channels = joined[0]
+        return found
+
+    def _tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return ``starts``, ``spots`` and ``lookup`` of all rows, which learn where theirs begin."""
+        starts, spots, lookups = [np.zeros(0, np.int64)], [np.zeros((0, 2), np.int64)], [np.zeros(1, np.int64)]
+        counts = {"starts": 0, "spots": 0, "lookup": 1}
+
+        def add(pairs: np.ndarray, owners: np.ndarray, pixels: int) -> int:
+            """Add (pixel, tap) pairs of output pixels in ascending order."""
+            begin = counts["starts"]
+            bounds = np.searchsorted(owners, np.arange(pixels + 1)) + counts["spots"]
+            starts.append(bounds)
+            spots.append(pairs)
+            counts["starts"] += len(bounds)
+            counts["spots"] += len(pairs)
+            return begin
+
+        for node in self.nodes:
+            if node.lookup is None:
+                continue
+            node.columns["lookup"] = counts["lookup"]
+            lookups.append(node.lookup.reshape(-1))
+            counts["lookup"] += node.lookup.size
+            pixel, tap = np.nonzero(node.lookup.T >= 0)
+            node.columns["starts"] = add(
+                np.stack([node.lookup.T[pixel, tap], tap], axis=1), pixel, node.columns["pixels"]
+            )
+            if node.kind == "conv":
+                source = self.nodes[node.columns["a"]].columns["pixels"]
+                back = node.lookup.T[pixel, tap]
+                order = np.lexsort((tap, pixel, back))
+                node.columns["back"] = add(np.stack([pixel, tap], axis=1)[order], back[order], source)
+        return np.concatenate(starts), np.ascontiguousarray(np.concatenate(spots)), np.concatenate(lookups)
+
+    def _packing(self) -> int:
+        """Say where packed weights of all rows are, and return how much there is."""
+        at = 0
+        for node in self.nodes:
+            if node.kind != "conv":
+                continue
+            columns = node.columns
+            groups = columns["channels"] // columns["filters"]
+            node.columns["packed"] = at
+            at += groups * self._whole(columns["filters"]) * columns["per_group"] * columns["taps"]
+            node.columns["back_packed"] = at
+            at += groups * self._whole(columns["per_group"]) * columns["filters"] * columns["taps"]
+            node.columns["init"] = at
+            at += (columns["channels"] + self._tile) * self._vector
+        return max(at, 1)
+
+    def _whole(self, filters: int) -> int:
+        return -(-filters // self._tile) * self._tile
+
+
+def _meeting(geometry: ConvGeometry) -> np.ndarray:
+    """Return the input pixel for every tap and output pixel, -1 for padding: int64 (taps, pixels)."""
+    sizes, taps, outputs = geometry.input_shape[2:], geometry.weight_shape[2:], geometry.output_shape[2:]
+    found = np.zeros((1, 1), np.int64)
+    for axis, size in enumerate(sizes):
+        t, o = np.arange(taps[axis])[:, None], np.arange(outputs[axis])[None]
+        place = o * geometry.stride[axis] - geometry.padding[axis][0] + t * geometry.dilation[axis]
+        place = np.where((place >= 0) & (place < size), place, -1)
+        joined = np.where(
+            (found[:, None, :, None] >= 0) & (place[None, :, None] >= 0),
+            found[:, None, :, None] * size + place[None, :, None],
+            -1,
+        )
+        found = joined.reshape(len(found) * len(place), -1)
+    return found
+
+
+def _activation(layer: Layer) -> tuple[str, float]:
+    """Return the kind of row of an activation, and its number."""
+    if isinstance(layer, layers.GELU):
+        return ("gelu" if layer.approximate == "none" else "gelu_tanh"), 0.0
+    numbers = {"leaky_relu": "negative_slope", "elu": "alpha", "softplus": "beta"}
+    return layer.kind, float(getattr(layer, numbers[layer.kind])) if layer.kind in numbers else 0.0
+
+
+def arena(program: Program, first: int, lanes: int) -> tuple[np.ndarray, int]:
+    """Place the outputs of a row and of those after it, for ``lanes`` lanes.
+
+    Rooms are used again when all that read them are done. Where one channel moves alone, all channels share its room.
+    All distances are multiples of the lanes, so that fewer lanes need but scale them. Channels of maps are a pixel
+    further apart than they are long, as the same pixel of all of them would fall on few lines of the cache otherwise;
+    those that are flattened are not, and flattening them moves nothing.
+
+    Returns
+    -------
+    int64 array, shape (rows, 2)
+        Offset of channel 0, and distance between channels.
+    int
+        Entries in all.
+    """
+    places = np.zeros((len(program.nodes), 2), np.int64)
+    alone, moved = _alone(program, first)
+    readers = program.readers()
+    ends = [max(rows, default=len(program.nodes)) for rows in readers]
+    flat = {place for place, node in enumerate(program.nodes) if node.kind == "flatten"}
+    for place in sorted(flat, reverse=True):
+        source = program.nodes[place].columns["a"]
+        ends[source] = max(ends[source], ends[place])
+    taken: list[tuple[int, int, int]] = []
+    size = 0
+    for place in sorted(moved):
+        node = program.nodes[place]
+        source = node.columns["a"]
+        if place in flat and source not in alone:
+            places[place] = places[source, 0], lanes
+            continue
+        spaced = node.columns["pixels"] > 1 and not flat & set(readers[place])
+        pitch = 0 if place in alone else (node.columns["pixels"] + spaced) * lanes
+        spill = program._tile if node.kind == "conv" else 0
+        needed = (node.columns["channels"] + spill) * pitch or node.columns["pixels"] * lanes
+        taken = [room for room in taken if room[2] >= place]
+        at = _gap(taken, needed)
+        taken.append((at, at + needed, ends[place]))
+        places[place] = at, pitch
+        size = max(size, at + needed)
+    return places, size
+
+
+def _gap(taken: list[tuple[int, int, int]], needed: int) -> int:
+    """Return the lowest offset with enough room between others."""
+    at = 0
+    for low, high, _ in sorted(taken):
+        if at + needed <= low:
+            break
+        at = max(at, high)
+    return at
+
+
+def _alone(program: Program, first: int) -> tuple[set[int], set[int]]:
+    """Return the rows of which one channel moves where one of the first does, and all that move."""
+    alone, moved = {first}, {first}
+    for place, node in enumerate(program.nodes[first + 1 :], start=first + 1):
+        sources = {node.columns["a"], node.columns["b"]} & moved
+        if not sources:
+            continue
+        moved.add(place)
+        joined = node.kind in ("add", "concat") and len(sources) > 1
+        joined |= node.kind == "concat" and node.columns["a"] == node.columns["b"]  # which moves two
+        spreads = node.kind == "layer_norm" or (node.kind == "conv" and node.columns["filters"] > 1)
+        spreads |= node.kind == "flatten" and node.columns["taps"] > 1
+        if node.kind == "layer_norm":  # which needs all channels of its input
+            alone -= sources
+        if sources <= alone and not joined and not spreads:
+            alone.add(place)
+    return alone, moved
+
+
+def moved(program: Program, first: int) -> dict[int, int]:
+    """Return the rows that move with a channel of one of them, with about how many of their entries do."""
+    alone, rows = _alone(program, first)
+    sizes = {place: program.nodes[place].columns for place in sorted(rows)}
+    return {place: size["pixels"] * (1 if place in alone else size["channels"]) for place, size in sizes.items()}
+
+
+def lanes(program: Program, first: int, points: int, period: int, dims: int) -> int:
+    """Return how many lanes to give copies of which one channel of a row moves: a multiple of two periods.
+
+    As many as keep a row and what it reads within `STAGE`, but no more than `MOST`; evenly filled by the ``dims``
+    dimensions of a channel.
+    """
+    unit = 2 * period
+    counts = moved(program, first)
+    sources = {place: {program.nodes[place].columns[side] for side in "ab"} & counts.keys() for place in counts}
+    widest = max(
+        count + max((counts[source] for source in sources[place]), default=0) for place, count in counts.items()
+    )
+    units = max(1, min(MOST, STAGE // (8 * widest)) // unit)
+    needed = -(-dims * points // period)
+    return unit * -(-needed // -(-needed // units))

@@ -1,0 +1,1 @@
+"""Reports, their JSON, and the comparison of two gradients."""

@@ -1,0 +1,309 @@
+"""Two gradients that the user already has, judged by the rules of thumb.
+
+Nothing is known of how they came about: the rules go by the coarser type of the two, and what is round-off shows in the
+size of the other entries, and of the report's other tensors. Noise that stands beside noise, or beside zeros, resembles
+it neither in its values nor in their sizes: arrays that do are no noise, however small.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastcheck.common.arrays import as_floating
+from fastcheck.common.errors import FastcheckError
+from fastcheck.common.naming import nearest, refuse_unknown
+from fastcheck.convolutions.geometry import index_of
+from fastcheck.engine.error_model import PRECISIONS, SMALLEST
+from fastcheck.metrics import advice, tally
+from fastcheck.metrics.tally import Tally
+from fastcheck.metrics.verdict import MAX_RULE, NORM_RULE, Judgement, Verdict, norm_rule
+from fastcheck.reports.report import Kept, TensorReport
+
+FLOAT16_SUMS = 32 * 2.0**-11
+"""Norm ratio that sums of up to 10^4 terms of both signs leave where they are kept in float16, as some kernels do."""
+
+MULTIPLE = 1e-3
+"""Two sizes are in one ratio where they differ by less, relative to the larger one; a single one differs by chance."""
+
+LEAST_NORMAL = {"float32": 2.0**-126, "tf32": 2.0**-126, "float16": 2.0**-14, "bfloat16": 2.0**-126}
+"""Below this a type holds fewer digits, by precision (float64 aside)."""
+
+RELATED = 3.0
+"""Norm ratios between a third and this are those of arrays that are uncorrelated, or of quite different sizes."""
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Two arrays of which nothing else is known.
+
+    Attributes
+    ----------
+    tally : Tally
+    precision : str
+        Of the coarser one.
+    largest, apart : float
+        The largest value in size, and the largest difference.
+    far, near : int
+        Entries that break `MAX_RULE`: by more than the norm rule leaves to a typical entry of these arrays, and by no
+        more. The latter are round-off of what the others have: of an entry 1e-12 of its neighbours no digit is left.
+    underflow : bool
+        Whether entries that differ by more than the norm rule leaves do so by no more than rounding changes below the
+        type's smallest normal number.
+    alike : bool
+        Whether they resemble each other as noise does not: in the sizes of most entries, but for one factor, or in
+        their values.
+    scale : float
+        What is typical of the smaller one; 0 where a value is not finite.
+    others : float
+        What is typical of the largest of the report's other tensors; 0 where there is none that gives a scale.
+    """
+
+    tally: Tally
+    precision: str
+    largest: float
+    apart: float
+    far: int
+    near: int
+    underflow: bool
+    alike: bool
+    scale: float
+    others: float = 0.0
+
+    @property
+    def rule(self) -> float:
+        """The largest norm ratio that is good."""
+        return norm_rule(self.precision)
+
+    @property
+    def rules(self) -> str:
+        """The rule that depends on the precision, in words."""
+        return f"norm ratio at most {self.rule:.2g}: {self.precision}"
+
+    @property
+    def kept(self) -> tuple[bool, bool]:
+        """Whether the rules of thumb hold, that of the norm ratio and that of the max ratio."""
+        return self.tally.norm_ratio <= self.rule, not self.far
+
+    @property
+    def reference(self) -> float:
+        """The scale that they give to the report's other tensors: none where they may themselves be noise."""
+        return self.scale if all(self.kept) or self.scale > NORM_RULE else 0.0
+
+    @property
+    def least_normal(self) -> float:
+        """The smallest number of which the type of the coarser one holds all digits."""
+        return LEAST_NORMAL.get(self.precision, 0.0)
+
+    @property
+    def broken(self) -> str:
+        """Which rules are broken, in words."""
+        norm, largest = self.kept
+        if not norm and not largest:
+            return "both rules of thumb are broken"
+        return f"the {'max' if norm else 'norm'} ratio breaks its rule of thumb"
+
+
+class _Row(NamedTuple):
+    """How two arrays are judged where a condition holds."""
+
+    holds: Callable[[Arrays], bool]
+    verdict: Verdict
+    reason: str
+    advice: str = ""
+
+
+_UNKNOWN_SCALE = "compare it in one call with tensors that are not zero: they show which values are round-off"
+_ONLY_ARRAYS = "two arrays cannot tell round-off from a bug: check the layer itself, where error bars are computed"
+
+_ROWS = (
+    _Row(
+        lambda found: found.tally.non_finite > 0,
+        "fail",
+        "{0.tally.non_finite:,} of {0.tally.dims:,} analytic values are nan or infinite",
+        advice.NON_FINITE,
+    ),
+    _Row(lambda found: found.largest == 0, "pass", "all values are zero in both"),
+    _Row(
+        lambda found: all(found.kept) and found.near > 0,
+        "pass",
+        "both rules of thumb hold ({0.rules}), but for {0.near:,} of {0.tally.dims:,} entries that differ by no more "
+        "than round-off of a typical one",
+    ),
+    _Row(lambda found: all(found.kept), "pass", "both rules of thumb hold ({0.rules})"),
+    _Row(
+        lambda found: found.largest <= NORM_RULE * found.others and not found.alike,
+        "pass",
+        "no value exceeds {0.largest:.1e}, round-off beside what is typical of another tensor ({0.others:.1e})",
+    ),
+    _Row(
+        lambda found: found.largest <= NORM_RULE * found.others,
+        "inconclusive",
+        "no value exceeds {0.largest:.1e}, little beside what is typical of another tensor ({0.others:.1e}), but the "
+        "arrays resemble each other, as round-off would not",
+        _ONLY_ARRAYS,
+    ),
+    _Row(
+        lambda found: found.underflow,
+        "inconclusive",
+        "{0.broken} ({0.rules}), by no more than rounding changes below the type's smallest normal number "
+        "({0.least_normal:.2g}), where digits are lost",
+        "scale the loss up, so that the gradient's values are larger",
+    ),
+    _Row(
+        lambda found: found.largest <= found.rule * found.others or found.apart <= NORM_RULE * found.others,
+        "inconclusive",
+        "they differ by up to {0.apart:.1e}, which may be round-off beside what is typical of another tensor "
+        "({0.others:.1e})",
+        _ONLY_ARRAYS,
+    ),
+    _Row(
+        # Noise is not the exact opposite of noise.
+        lambda found: found.others == 0 and found.largest <= NORM_RULE and found.tally.norm_ratio < math.inf,
+        "inconclusive",
+        "no value exceeds {0.largest:.1e}: round-off around zero, or a small gradient that is wrong",
+        _UNKNOWN_SCALE,
+    ),
+    _Row(
+        lambda found: (
+            found.precision == "float16"
+            and found.tally.norm_ratio <= FLOAT16_SUMS
+            and found.apart <= 10 * FLOAT16_SUMS * found.tally.typical
+            and not any(found.kept)
+        ),
+        "inconclusive",
+        "{0.broken} ({0.rules}), by no more than sums that are kept in float16 itself explain",
+        "keep sums in float32, or take fewer terms to a sum: then the rules can judge",
+    ),
+    _Row(
+        lambda found: not any(found.kept),
+        "fail",
+        "{0.broken} ({0.rules})",
+        "start from the worst dimensions",
+    ),
+    _Row(lambda found: True, "inconclusive", "{0.broken}, the other rule holds ({0.rules})", _ONLY_ARRAYS),
+)
+"""Rows in order: the first that holds judges."""
+
+
+def of_arrays(found: Arrays) -> Judgement:
+    """Judge two arrays by the two rules of thumb."""
+    row = next(row for row in _ROWS if row.holds(found))
+    return Judgement(row.verdict, row.reason.format(found), row.advice)
+
+
+def compared(analytic: Any, numeric: Any, precision: str | None, keep: bool) -> dict[str, TensorReport]:
+    """Compare two gradients, tensor by tensor.
+
+    Raises
+    ------
+    FastcheckError
+        If shapes or names differ, an array is empty or of another dtype, a numeric value is not finite, or the
+        precision is none.
+    """
+    if precision is not None:
+        refuse_unknown("precision", precision, PRECISIONS)
+    pairs = {name: _Pair.of(name, *pair) for name, pair in _matched(analytic, numeric).items()}
+    found = {name: pair.known(precision) for name, pair in pairs.items()}
+    reports = {}
+    for name, pair in pairs.items():
+        others = max((one.reference for other, one in found.items() if other != name), default=0.0)
+        reports[name] = pair.report(replace(found[name], others=others), keep)
+    return reports
+
+
+def _matched(analytic: Any, numeric: Any) -> dict[str, tuple[Any, Any]]:
+    """Match two arrays, or two mappings of arrays, by name."""
+    if isinstance(analytic, Mapping) != isinstance(numeric, Mapping):
+        raise FastcheckError("analytic and numeric are an array and a mapping: expected two arrays or two mappings")
+    if not isinstance(analytic, Mapping):
+        return {"gradient": (analytic, numeric)}
+    for one, other, name in ((analytic, numeric, "numeric"), (numeric, analytic, "analytic")):
+        for key in one:
+            if key not in other:
+                raise FastcheckError(f"{name} has no {key!r}{nearest(key, map(str, other))}")
+    if not analytic:
+        raise FastcheckError("analytic is an empty mapping: expected at least one array")
+    return {str(key): (analytic[key], numeric[key]) for key in analytic}
+
+
+class _Pair(NamedTuple):
+    """Two arrays of a shape, flat and in float64, and the names of their types."""
+
+    shape: tuple[int, ...]
+    dtypes: tuple[str, str]
+    analytic: np.ndarray
+    numeric: np.ndarray
+
+    @classmethod
+    def of(cls, name: str, analytic: Any, numeric: Any) -> _Pair:
+        """Check two arrays."""
+        a, n = as_floating(f"analytic {name}", analytic), as_floating(f"numeric {name}", numeric)
+        if a.shape != n.shape:
+            raise FastcheckError(f"numeric {name} has shape {n.shape}: expected {a.shape}, that of analytic {name}")
+        if not a.size:
+            raise FastcheckError(f"analytic {name} is empty: it has shape {a.shape}")
+        finite = np.isfinite(n).ravel()
+        if not finite.all():
+            place = list(index_of(int(np.argmin(finite)), n.shape))
+            raise FastcheckError(f"numeric {name} is {n[tuple(place)]} at index {place}: expected finite numbers")
+        dtypes = (a.dtype.newbyteorder("=").name, n.dtype.newbyteorder("=").name)
+        return cls(a.shape, dtypes, a.astype(np.float64).ravel(), n.astype(np.float64).ravel())
+
+    def report(self, found: Arrays, keep: bool) -> TensorReport:
+        """Judge them by what is known of them."""
+        kept = Kept(np.arange(found.tally.dims), self.analytic, self.numeric, None) if keep else None
+        return TensorReport.of(found.tally, of_arrays(found), self.shape, precision=found.precision, kept=kept)
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def known(self, declared: str | None) -> Arrays:
+        """Measure them; their precision is their coarsest type, the declared one among them."""
+        found = tally.fold(np.arange(self.analytic.size), self.analytic, self.numeric, None)
+        precision = max((*self.dtypes, *([] if declared is None else [declared])), key=norm_rule)
+        apart = np.abs(self.analytic - self.numeric)
+        breaking = tally.relative_difference(self.analytic, self.numeric) >= MAX_RULE
+        # The norm ratio is half of the relative difference. What overflows is no typical value.
+        far = breaking & ~(apart < min(2 * norm_rule(precision) * found.typical, np.finfo(np.float64).max))
+        sizes = np.abs(self.analytic), np.abs(self.numeric)
+        larger = np.maximum(*sizes)
+        differing = apart > 2 * norm_rule(precision) * larger
+        # Of two arrays of the type both were rounded.
+        lost = SMALLEST[precision] / 2 * max(1, self.dtypes.count(precision))
+        return Arrays(
+            found,
+            precision,
+            largest=float(larger.max()),
+            apart=float(apart.max()),
+            far=int(np.count_nonzero(far)),
+            near=int(np.count_nonzero(breaking & ~far)),
+            underflow=bool(differing.any() and apart[differing].max() <= lost),
+            alike=not 1 / RELATED <= found.norm_ratio <= RELATED or _in_one_ratio(*sizes),
+            scale=min(_typical(size) for size in sizes),
+        )
+
+
+def _in_one_ratio(sizes: np.ndarray, others: np.ndarray) -> bool:
+    """Tell whether most sizes are one multiple of the others, where either is not zero.
+
+    A single size is a multiple of any other: that counts where the two are not of quite different sizes.
+    """
+    present = np.maximum(sizes, others) > 0
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        ratios = sizes[present] / others[present]
+        middle = float(np.sort(ratios)[len(ratios) // 2]) if len(ratios) else 0.0
+        if not 0 < middle < math.inf:
+            return False
+        alike = int(np.count_nonzero(np.abs(ratios - middle) <= MULTIPLE * middle))
+    return alike > len(ratios) / 2 and (len(ratios) > 1 or MULTIPLE < middle < 1 / MULTIPLE)
+
+
+def _typical(sizes: np.ndarray) -> float:
+    """Return the root mean square of sizes, 0 where one is not finite."""
+    largest = float(sizes.max())
+    if largest == 0 or not math.isfinite(largest):
+        return 0.0
+    return largest * math.sqrt(np.mean(np.square(sizes / largest)))

@@ -1,0 +1,393 @@
+"""The frozen report of a check, and its JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fastcheck.common.errors import GradientMismatchError
+from fastcheck.convolutions.geometry import Shape, index_of
+from fastcheck.metrics.health import HealthFinding
+from fastcheck.metrics.tally import Finding, Tally, relative_difference_of
+from fastcheck.metrics.verdict import EXIT_CODES, Judged, Judgement, Verdict, heaviest
+
+SCHEMA = 1
+"""Version of the JSON report."""
+
+
+NOT_AUDITED: dict[str, Any] = {"dims": 0, "direction": None, "disagreements": 0}
+"""The audit of an evaluator that takes no shortcut."""
+
+
+def requested(step: Any, evaluator: Any, dims: Any, kinks: Any) -> dict[str, Any]:
+    """Return the settings that a check was asked for, as its report keeps them."""
+    return {"step": step, "evaluator": evaluator, "dims": dims, "kinks": kinks}
+
+
+@dataclass(frozen=True)
+class Entry(Judged):
+    """One dimension of a tensor.
+
+    Attributes
+    ----------
+    index : tuple of int
+    analytic, numeric, difference : float
+        difference is analytic - numeric.
+    same_sign : bool
+    ratio : float
+        |analytic - numeric| / max(|analytic|, |numeric|), 0 where both are 0.
+    error_bar : float or None
+        None where only two arrays were compared.
+    verdict : {"pass", "fail", "inconclusive"} or None
+        Inconclusive inside an error bar that is too wide to judge by.
+    """
+
+    index: tuple[int, ...]
+    analytic: float
+    numeric: float
+    difference: float
+    same_sign: bool
+    ratio: float
+    error_bar: float | None
+    verdict: Verdict | None
+
+    @classmethod
+    def of(cls, finding: Finding, shape: Shape) -> Entry:
+        """Describe a finding of a tensor of this shape."""
+        a, n = finding.analytic, finding.numeric
+        difference = a - n
+        known = not math.isnan(finding.error_bar)
+        return cls(
+            index=index_of(finding.dim, shape),
+            analytic=a,
+            numeric=n,
+            difference=difference,
+            same_sign=bool(np.sign(a) == np.sign(n)),
+            ratio=relative_difference_of(a, n),
+            error_bar=finding.error_bar if known else None,
+            verdict=_verdict(finding) if known else None,
+        )
+
+
+def _verdict(finding: Finding) -> Verdict:
+    if not abs(finding.analytic - finding.numeric) <= finding.error_bar:
+        return "fail"
+    return "inconclusive" if finding.undecided else "pass"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a tensor keeps for each checked dimension, arrays of one length in ascending order of ``dims``."""
+
+    dims: np.ndarray
+    analytic: np.ndarray
+    numeric: np.ndarray
+    error_bar: np.ndarray | None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Kept]) -> Kept:
+        """Put what parts keep in ascending order of flat indices."""
+        dims = np.concatenate([part.dims for part in parts])
+        order = np.argsort(dims, kind="stable")
+        bars = [part.error_bar for part in parts if part.error_bar is not None]
+        return cls(
+            dims[order],
+            np.concatenate([part.analytic for part in parts])[order],
+            np.concatenate([part.numeric for part in parts])[order],
+            np.concatenate(bars)[order],
+        )
+
+
+@dataclass(frozen=True)
+class TensorReport(Judged):
+    """Metrics of one tensor; the module's JSON has the same names. It is true where it passed.
+
+    Attributes
+    ----------
+    verdict, reason, advice : str
+    shape : tuple of int
+    evaluator : str or None
+        None where two arrays were compared.
+    step : float or None
+        The nominal step; the realised one is what divides.
+    dims_total, dims_checked, unresolved, kinks, excluded, non_finite, sign_mismatches, beyond_error_bar : int
+    norm_ratio, max_ratio, max_ratio_resolved : float
+    audit : dict
+        How many "dims" were differenced again by ``local``; the "direction" differenced as a whole by ``full``: its
+        derivative by both, their "difference" and its "error_bar"; and how many of all these are "disagreements".
+        Nothing of these where the evaluator takes no shortcut.
+    digits : dict
+        "min" and "median" over resolved dimensions (None without any), and the quarter-digit "histogram".
+    first_beyond : tuple of int or None
+        The first index outside its error bar.
+    undecided, subgradients, at_kink : int
+        Dimensions inside error bars too wide to judge by; ones that are a subgradient at a kink; and unresolved ones at
+        a kink, which may be far from zero.
+    regime : str
+        What the ratios of a tensor that did not fail come from, in words.
+    explained : dict of str to dict
+        The dimension that agrees "least", and the one inside the "widest" bar too wide to judge by: what `Entry` tells
+        of it, and the "parts" of its error bar.
+    worst : tuple of Entry
+        The largest |a - n| / error bar first.
+    diagnosis : dict or None
+    precision : str or None
+        The coarser type of two arrays that were compared, by which they were judged; None of a check.
+    sweep : tuple of dict
+        Of the worst dimensions, where a failing tensor was explained: "index", "order", "slope", "best_step",
+        "best_error", "reading" and "words" of `fastcheck.sweeps.curve.Curve`.
+    dims, analytic, numeric, error_bar : array or None
+        Flat indices and the values there, with ``keep=True`` alone; not part of the JSON.
+    """
+
+    verdict: Verdict
+    reason: str
+    advice: str
+    shape: tuple[int, ...]
+    evaluator: str | None
+    step: float | None
+    dims_total: int
+    dims_checked: int
+    unresolved: int
+    kinks: int
+    excluded: int
+    non_finite: int
+    norm_ratio: float
+    max_ratio: float
+    max_ratio_resolved: float
+    sign_mismatches: int
+    beyond_error_bar: int
+    audit: dict[str, Any]
+    digits: dict[str, Any]
+    first_beyond: tuple[int, ...] | None
+    worst: tuple[Entry, ...]
+    diagnosis: dict[str, Any] | None = None
+    undecided: int = 0
+    subgradients: int = 0
+    at_kink: int = 0
+    regime: str = ""
+    explained: dict[str, Any] = field(default_factory=dict)
+    sweep: tuple[dict[str, Any], ...] = ()
+    precision: str | None = None
+    kept: Kept | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        tally: Tally,
+        judgement: Judgement,
+        shape: Shape,
+        *,
+        evaluator: str | None = None,
+        step: float | None = None,
+        audit: dict[str, Any] | None = None,
+        regime: str = "",
+        parts: Mapping[int, dict[str, float]] | None = None,
+        precision: str | None = None,
+        kept: Kept | None = None,
+    ) -> TensorReport:
+        """Describe a finished tally."""
+        first = tally.first_beyond
+        return cls(
+            verdict=judgement.verdict,
+            reason=judgement.reason,
+            advice=judgement.advice,
+            shape=tuple(shape),
+            evaluator=evaluator,
+            step=step,
+            dims_total=math.prod(shape),
+            dims_checked=tally.dims,
+            unresolved=tally.unresolved,
+            kinks=tally.kinks,
+            excluded=tally.excluded,
+            non_finite=tally.non_finite,
+            norm_ratio=tally.norm_ratio,
+            max_ratio=tally.max_ratio,
+            max_ratio_resolved=tally.max_ratio_resolved,
+            sign_mismatches=tally.sign_mismatches,
+            beyond_error_bar=tally.beyond,
+            audit=NOT_AUDITED if audit is None else audit,
+            digits={"min": tally.min_digits, "median": tally.median_digits, "histogram": list(tally.histogram)},
+            first_beyond=None if first is None else index_of(first, shape),
+            worst=tuple(Entry.of(finding, shape) for finding in tally.worst),
+            undecided=tally.undecided,
+            subgradients=tally.subgradients,
+            at_kink=tally.at_kink,
+            regime=regime,
+            explained={
+                name: vars(Entry.of(finding, shape)) | {"parts": parts[finding.dim]}
+                for name, finding in (("least", tally.least), ("widest", tally.widest))
+                if parts is not None and finding is not None and finding.dim in parts
+            },
+            precision=precision,
+            kept=kept,
+        )
+
+    @property
+    def dims(self) -> np.ndarray | None:
+        return None if self.kept is None else self.kept.dims
+
+    @property
+    def analytic(self) -> np.ndarray | None:
+        return None if self.kept is None else self.kept.analytic
+
+    @property
+    def numeric(self) -> np.ndarray | None:
+        return None if self.kept is None else self.kept.numeric
+
+    @property
+    def error_bar(self) -> np.ndarray | None:
+        return None if self.kept is None else self.kept.error_bar
+
+
+@dataclass(frozen=True)
+class ForwardReport(Judged):
+    """The declared output beside the computed one. It is true where it passed.
+
+    Attributes
+    ----------
+    verdict : {"pass", "fail"}
+    norm_ratio : float
+    diagnosis : dict or None
+        "bug", "evidence" and "try" of a mismatch.
+    """
+
+    verdict: Verdict
+    norm_ratio: float
+    diagnosis: dict[str, str] | None
+
+
+@dataclass(frozen=True)
+class Report(Judged):
+    """The answer to a check. It is true where the check passed: ``assert report`` works in a test.
+
+    Attributes
+    ----------
+    verdict : {"pass", "fail", "inconclusive", "error"}
+    seed : int
+    requested : dict
+        "step", "evaluator", "dims" and "kinks" as they were asked for.
+    interrupted : bool
+        Whether the check was stopped: then the counts are those of the dimensions reached.
+    forward : ForwardReport or None
+        None without a declared output.
+    tensors : dict of str to TensorReport
+    run : dict
+        What depends on the machine and the moment: threads, seconds, peak_bytes, target, versions.
+    operands : dict or None
+        Shapes and parameters of the layer by name, where several layers are checked together.
+    error : str or None
+        What went wrong, with the verdict "error".
+    health : tuple of HealthFinding
+        What was found out about a user's functions themselves.
+    """
+
+    verdict: Verdict
+    seed: int
+    requested: dict[str, Any]
+    interrupted: bool
+    forward: ForwardReport | None
+    tensors: dict[str, TensorReport]
+    run: dict[str, Any]
+    operands: dict[str, Any] | None = None
+    error: str | None = None
+    health: tuple[HealthFinding, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """What the command line returns for this report."""
+        return 130 if self.interrupted else EXIT_CODES[self.verdict]
+
+    def with_health(self, findings: Sequence[HealthFinding]) -> Report:
+        """Return the same with findings. The first that has a verdict, failures before others, decides for its tensors.
+
+        A failure by a tensor's own differences is said behind it.
+        """
+        deciding = sorted((one for one in findings if one.verdict is not None), key=lambda one: one.verdict != "fail")
+        tensors = dict(self.tensors)
+        for finding in deciding[:1]:
+            assert finding.verdict is not None
+            for name in finding.tensors or tensors:
+                own = f"; {tensors[name].reason}" * (tensors[name].verdict == finding.verdict == "fail")
+                tensors[name] = replace(
+                    tensors[name],
+                    verdict=finding.verdict,
+                    reason=finding.words + own,
+                    advice=finding.advice,
+                    regime="",
+                )
+        verdicts: list[Verdict] = [tensor.verdict for tensor in tensors.values()]
+        if self.interrupted:
+            verdicts.append("inconclusive")
+        return replace(self, tensors=tensors, verdict=heaviest(verdicts), health=tuple(findings))
+
+    def raise_if_failed(self) -> None:
+        """Raise unless the check passed.
+
+        Raises
+        ------
+        GradientMismatchError
+            It carries the report.
+        """
+        if not self.passed:
+            raise GradientMismatchError(self.summary(), self)
+
+    def summary(self) -> str:
+        """Return the verdict and its reasons in one line."""
+        parts = [] if self.error is None else [self.error]
+        if self.forward is not None and self.forward.diagnosis is not None:
+            parts.append(f"forward: {self.forward.diagnosis['bug']} ({self.forward.diagnosis['evidence']})")
+        for name, tensor in self.tensors.items():
+            place = f", first at {list(tensor.first_beyond)}" if tensor.first_beyond is not None else ""
+            parts.append(f"{name}: {tensor.reason}{place}")
+        return f"{self.verdict}: " + ("; ".join(parts) or "no dimension was checked")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON report as Python objects, with nan and infinities as strings."""
+        tensors = {
+            name: {f.name: getattr(tensor, f.name) for f in fields(tensor) if f.name != "kept"}
+            for name, tensor in self.tensors.items()
+        }
+        head = {
+            "schema": SCHEMA,
+            "verdict": self.verdict,
+            "seed": self.seed,
+            "requested": self.requested,
+            "interrupted": self.interrupted,
+            "forward": self.forward,
+        }
+        health = [finding._asdict() for finding in self.health] or None
+        optional = {"operands": self.operands, "error": self.error, "health": health}
+        given = {key: value for key, value in optional.items() if value is not None}
+        encoded: dict[str, Any] = encode({**head, **given, "tensors": tensors, "run": self.run})
+        return encoded
+
+    def to_json(self) -> str:
+        """Return the JSON report (schema 1), indented, with a final newline."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+
+
+_PLAIN = frozenset({str, int, bool, type(None)})
+"""Most of a report."""
+
+
+def encode(value: Any) -> Any:
+    """Return a value as JSON can hold it: dicts, lists, plain numbers, and nan and infinities as strings."""
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, dict):
+        return {str(key): encode(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [encode(entry) for entry in value]
+    if is_dataclass(value):
+        return {name: encode(getattr(value, name)) for name in value.__dataclass_fields__}
+    return value

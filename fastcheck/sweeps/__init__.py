@@ -1,0 +1,1 @@
+"""Sweeps of the step, and what a curve says."""

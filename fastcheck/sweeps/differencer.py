@@ -1,0 +1,135 @@
+"""A case opened once, to be differenced at chosen dimensions with any step: all that a sweep needs of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastcheck.common.interrupts import listening
+from fastcheck.common.progress import ProgressHook
+from fastcheck.convolutions.case import ConvCase
+from fastcheck.convolutions.pipeline import ConvPath
+from fastcheck.engine import coordinator
+from fastcheck.engine.differences import Differences
+from fastcheck.engine.plan import Path, Plan, Session
+from fastcheck.functions.case import FunctionCase
+from fastcheck.functions.pipeline import FunctionPath
+from fastcheck.networks.case import NetworkCase
+from fastcheck.networks.error_bars import Ground
+from fastcheck.networks.passes import Passes
+from fastcheck.networks.pipeline import NetworkPath
+
+
+class Differencing(Protocol):
+    """Differences of one tensor's dimensions, given by ascending flat indices and returned in their order."""
+
+    def __call__(self, tensor: str, dims: np.ndarray, step: float) -> Differences:
+        """Difference them with one step."""
+        ...
+
+    def automatic(self, tensor: str) -> float:
+        """Return the step that a check would take."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A path that is ready to be differenced."""
+
+    path: Path
+    session: Session
+
+    def __call__(self, tensor: str, dims: np.ndarray, step: float) -> Differences:
+        self.session.interrupts.raise_if_heard()
+        evaluator = self.path.evaluator(tensor, step, self.session)
+        return _joined([evaluator(block) for block in evaluator.blocks(dims)])
+
+    def automatic(self, tensor: str) -> float:
+        return self.path.evaluator(tensor, "auto", self.session).step
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a case is to be differenced.
+
+    Parameters
+    ----------
+    case : ConvCase, FunctionCase or NetworkCase
+    evaluator : {"full", "local", "delta", "network"}
+    threads, seed, progress
+        As in `fastcheck.check`.
+    """
+
+    case: ConvCase | FunctionCase | NetworkCase
+    evaluator: str
+    threads: int
+    seed: int
+    progress: ProgressHook
+
+    def worst(self) -> dict[str, list[int]]:
+        """Return flat indices of each tensor by a check, the worst first.
+
+        Raises
+        ------
+        GradientMismatchError
+            If the case's declared output is another function's.
+        """
+        plan = replace(self._plan(), evaluator="auto")
+        report = coordinator.run(self._path(plan), plan)
+        if report.interrupted:
+            raise KeyboardInterrupt
+        if report.forward is not None and report.forward.verdict == "fail":
+            report.raise_if_failed()
+        return {
+            name: [int(np.ravel_multi_index(entry.index, tensor.shape)) for entry in tensor.worst]
+            for name, tensor in report.tensors.items()
+        }
+
+    @contextmanager
+    def differencing(self) -> Iterator[Differencing]:
+        """Prepare the case, and yield how it is differenced.
+
+        Raises
+        ------
+        GradientMismatchError
+            If the case's declared output is another function's.
+        """
+        plan = self._plan()
+        path = self._path(plan)
+        with listening() as interrupts, ThreadPoolExecutor(self.threads, thread_name_prefix="fastcheck") as pool:
+            session = Session(plan, pool, interrupts)
+            plan.progress("preparing (the first run compiles the kernels)", 0, 0)
+            forward = path.prepare(session)
+            if forward is not None and forward.verdict == "fail":
+                coordinator.run(path, plan).raise_if_failed()  # which ends with the forward pass
+            yield _Prepared(path, session)
+
+    def _plan(self) -> Plan:
+        return Plan(
+            dims="auto",
+            step="auto",
+            evaluator=self.evaluator,
+            threads=self.threads,
+            seed=self.seed,
+            kinks="widen",
+            keep=False,
+            progress=self.progress,
+            stencil=3,
+        )
+
+    def _path(self, plan: Plan) -> Path:
+        if isinstance(self.case, NetworkCase):
+            return NetworkPath(self.case, plan, Ground.of(Passes(self.case.point), self.seed))
+        return FunctionPath(self.case, plan) if isinstance(self.case, FunctionCase) else ConvPath(self.case, plan)
+
+
+def _joined(blocks: list[Differences]) -> Differences:
+    """Put blocks together, in ascending order of flat indices."""
+    order = np.argsort(np.concatenate([block.dims for block in blocks]))
+    columns: Any = zip(*blocks, strict=True)
+    return Differences._make(None if column[0] is None else np.concatenate(column)[order] for column in columns)

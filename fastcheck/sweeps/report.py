@@ -1,0 +1,99 @@
+"""The frozen result of a sweep, and its JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from fastcheck.metrics.verdict import Judged
+from fastcheck.reports.report import SCHEMA, encode
+from fastcheck.sweeps.curve import Curve
+
+
+@dataclass(frozen=True)
+class Sweep(Judged):
+    """Curves of several dimensions. It is true where none reads as a coding mistake.
+
+    Attributes
+    ----------
+    curves : tuple of Curve
+        Tensor by tensor, the worst dimension first where they were not chosen.
+    evaluator : str
+    seed : int
+    operands : dict or None
+        Shapes and parameters of the case.
+    run : dict
+        What depends on the machine and the moment, as in `fastcheck.Report`.
+    """
+
+    curves: tuple[Curve, ...]
+    evaluator: str
+    seed: int
+    operands: dict[str, Any] | None
+    run: dict[str, Any]
+
+    @property
+    def order(self) -> dict[str, float | None]:
+        """The median observed order of each tensor's dimensions, None where none shows one."""
+        return self._medians("order")
+
+    @property
+    def slope(self) -> dict[str, float | None]:
+        """The median round-off slope of each tensor's dimensions, None where none shows one."""
+        return self._medians("slope")
+
+    @property
+    def passed(self) -> bool:
+        """Whether no curve reads as a coding mistake."""
+        return all(curve.reading != "coding mistake" for curve in self.curves)
+
+    @property
+    def exit_code(self) -> int:
+        """What the command line returns: 1 where a curve reads as a coding mistake."""
+        return int(not self.passed)
+
+    def of(self, tensor: str) -> tuple[Curve, ...]:
+        """Return one tensor's curves."""
+        return tuple(curve for curve in self.curves if curve.tensor == tensor)
+
+    def summary(self) -> str:
+        """Return each tensor's readings, order and slope in one line."""
+        return "; ".join(self._summary(tensor) for tensor in self.order)
+
+    def _summary(self, tensor: str) -> str:
+        readings = Counter(curve.reading for curve in self.of(tensor))
+        counted = ", ".join(f"{count} {reading}" for reading, count in readings.most_common())
+        order, slope = (
+            "none" if value is None else f"{value:.2f}" for value in (self.order[tensor], self.slope[tensor])
+        )
+        return f"{tensor}: {counted} (order {order}, round-off slope {slope})"
+
+    def _medians(self, key: str) -> dict[str, float | None]:
+        found: dict[str, float | None] = {}
+        for tensor in dict.fromkeys(curve.tensor for curve in self.curves):
+            values = [value for curve in self.of(tensor) if (value := getattr(curve, key)) is not None]
+            found[tensor] = median(values) if values else None
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the sweep as JSON can hold it, with nan and infinities as strings."""
+        encoded: dict[str, Any] = encode(
+            {
+                "schema": SCHEMA,
+                "evaluator": self.evaluator,
+                "seed": self.seed,
+                "order": self.order,
+                "slope": self.slope,
+                "operands": self.operands,
+                "curves": self.curves,
+                "run": self.run,
+            }
+        )
+        return encoded
+
+    def to_json(self) -> str:
+        """Return the sweep as JSON (schema 1), indented, with a final newline."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"

@@ -1,0 +1,1 @@
+"""Published layers, seeded data, demonstrations, the benchmark."""

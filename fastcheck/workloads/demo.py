@@ -1,0 +1,121 @@
+"""The demo: first layers of two published networks on a real photograph, and one real bug."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fastcheck.common import machine
+from fastcheck.common.errors import FastcheckError
+from fastcheck.convolutions.case import ConvCase
+from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.engine.sampling import Dims
+from fastcheck.metrics.verdict import Verdict
+
+SIZE = 224
+"""Pixels on a side, as both networks take them."""
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Channel statistics with which both networks' inputs are normalised."""
+
+_EXHAUSTIVE: Dims = {"weight": "all", "bias": "all", "input": 1024}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One check of the demo.
+
+    Attributes
+    ----------
+    story : str
+        What it shows.
+    geometry, believed : ConvGeometry
+        That of the layer, and the one that its backward pass believes in.
+    dims : Dims
+        Which dimensions are checked.
+    expected : Verdict
+        The verdict that it must get.
+    """
+
+    story: str
+    geometry: ConvGeometry
+    believed: ConvGeometry
+    dims: Dims
+    expected: Verdict
+
+    def case(self, threads: int | None = None) -> ConvCase:
+        """Make the layer's data: the photograph, seeded weights, and gradients by the reference backward."""
+        from fastcheck.convolutions import passes  # imports Numba
+
+        geometry, image = self.geometry, photograph()
+        rng = np.random.default_rng(0)
+        weight = rng.normal(0, np.sqrt(2 / geometry.terms), geometry.weight_shape)
+        bias = rng.normal(0, 0.1, geometry.weight_shape[0])
+        grad_output = rng.normal(0, 1, geometry.output_shape)
+        with ThreadPoolExecutor(machine.thread_count(threads)) as pool:
+            grads = passes.backward(self.believed, image, weight, grad_output, pool)
+            output = passes.convolve(geometry, image, weight, bias, pool)
+        return ConvCase(
+            image,
+            weight,
+            bias,
+            stride=geometry.stride,
+            padding=geometry.padding,
+            grad_output=grad_output,
+            grads=grads,
+            output=output,
+        )
+
+
+def photograph(name: str = "china.jpg") -> np.ndarray:
+    """Return a photograph that comes with scikit-learn as a normalised batch of one: float64, (1, 3, 224, 224).
+
+    Raises
+    ------
+    FastcheckError
+        If the extra ``demo`` is not installed.
+    """
+    try:
+        from PIL import Image
+        from sklearn.datasets import load_sample_image
+    except ImportError as error:
+        raise FastcheckError(f'the demo needs {error.name}: pip install "fastcheck[demo]"') from None
+    picture = Image.fromarray(load_sample_image(name))
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    square = picture.crop((left, top, left + side, top + side)).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    scaled = (np.asarray(square, dtype=np.float64) / 255 - _MEAN) / _STD
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1))[None]
+
+
+_IMAGE = (1, 3, SIZE, SIZE)
+_VGG = ConvGeometry.of(_IMAGE, (64, 3, 3, 3), padding=1)
+_STEM = ConvGeometry.of(_IMAGE, (64, 3, 7, 7), stride=2, padding=3)
+
+SCENES = (
+    Scene(
+        "VGG-16 conv1_1 (3 to 64 channels, 3x3, padding 1) on a photograph of 224x224: a correct backward pass.\n"
+        "Every weight and bias is differenced, inputs are sampled.",
+        _VGG,
+        _VGG,
+        _EXHAUSTIVE,
+        "pass",
+    ),
+    Scene(
+        "The ResNet stem (3 to 64 channels, 7x7, stride 2, padding 3) on the same photograph: a correct backward pass.",
+        _STEM,
+        _STEM,
+        _EXHAUSTIVE,
+        "pass",
+    ),
+    Scene(
+        "The ResNet stem again, with a backward pass that forgets the stride. This one must fail: it shows what a\n"
+        "real bug looks like. (The bias has nothing to do with the stride, and is right.)",
+        _STEM,
+        replace(_STEM, stride=(1, 1)),
+        {"weight": 256, "bias": "all", "input": 256},
+        "fail",
+    ),
+)

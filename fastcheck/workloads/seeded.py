@@ -1,0 +1,123 @@
+"""Convolutions on seeded data, with gradients by a backward pass to be checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from concurrent.futures import Executor
+
+import numpy as np
+
+from fastcheck.convolutions.case import ConvCase
+from fastcheck.convolutions.geometry import ConvGeometry
+
+
+def conv_case(
+    geometry: ConvGeometry,
+    name: str,
+    seed: int,
+    *,
+    bias: bool,
+    tensors: Collection[str],
+    backward: str = "reference",
+    dtype: str = "float64",
+    loss: str = "vjp",
+    pool: Executor,
+    threads: int = 1,
+) -> ConvCase:
+    """Make a convolution: input, bias and cotangent are standard normal, weights are scaled as by He et al. (2015).
+
+    Parameters
+    ----------
+    geometry : ConvGeometry
+    name : str
+        Names the data beside the seed: they depend on both, and on the geometry's shapes, alone.
+    seed : int
+    bias : bool
+        Whether it has one.
+    tensors : collection of str
+        Those that get a gradient.
+    backward : {"reference", "torch"}
+        Whose gradients: those of this project's reference kernels, or of PyTorch's own convolution.
+    dtype : {"float64", "float32", "float16"}
+        To which operands and gradients are rounded. PyTorch computes in it, the reference kernels in float64.
+    loss : str
+        As in `ConvCase`.
+    pool : Executor
+        Of the kernels.
+    threads : int
+        Of PyTorch.
+    """
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
+    rng = np.random.default_rng([seed, *digest])
+    x = rng.standard_normal(geometry.input_shape).astype(dtype)
+    w = (rng.standard_normal(geometry.weight_shape) * np.sqrt(2 / geometry.terms)).astype(dtype)
+    b = rng.standard_normal(geometry.shape_of("bias")).astype(dtype) if bias else None
+    v = rng.standard_normal(geometry.output_shape).astype(dtype)
+    cotangent = v if loss == "vjp" else _cotangent(geometry, x, w, b, v, loss, pool)
+    grads = _BACKWARDS[backward](geometry, x, w, cotangent, pool, threads, tensors)
+    return ConvCase(
+        x,
+        w,
+        b,
+        stride=geometry.stride,
+        padding=geometry.padding,
+        dilation=geometry.dilation,
+        groups=geometry.groups,
+        loss=loss,
+        grad_output=v,
+        grads={name: grad.astype(dtype, copy=False) for name, grad in grads.items()},
+    )
+
+
+def _cotangent(
+    geometry: ConvGeometry,
+    x: np.ndarray,
+    w: np.ndarray,
+    b: np.ndarray | None,
+    v: np.ndarray,
+    loss: str,
+    pool: Executor,
+) -> np.ndarray:
+    """Return the cotangent of the outputs, v * phi'(z)."""
+    from fastcheck.convolutions import passes  # imports Numba
+
+    bias = np.zeros(geometry.shape_of("bias")) if b is None else b.astype(np.float64)
+    z = passes.convolve(geometry, x.astype(np.float64), w.astype(np.float64), bias, pool)
+    slope: np.ndarray = z if loss == "square" else z > 0 if loss == "relu" else 1 - np.tanh(z) ** 2
+    found: np.ndarray = (v * slope).astype(v.dtype)
+    return found
+
+
+def _by_reference(
+    geometry: ConvGeometry,
+    x: np.ndarray,
+    w: np.ndarray,
+    v: np.ndarray,
+    pool: Executor,
+    threads: int,
+    tensors: Collection[str],
+) -> dict[str, np.ndarray]:
+    from fastcheck.convolutions import passes  # imports Numba
+
+    x, w, v = (array.astype(np.float64, copy=False) for array in (x, w, v))
+    return passes.backward(geometry, x, w, v, pool, tensors)
+
+
+def _by_torch(
+    geometry: ConvGeometry,
+    x: np.ndarray,
+    w: np.ndarray,
+    v: np.ndarray,
+    pool: Executor,
+    threads: int,
+    tensors: Collection[str],
+) -> dict[str, np.ndarray]:
+    from fastcheck.adapters import torch  # imports PyTorch
+
+    return torch.conv_backward(geometry, x, w, v, threads, tensors)
+
+
+_BACKWARDS = {"reference": _by_reference, "torch": _by_torch}
+BACKWARDS = tuple(_BACKWARDS)
+"""What ``backward`` may be."""
