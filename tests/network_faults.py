@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import torch
 import torch_network
-from hard_networks import Arrays, Hard
+from hard_networks import Arrays, Hard, rounded
 from planted_network import MISTAKES
 from torch_network import LAYERS
 
@@ -26,6 +26,10 @@ UNFELT = 1e-12
 
 MOVED = 2.0**-40
 """Relative change of all parameters that shows what derivatives depend on rounding."""
+
+DRAWS, NEARBY, LOST = 8, 1e-3, 0.01
+"""Points at which it is seen how well a type holds a gradient, how far their parameters are from the given ones, and
+by which part of itself an entry may be off."""
 
 NARROW = (
     *("conv_bias_of_one_sample_only", "max_pool_takes_the_second", "max_pool_overwrites_where_windows_overlap"),
@@ -159,9 +163,12 @@ def _rearranged(change: Callable[[np.ndarray], np.ndarray], fits: Callable[[np.n
 # What is computed
 
 
-def _gradients(hard: Hard, network: Network, params: Arrays, replaced: dict[str, Callable] | None = None) -> Arrays:
-    """Return the gradient of another network, or elsewhere, in float64."""
-    return torch_network.gradients(network, params, hard.x, hard.y, hard.masks, replaced=replaced)[1]
+def _gradients(
+    hard: Hard, network: Network, params: Arrays, replaced: dict[str, Callable] | None = None, computed: str = "float64"
+) -> Arrays:
+    """Return the gradient of another network, or elsewhere, in some type."""
+    dtype = getattr(torch, computed)
+    return torch_network.gradients(network, params, hard.x, hard.y, hard.masks, replaced=replaced, dtype=dtype)[1]
 
 
 def _other(change: Callable[[Hard], Network | None]) -> Fault:
@@ -321,3 +328,20 @@ def has_nothing_to_gain(hard: Hard) -> bool:
     if hard.network.loss == "squared_error":
         scale = max(float(output.abs().max()), float(np.abs(hard.y).max()))
     return float(grad.abs().max()) <= 1e-6 * scale
+
+
+def part_lost(hard: Hard) -> dict[str, float]:
+    """Return which part of every tensor's gradient its type holds to no better than 1 %.
+
+    PyTorch's gradient in that type is compared with its gradient in float64, at this point and at points nearby; the
+    largest part counts.
+    """
+    rng, lost = np.random.default_rng(0), dict.fromkeys(hard.truth, 0.0)
+    for draw in range(DRAWS):
+        moved = {name: 1 + NEARBY * (draw > 0) * rng.normal(size=array.shape) for name, array in hard.params.items()}
+        params = {name: rounded(array * moved[name], hard.computed) for name, array in hard.params.items()}
+        own = _gradients(hard, hard.network, params, computed=hard.computed)
+        for name, truth in _gradients(hard, hard.network, params).items():
+            off = np.abs(own[name] - truth)
+            lost[name] = max(lost[name], float(np.mean(off > LOST * np.abs(truth))))
+    return lost
