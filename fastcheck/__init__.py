@@ -1,14 +1,15 @@
 """fastcheck: is the gradient that you wrote by hand right, and how close is close enough?"""
 
 from fastcheck.check import check, check_gradient, compare
-from fastcheck.common.errors import FastcheckError, GradientMismatchError
+from fastcheck.common.errors import FastcheckError
 from fastcheck.common.version import __version__
 from fastcheck.convolutions.case import ConvCase
+from fastcheck.convolutions.npz_case import load_case
 from fastcheck.functions.case import FunctionCase
 from fastcheck.networks.case import NetworkCase
 from fastcheck.networks.check import check_network
 from fastcheck.networks.network import Network
-from fastcheck.reports.files import load_case
+from fastcheck.reports.mismatch import GradientMismatchError
 from fastcheck.reports.network_report import NetworkReport
 from fastcheck.reports.report import Report
 from fastcheck.sweeps.report import Sweep

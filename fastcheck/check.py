@@ -7,24 +7,18 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from fastcheck.common import machine
+from fastcheck.common.arguments import integer
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import refuse_unknown
 from fastcheck.common.progress import ProgressHook, silent
 from fastcheck.convolutions.case import ConvCase
-from fastcheck.convolutions.geometry import integer
-from fastcheck.engine.error_model import positive
+from fastcheck.engine.plan import EVALUATORS, KINKS, usable_step
 from fastcheck.engine.sampling import Dims
 from fastcheck.functions.case import FunctionCase
 from fastcheck.metrics import verdict
 from fastcheck.reports import comparison
 from fastcheck.reports.report import Report, requested
 from fastcheck.sweeps.sweep import explained
-
-EVALUATORS = ("auto", "full", "local", "delta")
-"""What ``evaluator`` may be."""
-
-KINKS = ("widen", "exclude")
-"""What ``kinks`` may be."""
 
 STENCILS = ("auto", 3, 5)
 """What ``stencil`` may be."""
@@ -206,15 +200,6 @@ def check_gradient(
     path = FunctionPath(case, plan)
     report = coordinator.run(path, plan)
     return report.with_health(case.findings if report.interrupted else path.findings(report))
-
-
-def usable_step(step: Any) -> Any:
-    """Return a step as it is to be used, after checking it."""
-    if not isinstance(step, str):
-        return positive("step", step)
-    if step != "auto":
-        raise FastcheckError(f"step is {step!r}: expected 'auto' or a positive finite number")
-    return step
 
 
 def compare(analytic: Any, numeric: Any, *, precision: str | None = None, keep: bool = False) -> Report:

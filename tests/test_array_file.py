@@ -13,10 +13,10 @@ from layers import layer, saved
 
 import fastcheck
 from fastcheck import FastcheckError
-from fastcheck.common import array_file, machine
+from fastcheck.common import array_file, machine, npz
 from fastcheck.common.array_file import read_array, read_header
 from fastcheck.common.opened import opened
-from fastcheck.convolutions import memory
+from fastcheck.convolutions import memory, npz_case
 from fastcheck.reports import files
 
 LAYER = layer((1, 3, 6, 6), (4, 3, 3, 3), padding=1)
@@ -159,7 +159,7 @@ def test_methods_that_inflate_without_bound_are_refused(tmp_path, refused, metho
 def test_numpys_own_compression_is_read(tmp_path):
     arrays = {"a": np.arange(100_000.0), "b": np.ones((3, 4), np.float16)}
     np.savez_compressed(tmp_path / "a.npz", **arrays)
-    found = files.read_npz(tmp_path / "a.npz")
+    found = npz.read_npz(tmp_path / "a.npz")
     assert list(found) == ["a", "b"]
     for name, array in arrays.items():
         np.testing.assert_array_equal(found[name], array)
@@ -243,7 +243,7 @@ def test_digests_are_of_names_and_of_what_was_read(tmp_path):
     def digest(**arrays):
         np.savez(tmp_path / "a.npz", **arrays)
         with opened(tmp_path / "a.npz") as file:
-            files.read_npz(file)
+            npz.read_npz(file)
             return file.digest
 
     one, other = np.ones(3), np.zeros(3)
@@ -270,7 +270,7 @@ def test_every_array_of_a_case_is_in_its_digest(tmp_path):
     def digest(**changes):
         np.savez(tmp_path / "a.npz", **arrays | changes)
         with opened(tmp_path / "a.npz") as file:
-            assert isinstance(files.load_case(file), fastcheck.ConvCase)
+            assert isinstance(npz_case.load_case(file), fastcheck.ConvCase)
             return file.digest
 
     changed = {name: array * 2 for name, array in arrays.items() if array.dtype == np.float64}

@@ -32,10 +32,10 @@ from fastcheck.batch.suite.entries import ConvEntry, How, NetworkEntry, Suite
 from fastcheck.batch.suite.file import read_suite
 from fastcheck.cli.batch import Workers
 from fastcheck.common import array_file, machine
+from fastcheck.convolutions import npz_case
 from fastcheck.engine import coordinator
 from fastcheck.networks.file import read_network
 from fastcheck.render.batch_progress import Lines
-from fastcheck.reports import files
 from fastcheck.workloads.published import NETWORKS, ConvLayer, Network
 
 SUITE = """
@@ -188,7 +188,7 @@ def test_the_results_are_those_of_a_check(suite_path, tmp_path):
             how = one.how
             report = fastcheck.check(jobs.conv_case(one, Inline()), dims=how.dims, evaluator=how.evaluator)
         elif one.name in ("mine", WRONG):
-            report = fastcheck.check(files.load_case(one.path), dims="all")
+            report = fastcheck.check(npz_case.load_case(one.path), dims="all")
         else:
             continue
         # Through JSON, which has no tuples.

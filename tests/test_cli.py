@@ -19,11 +19,11 @@ import pytest
 from layers import case, layer, saved
 
 import fastcheck
+from fastcheck.common import writing
 from fastcheck.convolutions import reevaluation
 from fastcheck.engine import coordinator
 from fastcheck.render.progress import progress_bar
 from fastcheck.render.table import write_table
-from fastcheck.reports import files
 
 LAYER = layer((2, 4, 9, 9), (6, 2, 3, 3), stride=2, padding=1, groups=2)
 
@@ -337,10 +337,10 @@ def test_a_failed_write_leaves_nothing_and_keeps_what_was_there(tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(fastcheck.FastcheckError, match=r"report.json cannot be written: No space left on device"):
-        files.write_whole(target, write)
+        writing.write_whole(target, write)
     assert target.read_text() == "before"
     assert os.listdir(tmp_path) == ["report.json"]
-    files.write_whole(target, lambda stream: stream.write("after"))
+    writing.write_whole(target, lambda stream: stream.write("after"))
     assert target.read_text() == "after"
     assert target.stat().st_mode & 0o777 == 0o666 & ~_umask()
 
@@ -570,13 +570,13 @@ def test_links_modes_and_devices_survive_writing(tmp_path):
     real.write_text("before")
     real.chmod(0o600)
     link.symlink_to(real)
-    files.write_whole(link, lambda stream: stream.write("after"))
+    writing.write_whole(link, lambda stream: stream.write("after"))
     assert link.is_symlink()
     assert real.read_text() == "after"
     assert real.stat().st_mode & 0o777 == 0o600
     os.mkfifo(pipe)
     with processes.child(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
-        files.write_whole(pipe, lambda stream: stream.write("through"))
+        writing.write_whole(pipe, lambda stream: stream.write("through"))
         assert reader.communicate(timeout=processes.PATIENCE)[0] == "through"
     assert pipe.is_fifo()
 

@@ -11,10 +11,10 @@ from layers import layer, torch_forward
 from searches import part
 
 import fastcheck
+from fastcheck.common.precision import SMALLEST, UNITS
 from fastcheck.convolutions.case import TENSORS
 from fastcheck.convolutions.delta_curved import CurvedDelta
 from fastcheck.convolutions.reevaluation import Reevaluation
-from fastcheck.engine.error_model import SMALLEST, UNITS
 
 EVALUATORS = ("delta", "local", "full")
 TYPES = {name: getattr(torch, name) for name in ("float64", "float32", "float16", "bfloat16")}

@@ -14,8 +14,9 @@ from layers import case, layer, operands, torch_forward
 from searches import part
 
 import fastcheck
+from fastcheck.common.precision import Precision
 from fastcheck.convolutions.error_bars import Bars
-from fastcheck.engine.error_model import SAMPLE, Precision, Structure, automatic, rms, roundings
+from fastcheck.engine.error_model import SAMPLE, Structure, automatic, rms, roundings
 
 LAYER = layer((2, 6, 11, 11), (8, 3, 3, 3), stride=1, padding=1, groups=2)
 

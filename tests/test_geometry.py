@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastcheck import FastcheckError
-from fastcheck.convolutions.geometry import ConvGeometry, index_of
+from fastcheck.common.arguments import index_of
+from fastcheck.convolutions.geometry import ConvGeometry
 
 
 @given(shape=st.lists(st.integers(1, 9), max_size=5).map(tuple), data=st.data())

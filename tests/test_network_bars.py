@@ -8,7 +8,7 @@ import torch
 import torch_network
 
 import fastcheck
-from fastcheck.engine.error_model import UNITS
+from fastcheck.common.precision import UNITS
 from fastcheck.networks import flips
 from fastcheck.networks.case import Point
 from fastcheck.networks.layers import (

@@ -7,7 +7,7 @@ import torch_network
 
 import fastcheck
 from fastcheck import Network
-from fastcheck.engine.error_model import UNITS
+from fastcheck.common.precision import UNITS
 from fastcheck.networks import blind as network_blind
 from fastcheck.networks.case import NetworkCase
 from fastcheck.networks.error_bars import Ground

@@ -13,6 +13,7 @@ from scipy.stats import hypergeom
 import fastcheck
 from fastcheck import FastcheckError
 from fastcheck.engine import sampling
+from fastcheck.metrics import reach
 
 
 def _choose(dims, shapes, seed=0, work=1):
@@ -117,7 +118,7 @@ def test_the_chance_of_meeting_no_wrong_dimension_is_that_of_counting_samples(to
         without = math.comb(total - wrong, drawn)
         if samples is not None:
             assert (len(samples), sum(min(one) >= wrong for one in samples)) == (whole, without)
-        assert sampling.chance_of_none(total, drawn, wrong) == pytest.approx(without / whole, rel=1e-12, abs=0)
+        assert reach.chance_of_none(total, drawn, wrong) == pytest.approx(without / whole, rel=1e-12, abs=0)
 
 
 @pytest.mark.parametrize(
@@ -125,9 +126,9 @@ def test_the_chance_of_meeting_no_wrong_dimension_is_that_of_counting_samples(to
     [(1, 1), (20, 19), (108, 1), (10_368, 32), (10_368, 10_367), (2_400_000, 1024), (10**9, 5 * 10**8)],
 )
 def test_fewer_wrong_dimensions_than_are_told_would_be_missed_more_often(total, drawn):
-    told = sampling.least_met(total, drawn)
+    told = reach.least_met(total, drawn)
     for wrong in {told - 1, told}:
-        chance = sampling.chance_of_none(total, drawn, wrong)
+        chance = reach.chance_of_none(total, drawn, wrong)
         assert chance == pytest.approx(hypergeom.pmf(0, total, wrong, drawn), rel=1e-6)
         assert (chance <= 0.05 * (1 + 1e-9)) == (wrong == told)
 

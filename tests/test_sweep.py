@@ -18,11 +18,11 @@ from layers import case, layer, operands, saved, torch_forward
 
 import fastcheck
 from fastcheck import FastcheckError, GradientMismatchError
+from fastcheck.common import writing
 from fastcheck.render import plot
 from fastcheck.render.curves import decades, lines
 from fastcheck.render.sweep import write_sweep
 from fastcheck.render.text import text_for
-from fastcheck.reports import files
 from fastcheck.reports.reader import from_json
 from fastcheck.sweeps.curve import analyse
 from fastcheck.sweeps.sweep import STEPS
@@ -472,10 +472,10 @@ def test_conv_explains(run, tmp_path):
 
 
 def test_bytes_are_written_whole(tmp_path):
-    files.write_bytes(tmp_path / "a.png", b"\x89\r\n")
+    writing.write_bytes(tmp_path / "a.png", b"\x89\r\n")
     assert (tmp_path / "a.png").read_bytes() == b"\x89\r\n"
     with pytest.raises(FastcheckError, match="cannot be written"):
-        files.write_bytes(tmp_path / "no" / "a.png", b"")
+        writing.write_bytes(tmp_path / "no" / "a.png", b"")
 
 
 def _log_sum_exp(factor=1.0):

@@ -13,10 +13,9 @@ import click
 from fastcheck.batch.suite.entries import MOST_CASES, Suite
 from fastcheck.cli.output import check_paths, say
 from fastcheck.cli.types import Seconds, examples, json_option, threads_option
-from fastcheck.common import machine
+from fastcheck.common import machine, writing
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import shown
-from fastcheck.reports import files
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {f"{letter}IB": 2 ** (10 * power) for power, letter in enumerate("KMGT", start=1)}
@@ -130,9 +129,9 @@ def _run(suite: Suite, folder: Path, json_path: str | None, junit_path: str | No
         outcome = runner.run(suite, folder, settings, watch, _crew(dask, settings, local))
     found = answers.suite_report(folder)
     if junit_path is not None:
-        files.write_whole(junit_path, lambda stream: stream.write(junit(suite.name, found.suite, found.waiting)))
+        writing.write_whole(junit_path, lambda stream: stream.write(junit(suite.name, found.suite, found.waiting)))
     if json_path not in (None, "-"):
-        files.write_whole(json_path, lambda stream: stream.write(found.suite.to_json()))
+        writing.write_whole(json_path, lambda stream: stream.write(found.suite.to_json()))
     say(found.suite.to_json() if json_path == "-" else f"{chat_line(suite.name, found.suite, len(found.waiting))}\n")
     return 130 if outcome.interrupted else 1 if outcome.stopped else found.suite.exit_code
 

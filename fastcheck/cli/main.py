@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import click
 from click.shell_completion import shell_complete
 
-from fastcheck.check import EVALUATORS, check, compare
+from fastcheck.check import check, compare
 from fastcheck.cli.batch import run_command
 from fastcheck.cli.network import network_command
 from fastcheck.cli.output import check_paths, complain, deliver, deliver_table, say
@@ -32,13 +32,16 @@ from fastcheck.cli.types import (
     table_option,
     threads_option,
 )
-from fastcheck.common import machine
-from fastcheck.common.errors import FastcheckError, GradientMismatchError, shortened
+from fastcheck.common import machine, writing
+from fastcheck.common.errors import FastcheckError, shortened
 from fastcheck.common.interrupts import Interrupts, listening
 from fastcheck.common.naming import printable
 from fastcheck.common.version import __version__
+from fastcheck.convolutions import npz_case
 from fastcheck.convolutions.case import LOSSES
+from fastcheck.engine.plan import EVALUATORS
 from fastcheck.reports import files
+from fastcheck.reports.mismatch import GradientMismatchError
 from fastcheck.reports.network_report import NetworkReport
 from fastcheck.reports.report import Report
 from fastcheck.sweeps.report import Sweep
@@ -136,7 +139,7 @@ def conv_command(
     from fastcheck.render.progress import progress_bar
 
     check_paths(table_path, json_path, read=(case_path,))
-    case = files.load_case(
+    case = npz_case.load_case(
         case_path, stride=stride, padding=padding, dilation=dilation, groups=groups, loss=loss, precision=precision
     )
     with progress_bar() as hook:
@@ -203,7 +206,7 @@ def sweep_command(
 
     check_paths(plot_path, json_path, read=(case_path,), option="--plot")
     picture = None if plot_path is None else _drawer(plot_path)
-    case = files.load_case(case_path, **options)
+    case = npz_case.load_case(case_path, **options)
     try:
         with progress_bar() as hook:
             found = sweep(
@@ -220,9 +223,9 @@ def sweep_command(
         deliver(error.report, case_path, json_path)
         return error.report.exit_code
     if plot_path is not None and picture is not None:
-        files.write_bytes(plot_path, picture(found))
+        writing.write_bytes(plot_path, picture(found))
     if json_path not in (None, "-"):
-        files.write_whole(json_path, lambda stream: stream.write(found.to_json()))
+        writing.write_whole(json_path, lambda stream: stream.write(found.to_json()))
     say(found.to_json() if json_path == "-" else text_for(sys.stdout, lambda out: write_sweep(found, out, case_path)))
     return found.exit_code
 
@@ -362,7 +365,7 @@ def bench_command(threads: int | None, json_path: str | None) -> int:
         found = benchmark.run(threads=threads, progress=hook)
     text = json.dumps(found, indent=2) + "\n"
     if json_path not in (None, "-"):
-        files.write_whole(json_path, lambda stream: stream.write(text))
+        writing.write_whole(json_path, lambda stream: stream.write(text))
     say(text if json_path == "-" else text_for(sys.stdout, lambda out: write_benchmark(found, out)))
     return 0
 

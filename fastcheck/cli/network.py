@@ -22,15 +22,15 @@ from fastcheck.cli.types import (
     table_option,
     threads_option,
 )
-from fastcheck.common import machine
+from fastcheck.common import machine, npz
+from fastcheck.common.arguments import positive
 from fastcheck.common.errors import FastcheckError
-from fastcheck.engine.error_model import positive
+from fastcheck.networks import npz_data
 from fastcheck.networks.case import Point
 from fastcheck.networks.check import check_network
 from fastcheck.networks.file import read_network
 from fastcheck.networks.job import EVALUATORS, fitting
 from fastcheck.networks.network import Network
-from fastcheck.reports import files as npz
 
 _TRAINS = ("learning_rate", "save_path")
 """Options that go with --burn-in alone."""
@@ -109,12 +109,12 @@ class _Files(NamedTuple):
     params: str
     data: str
 
-    def read(self, threads: int | None) -> tuple[Network, dict[str, np.ndarray], npz.NetworkData]:
+    def read(self, threads: int | None) -> tuple[Network, dict[str, np.ndarray], npz_data.NetworkData]:
         """Return what they hold, after headers have told whether memory has room for the network's results."""
         network = read_network(self.network)
-        point = Point.outline(network, *npz.network_data_outline(self.data))
+        point = Point.outline(network, *npz_data.network_data_outline(self.data))
         fitting(point, threads or machine.default_threads())
-        return network, npz.read_npz(self.params), npz.load_network_data(self.data)
+        return network, npz.read_npz(self.params), npz_data.load_network_data(self.data)
 
 
 def _refuse_given(names: Collection[str], why: str) -> None:

@@ -7,8 +7,8 @@ import os
 import sys
 from typing import TextIO
 
+from fastcheck.common import writing
 from fastcheck.common.errors import FastcheckError
-from fastcheck.reports import files
 from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import SuiteReport
 
@@ -29,7 +29,7 @@ def check_paths(
             continue
         name = "/dev/stdout" if path == "-" else path
         if path != "-":
-            files.check_writable(path)
+            writing.check_writable(path)
             for folder in folders:
                 _refuse_ledgers_own(path, folder)
         place = os.path.realpath(name)
@@ -50,7 +50,7 @@ def deliver_table(report: Report, table_path: str | None) -> None:
     from fastcheck.render.table import write_table
 
     if table_path is not None:
-        files.write_whole(table_path, lambda stream: write_table(report, stream))
+        writing.write_whole(table_path, lambda stream: write_table(report, stream))
 
 
 def deliver(report: Report | SuiteReport, title: str, json_path: str | None) -> None:
@@ -61,7 +61,7 @@ def deliver(report: Report | SuiteReport, title: str, json_path: str | None) -> 
         say(report.to_json())
         return
     if json_path is not None:
-        files.write_whole(json_path, lambda stream: stream.write(report.to_json()))
+        writing.write_whole(json_path, lambda stream: stream.write(report.to_json()))
     say(as_text(report, sys.stdout, title))
 
 

@@ -11,6 +11,7 @@ import click
 
 from fastcheck.cli.output import check_paths, deliver, say
 from fastcheck.cli.types import Names, examples, json_option
+from fastcheck.common import writing
 from fastcheck.common.errors import FastcheckError
 from fastcheck.reports import files as npz
 from fastcheck.reports.network_report import NetworkReport
@@ -87,17 +88,17 @@ class _Files(NamedTuple):
         from fastcheck.render.rows import write_rows
 
         if self.csv is not None:
-            npz.write_whole(self.csv, lambda stream: write_rows(shown, stream))
+            writing.write_whole(self.csv, lambda stream: write_rows(shown, stream))
         if self.junit is not None:
             text = junit(shown.name, shown.suite, shown.waiting)
-            npz.write_whole(self.junit, lambda stream: stream.write(text))
+            writing.write_whole(self.junit, lambda stream: stream.write(text))
 
     def write_json(self, suite: SuiteReport) -> None:
         """Write the JSON report, or print it."""
         if self.json == "-":
             say(suite.to_json())
         elif self.json is not None:
-            npz.write_whole(self.json, lambda stream: stream.write(suite.to_json()))
+            writing.write_whole(self.json, lambda stream: stream.write(suite.to_json()))
 
 
 def _read(path: str) -> tuple[Report | SuiteReport, Answers]:
@@ -147,7 +148,7 @@ def diff_command(before_path: str, after_path: str, json_path: str | None) -> in
         say(found.to_json())
         return found.exit_code
     if json_path is not None:
-        npz.write_whole(json_path, lambda stream: stream.write(found.to_json()))
+        writing.write_whole(json_path, lambda stream: stream.write(found.to_json()))
     say(text_for(sys.stdout, lambda out: write_difference(found, out, before_path, after_path)))
     return found.exit_code
 

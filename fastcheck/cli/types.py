@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from fastcheck.check import KINKS
 from fastcheck.cli.output import say
 from fastcheck.common import machine
-from fastcheck.engine.error_model import PRECISIONS, positive
+from fastcheck.common.arguments import positive
+from fastcheck.common.precision import PRECISIONS
+from fastcheck.engine.plan import KINKS
 
 
 class Integers(click.ParamType[Any]):

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastcheck.common import machine
+from fastcheck.common.arguments import Shape
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import brief
 from fastcheck.common.opened import Opened, Readable
-from fastcheck.convolutions import memory
-from fastcheck.convolutions.geometry import Shape
 
 _READERS = {
     (1, 0): (2, np.lib.format.read_array_header_1_0),
@@ -77,7 +77,7 @@ def read_header(stream: Readable, size: int, what: str) -> Header:
         raise FastcheckError(f"{what} declares the shape {brief(header.shape)}: expected no negative sizes")
     total = brief(f"{header.bytes:,}")
     declared = f"{what} declares the shape {brief(header.shape)} of {brief(header.dtype)}, {total} bytes"
-    memory.refuse_beyond(header.needed, lambda available: f"{declared}: it does not fit in memory")
+    machine.refuse_beyond(header.needed, lambda available: f"{declared}: it does not fit in memory")
     held = size - np.lib.format.MAGIC_LEN - count - length
     if header.bytes > held:
         raise FastcheckError(f"{what} is truncated: it declares {header.bytes:,} bytes and holds {max(held, 0):,}")

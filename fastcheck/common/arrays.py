@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.common.arguments import index_of
 from fastcheck.common.errors import FastcheckError
-from fastcheck.convolutions.geometry import index_of
 
 
 def as_array(name: str, value: Any) -> np.ndarray:

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from fastcheck.reports.network_report import NetworkReport
-    from fastcheck.reports.report import Report
-
-
 LONGEST = 400
 """Characters of a message: three or four lines of a terminal."""
 
@@ -29,20 +22,6 @@ class FastcheckError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(shortened(message))
-
-
-class GradientMismatchError(AssertionError):
-    """A check that did not pass.
-
-    Attributes
-    ----------
-    report : Report
-        The report of that check.
-    """
-
-    def __init__(self, message: str, report: Report | NetworkReport) -> None:
-        super().__init__(message)
-        self.report = report
 
 
 def told(error: BaseException) -> str:

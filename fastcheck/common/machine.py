@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from typing import Any
 
+from fastcheck.common.arguments import integer
+from fastcheck.common.errors import FastcheckError
 from fastcheck.common.version import __version__
-from fastcheck.convolutions.geometry import integer
 
 MOST_THREADS = 4096
 """More than any one machine has processors; a larger number is a mistake, and every thread takes memory."""
@@ -40,6 +42,19 @@ def thread_count(threads: Any, default: int | None = None) -> int:
 def available_bytes() -> int | None:
     """Return the memory that is free for new data, None where the system does not tell."""
     return _bytes(_told("/proc/meminfo", "MemAvailable"))
+
+
+def refuse_beyond(needed: int, message: Callable[[int], str]) -> None:
+    """Refuse what needs more memory than is free, where the system tells how much that is.
+
+    Raises
+    ------
+    FastcheckError
+        With the text of message(available).
+    """
+    available = available_bytes()
+    if available is not None and needed > available:
+        raise FastcheckError(message(available))
 
 
 def peak_bytes() -> int | None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fastcheck.common.precision import U
 from fastcheck.convolutions import passes
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.convolutions.error_bars import FACTORS, loss_model
@@ -18,7 +19,7 @@ from fastcheck.convolutions.reevaluation import Reevaluation
 from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.engine import sampling
 from fastcheck.engine.differences import Chosen, Differences, indices
-from fastcheck.engine.error_model import U, automatic, roundings
+from fastcheck.engine.error_model import automatic, roundings
 from fastcheck.engine.parts import Noted, noted_of
 from fastcheck_kernels import conv, curved, direction
 

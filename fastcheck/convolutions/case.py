@@ -10,8 +10,8 @@ import numpy as np
 from fastcheck.common.arrays import as_floating, refuse_non_finite
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import nearest, refuse_unknown
+from fastcheck.common.precision import PRECISIONS
 from fastcheck.convolutions.geometry import ConvGeometry
-from fastcheck.engine.error_model import PRECISIONS
 
 TENSORS = ("input", "weight", "bias")
 """The operands that can have a gradient, in the order of a report."""

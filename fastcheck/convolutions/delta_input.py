@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from fastcheck.common.precision import U
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.convolutions.delta_step import BLOCK, BLOCK_WORK, Step
 from fastcheck.convolutions.error_bars import bars_of
@@ -19,7 +20,6 @@ from fastcheck.convolutions.lowering import InputLowering, InputPhase
 from fastcheck.convolutions.passes import parts, share
 from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.engine.differences import Chosen, Differences
-from fastcheck.engine.error_model import U
 from fastcheck_kernels import bounds, curved, delta, judge, planes
 
 POSITIONS = 512

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from fastcheck.convolutions.geometry import ConvGeometry, index_of
+from fastcheck.common.arguments import index_of
+from fastcheck.convolutions.geometry import ConvGeometry
 
 Convolve = Callable[[ConvGeometry, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """Forward pass of a geometry on input, weight and bias."""

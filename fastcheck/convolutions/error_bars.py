@@ -9,13 +9,14 @@ from functools import cached_property, partial
 
 import numpy as np
 
+from fastcheck.common.arguments import Shape, index_of
 from fastcheck.common.errors import FastcheckError
+from fastcheck.common.precision import WIDE, WIDE_TYPES, Precision, U
 from fastcheck.convolutions.case import LOSSES, ConvCase
-from fastcheck.convolutions.geometry import Shape, index_of
 from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.convolutions.slopes import Typical, slopes
 from fastcheck.engine.differences import Differences
-from fastcheck.engine.error_model import WIDE, WIDE_TYPES, Precision, Structure, U, roundings, share_of_nonzeros, window
+from fastcheck.engine.error_model import Structure, roundings, share_of_nonzeros, window
 from fastcheck_kernels import conv, curved, judge
 
 FACTORS = {"input": "weight", "weight": "input", "bias": None}

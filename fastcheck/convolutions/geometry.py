@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from fastcheck.common.arguments import Shape, integer, per_axis, scalar, sequence
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.naming import shown
-
-Shape = tuple[int, ...]
-
-LARGEST = 2**31
-"""Bound on every integer argument, so that products of two of them fit in 64 bits."""
 
 _AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 
@@ -170,52 +163,8 @@ def _check_channels(input_shape: Shape, weight_shape: Shape, groups: int) -> Non
         )
 
 
-def index_of(place: int, shape: Shape) -> Shape:
-    """Return the index that a flat index stands for, as `numpy.unravel_index` does, in plain integers."""
-    rest, index = int(place), []
-    for size in reversed(shape):
-        rest, here = divmod(rest, size)
-        index.append(here)
-    return tuple(reversed(index))
-
-
-def integer(name: str, value: Any, least: int, most: int = LARGEST - 1) -> int:
-    """Return an integer of at least ``least``, and at most ``most``, as an int; refuse anything else."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise FastcheckError(f"{name} is {value!r}: expected an integer of at least {least}") from None
-    if not least <= number <= most:
-        bounds = f"at least {least}" if number < least else f"at most {most}"
-        raise FastcheckError(f"{name} is {shown(number)}: expected an integer of {bounds}")
-    return number
-
-
-def _sequence(value: Any) -> list[Any] | None:
-    """Return the entries of a sequence or of an array with axes, None for anything else."""
-    if isinstance(value, np.ndarray):
-        return list(value) if value.ndim else None
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else None
-
-
-def _scalar(value: Any) -> Any:
-    """Return the entry of an array without axes, anything else as it is."""
-    return value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
-
-
-def per_axis(name: str, value: Any, rank: int, least: int) -> Shape:
-    entries = _sequence(value)
-    if entries is None:
-        return (integer(name, _scalar(value), least),) * rank
-    if len(entries) != rank:
-        raise FastcheckError(f"{name} is {value!r}: expected one integer, or {rank}, one for each spatial axis")
-    return tuple(integer(name, entry, least) for entry in entries)
-
-
 def _paddings(value: Any, rank: int, strides: Shape, extents: Shape) -> tuple[tuple[int, int], ...]:
-    value = _scalar(value)
+    value = scalar(value)
     if isinstance(value, str):
         if value == "valid":
             return ((0, 0),) * rank
@@ -224,7 +173,7 @@ def _paddings(value: Any, rank: int, strides: Shape, extents: Shape) -> tuple[tu
         if any(s != 1 for s in strides):
             raise FastcheckError(f"padding is 'same' with stride {strides}: 'same' needs a stride of 1")
         return tuple(((e - 1) // 2, e - 1 - (e - 1) // 2) for e in extents)
-    entries = _sequence(value)
+    entries = sequence(value)
     if entries is None:
         entries = [value] * rank
     if len(entries) != rank:
@@ -236,9 +185,9 @@ def _paddings(value: Any, rank: int, strides: Shape, extents: Shape) -> tuple[tu
 
 
 def _side_pair(entry: Any) -> tuple[int, int]:
-    sides = _sequence(entry)
+    sides = sequence(entry)
     if sides is None:
-        both = integer("padding", _scalar(entry), least=0)
+        both = integer("padding", scalar(entry), least=0)
         return both, both
     if len(sides) != 2:
         raise FastcheckError(f"padding has the entry {entry!r}: expected an integer or a pair (low, high)")

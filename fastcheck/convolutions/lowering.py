@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastcheck.convolutions import memory
-from fastcheck.convolutions.geometry import ConvGeometry, Shape
+from fastcheck.common import machine
+from fastcheck.common.arguments import Shape
+from fastcheck.convolutions.geometry import ConvGeometry
 
 VECTOR = 8
 """Positions are rounded up to this many, so that vector loops leave nothing over."""
@@ -75,7 +76,7 @@ class Planes:
         positions = -(-positions // VECTOR) * VECTOR
         last = _place(pitches, ((samples - 1) * pitches[0] + counts[0], counts[1], counts[2]))
         size = lead + max(positions + max(0, _place(pitches, highs)), last)
-        memory.refuse_beyond(
+        machine.refuse_beyond(
             8 * channels * size,
             lambda available: (
                 f"padding makes planes of {8 * channels * size:,} bytes, and {available:,} are available: "

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
-from fastcheck.common import machine
-from fastcheck.common.errors import FastcheckError
+from fastcheck.common.machine import refuse_beyond
 from fastcheck.convolutions.geometry import ConvGeometry
 
 OVERHEAD = 64 * 2**20
@@ -21,19 +20,6 @@ def needed_bytes(geometry: ConvGeometry, tensors: Collection[str]) -> int:
     shapes = [geometry.shape_of(name) for name in ("input", "weight", "bias", *tensors)]
     entries = sum(math.prod(shape) for shape in (*shapes, geometry.output_shape, geometry.output_shape))
     return 2 * 8 * entries + OVERHEAD
-
-
-def refuse_beyond(needed: int, message: Callable[[int], str]) -> None:
-    """Refuse what needs more memory than is free, where the system tells how much that is.
-
-    Raises
-    ------
-    FastcheckError
-        With the text of message(available).
-    """
-    available = machine.available_bytes()
-    if available is not None and needed > available:
-        raise FastcheckError(message(available))
 
 
 def refuse_what_cannot_fit(name: str, geometry: ConvGeometry, tensors: Collection[str]) -> None:

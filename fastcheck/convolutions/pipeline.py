@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.common.arguments import Shape
 from fastcheck.common.errors import FastcheckError
+from fastcheck.common.precision import Precision
 from fastcheck.convolutions import cost, diagnosis, error_bars, passes
 from fastcheck.convolutions.audit import Audit
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.convolutions.delta_curved import CurvedDelta
 from fastcheck.convolutions.delta_input import InputDelta
 from fastcheck.convolutions.delta_weight import WeightDelta
-from fastcheck.convolutions.geometry import Shape
 from fastcheck.convolutions.reevaluation import Reevaluation
 from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.engine import error_model
@@ -148,7 +149,7 @@ def _check_forward(
     assert case.output_dtype is not None
     with np.errstate(over="ignore"):
         computed, size = (np.ldexp(array, scaled.exponents["bias"]) for array in (output, magnitude))
-    precision = error_model.Precision.of(case.output_dtype, case.precision, (case.input, case.weight))
+    precision = Precision.of(case.output_dtype, case.precision, (case.input, case.weight))
     _refuse_overflow(size)
     bar = error_model.forward_bar(computed, size, case.geometry.terms, precision)
     every = np.arange(computed.size)

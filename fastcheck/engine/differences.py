@@ -38,7 +38,7 @@ class Differences(NamedTuple):
         Part of the error bar that a kink at the point itself takes: half of the interval between one-sided slopes,
         anywhere in which an analytic value is a subgradient.
     wide : bool array or None
-        Whether the error bar exceeds `fastcheck.engine.error_model.WIDE` of what the dimension's terms add up to in
+        Whether the error bar exceeds `fastcheck.common.precision.WIDE` of what the dimension's terms add up to in
         size: then it can be told from zero only where the values themselves are as large. None where no bar does.
     harmless : int64 array or None
         How many of the kinks change nothing: pooling windows whose equal entries move together.

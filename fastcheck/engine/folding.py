@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastcheck.common.precision import WIDE
 from fastcheck.engine.differences import Differences
-from fastcheck.engine.error_model import WIDE
 from fastcheck.metrics import tally
 from fastcheck.metrics.tally import BINS, WORST, Finding, ScaledSum, Tally
 from fastcheck_kernels import judge

@@ -11,13 +11,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fastcheck.common.arguments import Shape, positive
+from fastcheck.common.errors import FastcheckError
 from fastcheck.common.interrupts import Interrupts
 from fastcheck.common.progress import ProgressHook
-from fastcheck.convolutions.geometry import Shape
 from fastcheck.engine.differences import Auditing, Chosen, Evaluator
 from fastcheck.engine.parts import Part
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.reports.report import ForwardReport, requested
+
+EVALUATORS = ("auto", "full", "local", "delta")
+"""What ``evaluator`` may be."""
+
+KINKS = ("widen", "exclude")
+"""What ``kinks`` may be."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,15 @@ class Plan:
         names = ("stencil", "noise", "relative_noise", "precision")
         own = {name: value for name in names if (value := getattr(self, name)) is not None}
         return requested(self.step, self.evaluator, self.dims, self.kinks) | own
+
+
+def usable_step(step: Any) -> Any:
+    """Return a step as it is to be used, after checking it."""
+    if not isinstance(step, str):
+        return positive("step", step)
+    if step != "auto":
+        raise FastcheckError(f"step is {step!r}: expected 'auto' or a positive finite number")
+    return step
 
 
 @dataclass

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.common.arguments import Shape, index_of, positive
 from fastcheck.common.arrays import as_floating, finite
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import LONGEST_VALUE, brief, nearest, refuse_unknown
-from fastcheck.convolutions.geometry import Shape, index_of
-from fastcheck.engine.error_model import PRECISIONS, UNITS, U, positive, rms
+from fastcheck.common.precision import PRECISIONS, UNITS, U
+from fastcheck.engine.error_model import rms
 from fastcheck.functions import state as function_state
 from fastcheck.functions.state import Arrays
 from fastcheck.functions.step_search import NOISES

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from fastcheck.common.errors import FastcheckError
-from fastcheck.engine.error_model import U
+from fastcheck.common.precision import U
 from fastcheck.functions import ecnoise as noises
 from fastcheck.functions.case import SMALL, FunctionCase
 from fastcheck.functions.noise import LOSS_SAMPLES, LOSS_SPACINGS

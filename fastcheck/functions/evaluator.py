@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from fastcheck.common.precision import WIDE, WIDE_TYPES
 from fastcheck.engine.differences import Chosen, Differences, indices
-from fastcheck.engine.error_model import WIDE, WIDE_TYPES
 from fastcheck.functions import opinions
 from fastcheck.functions.case import FunctionCase
 from fastcheck.functions.entry import LEAST, Entry, Tensor

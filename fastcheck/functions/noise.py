@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from fastcheck.engine.error_model import SMALLEST, UNITS, U
+from fastcheck.common.precision import SMALLEST, UNITS, U
 from fastcheck.functions import ecnoise
 from fastcheck.functions.case import FunctionCase
 from fastcheck.functions.state import Arrays

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.common.arguments import Shape
 from fastcheck.convolutions.audit import Audit
-from fastcheck.convolutions.geometry import Shape
 from fastcheck.engine import error_model, sampling
 from fastcheck.engine.differences import Chosen, Evaluator
 from fastcheck.engine.plan import Plan, Session

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from fastcheck.common.errors import FastcheckError
-from fastcheck.engine.error_model import U
+from fastcheck.common.precision import U
 from fastcheck.metrics import health
 from fastcheck.metrics.health import HealthFinding
 

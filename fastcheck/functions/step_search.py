@@ -25,7 +25,7 @@ import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from fastcheck.engine.error_model import WIDE, U
+from fastcheck.common.precision import WIDE, U
 
 NOISES = 8.0
 """Standard deviations of noise that a value may be off by (lambda). Two values of independent noise make a difference

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from fastcheck.convolutions.geometry import Shape
+from fastcheck.common.arguments import Shape
 from fastcheck.metrics.tally import Finding, Tally, relative_difference_of
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from fastcheck.engine import sampling
-from fastcheck.engine.error_model import Precision
-from fastcheck.metrics import advice
+from fastcheck.common.precision import Precision
+from fastcheck.metrics import advice, reach
 from fastcheck.metrics.advice import Circumstances
 from fastcheck.metrics.tally import Tally
 
@@ -108,7 +107,7 @@ def _explained(found: Circumstances) -> str:
     tally, total = found.tally, math.prod(found.shape)
     checked = f"{tally.dims:,}" if tally.dims == total else f"{tally.dims:,} checked of {total:,}"
     # Those that are left out for a kink are no part of what was drawn.
-    missed = f"; {sampling.reach(total, tally.dims)}" if found.sampled and not tally.excluded else ""
+    missed = f"; {reach.reach(total, tally.dims)}" if found.sampled and not tally.excluded else ""
     return f"all {checked} lie within what the arithmetic can explain{_noted(tally)}{missed}"
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.common.precision import U
 from fastcheck.engine.differences import Chosen, Differences, indices
-from fastcheck.engine.error_model import U
 from fastcheck.engine.parts import Noted, noted_of
 from fastcheck.networks.case import NetworkCase
 from fastcheck.networks.error_bars import SAFETY, Ground

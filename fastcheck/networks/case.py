@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.common.arguments import Shape
 from fastcheck.common.arrays import as_array, as_floating, finite
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import nearest, refuse_unknown
-from fastcheck.convolutions.geometry import Shape
-from fastcheck.engine.error_model import PRECISIONS
+from fastcheck.common.precision import PRECISIONS
 from fastcheck.networks.layers import BatchNorm, Dropout
 from fastcheck.networks.network import Network, Penalty
 

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from fastcheck.common.errors import FastcheckError
-from fastcheck.engine.error_model import ACCUMULATOR, RESULT, SMALLEST, UNITS, Structure, U, rms
+from fastcheck.common.precision import ACCUMULATOR, RESULT, SMALLEST, UNITS, U
+from fastcheck.engine.error_model import Structure, rms
 from fastcheck.networks import flips as network_flips
 from fastcheck.networks import shakes
 from fastcheck.networks.case import NetworkCase

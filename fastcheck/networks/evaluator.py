@@ -7,11 +7,12 @@ from typing import Literal
 
 import numpy as np
 
+from fastcheck.common.arguments import index_of
 from fastcheck.common.errors import FastcheckError
-from fastcheck.convolutions.geometry import index_of
+from fastcheck.common.precision import RESULT, UNITS, WIDE, WIDE_TYPES, U
 from fastcheck.engine import error_model
 from fastcheck.engine.differences import Chosen, Differences, indices
-from fastcheck.engine.error_model import RESULT, UNITS, WIDE, WIDE_TYPES, U, usable
+from fastcheck.engine.error_model import usable
 from fastcheck.networks.case import NetworkCase
 from fastcheck.networks.error_bars import SAFETY, SHAKEN_SAFETY, Ground
 from fastcheck.networks.found import Found

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.convolutions.geometry import index_of
-from fastcheck.engine.error_model import WIDE
+from fastcheck.common.arguments import index_of
+from fastcheck.common.precision import WIDE
 from fastcheck.engine.plan import Plan
 from fastcheck.metrics import tally
 from fastcheck.networks import penalty

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fastcheck.engine.error_model import U
+from fastcheck.common.precision import U
 from fastcheck.networks.local_errors import SIGNS
 from fastcheck.networks.passes import Chunk, Passes, lanes, row_of
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastcheck.convolutions.geometry import index_of
+from fastcheck.common.arguments import index_of
 from fastcheck.networks.local_errors import SIGNS
 from fastcheck.networks.passes import Chunk, Passes, lanes
 from fastcheck_kernels import columns

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastcheck.common.naming import listed
-from fastcheck.engine.error_model import UNITS, WIDE, U
+from fastcheck.common.precision import UNITS, WIDE, U
 from fastcheck.networks.case import NetworkCase, Point
 from fastcheck.networks.layers import Dropout
 from fastcheck.networks.network import Network, Penalty

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fastcheck.check import KINKS, usable_step
 from fastcheck.common import machine
+from fastcheck.common.arguments import integer, positive
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.interrupts import listening
 from fastcheck.common.naming import refuse_unknown
 from fastcheck.common.progress import ProgressHook, silent
-from fastcheck.convolutions import memory
-from fastcheck.convolutions.geometry import integer
-from fastcheck.engine.error_model import positive
+from fastcheck.engine.plan import KINKS, usable_step
 from fastcheck.engine.sampling import Dims
 from fastcheck.networks import case as cases
 from fastcheck.networks import hygiene
@@ -120,7 +118,7 @@ def fitting(point: Point, threads: int) -> Program:
 
     lowered, points = network_pass.lowered(point), len(point.x)
     needed = partial.needed_bytes(lowered, point, threads)
-    memory.refuse_beyond(
+    machine.refuse_beyond(
         needed,
         lambda available: (
             f"the network at {points:,} data points needs {needed:,} bytes, and {available:,} are available: expected "

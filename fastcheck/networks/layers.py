@@ -12,9 +12,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from fastcheck.common import arguments
+from fastcheck.common.arguments import Shape, integer
 from fastcheck.common.errors import FastcheckError
-from fastcheck.convolutions import geometry
-from fastcheck.convolutions.geometry import ConvGeometry, Shape, integer
+from fastcheck.convolutions.geometry import ConvGeometry
 
 Extent = int | tuple[int, ...]
 """One integer, or one for each spatial axis."""
@@ -417,7 +418,7 @@ def _flag(name: str, value: Any) -> None:
 
 
 def _extents(name: str, value: Any, rank: int) -> Shape:
-    return geometry.per_axis(name, _plain(value), rank, least=1)
+    return arguments.per_axis(name, _plain(value), rank, least=1)
 
 
 def _plain(value: Any) -> Any:

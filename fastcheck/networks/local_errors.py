@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fastcheck.engine.error_model import ACCUMULATOR, UNITS
+from fastcheck.common.precision import ACCUMULATOR, UNITS
 from fastcheck.networks.passes import Chunk, Passes, row_of
 from fastcheck.networks.program import Node
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.common.errors import FastcheckError
-from fastcheck.engine.error_model import UNITS, U
+from fastcheck.common.precision import UNITS, U
 from fastcheck.networks.error_bars import SAFETY, Ground
 from fastcheck.networks.network import Penalty
 from fastcheck.reports.report import ForwardReport

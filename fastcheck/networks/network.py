@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.common.arguments import Shape
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import nearest, refuse_unknown
-from fastcheck.convolutions.geometry import Shape
 from fastcheck.networks.layers import BatchNorm, Conv, Dense, Layer, LayerNorm
 
 LOSSES = ("softmax_cross_entropy", "squared_error", "multiclass_hinge", "logistic")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastcheck.engine.error_model import U
+from fastcheck.common.precision import U
 from fastcheck.networks.network import Penalty
 
 FACTORS = (1.0, 0.0, 0.5, 2.0, -1.0)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.convolutions.geometry import Shape
+from fastcheck.common.arguments import Shape
+from fastcheck.common.precision import UNITS
 from fastcheck.engine import error_model
 from fastcheck.engine.differences import Auditing, Chosen, Evaluator
-from fastcheck.engine.error_model import UNITS
 from fastcheck.engine.plan import Plan, Session
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.networks import blind

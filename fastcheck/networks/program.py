@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.convolutions.geometry import ConvGeometry, Shape
+from fastcheck.common.arguments import Shape
+from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.networks import layers
 from fastcheck.networks.layers import Layer
 from fastcheck.networks.network import Network

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastcheck.engine.error_model import SMALLEST, UNITS
+from fastcheck.common.precision import SMALLEST, UNITS
 from fastcheck.networks import flips
 from fastcheck.networks.local_errors import SIGNS, LocalErrors, sums_of
 from fastcheck.networks.passes import Chunk, Passes, row_of

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastcheck.common.arguments import index_of
 from fastcheck.common.arrays import as_floating
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import nearest, refuse_unknown
-from fastcheck.convolutions.geometry import index_of
-from fastcheck.engine.error_model import PRECISIONS, SMALLEST
+from fastcheck.common.precision import PRECISIONS, SMALLEST
 from fastcheck.metrics import advice, tally
 from fastcheck.metrics.tally import Tally
 from fastcheck.metrics.verdict import MAX_RULE, NORM_RULE, Judgement, Verdict, norm_rule

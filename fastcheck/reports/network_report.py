@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from fastcheck.common.errors import GradientMismatchError
-from fastcheck.engine import sampling
+from fastcheck.metrics import reach
+from fastcheck.reports.mismatch import GradientMismatchError
 from fastcheck.reports.report import ForwardReport, Report, TensorReport, encode
 from fastcheck.reports.suite_report import SuiteReport
 
@@ -126,7 +126,7 @@ class NetworkReport(SuiteReport):
         least = min(parts, key=lambda name: parts[name], default="")
         if not 0 < parts.get(least, 0) < 1:
             return told
-        return f"{told}: {sampling.reach(tensors[least].dims_total, tensors[least].dims_checked, least)}"
+        return f"{told}: {reach.reach(tensors[least].dims_total, tensors[least].dims_checked, least)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON report as Python objects, with nan and infinities as strings."""

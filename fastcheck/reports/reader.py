@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import shown
-from fastcheck.engine.error_model import PRECISIONS
+from fastcheck.common.precision import PRECISIONS
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.metrics.verdict import EXIT_CODES, Verdict
 from fastcheck.reports.network_report import Explanation, Line, NetworkReport

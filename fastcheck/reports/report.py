@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.common.errors import GradientMismatchError
-from fastcheck.convolutions.geometry import Shape, index_of
+from fastcheck.common.arguments import Shape, index_of
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.metrics.tally import Finding, Tally, relative_difference_of
 from fastcheck.metrics.verdict import EXIT_CODES, Judged, Judgement, Verdict, heaviest
+from fastcheck.reports.mismatch import GradientMismatchError
 
 SCHEMA = 1
 """Version of the JSON report."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from fastcheck.engine.error_model import WIDE, U
+from fastcheck.common.precision import WIDE, U
 from fastcheck.sweeps.quotients import FIT, Quotients
 
 Reading = Literal["truncation", "round-off", "coding mistake", "kink", "exact"]

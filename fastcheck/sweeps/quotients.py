@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastcheck.engine.error_model import WIDE, U
+from fastcheck.common.precision import WIDE, U
 
 _NEAR = 0.5
 """Steps within so many decades are looked at together."""

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from fastcheck.common import machine
+from fastcheck.common.arguments import Shape, index_of, integer, positive
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import refuse_unknown
 from fastcheck.common.progress import ProgressHook, silent
 from fastcheck.convolutions.case import ConvCase
-from fastcheck.convolutions.geometry import Shape, index_of, integer
 from fastcheck.engine.differences import Differences
-from fastcheck.engine.error_model import positive, usable
+from fastcheck.engine.error_model import usable
 from fastcheck.functions.case import FunctionCase
 from fastcheck.metrics.tally import WORST
 from fastcheck.networks.case import NetworkCase

@@ -13,10 +13,10 @@ from typing import Any
 
 from fastcheck.check import check
 from fastcheck.common import machine
+from fastcheck.common.arguments import integer
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.progress import ProgressHook, silent
 from fastcheck.convolutions.case import ConvCase
-from fastcheck.convolutions.geometry import integer
 from fastcheck.workloads import roofline, zoo
 from fastcheck.workloads.published import NETWORKS, ConvLayer
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from fastcheck.convolutions.geometry import ConvGeometry, Shape
+from fastcheck.common.arguments import Shape
+from fastcheck.convolutions.geometry import ConvGeometry
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 from fastcheck.check import check
 from fastcheck.common import machine
+from fastcheck.common.arguments import integer
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.interrupts import listening
 from fastcheck.common.naming import nearest, refuse_unknown
 from fastcheck.common.progress import ProgressHook, silent
 from fastcheck.convolutions import memory
 from fastcheck.convolutions.case import TENSORS, ConvCase
-from fastcheck.convolutions.geometry import integer
 from fastcheck.engine.sampling import Dims
 from fastcheck.reports.report import Report, requested
 from fastcheck.reports.suite_report import SuiteReport

@@ -7,9 +7,9 @@ import numpy as np
 from arrays import archive, changed_archive, changed_array, odd_option
 from oracle import Trial
 
+from fastcheck.common.precision import PRECISIONS
 from fastcheck.convolutions.case import LOSSES, TENSORS
 from fastcheck.convolutions.geometry import ConvGeometry
-from fastcheck.engine.error_model import PRECISIONS
 from fastcheck.workloads import seeded
 
 _LAYERS = (

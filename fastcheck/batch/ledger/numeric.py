@@ -13,9 +13,9 @@ import numpy as np
 
 from fastcheck.batch.ledger.schema import NUMERIC
 from fastcheck.batch.run.check_one import Place
+from fastcheck.common import npz, writing
 from fastcheck.common.errors import FastcheckError
 from fastcheck.engine.parts import Part
-from fastcheck.reports import files
 
 _LONGEST = 100
 
@@ -69,7 +69,7 @@ class NumericFiles:
         for (phase, tensor), shape in shapes.items():
             values = np.full(math.prod(shape), np.nan)
             for path in self._pieces.glob(f"{_stem(phase, tensor)}.shard-*.npz"):
-                piece = files.read_npz(path)
+                piece = npz.read_npz(path)
                 values[piece["dims"]] = piece["numeric"]
             stream = io.BytesIO()
             np.save(stream, values.reshape(shape))
@@ -86,7 +86,7 @@ class NumericFiles:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FastcheckError(f"{path.parent} cannot be made: {error.strerror or error}") from None
-        files.write_bytes(path, data)
+        writing.write_bytes(path, data)
 
 
 def _stem(phase: str, tensor: str) -> str:

@@ -7,12 +7,12 @@ import math
 from fastcheck.batch.run.planned import Estimate
 from fastcheck.batch.suite.entries import Entry, How, NetworkEntry, NpzEntry
 from fastcheck.common.opened import opened
-from fastcheck.convolutions import cost, memory
+from fastcheck.convolutions import cost, memory, npz_case
 from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.engine import sampling
+from fastcheck.networks import npz_data
 from fastcheck.networks.case import Point
 from fastcheck.networks.file import read_network
-from fastcheck.reports import files
 
 PASSES = 6
 """Forward passes that a convolution's data, outputs and audits take beside its differences."""
@@ -30,7 +30,7 @@ def of(entry: Entry, threads: int) -> Estimate:
         return _of_network(entry, threads)
     if isinstance(entry, NpzEntry):
         with opened(entry.path, real=True) as file:
-            return _of_conv(entry.how, *files.case_outline(file))
+            return _of_conv(entry.how, *npz_case.case_outline(file))
     return _of_conv(entry.how, entry.geometry, entry.loss, entry.tensors)
 
 
@@ -64,4 +64,4 @@ def _point(entry: NetworkEntry) -> Point:
         assert entry.input is not None
         return Point.outline(network, entry.input)
     with opened(entry.data, real=True) as file:
-        return Point.outline(network, *files.network_data_outline(file))
+        return Point.outline(network, *npz_data.network_data_outline(file))

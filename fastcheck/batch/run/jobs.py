@@ -11,16 +11,17 @@ import numpy as np
 
 from fastcheck.batch.run.planned import Planned
 from fastcheck.batch.suite.entries import ConvEntry, Entry, How, NetworkEntry, NpzEntry
+from fastcheck.common import npz
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import printable
 from fastcheck.common.opened import Opened, opened
 from fastcheck.common.progress import ProgressHook, silent
+from fastcheck.convolutions import npz_case
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.engine.plan import Path, Plan
-from fastcheck.networks import job
+from fastcheck.networks import job, npz_data
 from fastcheck.networks.file import read_network
 from fastcheck.networks.network import Network
-from fastcheck.reports import files as npz
 from fastcheck.reports.network_report import NetworkReport
 from fastcheck.reports.report import Report
 from fastcheck.workloads import seeded
@@ -87,11 +88,11 @@ def files(entry: Entry) -> dict[str, FilePath]:
 
 
 _READERS: Mapping[str, Callable[[Opened], Any]] = {
-    "npz": npz.load_case,
+    "npz": npz_case.load_case,
     "network": read_network,
     "params": npz.read_npz,
     "grads": npz.read_npz,
-    "data": npz.load_network_data,
+    "data": npz_data.load_network_data,
 }
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fastcheck.convolutions.geometry import ConvGeometry, Shape
+from fastcheck.common.arguments import Shape
+from fastcheck.convolutions.geometry import ConvGeometry
 
 Backward = Literal["reference", "torch"]
 Dtype = Literal["float64", "float32", "float16"]
@@ -63,7 +64,7 @@ class ConvEntry:
 
 @dataclass(frozen=True)
 class NpzEntry:
-    """A user's convolution: an ``.npz`` file as `fastcheck.reports.files.load_case` reads it.
+    """A user's convolution: an ``.npz`` file as `fastcheck.convolutions.npz_case.load_case` reads it.
 
     Attributes
     ----------

@@ -8,13 +8,12 @@ from types import GenericAlias
 from typing import Any, Literal, NamedTuple
 
 from fastcheck.batch.suite.entries import Backward, Dtype, How
-from fastcheck.check import EVALUATORS, KINKS
+from fastcheck.common.arguments import integer, positive
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import shown
 from fastcheck.common.toml import Place, Refused, blamed, checked
 from fastcheck.convolutions.case import LOSSES, TENSORS
-from fastcheck.convolutions.geometry import integer
-from fastcheck.engine.error_model import positive
+from fastcheck.engine.plan import EVALUATORS, KINKS
 from fastcheck.networks.job import EVALUATORS as NETWORK_EVALUATORS
 
 DEFAULTS_TABLE = "defaults"

@@ -12,11 +12,12 @@ from typing import Any
 from fastcheck.batch.suite.entries import ConvEntry, Entry, NetworkEntry, NpzEntry
 from fastcheck.batch.suite.folder import Folder
 from fastcheck.batch.suite.keys import HOW, HOW_NETWORK, SEEDED, Given, Key, Values, at_least, filled, how, shape
+from fastcheck.common.arguments import Shape, per_axis
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import nearest, shown
 from fastcheck.common.toml import Place, Refused, blamed, expected
 from fastcheck.convolutions.case import TENSORS
-from fastcheck.convolutions.geometry import ConvGeometry, Shape, per_axis
+from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.networks.file import Padding
 from fastcheck.workloads import zoo
 from fastcheck.workloads.published import NETWORKS, ConvLayer

@@ -1,0 +1,70 @@
+"""Arguments: integers, positive numbers, shapes and indices."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastcheck.common.errors import FastcheckError
+from fastcheck.common.naming import shown
+
+Shape = tuple[int, ...]
+
+LARGEST = 2**31
+"""Bound on every integer argument, so that products of two of them fit in 64 bits."""
+
+
+def index_of(place: int, shape: Shape) -> Shape:
+    """Return the index that a flat index stands for, as `numpy.unravel_index` does, in plain integers."""
+    rest, index = int(place), []
+    for size in reversed(shape):
+        rest, here = divmod(rest, size)
+        index.append(here)
+    return tuple(reversed(index))
+
+
+def integer(name: str, value: Any, least: int, most: int = LARGEST - 1) -> int:
+    """Return an integer of at least ``least``, and at most ``most``, as an int; refuse anything else."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise FastcheckError(f"{name} is {value!r}: expected an integer of at least {least}") from None
+    if not least <= number <= most:
+        bounds = f"at least {least}" if number < least else f"at most {most}"
+        raise FastcheckError(f"{name} is {shown(number)}: expected an integer of {bounds}")
+    return number
+
+
+def sequence(value: Any) -> list[Any] | None:
+    """Return the entries of a sequence or of an array with axes, None for anything else."""
+    if isinstance(value, np.ndarray):
+        return list(value) if value.ndim else None
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else None
+
+
+def scalar(value: Any) -> Any:
+    """Return the entry of an array without axes, anything else as it is."""
+    return value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
+
+
+def per_axis(name: str, value: Any, rank: int, least: int) -> Shape:
+    """Return one integer of at least ``least`` for each of ``rank`` axes: one that stands for all, or a sequence."""
+    entries = sequence(value)
+    if entries is None:
+        return (integer(name, scalar(value), least),) * rank
+    if len(entries) != rank:
+        raise FastcheckError(f"{name} is {value!r}: expected one integer, or {rank}, one for each spatial axis")
+    return tuple(integer(name, entry, least) for entry in entries)
+
+
+def positive(name: str, value: object) -> float:
+    """Return a positive finite number as a float, unchanged; refuse anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < math.inf:
+        raise FastcheckError(f"{name} is {value!r}: expected a positive finite number")
+    return float(value)

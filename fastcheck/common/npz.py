@@ -1,0 +1,80 @@
+"""NumPy's files: ``.npz`` archives and ``.npy`` arrays, their headers checked before anything is allocated."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+
+import numpy as np
+
+from fastcheck.common import machine
+from fastcheck.common.array_file import Archive, read_array, understood
+from fastcheck.common.errors import FastcheckError
+from fastcheck.common.naming import brief, nearest
+from fastcheck.common.opened import Opened, Source, opened
+from fastcheck.common.writing import write_bytes
+
+
+def read_npz(path: Source) -> dict[str, np.ndarray]:
+    """Read every array of an ``.npz`` file, after checking all headers.
+
+    Raises
+    ------
+    FastcheckError
+        If the file is absent, no archive or damaged, or an array is pickled, or they are too large.
+    """
+    with opened(path) as file:
+        archive = archive_of(file)
+        return {key: archive.array(key) for key in archive.keys}
+
+
+def archive_of(file: Opened, known: tuple[str, ...] | None = None, families: tuple[str, ...] = ()) -> Archive:
+    """Open an archive, after checking that memory has room for all that it declares.
+
+    Its keys are ``known``, or begin as one of ``families`` does; by default they may be any.
+    """
+    archive = Archive(file)
+    for key in archive.keys:
+        if known is not None and key not in known and not key.startswith(families):
+            meant = (*known, *(family + key.partition(".")[2] for family in families if "." in key))
+            close = nearest(key, meant) or nearest(key.lower(), meant)
+            raise FastcheckError(f"{file} has the unknown key {brief(repr(key))}{close}: expected {', '.join(known)}")
+    needed = sum(archive.header(key).needed for key in archive.keys)
+    told = f"{file} has arrays that need {needed:,} bytes"
+    machine.refuse_beyond(needed, lambda available: f"{told}, and {available:,} are available: expected smaller ones")
+    return archive
+
+
+def read_npy(path: Source) -> np.ndarray:
+    """Read one array from an ``.npy`` file, after checking its header.
+
+    Raises
+    ------
+    FastcheckError
+        If the file is absent or damaged, or the array is pickled or too large.
+    """
+    with opened(path) as file, understood(str(file)):
+        return read_array(file.stream, file.size, str(file))
+
+
+def is_archive(file: Opened) -> bool:
+    """Tell whether a file is an archive, by its first bytes."""
+    with understood(str(file)):  # a pipe cannot be read twice
+        file.stream.seek(0)
+        found = file.stream.read(4).startswith(b"PK")
+        file.stream.seek(0)
+    return found
+
+
+def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an ``.npz`` file as `write_bytes` does.
+
+    Raises
+    ------
+    FastcheckError
+        If it cannot be written; then nothing is left behind, and a file that was there stays as it was.
+    """
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)  # type: ignore[arg-type]  # keywords are arrays
+    write_bytes(path, stream.getvalue())

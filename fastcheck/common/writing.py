@@ -1,0 +1,124 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from fastcheck.common.errors import FastcheckError
+
+_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,9})")
+
+
+def write_whole(path: str | os.PathLike[str], write: Callable[[TextIO], object]) -> None:
+    """Write a text file as `write_bytes` does.
+
+    Raises
+    ------
+    FastcheckError
+        If it cannot be written; then nothing is left behind, and a file that was there stays as it was.
+    """
+    text = {"mode": "w", "encoding": "utf-8", "newline": ""}
+    _write(path, write, text)
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file under a temporary name beside it, then rename it.
+
+    A link is followed, a file's mode kept, and what is no regular file (a pipe, a device, an open descriptor such as
+    ``/dev/stdout`` or ``/dev/fd/3``) is written to directly.
+
+    Raises
+    ------
+    FastcheckError
+        If it cannot be written; then nothing is left behind, and a file that was there stays as it was.
+    """
+    _write(path, lambda stream: stream.write(data), {"mode": "wb"})
+
+
+def _write(path: str | os.PathLike[str], write: Callable[[Any], object], opening: dict[str, Any]) -> None:
+    temporary = None
+    try:
+        direct = _direct(path)
+        if direct is not None:
+            with open(direct, closefd=isinstance(direct, str), **opening) as stream:
+                write(stream)
+            return
+        target = Path(os.path.realpath(path))
+        mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".fastcheck-", suffix=".part")
+        with os.fdopen(handle, **opening) as stream:
+            write(stream)
+        os.chmod(temporary, mode)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise FastcheckError(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def _direct(path: str | os.PathLike[str]) -> int | str | None:
+    """Return what is opened to write to a path as it is: a descriptor or a path; None where it is a file's.
+
+    A descriptor may lead to a file, but whoever opened that has it open, and would not see another one of its name.
+    """
+    name = os.path.abspath(path)
+    if name in _STREAMS:
+        return _STREAMS[name]
+    if numbered := _DESCRIPTOR.fullmatch(name):
+        return int(numbered[1])
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return os.fspath(path)
+    return None
+
+
+def _umask() -> int:
+    """Return the process's file mode mask, which can be read only by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse a path that could not be written, before work is spent on what should go there.
+
+    Raises
+    ------
+    FastcheckError
+        If it is no path, it or its folder is absent or not writable, or it is a folder.
+    """
+    name = os.fspath(path)
+    if not name or "\0" in name:
+        raise FastcheckError(f"{name!r} cannot be written: expected the path of a file")
+    if os.path.isdir(path):
+        raise FastcheckError(f"{path} cannot be written: it is a folder")
+    try:
+        direct = _direct(path)
+        if direct is None:
+            _check_folder(path)
+        elif isinstance(direct, int):
+            os.write(direct, b"")  # fails where it is closed, or open for reading
+        elif not os.access(direct, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise FastcheckError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def _check_folder(path: str | os.PathLike[str]) -> None:
+    """Refuse a path whose folder takes no new files."""
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise FastcheckError(f"{path} cannot be written: {folder} is not a folder")
+    with tempfile.TemporaryFile(dir=folder):
+        pass

@@ -1,0 +1,112 @@
+"""Convolutions in ``.npz`` files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from fastcheck.common.array_file import Archive
+from fastcheck.common.errors import FastcheckError
+from fastcheck.common.naming import brief
+from fastcheck.common.npz import archive_of
+from fastcheck.common.opened import Opened, Source, opened
+from fastcheck.convolutions import memory
+from fastcheck.convolutions.case import TENSORS, ConvCase
+from fastcheck.convolutions.geometry import ConvGeometry
+
+_REQUIRED = ("input", "weight", "grad_output")
+_GRADIENTS = tuple(f"grad_{name}" for name in TENSORS)
+_GEOMETRY = ("stride", "padding", "dilation", "groups")
+_WORDS = ("loss", "precision")
+_KEYS = (*_REQUIRED, "bias", "output", *_GRADIENTS, *_GEOMETRY, *_WORDS)
+
+_LONGEST_OPTION = 4096
+"""Bytes of what is no operand: a few integers, or a word."""
+
+
+def load_case(path: Source, **overrides: Any) -> ConvCase:
+    """Read a convolution case from an ``.npz`` file.
+
+    Parameters
+    ----------
+    path : path
+        Keys ``input, weight, grad_output``, at least one of ``grad_input, grad_weight, grad_bias``, and optionally
+        ``bias, output, stride, padding, dilation, groups, loss, precision``.
+    **overrides
+        Values of ``stride``, ``padding``, ``dilation``, ``groups``, ``loss`` and ``precision`` that win over the
+        file's; None leaves the file's.
+
+    Returns
+    -------
+    ConvCase
+
+    Raises
+    ------
+    FastcheckError
+        If the file cannot be read, a key is missing or unknown, the arrays make no case, or checking them needs more
+        memory than is free, which their headers tell.
+    """
+    with opened(path) as file:
+        archive = _case_archive(file)
+        options = _options(archive, overrides)
+        found = _outline(archive, options)
+        memory.refuse_what_cannot_fit(str(file), found.geometry, found.tensors)
+        arrays = {key: archive.array(key) for key in archive.keys if key not in (*_GEOMETRY, *_WORDS)}
+    return ConvCase(
+        arrays["input"],
+        arrays["weight"],
+        arrays.get("bias"),
+        grad_output=arrays["grad_output"],
+        grads={name: arrays[f"grad_{name}"] for name in found.tensors},
+        output=arrays.get("output"),
+        **options,
+    )
+
+
+class Outline(NamedTuple):
+    """What the headers of a convolution's file tell: enough to know what checking it takes."""
+
+    geometry: ConvGeometry
+    loss: str
+    tensors: tuple[str, ...]
+
+
+def case_outline(path: Source) -> Outline:
+    """Read the headers of a convolution's file, and nothing else; raises as `load_case` does."""
+    with opened(path) as file:
+        archive = _case_archive(file)
+        return _outline(archive, _options(archive, {}))
+
+
+def _case_archive(file: Opened) -> Archive:
+    archive = archive_of(file, _KEYS)
+    for key in _REQUIRED:
+        if key not in archive.keys:
+            raise FastcheckError(f"{file} has no key {key!r}: expected {', '.join(_REQUIRED)} and at least one grad_*")
+    if not any(key in archive.keys for key in _GRADIENTS):
+        raise FastcheckError(f"{file} has no gradient to check: expected at least one of {', '.join(_GRADIENTS)}")
+    return archive
+
+
+def _outline(archive: Archive, options: Mapping[str, Any]) -> Outline:
+    input, weight = (archive.header(key).shape for key in ("input", "weight"))
+    geometry = ConvGeometry.of(input, weight, **{key: options[key] for key in _GEOMETRY if key in options})
+    tensors = tuple(name for name in TENSORS if f"grad_{name}" in archive.keys)
+    return Outline(geometry, options.get("loss", "vjp"), tensors)
+
+
+def _options(archive: Archive, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    options = {key: _option(key, archive) for key in (*_GEOMETRY, *_WORDS) if key in archive.keys}
+    return options | {key: value for key, value in overrides.items() if value is not None}
+
+
+def _option(key: str, archive: Archive) -> Any:
+    header = archive.header(key)
+    small = header.bytes <= _LONGEST_OPTION
+    if small and header.dtype.kind == "U" and not header.shape:
+        return str(archive.array(key))
+    if small and key not in _WORDS and header.dtype.kind in "iu":
+        return archive.array(key)
+    raise FastcheckError(
+        f"{key} has dtype {brief(header.dtype)} and shape {header.shape}: expected integers or a string"
+    )
