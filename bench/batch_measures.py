@@ -18,11 +18,11 @@ import numpy as np
 from fastcheck import check
 from fastcheck.batch.ledger.ledger import Ledger, PlannedCase
 from fastcheck.batch.run import jobs, local, runner
-from fastcheck.batch.run.scheduler import Inline
+from fastcheck.batch.run.scheduler import InlineExecutor
 from fastcheck.batch.suite.entries import ConvEntry, Entry, How, Suite
 from fastcheck.common import machine
 from fastcheck.convolutions.geometry import ConvGeometry
-from fastcheck.engine.parts import Noted, Part, encode
+from fastcheck.engine.shard_results import Noted, Part, encode
 from fastcheck.metrics import tally
 from fastcheck.render.batch_progress import Lines
 
@@ -114,7 +114,7 @@ def _tally(rng: np.random.Generator, first: int, dims: int) -> tally.Tally:
 def warm(one: Entry, threads: int = 1) -> None:
     """Check a case by itself."""
     assert isinstance(one, ConvEntry)
-    assert check(jobs.conv_case(one, Inline()), dims="all", threads=threads).passed
+    assert check(jobs.conv_case(one, InlineExecutor()), dims="all", threads=threads).passed
 
 
 MEASURES: dict[str, Callable[..., dict[str, Any]]] = {

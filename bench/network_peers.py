@@ -25,7 +25,7 @@ from fastcheck.networks.case import Point
 from fastcheck.networks.evaluator import automatic, blocks_of
 from fastcheck.networks.layers import Conv, Dense, Flatten, GlobalAvgPool, Layer, MaxPool, ReLU
 from fastcheck.networks.network import Network
-from fastcheck.networks.partial import Moved, work
+from fastcheck.networks.partial import PartialEvaluation, work
 from fastcheck.networks.passes import Passes
 from fastcheck.workloads.benchmark import PAUSE, Side, in_turns
 
@@ -294,7 +294,7 @@ class Ours:
 
     @staticmethod
     def _blocks(passes: Passes, tensor: str, dims: int) -> Iterator[Callable[[], np.ndarray]]:
-        moved, h = Moved(passes, tensor), automatic(passes, tensor) / 8  # as small as the peers'
+        moved, h = PartialEvaluation(passes, tensor), automatic(passes, tensor) / 8  # as small as the peers'
         every = whole_channels(passes.point.params[tensor].shape, dims)
         cost = work(passes.program, tensor, len(passes.point.x))
         for block in blocks_of(every, cost, moved.group, moved.together):

@@ -25,13 +25,13 @@ from network_peers import whole_channels
 from fastcheck.common import machine
 from fastcheck.engine import coordinator, folding
 from fastcheck.engine.differences import Chosen
-from fastcheck.engine.parts import encode
+from fastcheck.engine.shard_results import encode
 from fastcheck.networks.case import NetworkCase, Point
-from fastcheck.networks.error_bars import Ground
+from fastcheck.networks.error_bars import Baseline
 from fastcheck.networks.evaluator import PILOT_STEPS, PILOTS, NetworkEvaluator, automatic, blocks_of
 from fastcheck.networks.layers import Add, BatchNorm, Conv, Dense, GlobalAvgPool, Layer, MaxPool, ReLU
 from fastcheck.networks.network import Network
-from fastcheck.networks.partial import Moved, needed_bytes, work
+from fastcheck.networks.partial import PartialEvaluation, needed_bytes, work
 from fastcheck.networks.passes import Passes
 
 STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
@@ -141,7 +141,7 @@ def tensors(passes: Passes) -> list[Tensor]:
     """Return all tensors of the network."""
     found = []
     for name, array in passes.point.params.items():
-        cost, moved = work(passes.program, name, len(passes.point.x)), Moved(passes, name)
+        cost, moved = work(passes.program, name, len(passes.point.x)), PartialEvaluation(passes, name)
         block = len(blocks_of(range(array.size), cost, moved.group, moved.together)[0])
         stage = name.replace(".", "_").partition("_")[0]
         found.append(Tensor(name, stage, array.size, cost, block, block <= moved.together))
@@ -151,7 +151,7 @@ def tensors(passes: Passes) -> list[Tensor]:
 class Counted:
     """Differences of a tensor, whose dimensions are counted."""
 
-    def __init__(self, tables: Moved) -> None:
+    def __init__(self, tables: PartialEvaluation) -> None:
         self._tables, self.dims = tables, 0
         self.kind, self.noise = tables.kind, tables.noise
         self.group, self.together = tables.group, tables.together
@@ -162,19 +162,19 @@ class Counted:
         return self._tables(dims, h)
 
 
-def measured(case: NetworkCase, ground: Ground, tensor: Tensor) -> dict[str, Any]:
+def measured(case: NetworkCase, baseline: Baseline, tensor: Tensor) -> dict[str, Any]:
     """Measure a tensor: seconds of a dimension as a check takes them, and of one by itself with one step.
 
     The pilots are left out, and round-off taken as the model has it: they take as long as so many dimensions alone.
     """
-    name, tables = tensor.name, Counted(Moved(ground.passes, tensor.name))
-    ground.once(("scatter", name, tables.kind, 0), lambda: 1.0)
-    evaluator = NetworkEvaluator(case, ground, tables, name, "auto", 0)  # type: ignore[arg-type]
+    name, tables = tensor.name, Counted(PartialEvaluation(baseline.passes, tensor.name))
+    baseline.cached(("scatter", name, tables.kind, 0), lambda: 1.0)
+    evaluator = NetworkEvaluator(case, baseline, tables, name, "auto", 0)  # type: ignore[arg-type]
     blocks = _sample(evaluator.blocks(whole_channels(case.point.params[name].shape, 1)), tensor)
     dims = sum(map(len, blocks))
     seconds, found = _timed(lambda: [evaluator(block) for block in blocks])
     tries = tables.dims / dims / ROUNDS
-    h, one = automatic(ground.passes, name), np.arange(1)
+    h, one = automatic(baseline.passes, name), np.arange(1)
     values = case.grads[name].reshape(-1)
     folded = [folding.fold(block, values[block.dims]) for block in found[: tensor.together]]
     part = coordinator.joined([coordinator.Block(one, 0, 0, None, None) for one in folded])
@@ -259,17 +259,17 @@ def measure(size: int = 224) -> dict[str, Any]:
     point = seeded_point(resnet50(), size)
     assert sum(array.size for array in point.params.values()) == PARAMETERS
     start = thread_time()
-    ground = Ground.of(Passes(point), 0)
+    baseline = Baseline.of(Passes(point), 0)
     opening = thread_time() - start
-    every = tensors(ground.passes)
-    case = NetworkCase(point, ground.passes.named(ground.gradient), {})
-    rows = [measured(case, ground, tensor) for tensor in every if tensor.name in MEASURED]
+    every = tensors(baseline.passes)
+    case = NetworkCase(point, baseline.passes.named(baseline.gradient), {})
+    rows = [measured(case, baseline, tensor) for tensor in every if tensor.name in MEASURED]
     return {
         "size": size,
         "machine": machine.described(),
-        "loss": ground.passes.loss(),
+        "loss": baseline.passes.loss(),
         "opening_seconds": opening,
-        "needed_bytes": needed_bytes(ground.passes.program, point, 1),
+        "needed_bytes": needed_bytes(baseline.passes.program, point, 1),
         "peak_bytes": machine.peak_bytes(),
         "measured": rows,
         "stages": stages(every, rows),

@@ -12,8 +12,8 @@ from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import refuse_unknown
 from fastcheck.common.progress import ProgressHook, silent
 from fastcheck.convolutions.case import ConvCase
-from fastcheck.engine.plan import EVALUATORS, KINKS, usable_step
 from fastcheck.engine.sampling import Dims
+from fastcheck.engine.settings import EVALUATORS, KINKS, usable_step
 from fastcheck.functions.case import FunctionCase
 from fastcheck.metrics import verdict
 from fastcheck.reports import comparison
@@ -83,11 +83,11 @@ def check(
     threads = machine.thread_count(threads)
     seed = integer("seed", seed, least=0)
     step = usable_step(step)
-    from fastcheck.convolutions.pipeline import ConvPath
+    from fastcheck.convolutions.pipeline import ConvPipeline
     from fastcheck.engine import coordinator  # imports Numba
-    from fastcheck.engine.plan import Plan
+    from fastcheck.engine.settings import Settings
 
-    plan = Plan(
+    settings = Settings(
         dims=dims,
         step=step,
         evaluator=evaluator,
@@ -97,8 +97,8 @@ def check(
         keep=keep,
         progress=progress or silent,
     )
-    report = coordinator.run(ConvPath(case, plan), plan)
-    return explained(case, report, threads=plan.threads, progress=plan.progress) if explain else report
+    report = coordinator.run(ConvPipeline(case, settings), settings)
+    return explained(case, report, threads=settings.threads, progress=settings.progress) if explain else report
 
 
 def check_gradient(
@@ -180,10 +180,10 @@ def check_gradient(
     step = usable_step(step)
     case = FunctionCase(loss, grad, params, noise=noise, relative_noise=relative_noise, precision=precision)
     from fastcheck.engine import coordinator  # imports Numba
-    from fastcheck.engine.plan import Plan
-    from fastcheck.functions.pipeline import FunctionPath
+    from fastcheck.engine.settings import Settings
+    from fastcheck.functions.pipeline import FunctionPipeline
 
-    plan = Plan(
+    settings = Settings(
         dims=dims,
         step=step,
         evaluator="full",
@@ -197,8 +197,8 @@ def check_gradient(
         relative_noise=relative_noise,
         precision=precision,
     )
-    path = FunctionPath(case, plan)
-    report = coordinator.run(path, plan)
+    path = FunctionPipeline(case, settings)
+    report = coordinator.run(path, settings)
     return report.with_health(case.findings if report.interrupted else path.findings(report))
 
 

@@ -10,7 +10,7 @@ from layers import case, layer
 
 import fastcheck
 from fastcheck.batch.ledger.ledger import Ledger, PlannedCase
-from fastcheck.reports.network_report import Line, NetworkReport
+from fastcheck.reports.network_report import HygieneLine, NetworkReport
 from fastcheck.reports.suite_report import SuiteReport
 
 LAYER = layer((1, 2, 6, 6), (3, 2, 3, 3), padding=1)
@@ -53,7 +53,7 @@ def network(*phases):
     """Put reports together as those of a network's phases."""
     named = dict(zip(("data loss", "with regularisation"), phases, strict=True))
     suite = SuiteReport.of(named, threads=2)
-    return NetworkReport(named, False, suite.run, (Line("loss", "done", "declared"),), ())
+    return NetworkReport(named, False, suite.run, (HygieneLine("loss", "done", "declared"),), ())
 
 
 def renamed(report, name):

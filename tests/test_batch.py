@@ -27,7 +27,7 @@ from fastcheck.batch.ledger.ledger import Ledger
 from fastcheck.batch.run import cluster, estimates, jobs, local, runner, stop
 from fastcheck.batch.run import plan as plans
 from fastcheck.batch.run.planned import RESERVE
-from fastcheck.batch.run.scheduler import Inline
+from fastcheck.batch.run.scheduler import InlineExecutor
 from fastcheck.batch.suite.entries import ConvEntry, How, NetworkEntry, Suite
 from fastcheck.batch.suite.file import read_suite
 from fastcheck.cli.batch import Workers
@@ -36,7 +36,7 @@ from fastcheck.convolutions import npz_case
 from fastcheck.engine import coordinator
 from fastcheck.networks.file import read_network
 from fastcheck.render.batch_progress import Lines
-from fastcheck.workloads.published import NETWORKS, ConvLayer, Network
+from fastcheck.workloads.published import NETWORKS, ConvLayer, PublishedNetwork
 
 SUITE = """
 [defaults]
@@ -84,7 +84,7 @@ kind = "dense"
 out_features = 3
 """
 
-TINY = Network("made for tests", (ConvLayer("stem", (2, 7, 7), (4, 2, 3, 3), 2, 1, 1, 1, True),))
+TINY = PublishedNetwork("made for tests", (ConvLayer("stem", (2, 7, 7), (4, 2, 3, 3), 2, 1, 1, 1, True),))
 
 WRONG = "wrong"
 CASES = 13
@@ -123,11 +123,11 @@ class Watch(Lines):
         self.names.append(case.name)
 
 
-def run_suite(suite, out, crew=local.Threads, **options):
+def run_suite(suite, out, backend=local.Threads, **options):
     """Run a suite; return the outcome and the names of the cases that were checked."""
     watch = Watch()
     suite = read_suite(suite) if isinstance(suite, Path) else suite
-    outcome = runner.run(suite, out, runner.Options.of(**{"threads": 2} | options), watch, crew)
+    outcome = runner.run(suite, out, runner.Options.of(**{"threads": 2} | options), watch, backend)
     return outcome, watch.names
 
 
@@ -186,7 +186,7 @@ def test_the_results_are_those_of_a_check(suite_path, tmp_path):
     for one in read_suite(suite_path).entries:
         if isinstance(one, ConvEntry):
             how = one.how
-            report = fastcheck.check(jobs.conv_case(one, Inline()), dims=how.dims, evaluator=how.evaluator)
+            report = fastcheck.check(jobs.conv_case(one, InlineExecutor()), dims=how.dims, evaluator=how.evaluator)
         elif one.name in ("mine", WRONG):
             report = fastcheck.check(npz_case.load_case(one.path), dims="all")
         else:
@@ -398,11 +398,11 @@ def _folder(path, beside):
     path.mkdir()
 
 
-def _changing(crew, path, change, beside):
-    """Return a crew in front of whose first look at a case a file changes; others must not look meanwhile."""
+def _changing(backend, path, change, beside):
+    """Return a backend in front of whose first look at a case a file changes; others must not look meanwhile."""
     changed = []
 
-    class Changing(crew):
+    class Changing(backend):
         def _check(self, case, task, stop):
             if not changed:
                 changed.append(change(path, beside))
@@ -487,8 +487,8 @@ def test_a_link_that_leads_elsewhere_meanwhile_gives_the_result_of_the_file_that
 @pytest.mark.jit
 def test_a_file_that_was_written_again_and_holds_the_same_is_the_same(arrays_path, tmp_path):
     path = arrays_path.parent / "mine.npz"
-    crew = _changing(local.Threads, path, lambda path, beside: path.write_bytes(path.read_bytes()), tmp_path)
-    run_suite(arrays_path, tmp_path / "out", crew, threads=1)
+    backend = _changing(local.Threads, path, lambda path, beside: path.write_bytes(path.read_bytes()), tmp_path)
+    run_suite(arrays_path, tmp_path / "out", backend, threads=1)
     assert answers.suite_report(tmp_path / "out").suite.passed
 
 
@@ -589,7 +589,7 @@ def test_what_does_not_fit_is_known_from_headers_alone(arrays_path, run, monkeyp
         return real(stream, size, what)
 
     monkeypatch.setattr(array_file, "read_array", read_array)
-    monkeypatch.delattr("fastcheck.networks.network.Network.initial")
+    monkeypatch.delattr("fastcheck.networks.network.PublishedNetwork.initial")
     arrays_path.write_text(
         arrays_path.read_text() + '[[case]]\nnetwork = "net.toml"\nname = "seeded"\ninput = [3, 1, 5, 5]\n'
     )
@@ -606,7 +606,7 @@ def test_numeric_gradients_are_kept(tmp_path, monkeypatch):
     run_suite(suite_of(one, sampled), tmp_path / "out", keep_numeric=True)
     folders = {path.name[:3]: path for path in (tmp_path / "out" / "numeric").iterdir()}
     assert sorted(folders) == ["a%2", "sam"]
-    report = fastcheck.check(jobs.conv_case(one, Inline()), dims="all", keep=True)
+    report = fastcheck.check(jobs.conv_case(one, InlineExecutor()), dims="all", keep=True)
     for name, tensor in report.tensors.items():
         kept = np.load(folders["a%2"] / f"{name}.npy")
         assert kept.shape == tensor.shape

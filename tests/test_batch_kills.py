@@ -24,12 +24,12 @@ from distributed import Client, KilledWorker, LocalCluster
 from fastcheck import FastcheckError
 from fastcheck.batch.ledger.ledger import Ledger
 from fastcheck.batch.run import cluster, jobs, runner
-from fastcheck.batch.run.check_one import Place
+from fastcheck.batch.run.check_one import ShardId
 from fastcheck.batch.run.runner import Options
 from fastcheck.batch.run.stop import Stop
 from fastcheck.batch.suite.file import read_suite
 from fastcheck.cli import main as cli
-from fastcheck.engine.parts import Part
+from fastcheck.engine.shard_results import Part
 from fastcheck.metrics.tally import Tally
 from fastcheck.render.batch_progress import Lines
 
@@ -388,7 +388,7 @@ class Broken(Lines):
 
 
 class Idle:
-    """A crew that says that every case has crashed, and keeps a shard of what still runs at the end."""
+    """A backend that says that every case has crashed, and keeps a shard of what still runs at the end."""
 
     target = "here"
 
@@ -399,7 +399,7 @@ class Idle:
     def close(self):
         if self.task is not None:  # the first time, while the ledger has to be open
             assert self.task.over
-            self.task.keep(Place("", "weight", 0), Part(Tally(), None), 1.0)
+            self.task.keep(ShardId("", "weight", 0), Part(Tally(), None), 1.0)
             self.task = None
 
 
@@ -444,7 +444,7 @@ def test_a_client_that_finds_no_scheduler_leaves_nothing_behind(address, monkeyp
     monkeypatch.setattr(cluster, "PATIENCE", 0.1)
     monkeypatch.setattr(Client, "close", lambda self, *rest: (closed.append(self), close(self, *rest))[1])
     with pytest.raises(FastcheckError, match="no scheduler answers at"):
-        cluster.crew(address)(None)
+        cluster.backend(address)(None)
     assert {client.status for client in closed} == {"closed"}
 
 

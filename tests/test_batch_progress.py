@@ -11,7 +11,7 @@ from test_batch import entry
 
 from fastcheck.batch.run import plan as plans
 from fastcheck.batch.run import runner
-from fastcheck.render.batch_progress import SHOWN, Bars, Lines, watching
+from fastcheck.render.batch_progress import SHOWN, Lines, ProgressBars, watching
 
 HOSTILE = "a\x1b[2J\n[red]b"
 
@@ -26,11 +26,11 @@ class Report:
 
 
 def bars():
-    """Bars that draw in memory, and what is said."""
+    """ProgressBars that draw in memory, and what is said."""
     said, page = [], io.StringIO()
     out = Console(file=page, width=100, force_terminal=True)
     shown = Progress(TextColumn("{task.description}", markup=False), console=out, auto_refresh=False)
-    return Bars(said.append, shown), shown, said
+    return ProgressBars(said.append, shown), shown, said
 
 
 def told(shown):

@@ -10,7 +10,7 @@ from fastcheck import FastcheckError, adapters, cases
 from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.convolutions.lowering import WeightLowering
 from fastcheck.workloads import benchmark, roofline, zoo
-from fastcheck.workloads.published import NETWORKS, ConvLayer, Network
+from fastcheck.workloads.published import NETWORKS, ConvLayer, PublishedNetwork
 from fastcheck_kernels import limit as kernels
 
 STEM = ConvLayer("stem", (2, 7, 7), (4, 2, 3, 3), 2, 1, 1, 1, True)
@@ -19,7 +19,7 @@ CAUSAL = ConvLayer("causal", (3, 16), (2, 3, 2), 1, ((4, 0),), 4, 1, False)
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setitem(NETWORKS, "tiny", Network("made for tests", (STEM, CAUSAL)))
+    monkeypatch.setitem(NETWORKS, "tiny", PublishedNetwork("made for tests", (STEM, CAUSAL)))
     monkeypatch.setattr(benchmark, "LAYERS", (("tiny", "stem"), ("tiny", "causal")))
     monkeypatch.setattr(benchmark, "ROUNDS", 1)
     monkeypatch.setattr(benchmark, "PAUSE", 0.0)

@@ -75,8 +75,8 @@ def test_regularisation_that_overflows_is_never_a_failure():
 def test_an_objective_beyond_float64_is_infinite():
     def whole(*entries):
         params = {f"w{place}": np.array([entry]) for place, entry in enumerate(entries)}
-        ground = SimpleNamespace(passes=SimpleNamespace(point=SimpleNamespace(params=params)))
-        return loss_check.regularisation(ground, dict.fromkeys(params, Penalty(2.0, 0.0)))
+        baseline = SimpleNamespace(passes=SimpleNamespace(point=SimpleNamespace(params=params)))
+        return loss_check.regularisation(baseline, dict.fromkeys(params, Penalty(2.0, 0.0)))
 
     assert whole(3.0, 4.0) == 25.0
     assert whole(1e200) == whole(1.3e154, 1.3e154) == math.inf  # a square, and the sum of two

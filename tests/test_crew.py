@@ -7,35 +7,35 @@ from itertools import count
 import pytest
 from processes import PATIENCE
 
-from fastcheck.batch.run.scheduler import Crew, Inline, Lane
+from fastcheck.batch.run.scheduler import CaseExecutor, InlineExecutor, ThreadScheduler
 
 
-def finished(crew, cases):
+def finished(scheduler, cases):
     """Wait for cases to end, and close the crew."""
     for case in cases:
         case.result(timeout=PATIENCE)
-    crew.close()
+    scheduler.close()
 
 
 class Stepped:
     """A crew whose cases, called by their urgencies, end when they are asked to."""
 
     def __init__(self, threads, budget=10**9, small=0.0):
-        self.crew = Crew(threads, budget, small)
+        self.scheduler = ThreadScheduler(threads, budget, small)
         self._threads, self._ends, self._cases = threads, {}, []
 
     def add(self, *urgencies, needed=1):
         for urgency in urgencies:
             end = self._ends[urgency] = threading.Event()
-            self._cases.append(self.crew.add(urgency, needed, lambda end=end: end.wait(PATIENCE)))
+            self._cases.append(self.scheduler.add(urgency, needed, lambda end=end: end.wait(PATIENCE)))
 
     def running(self):
         """Wait until each thread is at a case that goes on, or has found nothing to do; return those cases."""
         late = time.monotonic() + PATIENCE
         while time.monotonic() < late:
-            with self.crew._lock:
-                found = {-case.rank for case in self.crew._running}
-                idle = self.crew._idle
+            with self.scheduler._lock:
+                found = {-case.rank for case in self.scheduler._running}
+                idle = self.scheduler._idle
             if idle + len(found) == self._threads and not any(self._ends[one].is_set() for one in found):
                 return found
             time.sleep(1e-3)
@@ -52,7 +52,7 @@ class Stepped:
 
     def finish(self):
         self.end(*self._ends)
-        finished(self.crew, self._cases)
+        finished(self.scheduler, self._cases)
 
 
 class Meeting:
@@ -70,12 +70,12 @@ class Meeting:
 
 
 def test_the_most_urgent_case_comes_first():
-    crew, order, gate = Crew(1, 10**9), [], threading.Event()
-    cases = [crew.add(100, 1, gate.wait)]
+    scheduler, order, gate = ThreadScheduler(1, 10**9), [], threading.Event()
+    cases = [scheduler.add(100, 1, gate.wait)]
     for urgency in (3, 9, 1, 7, 7.5):
-        cases.append(crew.add(urgency, 1, lambda urgency=urgency: order.append(urgency)))
+        cases.append(scheduler.add(urgency, 1, lambda urgency=urgency: order.append(urgency)))
     gate.set()
-    finished(crew, cases)
+    finished(scheduler, cases)
     assert order == [9, 7.5, 7, 3, 1]
 
 
@@ -126,49 +126,51 @@ def test_small_cases_do_not_keep_a_large_one_waiting_for_memory():
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_lanes_share_the_threads_and_never_wait_for_themselves(threads):
-    crew, meeting, found = Crew(threads, 10**9), Meeting(threads), {}
+    scheduler, meeting, found = ThreadScheduler(threads, 10**9), Meeting(threads), {}
 
     def case(name, urgency):
-        lane = Lane(crew, urgency)
-        futures = [lane.submit(meeting.work, (name, i)) for i in range(20)]
-        found[name] = [future.result() for future in futures] + list(lane.map(meeting.work, range(5)))
+        executor = CaseExecutor(scheduler, urgency)
+        futures = [executor.submit(meeting.work, (name, i)) for i in range(20)]
+        found[name] = [future.result() for future in futures] + list(executor.map(meeting.work, range(5)))
 
-    finished(crew, [crew.add(name, 1, lambda name=name: case(name, float(name))) for name in range(6)])
+    finished(scheduler, [scheduler.add(name, 1, lambda name=name: case(name, float(name))) for name in range(6)])
     assert found == {name: [(name, i) for i in range(20)] + [*range(5)] for name in range(6)}
     assert len(set(meeting.done)) == threads
 
 
 def test_the_largest_case_is_helped_first():
-    crew, meeting, before = Crew(2, 10**9), Meeting(2), []
+    scheduler, meeting, before = ThreadScheduler(2, 10**9), Meeting(2), []
     begin, submitted = threading.Barrier(3), threading.Event()
 
     def large():
-        lane = Lane(crew, 10.0)
+        executor = CaseExecutor(scheduler, 10.0)
         begin.wait(PATIENCE)
-        futures = [lane.submit(meeting.work) for _ in range(40)]
+        futures = [executor.submit(meeting.work) for _ in range(40)]
         submitted.set()
         for future in futures:
             future.result()
 
-    cases = [crew.add(10, 1, large), crew.add(5, 1, lambda: (begin.wait(PATIENCE), submitted.wait(PATIENCE)))]
-    cases.append(crew.add(1, 1, lambda: before.append(len(meeting.done))))
+    cases = [scheduler.add(10, 1, large), scheduler.add(5, 1, lambda: (begin.wait(PATIENCE), submitted.wait(PATIENCE)))]
+    cases.append(scheduler.add(1, 1, lambda: before.append(len(meeting.done))))
     begin.wait(PATIENCE)
-    finished(crew, cases)
+    finished(scheduler, cases)
     assert len(set(meeting.done)) == 2
     assert before[0] >= 39  # of the large case one piece at most was still being done
 
 
 def test_a_thread_is_woken_once_to_help_and_not_for_every_piece(monkeypatch):
-    crew, woken, meeting = Crew(2, 10**9), [], Meeting(2)
-    submit = crew._pool.submit
-    monkeypatch.setattr(crew._pool, "submit", lambda work: (woken.append(1), submit(work)))
+    scheduler, woken, meeting = ThreadScheduler(2, 10**9), [], Meeting(2)
+    submit = scheduler._pool.submit
+    monkeypatch.setattr(scheduler._pool, "submit", lambda work: (woken.append(1), submit(work)))
 
     def case():
-        lane = Lane(crew, 1.0)
-        for future in [lane.submit(meeting.work) for _ in range(100)]:  # who helps waits in the first for this thread
+        executor = CaseExecutor(scheduler, 1.0)
+        for future in [
+            executor.submit(meeting.work) for _ in range(100)
+        ]:  # who helps waits in the first for this thread
             future.result()
 
-    finished(crew, [crew.add(1, 1, case)])
+    finished(scheduler, [scheduler.add(1, 1, case)])
     assert len(set(meeting.done)) == 2
     assert len(woken) == 2  # for the case, and for its first piece
 
@@ -189,34 +191,34 @@ def test_running_cases_stay_within_the_budget():
 
 
 def test_what_a_piece_of_work_raises_is_told_where_its_result_is_asked_for():
-    crew, told = Crew(2, 1), []
+    scheduler, told = ThreadScheduler(2, 1), []
 
     def case():
         try:
-            Lane(crew, 1.0).submit(int, "no number").result()
+            CaseExecutor(scheduler, 1.0).submit(int, "no number").result()
         except ValueError as error:
             told.append(str(error))
             raise
 
     with pytest.raises(ValueError, match="no number"):
-        crew.add(1, 1, case).result()
-    crew.close()
+        scheduler.add(1, 1, case).result()
+    scheduler.close()
     assert len(told) == 1
     with pytest.raises(ValueError, match="no number"):
-        Inline().submit(int, "no number").result()
+        InlineExecutor().submit(int, "no number").result()
 
 
 def test_cleared_cases_do_not_begin(monkeypatch):
     stepped, order = Stepped(1), []
     stepped.add(9)
     assert stepped.running() == {9}
-    stepped.crew.add(1, 1, lambda: order.append("begun"))
-    shutdown = stepped.crew._pool.shutdown
+    stepped.scheduler.add(1, 1, lambda: order.append("begun"))
+    shutdown = stepped.scheduler._pool.shutdown
 
     def end_what_runs(**how):
         stepped.end(9)
         shutdown(**how)
 
-    monkeypatch.setattr(stepped.crew._pool, "shutdown", end_what_runs)
-    stepped.crew.close()
+    monkeypatch.setattr(stepped.scheduler._pool, "shutdown", end_what_runs)
+    stepped.scheduler.close()
     assert order == []

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from fastcheck.common.interrupts import deaf, listening
+from fastcheck.common.interrupts import listening, sigint_blocked
 
 
 class _Loses:
@@ -24,11 +24,11 @@ def test_a_lost_interrupt_is_heard_and_not_printed(monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", printed.append)
     with listening() as interrupts:
         assert not interrupts.heard
-        interrupts.raise_if_heard()
+        interrupts.raise_if_interrupted()
         _Loses(lambda: signal.raise_signal(signal.SIGINT))
         assert interrupts.heard
         with pytest.raises(KeyboardInterrupt):
-            interrupts.raise_if_heard()
+            interrupts.raise_if_interrupted()
         assert printed == []
         _Loses(lambda: 1 / 0)
         assert [told.exc_type for told in printed] == [ZeroDivisionError]
@@ -59,7 +59,7 @@ def test_a_handler_of_the_programs_own_is_left_alone(monkeypatch):
 def test_what_is_started_in_a_deaf_block_hears_no_interrupt():
     masks = []
     thread = threading.Thread(target=lambda: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
-    with deaf():
+    with sigint_blocked():
         thread.start()
     thread.join()
     assert signal.SIGINT in masks[0]

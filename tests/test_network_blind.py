@@ -10,7 +10,7 @@ from fastcheck import Network
 from fastcheck.common.precision import UNITS
 from fastcheck.networks import blind as network_blind
 from fastcheck.networks.case import NetworkCase
-from fastcheck.networks.error_bars import Ground
+from fastcheck.networks.error_bars import Baseline
 from fastcheck.networks.layers import BatchNorm, Conv, Dense, Flatten, LayerNorm, ReLU, Tanh
 from fastcheck.networks.passes import Passes
 
@@ -180,8 +180,8 @@ def test_what_statistics_make_zero_is_zero():
     for dtype, blind in ((np.float64, False), (np.float32, True)):
         grads = torch_network.gradients(network, params, x, Y)[1]
         case = NetworkCase.of(network, params, {name: array.astype(dtype) for name, array in grads.items()}, x, Y)
-        ground, unit = Ground.of(Passes(case.point), 0), UNITS[np.dtype(dtype).name]
-        found = {name for name in params if network_blind.blinding(ground, name, unit) is not None}
+        baseline, unit = Baseline.of(Passes(case.point), 0), UNITS[np.dtype(dtype).name]
+        found = {name for name in params if network_blind.blinding(baseline, name, unit) is not None}
         assert found == (
             {"dense1.bias", "batch_norm1.weight"} | ({"dense1.weight"} if blind else set()) if blind else set()
         )

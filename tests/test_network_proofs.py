@@ -15,10 +15,10 @@ import fastcheck
 from fastcheck import FastcheckError, Network
 from fastcheck.common.progress import silent
 from fastcheck.engine import coordinator
-from fastcheck.engine.plan import Plan
+from fastcheck.engine.settings import Settings
 from fastcheck.networks import partial, passes
 from fastcheck.networks.case import NetworkCase
-from fastcheck.networks.error_bars import Ground
+from fastcheck.networks.error_bars import Baseline
 from fastcheck.networks.evaluator import NetworkEvaluator
 from fastcheck.networks.layers import (
     GELU,
@@ -34,9 +34,9 @@ from fastcheck.networks.layers import (
     Tanh,
 )
 from fastcheck.networks.network import Penalty
-from fastcheck.networks.partial import Moved
+from fastcheck.networks.partial import PartialEvaluation
 from fastcheck.networks.passes import Passes
-from fastcheck.networks.pipeline import NetworkPath
+from fastcheck.networks.pipeline import NetworkPipeline
 
 pytestmark = pytest.mark.jit
 
@@ -56,15 +56,15 @@ def _line(report, topic):
 
 def test_a_corrupted_prefix_is_found_by_the_audit():
     network, params, grads, x, y = _case("conv_2d")
-    plan = Plan("all", "auto", "auto", 1, 0, "widen", False, silent)
+    settings = Settings("all", "auto", "auto", 1, 0, "widen", False, silent)
     case = NetworkCase.of(network, params, grads, x, y)
     for corrupt in (False, True):
-        ground = Ground.of(Passes(case.point), 0)
+        baseline = Baseline.of(Passes(case.point), 0)
         if corrupt:
-            chunk = ground.passes.chunks[0]
-            at = ground.passes.program.slots()[0][1] * chunk.period
+            chunk = baseline.passes.chunks[0]
+            at = baseline.passes.program.slots()[0][1] * chunk.period
             chunk.cached[at : at + chunk.period] += 0.5
-        report = coordinator.run(NetworkPath(case, plan, ground), plan)
+        report = coordinator.run(NetworkPipeline(case, settings, baseline), settings)
         assert report.verdict == ("error" if corrupt else "pass")
         assert any(tensor.audit["disagreements"] for tensor in report.tensors.values()) == corrupt
 
@@ -75,8 +75,10 @@ def test_what_a_phase_remembers_is_that_of_the_same_dimensions():
     first, second = np.array([0, 2, 4]), np.array([0, 1, 5])  # of one first entry, one length and one sum
 
     def differences(phases, *sets):
-        ground = Ground.of(Passes(case.point), 0, phases=phases)
-        evaluator = NetworkEvaluator(case, ground, Moved(ground.passes, "conv1.weight"), "conv1.weight", 1e-5, 0)
+        baseline = Baseline.of(Passes(case.point), 0, phases=phases)
+        evaluator = NetworkEvaluator(
+            case, baseline, PartialEvaluation(baseline.passes, "conv1.weight"), "conv1.weight", 1e-5, 0
+        )
         return [evaluator(dims).numeric.tolist() for dims in sets]
 
     alone = [differences(1, dims)[0] for dims in (first, second)]

@@ -15,7 +15,7 @@ from scipy.stats import hypergeom
 import fastcheck
 from fastcheck import FastcheckError, NetworkReport
 from fastcheck.render.text import as_text
-from fastcheck.reports.network_report import Line
+from fastcheck.reports.network_report import HygieneLine
 from fastcheck.reports.reader import from_json
 
 pytestmark = pytest.mark.jit
@@ -283,7 +283,7 @@ def test_the_table_fits_126_columns_and_longer_names_widen_it(reports, monkeypat
 def test_colours_on_terminals_alone(reports, monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    report = replace(reports["dropout"], hygiene=(Line("a topic", "warn", "[bold]as it is[/bold]"),))
+    report = replace(reports["dropout"], hygiene=(HygieneLine("a topic", "warn", "[bold]as it is[/bold]"),))
     text = as_text(report, _Terminal())
     assert "\x1b[1;33mwarn" in text
     assert "[bold]as it is[/bold]" in text

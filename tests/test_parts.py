@@ -17,10 +17,10 @@ from fastcheck.check import check
 from fastcheck.common.interrupts import Interrupts
 from fastcheck.common.packing import pack, unpack
 from fastcheck.common.progress import silent
-from fastcheck.convolutions.pipeline import ConvPath
+from fastcheck.convolutions.pipeline import ConvPipeline
 from fastcheck.engine import coordinator
-from fastcheck.engine.parts import Part, decode, encode
-from fastcheck.engine.plan import Plan, Session
+from fastcheck.engine.settings import Session, Settings
+from fastcheck.engine.shard_results import Part, decode, encode
 from fastcheck.metrics import tally
 from fastcheck.metrics.tally import exactly
 
@@ -127,11 +127,13 @@ class Recorder:
 
 
 def kept(made, recorder, dims="all", pool=None):
-    from fastcheck.batch.run.scheduler import Inline
+    from fastcheck.batch.run.scheduler import InlineExecutor
 
-    plan = Plan(dims=dims, step="auto", evaluator="auto", threads=1, seed=0, kinks="widen", keep=False, progress=silent)
-    session = Session(plan, pool or Inline(), Interrupts(), keeper=recorder)
-    return coordinator.run_in(ConvPath(made, plan), session)
+    settings = Settings(
+        dims=dims, step="auto", evaluator="auto", threads=1, seed=0, kinks="widen", keep=False, progress=silent
+    )
+    session = Session(settings, pool or InlineExecutor(), Interrupts(), keeper=recorder)
+    return coordinator.run_in(ConvPipeline(made, settings), session)
 
 
 def deterministic(report):

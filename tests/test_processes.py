@@ -65,8 +65,8 @@ def test_children_hear_the_signals_that_the_shell_ignored():
     environment = os.environ | {"PYTHONPATH": os.path.dirname(__file__)}
 
     def heard(script):
-        deaf = ["bash", "-c", "trap '' INT; exec \"$@\"", "bash", sys.executable, "-c", script]
-        return processes.run(deaf, env=environment).stdout
+        sigint_blocked = ["bash", "-c", "trap '' INT; exec \"$@\"", "bash", sys.executable, "-c", script]
+        return processes.run(sigint_blocked, env=environment).stdout
 
     assert heard(code) == "False\n"
     assert heard(again) == "True\n"

@@ -12,7 +12,7 @@ from fastcheck.networks.case import Point
 from fastcheck.networks.evaluator import BLOCK_WORK, blocks_of
 from fastcheck.networks.layers import Conv, Dense, Flatten, MaxPool, ReLU
 from fastcheck.networks.network import LOSSES, Network
-from fastcheck.networks.partial import Moved, work
+from fastcheck.networks.partial import PartialEvaluation, work
 from fastcheck.networks.passes import CHUNK, Passes, lowered, pieces
 from fastcheck_kernels import columns, layers, losses, tile
 
@@ -99,4 +99,4 @@ def test_expensive_dimensions_of_one_data_point_are_evaluated_together():
     point = Point.of(network, network.initial((2, 24, 24)), rng.standard_normal((1, 2, 24, 24)), np.array([1]))
     passes = Passes(point)
     assert work(passes.program, "conv1.weight", 1) > BLOCK_WORK / 2
-    assert Moved(passes, "conv1.weight").together == tile.LANES  # each sign fills a tile
+    assert PartialEvaluation(passes, "conv1.weight").together == tile.LANES  # each sign fills a tile

@@ -7,7 +7,7 @@ from hypothesis import given
 from layers import layers
 
 import fastcheck
-from fastcheck.batch.run.scheduler import Inline
+from fastcheck.batch.run.scheduler import InlineExecutor
 from fastcheck.convolutions.case import LOSSES, TENSORS
 from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.workloads import seeded
@@ -16,7 +16,9 @@ GEOMETRY = ConvGeometry.of((2, 4, 7, 6), (6, 2, 3, 3), stride=(2, 1), padding=((
 
 
 def made(geometry=GEOMETRY, name="data", seed=0, **options):
-    return seeded.conv_case(geometry, name, seed, **{"bias": True, "tensors": TENSORS, "pool": Inline()} | options)
+    return seeded.conv_case(
+        geometry, name, seed, **{"bias": True, "tensors": TENSORS, "pool": InlineExecutor()} | options
+    )
 
 
 @pytest.mark.parametrize("backward", seeded.BACKWARDS)

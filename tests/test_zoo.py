@@ -19,10 +19,10 @@ from fastcheck.common import machine
 from fastcheck.convolutions import passes
 from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.workloads import seeded, zoo
-from fastcheck.workloads.published import NETWORKS, ConvLayer, Network
+from fastcheck.workloads.published import NETWORKS, ConvLayer, PublishedNetwork
 from fastcheck_kernels import conv
 
-TINY = Network(
+TINY = PublishedNetwork(
     "made for tests in 2000",
     (
         ConvLayer("stem", (2, 7, 7), (4, 2, 3, 3), 2, 1, 1, 1, True),

@@ -157,12 +157,12 @@ def _run_part(ledger: Ledger, cases: Mapping[str, Case]) -> dict[str, Any]:
         facts = run_part(runs[-1].facts if runs else {})
     except FastcheckError as error:
         raise damaged(ledger.path, f"its last run: {error}") from None
-    told = [case.run for case in cases.values()]
-    seconds = {part: _sum(run.get(part) for run in told) for part in ("seconds", "audit_seconds", "forward_seconds")}
+    message = [case.run for case in cases.values()]
+    seconds = {part: _sum(run.get(part) for run in message) for part in ("seconds", "audit_seconds", "forward_seconds")}
     return {
-        "threads": facts.get("threads") or max((run.get("threads") or 0 for run in told), default=0),
+        "threads": facts.get("threads") or max((run.get("threads") or 0 for run in message), default=0),
         **seconds,
-        "peak_bytes": max((run.get("peak_bytes") or 0 for run in told), default=0) or None,
+        "peak_bytes": max((run.get("peak_bytes") or 0 for run in message), default=0) or None,
         "target": facts.get("target") or ledger.suite.target,
         "versions": facts.get("versions") or {},
     }

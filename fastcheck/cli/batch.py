@@ -143,4 +143,4 @@ def _crew(dask: str | int | None, options: Any, local: Any) -> Any:
         raise FastcheckError("--isolate and --dask stand together: a cluster's workers are processes of their own")
     from fastcheck.batch.run import cluster
 
-    return cluster.crew(dask)
+    return cluster.backend(dask)

@@ -39,7 +39,7 @@ from fastcheck.common.naming import printable
 from fastcheck.common.version import __version__
 from fastcheck.convolutions import npz_case
 from fastcheck.convolutions.case import LOSSES
-from fastcheck.engine.plan import EVALUATORS
+from fastcheck.engine.settings import EVALUATORS
 from fastcheck.reports import files
 from fastcheck.reports.mismatch import GradientMismatchError
 from fastcheck.reports.network_report import NetworkReport
@@ -221,7 +221,8 @@ def sweep_command(
             )
     except GradientMismatchError as error:  # of the forward pass: the gradients are another function's
         deliver(error.report, case_path, json_path)
-        return error.report.exit_code
+        status: int = error.report.exit_code
+        return status
     if plot_path is not None and picture is not None:
         writing.write_bytes(plot_path, picture(found))
     if json_path not in (None, "-"):
@@ -299,8 +300,8 @@ def _network_demo(threads: int | None, seed: int) -> int:
     from fastcheck.render.text import as_text
     from fastcheck.workloads import demo_network
 
-    def tell(told: NetworkReport | str) -> None:
-        say(told if isinstance(told, str) else as_text(told, sys.stdout))
+    def tell(message: NetworkReport | str) -> None:
+        say(message if isinstance(message, str) else as_text(message, sys.stdout))
 
     with progress_bar() as hook:
         return demo_network.run(threads=threads, seed=seed, say=tell, progress=hook)
@@ -403,7 +404,7 @@ def _status(arguments: list[str], interrupts: Interrupts) -> int:
     except KeyboardInterrupt:
         return _interrupted()
     except Exception:
-        if not interrupts.heard:
+        if not interrupts.interrupted:
             raise
         return _interrupted()
 

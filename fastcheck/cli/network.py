@@ -175,8 +175,8 @@ def _train(files: _Files, steps: int, learning_rate: float, save_path: str, seed
 def _trained(files: _Files, steps: int, save_path: str, declared: bool) -> str:
     """Return what to do with trained parameters."""
     command = ["fastcheck", "network", files.network, "--params", save_path, "--grads", "G.npz", "--data", files.data]
-    told = (
+    message = (
         f"{save_path} has the parameters after {steps:,} step{'s' * (steps > 1)} of SGD. Compute the gradients there:\n"
     )
     loss = f"The loss in {files.data} is that of other parameters: give the new one by --loss.\n" if declared else ""
-    return f"{told}  {shlex.join(command)}\n{loss}"
+    return f"{message}  {shlex.join(command)}\n{loss}"

@@ -52,7 +52,7 @@ def show_command(
     """
     from fastcheck.batch import results as answers  # only here, so that other commands start sooner
 
-    files = _Files(json_path, csv_path, junit_path)
+    files = _OutputFiles(json_path, csv_path, junit_path)
     files.check(path)
     report, found = _read(path)
     whole = answers.of_cases(found, cases)
@@ -69,7 +69,7 @@ def show_command(
     return whole.suite.exit_code
 
 
-class _Files(NamedTuple):
+class _OutputFiles(NamedTuple):
     """Paths of what is written, None where it is not asked for."""
 
     json: str | None
@@ -117,10 +117,10 @@ def _text(shown: Answers, whole: Answers, title: str, everything: bool) -> str:
     from fastcheck.render.text import text_for
 
     if shown.names:
-        told = text_for(sys.stdout, lambda out: write_answers(shown, out, title, everything))
+        message = text_for(sys.stdout, lambda out: write_answers(shown, out, title, everything))
     else:
-        told = "no case is like that\n" if whole.names else "there is no case\n"
-    return f"{told}{chat_line(whole.name, whole.suite, len(whole.waiting))}\n"
+        message = "no case is like that\n" if whole.names else "there is no case\n"
+    return f"{message}{chat_line(whole.name, whole.suite, len(whole.waiting))}\n"
 
 
 @click.command("diff")

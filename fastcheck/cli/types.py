@@ -11,7 +11,7 @@ from fastcheck.cli.output import say
 from fastcheck.common import machine
 from fastcheck.common.arguments import positive
 from fastcheck.common.precision import PRECISIONS
-from fastcheck.engine.plan import KINKS
+from fastcheck.engine.settings import KINKS
 
 
 class Integers(click.ParamType[Any]):
@@ -63,7 +63,7 @@ class Dims(click.ParamType[Any]):
             self.fail(f"{value!r}: expected all, auto or a number of at least 1", param, ctx)
 
 
-class Step(click.ParamType[Any]):
+class StepType(click.ParamType[Any]):
     """auto, or a number."""
 
     name = "auto|H"
@@ -154,7 +154,7 @@ table_option = click.option(
     "--table", "table_path", metavar="F.csv", help="Write every checked dimension to a CSV file."
 )
 step_option = click.option(
-    "--step", type=Step(), default="auto", show_default=True, help="The step h of the differences."
+    "--step", type=StepType(), default="auto", show_default=True, help="The step h of the differences."
 )
 kinks_option = click.option(
     "--kinks",

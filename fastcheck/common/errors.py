@@ -24,7 +24,7 @@ class FastcheckError(ValueError):
         super().__init__(shortened(message))
 
 
-def told(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """Return an error in a line that is not long."""
     kind = "" if isinstance(error, FastcheckError) else f"{type(error).__name__}: "
     return shortened(" ".join(f"{kind}{error}".split()))

@@ -26,17 +26,17 @@ class Interrupts:
         self._start = Interrupts._count
 
     @property
-    def heard(self) -> bool:
+    def interrupted(self) -> bool:
         return Interrupts._count > self._start
 
-    def raise_if_heard(self) -> None:
+    def raise_if_interrupted(self) -> None:
         """Raise the KeyboardInterrupt that may have been swallowed."""
-        if self.heard:
+        if self.interrupted:
             raise KeyboardInterrupt
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Let interrupts wait for `raise_if_heard`: one that comes while a pool takes a lock leaves it locked.
+        """Let interrupts wait for `raise_if_interrupted`: one that comes while a pool takes a lock leaves it locked.
 
         They are raised in the main thread alone, so that there is nothing to hold in others.
         """
@@ -51,7 +51,7 @@ class Interrupts:
 
 
 @contextmanager
-def deaf() -> Iterator[None]:
+def sigint_blocked() -> Iterator[None]:
     """Keep interrupts from threads and processes that are started in the block: whoever started them ends them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield

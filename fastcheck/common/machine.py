@@ -81,8 +81,8 @@ def _told(path: str, name: str) -> str | None:
     return None
 
 
-def _bytes(told: str | None) -> int | None:
-    return None if told is None else int(told.removesuffix("kB")) * 1024
+def _bytes(message: str | None) -> int | None:
+    return None if message is None else int(message.removesuffix("kB")) * 1024
 
 
 def target() -> str:

@@ -41,8 +41,10 @@ def archive_of(file: Opened, known: tuple[str, ...] | None = None, families: tup
             close = nearest(key, meant) or nearest(key.lower(), meant)
             raise FastcheckError(f"{file} has the unknown key {brief(repr(key))}{close}: expected {', '.join(known)}")
     needed = sum(archive.header(key).needed for key in archive.keys)
-    told = f"{file} has arrays that need {needed:,} bytes"
-    machine.refuse_beyond(needed, lambda available: f"{told}, and {available:,} are available: expected smaller ones")
+    message = f"{file} has arrays that need {needed:,} bytes"
+    machine.refuse_beyond(
+        needed, lambda available: f"{message}, and {available:,} are available: expected smaller ones"
+    )
     return archive
 
 

@@ -17,7 +17,7 @@ from fastcheck.common.opened import Source, opened
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-Place = tuple[str | int, ...]
+TomlPath = tuple[str | int, ...]
 """Where a value is in a file: ("layer", 0, "kind")."""
 
 _Read = TypeVar("_Read")
@@ -29,9 +29,9 @@ _PLURALS = {bool: "booleans", int: "integers", float: "finite numbers", str: "st
 class Refused(Exception):
     """What is wrong, and the place of it, or its line where no place is known: "3", "3, column 5"."""
 
-    def __init__(self, where: Place | str, told: str) -> None:
-        super().__init__(told)
-        self.where, self.told = where, told
+    def __init__(self, where: TomlPath | str, message: str) -> None:
+        super().__init__(message)
+        self.where, self.message = where, message
 
 
 class Document(NamedTuple):
@@ -47,7 +47,7 @@ class Document(NamedTuple):
     text: str
     data: dict[str, Any]
 
-    def line(self, where: Place) -> int:
+    def line(self, where: TomlPath) -> int:
         """Return the line of a place, or of the innermost table around it that stands there."""
         return _line(self.text, where)
 
@@ -79,13 +79,13 @@ def read(path: Source, understand: Callable[[Document], _Read]) -> _Read:
         return understand(Document(text, _parsed(text)))
     except Refused as refused:
         line = refused.where if isinstance(refused.where, str) else _line(text, refused.where)
-        raise FastcheckError(f"{name}, line {line}: {printable(refused.told)}") from None
+        raise FastcheckError(f"{name}, line {line}: {printable(refused.message)}") from None
     except RecursionError:
         raise FastcheckError(f"{name} cannot be read: its arrays or tables are nested too deeply") from None
 
 
 @contextmanager
-def blamed(where: Place, before: str = "") -> Iterator[None]:
+def blamed(where: TomlPath, before: str = "") -> Iterator[None]:
     """Tell bad input as a refusal of a place, with some words before it."""
     try:
         yield
@@ -108,7 +108,7 @@ def tables(data: dict[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def refuse_unknown(
-    where: Place,
+    where: TomlPath,
     what: str,
     table: Mapping[str, Any],
     known: Collection[str],
@@ -117,19 +117,19 @@ def refuse_unknown(
     """Refuse keys that a table cannot have, with the nearest that it can; ``elsewhere`` has other words for some."""
     for key in table:
         if key not in known:
-            told = elsewhere.get(key) or f"{nearest(key, known)}: expected {', '.join(known)}"
-            raise Refused((*where, key), f"{what} has the unknown key {shown(key)}{told}")
+            message = elsewhere.get(key) or f"{nearest(key, known)}: expected {', '.join(known)}"
+            raise Refused((*where, key), f"{what} has the unknown key {shown(key)}{message}")
 
 
-def checked(where: Place, name: str, value: Any, kind: Any, note: str = "") -> Any:
+def checked(where: TomlPath, name: str, value: Any, kind: Any, note: str = "") -> Any:
     """Return a value as its type wants it: arrays as tuples, and integers as floats where it is to be one."""
     from pydantic import ValidationError  # only here: `import fastcheck` is to stay quick
 
     try:
         return _adapter(kind).validate_python(_tuples(value), strict=True)
     except ValidationError:
-        told = f"{name} is {shown(value)}{_closest(value, kind)}: expected {expected(kind)}{note}"
-        raise Refused(where, told) from None
+        message = f"{name} is {shown(value)}{_closest(value, kind)}: expected {expected(kind)}{note}"
+        raise Refused(where, message) from None
 
 
 @functools.cache
@@ -196,22 +196,22 @@ def _parsed(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        told, _, at = str(error).rpartition(" (at ")
+        message, _, at = str(error).rpartition(" (at ")
         where = at.removeprefix("line ").removesuffix(")")
         if "column" not in where:
-            where, told = _line_at(text, len(text.rstrip())), f"{told}, at the end of the file"
-        raise Refused(where, f"it is not TOML: {told}") from None
+            where, message = _line_at(text, len(text.rstrip())), f"{message}, at the end of the file"
+        raise Refused(where, f"it is not TOML: {message}") from None
     except ValueError:  # an integer with more digits than Python converts
         longest = max(re.finditer("[0-9_]*", text), key=lambda run: len(run[0]))
-        told = f"it has an integer of {len(longest[0].replace('_', ''))} digits: expected fewer"
-        raise Refused(_line_at(text, longest.start()), told) from None
+        message = f"it has an integer of {len(longest[0].replace('_', ''))} digits: expected fewer"
+        raise Refused(_line_at(text, longest.start()), message) from None
 
 
 def _line_at(text: str, position: int) -> str:
     return str(text.count("\n", 0, position) + 1)
 
 
-def _line(text: str, where: Place) -> int:
+def _line(text: str, where: TomlPath) -> int:
     """Return the line of a place in a text that is TOML, or of the innermost table around it that stands there."""
     lines = _Scanner(text).lines
     while where not in lines:
@@ -236,15 +236,15 @@ class _Scanner:
 
     Attributes
     ----------
-    lines : dict of Place to int
+    lines : dict of TomlPath to int
     """
 
     def __init__(self, text: str) -> None:
-        self.lines: dict[Place, int] = {(): 1}
+        self.lines: dict[TomlPath, int] = {(): 1}
         self._tokens = _tokens(text)
         self._next = 0
-        self._latest: dict[Place, int] = {}  # of every array of tables the entry that is being written
-        table: Place = ()
+        self._latest: dict[TomlPath, int] = {}  # of every array of tables the entry that is being written
+        table: TomlPath = ()
         while self._next < len(self._tokens):
             if self._peek() == "\n":
                 self._take()
@@ -260,17 +260,17 @@ class _Scanner:
         self._next += 1
         return self._tokens[self._next - 1][0]
 
-    def _note(self, place: Place, token: int) -> None:
+    def _note(self, place: TomlPath, token: int) -> None:
         """Note the line of a token for a place, and for the tables around it that had none."""
         for length in range(1, len(place) + 1):
             self.lines.setdefault(place[:length], self._tokens[token][1])
 
-    def _header(self) -> Place:
+    def _header(self) -> TomlPath:
         start = self._next
         self._take()
         many = self._peek() == "["
         keys = self._keys("]")
-        place: Place = ()
+        place: TomlPath = ()
         for key in keys[:-1]:
             place = (*place, key)
             place = (*place, self._latest[place]) if place in self._latest else place
@@ -289,13 +289,13 @@ class _Scanner:
                 found.append(tomllib.loads(f"key = {token}")["key"] if token[0] in "\"'" else token)
         return found
 
-    def _pair(self, table: Place) -> None:
+    def _pair(self, table: TomlPath) -> None:
         start = self._next
         place = (*table, *self._keys("="))
         self._note(place, start)
         self._value(place)
 
-    def _value(self, place: Place) -> None:
+    def _value(self, place: TomlPath) -> None:
         if self._peek() not in ("[", "{"):
             while self._peek() not in (",", "]", "}", "\n"):
                 self._take()

@@ -20,7 +20,7 @@ from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.engine import sampling
 from fastcheck.engine.differences import Chosen, Differences, indices
 from fastcheck.engine.error_model import automatic, roundings
-from fastcheck.engine.parts import Noted, noted_of
+from fastcheck.engine.shard_results import Noted, noted_of
 from fastcheck_kernels import conv, curved, direction
 
 DIMS = 32
@@ -146,7 +146,7 @@ class Audit:
 
 def _crude_sizes(case: ConvCase, scaled: ScaledOperands, tensor: str = "", h: float = 0.0) -> np.ndarray:
     """Bound the sum of the sizes of an output's terms for every filter, with the entries of a tensor moved by h."""
-    largest, weights = scaled.once(("sizes",), lambda: (_largest(scaled.input), _row_sums(scaled.weight)))
+    largest, weights = scaled.cached(("sizes",), lambda: (_largest(scaled.input), _row_sums(scaled.weight)))
     if tensor == "input":
         largest += h
     if tensor == "weight":

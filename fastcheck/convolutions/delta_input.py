@@ -29,7 +29,7 @@ FEW = 4
 """With fewer filters in a group the bars' sums are summed exactly: bounds would be as much work, and wider."""
 
 
-class Tile(NamedTuple):
+class InputTile(NamedTuple):
     """A rectangle of one phase of the input: channels lo <= c < hi, positions left <= p < right."""
 
     phase: int
@@ -93,9 +93,9 @@ class InputDelta:
         self._bounds = None
         if self._group >= FEW:
             self._bounds = _Bounds.of(self._z, self._v, geometry, self._phases, self._factors, self._positions, pool)
-        self(Tile(0, 0, 0, 0, 0))  # compiles here, in the caller's thread, where Ctrl-C is heard
+        self(InputTile(0, 0, 0, 0, 0))  # compiles here, in the caller's thread, where Ctrl-C is heard
 
-    def blocks(self, dims: Chosen) -> list[Tile] | list[np.ndarray]:
+    def blocks(self, dims: Chosen) -> list[InputTile] | list[np.ndarray]:
         """Cut all dimensions into rectangles, or a sample into runs."""
         terms = max(1, max(len(phase.terms) for phase in self._phases))
         size = int(np.clip(BLOCK_WORK // terms, 1, BLOCK))
@@ -111,16 +111,16 @@ class InputDelta:
             edges = [*np.searchsorted(phase.live, np.arange(0, self._positions, span)).tolist(), len(phase.live)]
             spans = [(int(phase.live[a]), int(phase.live[b - 1]) + 1) for a, b in itertools.pairwise(edges) if a < b]
             found += [
-                Tile(place, lo, min(lo + rows, first + unit), left, right)
+                InputTile(place, lo, min(lo + rows, first + unit), left, right)
                 for first in range(0, self._geometry.input_shape[1], unit)
                 for lo in range(first, first + unit, rows)
                 for left, right in spans
             ]
         return found
 
-    def __call__(self, block: Tile | np.ndarray) -> Differences:
+    def __call__(self, block: InputTile | np.ndarray) -> Differences:
         """Difference the dimensions of a block."""
-        if isinstance(block, Tile):
+        if isinstance(block, InputTile):
             dims, numeric, sums = self._tile(block)
         else:
             dims = np.asarray(block, dtype=np.int64)
@@ -138,13 +138,13 @@ class InputDelta:
         found = [self._tile(tile) for tile in self._tiles(dims)]
         return np.concatenate([part[1] for part in found]), np.concatenate([part[2] for part in found], axis=1)
 
-    def _tiles(self, dims: np.ndarray) -> list[Tile]:
+    def _tiles(self, dims: np.ndarray) -> list[InputTile]:
         """Return a tile for each of some flat indices."""
         places, channels, positions = _located(self._geometry, self._phases, dims)
         found = zip(places.tolist(), channels.tolist(), positions.tolist(), strict=True)
-        return [Tile(place, channel, channel + 1, position, position + 1) for place, channel, position in found]
+        return [InputTile(place, channel, channel + 1, position, position + 1) for place, channel, position in found]
 
-    def _tile(self, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _tile(self, tile: InputTile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the flat indices, quotients and sums of a tile."""
         phase = self._phases[tile.phase]
         channels = np.arange(tile.lo, tile.hi)
@@ -291,7 +291,7 @@ class _Bounds:
             )
         return cls(met, weights, channels)
 
-    def sums(self, tile: Tile, live: np.ndarray, quotient: float) -> np.ndarray:
+    def sums(self, tile: InputTile, live: np.ndarray, quotient: float) -> np.ndarray:
         """Return `judge.bars`' sums for a tile, gaps left out."""
         met, weights = self.met[tile.phase][tile.lo // self.channels], self.weights[tile.phase]
         sums = np.empty((6, tile.hi - tile.lo, len(live)))

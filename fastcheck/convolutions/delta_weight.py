@@ -26,7 +26,7 @@ SPREAD_OVERHEAD, REDUCE_OVERHEAD = 130, 50
 """Lanes and positions that the beginning of a loop costs in each form, measured on maps from 7 to 56 wide."""
 
 
-class Tile(NamedTuple):
+class WeightTile(NamedTuple):
     """A rectangle of the weight: filters lo <= f < hi, and columns (channel and tap) left <= j < right."""
 
     lo: int
@@ -85,9 +85,9 @@ class WeightDelta:
             self._z, self._v = (_packed_output(a, layout, pool) for a in (z, v))
         self._layout = np.array([layout.positions, self._group, self._group_step], dtype=np.int64)
         self._elements = len(live)
-        self(Tile(0, 0, 0, 0))  # compiles here, in the caller's thread, where Ctrl-C is heard
+        self(WeightTile(0, 0, 0, 0))  # compiles here, in the caller's thread, where Ctrl-C is heard
 
-    def blocks(self, dims: Chosen) -> list[Tile] | list[np.ndarray]:
+    def blocks(self, dims: Chosen) -> list[WeightTile] | list[np.ndarray]:
         """Cut all dimensions into rectangles, or a sample into runs."""
         size = int(np.clip(BLOCK_WORK // self._elements, self._taps, BLOCK))
         if not isinstance(dims, range):
@@ -105,16 +105,16 @@ class WeightDelta:
         # Rectangles stay inside a group where filters lie side by side.
         unit = self._group if self._narrow else self._filters
         return [
-            Tile(lo, min(lo + rows, first + unit), left, min(left + columns, width))
+            WeightTile(lo, min(lo + rows, first + unit), left, min(left + columns, width))
             for first in range(0, self._filters, unit)
             for lo in range(first, first + unit, rows)
             for left in range(0, width, columns)
         ]
 
-    def __call__(self, block: Tile | np.ndarray) -> Differences:
+    def __call__(self, block: WeightTile | np.ndarray) -> Differences:
         """Difference the dimensions of a block."""
         width = self._channels * self._taps
-        if isinstance(block, Tile):
+        if isinstance(block, WeightTile):
             dims = _rectangle(block, width)
             numeric = self._tile(block).reshape(-1)
             pairs = block._replace(left=block.left // self._taps, right=block.right // self._taps)
@@ -134,7 +134,7 @@ class WeightDelta:
     def _one_by_one(self, dims: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the quotients of single dimensions, and their bars' sums."""
         rows, columns = np.divmod(dims, self._channels * self._taps)
-        tiles = (Tile(f, f + 1, j, j + 1) for f, j in zip(rows.tolist(), columns.tolist(), strict=True))
+        tiles = (WeightTile(f, f + 1, j, j + 1) for f, j in zip(rows.tolist(), columns.tolist(), strict=True))
         numeric = np.array([self._tile(tile)[0, 0] for tile in tiles])
         return numeric, self._sums(dims // self._taps)
 
@@ -142,7 +142,7 @@ class WeightDelta:
     def _shape(self) -> tuple[int, ...]:
         return self._geometry.shape_of(self._tensor)
 
-    def _tile(self, tile: Tile) -> np.ndarray:
+    def _tile(self, tile: WeightTile) -> np.ndarray:
         if not self._narrow:
             out = np.empty((tile.hi - tile.lo, tile.right - tile.left))
             delta.reduce(
@@ -176,7 +176,7 @@ class WeightDelta:
         return sums
 
 
-def _rectangle(tile: Tile, width: int) -> np.ndarray:
+def _rectangle(tile: WeightTile, width: int) -> np.ndarray:
     """Return the flat indices of a tile of a table of this width."""
     dims = np.empty((tile.hi - tile.lo) * (tile.right - tile.left), dtype=np.int64)
     bounds.rectangle(*tile, width, dims)

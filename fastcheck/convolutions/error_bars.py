@@ -228,7 +228,7 @@ def bars_of(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) -> 
         size = _typical_size(scaled, "grad_output") * (1.0 if factor is None else _typical_size(scaled, factor))
         return _bars(case, scaled, tensor, scaled.grad_output, math.sqrt(_most(case, tensor)) * size)
 
-    known: Bars = scaled.once(("bars", tensor), linear)
+    known: Bars = scaled.cached(("bars", tensor), linear)
     return replace(known, chain=chain)
 
 
@@ -246,7 +246,7 @@ def describe(case: ConvCase, scaled: ScaledOperands, output: np.ndarray, pool: E
         return replace(found, saturated=saturated)
 
     for tensor in case.grads:
-        scaled.once(("bars", tensor), partial(bent, tensor))
+        scaled.cached(("bars", tensor), partial(bent, tensor))
 
 
 def _most(case: ConvCase, tensor: str) -> int:
@@ -279,7 +279,7 @@ def _beyond_one(scaled: ScaledOperands, factor: str | None) -> float:
 
 def _typical_size(scaled: ScaledOperands, name: str) -> float:
     """Return about the root mean square of all entries of an operand, zeros among them."""
-    share: float = scaled.once(("share", name), lambda: share_of_nonzeros(getattr(scaled, name)))
+    share: float = scaled.cached(("share", name), lambda: share_of_nonzeros(getattr(scaled, name)))
     return scaled.rms(name) * math.sqrt(share)
 
 
@@ -303,7 +303,9 @@ def loss_model(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) 
     """
     terms, dtype = case.geometry.terms, case.grads[tensor].dtype
     operands = (case.input, case.weight, case.bias)
-    precision: Precision = scaled.once(("precision", dtype.name), lambda: Precision.of(dtype, case.precision, operands))
+    precision: Precision = scaled.cached(
+        ("precision", dtype.name), lambda: Precision.of(dtype, case.precision, operands)
+    )
     ours = 1 + roundings(terms, conv.TAPS)
     model = np.zeros(curved.MODEL)
     model[curved.LOSS] = _LOSSES[case.loss]

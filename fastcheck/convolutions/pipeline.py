@@ -21,7 +21,7 @@ from fastcheck.convolutions.reevaluation import Reevaluation
 from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.engine import error_model
 from fastcheck.engine.differences import Chosen, Evaluator
-from fastcheck.engine.plan import Plan, Session
+from fastcheck.engine.settings import Session, Settings
 from fastcheck.metrics import health, tally
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.reports.report import ForwardReport
@@ -30,13 +30,13 @@ FORWARD_BLOCK = 4096
 """Outputs that are compared at a time with declared ones."""
 
 
-class ConvPath:
+class ConvPipeline:
     """The path of a `ConvCase`.
 
     Parameters
     ----------
     case : ConvCase
-    plan : Plan
+    settings : Settings
 
     Raises
     ------
@@ -44,12 +44,12 @@ class ConvPath:
         If the plan's step is lost in a tensor's largest entry, or overflows with it.
     """
 
-    def __init__(self, case: ConvCase, plan: Plan) -> None:
+    def __init__(self, case: ConvCase, settings: Settings) -> None:
         self._case = case
-        self.kind = cost.kind_of(plan.evaluator)
+        self.kind = cost.kind_of(settings.evaluator)
         self.balanced = case.loss in ("relu", "tanh")
-        for name in case.grads if plan.step != "auto" else ():
-            error_model.usable(plan.step, case.operand(name), name)
+        for name in case.grads if settings.step != "auto" else ():
+            error_model.usable(settings.step, case.operand(name), name)
 
     @property
     def grads(self) -> Mapping[str, np.ndarray]:
@@ -75,10 +75,10 @@ class ConvPath:
     @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused, or has no bars
     def prepare(self, session: Session) -> ForwardReport | None:
         """Scale the operands and run the forward passes; compare a declared output."""
-        case, clock, progress = self._case, session.clock, session.plan.progress
+        case, clock, progress = self._case, session.clock, session.settings.progress
         with clock.of("seconds"):
             passes.compile()
-            session.interrupts.raise_if_heard()
+            session.interrupts.raise_if_interrupted()
             self._scaled = ScaledOperands.of(case)
         self._output = self._magnitude = None
         if case.output is not None or self.kind == "delta" or case.loss != "vjp":
@@ -121,7 +121,7 @@ class ConvPath:
         if self.kind != "delta":
             return None
         assert self._output is not None
-        return Audit(self._case, self._scaled, self._output, name, dims, session.plan.step, session.plan.seed)
+        return Audit(self._case, self._scaled, self._output, name, dims, session.settings.step, session.settings.seed)
 
     def blinding(self, name: str) -> HealthFinding | None:
         """Return that the loss follows no output which the tensor moves, where the outputs are known and it is so."""

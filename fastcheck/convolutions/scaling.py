@@ -60,7 +60,7 @@ class ScaledOperands:
             raise FastcheckError(f"step is {given!r}: too small to move an output by {tensor}, beside the bias")
         return found
 
-    def once(self, key: tuple[str, ...], find: Callable[[], Any]) -> Any:
+    def cached(self, key: tuple[str, ...], find: Callable[[], Any]) -> Any:
         """Return what is known of the operands under a key, and find it first where nothing is."""
         if key not in self._known:
             self._known[key] = find()
@@ -68,7 +68,7 @@ class ScaledOperands:
 
     def rms(self, name: str, values: np.ndarray | None = None) -> float:
         """Return `error_model.rms` of an operand, or of values that the operands alone decide: found once."""
-        found: float = self.once(
+        found: float = self.cached(
             ("rms", name), lambda: error_model.rms(getattr(self, name) if values is None else values)
         )
         return found

@@ -18,8 +18,8 @@ from fastcheck.common import machine
 from fastcheck.common.interrupts import listening
 from fastcheck.engine import folding, sampling
 from fastcheck.engine.differences import Chosen, Evaluator
-from fastcheck.engine.parts import Noted, Part
-from fastcheck.engine.plan import Clock, Path, Plan, Session
+from fastcheck.engine.settings import Clock, Pipeline, Session, Settings
+from fastcheck.engine.shard_results import Noted, Part
 from fastcheck.metrics import regime, verdict
 from fastcheck.metrics.advice import Circumstances
 from fastcheck.metrics.tally import Tally
@@ -39,61 +39,61 @@ class _Progress:
     interrupted: bool = False
 
 
-def run(path: Path, plan: Plan) -> Report:
+def run(pipeline: Pipeline, settings: Settings) -> Report:
     """Check every tensor of a case that has an analytic gradient, on threads of its own."""
-    pool = ThreadPoolExecutor(plan.threads, thread_name_prefix="fastcheck")
+    pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="fastcheck")
     with listening() as interrupts:
-        session, interrupted = Session(plan, pool, interrupts), True
+        session, interrupted = Session(settings, pool, interrupts), True
         try:
-            report = run_in(path, session)
+            report = run_in(pipeline, session)
             interrupted = report.interrupted
         finally:
             pool.shutdown(wait=not interrupted, cancel_futures=True)
     return report
 
 
-def run_in(path: Path, session: Session) -> Report:
+def run_in(pipeline: Pipeline, session: Session) -> Report:
     """Do the same in a session: on its pool, and with what its keeper has of an earlier run."""
     state = _Progress()
     try:
-        _run(path, session, state)
+        _run(pipeline, session, state)
     except KeyboardInterrupt:
         state.interrupted = True
     except Exception:
-        if not session.interrupts.heard:
+        if not session.interrupts.interrupted:
             raise
         state.interrupted = True
-    return _report(path, session.plan, state, session.clock)
+    return _report(pipeline, session.settings, state, session.clock)
 
 
-def prepare(path: Path, session: Session) -> ForwardReport | None:
+def prepare(pipeline: Pipeline, session: Session) -> ForwardReport | None:
     """Do what all tensors need, and compare a declared forward result where there is one."""
     with session.clock.of("seconds"):
-        session.plan.progress("preparing (the first run compiles the kernels)", 0, 0)
+        session.settings.progress("preparing (the first run compiles the kernels)", 0, 0)
         folding.compile()
-    return path.prepare(session)
+    return pipeline.prepare(session)
 
 
-def chosen(path: Path, plan: Plan) -> dict[str, Chosen]:
+def chosen(pipeline: Pipeline, settings: Settings) -> dict[str, Chosen]:
     """Choose the dimensions of every tensor."""
-    return sampling.choose(plan.dims, path.shapes(), path.work(), plan.seed)
+    return sampling.choose(settings.dims, pipeline.shapes(), pipeline.work(), settings.seed)
 
 
-def _run(path: Path, session: Session, state: _Progress) -> None:
-    dims_of = chosen(path, session.plan)
-    state.forward = prepare(path, session)
+def _run(pipeline: Pipeline, session: Session, state: _Progress) -> None:
+    dims_of = chosen(pipeline, session.settings)
+    state.forward = prepare(pipeline, session)
     if state.forward is not None and state.forward.verdict == "fail":
         return
     for name, dims in dims_of.items():
-        _check_tensor(path, name, dims, session, state)
+        _check_tensor(pipeline, name, dims, session, state)
 
 
-def _check_tensor(path: Path, name: str, dims: Chosen, session: Session, state: _Progress) -> None:
-    session.interrupts.raise_if_heard()
-    plan, clock = session.plan, session.clock
+def _check_tensor(pipeline: Pipeline, name: str, dims: Chosen, session: Session, state: _Progress) -> None:
+    session.interrupts.raise_if_interrupted()
+    settings, clock = session.settings, session.clock
     with clock.of("seconds"):
-        plan.progress(f"{name}: preparing", 0, 0)
-        tensor = OpenTensor(path, name, dims, session)
+        settings.progress(f"{name}: preparing", 0, 0)
+        tensor = OpenTensor(pipeline, name, dims, session)
         found, interrupted = _difference(tensor, session)
         # Which takes as long as differencing a few dimensions.
         parts = {} if interrupted else _parts(tensor.evaluator, found.tally)
@@ -102,10 +102,10 @@ def _check_tensor(path: Path, name: str, dims: Chosen, session: Session, state: 
     audited = NOT_AUDITED
     if audit is not None and found.noted is not None and not interrupted:
         with clock.of("audit_seconds"):
-            plan.progress(f"{name}: audit", 0, 0)
+            settings.progress(f"{name}: audit", 0, 0)
             audited = audit.result(found.noted, session.pool)
-    sampled = not interrupted and len(dims) < math.prod(path.grads[name].shape)
-    state.tensors[name] = _reported(path, name, found, plan, parts, step, audited, sampled)
+    sampled = not interrupted and len(dims) < math.prod(pipeline.grads[name].shape)
+    state.tensors[name] = _reported(pipeline, name, found, settings, parts, step, audited, sampled)
     if interrupted:
         raise KeyboardInterrupt
 
@@ -124,13 +124,13 @@ class OpenTensor:
         The evaluator's, in order.
     """
 
-    def __init__(self, path: Path, name: str, dims: Chosen, session: Session) -> None:
+    def __init__(self, pipeline: Pipeline, name: str, dims: Chosen, session: Session) -> None:
         self.name, self.total = name, len(dims)
-        self.audit = path.audit(name, dims, session)
-        self.evaluator = path.evaluator(name, session.plan.step, session)
+        self.audit = pipeline.audit(name, dims, session)
+        self.evaluator = pipeline.evaluator(name, session.settings.step, session)
         self.blocks = list(self.evaluator.blocks(dims))
-        self._values = path.grads[name].reshape(-1)
-        self._work, self._plan = path.work()[name], session.plan
+        self._values = pipeline.grads[name].reshape(-1)
+        self._work, self._settings = pipeline.work()[name], session.settings
 
     def shards(self) -> list[Sequence[Any]]:
         """Return runs of blocks that take about as long as `SHARD_WORK`: they depend on the case alone."""
@@ -144,10 +144,10 @@ class OpenTensor:
         noted = None if self.audit is None else self.audit.note(found)
         kinks = 0 if found.kinks is None else int(np.count_nonzero(found.kinks))
         whole = len(found.dims)
-        if kinks and self._plan.kinks == "exclude":
+        if kinks and self._settings.kinks == "exclude":
             found = found.without_kinks()
         here = self._values.take(found.dims).astype(np.float64, copy=False)
-        kept = Kept(found.dims, here, found.numeric, found.error_bar) if self._plan.keep else None
+        kept = Kept(found.dims, here, found.numeric, found.error_bar) if self._settings.keep else None
         return Block(folding.fold(found, here), kinks, whole - len(found.dims), noted, kept)
 
 
@@ -210,22 +210,22 @@ def _pooled(
     work: Callable[[_Task], _Done], tasks: Sequence[_Task], done: int, tensor: OpenTensor, session: Session
 ) -> tuple[list[_Done], bool]:
     """Run tasks on the pool; return what finished, in the tasks' order, and whether it was interrupted."""
-    plan, stop = session.plan, threading.Event()
+    settings, stop = session.settings, threading.Event()
     futures: list[Future[_Done | None]] = []
     ended: SimpleQueue[Future[_Done | None]] = SimpleQueue()
     interrupted = False
     try:
         with session.interrupts.held():
-            plan.progress(tensor.name, done, tensor.total)
+            settings.progress(tensor.name, done, tensor.total)
             for task in tasks:
-                session.interrupts.raise_if_heard()
+                session.interrupts.raise_if_interrupted()
                 futures.append(session.pool.submit(lambda one: None if stop.is_set() else work(one), task))
                 futures[-1].add_done_callback(ended.put)
             for _ in futures:
                 found = _next(ended, session).result()
                 if found is not None:
                     done += found.reached
-                    plan.progress(tensor.name, done, tensor.total)
+                    settings.progress(tensor.name, done, tensor.total)
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -237,36 +237,36 @@ def _pooled(
 def _next(ended: SimpleQueue[Future[Any]], session: Session) -> Future[Any]:
     """Wait for a task that ends, or for an interrupt; where the pool wants it, do a part of the work meanwhile."""
     while True:
-        session.interrupts.raise_if_heard()
+        session.interrupts.raise_if_interrupted()
         with suppress(Empty):
-            return ended.get(block=False) if session.help() else ended.get(timeout=0.1)
+            return ended.get(block=False) if session.run_pending() else ended.get(timeout=0.1)
 
 
 def _reported(
-    path: Path,
+    pipeline: Pipeline,
     name: str,
     found: Part,
-    plan: Plan,
+    settings: Settings,
     parts: dict[int, dict[str, float]],
     step: float,
     audited: dict[str, Any],
     sampled: bool,
 ) -> TensorReport:
     """Judge a tensor, and describe it."""
-    merged, shape = found.tally, path.grads[name].shape
+    merged, shape = found.tally, pipeline.grads[name].shape
     known = Circumstances(
         tally=merged,
         shape=shape,
-        evaluator=path.kind,
+        evaluator=pipeline.kind,
         step=step,
-        automatic=plan.step == "auto",
-        precision=path.precision(name),
-        black_box=plan.black_box,
-        balanced=path.balanced,
-        declared=plan.declared,
+        automatic=settings.step == "auto",
+        precision=pipeline.precision(name),
+        black_box=settings.black_box,
+        balanced=pipeline.balanced,
+        declared=settings.declared,
         parts=parts,
         disagreements=audited["disagreements"],
-        blinding=path.blinding(name),
+        blinding=pipeline.blinding(name),
         sampled=sampled,
     )
     judgement = verdict.of_tensor(known)
@@ -275,7 +275,7 @@ def _reported(
         merged,
         judgement,
         shape,
-        evaluator=path.kind,
+        evaluator=pipeline.kind,
         step=step,
         audit=audited,
         regime=regime.words(known) if explained else "",
@@ -293,7 +293,7 @@ def _parts(evaluator: Evaluator, merged: Tally) -> dict[int, dict[str, float]]:
     return {dim: {name: float(values[i]) for name, values in columns.items()} for i, dim in enumerate(dims)}
 
 
-def _report(path: Path, plan: Plan, state: _Progress, clock: Clock) -> Report:
+def _report(pipeline: Pipeline, settings: Settings, state: _Progress, clock: Clock) -> Report:
     verdicts: list[Verdict] = [tensor.verdict for tensor in state.tensors.values()]
     if state.forward is not None and state.forward.verdict == "fail":
         verdicts.append("fail")
@@ -301,11 +301,11 @@ def _report(path: Path, plan: Plan, state: _Progress, clock: Clock) -> Report:
         verdicts.append("inconclusive")
     return Report(
         verdict=verdict.heaviest(verdicts),
-        seed=plan.seed,
-        requested=plan.requested,
+        seed=settings.seed,
+        requested=settings.requested,
         interrupted=state.interrupted,
         forward=state.forward,
         tensors=state.tensors,
-        operands=path.described(),
-        run=machine.run_part(plan.threads, clock.seconds, clock.forward_seconds, clock.audit_seconds),
+        operands=pipeline.described(),
+        run=machine.run_part(settings.threads, clock.seconds, clock.forward_seconds, clock.audit_seconds),
     )

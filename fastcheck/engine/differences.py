@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from fastcheck.engine.parts import Noted
+from fastcheck.engine.shard_results import Noted
 
 Chosen = np.ndarray | range
 """Flat indices of a tensor in ascending order; a range stands for all of them."""

@@ -62,7 +62,7 @@ class Tensor:
         return arrays
 
 
-class Entry:
+class EntryDifferencer:
     """One entry.
 
     Parameters

@@ -11,7 +11,7 @@ from fastcheck.common.precision import WIDE, WIDE_TYPES
 from fastcheck.engine.differences import Chosen, Differences, indices
 from fastcheck.functions import opinions
 from fastcheck.functions.case import FunctionCase
-from fastcheck.functions.entry import LEAST, Entry, Tensor
+from fastcheck.functions.entry import LEAST, EntryDifferencer, Tensor
 from fastcheck.functions.noise import UNMEASURED
 from fastcheck.functions.step_search import ROUNDS, Estimate, better, exponent_of
 
@@ -83,7 +83,7 @@ class FunctionEvaluator:
     def __call__(self, block: Chosen) -> Differences:
         """Difference the dimensions of a block."""
         dims = indices(block)
-        entries = [Entry(self._tensor, dim) for dim in dims.tolist()]
+        entries = [EntryDifferencer(self._tensor, dim) for dim in dims.tolist()]
         found = [self._differenced(dim, entry) for dim, entry in zip(dims.tolist(), entries, strict=True)]
         self._tensor.case.refuse_changes(self._tensor.arrays(), "loss")
         bars = np.array([one.bar for one in found]) + self._tensor.errors[dims]
@@ -105,7 +105,7 @@ class FunctionEvaluator:
 
     def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
         """Split the error bars of dimensions, which are differenced again."""
-        found = [self._differenced(dim, Entry(self._tensor, dim)) for dim in dims.tolist()]
+        found = [self._differenced(dim, EntryDifferencer(self._tensor, dim)) for dim in dims.tolist()]
         return {
             "round-off": np.array([one.roundoff for one in found]),
             "truncation": np.array([one.safety * one.truncation for one in found]),
@@ -120,7 +120,7 @@ class FunctionEvaluator:
         among = usual if usual.size else np.arange(len(self._tensor.values))
         pilots = {}
         for dim in rng.choice(among, min(PILOTS, len(among)), replace=False).tolist():
-            entry = Entry(self._tensor, dim)
+            entry = EntryDifferencer(self._tensor, dim)
             search = entry.search()
             found = search.best(self._begin(entry.reach), opinions.ROUNDS)
             if found is not None:
@@ -133,7 +133,7 @@ class FunctionEvaluator:
         ]
         self._start = sorted(steps)[len(steps) // 2] if steps else PILOT_STEP
 
-    def _differenced(self, dim: int, entry: Entry) -> Estimate:
+    def _differenced(self, dim: int, entry: EntryDifferencer) -> Estimate:
         """Estimate one derivative."""
         if self._fixed is None:
             found = self._pilots[dim] if dim in self._pilots else self._searched(entry)
@@ -144,7 +144,7 @@ class FunctionEvaluator:
             raise entry.not_finite(self._fixed or begin, given=self._fixed is not None)
         return found
 
-    def _searched(self, entry: Entry, rounds: int = ROUNDS) -> Estimate | None:
+    def _searched(self, entry: EntryDifferencer, rounds: int = ROUNDS) -> Estimate | None:
         """Search for the step, of a small entry from both of the sizes that it may have."""
         search, other_size = entry.search(), entry.other_size()
         begin = self._begin(entry.reach)
@@ -155,7 +155,7 @@ class FunctionEvaluator:
             found = found if other is None else better(found, other)
         return found and opinions.decided(entry, search, found, self._doubtful)
 
-    def _with_fixed_step(self, entry: Entry, step: float) -> Estimate | None:
+    def _with_fixed_step(self, entry: EntryDifferencer, step: float) -> Estimate | None:
         """Take the user's step; where the gradient is outside, the best one tells whether that was to blame."""
         found = entry.with_step(step)
         if found is not None and found.jump and not opinions.at_the_point(entry, found).jump:

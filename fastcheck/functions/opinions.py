@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastcheck.functions.entry import Entry
+from fastcheck.functions.entry import EntryDifferencer
 from fastcheck.functions.step_search import CLEAR, NOISES, Estimate, Search, exponent_of
 
 ROUNDS = 12
@@ -28,12 +28,12 @@ CLOSER = (1, 2, 3)
 """Powers of two by which steps are smaller that tell whether a bar is too narrow."""
 
 
-def decided(entry: Entry, search: Search, found: Estimate, doubtful: bool) -> Estimate:
+def decided(entry: EntryDifferencer, search: Search, found: Estimate, doubtful: bool) -> Estimate:
     """Return what was found, or what smaller steps put in its place.
 
     Parameters
     ----------
-    entry : Entry
+    entry : EntryDifferencer
     search : Search
         Of the entry.
     found : Estimate
@@ -47,7 +47,7 @@ def decided(entry: Entry, search: Search, found: Estimate, doubtful: bool) -> Es
     return at_the_point(entry, found) if found.jump else found
 
 
-def contradiction(entry: Entry, search: Search, found: Estimate) -> int | None:
+def contradiction(entry: EntryDifferencer, search: Search, found: Estimate) -> int | None:
     """Return the exponent of a step near the bottom whose quotient cannot be that of a larger step."""
     size = exponent_of(entry.own_size())
     for exponent in (size - depth for depth in BOTTOM):
@@ -58,7 +58,7 @@ def contradiction(entry: Entry, search: Search, found: Estimate) -> int | None:
     return None
 
 
-def at_the_point(entry: Entry, found: Estimate) -> Estimate:
+def at_the_point(entry: EntryDifferencer, found: Estimate) -> Estimate:
     """Look whether a kink is at the point itself, or merely nearer than the step.
 
     With the smallest step at which the jump between the slopes stands clear of the noise it has to be there still.
@@ -74,7 +74,7 @@ def at_the_point(entry: Entry, found: Estimate) -> Estimate:
     return search.best(clear, ROUNDS, most=exponent_of(found.step) - 1) or found
 
 
-def _below(entry: Entry, search: Search, found: Estimate) -> Estimate:
+def _below(entry: EntryDifferencer, search: Search, found: Estimate) -> Estimate:
     """Search near the bottom where a quotient there contradicts what was found.
 
     A smaller step is nearer to the derivative. It is believed where its own quotients agree with each other; else the
@@ -90,7 +90,7 @@ def _below(entry: Entry, search: Search, found: Estimate) -> Estimate:
     return lower if agreed else found.doubted(lower)
 
 
-def _closer(entry: Entry, search: Search, found: Estimate) -> Estimate:
+def _closer(entry: EntryDifferencer, search: Search, found: Estimate) -> Estimate:
     """Ask steps of a half, a quarter and an eighth whether the bar is too narrow.
 
     One that puts the derivative elsewhere, and the gradient inside, is right: what it moved by is truncation.

@@ -11,7 +11,7 @@ from fastcheck.common.arguments import Shape
 from fastcheck.convolutions.audit import Audit
 from fastcheck.engine import error_model, sampling
 from fastcheck.engine.differences import Chosen, Evaluator
-from fastcheck.engine.plan import Plan, Session
+from fastcheck.engine.settings import Session, Settings
 from fastcheck.functions import noise as function_noise
 from fastcheck.functions import ties
 from fastcheck.functions.case import FunctionCase
@@ -32,13 +32,13 @@ AUTO_DIMS = 2048
 `fastcheck.engine.sampling.AUTO_SAMPLE`, since what a call costs is not known."""
 
 
-class FunctionPath:
+class FunctionPipeline:
     """The path of a `FunctionCase`.
 
     Parameters
     ----------
     case : FunctionCase
-    plan : Plan
+    settings : Settings
 
     Raises
     ------
@@ -49,12 +49,12 @@ class FunctionPath:
     kind = "full"
     balanced = True
 
-    def __init__(self, case: FunctionCase, plan: Plan) -> None:
+    def __init__(self, case: FunctionCase, settings: Settings) -> None:
         self._case = case
         self._noise: dict[str, float] = {}
         self._evaluators: dict[str, FunctionEvaluator] = {}
-        for name in case.params if plan.step != "auto" else ():
-            error_model.usable(plan.step, case.params[name], case.label(name))
+        for name in case.params if settings.step != "auto" else ():
+            error_model.usable(settings.step, case.params[name], case.label(name))
 
     @property
     def grads(self) -> Mapping[str, np.ndarray]:
@@ -80,16 +80,16 @@ class FunctionPath:
     def prepare(self, session: Session) -> ForwardReport | None:
         """Measure what rounding does to the analytic gradient."""
         with session.clock.of("seconds"):
-            self._errors = function_noise.of_gradient(self._case, session.plan.seed)
+            self._errors = function_noise.of_gradient(self._case, session.settings.seed)
         return None
 
     def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
         """Prepare a tensor to be differenced."""
-        plan = session.plan
+        settings = session.settings
         if name not in self._noise:
-            self._noise[name] = function_noise.of_loss(self._case, name, plan.seed)
+            self._noise[name] = function_noise.of_loss(self._case, name, settings.seed)
         self._evaluators[name] = FunctionEvaluator(
-            self._case, name, self._noise[name], self._errors[name], step, plan.stencil or "auto", plan.seed
+            self._case, name, self._noise[name], self._errors[name], step, settings.stencil or "auto", settings.seed
         )
         return self._evaluators[name]
 

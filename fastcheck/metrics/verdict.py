@@ -137,8 +137,8 @@ def _noted(tally: Tally) -> str:
         (tally.undecided, "cannot be told for their wide error bars"),
         (tally.hidden, "not zero, but no larger than their error bars"),
     )
-    told = "; ".join(f"{count:,} {words}" for count, words in counts if count)
-    return f" ({told})" if told else ""
+    message = "; ".join(f"{count:,} {words}" for count, words in counts if count)
+    return f" ({message})" if message else ""
 
 
 def norm_rule(precision: str) -> float:

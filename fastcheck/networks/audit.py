@@ -11,13 +11,13 @@ import numpy as np
 
 from fastcheck.common.precision import U
 from fastcheck.engine.differences import Chosen, Differences, indices
-from fastcheck.engine.parts import Noted, noted_of
+from fastcheck.engine.shard_results import Noted, noted_of
 from fastcheck.networks.case import NetworkCase
-from fastcheck.networks.error_bars import SAFETY, Ground
+from fastcheck.networks.error_bars import SAFETY, Baseline
 from fastcheck.networks.evaluator import automatic
 from fastcheck.networks.full import Full
 from fastcheck.networks.network import Penalty
-from fastcheck.networks.partial import Moved
+from fastcheck.networks.partial import PartialEvaluation
 from fastcheck.networks.penalty import difference as penalty_difference
 from fastcheck_kernels import columns, direction
 
@@ -40,7 +40,7 @@ class NetworkAudit:
     Parameters
     ----------
     case : NetworkCase
-    ground : Ground
+    baseline : Baseline
     tensor : str
     chosen : Chosen
         The dimensions that are checked.
@@ -49,11 +49,13 @@ class NetworkAudit:
     seed : int
     """
 
-    def __init__(self, case: NetworkCase, ground: Ground, tensor: str, chosen: Chosen, step: Any, seed: int) -> None:
-        self._case, self._ground, self._tensor, self._chosen = case, ground, tensor, chosen
-        self._step = automatic(ground.passes, tensor) if step == "auto" else float(step)
+    def __init__(
+        self, case: NetworkCase, baseline: Baseline, tensor: str, chosen: Chosen, step: Any, seed: int
+    ) -> None:
+        self._case, self._baseline, self._tensor, self._chosen = case, baseline, tensor, chosen
+        self._step = automatic(baseline.passes, tensor) if step == "auto" else float(step)
         self._seed = int(np.random.default_rng([seed, len(chosen)]).integers(2**31))
-        count = max(FEWEST, min(DIMS, int(WORK / _cost(ground))))
+        count = max(FEWEST, min(DIMS, int(WORK / _cost(baseline))))
         rng = np.random.default_rng([seed, DIMS])
         self._dims = np.sort(rng.choice(indices(chosen), min(count, len(chosen)), replace=False))
 
@@ -64,7 +66,7 @@ class NetworkAudit:
 
     def result(self, noted: Noted, pool: Executor) -> dict[str, Any]:
         """Difference again, and compare: the audit's part of a tensor's report."""
-        full = Full(self._ground.passes, self._tensor, self._ground.roundoff.loss)
+        full = Full(self._baseline.passes, self._tensor, self._baseline.roundoff.loss)
         disagreeing = self._known("again", lambda: int(np.count_nonzero(self._again(full, pool))))
         found = self._directional(full, noted)
         apart = not abs(found["difference"]) <= found["error_bar"]
@@ -72,7 +74,7 @@ class NetworkAudit:
 
     def _known(self, what: str, find: Callable[[], Any]) -> Any:
         """Return what an earlier phase found, whose differences are the same."""
-        return self._ground.once((what, self._tensor, self._step, self._seed), find)
+        return self._baseline.cached((what, self._tensor, self._step, self._seed), find)
 
     def _again(self, full: Full, pool: Executor) -> np.ndarray:
         """Tell which dimensions whole forward passes find elsewhere, with the same step and with shorter ones.
@@ -89,7 +91,7 @@ class NetworkAudit:
     def _apart(self, dims: np.ndarray, h: float, full: Full, pool: Executor) -> np.ndarray:
         """Tell which dimensions whole forward passes find elsewhere with one step."""
         again = np.concatenate(list(pool.map(lambda some: full.numeric(some, h), np.array_split(dims, 2))))
-        moved = Moved(self._ground.passes, self._tensor)(dims, h)
+        moved = PartialEvaluation(self._baseline.passes, self._tensor)(dims, h)
         apart = np.abs(again - moved[:, columns.NUMERIC]) / (2 * h)
         # Rounding may put a unit on the other side of its kink; that changes a part of what the crossing can change.
         outside: np.ndarray = ~(apart <= (SAFETY * self._noise(full) + moved[:, columns.WIDENING]) / h)
@@ -97,7 +99,7 @@ class NetworkAudit:
 
     def _noise(self, full: Full) -> float:
         """Return the standard deviation that the rounding of both has, times h."""
-        return 2 * math.hypot(self._ground.roundoff.evaluated, full.noise)
+        return 2 * math.hypot(self._baseline.roundoff.evaluated, full.noise)
 
     def _directional(self, full: Full, noted: Noted) -> dict[str, float]:
         """Compare the sum of direction * numeric with the derivative along that direction, by one forward pair.
@@ -114,7 +116,7 @@ class NetworkAudit:
 
     def _along(self, full: Full, noted: Noted, step: float, before: float) -> dict[str, float]:
         """Compare by one pair of moves; ``before`` is the derivative that a longer one found, 0 without one."""
-        values = self._ground.passes.point.params[self._tensor].reshape(-1)
+        values = self._baseline.passes.point.params[self._tensor].reshape(-1)
         signs, dims = np.zeros(len(values)), indices(self._chosen)
         direction.move(dims, self._seed, 1.0, signs)
         signs = signs[dims]
@@ -138,9 +140,9 @@ class NetworkAudit:
         return {"delta": total, "full": quotient, "difference": total - quotient, "error_bar": bar}
 
 
-def _cost(ground: Ground) -> int:
+def _cost(baseline: Baseline) -> int:
     """Return about how many multiply-adds two forward passes of all data points take."""
     total = 0
-    for node in ground.passes.program.nodes:
+    for node in baseline.passes.program.nodes:
         total += node.entries * max(1, node.columns["per_group"] * node.columns["taps"])
-    return 2 * total * len(ground.passes.point.x)
+    return 2 * total * len(baseline.passes.point.x)

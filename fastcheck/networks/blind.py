@@ -10,7 +10,7 @@ import numpy as np
 from fastcheck.common.naming import listed
 from fastcheck.metrics import health
 from fastcheck.metrics.health import HealthFinding
-from fastcheck.networks.error_bars import Ground
+from fastcheck.networks.error_bars import Baseline
 from fastcheck.networks.passes import Passes, lanes
 
 SATURATED, NOISY = 1e-6, 2.0**12
@@ -27,19 +27,19 @@ _AXES = {"batch_norm": (1, 2), "layer_norm": (0, 1)}
 """What a normalisation takes its statistics over: axes of (channels, pixels, points)."""
 
 
-def blinding(ground: Ground, name: str, unit: float) -> HealthFinding | None:
+def blinding(baseline: Baseline, name: str, unit: float) -> HealthFinding | None:
     """Return what makes a tensor's gradient vanish, whatever the code is; None where nothing is known to.
 
     Parameters
     ----------
-    ground : Ground
+    baseline : Baseline
     name : str
         The tensor.
     unit : float
         Unit round-off of its gradient.
     """
-    found = statistics(ground, unit)
-    return saturated(ground.passes, unit) or (found if found is not None and name in found.tensors else None)
+    found = statistics(baseline, unit)
+    return saturated(baseline.passes, unit) or (found if found is not None and name in found.tensors else None)
 
 
 def saturated(passes: Passes, unit: float) -> HealthFinding | None:
@@ -57,21 +57,21 @@ def saturated(passes: Passes, unit: float) -> HealthFinding | None:
     return health.nothing_to_gain(passes.loss(), point.network.loss == "softmax_cross_entropy")
 
 
-def statistics(ground: Ground, unit: float) -> HealthFinding | None:
+def statistics(baseline: Baseline, unit: float) -> HealthFinding | None:
     """Return which normalisations see one value where they take a variance, and which tensors' gradients that cancels.
 
     ``unit`` is the unit round-off of the gradient.
     """
 
     def find() -> HealthFinding | None:
-        alike = list(_alike(ground.passes, unit))
+        alike = list(_alike(baseline.passes, unit))
         if not alike:
             return None
-        names = [name for name in ground.passes.program.places if _cancelled(ground, name, alike)]
+        names = [name for name in baseline.passes.program.places if _cancelled(baseline, name, alike)]
         batches = all(one.kind == "batch_norm" for one in alike)  # others see each data point by itself
-        return health.no_variance(listed(map(str, alike)), batches and all_equal(ground.passes.point.x), names)
+        return health.no_variance(listed(map(str, alike)), batches and all_equal(baseline.passes.point.x), names)
 
-    found: HealthFinding | None = ground.once(("statistics", unit), find)
+    found: HealthFinding | None = baseline.cached(("statistics", unit), find)
     return found
 
 
@@ -114,18 +114,18 @@ def _alike(passes: Passes, unit: float) -> Iterator[_Alike]:
             yield _Alike(place, node.kind, passes.program.layer_name(place), found.tolist(), len(spread))
 
 
-def _cancelled(ground: Ground, name: str, alike: list[_Alike]) -> bool:
+def _cancelled(baseline: Baseline, name: str, alike: list[_Alike]) -> bool:
     """Tell whether one of these normalisations makes a gradient zero, but for rounding.
 
     That of its own weight multiplies what is zero everywhere; those before it may be zero, whose terms cancel.
     """
-    place, bias = ground.passes.program.node_of(name)
+    place, bias = baseline.passes.program.node_of(name)
     if any(one.row == place and one.whole for one in alike):
         return not bias
-    if not any(place in _before(ground.passes, one.row) for one in alike):
+    if not any(place in _before(baseline.passes, one.row) for one in alike):
         return False
-    gradient = np.abs(ground.passes.named(ground.gradient)[name]).reshape(-1)
-    return bool((gradient <= CANCELLED * ground.terms(name)[1]).all())
+    gradient = np.abs(baseline.passes.named(baseline.gradient)[name]).reshape(-1)
+    return bool((gradient <= CANCELLED * baseline.terms(name)[1]).all())
 
 
 def _before(passes: Passes, row: int) -> set[int]:

@@ -117,7 +117,7 @@ def check_network(
     )
     from fastcheck.engine import coordinator  # imports Numba
 
-    reports = job.run(lambda phase: coordinator.run(job.paths[phase], job.plan(phase)))
+    reports = job.run(lambda phase: coordinator.run(job.pipelines[phase], job.settings(phase)))
     explanations = job.explanations(reports) if explain else ()
     return job.report(reports if keep else {name: _light(report) for name, report in reports.items()}, explanations)
 

@@ -24,7 +24,7 @@ from fastcheck.common.errors import FastcheckError
 from fastcheck.common.precision import ACCUMULATOR, RESULT, SMALLEST, UNITS, U
 from fastcheck.engine.error_model import Structure, rms
 from fastcheck.networks import flips as network_flips
-from fastcheck.networks import shakes
+from fastcheck.networks import round_off_noise
 from fastcheck.networks.case import NetworkCase
 from fastcheck.networks.local_errors import LocalErrors
 from fastcheck.networks.network import Penalty
@@ -166,7 +166,7 @@ class GradientRounding:
         """
         if precision not in self._known:
             unit = UNITS[precision]
-            shaken = shakes.of(self._passes, self._gradient, precision, self._seed)
+            shaken = round_off_noise.of(self._passes, self._gradient, precision, self._seed)
             sizes = [DOUBT * unit * own for own in shaken.results]
             flips = network_flips.doubted(self._passes, sizes, self._seed)
             self._known[precision] = unit * shaken.gradient, *flips
@@ -247,7 +247,7 @@ class GradientRounding:
 
 
 @dataclass(frozen=True)
-class Ground:
+class Baseline:
     """What all tensors of a network, and both phases of a check, share.
 
     Attributes
@@ -271,14 +271,14 @@ class Ground:
     known: dict[Any, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, passes: Passes, seed: int, *, phases: int = 1) -> Ground:
+    def of(cls, passes: Passes, seed: int, *, phases: int = 1) -> Baseline:
         """Run the backward passes of a point."""
         gradient = passes.gradient()
         refuse_what_overflows(passes)
         errors = [LocalErrors.of(passes, chunk, "float64") for chunk in passes.chunks]
         return cls(passes, gradient, RoundOff(passes, errors), GradientRounding(passes, gradient, seed), phases > 1)
 
-    def once(self, key: tuple[Any, ...], find: Callable[[], Any]) -> Any:
+    def cached(self, key: tuple[Any, ...], find: Callable[[], Any]) -> Any:
         """Return what is known under a key, and find it first where nothing is."""
         if key not in self.known:
             self.known[key] = find()
@@ -287,12 +287,12 @@ class Ground:
     def choices(self, name: str) -> list[np.ndarray]:
         """Return what automatic differentiation may make of a tensor's gradient where kinks lie at the point itself."""
         place = self.passes.program.places[name]
-        every = self.once(("choices",), lambda: network_flips.choices(self.passes, self.gradient))
+        every = self.cached(("choices",), lambda: network_flips.choices(self.passes, self.gradient))
         return [choice[place] for choice in every]
 
     def terms(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return a tensor's moments: `GradientRounding.moments`."""
-        found: tuple[np.ndarray, np.ndarray, np.ndarray] = self.once(
+        found: tuple[np.ndarray, np.ndarray, np.ndarray] = self.cached(
             ("terms", name), lambda: self.rounding.moments(name)
         )
         return found

@@ -14,11 +14,11 @@ from fastcheck.engine import error_model
 from fastcheck.engine.differences import Chosen, Differences, indices
 from fastcheck.engine.error_model import usable
 from fastcheck.networks.case import NetworkCase
-from fastcheck.networks.error_bars import SAFETY, SHAKEN_SAFETY, Ground
+from fastcheck.networks.error_bars import SAFETY, SHAKEN_SAFETY, Baseline
 from fastcheck.networks.found import Found
 from fastcheck.networks.full import Full
 from fastcheck.networks.network import Penalty
-from fastcheck.networks.partial import Moved, work
+from fastcheck.networks.partial import PartialEvaluation, work
 from fastcheck.networks.passes import Passes, lanes
 from fastcheck.networks.penalty import difference as penalty_difference
 from fastcheck.networks.penalty import gradient as penalty_gradient
@@ -100,8 +100,8 @@ class NetworkEvaluator:
     Parameters
     ----------
     case : NetworkCase
-    ground : Ground
-    tables : Moved or Full
+    baseline : Baseline
+    tables : PartialEvaluation or Full
         What moving its entries does to the loss.
     name : str
         The tensor.
@@ -118,31 +118,37 @@ class NetworkEvaluator:
     def __init__(
         self,
         case: NetworkCase,
-        ground: Ground,
-        tables: Moved | Full,
+        baseline: Baseline,
+        tables: PartialEvaluation | Full,
         name: str,
         step: float | Literal["auto"],
         seed: int,
     ) -> None:
-        self._case, self._ground, self._passes, self._tables, self._name = case, ground, ground.passes, tables, name
+        self._case, self._baseline, self._passes, self._tables, self._name = (
+            case,
+            baseline,
+            baseline.passes,
+            tables,
+            name,
+        )
         self._node, self._bias = self._passes.program.node_of(name)
         self._values = case.point.params[name].reshape(-1)
         self._analytic = case.grads[name].reshape(-1).astype(np.float64)
         self._searching = step == "auto"
         self.step = automatic(self._passes, name) if step == "auto" else float(step)
         usable(self.step, self._values, name)
-        terms = ground.terms(name)
+        terms = baseline.terms(name)
         self._terms = terms[1]
         self._sizes = self._at_least_typical(terms[1])
         self._wide = max(WIDE, WIDE_TYPES * RESULT[case.precision_of(name)])
-        self._gradient = ground.rounding.of(case, name, terms)
-        self._flipped = ground.rounding.flipped(case, name)
-        self._reference = ground.gradient[self._passes.program.places[name]]
+        self._gradient = baseline.rounding.of(case, name, terms)
+        self._flipped = baseline.rounding.flipped(case, name)
+        self._reference = baseline.gradient[self._passes.program.places[name]]
         channels = self._passes.program.nodes[self._node].columns["channels"]
         self._per_channel = len(self._values) // channels
-        self._coherent = ground.roundoff.coherent(self._node)
-        self._channel_noise = np.hypot(ground.roundoff.of(self._node), tables.noise)
-        self._channel_noise = ground.once(("scatter", name, tables.kind, seed), lambda: self._measured(seed))
+        self._coherent = baseline.roundoff.coherent(self._node)
+        self._channel_noise = np.hypot(baseline.roundoff.of(self._node), tables.noise)
+        self._channel_noise = baseline.cached(("scatter", name, tables.kind, seed), lambda: self._measured(seed))
 
     def blocks(self, dims: Chosen) -> list[Chosen]:
         """Cut dimensions into blocks of about `BLOCK_WORK`."""
@@ -175,13 +181,13 @@ class NetworkEvaluator:
         wide: np.ndarray = bars > self._wide * self._sizes[dims]
         if wide.any():
             # Terms that are no larger than their own rounding in float64 are as good as zero.
-            real = self._terms > SHAKEN_SAFETY * self._ground.rounding.deviations("float64", self._name)
+            real = self._terms > SHAKEN_SAFETY * self._baseline.rounding.deviations("float64", self._name)
             wide = bars > self._wide * self._at_least_typical(np.where(real, self._terms, 0.0))[dims]
         return wide
 
     def _at_least_typical(self, terms: np.ndarray) -> np.ndarray:
         """Return the sizes of all dimensions' terms, none below the tensor's typical one."""
-        typical = math.sqrt(float(terms @ terms) / len(terms)) or self._ground.natural_slope(self._name)
+        typical = math.sqrt(float(terms @ terms) / len(terms)) or self._baseline.natural_slope(self._name)
         found: np.ndarray = np.maximum(terms, typical)
         return found
 
@@ -195,7 +201,7 @@ class NetworkEvaluator:
             "gradient": self._gradient[dims],
         }
 
-    def once(self, dims: np.ndarray, h: float) -> Found:
+    def cached(self, dims: np.ndarray, h: float) -> Found:
         """Difference dimensions with one step, truncation left aside."""
         table = self._table(dims, h)
         right, left = table[:, columns.RIGHT] / h, table[:, columns.LEFT] / h
@@ -214,20 +220,20 @@ class NetworkEvaluator:
 
     def _table(self, dims: np.ndarray, h: float) -> np.ndarray:
         """Difference dimensions, unless an earlier phase did."""
-        if not self._ground.remembering or h != self.step or not len(dims):
+        if not self._baseline.remembering or h != self.step or not len(dims):
             return self._tables(dims, h)
         key = (self._name, self._tables.kind, h, dims.tobytes())
-        found: np.ndarray = self._ground.once(key, lambda: self._tables(dims, h))
+        found: np.ndarray = self._baseline.cached(key, lambda: self._tables(dims, h))
         return found
 
     def _searched(self, dims: np.ndarray) -> Found:
         """Difference dimensions: away from kinks, if a smaller step gets there, and with what truncation they have."""
-        found, levels = self.once(dims, self.step), np.zeros(len(dims), np.int64)
+        found, levels = self.cached(dims, self.step), np.zeros(len(dims), np.int64)
         for level in range(1, ROUNDS if self._searching else 1):
             crossing = np.flatnonzero(found.crossed > found.roundoff)
             if not len(crossing):
                 break
-            better = found.take(crossing, self.once(dims[crossing], self.step * CLOSER**level))
+            better = found.take(crossing, self.cached(dims[crossing], self.step * CLOSER**level))
             levels[better] = level
         if self._searching:
             self._enlarge(dims, found, levels)
@@ -260,7 +266,7 @@ class NetworkEvaluator:
         for level in range(2, 2 * FAR, 2):
             if not len(places):
                 return
-            smaller = self.once(dims[places], self.step * CLOSER**level)
+            smaller = self.cached(dims[places], self.step * CLOSER**level)
             moved, before = np.abs(smaller.numeric - before), smaller.numeric
             smaller.truncation = CLOSER**2 * moved
             agreeing = self._contradicted(dims[places], smaller) == 0
@@ -279,7 +285,7 @@ class NetworkEvaluator:
             places = np.flatnonzero(hidden & ~found.at_point & (levels == level + 1))
             if not len(places):
                 break
-            larger = self.once(dims[places], self.step * CLOSER**level)
+            larger = self.cached(dims[places], self.step * CLOSER**level)
             larger.truncation = WAS * np.abs(larger.numeric - before[places])
             before[places] = larger.numeric
             levels[found.take(places, larger)] = level
@@ -304,7 +310,7 @@ class NetworkEvaluator:
             curved = []
             for level in np.unique(levels[places]).tolist():
                 here = places[levels[places] == level]
-                closer = self.once(dims[here], self.step * CLOSER ** (level + 1))
+                closer = self.cached(dims[here], self.step * CLOSER ** (level + 1))
                 bend = [np.abs(getattr(closer, side) - getattr(found, side)[here]) for side in ("right", "left")]
                 if not self._searching:
                     found.truncation[here] = BENT * np.maximum(*bend)
@@ -324,7 +330,7 @@ class NetworkEvaluator:
         """
         h = self.step * CLOSER**level
         here, n = dims[places], found.numeric[places]
-        larger, smaller = self.once(here, h / CLOSER), self.once(here, h * CLOSER)
+        larger, smaller = self.cached(here, h / CLOSER), self.cached(here, h * CLOSER)
         smooth = larger.crossed + larger.jump <= found.crossed[places] + found.jump[places] + larger.roundoff
         moved, before = np.abs(smaller.numeric - n), np.abs(larger.numeric - n)
         by_larger = np.maximum(LEFT * before, WAS * (moved - smaller.roundoff))
@@ -345,7 +351,7 @@ class NetworkEvaluator:
         for level in np.unique(levels[close]).tolist():
             near = close[levels[close] == level]
             steps = [self.step * CLOSER**level * part for part in SECOND_OPINIONS]
-            moved = np.max([np.abs(self.once(dims[near], h).numeric - found.numeric[near]) for h in steps], axis=0)
+            moved = np.max([np.abs(self.cached(dims[near], h).numeric - found.numeric[near]) for h in steps], axis=0)
             found.roundoff[near] = np.maximum(found.roundoff[near], SPREAD * moved)
 
     def _outside(self, dims: np.ndarray, found: Found) -> np.ndarray:
@@ -374,7 +380,7 @@ class NetworkEvaluator:
 
     def _as_chosen(self) -> np.ndarray:
         """Mark the entries that have the one choice of automatic differentiation that explains most of the tensor's."""
-        choices = self._ground.choices(self._name)
+        choices = self._baseline.choices(self._name)
         penalty = self._case.penalties.get(self._name, Penalty())
         unit = UNITS[self._case.precision_of(self._name)]
         room = np.where(self._values == 0, abs(penalty.l1), 0.0) + self._gradient + LOST

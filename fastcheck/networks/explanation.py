@@ -11,15 +11,15 @@ import numpy as np
 
 from fastcheck.common.arguments import index_of
 from fastcheck.common.precision import WIDE
-from fastcheck.engine.plan import Plan
+from fastcheck.engine.settings import Settings
 from fastcheck.metrics import tally
 from fastcheck.networks import penalty
 from fastcheck.networks.case import NetworkCase
-from fastcheck.networks.error_bars import Ground
+from fastcheck.networks.error_bars import Baseline
 from fastcheck.networks.evaluator import NetworkEvaluator
 from fastcheck.networks.full import Crossing, Full
 from fastcheck.networks.network import Penalty
-from fastcheck.networks.partial import Moved
+from fastcheck.networks.partial import PartialEvaluation
 from fastcheck.reports.network_report import Explanation
 from fastcheck.reports.report import Kept, Report, TensorReport
 from fastcheck.sweeps.sweep import sweep, takes
@@ -35,17 +35,17 @@ TRIED = 8
 
 
 def of_worst(
-    case: NetworkCase, ground: Ground, report: Report, plan: Plan, points: Sequence[int]
+    case: NetworkCase, baseline: Baseline, report: Report, settings: Settings, points: Sequence[int]
 ) -> tuple[Explanation, ...]:
     """Explain the worst dimensions of what failed, or else of what is inconclusive, or else of the first layer.
 
     Parameters
     ----------
     case : NetworkCase
-    ground : Ground
+    baseline : Baseline
     report : Report
         Of a check that kept the per-dimension arrays.
-    plan : Plan
+    settings : Settings
     points : sequence of int
         What the user calls the data points.
     """
@@ -54,7 +54,7 @@ def of_worst(
     failed, unsure = (named(report.tensors, verdict) for verdict in ("fail", "inconclusive"))
     names = failed[-SHOWN:] or unsure[:SHOWN] or list(report.tensors)[:1]
     each = -(-SHOWN // len(names)) if names else 0
-    found = [_of_tensor(case, ground, report.tensors[name], name, each, plan, points) for name in names]
+    found = [_of_tensor(case, baseline, report.tensors[name], name, each, settings, points) for name in names]
     return tuple(itertools.chain.from_iterable(found))[:SHOWN]
 
 
@@ -65,11 +65,11 @@ def named(found: Mapping[str, Report] | Mapping[str, TensorReport], verdict: str
 
 def _of_tensor(
     case: NetworkCase,
-    ground: Ground,
+    baseline: Baseline,
     tensor: TensorReport,
     name: str,
     count: int,
-    plan: Plan,
+    settings: Settings,
     points: Sequence[int],
 ) -> Iterator[Explanation]:
     """Explain a tensor's worst dimensions."""
@@ -79,8 +79,8 @@ def _of_tensor(
     dims = [int(tensor.kept.dims[place]) for place in places]
     if not dims:
         return
-    swept = sweep(case, tensor=name, dims=dims, threads=plan.threads, seed=plan.seed)
-    explaining = _Explaining(case, ground, name, plan.seed, points)
+    swept = sweep(case, tensor=name, dims=dims, threads=settings.threads, seed=settings.seed)
+    explaining = _Explaining(case, baseline, name, settings.seed, points)
     for place, curve in zip(places, swept.curves, strict=True):
         yield explaining.of(tensor.kept, place, tensor.step, curve.brief())
 
@@ -107,9 +107,9 @@ def _worst(kept: Kept) -> list[int]:
 class _Explaining:
     """Explains dimensions of one tensor."""
 
-    def __init__(self, case: NetworkCase, ground: Ground, name: str, seed: int, points: Sequence[int]) -> None:
-        self._case, self._ground, self._name, self._seed, self._points = case, ground, name, seed, points
-        self._full = Full(ground.passes, name, ground.roundoff.loss)
+    def __init__(self, case: NetworkCase, baseline: Baseline, name: str, seed: int, points: Sequence[int]) -> None:
+        self._case, self._baseline, self._name, self._seed, self._points = case, baseline, name, seed, points
+        self._full = Full(baseline.passes, name, baseline.roundoff.loss)
 
     def of(self, kept: Kept, place: int, step: float, swept: dict[str, Any]) -> Explanation:
         """Explain the dimension at a place of what was kept."""
@@ -153,8 +153,8 @@ class _Explaining:
 
     def _shown(self, dim: int, analytic: float, step: float, mistaken: bool) -> str:
         """Say what a step that crosses nothing shows; the sweep, which has other steps, may have shown a mistake."""
-        moved = Moved(self._ground.passes, self._name)
-        there = NetworkEvaluator(self._case, self._ground, moved, self._name, step, self._seed)(np.array([dim]))
+        moved = PartialEvaluation(self._baseline.passes, self._name)
+        there = NetworkEvaluator(self._case, self._baseline, moved, self._name, step, self._seed)(np.array([dim]))
         numeric, bar = float(there.numeric[0]), float(there.error_bar[0])
         if mistaken or not abs(analytic - numeric) <= bar:
             return "the kinks are not the whole reason"

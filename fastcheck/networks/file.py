@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import nearest, shown
 from fastcheck.common.opened import Source
-from fastcheck.common.toml import Document, Place, Refused, blamed, checked, expected, read, refuse_unknown, tables
+from fastcheck.common.toml import Document, Refused, TomlPath, blamed, checked, expected, read, refuse_unknown, tables
 from fastcheck.networks.layers import KINDS, Layer
 from fastcheck.networks.network import INPUT, Network
 
@@ -73,7 +73,7 @@ def _weighted(name: str, tensor: str, value: Any) -> Any:
 
 
 def _layer(place: int, table: dict[str, Any]) -> Layer:
-    where: Place = (_LAYER, place)
+    where: TomlPath = (_LAYER, place)
     layer = KINDS[_kind(where, table)]
     hints = get_type_hints(layer)
     kinds = {one.name: Padding if hints[one.name] is Any else hints[one.name] for one in fields(layer)}
@@ -91,7 +91,7 @@ def _layer(place: int, table: dict[str, Any]) -> Layer:
     return found
 
 
-def _kind(where: Place, table: dict[str, Any]) -> str:
+def _kind(where: TomlPath, table: dict[str, Any]) -> str:
     kinds = f"expected {', '.join(KINDS)}"
     if "kind" not in table:
         for key in table:
@@ -105,12 +105,12 @@ def _kind(where: Place, table: dict[str, Any]) -> str:
     return kind
 
 
-def _blamed(told: str, layers: list[Layer], data: dict[str, Any]) -> Place:
+def _blamed(message: str, layers: list[Layer], data: dict[str, Any]) -> TomlPath:
     """Return the place that a refusal of `Network` is about, by how it begins."""
-    return next((place for start, place in _beginnings(layers, data) if told.startswith(start)), ())
+    return next((place for start, place in _beginnings(layers, data) if message.startswith(start)), ())
 
 
-def _beginnings(layers: list[Layer], data: dict[str, Any]) -> Iterator[tuple[str, Place]]:
+def _beginnings(layers: list[Layer], data: dict[str, Any]) -> Iterator[tuple[str, TomlPath]]:
     for key, value in data.items():
         for entry in value if isinstance(value, dict) else ():
             yield f"{key} names {entry!r}", (key, entry)

@@ -73,7 +73,7 @@ class _Kinks:
 
 
 class Full:
-    """Rows like those of `fastcheck.networks.partial.Moved`, by two whole forward passes for each dimension.
+    """Rows like those of `networks.partial.PartialEvaluation`, by two whole forward passes for each dimension.
 
     Nothing that was kept of the unperturbed network is used for the numeric value; kinks are told by comparing all
     units.

@@ -15,11 +15,11 @@ from fastcheck.networks.case import NetworkCase, Point
 from fastcheck.networks.layers import Dropout
 from fastcheck.networks.network import Network, Penalty
 from fastcheck.networks.program import ACTIVATIONS
-from fastcheck.reports.network_report import Line
+from fastcheck.reports.network_report import HygieneLine
 from fastcheck.reports.report import Report, TensorReport
 
 if TYPE_CHECKING:
-    from fastcheck.networks.error_bars import Ground
+    from fastcheck.networks.error_bars import Baseline
     from fastcheck.networks.penalty import Share
 
 MANY_POINTS = 64
@@ -77,7 +77,7 @@ class Facts:
 
     network: Network
     point: Point
-    ground: Ground
+    baseline: Baseline
     penalties: Mapping[str, Penalty]
     cases: Mapping[str, NetworkCase]
     reports: Mapping[str, Report]
@@ -88,11 +88,13 @@ class Facts:
     data_shares: Mapping[str, Share]
 
 
-def panel(facts: Facts) -> tuple[Line, ...]:
+def panel(facts: Facts) -> tuple[HygieneLine, ...]:
     """Return the lines of the panel."""
     return (
         _precision(facts),
-        Line("differences", "done", "two-sided, (f(w + h) - f(w - h)) / 2h, and one-sided ones beside them at kinks"),
+        HygieneLine(
+            "differences", "done", "two-sided, (f(w + h) - f(w - h)) / 2h, and one-sided ones beside them at kinks"
+        ),
         _step(facts),
         _points(facts),
         _point(facts),
@@ -110,15 +112,17 @@ def _tensors(facts: Facts) -> list[TensorReport]:
     return list(list(facts.reports.values())[-1].tensors.values())
 
 
-def _precision(facts: Facts) -> Line:
+def _precision(facts: Facts) -> HygieneLine:
     gradients = [(case, name) for case in facts.cases.values() for name in case.grads]
     computed = {case.precision_of(name) for case, name in gradients} - {"float64"}
     narrow = sorted(computed | {case.grads[name].dtype.name for case, name in gradients} - {"float64"})
     if not narrow:
-        return Line("double precision", "done", "all is evaluated in float64, and the gradients are float64")
-    told = f"all is evaluated in float64; the gradients are {' and '.join(narrow)}, whose rounding is in the error bars"
+        return HygieneLine("double precision", "done", "all is evaluated in float64, and the gradients are float64")
+    message = (
+        f"all is evaluated in float64; the gradients are {' and '.join(narrow)}, whose rounding is in the error bars"
+    )
     make = "compute" if computed else "keep"
-    return Line("double precision", "note", f"{told}: {make} them in float64 to see more digits")
+    return HygieneLine("double precision", "note", f"{message}: {make} them in float64 to see more digits")
 
 
 def _unit(facts: Facts) -> float:
@@ -126,12 +130,14 @@ def _unit(facts: Facts) -> float:
     return max((UNITS[case.precision_of(name)] for case in facts.cases.values() for name in case.grads), default=U)
 
 
-def _step(facts: Facts) -> Line:
+def _step(facts: Facts) -> HygieneLine:
     if facts.requested_step != "auto":
-        return Line("step", "note", f"h = {facts.requested_step:g} as given; step='auto' chooses one for each tensor")
+        return HygieneLine(
+            "step", "note", f"h = {facts.requested_step:g} as given; step='auto' chooses one for each tensor"
+        )
     steps = [tensor.step for report in facts.reports.values() for tensor in report.tensors.values() if tensor.step]
     span = f", {min(steps):.2g} to {max(steps):.2g}" if steps else ""
-    return Line(
+    return HygieneLine(
         "step",
         "done",
         f"a power of two for each tensor that moves its layer's results by about 2^-17 of their size{span}: "
@@ -139,26 +145,26 @@ def _step(facts: Facts) -> Line:
     )
 
 
-def _points(facts: Facts) -> Line:
+def _points(facts: Facts) -> HygieneLine:
     from fastcheck.networks import blind
 
     used = len(facts.point.x)
     why = "every data point adds units that may lie near a kink, and the gradient's code is the same for each"
-    told = f"a seeded {used} of {facts.total:,}" if used < facts.total else f"all {used:,} that were given"
+    message = f"a seeded {used} of {facts.total:,}" if used < facts.total else f"all {used:,} that were given"
     if blind.all_equal(facts.point.x):
-        return Line(
-            "data points", "warn", f"{told}, which are equal, and show what one of them does; take some that differ"
+        return HygieneLine(
+            "data points", "warn", f"{message}, which are equal, and show what one of them does; take some that differ"
         )
     if used > MANY_POINTS:
-        return Line("data points", "warn", f"{told}; take a few, 4 to 16 say: {why}")
-    return Line("data points", "done", f"{told}: {why}")
+        return HygieneLine("data points", "warn", f"{message}; take a few, 4 to 16 say: {why}")
+    return HygieneLine("data points", "done", f"{message}: {why}")
 
 
-def _point(facts: Facts) -> Line:
+def _point(facts: Facts) -> HygieneLine:
     done = f"after {facts.burn_in} steps of SGD" if facts.burn_in else "at the parameters given"
     if not _fresh(facts):
-        return Line("not at initialisation", "done", done)
-    return Line(
+        return HygieneLine("not at initialisation", "done", done)
+    return HygieneLine(
         "not at initialisation",
         "warn",
         f"{done}, which look like an initialisation ({_why_fresh(facts)}): gradients there are unlike those of "
@@ -178,14 +184,14 @@ def _zero_biases(facts: Facts) -> bool:
 def _knows_nothing(facts: Facts) -> bool:
     if facts.network.loss != "softmax_cross_entropy":
         return False
-    blank, passes = math.log(_classes(facts)), facts.ground.passes
+    blank, passes = math.log(_classes(facts)), facts.baseline.passes
     loss = passes.loss() if facts.network.reduction == "mean" else passes.loss() / len(facts.point.x)
     return abs(loss - blank) < FRESH * blank
 
 
 def _classes(facts: Facts) -> int:
     """Return how many classes the network tells apart."""
-    return facts.ground.passes.program.nodes[-1].entries
+    return facts.baseline.passes.program.nodes[-1].entries
 
 
 def _why_fresh(facts: Facts) -> str:
@@ -194,11 +200,11 @@ def _why_fresh(facts: Facts) -> str:
     return "all biases are zero"
 
 
-def _regularisation(facts: Facts) -> Line:
+def _regularisation(facts: Facts) -> HygieneLine:
     if not facts.penalties:
-        return Line("regularisation", "done", "none; one phase, the data loss")
+        return HygieneLine("regularisation", "done", "none; one phase, the data loss")
     shares = ", ".join(f"{name} {share:.1g}" for name, share in _shares(facts).items())
-    told = f"off first, then on; its gradient's norm as a part of the data loss's: {shares}"
+    message = f"off first, then on; its gradient's norm as a part of the data loss's: {shares}"
     wrong = [f"The gradients of {names} have {amount} in them" for amount, names in _amounts(facts).items()]
     kept = [name for name, share in facts.data_shares.items() if share.explains and (share.l2 or share.l1)]
     advice = [PENALTY] * bool(wrong)
@@ -206,8 +212,8 @@ def _regularisation(facts: Facts) -> Line:
         wrong.append(f"The data_grads of {listed(kept)} have regularisation in them")
         advice.append("data_grads are those of the data loss alone")
     if not wrong:
-        return Line("regularisation", "done", told)
-    return Line("regularisation", "warn", f"{told}. {'. '.join(wrong)}: {'; '.join(advice)}")
+        return HygieneLine("regularisation", "done", message)
+    return HygieneLine("regularisation", "warn", f"{message}. {'. '.join(wrong)}: {'; '.join(advice)}")
 
 
 def _amounts(facts: Facts) -> dict[str, str]:
@@ -234,7 +240,7 @@ def _amount(share: Share, penalty: Penalty) -> str:
 def _shares(facts: Facts) -> dict[str, float]:
     from fastcheck.networks.penalty import gradient
 
-    named = facts.ground.passes.named(facts.ground.gradient)
+    named = facts.baseline.passes.named(facts.baseline.gradient)
     found = {}
     for name, penalty in facts.penalties.items():
         own = gradient(penalty, facts.point.params[name])
@@ -244,10 +250,10 @@ def _shares(facts: Facts) -> dict[str, float]:
     return found
 
 
-def _swamped(facts: Facts) -> Iterator[Line]:
+def _swamped(facts: Facts) -> Iterator[HygieneLine]:
     names = [name for name, share in _shares(facts).items() if share > SWAMPED]
     if names:
-        yield Line(
+        yield HygieneLine(
             "regularisation's size",
             "warn",
             f"the regularisation swamps the data loss in {listed(names)}: with both on, a wrong gradient of the "
@@ -255,77 +261,77 @@ def _swamped(facts: Facts) -> Iterator[Line]:
         )
 
 
-def _dropout(facts: Facts) -> Line:
+def _dropout(facts: Facts) -> HygieneLine:
     layers = {str(layer.name): layer.p for layer in facts.network.layers if isinstance(layer, Dropout)}
     if not layers:
-        return Line("dropout", "done", "the network has none")
+        return HygieneLine("dropout", "done", "the network has none")
     frozen = [name for name in layers if name in facts.point.masks]
     off = [name for name, p in layers.items() if p and name not in facts.point.masks]
     if not (frozen or off):
-        return Line("dropout", "done", f"p is 0 in {listed(layers)}, which pass on all that they get")
-    told = [f"the mask frozen in {listed(frozen)}, the same at +h, at -h and in the analytic pass"] * bool(frozen)
+        return HygieneLine("dropout", "done", f"p is 0 in {listed(layers)}, which pass on all that they get")
+    message = [f"the mask frozen in {listed(frozen)}, the same at +h, at -h and in the analytic pass"] * bool(frozen)
     if not off:
-        return Line("dropout", "done", *told)
+        return HygieneLine("dropout", "done", *message)
     data_loss = next(iter(facts.reports.values()))  # regularisation knows no masks
-    told.append(
+    message.append(
         f"off in {listed(off)}, which pass on all that they get: gradients that were computed with a mask are those "
         "of another function; give it as masks= (mask.NAME in data.npz)"
     )
-    return Line("dropout", "warn" if data_loss.verdict == "fail" else "note", "; ".join(told))
+    return HygieneLine("dropout", "warn" if data_loss.verdict == "fail" else "note", "; ".join(message))
 
 
-def _sampling(facts: Facts) -> Line:
+def _sampling(facts: Facts) -> HygieneLine:
     tensors = _tensors(facts)
     checked, total = (sum(getattr(one, name) for one in tensors) for name in ("dims_checked", "dims_total"))
     if checked == total:
-        return Line("dimensions", "done", f"all {total:,} of {len(tensors)} tensors")
-    return Line(
+        return HygieneLine("dimensions", "done", f"all {total:,} of {len(tensors)} tensors")
+    return HygieneLine(
         "dimensions",
         "done",
         f"{checked:,} of {total:,}, sampled for each tensor by itself, so that biases are not drowned by weights",
     )
 
 
-def _kinks(facts: Facts) -> Line:
+def _kinks(facts: Facts) -> HygieneLine:
     tensors = _tensors(facts)
     kinks, checked, excluded = (
         sum(getattr(one, name) for one in tensors) for name in ("kinks", "dims_checked", "excluded")
     )
     retried = " (after smaller steps where that got away from them)" if facts.requested_step == "auto" else ""
-    told = f"{kinks:,} of {checked + excluded:,} dimensions cross one{retried}"
+    message = f"{kinks:,} of {checked + excluded:,} dimensions cross one{retried}"
     if excluded:
-        return Line("kinks", "note", f"{told}; {excluded:,} were left out")
+        return HygieneLine("kinks", "note", f"{message}; {excluded:,} were left out")
     if kinks:
-        return Line("kinks", "note", f"{told}; their error bars are wider by what the crossing can change")
-    return Line("kinks", "done", told)
+        return HygieneLine("kinks", "note", f"{message}; their error bars are wider by what the crossing can change")
+    return HygieneLine("kinks", "done", message)
 
 
-def _statistics(facts: Facts) -> Iterator[Line]:
+def _statistics(facts: Facts) -> Iterator[HygieneLine]:
     """Warn where a normalisation takes the variance of one value."""
     from fastcheck.networks import blind
 
-    found = blind.statistics(facts.ground, _unit(facts))
+    found = blind.statistics(facts.baseline, _unit(facts))
     if found is not None:
         zeros = f", and the gradients of {listed(found.tensors)} are zero but for rounding, which it makes larger"
-        told = f"{found.words}: eps alone decides there{zeros * bool(found.tensors)}"
-        yield Line(found.name, "warn", f"{told}. {found.advice.capitalize()}")
+        message = f"{found.words}: eps alone decides there{zeros * bool(found.tensors)}"
+        yield HygieneLine(found.name, "warn", f"{message}. {found.advice.capitalize()}")
 
 
-def _vanishing(facts: Facts) -> Iterator[Line]:
+def _vanishing(facts: Facts) -> Iterator[HygieneLine]:
     """Warn where the loss has nothing to gain, and no dimension of its gradient can be judged."""
     from fastcheck.networks import blind
 
-    found = blind.saturated(facts.ground.passes, _unit(facts))
+    found = blind.saturated(facts.baseline.passes, _unit(facts))
     tensors = next(iter(facts.reports.values())).tensors.values()
     if found is not None and all(max(one.unresolved, one.undecided) == one.dims_checked for one in tensors):
-        told = f"{found.words}: all gradients vanish here, and a wrong one would look right"
-        yield Line(found.name, "warn", f"{told}. {found.advice.capitalize()}")
+        message = f"{found.words}: all gradients vanish here, and a wrong one would look right"
+        yield HygieneLine(found.name, "warn", f"{message}. {found.advice.capitalize()}")
 
 
-def _nothing_shown(facts: Facts) -> Iterator[Line]:
+def _nothing_shown(facts: Facts) -> Iterator[HygieneLine]:
     """Warn where most of the data loss's gradient is zero, or all of a tensor whose zeros are no rule."""
     tensors = next(iter(facts.reports.values())).tensors
-    zeros = {name: _zeros(tensor, facts.ground.natural_slope(name)) for name, tensor in tensors.items()}
+    zeros = {name: _zeros(tensor, facts.baseline.natural_slope(name)) for name, tensor in tensors.items()}
     checked = sum(tensor.dims_checked for tensor in tensors.values())
     whole = [name for name, tensor in tensors.items() if tensor.dims_checked and zeros[name] == tensor.dims_checked]
     # A normalisation takes away the bias before it, in every right network: what its weight shows is enough.
@@ -333,7 +339,7 @@ def _nothing_shown(facts: Facts) -> Iterator[Line]:
     if not checked or not (odd or sum(zeros.values()) > MOSTLY * checked):
         return
     named = f", all of {listed(whole)}" * bool(whole)
-    yield Line(
+    yield HygieneLine(
         "what was shown",
         "warn",
         f"{sum(zeros.values()):,} of {checked:,} dimensions are zero within their error bars{named}: right and wrong "
@@ -358,14 +364,14 @@ def _why_zero(facts: Facts, whole: list[str]) -> str:
 
     passing = {name: (np.count_nonzero(mask), mask.size) for name, mask in facts.point.masks.items()}
     if closed := {name: found for name, found in passing.items() if found[0] < (1 - MOSTLY) * found[1]}:
-        told = ", ".join(f"{count:,} of {of:,} entries of {name}" for name, (count, of) in closed.items())
-        return f"The mask lets {told} through: take another one"
-    blinding = blind.statistics(facts.ground, _unit(facts))
+        message = ", ".join(f"{count:,} of {of:,} entries of {name}" for name, (count, of) in closed.items())
+        return f"The mask lets {message} through: take another one"
+    blinding = blind.statistics(facts.baseline, _unit(facts))
     if blinding is not None and set(whole) & set(blinding.tensors):
         return f"The gradient stops where {blinding.words}: {blinding.advice}"
     if stopped := _stopped(facts):
-        told = ", ".join(f"{count} of {of} units of {name}" for name, (count, of) in stopped.items())
-        return f"{told} are dead or saturated for all data points: take others, another initialisation or a burn_in"
+        message = ", ".join(f"{count} of {of} units of {name}" for name, (count, of) in stopped.items())
+        return f"{message} are dead or saturated for all data points: take others, another initialisation or a burn_in"
     blank = [name for name, array in facts.point.params.items() if name.endswith(".weight") and not array.any()]
     if blank:
         return f"{listed(blank)} is zero, and stops what comes before it: take other parameters, or a burn_in"
@@ -381,7 +387,7 @@ def _stopped(facts: Facts) -> dict[str, tuple[int, int]]:
     """Return for every activation how many of how many units let no gradient through, where there are any."""
     from fastcheck.networks.passes import lanes
 
-    passes, found = facts.ground.passes, {}
+    passes, found = facts.baseline.passes, {}
     for place, node in enumerate(passes.program.nodes):
         if node.kind not in ACTIVATIONS:
             continue

@@ -14,8 +14,8 @@ from fastcheck.common.errors import FastcheckError
 from fastcheck.common.interrupts import listening
 from fastcheck.common.naming import refuse_unknown
 from fastcheck.common.progress import ProgressHook, silent
-from fastcheck.engine.plan import KINKS, usable_step
 from fastcheck.engine.sampling import Dims
+from fastcheck.engine.settings import KINKS, usable_step
 from fastcheck.networks import case as cases
 from fastcheck.networks import hygiene
 from fastcheck.networks.case import Arrays, NetworkCase, Point
@@ -25,8 +25,8 @@ from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import SuiteReport
 
 if TYPE_CHECKING:
-    from fastcheck.engine.plan import Plan
-    from fastcheck.networks.error_bars import Ground
+    from fastcheck.engine.settings import Settings
+    from fastcheck.networks.error_bars import Baseline
     from fastcheck.networks.penalty import Share
     from fastcheck.networks.program import Program
 
@@ -84,9 +84,9 @@ def prepare(
     )
     given = given.burnt_in(integer("burn_in", burn_in, least=0), positive("learning_rate", learning_rate), seed)
     given = given.with_points(points, seed)
-    from fastcheck.engine.plan import Plan
+    from fastcheck.engine.settings import Settings
 
-    plan = Plan(
+    settings = Settings(
         dims=dims,
         step=step,
         evaluator=evaluator,
@@ -96,7 +96,7 @@ def prepare(
         keep=keep,
         progress=progress or silent,
     )
-    return NetworkJob(given, plan, loss, burn_in)
+    return NetworkJob(given, settings, loss, burn_in)
 
 
 def fitting(point: Point, threads: int) -> Program:
@@ -181,8 +181,8 @@ class _Given:
             try:
                 gradient = gradient(params, point.x.copy(), self.y.copy())
             except Exception as error:
-                told = " ".join(str(error).split())
-                raise FastcheckError(f"{label} raises {type(error).__name__}{': ' * bool(told)}{told}") from error
+                message = " ".join(str(error).split())
+                raise FastcheckError(f"{label} raises {type(error).__name__}{': ' * bool(message)}{message}") from error
         return cases.gradients(label, gradient, self.point, self.only)
 
 
@@ -191,38 +191,40 @@ class NetworkJob:
 
     Attributes
     ----------
-    paths : dict of str to NetworkPath
+    pipelines : dict of str to NetworkPipeline
         Of every phase, by name.
     """
 
-    def __init__(self, given: _Given, plan: Plan, loss: float | None, burn_in: int) -> None:
+    def __init__(self, given: _Given, settings: Settings, loss: float | None, burn_in: int) -> None:
         from fastcheck.networks import loss_check  # imports Numba
-        from fastcheck.networks.error_bars import Ground
+        from fastcheck.networks.error_bars import Baseline
         from fastcheck.networks.passes import Passes, refuse_non_finite
-        from fastcheck.networks.pipeline import NetworkPath
+        from fastcheck.networks.pipeline import NetworkPipeline
 
-        self._given, self._plan, self._burn_in = given, plan, burn_in
+        self._given, self._settings, self._burn_in = given, settings, burn_in
         point = given.point
         self._whole = given.arrays("grads", given.grads)
         self._data = None if given.data_grads is None else given.arrays("data_grads", given.data_grads)
-        plan.progress("evaluating the network (the first run compiles the kernels)", 0, 0)
-        lowered = fitting(point, plan.threads)
+        settings.progress("evaluating the network (the first run compiles the kernels)", 0, 0)
+        lowered = fitting(point, settings.threads)
         passes = Passes(point, lowered)
         refuse_non_finite(passes)
         self._penalties = given.network.penalties(list(point.params))
-        self._ground = ground = Ground.of(passes, plan.seed, phases=2 if self._penalties else 1)
-        forward = None if loss is None else loss_check.compared(loss, ground, self._penalties, given.precision)
-        self._shares = _shares(given, self._whole, self._penalties, ground)
-        self._data_shares = _shares(given, self._data or {}, self._penalties, ground)
-        self._cases = _phases(given, self._whole, self._data, self._penalties, ground, self._shares)
-        self.paths = {name: NetworkPath(case, plan, ground, forward) for name, case in self._cases.items()}
+        self._baseline = baseline = Baseline.of(passes, settings.seed, phases=2 if self._penalties else 1)
+        forward = None if loss is None else loss_check.compared(loss, baseline, self._penalties, given.precision)
+        self._shares = _shares(given, self._whole, self._penalties, baseline)
+        self._data_shares = _shares(given, self._data or {}, self._penalties, baseline)
+        self._cases = _phases(given, self._whole, self._data, self._penalties, baseline, self._shares)
+        self.pipelines = {
+            name: NetworkPipeline(case, settings, baseline, forward) for name, case in self._cases.items()
+        }
 
-    def plan(self, phase: str) -> Plan:
+    def settings(self, phase: str) -> Settings:
         """Return a phase's plan, whose progress tells its name where there are several."""
-        if len(self.paths) == 1:
-            return self._plan
-        tell = self._plan.progress
-        return replace(self._plan, progress=lambda stage, done, total: tell(f"{phase}, {stage}", done, total))
+        if len(self.pipelines) == 1:
+            return self._settings
+        tell = self._settings.progress
+        return replace(self._settings, progress=lambda stage, done, total: tell(f"{phase}, {stage}", done, total))
 
     def explanations(self, reports: Mapping[str, Report]) -> tuple[Explanation, ...]:
         """Explain the worst dimensions of the last phase that failed, or else is inconclusive, or else of the last.
@@ -236,31 +238,33 @@ class NetworkJob:
         failed, unsure = (explanation.named(reports, verdict) for verdict in ("fail", "inconclusive"))
         name = (failed or unsure or list(reports))[-1]
         with listening():
-            return explanation.of_worst(self._cases[name], self._ground, reports[name], self._plan, self._given.chosen)
+            return explanation.of_worst(
+                self._cases[name], self._baseline, reports[name], self._settings, self._given.chosen
+            )
 
     def report(self, reports: Mapping[str, Report], explanations: tuple[Explanation, ...] = ()) -> NetworkReport:
         """Put the phases' reports together."""
         facts = hygiene.Facts(
             network=self._given.network,
             point=self._given.point,
-            ground=self._ground,
+            baseline=self._baseline,
             penalties=self._penalties,
             cases=self._cases,
             reports=reports,
-            requested_step=self._plan.step,
+            requested_step=self._settings.step,
             total=self._given.total,
             burn_in=self._burn_in,
             shares=self._shares,
             data_shares=self._data_shares,
         )
-        suite = SuiteReport.of(reports, self._plan.threads)
+        suite = SuiteReport.of(reports, self._settings.threads)
         interrupted = any(report.interrupted for report in reports.values())
         return NetworkReport(dict(reports), interrupted, suite.run, hygiene.panel(facts), explanations)
 
     def run(self, check: Callable[[str], Report]) -> dict[str, Report]:
         """Check phase after phase, unless one ends it: interrupted, or with another loss than declared."""
         reports: dict[str, Report] = {}
-        for name in self.paths:
+        for name in self.pipelines:
             reports[name] = check(name)
             if _ends(reports[name]):
                 break
@@ -276,7 +280,7 @@ def _phases(
     whole: Arrays,
     data: Arrays | None,
     penalties: dict[str, Penalty],
-    ground: Ground,
+    baseline: Baseline,
     shares: Mapping[str, Share],
 ) -> dict[str, NetworkCase]:
     """Return what is checked in every phase."""
@@ -285,24 +289,24 @@ def _phases(
     removed: dict[str, Penalty] = {}
     if data is None:
         removed = {name: found.of(penalties[name]) for name, found in shares.items()}
-        data = _without(whole, removed, given.point.params, ground.passes.named(ground.gradient))
+        data = _without(whole, removed, given.point.params, baseline.passes.named(baseline.gradient))
     return {
         DATA: NetworkCase(given.point, data, {}, given.precision, removed),
         WHOLE: NetworkCase(given.point, whole, penalties, given.precision),
     }
 
 
-def _shares(given: _Given, whole: Arrays, penalties: dict[str, Penalty], ground: Ground) -> dict[str, Share]:
+def _shares(given: _Given, whole: Arrays, penalties: dict[str, Penalty], baseline: Baseline) -> dict[str, Share]:
     """Return how much of its regularisation is in every regularised tensor's gradient, by the reference gradient."""
     from fastcheck.networks import penalty
 
     most = penalty.Share(max(penalty.FACTORS), max(penalty.FACTORS), False)
-    reference, params = ground.passes.named(ground.gradient), given.point.params
+    reference, params = baseline.passes.named(baseline.gradient), given.point.params
     twice = {name: most.of(penalties[name]) for name in penalties}
     case = NetworkCase(given.point, whole, {}, given.precision, twice)
     found = {}
     for name in (name for name in whole if name in penalties):
-        bars = ground.rounding.of(case, name, ground.terms(name)).reshape(whole[name].shape)
+        bars = baseline.rounding.of(case, name, baseline.terms(name)).reshape(whole[name].shape)
         with np.errstate(over="ignore", invalid="ignore"):
             rest = whole[name].astype(np.float64) - reference[name]
         # The reference is rounded as a gradient in float64 is.

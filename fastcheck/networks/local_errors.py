@@ -58,7 +58,7 @@ class LocalErrors:
         """Find those of a chunk in some precision, after a backward pass."""
         found = cls(np.zeros_like(chunk.cached), np.zeros_like(chunk.cached))
         for place in range(1, len(passes.program.nodes)):
-            _Row(passes, chunk, place, precision).add_to(found)
+            _RowErrors(passes, chunk, place, precision).add_to(found)
         _seeds(passes, chunk, sums_of(precision), found)
         return found
 
@@ -71,7 +71,7 @@ def sums_of(precision: str) -> float:
     return ACCUMULATOR[precision] / UNITS[precision]
 
 
-class _Row:
+class _RowErrors:
     """One row of a chunk: its input and output, and the cotangents of both."""
 
     def __init__(self, passes: Passes, chunk: Chunk, place: int, precision: str) -> None:

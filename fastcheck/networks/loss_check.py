@@ -10,18 +10,18 @@ import numpy as np
 
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.precision import UNITS, U
-from fastcheck.networks.error_bars import SAFETY, Ground
+from fastcheck.networks.error_bars import SAFETY, Baseline
 from fastcheck.networks.network import Penalty
 from fastcheck.reports.report import ForwardReport
 
 
-def compared(loss: Any, ground: Ground, penalties: Mapping[str, Penalty], precision: str | None) -> ForwardReport:
+def compared(loss: Any, baseline: Baseline, penalties: Mapping[str, Penalty], precision: str | None) -> ForwardReport:
     """Compare a declared loss with the data points' loss, and with the whole objective.
 
     Parameters
     ----------
     loss : float
-    ground : Ground
+    baseline : Baseline
     penalties : mapping of str to Penalty
     precision : str or None
         How the declared one was computed. Without it, one that float32 can hold counts as float32's.
@@ -37,24 +37,26 @@ def compared(loss: Any, ground: Ground, penalties: Mapping[str, Penalty], precis
         raise FastcheckError(f"loss is {loss!r}: expected the number that your forward pass gave") from None
     if not math.isfinite(declared):
         attempt = "look for a logarithm of zero, a division by zero or an overflow in the forward pass"
-        evidence = f"the declared loss is {declared}; computed {ground.passes.loss():.9g}"
+        evidence = f"the declared loss is {declared}; computed {baseline.passes.loss():.9g}"
         diagnosis = {"bug": "a loss that is not finite", "evidence": evidence, "try": attempt}
         return ForwardReport("fail", math.inf, diagnosis)
-    data, penalty = ground.passes.loss(), regularisation(ground, penalties)
+    data, penalty = baseline.passes.loss(), regularisation(baseline, penalties)
     unit = UNITS[precision or ("float32" if _of_float32(loss, declared) else "float64")]
-    bar = 4 * SAFETY * ground.roundoff.evaluated * unit / U + 64 * unit * (abs(data) + abs(penalty))
+    bar = 4 * SAFETY * baseline.roundoff.evaluated * unit / U + 64 * unit * (abs(data) + abs(penalty))
     nearest = min((data, data + penalty), key=lambda value: abs(declared - value))
     apart = abs(declared - nearest)
     ratio = apart / abs(declared + nearest) if declared + nearest else (math.inf if apart else 0.0)
     if apart <= bar:
         return ForwardReport("pass", ratio, None)
-    for bug, value, attempt in _mistakes(ground, data, penalty):
+    for bug, value, attempt in _mistakes(baseline, data, penalty):
         if abs(declared - value) <= bar:
             evidence = f"the declared loss {declared:.9g} is that of {bug}; computed {nearest:.9g}"
             return ForwardReport("fail", ratio, {"bug": bug, "evidence": evidence, "try": attempt})
-    told = f"the declared loss {declared:.9g} differs from the computed {nearest:.9g} by more than rounding, {bar:.1g}"
+    message = (
+        f"the declared loss {declared:.9g} differs from the computed {nearest:.9g} by more than rounding, {bar:.1g}"
+    )
     attempt = "compare the layers' outputs one by one: the two networks are different functions"
-    return ForwardReport("fail", ratio, {"bug": "another function", "evidence": told, "try": attempt})
+    return ForwardReport("fail", ratio, {"bug": "another function", "evidence": message, "try": attempt})
 
 
 def _of_float32(loss: Any, declared: float) -> bool:
@@ -65,9 +67,9 @@ def _of_float32(loss: Any, declared: float) -> bool:
     return declared != 0 and significand * 2**24 % 1 == 0 and significand * 2**10 % 1 != 0
 
 
-def regularisation(ground: Ground, penalties: Mapping[str, Penalty]) -> float:
+def regularisation(baseline: Baseline, penalties: Mapping[str, Penalty]) -> float:
     """Return the regularisation's part of the objective, infinity where it overflows."""
-    params = ground.passes.point.params
+    params = baseline.passes.point.params
     with np.errstate(over="ignore"):
         parts = [
             penalty.l2 / 2 * float((params[name] ** 2).sum()) + penalty.l1 * float(np.abs(params[name]).sum())
@@ -79,10 +81,10 @@ def regularisation(ground: Ground, penalties: Mapping[str, Penalty]) -> float:
         return math.inf
 
 
-def _mistakes(ground: Ground, data: float, penalty: float) -> Iterator[tuple[str, float, str]]:
+def _mistakes(baseline: Baseline, data: float, penalty: float) -> Iterator[tuple[str, float, str]]:
     """Yield likely mistakes: what to call it, the loss that it gives, and what to do."""
-    points = len(ground.passes.point.x)
-    whole = "mean" if ground.passes.point.network.reduction == "mean" else "sum"
+    points = len(baseline.passes.point.x)
+    whole = "mean" if baseline.passes.point.network.reduction == "mean" else "sum"
     scale, other = (points, "sum") if whole == "mean" else (1 / points, "mean")
     reduce = f"reduction={other!r}, or divide as the network says"
     yield f"the {other} over data points where the network says {whole}", scale * data, reduce

@@ -14,7 +14,7 @@ from fastcheck.networks.passes import Passes, cache_bytes, sizes
 from fastcheck_kernels import columns, network
 
 
-class Moved:
+class PartialEvaluation:
     """Tables of `fastcheck_kernels.network.difference`, of one tensor.
 
     Parameters
@@ -123,7 +123,7 @@ def needed_bytes(lowered: program.Program, point: Point, threads: int) -> int:
     return caches + threads * thread_bytes(lowered, point) + 12 * 8 * lowered.params_size + OVERHEAD
 
 
-def work(lowered: program.Program, name: str, points: int, evaluator: str = Moved.kind) -> int:
+def work(lowered: program.Program, name: str, points: int, evaluator: str = PartialEvaluation.kind) -> int:
     """Return about how many multiply-adds a dimension of a tensor takes, both signs and all data points together.
 
     By ``full`` it takes as many as one of the first tensor, which moves everything.

@@ -11,15 +11,15 @@ from fastcheck.common.arguments import Shape
 from fastcheck.common.precision import UNITS
 from fastcheck.engine import error_model
 from fastcheck.engine.differences import Auditing, Chosen, Evaluator
-from fastcheck.engine.plan import Plan, Session
+from fastcheck.engine.settings import Session, Settings
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.networks import blind
 from fastcheck.networks.audit import NetworkAudit
 from fastcheck.networks.case import NetworkCase
-from fastcheck.networks.error_bars import Ground
+from fastcheck.networks.error_bars import Baseline
 from fastcheck.networks.evaluator import NetworkEvaluator
 from fastcheck.networks.full import Full
-from fastcheck.networks.partial import Moved, thread_bytes, work
+from fastcheck.networks.partial import PartialEvaluation, thread_bytes, work
 from fastcheck.networks.passes import cache_bytes
 from fastcheck.reports.report import ForwardReport
 
@@ -27,14 +27,14 @@ AUTOMATIC = "network"
 """What ``evaluator="auto"`` picks."""
 
 
-class NetworkPath:
+class NetworkPipeline:
     """The path of a `NetworkCase`.
 
     Parameters
     ----------
     case : NetworkCase
-    plan : Plan
-    ground : Ground
+    settings : Settings
+    baseline : Baseline
         What both phases share.
     forward : ForwardReport or None
         The declared loss beside the computed one.
@@ -47,11 +47,13 @@ class NetworkPath:
 
     balanced = True
 
-    def __init__(self, case: NetworkCase, plan: Plan, ground: Ground, forward: ForwardReport | None = None) -> None:
-        self._case, self._ground, self._forward = case, ground, forward
-        self.kind = AUTOMATIC if plan.evaluator == "auto" else plan.evaluator
-        for name in case.grads if plan.step != "auto" else ():
-            error_model.usable(plan.step, case.point.params[name], name)
+    def __init__(
+        self, case: NetworkCase, settings: Settings, baseline: Baseline, forward: ForwardReport | None = None
+    ) -> None:
+        self._case, self._baseline, self._forward = case, baseline, forward
+        self.kind = AUTOMATIC if settings.evaluator == "auto" else settings.evaluator
+        for name in case.grads if settings.step != "auto" else ():
+            error_model.usable(settings.step, case.point.params[name], name)
 
     @property
     def grads(self) -> Mapping[str, np.ndarray]:
@@ -68,12 +70,12 @@ class NetworkPath:
 
     def work(self) -> dict[str, int]:
         """Return what a dimension of each tensor costs, in multiply-adds."""
-        points, lowered = len(self._case.point.x), self._ground.passes.program
+        points, lowered = len(self._case.point.x), self._baseline.passes.program
         return {name: work(lowered, name, points, self.kind) for name in self._case.grads}
 
     def described(self) -> dict[str, Any]:
         """Return the network and its data, as a report tells them."""
-        passes = self._ground.passes
+        passes = self._baseline.passes
         return self._case.described() | {
             "data_loss": passes.loss(),
             "cache_bytes": cache_bytes(passes.program, passes.point),
@@ -86,17 +88,19 @@ class NetworkPath:
 
     def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
         """Prepare a tensor to be differenced."""
-        passes = self._ground.passes
-        tables = Full(passes, name, self._ground.roundoff.loss) if self.kind == "full" else Moved(passes, name)
-        return NetworkEvaluator(self._case, self._ground, tables, name, step, session.plan.seed)
+        passes = self._baseline.passes
+        tables = (
+            Full(passes, name, self._baseline.roundoff.loss) if self.kind == "full" else PartialEvaluation(passes, name)
+        )
+        return NetworkEvaluator(self._case, self._baseline, tables, name, step, session.settings.seed)
 
     def audit(self, name: str, dims: Chosen, session: Session) -> Auditing | None:
         """Return the audit of a tensor."""
         if self.kind == "full":
             return None
-        plan = session.plan
-        return NetworkAudit(self._case, self._ground, name, dims, plan.step, plan.seed)
+        settings = session.settings
+        return NetworkAudit(self._case, self._baseline, name, dims, settings.step, settings.seed)
 
     def blinding(self, name: str) -> HealthFinding | None:
         """Return what makes a tensor's gradient vanish, whatever the code is."""
-        return blind.blinding(self._ground, name, UNITS[self.precision(name)])
+        return blind.blinding(self._baseline, name, UNITS[self.precision(name)])

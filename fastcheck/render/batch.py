@@ -66,17 +66,17 @@ def chat_line(name: str, suite: SuiteReport, waiting: int) -> str:
     parts = [f"{counts['pass']:,} of {len(suite.cases) + waiting:,} pass"]
     found: tuple[Verdict, ...] = ("fail", "error", "inconclusive")
     present = [verdict for verdict in found if counts[verdict]]
-    told = [f"{counts[verdict]:,} {verdict}" for verdict in present]
+    message = [f"{counts[verdict]:,} {verdict}" for verdict in present]
     if waiting:
-        told.append(f"{waiting:,} {WAITING}")
+        message.append(f"{waiting:,} {WAITING}")
     elif suite.interrupted:
-        told.append("interrupted")
+        message.append("interrupted")
     head, tail = f"{_cut(printable(name), _LONGEST_NAME)}: ", f"; {_speed(suite)}"
     if present:
-        room = LONGEST - len(head + ", ".join(parts + told) + tail) - len(" ()")
+        room = LONGEST - len(head + ", ".join(parts + message) + tail) - len(" ()")
         decisive = [entry for entry in suite.cases.items() if entry[1].verdict == present[0]]
-        told[0] += _details([_told(*entry) for entry in decisive[:_DETAILED]], len(decisive), room)
-    return head + ", ".join(parts + told) + tail
+        message[0] += _details([_told(*entry) for entry in decisive[:_DETAILED]], len(decisive), room)
+    return head + ", ".join(parts + message) + tail
 
 
 def _details(cases: Sequence[str], total: int, room: int) -> str:
@@ -98,19 +98,19 @@ def _told(name: str, case: _Case) -> str:
     if isinstance(case, Report) and case.error is not None:
         return printable(f"{name}: {case.error}")
     tensors = dict.fromkeys(tensor for _, tensor, one in every_tensor(case) if one.verdict == case.verdict)
-    told = ", ".join((*tensors, *bugs(case)))
-    return printable(f"{name}: {told}" if told else name)
+    message = ", ".join((*tensors, *bugs(case)))
+    return printable(f"{name}: {message}" if message else name)
 
 
 def _speed(suite: SuiteReport) -> str:
     """Return how many dimensions were checked in the seconds of all cases together."""
     dims = sum(tensor.dims_checked for case in suite.cases.values() for _, _, tensor in every_tensor(case))
     seconds = suite.run.get("seconds") or 0.0
-    told = f"{amount(dims)} dimensions"
+    message = f"{amount(dims)} dimensions"
     if not math.isfinite(seconds) or seconds <= 0:
-        return told
+        return message
     time = f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.2g}"
-    return f"{told} in {time} s ({rate(dims / seconds)})"
+    return f"{message} in {time} s ({rate(dims / seconds)})"
 
 
 def rate(value: float) -> str:

@@ -43,7 +43,7 @@ class Lines:
         self._say(case_line(case.name, report))
 
 
-class Bars(Lines):
+class ProgressBars(Lines):
     """Draws bars as well: one for all cases, by their work, and one for each case that runs."""
 
     def __init__(self, say: Callable[[str], None], bars: Progress) -> None:
@@ -89,9 +89,9 @@ class Bars(Lines):
 @contextmanager
 def watching(say: Callable[[str], None] | None) -> Iterator[Lines]:
     """Yield what tells of a run: bars on standard error where that is a terminal, lines by ``say`` if there is one."""
-    told = say or (lambda text: None)
+    message = say or (lambda text: None)
     if not sys.stderr.isatty():
-        yield Lines(told)
+        yield Lines(message)
         return
     columns = (
         SpinnerColumn(),
@@ -103,4 +103,4 @@ def watching(say: Callable[[str], None] | None) -> Iterator[Lines]:
     )
     redirect = sys.stdout.isatty()
     with Progress(*columns, console=console(sys.stderr), transient=True, redirect_stdout=redirect) as bars:
-        yield Bars(told, bars)
+        yield ProgressBars(message, bars)

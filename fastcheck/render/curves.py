@@ -12,7 +12,7 @@ SHOWN = 3
 """Most curves in one plot."""
 
 
-class Line(NamedTuple):
+class CurveLine(NamedTuple):
     """A line of a plot: its name, steps and sizes."""
 
     name: str
@@ -20,7 +20,7 @@ class Line(NamedTuple):
     sizes: tuple[float, ...]
 
 
-def lines(curve: Curve) -> list[Line]:
+def lines(curve: Curve) -> list[CurveLine]:
     """Return the guides h^2 and 1/h through what n(h) does, and the error bar where it is known."""
     h, n = np.array(curve.steps), np.array(curve.numeric)
     best = curve.steps.index(curve.best_step)
@@ -35,15 +35,15 @@ def lines(curve: Curve) -> list[Line]:
     if noise > 0:
         found.append(_line("1/h", h[best:], hyperbola))
     if curve.error_bars is not None:
-        found.append(Line("error bar", curve.steps, curve.error_bars))
+        found.append(CurveLine("error bar", curve.steps, curve.error_bars))
     return found
 
 
-def _line(name: str, steps: np.ndarray, sizes: np.ndarray) -> Line:
-    return Line(name, tuple(steps.tolist()), tuple(sizes.tolist()))
+def _line(name: str, steps: np.ndarray, sizes: np.ndarray) -> CurveLine:
+    return CurveLine(name, tuple(steps.tolist()), tuple(sizes.tolist()))
 
 
-def decades(line: Line) -> tuple[list[float], list[float]]:
+def decades(line: CurveLine) -> tuple[list[float], list[float]]:
     """Return a line's decimal logarithms, without what has none."""
     steps, sizes = np.array(line.steps), np.array(line.sizes)
     seen = np.isfinite(sizes) & (sizes > 0)

@@ -10,7 +10,7 @@ from rich.text import Text
 from fastcheck.batch.diff import Change, Difference, Move, Pace
 from fastcheck.common.naming import printable
 from fastcheck.render.batch import rate
-from fastcheck.render.harmless import harmless
+from fastcheck.render.escape import harmless
 from fastcheck.render.text import STYLES, Cell, print_table, short
 
 LISTED = 40
@@ -84,13 +84,15 @@ def _pace(name: str, pace: Pace) -> str:
     assert pace.before is not None
     assert pace.after is not None
     assert pace.factor is not None
-    told = f"{pace.factor:.1f} times as fast" if pace.factor > 1 else f"{1 / pace.factor:.1f} times as slow"
-    return f"{name}: {rate(pace.before)} -> {rate(pace.after)}, {told}"
+    message = f"{pace.factor:.1f} times as fast" if pace.factor > 1 else f"{1 / pace.factor:.1f} times as slow"
+    return f"{name}: {rate(pace.before)} -> {rate(pace.after)}, {message}"
 
 
 def _totals(found: Difference) -> Text:
     worse = sum(change.worse for change in found.changes)
-    told = f"{worse:,} verdicts got worse, {len(found.changes) - worse:,} changed otherwise, {len(found.moves):,} moved"
+    message = (
+        f"{worse:,} verdicts got worse, {len(found.changes) - worse:,} changed otherwise, {len(found.moves):,} moved"
+    )
     pace = found.pace
     speed = "" if not pace.before or not pace.after else f"; {rate(pace.before)} -> {rate(pace.after)}"
-    return Text(f"{found.compared:,} cases compared: {told}{speed}", style="bold red" if worse else "")
+    return Text(f"{found.compared:,} cases compared: {message}{speed}", style="bold red" if worse else "")

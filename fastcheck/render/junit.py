@@ -49,8 +49,8 @@ def _seconds(case: Report | NetworkReport) -> float:
 
 
 def _testcase(suite_name: str, name: str, seconds: float) -> Element:
-    told = {"classname": printable(suite_name), "name": printable(name), "time": f"{seconds:.3f}"}
-    return Element("testcase", told)
+    message = {"classname": printable(suite_name), "name": printable(name), "time": f"{seconds:.3f}"}
+    return Element("testcase", message)
 
 
 def _skipped(suite_name: str, name: str, message: str, seconds: float = 0.0) -> Element:
@@ -64,8 +64,8 @@ def _test(suite_name: str, name: str, case: Report | NetworkReport) -> Element:
         return _skipped(suite_name, name, "interrupted", _seconds(case))
     test = _testcase(suite_name, name, _seconds(case))
     if not case.passed:
-        told = {"type": case.verdict, "message": printable(why(case))}
-        SubElement(test, _TAGS[case.verdict], told).text = "\n".join(map(printable, _lines(case)))
+        message = {"type": case.verdict, "message": printable(why(case))}
+        SubElement(test, _TAGS[case.verdict], message).text = "\n".join(map(printable, _lines(case)))
     return test
 
 

@@ -23,7 +23,7 @@ from fastcheck.render.text import (
     write_forward,
     write_worst,
 )
-from fastcheck.reports.network_report import Explanation, Line, NetworkReport
+from fastcheck.reports.network_report import Explanation, HygieneLine, NetworkReport
 from fastcheck.reports.report import Report, TensorReport
 
 _TENSORS = (
@@ -116,11 +116,11 @@ def _noteworthy(report: NetworkReport) -> list[tuple[str, TensorReport]]:
     for name, label, tensor in _every(report):
         if tensor.verdict != "pass":
             found.setdefault(name, (label, tensor))
-    told = [(name, tensor) for name, tensor in report.tensors.items() if tensor.digits["min"] is not None]
-    return list(found.values()) or sorted(told, key=lambda entry: float(entry[1].digits["min"]))[:1]
+    message = [(name, tensor) for name, tensor in report.tensors.items() if tensor.digits["min"] is not None]
+    return list(found.values()) or sorted(message, key=lambda entry: float(entry[1].digits["min"]))[:1]
 
 
-def _write_hygiene(lines: tuple[Line, ...], out: Console) -> None:
+def _write_hygiene(lines: tuple[HygieneLine, ...], out: Console) -> None:
     """Print the panel, its texts beside their topics where there is room."""
     if not lines:
         return
@@ -170,9 +170,9 @@ def _verdict(report: NetworkReport) -> Text:
     if report.interrupted:
         text.append(f"{INTERRUPTED}\n", style="yellow")
     told_of = _gathered((reasons(case), name) for name, case in report.phases.items())
-    told = "\n".join(f"{' and '.join(phases)}: {reason}" for reason, phases in told_of.items())
+    message = "\n".join(f"{' and '.join(phases)}: {reason}" for reason, phases in told_of.items())
     text.append(report.verdict.upper(), style=STYLES[report.verdict])
-    text.append(report.summary().removeprefix(report.verdict) if report.passed else f": {told}" if told else "")
+    text.append(report.summary().removeprefix(report.verdict) if report.passed else f": {message}" if message else "")
     for advice, tensors in _gathered((tensor.advice, name) for name, _, tensor in _every(report)).items():
         text.append(f"\ntry ({', '.join(tensors)}): {advice}")
     return text.append(speed([tensor for _, _, tensor in _every(report)], report.run), style="dim")
@@ -181,7 +181,7 @@ def _verdict(report: NetworkReport) -> Text:
 def _gathered(pairs: Iterator[tuple[str, str]]) -> dict[str, list[str]]:
     """Return what is told, each with the different names that it is told of."""
     found: dict[str, list[str]] = {}
-    for told, name in pairs:
-        if told and name not in found.setdefault(told, []):
-            found[told].append(name)
+    for message, name in pairs:
+        if message and name not in found.setdefault(message, []):
+            found[message].append(name)
     return found

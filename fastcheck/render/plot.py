@@ -7,8 +7,8 @@ import os
 from typing import TYPE_CHECKING
 
 from fastcheck.common.errors import FastcheckError
-from fastcheck.render.curves import SHOWN, Line, lines
-from fastcheck.render.harmless import harmless
+from fastcheck.render.curves import SHOWN, CurveLine, lines
+from fastcheck.render.escape import harmless
 from fastcheck.sweeps.report import Sweep
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _draw(axes: Axes, sweep: Sweep, tensor: str) -> None:
     curves = sweep.of(tensor)[:SHOWN]
     for curve in curves:
         label = f"{list(curve.index)}: {curve.reading}"
-        _plot(axes, Line(label, curve.steps, curve.errors), marker="o", markersize=3, linewidth=0.8)
+        _plot(axes, CurveLine(label, curve.steps, curve.errors), marker="o", markersize=3, linewidth=0.8)
     for line in lines(curves[0]):
         colour, style = _GUIDES[line.name]
         _plot(axes, line, color=colour, linestyle=style, linewidth=1.2, zorder=1)
@@ -72,6 +72,6 @@ def _draw(axes: Axes, sweep: Sweep, tensor: str) -> None:
     axes.legend(fontsize="small")
 
 
-def _plot(axes: Axes, line: Line, **style: object) -> None:
+def _plot(axes: Axes, line: CurveLine, **style: object) -> None:
     shown = [(h, size) for h, size in zip(line.steps, line.sizes, strict=True) if 0 < size < float("inf")]
     axes.plot([h for h, _ in shown], [size for _, size in shown], label=line.name, **style)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from fastcheck.batch.ledger.ledger import WAITING
 from fastcheck.batch.results import Answers
-from fastcheck.render.harmless import cell
+from fastcheck.render.escape import cell
 from fastcheck.render.text import bugs
 from fastcheck.reports.network_report import NetworkReport, every_tensor
 from fastcheck.reports.report import Report, TensorReport

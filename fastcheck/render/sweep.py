@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from fastcheck.common.naming import printable
-from fastcheck.render.curves import Line, decades, lines
-from fastcheck.render.harmless import harmless
+from fastcheck.render.curves import CurveLine, decades, lines
+from fastcheck.render.escape import harmless
 from fastcheck.render.text import print_table
 from fastcheck.sweeps.curve import Curve
 from fastcheck.sweeps.report import Sweep
@@ -69,7 +69,9 @@ def _plotted(curves: tuple[Curve, ...], out: Console) -> str:
     plotext.plot_size(min(out.width, _PLOT_WIDTH), _PLOT_HEIGHT)
     plotext.theme("clear")
     guides = [("-" if line.name == "error bar" else ".", line) for line in lines(curves[0])]
-    errors = [(marker, Line("", curve.steps, curve.errors)) for marker, curve in reversed(shown)]  # the first on top
+    errors = [
+        (marker, CurveLine("", curve.steps, curve.errors)) for marker, curve in reversed(shown)
+    ]  # the first on top
     points = [(marker, decades(line)) for marker, line in guides + errors]
     for marker, (x, y) in points:
         (plotext.scatter if marker in _MARKERS else plotext.plot)(x, y, marker=marker)

@@ -8,7 +8,7 @@ from typing import TextIO
 import numpy as np
 
 from fastcheck.metrics.tally import relative_difference
-from fastcheck.render.harmless import cell
+from fastcheck.render.escape import cell
 from fastcheck.reports.report import Report
 
 COLUMNS = ("tensor", "index", "analytic", "numeric", "difference", "same_sign", "ratio", "error_bar", "verdict")

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from fastcheck.common.naming import printable
 from fastcheck.metrics.verdict import MAX_RULE, Verdict, norm_rule
-from fastcheck.render.harmless import harmless
+from fastcheck.render.escape import harmless
 from fastcheck.reports.network_report import NetworkReport, every_tensor, phases_of
 from fastcheck.reports.report import Entry, ForwardReport, Report, TensorReport
 from fastcheck.reports.suite_report import SuiteReport
@@ -337,8 +337,8 @@ def case_line(name: str, case: Report | NetworkReport) -> str:
     """Return the line that tells of one finished case of several."""
     operands = next(iter(phases_of(case).values())).operands or {}
     shapes = " * ".join("x".join(map(str, operands[key])) for key in ("input", "weight") if key in operands)
-    told = _metrics([case]) if isinstance(case, NetworkReport) else case.error or _metrics([case])
-    return f"{case.verdict:<12} {printable(name):<22} {printable(shapes):<32} {printable(told)}\n"
+    message = _metrics([case]) if isinstance(case, NetworkReport) else case.error or _metrics([case])
+    return f"{case.verdict:<12} {printable(name):<22} {printable(shapes):<32} {printable(message)}\n"
 
 
 def why(case: Report | NetworkReport) -> str:
@@ -346,15 +346,17 @@ def why(case: Report | NetworkReport) -> str:
     if not isinstance(case, NetworkReport) or case.passed:
         return case.summary()
     failed = {name: phase for name, phase in case.phases.items() if not phase.passed}
-    told = "; ".join(f"{name}: {reasons(phase) or phase.verdict}" for name, phase in failed.items())
-    return f"{case.verdict}: {told}"
+    message = "; ".join(f"{name}: {reasons(phase) or phase.verdict}" for name, phase in failed.items())
+    return f"{case.verdict}: {message}"
 
 
 def reasons(case: Report) -> str:
     """Return why a report did not pass, without the tensors that did; nothing where there is no reason."""
-    told = replace(case, tensors={name: tensor for name, tensor in case.tensors.items() if tensor.verdict != "pass"})
-    silent = not told.tensors and told.error is None and (told.forward is None or told.forward.verdict == "pass")
-    return "" if silent else told.summary().removeprefix(f"{case.verdict}: ")
+    message = replace(case, tensors={name: tensor for name, tensor in case.tensors.items() if tensor.verdict != "pass"})
+    silent = (
+        not message.tensors and message.error is None and (message.forward is None or message.forward.verdict == "pass")
+    )
+    return "" if silent else message.summary().removeprefix(f"{case.verdict}: ")
 
 
 def bugs(case: Report | NetworkReport) -> list[str]:

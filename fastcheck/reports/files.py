@@ -35,8 +35,8 @@ def read_pair(analytic: Source, numeric: Source) -> tuple[Gradient, Gradient]:
         headers = [*_headers(one), *_headers(other)]
         largest = max((math.prod(header.shape) for header in headers), default=0)
         needed = sum(header.bytes for header in headers) + 8 * _COMPARED * largest
-        told = f"comparing {one} with {other} needs {needed:,} bytes"
-        machine.refuse_beyond(needed, lambda available: f"{told}, and {available:,} are available: expected less")
+        message = f"comparing {one} with {other} needs {needed:,} bytes"
+        machine.refuse_beyond(needed, lambda available: f"{message}, and {available:,} are available: expected less")
         return _gradient(one), _gradient(other)
 
 

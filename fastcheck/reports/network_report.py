@@ -12,7 +12,7 @@ from fastcheck.reports.report import ForwardReport, Report, TensorReport, encode
 from fastcheck.reports.suite_report import SuiteReport
 
 
-class Line(NamedTuple):
+class HygieneLine(NamedTuple):
     """One line of the hygiene panel: a topic, whether it was done or the user should act, and what or how."""
 
     topic: str
@@ -64,13 +64,13 @@ class NetworkReport(SuiteReport):
 
     Attributes
     ----------
-    hygiene : tuple of Line
+    hygiene : tuple of HygieneLine
     explanations : tuple of Explanation
         Of the worst dimensions that fail or are inconclusive, or else of the first layer's, where asked for.
     """
 
     cases: Mapping[str, Report]
-    hygiene: tuple[Line, ...] = ()
+    hygiene: tuple[HygieneLine, ...] = ()
     explanations: tuple[Explanation, ...] = ()
 
     @property
@@ -110,8 +110,10 @@ class NetworkReport(SuiteReport):
 
     def summary(self) -> str:
         """Return the verdict and its reasons in one line."""
-        told = "; ".join(f"{name}: {case.summary()}" for name, case in self.cases.items() if not case.passed)
-        return f"{self.verdict}: {told or f'every phase lies within what the arithmetic can explain{self._checked()}'}"
+        message = "; ".join(f"{name}: {case.summary()}" for name, case in self.cases.items() if not case.passed)
+        return (
+            f"{self.verdict}: {message or f'every phase lies within what the arithmetic can explain{self._checked()}'}"
+        )
 
     def _checked(self) -> str:
         """Say how many dimensions of how many were checked, and what the smallest sample would have missed."""
@@ -121,12 +123,12 @@ class NetworkReport(SuiteReport):
         )
         if checked == total:
             return ""
-        told = f"; {checked:,} of {total:,} dimensions were checked"
+        message = f"; {checked:,} of {total:,} dimensions were checked"
         parts = {name: one.dims_checked / one.dims_total for name, one in tensors.items() if not one.excluded}
         least = min(parts, key=lambda name: parts[name], default="")
         if not 0 < parts.get(least, 0) < 1:
-            return told
-        return f"{told}: {reach.reach(tensors[least].dims_total, tensors[least].dims_checked, least)}"
+            return message
+        return f"{message}: {reach.reach(tensors[least].dims_total, tensors[least].dims_checked, least)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON report as Python objects, with nan and infinities as strings."""

@@ -12,7 +12,7 @@ from fastcheck.common.naming import shown
 from fastcheck.common.precision import PRECISIONS
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.metrics.verdict import EXIT_CODES, Verdict
-from fastcheck.reports.network_report import Explanation, Line, NetworkReport
+from fastcheck.reports.network_report import Explanation, HygieneLine, NetworkReport
 from fastcheck.reports.report import SCHEMA, Entry, ForwardReport, Report, TensorReport
 from fastcheck.reports.suite_report import SuiteReport
 
@@ -111,8 +111,8 @@ class _Reader:
     def _take(self, key: str, good: Callable[[Any], bool], expected: str, default: Any) -> Any:
         value = self.data.get(key, default)
         if value is _MISSING or not good(value):
-            told = "missing" if value is _MISSING else shown(value)
-            raise FastcheckError(f"the report is damaged: {self.where}.{key} is {told}: expected {expected}")
+            message = "missing" if value is _MISSING else shown(value)
+            raise FastcheckError(f"the report is damaged: {self.where}.{key} is {message}: expected {expected}")
         return value
 
     def text(self, key: str, default: Any = None) -> str:
@@ -250,8 +250,8 @@ def _decode_cases(top: _Reader, decode: Callable[[_Reader], _Case]) -> dict[str,
     return cases
 
 
-def _decode_line(data: _Reader) -> Line:
-    return Line(data.text("topic"), data.one_of("status", STATUSES), data.text("text"))
+def _decode_line(data: _Reader) -> HygieneLine:
+    return HygieneLine(data.text("topic"), data.one_of("status", STATUSES), data.text("text"))
 
 
 def _decode_explanation(data: _Reader) -> Explanation:

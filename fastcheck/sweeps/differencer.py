@@ -13,16 +13,16 @@ import numpy as np
 from fastcheck.common.interrupts import listening
 from fastcheck.common.progress import ProgressHook
 from fastcheck.convolutions.case import ConvCase
-from fastcheck.convolutions.pipeline import ConvPath
+from fastcheck.convolutions.pipeline import ConvPipeline
 from fastcheck.engine import coordinator
 from fastcheck.engine.differences import Differences
-from fastcheck.engine.plan import Path, Plan, Session
+from fastcheck.engine.settings import Pipeline, Session, Settings
 from fastcheck.functions.case import FunctionCase
-from fastcheck.functions.pipeline import FunctionPath
+from fastcheck.functions.pipeline import FunctionPipeline
 from fastcheck.networks.case import NetworkCase
-from fastcheck.networks.error_bars import Ground
+from fastcheck.networks.error_bars import Baseline
 from fastcheck.networks.passes import Passes
-from fastcheck.networks.pipeline import NetworkPath
+from fastcheck.networks.pipeline import NetworkPipeline
 
 
 class Differencing(Protocol):
@@ -41,16 +41,16 @@ class Differencing(Protocol):
 class _Prepared:
     """A path that is ready to be differenced."""
 
-    path: Path
+    pipeline: Pipeline
     session: Session
 
     def __call__(self, tensor: str, dims: np.ndarray, step: float) -> Differences:
-        self.session.interrupts.raise_if_heard()
-        evaluator = self.path.evaluator(tensor, step, self.session)
+        self.session.interrupts.raise_if_interrupted()
+        evaluator = self.pipeline.evaluator(tensor, step, self.session)
         return _joined([evaluator(block) for block in evaluator.blocks(dims)])
 
     def automatic(self, tensor: str) -> float:
-        return self.path.evaluator(tensor, "auto", self.session).step
+        return self.pipeline.evaluator(tensor, "auto", self.session).step
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class Opening:
         GradientMismatchError
             If the case's declared output is another function's.
         """
-        plan = replace(self._plan(), evaluator="auto")
-        report = coordinator.run(self._path(plan), plan)
+        settings = replace(self._settings(), evaluator="auto")
+        report = coordinator.run(self._pipeline(settings), settings)
         if report.interrupted:
             raise KeyboardInterrupt
         if report.forward is not None and report.forward.verdict == "fail":
@@ -99,18 +99,18 @@ class Opening:
         GradientMismatchError
             If the case's declared output is another function's.
         """
-        plan = self._plan()
-        path = self._path(plan)
+        settings = self._settings()
+        pipeline = self._pipeline(settings)
         with listening() as interrupts, ThreadPoolExecutor(self.threads, thread_name_prefix="fastcheck") as pool:
-            session = Session(plan, pool, interrupts)
-            plan.progress("preparing (the first run compiles the kernels)", 0, 0)
-            forward = path.prepare(session)
+            session = Session(settings, pool, interrupts)
+            settings.progress("preparing (the first run compiles the kernels)", 0, 0)
+            forward = pipeline.prepare(session)
             if forward is not None and forward.verdict == "fail":
-                coordinator.run(path, plan).raise_if_failed()  # which ends with the forward pass
-            yield _Prepared(path, session)
+                coordinator.run(pipeline, settings).raise_if_failed()  # which ends with the forward pass
+            yield _Prepared(pipeline, session)
 
-    def _plan(self) -> Plan:
-        return Plan(
+    def _settings(self) -> Settings:
+        return Settings(
             dims="auto",
             step="auto",
             evaluator=self.evaluator,
@@ -122,10 +122,14 @@ class Opening:
             stencil=3,
         )
 
-    def _path(self, plan: Plan) -> Path:
+    def _pipeline(self, settings: Settings) -> Pipeline:
         if isinstance(self.case, NetworkCase):
-            return NetworkPath(self.case, plan, Ground.of(Passes(self.case.point), self.seed))
-        return FunctionPath(self.case, plan) if isinstance(self.case, FunctionCase) else ConvPath(self.case, plan)
+            return NetworkPipeline(self.case, settings, Baseline.of(Passes(self.case.point), self.seed))
+        return (
+            FunctionPipeline(self.case, settings)
+            if isinstance(self.case, FunctionCase)
+            else ConvPipeline(self.case, settings)
+        )
 
 
 def _joined(blocks: list[Differences]) -> Differences:

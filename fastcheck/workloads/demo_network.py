@@ -40,7 +40,7 @@ STEP = 1e-5
 
 
 @dataclass(frozen=True)
-class Scene:
+class NetworkScene:
     """A story, how the network is checked, and the verdict that it must have."""
 
     story: str
@@ -52,7 +52,7 @@ class Scene:
 
 
 SCENES = (
-    Scene(
+    NetworkScene(
         f"1. The usual check: h = {STEP:g}, a batch of {MANY} digits, every parameter. The backward pass is correct.\n"
         "Most weights agree in 10 digits, but some of conv1 in 3 or fewer. Is that a bug?",
         MANY,
@@ -61,7 +61,7 @@ SCENES = (
         False,
         "pass",
     ),
-    Scene(
+    NetworkScene(
         f"2. The same backward pass by good practice: {FEW} digits, and a step for each layer, which is made smaller\n"
         "where a unit would cross its kink.",
         FEW,
@@ -70,7 +70,7 @@ SCENES = (
         False,
         "pass",
     ),
-    Scene(
+    NetworkScene(
         "3. The same network with a real bug: the first max-pool hands its gradient to the last entry of each window\n"
         "that is not the largest. conv1 agrees in few digits again, but no step makes them more, and so it fails.",
         FEW,
@@ -117,7 +117,7 @@ def run(
 
 
 def checked(
-    scene: Scene,
+    scene: NetworkScene,
     params: Arrays,
     x: np.ndarray,
     y: np.ndarray,

@@ -55,7 +55,7 @@ class ConvLayer:
 
 
 @dataclass(frozen=True)
-class Network:
+class PublishedNetwork:
     """A published network: where it was published, and its conv layers in the order of the forward pass."""
 
     source: str
@@ -184,37 +184,37 @@ def _audio() -> tuple[ConvLayer, ...]:
 
 
 NETWORKS = {
-    "alexnet": Network(
+    "alexnet": PublishedNetwork(
         "Krizhevsky, Sutskever and Hinton, ImageNet Classification with Deep Convolutional Neural Networks, 2012: "
         "both groups, one view of 227x227 pixels (the paper's 224x224 do not give its 55x55 maps)",
         _alexnet(),
     ),
-    "vgg16": Network(
+    "vgg16": PublishedNetwork(
         "Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, 2015 "
         "(arXiv:1409.1556), configuration D",
         _vgg16(),
     ),
-    "resnet50": Network(
+    "resnet50": PublishedNetwork(
         "He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, 2016 (arXiv:1512.03385), as arranged "
         "by torchvision (v1.5: the stride is in the 3x3 layer)",
         _resnet50(),
     ),
-    "mobilenet_v2": Network(
+    "mobilenet_v2": PublishedNetwork(
         "Sandler, Howard, Zhu, Zhmoginov and Chen, MobileNetV2: Inverted Residuals and Linear Bottlenecks, 2018 "
         "(arXiv:1801.04381), named as in torchvision",
         _mobilenet_v2(),
     ),
-    "convnext_t": Network(
+    "convnext_t": PublishedNetwork(
         "Liu, Mao, Wu, Feichtenhofer, Darrell and Xie, A ConvNet for the 2020s, 2022 (arXiv:2201.03545), named as in "
         "its reference code",
         _convnext_t(),
     ),
-    "audio": Network(
+    "audio": PublishedNetwork(
         "van den Oord et al., WaveNet: A Generative Model for Raw Audio, 2016 (arXiv:1609.03499): one block of ten "
         "dilations, widths and names as in github.com/ibab/tensorflow-wavenet, one second at 16 kHz",
         _audio(),
     ),
-    "c3d": Network(
+    "c3d": PublishedNetwork(
         "Tran, Bourdev, Fergus, Torresani and Paluri, Learning Spatiotemporal Features with 3D Convolutional "
         "Networks, 2015 (arXiv:1412.0767)",
         _c3d(),

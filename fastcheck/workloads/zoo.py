@@ -188,12 +188,12 @@ def _stream(job: _Job, chosen: _Chosen, on_case: OnCase | None) -> SuiteReport:
                 except FastcheckError:
                     raise  # bad input is that of all layers
                 except Exception as error:
-                    interrupts.raise_if_heard()
+                    interrupts.raise_if_interrupted()
                     report = job.crashed(layer, error)
                 cases[layer.name] = report
                 if on_case is not None:
                     on_case(layer.name, cases[layer.name])
-                if report.interrupted or interrupts.heard:
+                if report.interrupted or interrupts.interrupted:
                     raise KeyboardInterrupt
         except KeyboardInterrupt:
             interrupted = True

@@ -433,8 +433,8 @@ def _refuse_twice(what: str, values: list[str]) -> None:
 
 def _checksum(body: object, *place: object) -> int | None:
     """Return a checksum of a body and of what it belongs to: a damaged page must not become a wrong result."""
-    told = "\0".join(map(str, place)).encode(errors="backslashreplace")
-    return zlib.crc32(body, zlib.crc32(told)) if isinstance(body, bytes) else None
+    message = "\0".join(map(str, place)).encode(errors="backslashreplace")
+    return zlib.crc32(body, zlib.crc32(message)) if isinstance(body, bytes) else None
 
 
 def _now() -> str:

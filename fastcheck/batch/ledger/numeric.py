@@ -12,10 +12,10 @@ from urllib.parse import quote
 import numpy as np
 
 from fastcheck.batch.ledger.schema import NUMERIC
-from fastcheck.batch.run.check_one import Place
+from fastcheck.batch.run.check_one import ShardId
 from fastcheck.common import npz, writing
 from fastcheck.common.errors import FastcheckError
-from fastcheck.engine.parts import Part
+from fastcheck.engine.shard_results import Part
 
 _LONGEST = 100
 
@@ -41,11 +41,11 @@ class NumericFiles:
         self.folder = folder / NUMERIC / f"{readable}-{key[:12]}"
         self._pieces = self.folder / "shards"
 
-    def has(self, place: Place) -> bool:
+    def has(self, place: ShardId) -> bool:
         """Tell whether a shard's values are there."""
         return self._piece(place).is_file()
 
-    def keep(self, place: Place, part: Part) -> None:
+    def keep(self, place: ShardId, part: Part) -> None:
         """Write a shard's values.
 
         Raises
@@ -77,7 +77,7 @@ class NumericFiles:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self._pieces)
 
-    def _piece(self, place: Place) -> Path:
+    def _piece(self, place: ShardId) -> Path:
         return self._pieces / f"{_stem(place.phase, place.tensor)}.shard-{place.number}.npz"
 
     @staticmethod

@@ -179,12 +179,12 @@ def examine(connection: sqlite3.Connection, path: Path) -> SuiteFacts:
     """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     if application != APPLICATION:
-        told = f"its application id is {application}, expected {APPLICATION}"
-        raise FastcheckError(f"{shown_path(path)} is no ledger of fastcheck's ({told}): {ANEW}")
+        message = f"its application id is {application}, expected {APPLICATION}"
+        raise FastcheckError(f"{shown_path(path)} is no ledger of fastcheck's ({message}): {ANEW}")
     (schema,) = connection.execute("PRAGMA user_version").fetchone()
     if schema > SCHEMA:
-        told = f"schema {schema}: this version reads {SCHEMA}"
-        raise FastcheckError(f"{shown_path(path)} has {told}; use the newer fastcheck that wrote it, or {ANEW}")
+        message = f"schema {schema}: this version reads {SCHEMA}"
+        raise FastcheckError(f"{shown_path(path)} has {message}; use the newer fastcheck that wrote it, or {ANEW}")
     (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if found != "ok":
         raise damaged(path, found)

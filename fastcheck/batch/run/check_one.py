@@ -12,13 +12,13 @@ from fastcheck.batch.suite.entries import Entry
 from fastcheck.common.interrupts import Interrupts
 from fastcheck.common.progress import ProgressHook, silent
 from fastcheck.engine import coordinator
-from fastcheck.engine.parts import Part, decode
-from fastcheck.engine.plan import Session
+from fastcheck.engine.settings import Session
+from fastcheck.engine.shard_results import Part, decode
 from fastcheck.reports.network_report import NetworkReport
 from fastcheck.reports.report import Report
 
 
-class Place(NamedTuple):
+class ShardId(NamedTuple):
     """Where a shard belongs in its case."""
 
     phase: str
@@ -26,21 +26,21 @@ class Place(NamedTuple):
     number: int
 
 
-Keep = Callable[[Place, Part, float], Part]
+Keep = Callable[[ShardId, Part, float], Part]
 """Called as keep(place, part, seconds) with a finished shard; returns what the check is to hold of it."""
 
 
 def check(
     entry: Entry,
     operands: Operands,
-    known: Mapping[Place, bytes],
+    known: Mapping[ShardId, bytes],
     keep: Keep,
     *,
     pool: Executor,
     threads: int,
     interrupts: Interrupts | None = None,
     progress: ProgressHook = silent,
-    help: Callable[[], bool] = lambda: False,
+    run_pending: Callable[[], bool] = lambda: False,
     numeric: bool = False,
 ) -> Report | NetworkReport:
     """Check a case, without the shards that are known.
@@ -49,8 +49,8 @@ def check(
     ----------
     entry, operands
         As `jobs.made` takes them.
-    known : mapping of Place to bytes
-        Shards of an earlier run, as `fastcheck.engine.parts.encode` made them.
+    known : mapping of ShardId to bytes
+        Shards of an earlier run, as `fastcheck.engine.shard_results.encode` made them.
     keep : callable
     pool : Executor
         Of everything that this case does.
@@ -58,18 +58,18 @@ def check(
         Of the whole run, as reports tell it.
     interrupts : Interrupts, optional
     progress : callable
-    help : callable
+    run_pending : callable
         As of `Session`.
     numeric : bool
         Hand the numeric values to ``keep`` as well.
     """
     job = jobs.made(entry, operands, pool, threads, progress=progress, keep=numeric)
-    heard = Interrupts() if interrupts is None else interrupts
+    interrupted = Interrupts() if interrupts is None else interrupts
 
     def phase(name: str) -> Report:
         keeper = _Keeper(name, known, keep)
-        session = Session(job.plan(name), pool, heard, keeper=keeper, help=help)
-        return coordinator.run_in(job.paths[name], session)
+        session = Session(job.settings(name), pool, interrupted, keeper=keeper, run_pending=run_pending)
+        return coordinator.run_in(job.pipelines[name], session)
 
     return job.report(job.run(phase))
 
@@ -77,14 +77,14 @@ def check(
 class _Keeper:
     """The keeper of one phase."""
 
-    def __init__(self, phase: str, known: Mapping[Place, bytes], keep: Keep) -> None:
+    def __init__(self, phase: str, known: Mapping[ShardId, bytes], keep: Keep) -> None:
         self._phase, self._known, self._keep = phase, known, keep
 
     def known(self, tensor: str, number: int) -> Part | None:
         """Return a shard that was finished earlier."""
-        body = self._known.get(Place(self._phase, tensor, number))
+        body = self._known.get(ShardId(self._phase, tensor, number))
         return None if body is None else decode(body)
 
     def keep(self, tensor: str, number: int, part: Part, seconds: float) -> Part:
         """Keep a finished shard."""
-        return self._keep(Place(self._phase, tensor, number), part, seconds)
+        return self._keep(ShardId(self._phase, tensor, number), part, seconds)

@@ -25,18 +25,18 @@ except ImportError:
     raise FastcheckError('Dask is not installed: pip install "fastcheck[dask]"') from None
 
 from fastcheck.batch.run import check_one, jobs
-from fastcheck.batch.run.check_one import Place
+from fastcheck.batch.run.check_one import ShardId
 from fastcheck.batch.run.jobs import Operands
 from fastcheck.batch.run.planned import Planned
 from fastcheck.batch.run.runner import CaseTask, Options
-from fastcheck.batch.run.scheduler import Inline
+from fastcheck.batch.run.scheduler import InlineExecutor
 from fastcheck.batch.run.stop import Stop
 from fastcheck.batch.suite.entries import Entry
 from fastcheck.common import machine
-from fastcheck.common.interrupts import Interrupts, deaf
+from fastcheck.common.interrupts import Interrupts, sigint_blocked
 from fastcheck.engine import coordinator
-from fastcheck.engine.parts import Part
-from fastcheck.engine.plan import Session
+from fastcheck.engine.settings import Session
+from fastcheck.engine.shard_results import Part
 from fastcheck.reports.network_report import NetworkReport
 from fastcheck.reports.report import Report
 
@@ -60,8 +60,8 @@ PATIENCE = 30.0
 """Seconds in which a scheduler has to answer."""
 
 
-def crew(workers: str | int) -> Callable[[Options], Cluster]:
-    """Return what makes a crew of the cluster at an address, or of so many processes on this machine."""
+def backend(workers: str | int) -> Callable[[Options], Cluster]:
+    """Return what makes a backend of the cluster at an address, or of so many processes on this machine."""
     return lambda options: Cluster(workers if isinstance(workers, str) else _local(workers), options)
 
 
@@ -69,7 +69,7 @@ def _local(count: int) -> LocalCluster:
     # Dask gives a worker up that takes longer to come back, and waits for ever once it has none.
     config.set({"distributed.deploy.lost-worker-timeout": "1d"})
     try:
-        with deaf():  # Ctrl-C reaches the whole group, and this process decides
+        with sigint_blocked():  # Ctrl-C reaches the whole group, and this process decides
             return LocalCluster(
                 n_workers=count,
                 threads_per_worker=1,
@@ -94,7 +94,7 @@ def _connected(where: str | LocalCluster) -> Client:
 
 
 class Cluster:
-    """A crew of Dask workers.
+    """A backend: the workers of a Dask cluster.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ Described = tuple[str, dict[str, str]]
 class Shard(NamedTuple):
     """A shard that a worker finished."""
 
-    place: Place
+    place: ShardId
     part: Part
     seconds: float
     worker: str
@@ -216,12 +216,12 @@ def _told(task: CaseTask) -> Iterator[None]:
             ) from None
 
 
-def _grouped(places: list[Place]) -> list[list[Place]]:
+def _grouped(places: list[ShardId]) -> list[list[ShardId]]:
     size = min(MOST_SHARDS, max(1, len(places) // TASKS))
     return [places[start : start + size] for start in range(0, len(places), size)]
 
 
-def _kept(shards: list[Shard], task: CaseTask) -> dict[Place, bytes]:
+def _kept(shards: list[Shard], task: CaseTask) -> dict[ShardId, bytes]:
     return {shard.place: task.keep_from(*shard) for shard in shards}
 
 
@@ -284,7 +284,7 @@ class _Asker:
         try:
             left = as_completed(futures, loop=self._client.loop)
             while not left.is_empty():
-                self._stop.raise_if_heard()
+                self._stop.raise_if_interrupted()
                 ended = left.next_batch(block=False)
                 for future in ended:
                     yield futures[future], future
@@ -296,7 +296,7 @@ class _Asker:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         while not self._suspects.acquire(timeout=LOOKING):
-            self._stop.raise_if_heard()
+            self._stop.raise_if_interrupted()
         try:
             yield
         finally:
@@ -335,12 +335,12 @@ def _shown(described: Described) -> str:
     return f"{target}, {', '.join(f'{package} {version}' for package, version in versions.items())}"
 
 
-def _places(key: str, entry: Entry, operands: Operands, numeric: bool) -> list[Place]:
+def _places(key: str, entry: Entry, operands: Operands, numeric: bool) -> list[ShardId]:
     """Return the shards of a case."""
     return _opened(key, entry, operands, numeric).places()
 
 
-def _shards(key: str, entry: Entry, operands: Operands, numeric: bool, places: list[Place]) -> list[Shard]:
+def _shards(key: str, entry: Entry, operands: Operands, numeric: bool, places: list[ShardId]) -> list[Shard]:
     """Difference some shards."""
     opened, found = _opened(key, entry, operands, numeric), []
     for place in places:
@@ -350,15 +350,15 @@ def _shards(key: str, entry: Entry, operands: Operands, numeric: bool, places: l
     return found
 
 
-def _whole(entry: Entry, operands: Operands, numeric: bool, known: Mapping[Place, bytes]) -> Answer:
+def _whole(entry: Entry, operands: Operands, numeric: bool, known: Mapping[ShardId, bytes]) -> Answer:
     """Check a case, without the shards that are known."""
     shards: list[Shard] = []
 
-    def keep(place: Place, part: Part, seconds: float) -> Part:
+    def keep(place: ShardId, part: Part, seconds: float) -> Part:
         shards.append(Shard(place, part, seconds, _name()))
         return part._replace(kept=None)
 
-    report = check_one.check(entry, operands, known, keep, pool=Inline(), threads=1, numeric=numeric)
+    report = check_one.check(entry, operands, known, keep, pool=InlineExecutor(), threads=1, numeric=numeric)
     return Answer(report, shards)
 
 
@@ -379,24 +379,24 @@ class _OpenCase:
     """A case whose shards are differenced one by one."""
 
     def __init__(self, entry: Entry, operands: Operands, numeric: bool) -> None:
-        self._pool, self._lock = Inline(), threading.Lock()
+        self._pool, self._lock = InlineExecutor(), threading.Lock()
         self._job = jobs.made(entry, operands, self._pool, 1, keep=numeric)
         self._sessions: dict[str, Session | None] = {}
         self._tensor: tuple[tuple[str, str], coordinator.OpenTensor] | None = None
 
-    def places(self) -> list[Place]:
+    def places(self) -> list[ShardId]:
         """Return all shards in order; none from a phase on whose forward pass is another than declared."""
-        found: list[Place] = []
-        for phase, path in self._job.paths.items():
+        found: list[ShardId] = []
+        for phase, path in self._job.pipelines.items():
             session = self._session(phase)
             if session is None:
                 break
-            for name in coordinator.chosen(path, session.plan):
+            for name in coordinator.chosen(path, session.settings):
                 count = len(self._opened(phase, name, session).shards())
-                found += [Place(phase, name, number) for number in range(count)]
+                found += [ShardId(phase, name, number) for number in range(count)]
         return found
 
-    def difference(self, place: Place) -> Part:
+    def difference(self, place: ShardId) -> Part:
         """Difference a shard."""
         session = self._session(place.phase)
         assert session is not None
@@ -406,8 +406,8 @@ class _OpenCase:
     def _session(self, phase: str) -> Session | None:
         with self._lock:
             if phase not in self._sessions:
-                session = Session(self._job.plan(phase), self._pool, Interrupts())
-                forward = coordinator.prepare(self._job.paths[phase], session)
+                session = Session(self._job.settings(phase), self._pool, Interrupts())
+                forward = coordinator.prepare(self._job.pipelines[phase], session)
                 wrong = forward is not None and forward.verdict == "fail"
                 self._sessions[phase] = None if wrong else session
             return self._sessions[phase]
@@ -416,7 +416,7 @@ class _OpenCase:
         """Return a tensor that is open, the latest one: its planes may be as large as the operands."""
         with self._lock:
             if self._tensor is None or self._tensor[0] != (phase, name):
-                path = self._job.paths[phase]
-                dims = coordinator.chosen(path, session.plan)[name]
+                path = self._job.pipelines[phase]
+                dims = coordinator.chosen(path, session.settings)[name]
                 self._tensor = (phase, name), coordinator.OpenTensor(path, name, dims, session)
             return self._tensor[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fastcheck.batch.run.planned import Estimate
+from fastcheck.batch.run.planned import CostEstimate
 from fastcheck.batch.suite.entries import Entry, How, NetworkEntry, NpzEntry
 from fastcheck.common.opened import opened
 from fastcheck.convolutions import cost, memory, npz_case
@@ -18,8 +18,8 @@ PASSES = 6
 """Forward passes that a convolution's data, outputs and audits take beside its differences."""
 
 
-def of(entry: Entry, threads: int) -> Estimate:
-    """Estimate a case, of whose files only the headers are read.
+def of(entry: Entry, threads: int) -> CostEstimate:
+    """CostEstimate a case, of whose files only the headers are read.
 
     Raises
     ------
@@ -34,14 +34,14 @@ def of(entry: Entry, threads: int) -> Estimate:
     return _of_conv(entry.how, entry.geometry, entry.loss, entry.tensors)
 
 
-def _of_conv(how: How, geometry: ConvGeometry, loss: str, tensors: tuple[str, ...]) -> Estimate:
+def _of_conv(how: How, geometry: ConvGeometry, loss: str, tensors: tuple[str, ...]) -> CostEstimate:
     work = cost.of_conv(geometry, cost.kind_of(how.evaluator), loss, tensors)
     counts = sampling.counts(how.dims, {name: math.prod(geometry.shape_of(name)) for name in tensors}, work)
     total = sum(counts[name] * work[name] for name in tensors) + PASSES * cost.forward(geometry)
-    return Estimate(sum(counts.values()), float(total), memory.needed_bytes(geometry, tensors))
+    return CostEstimate(sum(counts.values()), float(total), memory.needed_bytes(geometry, tensors))
 
 
-def _of_network(entry: NetworkEntry, threads: int) -> Estimate:
+def _of_network(entry: NetworkEntry, threads: int) -> CostEstimate:
     from fastcheck.networks import (
         partial,
         passes,  # imports Numba
@@ -53,7 +53,7 @@ def _of_network(entry: NetworkEntry, threads: int) -> Estimate:
     sizes = {name: array.size for name, array in point.params.items()}
     counts = sampling.counts(entry.how.dims, sizes, work)
     total = sum(counts[name] * work[name] for name in sizes)
-    return Estimate(sum(counts.values()), float(total), partial.needed_bytes(lowered, point, threads))
+    return CostEstimate(sum(counts.values()), float(total), partial.needed_bytes(lowered, point, threads))
 
 
 def _point(entry: NetworkEntry) -> Point:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +18,7 @@ from fastcheck.common.opened import Opened, opened
 from fastcheck.common.progress import ProgressHook, silent
 from fastcheck.convolutions import npz_case
 from fastcheck.convolutions.case import ConvCase
-from fastcheck.engine.plan import Path, Plan
+from fastcheck.engine.settings import Pipeline, Settings
 from fastcheck.networks import job, npz_data
 from fastcheck.networks.file import read_network
 from fastcheck.networks.network import Network
@@ -35,14 +35,14 @@ class Job(Protocol):
 
     Attributes
     ----------
-    paths : mapping of str to Path
+    pipelines : mapping of str to Pipeline
         Of every phase, by name; of a convolution the only one, named "".
     """
 
     @property
-    def paths(self) -> Mapping[str, Path]: ...
+    def pipelines(self) -> Mapping[str, Pipeline]: ...
 
-    def plan(self, phase: str) -> Plan:
+    def settings(self, phase: str) -> Settings:
         """Return how a phase is checked."""
         ...
 
@@ -58,15 +58,15 @@ class Job(Protocol):
 class ConvJob:
     """A convolution: one phase."""
 
-    def __init__(self, case: ConvCase, plan: Plan) -> None:
-        from fastcheck.convolutions.pipeline import ConvPath  # imports Numba
+    def __init__(self, case: ConvCase, settings: Settings) -> None:
+        from fastcheck.convolutions.pipeline import ConvPipeline  # imports Numba
 
-        self.paths: dict[str, Path] = {"": ConvPath(case, plan)}
-        self._plan = plan
+        self.pipelines: dict[str, Pipeline] = {"": ConvPipeline(case, settings)}
+        self._settings = settings
 
-    def plan(self, phase: str) -> Plan:
+    def settings(self, phase: str) -> Settings:
         """Return how it is checked."""
-        return self._plan
+        return self._settings
 
     def run(self, check: Callable[[str], Report]) -> dict[str, Report]:
         """Check it."""
@@ -77,7 +77,7 @@ class ConvJob:
         return reports[""]
 
 
-def files(entry: Entry) -> dict[str, FilePath]:
+def files(entry: Entry) -> dict[str, Path]:
     """Return the files that an entry's result depends on, by what they are."""
     if isinstance(entry, NpzEntry):
         return {"npz": entry.path}
@@ -158,10 +158,10 @@ def made(
     """
     if isinstance(entry, NetworkEntry):
         return _network(entry, operands, threads, progress, keep)
-    plan = _plan(entry.how, threads, progress, keep)
+    settings = _settings(entry.how, threads, progress, keep)
     if isinstance(entry, NpzEntry):
-        return ConvJob(operands, plan)
-    return ConvJob(conv_case(entry, pool), plan)
+        return ConvJob(operands, settings)
+    return ConvJob(conv_case(entry, pool), settings)
 
 
 def conv_case(entry: ConvEntry, pool: Executor) -> ConvCase:
@@ -180,8 +180,8 @@ def conv_case(entry: ConvEntry, pool: Executor) -> ConvCase:
     )
 
 
-def _plan(how: How, threads: int, progress: ProgressHook, keep: bool) -> Plan:
-    return Plan(
+def _settings(how: How, threads: int, progress: ProgressHook, keep: bool) -> Settings:
+    return Settings(
         dims=how.dims,
         step=how.step,
         evaluator=how.evaluator,

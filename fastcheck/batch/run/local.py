@@ -8,15 +8,15 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from fastcheck.batch.run import check_one, jobs
-from fastcheck.batch.run.check_one import Place
+from fastcheck.batch.run.check_one import ShardId
 from fastcheck.batch.run.planned import RESERVE, Planned
 from fastcheck.batch.run.runner import CaseTask, Options
-from fastcheck.batch.run.scheduler import Crew, Inline, Lane
+from fastcheck.batch.run.scheduler import CaseExecutor, InlineExecutor, ThreadScheduler
 from fastcheck.batch.run.stop import Stop
 from fastcheck.common import machine
-from fastcheck.common.errors import FastcheckError, told
-from fastcheck.common.interrupts import deaf
-from fastcheck.engine.parts import Part
+from fastcheck.common.errors import FastcheckError, one_line
+from fastcheck.common.interrupts import sigint_blocked
+from fastcheck.engine.shard_results import Part
 from fastcheck.reports.network_report import NetworkReport
 from fastcheck.reports.report import Report
 
@@ -25,7 +25,7 @@ SMALL = 5e8
 
 
 class Threads:
-    """Cases checked by a crew of threads."""
+    """Cases checked by threads."""
 
     own_bytes = 0
     """Memory that a case takes beside what is estimated."""
@@ -35,29 +35,29 @@ class Threads:
 
         self.target = machine.target()
         self._options = options
-        self._crew = Crew(options.threads, options.memory - RESERVE, SMALL)
+        self._scheduler = ThreadScheduler(options.threads, options.memory - RESERVE, SMALL)
 
     def add(self, case: Planned, task: CaseTask) -> None:
         """Have a case checked."""
         needed = self.own_bytes + (0 if case.estimate is None else case.estimate.bytes)
-        self._crew.add(case.urgency, needed, lambda: task.check(lambda stop: self._check(case, task, stop)))
+        self._scheduler.add(case.urgency, needed, lambda: task.check(lambda stop: self._check(case, task, stop)))
 
     def close(self) -> None:
         """Wait for what runs; what has not begun does not begin."""
-        self._crew.close()
+        self._scheduler.close()
 
     def _check(self, case: Planned, task: CaseTask, stop: Stop) -> Report | NetworkReport:
-        lane = Lane(self._crew, case.urgency) if case.urgency > SMALL else None
+        executor = CaseExecutor(self._scheduler, case.urgency) if case.urgency > SMALL else None
         return check_one.check(
             case.entry,
             jobs.read_as_planned(case),
             task.known(),
             task.keep,
-            pool=lane or Inline(),
+            pool=executor or InlineExecutor(),
             threads=self._options.threads,
             interrupts=stop,
             progress=task.progress,
-            help=lane.help if lane else lambda: False,
+            run_pending=executor.run_pending if executor else lambda: False,
             numeric=self._options.keep_numeric,
         )
 
@@ -72,12 +72,12 @@ class Processes(Threads):
         ours, theirs = context.Pipe()
         arguments = (theirs, case, task.known(), self._options.keep_numeric)
         process = context.Process(target=_child, args=arguments, daemon=True)
-        with deaf():  # Ctrl-C reaches the whole group, and this process decides
+        with sigint_blocked():  # Ctrl-C reaches the whole group, and this process decides
             process.start()
         theirs.close()
         try:
             return self._listen(ours, task, stop)
-        except _Ended:
+        except _ChildEnded:
             process.join()
             raise ProcessDied(process.exitcode or 0) from None
         finally:
@@ -89,12 +89,12 @@ class Processes(Threads):
     def _listen(ours: Connection, task: CaseTask, stop: Stop) -> Report | NetworkReport:
         while True:
             if not ours.poll(0.1):
-                stop.raise_if_heard()
+                stop.raise_if_interrupted()
                 continue
             try:
                 kind, *sent = ours.recv()
             except (EOFError, OSError):  # the latter in the midst of a message
-                raise _Ended from None
+                raise _ChildEnded from None
             if kind == "report":
                 report: Report | NetworkReport = sent[0]
                 return report
@@ -106,7 +106,7 @@ class Processes(Threads):
                 task.progress(*sent)
 
 
-class _Ended(Exception):
+class _ChildEnded(Exception):
     """A process says nothing more."""
 
 
@@ -119,15 +119,15 @@ class ProcessDied(Exception):
         super().__init__(f"the case's process {how}")
 
 
-def _child(theirs: Connection, case: Planned, known: dict[Place, bytes], numeric: bool) -> None:
+def _child(theirs: Connection, case: Planned, known: dict[ShardId, bytes], numeric: bool) -> None:
     """Check a case, and send what happens to the process that asked for it."""
 
-    def keep(place: Place, part: Part, seconds: float) -> Part:
+    def keep(place: ShardId, part: Part, seconds: float) -> Part:
         theirs.send(("shard", place, part, seconds))
         return part._replace(kept=None)
 
-    def progress(*told: Any) -> None:
-        theirs.send(("progress", *told))
+    def progress(*one_line: Any) -> None:
+        theirs.send(("progress", *one_line))
 
     try:
         report = check_one.check(
@@ -135,7 +135,7 @@ def _child(theirs: Connection, case: Planned, known: dict[Place, bytes], numeric
             jobs.read_as_planned(case),
             known,
             keep,
-            pool=Inline(),
+            pool=InlineExecutor(),
             threads=1,
             progress=progress,
             numeric=numeric,
@@ -144,4 +144,4 @@ def _child(theirs: Connection, case: Planned, known: dict[Place, bytes], numeric
     except BrokenPipeError:  # nobody is there any more
         return
     except Exception as error:
-        theirs.send(("raised", told(error)))  # as text: not every exception can be sent
+        theirs.send(("raised", one_line(error)))  # as text: not every exception can be sent

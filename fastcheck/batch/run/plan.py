@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterable, Mapping
 
 from fastcheck.batch.run import estimates, jobs
-from fastcheck.batch.run.planned import RESERVE, Estimate, Planned, described
+from fastcheck.batch.run.planned import RESERVE, CostEstimate, Planned, described
 from fastcheck.batch.suite.entries import ConvEntry, Entry
 from fastcheck.common import machine
-from fastcheck.common.errors import FastcheckError, told
+from fastcheck.common.errors import FastcheckError, one_line
 
 
 def plan(entries: Iterable[Entry], threads: int, budget: int) -> list[Planned]:
@@ -29,11 +29,11 @@ def _planned(entry: Entry, threads: int, budget: int, versions: Mapping[str, str
         _refuse_what_cannot_fit(estimate, budget)
         _, content = jobs.read(entry)
     except Exception as error:  # of this case: the others are to run
-        return Planned(entry, _key(entry, {}, versions), None, told(error))
+        return Planned(entry, _key(entry, {}, versions), None, one_line(error))
     return Planned(entry, _key(entry, content, versions), estimate, None, content)
 
 
-def _refuse_what_cannot_fit(estimate: Estimate, budget: int) -> None:
+def _refuse_what_cannot_fit(estimate: CostEstimate, budget: int) -> None:
     needed = estimate.bytes + RESERVE
     if needed > budget:
         raise FastcheckError(

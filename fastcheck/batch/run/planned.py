@@ -15,7 +15,7 @@ RESERVE = 256 * 2**20
 beside its budget."""
 
 
-class Estimate(NamedTuple):
+class CostEstimate(NamedTuple):
     """What a case takes.
 
     Attributes
@@ -42,7 +42,7 @@ class Planned:
     entry : Entry
     key : str
         A digest of all that decides the result: the entry, what its files hold, and the versions of what computes.
-    estimate : Estimate or None
+    estimate : CostEstimate or None
         None where the case cannot be checked: its files make none, or it does not fit in memory.
     problem : str or None
         Why.
@@ -52,7 +52,7 @@ class Planned:
 
     entry: Entry
     key: str
-    estimate: Estimate | None
+    estimate: CostEstimate | None
     problem: str | None = None
     content: Mapping[str, str] = field(default_factory=dict)
 

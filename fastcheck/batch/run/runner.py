@@ -15,14 +15,14 @@ from fastcheck.batch.ledger.ledger import Ledger, PlannedCase
 from fastcheck.batch.ledger.numeric import NumericFiles
 from fastcheck.batch.ledger.schema import damaged
 from fastcheck.batch.run import plan as plans
-from fastcheck.batch.run.check_one import Place
+from fastcheck.batch.run.check_one import ShardId
 from fastcheck.batch.run.planned import RESERVE, Planned
 from fastcheck.batch.run.stop import Stop
 from fastcheck.batch.suite.entries import Suite
 from fastcheck.common import machine
-from fastcheck.common.errors import FastcheckError, told
+from fastcheck.common.errors import FastcheckError, one_line
 from fastcheck.common.interrupts import Interrupts, listening
-from fastcheck.engine.parts import Part, decode, encode
+from fastcheck.engine.shard_results import Part, decode, encode
 from fastcheck.reports.network_report import NetworkReport
 from fastcheck.reports.report import Report, requested
 
@@ -103,7 +103,7 @@ class Outcome(NamedTuple):
     stopped: bool
 
 
-class Crew(Protocol):
+class Backend(Protocol):
     """Has cases checked: by threads, in processes or on a cluster.
 
     Attributes
@@ -123,7 +123,9 @@ class Crew(Protocol):
         ...
 
 
-def run(suite: Suite, folder: Path, options: Options, watch: Watch, crew_of: Callable[[Options], Crew]) -> Outcome:
+def run(
+    suite: Suite, folder: Path, options: Options, watch: Watch, backend_of: Callable[[Options], Backend]
+) -> Outcome:
     """Check all cases of a suite that the ledger in a folder does not have yet.
 
     Parameters
@@ -133,7 +135,7 @@ def run(suite: Suite, folder: Path, options: Options, watch: Watch, crew_of: Cal
         Of the ledger; made where it is absent.
     options : Options
     watch : Watch
-    crew_of : callable
+    backend_of : callable
         Makes what checks cases.
 
     Raises
@@ -146,10 +148,10 @@ def run(suite: Suite, folder: Path, options: Options, watch: Watch, crew_of: Cal
         raise FastcheckError(f"--memory allows {options.memory:,} bytes: the program itself takes {RESERVE:,}")
     with listening() as interrupts:
         cases = plans.plan(suite.entries, options.threads, options.memory)
-        with closing(crew_of(options)) as crew:
-            opened = Ledger.open(folder, suite.name, suite.text, crew.target, restart=options.restart)
+        with closing(backend_of(options)) as backend:
+            opened = Ledger.open(folder, suite.name, suite.text, backend.target, restart=options.restart)
             with opened as ledger:
-                return _Run(ledger, folder, cases, options, watch, interrupts).through(crew)
+                return _Run(ledger, folder, cases, options, watch, interrupts).through(backend)
 
 
 class _Run:
@@ -180,7 +182,7 @@ class _Run:
         self._stopped = False
         self._problem: BaseException | None = None
 
-    def through(self, crew: Crew) -> Outcome:
+    def through(self, backend: Backend) -> Outcome:
         """Run what is not finished."""
         self.ledger.sync([PlannedCase(case.name, case.key, case.spec(), case.urgency) for case in self._cases])
         finished = self.ledger.finished()
@@ -192,27 +194,27 @@ class _Run:
         number = self.ledger.begin_run({"threads": self.options.threads, **machine.described()})
         try:
             with self._interrupts.held():
-                self._check(waiting, crew)
+                self._check(waiting, backend)
         finally:
             with suppress(FastcheckError):  # a full disk, which is told below
-                self.ledger.end_run(number, {"interrupted": self._interrupts.heard, "left": self._left})
+                self.ledger.end_run(number, {"interrupted": self._interrupts.interrupted, "left": self._left})
         if self._problem is not None:
             raise self._problem
-        return Outcome(self._interrupts.heard, self._stopped)
+        return Outcome(self._interrupts.interrupted, self._stopped)
 
-    def _check(self, waiting: Sequence[Planned], crew: Crew) -> None:
+    def _check(self, waiting: Sequence[Planned], backend: Backend) -> None:
         self._left = len(waiting)
         try:
             for case in sorted(waiting, key=lambda one: -one.urgency):
-                crew.add(case, CaseTask(self, case))
+                backend.add(case, CaseTask(self, case))
             while self._left and not self.end.is_set():
                 with suppress(Empty):
                     self._events.get(timeout=0.1)()
-                if self._interrupts.heard:
+                if self._interrupts.interrupted:
                     self.end.set()
         finally:  # what still runs needs the ledger
             self.end.set()
-            crew.close()
+            backend.close()
         while not self._events.empty():
             self._events.get()()
 
@@ -258,21 +260,21 @@ class CaseTask:
         """Whether the run has ended: then a case is not to begin."""
         return self._run.end.is_set()
 
-    def known(self) -> Mapping[Place, bytes]:
+    def known(self) -> Mapping[ShardId, bytes]:
         """Return the shards that an earlier run finished."""
         with self.ending():
-            found = {Place(*place): body for place, body in self._run.ledger.shards(self.case.key).items()}
+            found = {ShardId(*place): body for place, body in self._run.ledger.shards(self.case.key).items()}
             _refuse_damaged(found.values(), self._run.ledger.path)
         if self.numeric is None:
             return found
         return {place: body for place, body in found.items() if self.numeric.has(place)}
 
-    def keep(self, place: Place, part: Part, seconds: float) -> Part:
+    def keep(self, place: ShardId, part: Part, seconds: float) -> Part:
         """Put a finished shard in the ledger."""
         self.keep_from(place, part, seconds, f"thread {threading.get_ident()}")
         return part._replace(kept=None)
 
-    def keep_from(self, place: Place, part: Part, seconds: float, worker: str) -> bytes:
+    def keep_from(self, place: ShardId, part: Part, seconds: float, worker: str) -> bytes:
         """Put a finished shard in the ledger, and return it as bytes."""
         body = encode(part)
         with self.ending():
@@ -316,7 +318,7 @@ class CaseTask:
         except KeyboardInterrupt:  # heard before the coordinator listened
             pass
         except (Exception, SystemExit) as error:
-            return None if self.over else self._crashed(told(error))  # a consequence of the end, or its reason
+            return None if self.over else self._crashed(one_line(error))  # a consequence of the end, or its reason
         return self._crashed(f"it took longer than {self._run.options.timeout:g} s") if stop.late else None
 
     def _finish(self, report: Report | NetworkReport, seconds: float) -> None:

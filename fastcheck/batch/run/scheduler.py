@@ -30,7 +30,7 @@ class _Case(NamedTuple):
     ended: Future[None]
 
 
-class Crew:
+class ThreadScheduler:
     """A number of threads, and a budget of memory that running cases share.
 
     Parameters
@@ -47,7 +47,7 @@ class Crew:
         self._lock = threading.Lock()
         self._small_up_to = small
         self._cases: list[_Case] = []
-        self._lanes: list[tuple[float, int, Lane]] = []
+        self._executors: list[tuple[float, int, CaseExecutor]] = []
         self._running: list[_Case] = []
         self._free, self._idle, self._number = budget, threads, 0
 
@@ -66,12 +66,12 @@ class Crew:
             self._wake()
         return case.ended
 
-    def call(self, lane: Lane) -> None:
+    def call(self, executor: CaseExecutor) -> None:
         """Have whoever is free help with a lane's work, as long as there is some."""
         with self._lock:
-            if not lane.called:
-                lane.called = True
-                insort(self._lanes, (-lane.urgency, self._next(), lane))
+            if not executor.called:
+                executor.called = True
+                insort(self._executors, (-executor.urgency, self._next(), executor))
             self._wake()
 
     def close(self) -> None:
@@ -102,22 +102,22 @@ class Crew:
                 if isinstance(chosen, _Case):
                     self._free -= chosen.needed
                     self._running.append(chosen)
-            if isinstance(chosen, Lane):
-                chosen.help()
+            if isinstance(chosen, CaseExecutor):
+                chosen.run_pending()
             else:
                 self._run(chosen)
 
-    def _choose(self) -> _Case | Lane | None:
+    def _choose(self) -> _Case | CaseExecutor | None:
         """Choose from what waits: a small case where one is due, or else what is most urgent."""
         case = self._cases[0] if self._cases else None
         if case is not None and case.needed > self._free and self._running:
             case = None  # waits for memory, and a smaller one would keep it waiting
         elif self._small_is_due():
             return self._cases.pop()
-        while self._lanes and not self._lanes[0][2].waits:
-            self._lanes.pop(0)[2].called = False
-        if self._lanes and not (case is not None and case[:2] < self._lanes[0][:2]):
-            return self._lanes[0][2]
+        while self._executors and not self._executors[0][2].waits:
+            self._executors.pop(0)[2].called = False
+        if self._executors and not (case is not None and case[:2] < self._executors[0][:2]):
+            return self._executors[0][2]
         if case is not None:
             self._cases.pop(0)
         return case
@@ -146,42 +146,42 @@ class Crew:
                 self._wake()
 
 
-class Lane(Executor):
-    """The work of one case: done by its own thread while that waits, and by others of the crew that are free.
+class CaseExecutor(Executor):
+    """The work of one case: done by its own thread while that waits, and by others of the scheduler's that are free.
 
     Parameters
     ----------
-    crew : Crew
+    scheduler : ThreadScheduler
     urgency : float
         Others help where this is greatest.
 
     Attributes
     ----------
     called : bool
-        Whether the crew knows that work may wait here; its own.
+        Whether the scheduler knows that work may wait here; its own.
     """
 
-    def __init__(self, crew: Crew, urgency: float) -> None:
+    def __init__(self, scheduler: ThreadScheduler, urgency: float) -> None:
         self.urgency, self.called = urgency, False
-        self._crew = crew
-        self._errands: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._scheduler = scheduler
+        self._pending: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
         """Have a piece of work done."""
-        future: Future[_T] = _Errand(self)
-        self._errands.append((future, lambda: fn(*args, **kwargs)))
-        self._crew.call(self)
+        future: Future[_T] = _HelpingFuture(self)
+        self._pending.append((future, lambda: fn(*args, **kwargs)))
+        self._scheduler.call(self)
         return future
 
     @property
     def waits(self) -> bool:
         """Whether a piece of work waits."""
-        return bool(self._errands)
+        return bool(self._pending)
 
-    def help(self) -> bool:
+    def run_pending(self) -> bool:
         """Do a piece of work that waits, and tell whether there was one."""
         try:
-            future, work = self._errands.popleft()
+            future, work = self._pending.popleft()
         except IndexError:
             return False
         if future.set_running_or_notify_cancel():
@@ -193,35 +193,35 @@ class Lane(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Forget what waits, if asked to."""
-        while cancel_futures and self._errands:
-            self._errands.popleft()[0].cancel()
+        while cancel_futures and self._pending:
+            self._pending.popleft()[0].cancel()
 
 
-class _Errand(Future[_T]):
+class _HelpingFuture(Future[_T]):
     """A future whose reader does what waits instead of waiting."""
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, executor: CaseExecutor) -> None:
         super().__init__()
-        self._lane = lane
+        self._executor = executor
 
     def result(self, timeout: float | None = None) -> _T:
-        while not self.done() and self._lane.help():
+        while not self.done() and self._executor.run_pending():
             pass
         return super().result(timeout)
 
 
-class Inline(Executor):
+class InlineExecutor(Executor):
     """An executor that does everything at once, in the caller's thread: for cases too small to share."""
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
         """Do a piece of work."""
         try:
-            return _Ended(fn(*args, **kwargs), None)
+            return _EndedFuture(fn(*args, **kwargs), None)
         except BaseException as error:  # told where the result is asked for
-            return _Ended(None, error)
+            return _EndedFuture(None, error)
 
 
-class _Ended(Future[_T]):
+class _EndedFuture(Future[_T]):
     """A future that has ended, without the lock that others have: a tiny case makes a hundred of them."""
 
     def __init__(self, value: Any, error: BaseException | None) -> None:

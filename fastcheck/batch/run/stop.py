@@ -30,5 +30,5 @@ class Stop(Interrupts):
         return self._deadline is not None and time.monotonic() > self._deadline
 
     @property
-    def heard(self) -> bool:
-        return super().heard or self._everything.is_set() or self.late
+    def interrupted(self) -> bool:
+        return super().interrupted or self._everything.is_set() or self.late

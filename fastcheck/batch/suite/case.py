@@ -13,20 +13,20 @@ from fastcheck.batch.suite.grid import GRID, Axis, axes, combinations
 from fastcheck.batch.suite.keys import NAME, Given, Key, Values
 from fastcheck.batch.suite.kinds import KINDS, Expanded, Kind
 from fastcheck.common.naming import nearest, shown
-from fastcheck.common.toml import Place, Refused, choices, refuse_unknown
+from fastcheck.common.toml import Refused, TomlPath, choices, refuse_unknown
 
 CASE = "case"
 
 
 @dataclass(frozen=True)
-class Case:
+class CaseTable:
     """A ``[[case]]`` with its defaults.
 
-    Build it with `Case.of`, which checks it.
+    Build it with `CaseTable.of`, which checks it.
 
     Attributes
     ----------
-    where : Place
+    where : TomlPath
     name : str
         Its ``name``, else the one that its kind gives it.
     kind : Kind
@@ -37,7 +37,7 @@ class Case:
     folder : Folder
     """
 
-    where: Place
+    where: TomlPath
     name: str
     kind: Kind
     values: Values
@@ -45,14 +45,14 @@ class Case:
     folder: Folder
 
     @classmethod
-    def of(cls, place: int, table: dict[str, Any], defaults: Values, folder: Folder) -> Case:
+    def of(cls, place: int, table: dict[str, Any], defaults: Values, folder: Folder) -> CaseTable:
         """Check a case's table.
 
         Raises
         ------
         Refused
         """
-        where: Place = (CASE, place)
+        where: TomlPath = (CASE, place)
         word = _kind_of(where, table)
         kind, elsewhere = KINDS[word], _elsewhere(word)
         refuse_unknown(where, f"this {word} case", table, ("name", word, *kind.keys, GRID), elsewhere)
@@ -75,7 +75,7 @@ class Case:
             yield from self.kind.entries(Expanded(name, data, self.where, {**self.values, **one.values}, self.folder))
 
 
-def _kind_of(where: Place, table: dict[str, Any]) -> str:
+def _kind_of(where: TomlPath, table: dict[str, Any]) -> str:
     expected = f"expected one of the keys {', '.join(KINDS)}"
     found = [key for key in table if key in KINDS]
     if len(found) > 1:
@@ -95,8 +95,8 @@ def _elsewhere(word: str) -> dict[str, str]:
     for other, kind in KINDS.items():
         for key in kind.keys:
             kinds.setdefault(key, []).append(other)
-    told = {key: f": {' and '.join(others)} cases have it" for key, others in kinds.items()}
-    return {**told, **dict.fromkeys(KINDS[word].table, f": it belongs in {word} = {{...}}")}
+    message = {key: f": {' and '.join(others)} cases have it" for key, others in kinds.items()}
+    return {**message, **dict.fromkeys(KINDS[word].table, f": it belongs in {word} = {{...}}")}
 
 
 def _alone(word: str) -> dict[str, str]:
@@ -104,7 +104,7 @@ def _alone(word: str) -> dict[str, str]:
     return dict.fromkeys(("name", word), ": it belongs in the case itself")
 
 
-def _own(where: Place, word: str, kind: Kind, value: Any) -> dict[str, Given]:
+def _own(where: TomlPath, word: str, kind: Kind, value: Any) -> dict[str, Given]:
     """Check what the key of the kind has: a value, or a table."""
     if kind.own is not None:
         return {word: kind.own.given((*where, word), word, value)}
@@ -115,11 +115,11 @@ def _own(where: Place, word: str, kind: Kind, value: Any) -> dict[str, Given]:
     return _given((*where, word), value, kind.table)
 
 
-def _given(where: Place, table: dict[str, Any], keys: Mapping[str, Key]) -> dict[str, Given]:
+def _given(where: TomlPath, table: dict[str, Any], keys: Mapping[str, Key]) -> dict[str, Given]:
     return {key: keys[key].given((*where, key), key, value) for key, value in table.items() if key in keys}
 
 
-def _name(where: Place, word: str, kind: Kind, table: dict[str, Any]) -> str:
+def _name(where: TomlPath, word: str, kind: Kind, table: dict[str, Any]) -> str:
     name: str
     if "name" in table:
         name = NAME.given((*where, "name"), "name", table["name"]).value

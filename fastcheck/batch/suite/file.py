@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastcheck.batch.suite.case import CASE, Case
+from fastcheck.batch.suite.case import CASE, CaseTable
 from fastcheck.batch.suite.entries import MOST_CASES, Entry, Suite
 from fastcheck.batch.suite.folder import Folder
 from fastcheck.batch.suite.grid import GRID
 from fastcheck.batch.suite.keys import DEFAULTS, DEFAULTS_TABLE, NAME, Values
 from fastcheck.batch.suite.kinds import KINDS, LONGEST_NAME
 from fastcheck.common.naming import shown
-from fastcheck.common.toml import Document, Place, Refused, read, refuse_unknown, tables
+from fastcheck.common.toml import Document, Refused, TomlPath, read, refuse_unknown, tables
 
 
 def read_suite(path: str | os.PathLike[str], *, allow_outside: bool = False, most: int | None = MOST_CASES) -> Suite:
@@ -55,7 +55,7 @@ def _suite(document: Document, path: Path, allow_outside: bool, most: int | None
     stem = os.fsencode(path.stem).decode("utf-8", "replace")
     name = NAME.given(("name",), "name", document.data.get("name", stem)).value
     defaults, folder = _defaults(document.data.get(DEFAULTS_TABLE, {})), Folder(path.parent, allow_outside)
-    cases = [Case.of(place, table, defaults, folder) for place, table in enumerate(tables(document.data, CASE))]
+    cases = [CaseTable.of(place, table, defaults, folder) for place, table in enumerate(tables(document.data, CASE))]
     _refuse_many(cases, most)
     return Suite(name, document.text, _entries(cases, document))
 
@@ -63,34 +63,34 @@ def _suite(document: Document, path: Path, allow_outside: bool, most: int | None
 def _elsewhere() -> dict[str, str]:
     """Return what a refusal tells of keys that do not stand above all tables, and in some."""
     words = (key for word, kind in KINDS.items() for key in (word, *kind.keys))
-    told = {**dict.fromkeys(words, ": it belongs in a [[case]]"), GRID: ": it belongs in a [[case]]"}
-    return {**told, **dict.fromkeys(DEFAULTS, f": it belongs in [{DEFAULTS_TABLE}] or a [[case]]")}
+    message = {**dict.fromkeys(words, ": it belongs in a [[case]]"), GRID: ": it belongs in a [[case]]"}
+    return {**message, **dict.fromkeys(DEFAULTS, f": it belongs in [{DEFAULTS_TABLE}] or a [[case]]")}
 
 
 def _defaults(table: Any) -> Values:
-    where: Place = (DEFAULTS_TABLE,)
+    where: TomlPath = (DEFAULTS_TABLE,)
     if not isinstance(table, dict):
         raise Refused(where, f"{DEFAULTS_TABLE} is {shown(table)}: expected a table of {', '.join(DEFAULTS)}")
     refuse_unknown(where, DEFAULTS_TABLE, table, tuple(DEFAULTS), _elsewhere())
     return {key: DEFAULTS[key].given((*where, key), key, value) for key, value in table.items()}
 
 
-def _refuse_many(cases: Sequence[Case], most: int | None) -> None:
+def _refuse_many(cases: Sequence[CaseTable], most: int | None) -> None:
     counts = [case.count() for case in cases]
     if most is not None and sum(counts) > most:
         largest = max(range(len(cases)), key=counts.__getitem__)
-        told = f"it has {sum(counts):,} cases once expanded, {counts[largest]:,} of them by this one"
-        raise Refused((*cases[largest].where, GRID), f"{told}: expected at most {most:,} (--yes allows more)")
+        message = f"it has {sum(counts):,} cases once expanded, {counts[largest]:,} of them by this one"
+        raise Refused((*cases[largest].where, GRID), f"{message}: expected at most {most:,} (--yes allows more)")
 
 
-def _entries(cases: Sequence[Case], document: Document) -> tuple[Entry, ...]:
+def _entries(cases: Sequence[CaseTable], document: Document) -> tuple[Entry, ...]:
     """Expand all cases; refuse names that stand twice."""
-    found: dict[str, tuple[Entry, Place]] = {}
+    found: dict[str, tuple[Entry, TomlPath]] = {}
     for case in cases:
         for entry in case.entries():
             if entry.name in found:
-                told = f"two cases have the name {shown(entry.name, LONGEST_NAME)}"
+                message = f"two cases have the name {shown(entry.name, LONGEST_NAME)}"
                 first = document.line(found[entry.name][1])
-                raise Refused(case.where, f"{told}, the first in line {first}: expected distinct names")
+                raise Refused(case.where, f"{message}, the first in line {first}: expected distinct names")
             found[entry.name] = entry, case.where
     return tuple(entry for entry, _ in found.values())

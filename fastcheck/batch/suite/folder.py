@@ -31,14 +31,14 @@ class Folder:
         return self._found[given.value]
 
     def _file(self, key: str, given: Given) -> Path:
-        told = f"{key} is {shown(given.value)}"
+        message = f"{key} is {shown(given.value)}"
         if "\0" in given.value:
-            raise Refused(given.where, f"{told}: expected the path of a file")
+            raise Refused(given.where, f"{message}: expected the path of a file")
         real = os.path.realpath(os.path.join(self._path, given.value))
         leaves = "" if self._allow_outside else self._leaves(given.value, real)
         if leaves:
             expected = "expected a path inside the suite's folder (--allow-outside allows others)"
-            raise Refused(given.where, f"{told}, {leaves}: {expected}")
+            raise Refused(given.where, f"{message}, {leaves}: {expected}")
         return Path(real)
 
     def _leaves(self, path: str, real: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from fastcheck.batch.suite.keys import Given, Key, Values
 from fastcheck.common.naming import shown
-from fastcheck.common.toml import Place, Refused, refuse_unknown
+from fastcheck.common.toml import Refused, TomlPath, refuse_unknown
 
 GRID = "grid"
 
@@ -16,7 +16,7 @@ SAME_DATA = ("dtype", "backward")
 """Keys that say how gradients are computed: cases that differ in these alone have the same data."""
 
 
-class Point(NamedTuple):
+class GridPoint(NamedTuple):
     """A value on an axis, and how names have it: ``stride=2``."""
 
     key: str
@@ -24,7 +24,7 @@ class Point(NamedTuple):
     label: str
 
 
-Axis = tuple[Point, ...]
+Axis = tuple[GridPoint, ...]
 
 
 class Combination(NamedTuple):
@@ -45,13 +45,13 @@ class Combination(NamedTuple):
 
 
 def axes(
-    where: Place, table: Any, keys: Mapping[str, Key], taken: Collection[str], elsewhere: Mapping[str, str]
+    where: TomlPath, table: Any, keys: Mapping[str, Key], taken: Collection[str], elsewhere: Mapping[str, str]
 ) -> tuple[Axis, ...]:
     """Check the grid of a case.
 
     Parameters
     ----------
-    where : Place
+    where : TomlPath
     table : object
         Of keys and non-empty arrays.
     keys : mapping
@@ -74,11 +74,11 @@ def axes(
     return tuple(_axis((*where, key), key, values, keys[key]) for key, values in table.items())
 
 
-def _axis(where: Place, key: str, values: Any, known: Key) -> Axis:
+def _axis(where: TomlPath, key: str, values: Any, known: Key) -> Axis:
     if not isinstance(values, list) or not values:
         raise Refused(where, f"{GRID}.{key} is {shown(values)}: expected an array of at least one value")
     return tuple(
-        Point(key, known.given((*where, place), f"{GRID}.{key}[{place}]", value), f"{key}={label(value)}")
+        GridPoint(key, known.given((*where, place), f"{GRID}.{key}[{place}]", value), f"{key}={label(value)}")
         for place, value in enumerate(values)
     )
 

@@ -11,9 +11,9 @@ from fastcheck.batch.suite.entries import Backward, Dtype, How
 from fastcheck.common.arguments import integer, positive
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import shown
-from fastcheck.common.toml import Place, Refused, blamed, checked
+from fastcheck.common.toml import Refused, TomlPath, blamed, checked
 from fastcheck.convolutions.case import LOSSES, TENSORS
-from fastcheck.engine.plan import EVALUATORS, KINKS
+from fastcheck.engine.settings import EVALUATORS, KINKS
 from fastcheck.networks.job import EVALUATORS as NETWORK_EVALUATORS
 
 DEFAULTS_TABLE = "defaults"
@@ -26,7 +26,7 @@ class Given(NamedTuple):
     """A value as a case takes it, and where the file has it."""
 
     value: Any
-    where: Place
+    where: TomlPath
 
     @property
     def is_default(self) -> bool:
@@ -54,7 +54,7 @@ class Key:
     kind: Any
     fit: Callable[[str, Any], Any] = lambda _, value: value
 
-    def given(self, where: Place, name: str, value: Any) -> Given:
+    def given(self, where: TomlPath, name: str, value: Any) -> Given:
         """Check a value, whose name a refusal tells."""
         found = checked(where, name, value, self.kind)
         if any(abs(number) >= _LONG for number in _integers(found)):
@@ -95,8 +95,8 @@ def shape(axes: range, expected: str) -> Key:
 def filled(name: str, value: Sequence[Any]) -> Any:
     """Refuse what is empty."""
     if not value:
-        told, entry = ("''", "a character") if isinstance(value, str) else ("[]", "an entry")
-        raise FastcheckError(f"{name} is {told}: expected at least {entry}")
+        message, entry = ("''", "a character") if isinstance(value, str) else ("[]", "an entry")
+        raise FastcheckError(f"{name} is {message}: expected at least {entry}")
     return value
 
 

@@ -15,7 +15,7 @@ from fastcheck.batch.suite.keys import HOW, HOW_NETWORK, SEEDED, Given, Key, Val
 from fastcheck.common.arguments import Shape, per_axis
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import nearest, shown
-from fastcheck.common.toml import Place, Refused, blamed, expected
+from fastcheck.common.toml import Refused, TomlPath, blamed, expected
 from fastcheck.convolutions.case import TENSORS
 from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.networks.file import Padding
@@ -35,7 +35,7 @@ class Expanded:
     name : str
     data : str
         The name without the parts of the grid that are in `fastcheck.batch.suite.grid.SAME_DATA`.
-    where : Place
+    where : TomlPath
         Of the case.
     values : mapping
         What the case and the grid give and, below these, what the defaults do.
@@ -44,7 +44,7 @@ class Expanded:
 
     name: str
     data: str
-    where: Place
+    where: TomlPath
     values: Values
     folder: Folder
 
@@ -53,12 +53,12 @@ class Expanded:
         return self.values[key].value if key in self.values else default
 
     @property
-    def told(self) -> str:
+    def message(self) -> str:
         """How a refusal begins."""
         return f"case {shown(self.name, LONGEST_NAME)}: "
 
 
-def _nothing_needed(where: Place, keys: Collection[str]) -> None:
+def _nothing_needed(where: TomlPath, keys: Collection[str]) -> None:
     """Let every case pass."""
 
 
@@ -95,12 +95,12 @@ class Kind:
     own: Key | None = None
     table: Mapping[str, Key] = field(default_factory=dict)
     named: Callable[[str], str] | None = None
-    needs: Callable[[Place, Collection[str]], None] = _nothing_needed
+    needs: Callable[[TomlPath, Collection[str]], None] = _nothing_needed
     size: Callable[[Values], int] = _single
     sizing: tuple[str, ...] = ()
 
 
-def _conv_needs(where: Place, keys: Collection[str]) -> None:
+def _conv_needs(where: TomlPath, keys: Collection[str]) -> None:
     for key in ("in", "out", "kernel"):
         if key not in keys:
             raise Refused((*where, "conv"), f"conv has no key {key!r}: expected {expected(_CONV[key].kind)}")
@@ -132,10 +132,10 @@ def _conv_entry(
 def _geometry(one: Expanded) -> ConvGeometry:
     size, channels, groups = one.values["input"].value, one.values["in"].value, one.get("groups", 1)
     if size[1] != channels:
-        told = f"input is {list(size)}: axis 1 (channels) is {size[1]}, expected {channels}, as in conv.in"
-        raise Refused(one.values["input"].where, one.told + told)
+        message = f"input is {list(size)}: axis 1 (channels) is {size[1]}, expected {channels}, as in conv.in"
+        raise Refused(one.values["input"].where, one.message + message)
     filters = one.values["out"].value, max(channels // groups, 1)
-    with blamed(one.where, one.told):
+    with blamed(one.where, one.message):
         return _convolution(
             size,
             filters,
@@ -164,8 +164,8 @@ def _tensors(one: Expanded, bias: bool) -> tuple[str, ...]:
     found = tuple(name for name in wanted.value if name in has)
     if found and (found == wanted.value or wanted.is_default):
         return found
-    told = f"tensors is {list(wanted.value)}, and conv has no bias: expected 'input' or 'weight'"
-    raise Refused(one.where if wanted.is_default else wanted.where, one.told + told)
+    message = f"tensors is {list(wanted.value)}, and conv has no bias: expected 'input' or 'weight'"
+    raise Refused(one.where if wanted.is_default else wanted.where, one.message + message)
 
 
 def _npz(one: Expanded) -> Iterator[Entry]:
@@ -205,16 +205,16 @@ def _zoo(one: Expanded) -> Iterator[Entry]:
 _ARRAYS = ("params", "grads", "data")
 
 
-def _network_needs(where: Place, keys: Collection[str]) -> None:
+def _network_needs(where: TomlPath, keys: Collection[str]) -> None:
     arrays = [key for key in _ARRAYS if key in keys]
-    told = "expected params, grads and data, or input"
+    message = "expected params, grads and data, or input"
     if "input" in keys and arrays:
-        raise Refused((*where, arrays[0]), f"this network case has {arrays[0]} and input: {told}")
+        raise Refused((*where, arrays[0]), f"this network case has {arrays[0]} and input: {message}")
     if "burn_in" in keys and "input" not in keys:
         raise Refused((*where, "burn_in"), "burn_in goes with input, which the case does not have")
     for key in _ARRAYS:
         if arrays and key not in keys:
-            raise Refused(where, f"this network case has no key {key!r}: {told}")
+            raise Refused(where, f"this network case has no key {key!r}: {message}")
 
 
 def _network(one: Expanded) -> Iterator[Entry]:

@@ -16,7 +16,7 @@ from fastcheck.common.errors import FastcheckError
 from fastcheck.common.interrupts import Interrupts
 from fastcheck.common.progress import ProgressHook
 from fastcheck.engine.differences import Auditing, Chosen, Evaluator
-from fastcheck.engine.parts import Part
+from fastcheck.engine.shard_results import Part
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.reports.report import ForwardReport, requested
 
@@ -28,7 +28,7 @@ KINKS = ("widen", "exclude")
 
 
 @dataclass(frozen=True)
-class Plan:
+class Settings:
     """How a case is to be checked; see `fastcheck.check` and `fastcheck.check_gradient` for the meaning of each."""
 
     dims: Any
@@ -107,24 +107,24 @@ class Session:
 
     Attributes
     ----------
-    plan : Plan
+    settings : Settings
     pool : Executor
     interrupts : Interrupts
     clock : Clock
     keeper : Keeper or None
-    help : callable
+    run_pending : callable
         Called while the check waits for the pool: does a part of what was submitted, and tells whether it did.
     """
 
-    plan: Plan
+    settings: Settings
     pool: Executor
     interrupts: Interrupts
     clock: Clock = field(default_factory=Clock)
     keeper: Keeper | None = None
-    help: Callable[[], bool] = lambda: False
+    run_pending: Callable[[], bool] = lambda: False
 
 
-class Path(Protocol):
+class Pipeline(Protocol):
     """A case and the way that it is differenced.
 
     Attributes
