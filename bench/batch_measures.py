@@ -19,9 +19,10 @@ from fastcheck import check
 from fastcheck.batch.ledger.ledger import Ledger, PlannedCase
 from fastcheck.batch.run import jobs, local, runner
 from fastcheck.batch.run.scheduler import InlineExecutor
-from fastcheck.batch.suite.entries import ConvEntry, Entry, How, Suite
+from fastcheck.batch.suite.entries import ConvEntry, Entry, Suite
 from fastcheck.common import machine
 from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.engine.settings import Request
 from fastcheck.engine.shard_results import Noted, Part, encode
 from fastcheck.metrics import tally
 from fastcheck.render.batch_progress import Lines
@@ -32,7 +33,7 @@ def entry(name: str, shape: tuple[int, ...], filters: int, kernel: int, stride: 
     weight = (filters, shape[1], kernel, kernel)
     geometry = ConvGeometry.of(shape, weight, stride=stride, padding=kernel // 2)
     tensors = ("input", "weight", "bias")
-    return ConvEntry(name, How(dims="all", **how), geometry, True, tensors, "reference", "float64", "vjp", name)
+    return ConvEntry(name, Request(dims="all", **how), geometry, True, tensors, "reference", "float64", "vjp", name)
 
 
 def tiny_suite(count: int = 1000) -> list[Entry]:

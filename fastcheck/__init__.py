@@ -10,8 +10,8 @@ from fastcheck.networks.case import NetworkCase
 from fastcheck.networks.check import check_network
 from fastcheck.networks.network import Network
 from fastcheck.reports.mismatch import GradientMismatchError
-from fastcheck.reports.network_report import NetworkReport
 from fastcheck.reports.report import Report
+from fastcheck.reports.suite_report import NetworkReport
 from fastcheck.sweeps.report import Sweep
 from fastcheck.sweeps.sweep import sweep
 

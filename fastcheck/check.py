@@ -7,15 +7,13 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from fastcheck.common import machine
-from fastcheck.common.arguments import integer
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.naming import refuse_unknown
-from fastcheck.common.progress import ProgressHook, silent
+from fastcheck.common.progress import ProgressHook
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.engine.sampling import Dims
-from fastcheck.engine.settings import EVALUATORS, KINKS, usable_step
+from fastcheck.engine.settings import Settings
 from fastcheck.functions.case import FunctionCase
-from fastcheck.metrics import verdict
+from fastcheck.metrics import judged
 from fastcheck.reports import comparison
 from fastcheck.reports.report import Report, requested
 from fastcheck.sweeps.sweep import explained
@@ -78,26 +76,20 @@ def check(
     """
     if not isinstance(case, ConvCase):
         raise FastcheckError(f"case is {type(case).__name__}: expected a ConvCase")
-    refuse_unknown("evaluator", evaluator, EVALUATORS)
-    refuse_unknown("kinks", kinks, KINKS)
-    threads = machine.thread_count(threads)
-    seed = integer("seed", seed, least=0)
-    step = usable_step(step)
-    from fastcheck.convolutions.pipeline import ConvPipeline
-    from fastcheck.engine import coordinator  # imports Numba
-    from fastcheck.engine.settings import Settings
-
-    settings = Settings(
-        dims=dims,
-        step=step,
+    settings = Settings.of(
+        case.evaluators,
         evaluator=evaluator,
         kinks=kinks,
-        threads=threads,
+        step=step,
         seed=seed,
+        threads=threads,
+        progress=progress,
+        dims=dims,
         keep=keep,
-        progress=progress or silent,
     )
-    report = coordinator.run(ConvPipeline(case, settings), settings)
+    from fastcheck.engine import coordinator  # imports Numba
+
+    report = coordinator.run(case.pipeline(settings), settings)
     return explained(case, report, threads=settings.threads, progress=settings.progress) if explain else report
 
 
@@ -175,31 +167,27 @@ def check_gradient(
     """
     if stencil not in STENCILS or isinstance(stencil, float):
         raise FastcheckError(f"stencil is {stencil!r}: expected 'auto', 3 or 5")
-    threads = machine.thread_count(threads, default=1)
-    seed = integer("seed", seed, least=0)
-    step = usable_step(step)
-    case = FunctionCase(loss, grad, params, noise=noise, relative_noise=relative_noise, precision=precision)
-    from fastcheck.engine import coordinator  # imports Numba
-    from fastcheck.engine.settings import Settings
-    from fastcheck.functions.pipeline import FunctionPipeline
-
-    settings = Settings(
-        dims=dims,
-        step=step,
+    settings = Settings.of(
+        FunctionCase.evaluators,
         evaluator="full",
-        kinks="widen",
-        threads=threads,
+        step=step,
         seed=seed,
+        threads=threads,
+        default_threads=1,
+        progress=progress,
+        dims=dims,
         keep=keep,
-        progress=progress or silent,
         stencil=stencil,
         noise=noise,
         relative_noise=relative_noise,
         precision=precision,
     )
-    path = FunctionPipeline(case, settings)
-    report = coordinator.run(path, settings)
-    return report.with_health(case.findings if report.interrupted else path.findings(report))
+    case = FunctionCase(loss, grad, params, noise=noise, relative_noise=relative_noise, precision=precision)
+    from fastcheck.engine import coordinator  # imports Numba
+
+    pipeline = case.pipeline(settings)
+    report = coordinator.run(pipeline, settings)
+    return report.with_health(case.findings if report.interrupted else pipeline.findings(report))
 
 
 def compare(analytic: Any, numeric: Any, *, precision: str | None = None, keep: bool = False) -> Report:
@@ -238,7 +226,7 @@ def compare(analytic: Any, numeric: Any, *, precision: str | None = None, keep: 
     tensors = comparison.compared(analytic, numeric, precision, keep)
     asked = requested(None, None, "all", None)
     return Report(
-        verdict=verdict.heaviest(tensor.verdict for tensor in tensors.values()),
+        verdict=judged.heaviest(tensor.verdict for tensor in tensors.values()),
         seed=0,
         requested=asked if precision is None else asked | {"precision": precision},
         interrupted=False,

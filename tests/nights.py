@@ -10,8 +10,7 @@ from layers import case, layer
 
 import fastcheck
 from fastcheck.batch.ledger.ledger import Ledger, PlannedCase
-from fastcheck.reports.network_report import HygieneLine, NetworkReport
-from fastcheck.reports.suite_report import SuiteReport
+from fastcheck.reports.suite_report import HygieneLine, NetworkReport, SuiteReport
 
 LAYER = layer((1, 2, 6, 6), (3, 2, 3, 3), padding=1)
 

@@ -21,11 +21,11 @@ from fastcheck.batch.ledger import ledger as ledger_module
 from fastcheck.batch.ledger.ledger import Ledger
 from fastcheck.render.batch import LONGEST, MANY, chat_line
 from fastcheck.render.rows import COLUMNS
-from fastcheck.render.text import as_text, case_line
-from fastcheck.reports.network_report import NetworkReport
+from fastcheck.render.suite import case_line
+from fastcheck.render.text import as_text
 from fastcheck.reports.reader import from_json
 from fastcheck.reports.report import Report
-from fastcheck.reports.suite_report import SuiteReport
+from fastcheck.reports.suite_report import NetworkReport, SuiteReport
 
 SUITE = """
 [[case]]

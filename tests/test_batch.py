@@ -28,12 +28,13 @@ from fastcheck.batch.run import cluster, estimates, jobs, local, runner, stop
 from fastcheck.batch.run import plan as plans
 from fastcheck.batch.run.planned import RESERVE
 from fastcheck.batch.run.scheduler import InlineExecutor
-from fastcheck.batch.suite.entries import ConvEntry, How, NetworkEntry, Suite
+from fastcheck.batch.suite.entries import ConvEntry, NetworkEntry, Suite
 from fastcheck.batch.suite.file import read_suite
 from fastcheck.cli.batch import Workers
 from fastcheck.common import array_file, machine
 from fastcheck.convolutions import npz_case
 from fastcheck.engine import coordinator
+from fastcheck.engine.settings import Request
 from fastcheck.networks.file import read_network
 from fastcheck.render.batch_progress import Lines
 from fastcheck.workloads.published import NETWORKS, ConvLayer, PublishedNetwork
@@ -159,7 +160,9 @@ def entry(name="one", shape=(1, 3, 8, 8), weight=(4, 3, 3, 3), **how):
 
     geometry = ConvGeometry.of(shape, weight, padding=1)
     tensors = ("input", "weight", "bias")
-    return ConvEntry(name, How(**{"dims": "all"} | how), geometry, True, tensors, "reference", "float64", "vjp", name)
+    return ConvEntry(
+        name, Request(**{"dims": "all"} | how), geometry, True, tensors, "reference", "float64", "vjp", name
+    )
 
 
 def suite_of(*entries):
@@ -185,7 +188,7 @@ def test_the_results_are_those_of_a_check(suite_path, tmp_path):
     found = {case["name"]: case for case in result(tmp_path / "out")["cases"]}
     for one in read_suite(suite_path).entries:
         if isinstance(one, ConvEntry):
-            how = one.how
+            how = one.request
             report = fastcheck.check(jobs.conv_case(one, InlineExecutor()), dims=how.dims, evaluator=how.evaluator)
         elif one.name in ("mine", WRONG):
             report = fastcheck.check(npz_case.load_case(one.path), dims="all")
@@ -725,8 +728,8 @@ def test_estimates_count_the_dimensions_that_are_checked(suite_path, tmp_path):
 @pytest.mark.jit
 def test_estimates_know_what_full_takes(suite_path):
     (network,) = [one for one in read_suite(suite_path).entries if isinstance(one, NetworkEntry)]
-    full = replace(network, how=replace(network.how, evaluator="full", dims=7))
-    few = replace(network, how=replace(network.how, dims=7))
+    full = replace(network, request=replace(network.request, evaluator="full", dims=7))
+    few = replace(network, request=replace(network.request, dims=7))
     (whole,), (moved,) = (plans.plan((one,), 1, 2**40) for one in (full, few))
     assert whole.estimate.dims == moved.estimate.dims == 7
     assert whole.estimate.work > moved.estimate.work

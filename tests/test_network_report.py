@@ -15,8 +15,8 @@ from scipy.stats import hypergeom
 import fastcheck
 from fastcheck import FastcheckError, NetworkReport
 from fastcheck.render.text import as_text
-from fastcheck.reports.network_report import HygieneLine
 from fastcheck.reports.reader import from_json
+from fastcheck.reports.suite_report import HygieneLine
 
 pytestmark = pytest.mark.jit
 

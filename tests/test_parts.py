@@ -19,7 +19,8 @@ from fastcheck.common.packing import pack, unpack
 from fastcheck.common.progress import silent
 from fastcheck.convolutions.pipeline import ConvPipeline
 from fastcheck.engine import coordinator
-from fastcheck.engine.settings import Session, Settings
+from fastcheck.engine.pipeline import Session
+from fastcheck.engine.settings import Settings
 from fastcheck.engine.shard_results import Part, decode, encode
 from fastcheck.metrics import tally
 from fastcheck.metrics.tally import exactly

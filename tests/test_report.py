@@ -10,7 +10,7 @@ from layers import case, layer, operands, torch_gradients
 
 import fastcheck
 from fastcheck import FastcheckError, GradientMismatchError
-from fastcheck.metrics.verdict import heaviest
+from fastcheck.metrics.judged import heaviest
 from fastcheck.render.text import as_text
 from fastcheck.reports.reader import from_json
 

@@ -9,7 +9,8 @@ from layers import case, layer
 
 import fastcheck
 from fastcheck import FastcheckError
-from fastcheck.render.text import as_text, case_line
+from fastcheck.render.suite import case_line
+from fastcheck.render.text import as_text
 from fastcheck.reports.reader import from_json
 from fastcheck.reports.suite_report import SuiteReport
 

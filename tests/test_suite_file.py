@@ -14,10 +14,11 @@ from searches import examples
 
 from fastcheck import FastcheckError
 from fastcheck.batch.run import jobs
-from fastcheck.batch.suite.entries import ConvEntry, How, NetworkEntry, NpzEntry
+from fastcheck.batch.suite.entries import ConvEntry, NetworkEntry, NpzEntry
 from fastcheck.batch.suite.file import read_suite
 from fastcheck.common.errors import LONGEST
 from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.engine.settings import Request
 from fastcheck.workloads.published import NETWORKS
 
 EXAMPLE = """
@@ -89,17 +90,19 @@ def refusal(read, folder):
     return refusal
 
 
-def _conv(name, data=None, how=None, tensors=("input", "weight", "bias"), **changes):
+def _conv(name, data=None, request=None, tensors=("input", "weight", "bias"), **changes):
     """The entry of CONV."""
     arguments = {key: changes.pop(key) for key in ("stride", "padding", "dilation", "groups") if key in changes}
     shapes = changes.pop("input", (2, 4, 8, 8)), changes.pop("weight", (6, 4, 3, 3))
     rest = {"bias": True, "backward": "reference", "dtype": "float64", "loss": "vjp", **changes}
     geometry = ConvGeometry.of(*shapes, **arguments)
-    return ConvEntry(name=name, how=how or How(), geometry=geometry, tensors=tensors, data=data or name, **rest)
+    return ConvEntry(
+        name=name, request=request or Request(), geometry=geometry, tensors=tensors, data=data or name, **rest
+    )
 
 
-def _network(folder, name="digits", how=None, **changes):
-    return NetworkEntry(name, how or How(), folder / "nets/digits.toml", "nets/digits.toml", **changes)
+def _network(folder, name="digits", request=None, **changes):
+    return NetworkEntry(name, request or Request(), folder / "nets/digits.toml", "nets/digits.toml", **changes)
 
 
 def _arrays(folder):
@@ -112,11 +115,11 @@ def _names(suite):
 
 def test_a_suite_of_every_kind(read, folder):
     suite = read(EXAMPLE)
-    how = How(seed=0, dims="all")
+    request = Request(seed=0, dims="all")
     layers = [
         ConvEntry(
             name=f"resnet50/{layer.name}",
-            how=how,
+            request=request,
             geometry=layer.geometry(),
             bias=False,
             tensors=("weight",),
@@ -130,13 +133,13 @@ def test_a_suite_of_every_kind(read, folder):
     assert suite.name == "night"
     assert suite.text == EXAMPLE
     assert suite.entries == (
-        _conv("conv3_1", how=how, input=(1, 128, 56, 56), weight=(256, 128, 3, 3), padding=1),
-        NpzEntry("mine", how, folder / "cases/mine.npz", "cases/mine.npz"),
+        _conv("conv3_1", request=request, input=(1, 128, 56, 56), weight=(256, 128, 3, 3), padding=1),
+        NpzEntry("mine", request, folder / "cases/mine.npz", "cases/mine.npz"),
         *(
             _conv(
                 f"grid/stride={stride},groups={groups},dtype={dtype}",
                 f"grid/stride={stride},groups={groups}",
-                how,
+                request,
                 input=(2, 16, 20, 20),
                 weight=(16, 16 // groups, 3, 3),
                 stride=stride,
@@ -148,7 +151,7 @@ def test_a_suite_of_every_kind(read, folder):
             for dtype in ("float64", "float32")
         ),
         *layers,
-        _network(folder, how=how, **_arrays(folder)),
+        _network(folder, request=request, **_arrays(folder)),
     )
     assert len(layers) == 53
 
@@ -182,7 +185,7 @@ def test_every_key_of_a_convolution(read):
     (entry,) = read(text).entries
     assert entry == _conv(
         "all",
-        how=How(3, 20, 1.0, "local", "exclude"),
+        request=Request(3, 20, 1.0, "local", "exclude"),
         tensors=("input", "weight"),
         input=(2, 4, 9, 8),
         weight=(6, 4, 3, 1),
@@ -194,7 +197,7 @@ def test_every_key_of_a_convolution(read):
         dtype="float16",
         loss="tanh",
     )
-    assert isinstance(entry.how.step, float)
+    assert isinstance(entry.request.step, float)
 
 
 @pytest.mark.parametrize(("padding", "same"), [('"same"', 1), ('"valid"', 0), ("2", 2), ("[2, 1]", (2, 1))])
@@ -217,14 +220,14 @@ def test_networks(read, folder):
     assert read(other).entries == (_network(folder, **arrays),)
     assert read(SEEDED).entries == (_network(folder, input=(2, 1, 8, 8)),)
     full = SEEDED + 'burn_in = 20\nname = "trained"\nevaluator = "full"\nseed = 1'
-    how = How(seed=1, evaluator="full")
-    assert read(full).entries == (_network(folder, "trained", how, input=(2, 1, 8, 8), burn_in=20),)
+    request = Request(seed=1, evaluator="full")
+    assert read(full).entries == (_network(folder, "trained", request, input=(2, 1, 8, 8), burn_in=20),)
 
 
 def test_a_grid_of_a_network(read, folder):
     text = SEEDED + "grid = {seed = [1, 2], burn_in = [0, 5]}"
     assert read(text).entries == tuple(
-        _network(folder, f"digits/seed={seed},burn_in={steps}", How(seed=seed), input=(2, 1, 8, 8), burn_in=steps)
+        _network(folder, f"digits/seed={seed},burn_in={steps}", Request(seed=seed), input=(2, 1, 8, 8), burn_in=steps)
         for seed in (1, 2)
         for steps in (0, 5)
     )
@@ -245,7 +248,7 @@ def test_published_networks_are_their_layers(read, network):
     assert [entry.bias for entry in entries] == [layer.bias for layer in layers]
     for entry, layer in zip(entries, layers, strict=True):
         assert entry.tensors == (("input", "weight", "bias") if layer.bias else ("input", "weight"))
-        assert entry.how == How(seed=4)
+        assert entry.request == Request(seed=4)
 
 
 def test_layers_of_a_published_network_and_its_grid(read):
@@ -270,21 +273,21 @@ def test_a_case_wins_over_defaults_and_a_grid_over_both(read):
     text = defaults + CONV + 'seed = 2\ntensors = ["input"]\ngrid = {dtype = ["float16"], loss = ["tanh"]}\n' + ZOO
     first, second, *_ = read(text).entries
     assert first == _conv(
-        "a/dtype=float16,loss=tanh", "a/loss=tanh", How(2, step=0.5), ("input",), dtype="float16", loss="tanh"
+        "a/dtype=float16,loss=tanh", "a/loss=tanh", Request(2, step=0.5), ("input",), dtype="float16", loss="tanh"
     )
-    assert (second.how, second.tensors) == (How(1, step=0.5), ("weight",))
+    assert (second.request, second.tensors) == (Request(1, step=0.5), ("weight",))
     assert (second.loss, second.dtype) == ("relu", "float32")
 
 
 def test_defaults_are_for_the_kinds_that_know_them(read, folder):
     text = '[defaults]\nevaluator = "delta"\ndtype = "float32"\nkinks = "exclude"\n' + NPZ + SEEDED + CONV
-    how = How(kinks="exclude")
+    request = Request(kinks="exclude")
     npz, network, conv = read(text).entries
-    assert npz.how == How(evaluator="delta", kinks="exclude")
-    assert network == _network(folder, how=how, input=(2, 1, 8, 8))
-    assert conv == _conv("a", how=How(evaluator="delta", kinks="exclude"), dtype="float32")
+    assert npz.request == Request(evaluator="delta", kinks="exclude")
+    assert network == _network(folder, request=request, input=(2, 1, 8, 8))
+    assert conv == _conv("a", request=Request(evaluator="delta", kinks="exclude"), dtype="float32")
     npz, network = read(text.replace('"delta"', '"network"').removesuffix(CONV)).entries
-    assert (npz.how, network.how) == (how, How(evaluator="network", kinks="exclude"))
+    assert (npz.request, network.request) == (request, Request(evaluator="network", kinks="exclude"))
 
 
 def test_default_tensors_are_those_that_a_case_has(read):

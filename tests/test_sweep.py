@@ -21,8 +21,8 @@ from fastcheck import FastcheckError, GradientMismatchError
 from fastcheck.common import writing
 from fastcheck.render import plot
 from fastcheck.render.curves import decades, lines
+from fastcheck.render.page import text_for
 from fastcheck.render.sweep import write_sweep
-from fastcheck.render.text import text_for
 from fastcheck.reports.reader import from_json
 from fastcheck.sweeps.curve import analyse
 from fastcheck.sweeps.sweep import STEPS

@@ -10,10 +10,9 @@ from layers import case, layer, operands, saved, torch_forward, torch_gradients
 
 import fastcheck
 from fastcheck.metrics.advice import PARTS
-from fastcheck.reports.network_report import NetworkReport
 from fastcheck.reports.reader import from_json
 from fastcheck.reports.report import ForwardReport
-from fastcheck.reports.suite_report import SuiteReport
+from fastcheck.reports.suite_report import NetworkReport, SuiteReport
 
 LAYER = layer((2, 4, 9, 9), (6, 2, 3, 3), padding=1, groups=2)
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from fastcheck.batch.ledger.ledger import WAITING
 from fastcheck.batch.results import Answers, Case
 from fastcheck.common.errors import FastcheckError
-from fastcheck.reports.network_report import every_tensor
 from fastcheck.reports.report import SCHEMA, Entry, TensorReport, encode
+from fastcheck.reports.suite_report import every_tensor
 
 ABSENT = "not checked"
 """What a tensor is called that only the other run has checked."""

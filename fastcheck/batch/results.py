@@ -12,11 +12,10 @@ from fastcheck.batch.ledger.ledger import WAITING, Ledger, Result
 from fastcheck.batch.ledger.schema import damaged, shown_path
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import nearest, refuse_unknown, shown
-from fastcheck.metrics.verdict import EXIT_CODES
-from fastcheck.reports.network_report import NetworkReport, every_tensor
+from fastcheck.metrics.judged import EXIT_CODES
 from fastcheck.reports.reader import from_data, run_part
 from fastcheck.reports.report import Report
-from fastcheck.reports.suite_report import SuiteReport
+from fastcheck.reports.suite_report import NetworkReport, SuiteReport, every_tensor
 
 Case = Report | NetworkReport
 

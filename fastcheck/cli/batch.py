@@ -107,8 +107,8 @@ def run_command(
 def _list(suite: Suite, options: dict[str, Any]) -> int:
     from fastcheck.batch.run import plan as plans
     from fastcheck.batch.run.runner import Options
+    from fastcheck.render.page import text_for
     from fastcheck.render.plan import write_plan
-    from fastcheck.render.text import text_for
 
     settings = Options.of(threads=options["threads"], memory=options["memory"])
     planned = plans.plan(suite.entries, settings.threads, settings.memory)

@@ -38,14 +38,12 @@ from fastcheck.common.interrupts import Interrupts, listening
 from fastcheck.common.naming import printable
 from fastcheck.common.version import __version__
 from fastcheck.convolutions import npz_case
-from fastcheck.convolutions.case import LOSSES
-from fastcheck.engine.settings import EVALUATORS
+from fastcheck.convolutions.case import EVALUATORS, LOSSES
 from fastcheck.reports import files
 from fastcheck.reports.mismatch import GradientMismatchError
-from fastcheck.reports.network_report import NetworkReport
 from fastcheck.reports.report import Report
+from fastcheck.reports.suite_report import NetworkReport
 from fastcheck.sweeps.report import Sweep
-from fastcheck.sweeps.sweep import EVALUATORS as SWEPT_BY
 from fastcheck.sweeps.sweep import sweep
 from fastcheck.workloads import seeded, zoo
 from fastcheck.workloads.published import NETWORKS
@@ -105,7 +103,7 @@ def cli() -> None:
     help="Dimensions to check: a number is spread over the tensors.",
 )
 @step_option
-@click.option("--evaluator", type=click.Choice(EVALUATORS), default="auto", show_default=True)
+@click.option("--evaluator", type=click.Choice(("auto", *EVALUATORS)), default="auto", show_default=True)
 @kinks_option
 @threads_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sample.")
@@ -175,7 +173,7 @@ cli.add_command(run_command)
     help="So many of each tensor, the worst by a check; or flat indices of --tensor: 3,17.",
 )
 @click.option("--steps", type=StepList(), help="Default: 1e-1 to 1e-12, four in each decade.")
-@click.option("--evaluator", type=click.Choice(SWEPT_BY), default="auto", show_default=True)
+@click.option("--evaluator", type=click.Choice(("auto", *EVALUATORS)), default="auto", show_default=True)
 @threads_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the check's sample.")
 @click.option(
@@ -200,9 +198,9 @@ def sweep_command(
     The error of a correct gradient falls as h^2 (truncation) and rises as 1/h (round-off). A plateau is a coding
     mistake, a sudden fall a kink. Exit status 1 where a dimension reads as a coding mistake.
     """
+    from fastcheck.render.page import text_for
     from fastcheck.render.progress import progress_bar
     from fastcheck.render.sweep import write_sweep
-    from fastcheck.render.text import text_for
 
     check_paths(plot_path, json_path, read=(case_path,), option="--plot")
     picture = None if plot_path is None else _drawer(plot_path)
@@ -323,7 +321,7 @@ def _network_demo(threads: int | None, seed: int) -> int:
     "--dims", type=Dims(), default="all", show_default=True, help="Dimensions of each layer, spread over its tensors."
 )
 @step_option
-@click.option("--evaluator", type=click.Choice(EVALUATORS), default="auto", show_default=True)
+@click.option("--evaluator", type=click.Choice(("auto", *EVALUATORS)), default="auto", show_default=True)
 @threads_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the data and the sample.")
 @json_option
@@ -334,7 +332,7 @@ def zoo_command(network: str, json_path: str | None, **options: Any) -> int:
     NAME is alexnet, vgg16, resnet50, mobilenet_v2, convnext_t, audio (WaveNet) or c3d.
     """
     from fastcheck.render.progress import progress_bar
-    from fastcheck.render.text import case_line
+    from fastcheck.render.suite import case_line
 
     check_paths(None, json_path)
 
@@ -357,8 +355,8 @@ def bench_command(threads: int | None, json_path: str | None) -> int:
     Where PyTorch is installed, its own backward passes are measured as well, in turns with the checks.
     """
     from fastcheck.render.benchmark import write_benchmark
+    from fastcheck.render.page import text_for
     from fastcheck.render.progress import progress_bar
-    from fastcheck.render.text import text_for
     from fastcheck.workloads import benchmark  # imports Numba
 
     check_paths(None, json_path)

@@ -26,10 +26,10 @@ from fastcheck.common import machine, npz
 from fastcheck.common.arguments import positive
 from fastcheck.common.errors import FastcheckError
 from fastcheck.networks import npz_data
-from fastcheck.networks.case import Point
+from fastcheck.networks.case import EVALUATORS, Point
 from fastcheck.networks.check import check_network
 from fastcheck.networks.file import read_network
-from fastcheck.networks.job import EVALUATORS, fitting
+from fastcheck.networks.job import fitting
 from fastcheck.networks.network import Network
 
 _TRAINS = ("learning_rate", "save_path")
@@ -52,7 +52,7 @@ _TRAINS = ("learning_rate", "save_path")
     "--dims", type=Dims(), default="auto", show_default=True, help="Dimensions: a number is spread over the tensors."
 )
 @step_option
-@click.option("--evaluator", type=click.Choice(EVALUATORS), default="auto", show_default=True)
+@click.option("--evaluator", type=click.Choice(("auto", *EVALUATORS)), default="auto", show_default=True)
 @kinks_option
 @precision_option
 @click.option("--explain", is_flag=True, help="Tell which units the worst dimensions push over a kink.")

@@ -14,9 +14,8 @@ from fastcheck.cli.types import Names, examples, json_option
 from fastcheck.common import writing
 from fastcheck.common.errors import FastcheckError
 from fastcheck.reports import files as npz
-from fastcheck.reports.network_report import NetworkReport
 from fastcheck.reports.report import Report
-from fastcheck.reports.suite_report import SuiteReport
+from fastcheck.reports.suite_report import NetworkReport, SuiteReport
 
 if TYPE_CHECKING:
     from fastcheck.batch.results import Answers
@@ -114,7 +113,7 @@ def _read(path: str) -> tuple[Report | SuiteReport, Answers]:
 
 def _text(shown: Answers, whole: Answers, title: str, everything: bool) -> str:
     from fastcheck.render.batch import chat_line, write_answers
-    from fastcheck.render.text import text_for
+    from fastcheck.render.page import text_for
 
     if shown.names:
         message = text_for(sys.stdout, lambda out: write_answers(shown, out, title, everything))
@@ -140,7 +139,7 @@ def diff_command(before_path: str, after_path: str, json_path: str | None) -> in
     """
     from fastcheck.batch.diff import difference
     from fastcheck.render.difference import write_difference
-    from fastcheck.render.text import text_for
+    from fastcheck.render.page import text_for
 
     check_paths(None, json_path, read=(before_path, after_path), folders=(before_path, after_path))
     found = difference(_suite(before_path), _suite(after_path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -12,9 +12,16 @@ from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import nearest, refuse_unknown
 from fastcheck.common.precision import PRECISIONS
 from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.engine.settings import Settings
+
+if TYPE_CHECKING:
+    from fastcheck.convolutions.pipeline import ConvPipeline
 
 TENSORS = ("input", "weight", "bias")
 """The operands that can have a gradient, in the order of a report."""
+
+EVALUATORS = ("full", "local", "delta")
+"""Names of the evaluators."""
 
 LOSSES = ("vjp", "square", "relu", "tanh")
 """The loss is the sum of grad_output * phi(output), with phi(z) one of z, z^2 / 2, max(z, 0) and tanh(z)."""
@@ -50,6 +57,8 @@ class ConvCase:
     FastcheckError
         If an array has the wrong dtype or shape, or a non-finite entry; a non-finite *gradient* is no bad input.
     """
+
+    evaluators: ClassVar[tuple[str, ...]] = ("local", "full", "delta")
 
     def __init__(
         self,
@@ -117,6 +126,12 @@ class ConvCase:
     def operand(self, name: str) -> np.ndarray:
         """Return the float64 array of ``"input"``, ``"weight"`` or ``"bias"`` (zeros without a bias)."""
         return {"input": self.input, "weight": self.weight, "bias": self.bias}[name]
+
+    def pipeline(self, settings: Settings) -> ConvPipeline:
+        """Return how the case is checked with these settings; imports Numba."""
+        from fastcheck.convolutions.pipeline import ConvPipeline
+
+        return ConvPipeline(self, settings)
 
 
 def _shaped(name: str, value: Any, expected: tuple[int, ...], axes: tuple[str, ...]) -> np.ndarray:

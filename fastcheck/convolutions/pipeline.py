@@ -21,7 +21,8 @@ from fastcheck.convolutions.reevaluation import Reevaluation
 from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.engine import error_model
 from fastcheck.engine.differences import Chosen, Evaluator
-from fastcheck.engine.settings import Session, Settings
+from fastcheck.engine.pipeline import Session
+from fastcheck.engine.settings import Settings
 from fastcheck.metrics import health, tally
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.reports.report import ForwardReport

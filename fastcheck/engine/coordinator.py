@@ -18,12 +18,13 @@ from fastcheck.common import machine
 from fastcheck.common.interrupts import listening
 from fastcheck.engine import folding, sampling
 from fastcheck.engine.differences import Chosen, Evaluator
-from fastcheck.engine.settings import Clock, Pipeline, Session, Settings
+from fastcheck.engine.pipeline import Clock, Pipeline, Session
+from fastcheck.engine.settings import Settings
 from fastcheck.engine.shard_results import Noted, Part
-from fastcheck.metrics import regime, verdict
+from fastcheck.metrics import judged, regime, verdict
 from fastcheck.metrics.advice import Circumstances
+from fastcheck.metrics.judged import Verdict
 from fastcheck.metrics.tally import Tally
-from fastcheck.metrics.verdict import Verdict
 from fastcheck.reports.report import NOT_AUDITED, ForwardReport, Kept, Report, TensorReport
 
 SHARD_WORK = 4e8
@@ -300,7 +301,7 @@ def _report(pipeline: Pipeline, settings: Settings, state: _Progress, clock: Clo
     if state.interrupted:
         verdicts.append("inconclusive")
     return Report(
-        verdict=verdict.heaviest(verdicts),
+        verdict=judged.heaviest(verdicts),
         seed=settings.seed,
         requested=settings.requested,
         interrupted=state.interrupted,

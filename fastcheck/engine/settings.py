@@ -1,52 +1,94 @@
-"""Paths: what the coordinator asks of each kind of case."""
+"""Settings of a check, validated once."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Literal
 
-import numpy as np
-
-from fastcheck.common.arguments import Shape, positive
+from fastcheck.common import machine
+from fastcheck.common.arguments import integer, positive
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.interrupts import Interrupts
-from fastcheck.common.progress import ProgressHook
-from fastcheck.engine.differences import Auditing, Chosen, Evaluator
-from fastcheck.engine.shard_results import Part
-from fastcheck.metrics.health import HealthFinding
-from fastcheck.reports.report import ForwardReport, requested
-
-EVALUATORS = ("auto", "full", "local", "delta")
-"""What ``evaluator`` may be."""
+from fastcheck.common.naming import refuse_unknown
+from fastcheck.common.progress import ProgressHook, silent
+from fastcheck.engine.sampling import Dims
+from fastcheck.reports.report import requested
 
 KINKS = ("widen", "exclude")
 """What ``kinks`` may be."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a case is to be checked; see `fastcheck.check` and `fastcheck.check_gradient` for the meaning of each."""
+class Request:
+    """Settings that decide a result; `fastcheck.check` says what each means."""
 
-    dims: Any
-    step: Any
-    evaluator: str
-    threads: int
-    seed: int
-    kinks: str
-    keep: bool
-    progress: ProgressHook
-    stencil: Any = None
+    seed: int = 0
+    dims: Dims = "auto"
+    step: Any = "auto"
+    evaluator: str = "auto"
+    kinks: Literal["widen", "exclude"] = "widen"
+
+    @property
+    def requested(self) -> dict[str, Any]:
+        """The settings as a report keeps them."""
+        return requested(self.step, self.evaluator, self.dims, self.kinks)
+
+
+@dataclass(frozen=True)
+class Settings(Request):
+    """Settings of a check; `fastcheck.check` and `fastcheck.check_gradient` say what each means."""
+
+    threads: int = 1
+    keep: bool = False
+    progress: ProgressHook = silent
+    stencil: Literal["auto", 3, 5] | None = None
     noise: float | None = None
     relative_noise: float | None = None
     precision: str | None = None
 
+    @classmethod
+    def of(
+        cls,
+        evaluators: Collection[str],
+        *,
+        evaluator: str,
+        kinks: Literal["widen", "exclude"] = "widen",
+        step: Any,
+        seed: Any,
+        threads: Any,
+        default_threads: int | None = None,
+        progress: ProgressHook | None,
+        **others: Any,
+    ) -> Settings:
+        """Check the arguments that all checks have in common.
+
+        Parameters
+        ----------
+        evaluators : collection of str
+            Names that ``evaluator`` may have beside ``"auto"``.
+        default_threads : int, optional
+            Threads where ``threads`` is None; by default those of the machine.
+
+        Raises
+        ------
+        FastcheckError
+            If an argument is none of what `fastcheck.check` takes.
+        """
+        refuse_unknown("evaluator", evaluator, ("auto", *evaluators))
+        refuse_unknown("kinks", kinks, KINKS)
+        return cls(
+            evaluator=evaluator,
+            kinks=kinks,
+            threads=machine.thread_count(threads, default_threads),
+            seed=integer("seed", seed, least=0),
+            step=usable_step(step),
+            progress=progress or silent,
+            **others,
+        )
+
     @property
     def black_box(self) -> bool:
-        """Whether the case is a function of which nothing is known: they alone have a stencil."""
+        """Whether the case is a function of which nothing is known: only these have a stencil."""
         return self.stencil is not None
 
     @property
@@ -56,10 +98,10 @@ class Settings:
 
     @property
     def requested(self) -> dict[str, Any]:
-        """What a report tells of it."""
+        """The settings as a report keeps them."""
         names = ("stencil", "noise", "relative_noise", "precision")
         own = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return requested(self.step, self.evaluator, self.dims, self.kinks) | own
+        return super().requested | own
 
 
 def usable_step(step: Any) -> Any:
@@ -69,108 +111,3 @@ def usable_step(step: Any) -> Any:
     if step != "auto":
         raise FastcheckError(f"step is {step!r}: expected 'auto' or a positive finite number")
     return step
-
-
-@dataclass
-class Clock:
-    """Seconds of the parts of a check."""
-
-    seconds: float = 0.0
-    forward_seconds: float = 0.0
-    audit_seconds: float = 0.0
-
-    @contextmanager
-    def of(self, part: str) -> Iterator[None]:
-        """Add what the block takes to a part."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            setattr(self, part, getattr(self, part) + time.perf_counter() - start)
-
-
-class Keeper(Protocol):
-    """Keeps finished shards of a case beyond the process that differenced them."""
-
-    def known(self, tensor: str, number: int) -> Part | None:
-        """Return a shard that was finished earlier."""
-        ...
-
-    def keep(self, tensor: str, number: int, part: Part, seconds: float) -> Part:
-        """Keep a finished shard, in the thread that differenced it; return what the check is to hold of it."""
-        ...
-
-
-@dataclass(frozen=True)
-class Session:
-    """What a running check has at hand.
-
-    Attributes
-    ----------
-    settings : Settings
-    pool : Executor
-    interrupts : Interrupts
-    clock : Clock
-    keeper : Keeper or None
-    run_pending : callable
-        Called while the check waits for the pool: does a part of what was submitted, and tells whether it did.
-    """
-
-    settings: Settings
-    pool: Executor
-    interrupts: Interrupts
-    clock: Clock = field(default_factory=Clock)
-    keeper: Keeper | None = None
-    run_pending: Callable[[], bool] = lambda: False
-
-
-class Pipeline(Protocol):
-    """A case and the way that it is differenced.
-
-    Attributes
-    ----------
-    kind : str
-        The evaluator's name, as reports tell it.
-    balanced : bool
-        Whether an automatic step balances round-off against truncation or kinks; a loss without these has a large one.
-    """
-
-    kind: str
-    balanced: bool
-
-    @property
-    def grads(self) -> Mapping[str, np.ndarray]:
-        """The analytic gradients of the tensors to be checked."""
-        ...
-
-    def precision(self, name: str) -> str:
-        """Return how a gradient was computed."""
-        ...
-
-    def shapes(self) -> dict[str, Shape]:
-        """Return their shapes."""
-        ...
-
-    def work(self) -> dict[str, int]:
-        """Return what a dimension of each costs, in multiply-adds."""
-        ...
-
-    def described(self) -> dict[str, Any] | None:
-        """Return what a report tells of the case itself."""
-        ...
-
-    def prepare(self, session: Session) -> ForwardReport | None:
-        """Do what all tensors need, and compare a declared forward result where there is one."""
-        ...
-
-    def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
-        """Prepare a tensor to be differenced with a step."""
-        ...
-
-    def audit(self, name: str, dims: Chosen, session: Session) -> Auditing | None:
-        """Return the audit of a tensor, where its evaluator takes a shortcut."""
-        ...
-
-    def blinding(self, name: str) -> HealthFinding | None:
-        """Return what makes a tensor's gradient vanish, whatever the code is; None where nothing is known to."""
-        ...

@@ -6,7 +6,7 @@ import functools
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -16,11 +16,16 @@ from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import LONGEST_VALUE, brief, nearest, refuse_unknown
 from fastcheck.common.precision import PRECISIONS, UNITS, U
 from fastcheck.engine.error_model import rms
+from fastcheck.engine.settings import Settings
 from fastcheck.functions import state as function_state
 from fastcheck.functions.state import Arrays
 from fastcheck.functions.step_search import NOISES
 from fastcheck.metrics import health
 from fastcheck.metrics.health import HealthFinding
+
+if TYPE_CHECKING:
+    from fastcheck.functions.pipeline import FunctionPipeline
+
 
 ALONE = "params"
 """The tensor's name where one array is given."""
@@ -76,6 +81,8 @@ class FunctionCase:
         last bits when called again. A non-finite *gradient* is no bad input.
     """
 
+    evaluators: ClassVar[tuple[str, ...]] = ("full",)
+
     def __init__(
         self,
         loss: Callable[[Any], Any],
@@ -128,6 +135,12 @@ class FunctionCase:
     def operand(self, name: str) -> np.ndarray:
         """Return a tensor's parameters."""
         return self.params[name]
+
+    def pipeline(self, settings: Settings) -> FunctionPipeline:
+        """Return how the case is checked with these settings; imports Numba."""
+        from fastcheck.functions.pipeline import FunctionPipeline
+
+        return FunctionPipeline(self, settings)
 
     def described(self) -> dict[str, Any]:
         """Return the shapes, as a report tells them."""

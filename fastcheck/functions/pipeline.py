@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from fastcheck.common.arguments import Shape
-from fastcheck.convolutions.audit import Audit
 from fastcheck.engine import error_model, sampling
-from fastcheck.engine.differences import Chosen, Evaluator
-from fastcheck.engine.settings import Session, Settings
+from fastcheck.engine.differences import Auditing, Chosen, Evaluator
+from fastcheck.engine.pipeline import Session
+from fastcheck.engine.settings import Settings
 from fastcheck.functions import noise as function_noise
 from fastcheck.functions import ties
 from fastcheck.functions.case import FunctionCase
@@ -124,7 +124,7 @@ class FunctionPipeline:
         if min(zeros, unresolved / dims) > (MOSTLY if report.passed else 1 - 1 / dims):
             yield health.nothing_shown(unresolved, dims, report.passed)
 
-    def audit(self, name: str, dims: Chosen, session: Session) -> Audit | None:
+    def audit(self, name: str, dims: Chosen, session: Session) -> Auditing | None:
         """Return nothing: the whole function is evaluated, and no shortcut taken."""
         return None
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fastcheck.common.naming import listed
-from fastcheck.metrics.verdict import Verdict
+from fastcheck.metrics.judged import Verdict
 
 
 class HealthFinding(NamedTuple):

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
 
 import numpy as np
 
 from fastcheck.common.precision import Precision
 from fastcheck.metrics import advice, reach
 from fastcheck.metrics.advice import Circumstances
+from fastcheck.metrics.judged import Judgement
 from fastcheck.metrics.tally import Tally
-
-Verdict = Literal["pass", "fail", "inconclusive", "error"]
 
 NORM_RULE = 1e-9
 """Rule of thumb: a norm ratio about this small is good in double precision (UFLDL tutorial)."""
@@ -26,45 +23,8 @@ SUMS = 64
 """Unit round-offs by which sums of up to 10^5 terms in one order differ from those in another: the error of a sum of n
 terms grows as 0.2 sqrt(n) beside its value, whether the terms' signs are alike or mixed."""
 
-EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 1, "inconclusive": 3, "error": 3}
-"""What the command line returns."""
-
 UNDECIDED = 0.01
 """A tensor is inconclusive where more than this part of its dimensions have bars too wide to judge by."""
-
-_BY_WEIGHT: tuple[Verdict, ...] = ("fail", "error", "inconclusive", "pass")
-
-
-class Judged:
-    """What has a verdict. It is true where that is "pass", so that ``assert fastcheck.check(case)`` works in a test."""
-
-    if TYPE_CHECKING:
-
-        @property
-        def verdict(self) -> Verdict | None: ...
-
-    @property
-    def passed(self) -> bool:
-        """Whether the verdict is "pass"."""
-        return self.verdict == "pass"
-
-    def __bool__(self) -> bool:
-        return self.passed
-
-
-@dataclass(frozen=True)
-class Judgement(Judged):
-    """A verdict, its reason, and the next thing to try (empty where there is nothing to do)."""
-
-    verdict: Verdict
-    reason: str
-    advice: str = ""
-
-
-def heaviest(verdicts: Iterable[Verdict]) -> Verdict:
-    """Return the verdict that decides among several; nothing at all is inconclusive."""
-    present = set(verdicts)
-    return next((verdict for verdict in _BY_WEIGHT if verdict in present), "inconclusive")
 
 
 def of_tensor(found: Circumstances) -> Judgement:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,8 +14,16 @@ from fastcheck.common.arrays import as_array, as_floating, finite
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import nearest, refuse_unknown
 from fastcheck.common.precision import PRECISIONS
+from fastcheck.engine.settings import Settings
 from fastcheck.networks.layers import BatchNorm, Dropout
 from fastcheck.networks.network import Network, Penalty
+
+if TYPE_CHECKING:
+    from fastcheck.networks.pipeline import NetworkPipeline
+
+EVALUATORS = ("network", "full")
+"""Names of the evaluators."""
+
 
 Arrays = dict[str, np.ndarray]
 
@@ -137,6 +145,7 @@ class NetworkCase:
     penalties: dict[str, Penalty]
     precision: str | None = None
     removed: dict[str, Penalty] = field(default_factory=dict)
+    evaluators: ClassVar[tuple[str, ...]] = EVALUATORS
 
     @classmethod
     def of(
@@ -165,6 +174,14 @@ class NetworkCase:
     def operand(self, name: str) -> np.ndarray:
         """Return a tensor's parameters."""
         return self.point.params[name]
+
+    def pipeline(self, settings: Settings) -> NetworkPipeline:
+        """Return how the case is checked by itself with these settings; imports Numba."""
+        from fastcheck.networks.error_bars import Baseline
+        from fastcheck.networks.passes import Passes
+        from fastcheck.networks.pipeline import NetworkPipeline
+
+        return NetworkPipeline(self, settings, Baseline.of(Passes(self.point), settings.seed))
 
     def described(self) -> dict[str, Any]:
         """Return the network and its data, as a report tells them."""

@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from fastcheck.common.progress import ProgressHook
 from fastcheck.engine.sampling import Dims
-from fastcheck.networks import job as network_job
-from fastcheck.networks.job import Gradient
+from fastcheck.engine.settings import Settings
+from fastcheck.networks.case import NetworkCase
+from fastcheck.networks.job import Gradient, prepare
 from fastcheck.networks.network import Network
-from fastcheck.reports.network_report import NetworkReport
 from fastcheck.reports.report import Report
+from fastcheck.reports.suite_report import NetworkReport
 
 
 def check_network(
@@ -92,12 +93,24 @@ def check_network(
     FastcheckError
         If an argument is none of the above, the shapes do not chain, or the loss is not finite at the point itself.
     """
-    job = network_job.prepare(
+    settings = Settings.of(
+        NetworkCase.evaluators,
+        evaluator=evaluator,
+        kinks=kinks,
+        step=step,
+        seed=seed,
+        threads=threads,
+        progress=progress,
+        dims=dims,
+        keep=keep or explain,
+    )
+    job = prepare(
         network,
         params,
         grads,
         x,
         y,
+        settings,
         loss=loss,
         data_grads=data_grads,
         masks=masks,
@@ -105,15 +118,7 @@ def check_network(
         burn_in=burn_in,
         learning_rate=learning_rate,
         only=only,
-        dims=dims,
-        step=step,
-        evaluator=evaluator,
-        kinks=kinks,
         precision=precision,
-        threads=threads,
-        seed=seed,
-        keep=keep or explain,
-        progress=progress,
     )
     from fastcheck.engine import coordinator  # imports Numba
 

@@ -20,8 +20,8 @@ from fastcheck.networks.evaluator import NetworkEvaluator
 from fastcheck.networks.full import Crossing, Full
 from fastcheck.networks.network import Penalty
 from fastcheck.networks.partial import PartialEvaluation
-from fastcheck.reports.network_report import Explanation
 from fastcheck.reports.report import Kept, Report, TensorReport
+from fastcheck.reports.suite_report import Explanation
 from fastcheck.sweeps.sweep import sweep, takes
 
 SHOWN = 3

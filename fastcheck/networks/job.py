@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,26 +12,18 @@ from fastcheck.common import machine
 from fastcheck.common.arguments import integer, positive
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.interrupts import listening
-from fastcheck.common.naming import refuse_unknown
-from fastcheck.common.progress import ProgressHook, silent
-from fastcheck.engine.sampling import Dims
-from fastcheck.engine.settings import KINKS, usable_step
 from fastcheck.networks import case as cases
 from fastcheck.networks import hygiene
 from fastcheck.networks.case import Arrays, NetworkCase, Point
 from fastcheck.networks.network import Network, Penalty
-from fastcheck.reports.network_report import Explanation, NetworkReport
 from fastcheck.reports.report import Report
-from fastcheck.reports.suite_report import SuiteReport
+from fastcheck.reports.suite_report import Explanation, NetworkReport, SuiteReport
 
 if TYPE_CHECKING:
     from fastcheck.engine.settings import Settings
     from fastcheck.networks.error_bars import Baseline
     from fastcheck.networks.penalty import Share
     from fastcheck.networks.program import Program
-
-EVALUATORS = ("auto", "network", "full")
-"""What ``evaluator`` may be."""
 
 FEW = 8
 """Data points that are used where the gradient is a function, which can be called for any."""
@@ -49,6 +41,7 @@ def prepare(
     grads: Gradient,
     x: Any,
     y: Any,
+    settings: Settings,
     *,
     loss: float | None = None,
     data_grads: Gradient = None,
@@ -57,22 +50,10 @@ def prepare(
     burn_in: int = 0,
     learning_rate: float = 0.05,
     only: Sequence[str] | None = None,
-    dims: Dims = "auto",
-    step: float | Literal["auto"] = "auto",
-    evaluator: Literal["auto", "network", "full"] = "auto",
-    kinks: Literal["widen", "exclude"] = "widen",
     precision: str | None = None,
-    threads: int | None = None,
-    seed: int = 0,
-    keep: bool = False,
-    progress: ProgressHook | None = None,
 ) -> NetworkJob:
     """Make a network ready to be checked; arguments as of `fastcheck.check_network`."""
-    refuse_unknown("evaluator", evaluator, EVALUATORS)
-    refuse_unknown("kinks", kinks, KINKS)
     cases.precision_known(precision)
-    threads = machine.thread_count(threads)
-    seed, step = integer("seed", seed, least=0), usable_step(step)
     given = _Given(
         network,
         Point.of(network, params, x, y, masks),
@@ -82,20 +63,8 @@ def prepare(
         None if only is None else tuple(only),
         precision,
     )
-    given = given.burnt_in(integer("burn_in", burn_in, least=0), positive("learning_rate", learning_rate), seed)
-    given = given.with_points(points, seed)
-    from fastcheck.engine.settings import Settings
-
-    settings = Settings(
-        dims=dims,
-        step=step,
-        evaluator=evaluator,
-        kinks=kinks,
-        threads=threads,
-        seed=seed,
-        keep=keep,
-        progress=progress or silent,
-    )
+    seed, rate = settings.seed, positive("learning_rate", learning_rate)
+    given = given.burnt_in(integer("burn_in", burn_in, least=0), rate, seed).with_points(points, seed)
     return NetworkJob(given, settings, loss, burn_in)
 
 

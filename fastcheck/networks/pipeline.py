@@ -11,7 +11,8 @@ from fastcheck.common.arguments import Shape
 from fastcheck.common.precision import UNITS
 from fastcheck.engine import error_model
 from fastcheck.engine.differences import Auditing, Chosen, Evaluator
-from fastcheck.engine.settings import Session, Settings
+from fastcheck.engine.pipeline import Session
+from fastcheck.engine.settings import Settings
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.networks import blind
 from fastcheck.networks.audit import NetworkAudit

@@ -12,11 +12,10 @@ from rich.text import Text
 from fastcheck.batch.ledger.ledger import WAITING
 from fastcheck.batch.results import Answers
 from fastcheck.common.naming import printable
-from fastcheck.metrics.verdict import Verdict
-from fastcheck.render.text import bugs, write_suite
-from fastcheck.reports.network_report import NetworkReport, every_tensor
+from fastcheck.metrics.judged import Verdict
+from fastcheck.render.suite import bugs, write_suite
 from fastcheck.reports.report import Report
-from fastcheck.reports.suite_report import SuiteReport
+from fastcheck.reports.suite_report import NetworkReport, SuiteReport, every_tensor
 
 MANY = 40
 """Of more cases, those that passed have no lines."""

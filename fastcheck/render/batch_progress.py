@@ -10,9 +10,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from fastcheck.batch.run.planned import Planned
 from fastcheck.common.naming import printable
-from fastcheck.render.text import case_line, console
-from fastcheck.reports.network_report import NetworkReport
+from fastcheck.render.page import console
+from fastcheck.render.suite import case_line
 from fastcheck.reports.report import Report
+from fastcheck.reports.suite_report import NetworkReport
 
 SHOWN = 8
 """Cases that have a bar of their own at a time."""

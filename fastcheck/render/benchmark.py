@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fastcheck.render.text import print_table
+from fastcheck.render.page import print_table
 
 _HEADINGS = (
     *("layer", "tensor", "dimensions", "seconds", "a second", "of limit"),

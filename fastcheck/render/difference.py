@@ -11,7 +11,7 @@ from fastcheck.batch.diff import Change, Difference, Move, Pace
 from fastcheck.common.naming import printable
 from fastcheck.render.batch import rate
 from fastcheck.render.escape import harmless
-from fastcheck.render.text import STYLES, Cell, print_table, short
+from fastcheck.render.page import STYLES, Cell, print_table, short
 
 LISTED = 40
 """Changes, moves and names that are told; the JSON has all."""

@@ -8,11 +8,11 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from fastcheck.common.naming import printable
-from fastcheck.metrics.verdict import Verdict
-from fastcheck.render.text import SHOWN, why
-from fastcheck.reports.network_report import NetworkReport, every_tensor
+from fastcheck.metrics.judged import Verdict
+from fastcheck.render.report import SHOWN
+from fastcheck.render.suite import why
 from fastcheck.reports.report import Entry, Report
-from fastcheck.reports.suite_report import SuiteReport
+from fastcheck.reports.suite_report import NetworkReport, SuiteReport, every_tensor
 
 _TAGS: dict[Verdict, str] = {"fail": "failure", "error": "error", "inconclusive": "error"}
 """What a case that did not pass becomes; nobody knows that the gradients of an inconclusive one are right."""

@@ -9,22 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastcheck.render.text import (
-    INTERRUPTED,
-    SHOWN,
-    STYLES,
-    Cell,
-    digits,
-    print_table,
-    reasons,
-    rules,
-    short,
-    speed,
-    write_forward,
-    write_worst,
-)
-from fastcheck.reports.network_report import Explanation, HygieneLine, NetworkReport
+from fastcheck.render.page import STYLES, Cell, digits, print_table, short
+from fastcheck.render.report import INTERRUPTED, SHOWN, rules, speed, write_forward, write_worst
+from fastcheck.render.suite import reasons
 from fastcheck.reports.report import Report, TensorReport
+from fastcheck.reports.suite_report import Explanation, HygieneLine, NetworkReport
 
 _TENSORS = (
     *("tensor", "verdict", "checked", "digits\nmin", "digits\nmedian", "kinks", "norm\nratio", "max\nratio"),

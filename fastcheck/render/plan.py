@@ -8,7 +8,7 @@ from rich.console import Console
 
 from fastcheck.batch.run.planned import RESERVE, Planned
 from fastcheck.common.naming import printable
-from fastcheck.render.text import print_table
+from fastcheck.render.page import print_table
 
 _HEADINGS = ("case", "kind", "dimensions", "work", "memory")
 

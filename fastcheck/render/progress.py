@@ -21,7 +21,7 @@ from rich.text import Text
 
 from fastcheck.common.naming import printable
 from fastcheck.common.progress import ProgressHook
-from fastcheck.render.text import console
+from fastcheck.render.page import console
 
 
 class _RateColumn(ProgressColumn):

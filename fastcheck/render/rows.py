@@ -9,9 +9,9 @@ from typing import Any, TextIO
 from fastcheck.batch.ledger.ledger import WAITING
 from fastcheck.batch.results import Answers
 from fastcheck.render.escape import cell
-from fastcheck.render.text import bugs
-from fastcheck.reports.network_report import NetworkReport, every_tensor
+from fastcheck.render.suite import bugs
 from fastcheck.reports.report import Report, TensorReport
+from fastcheck.reports.suite_report import NetworkReport, every_tensor
 
 COLUMNS = (
     *("case", "phase", "tensor", "verdict", "dims_checked", "dims_total", "norm_ratio", "max_ratio"),

@@ -10,7 +10,7 @@ from rich.text import Text
 from fastcheck.common.naming import printable
 from fastcheck.render.curves import CurveLine, decades, lines
 from fastcheck.render.escape import harmless
-from fastcheck.render.text import print_table
+from fastcheck.render.page import print_table
 from fastcheck.sweeps.curve import Curve
 from fastcheck.sweeps.report import Sweep
 

@@ -20,8 +20,9 @@ from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import nearest, refuse_unknown
 from fastcheck.common.precision import PRECISIONS, SMALLEST
 from fastcheck.metrics import advice, tally
+from fastcheck.metrics.judged import Judgement, Verdict
 from fastcheck.metrics.tally import Tally
-from fastcheck.metrics.verdict import MAX_RULE, NORM_RULE, Judgement, Verdict, norm_rule
+from fastcheck.metrics.verdict import MAX_RULE, NORM_RULE, norm_rule
 from fastcheck.reports.report import Kept, TensorReport
 
 FLOAT16_SUMS = 32 * 2.0**-11

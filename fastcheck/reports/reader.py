@@ -11,10 +11,9 @@ from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import shown
 from fastcheck.common.precision import PRECISIONS
 from fastcheck.metrics.health import HealthFinding
-from fastcheck.metrics.verdict import EXIT_CODES, Verdict
-from fastcheck.reports.network_report import Explanation, HygieneLine, NetworkReport
+from fastcheck.metrics.judged import EXIT_CODES, Verdict
 from fastcheck.reports.report import SCHEMA, Entry, ForwardReport, Report, TensorReport
-from fastcheck.reports.suite_report import SuiteReport
+from fastcheck.reports.suite_report import Explanation, HygieneLine, NetworkReport, SuiteReport
 
 MOST_LEVELS = 32
 """Of objects and lists inside each other; the reports of a suite with networks have about a dozen."""

@@ -12,8 +12,8 @@ import numpy as np
 
 from fastcheck.common.arguments import Shape, index_of
 from fastcheck.metrics.health import HealthFinding
+from fastcheck.metrics.judged import EXIT_CODES, Judged, Judgement, Verdict, heaviest
 from fastcheck.metrics.tally import Finding, Tally, relative_difference_of
-from fastcheck.metrics.verdict import EXIT_CODES, Judged, Judgement, Verdict, heaviest
 from fastcheck.reports.mismatch import GradientMismatchError
 
 SCHEMA = 1

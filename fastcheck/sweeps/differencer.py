@@ -12,17 +12,10 @@ import numpy as np
 
 from fastcheck.common.interrupts import listening
 from fastcheck.common.progress import ProgressHook
-from fastcheck.convolutions.case import ConvCase
-from fastcheck.convolutions.pipeline import ConvPipeline
 from fastcheck.engine import coordinator
 from fastcheck.engine.differences import Differences
-from fastcheck.engine.settings import Pipeline, Session, Settings
-from fastcheck.functions.case import FunctionCase
-from fastcheck.functions.pipeline import FunctionPipeline
-from fastcheck.networks.case import NetworkCase
-from fastcheck.networks.error_bars import Baseline
-from fastcheck.networks.passes import Passes
-from fastcheck.networks.pipeline import NetworkPipeline
+from fastcheck.engine.pipeline import Case, Pipeline, Session
+from fastcheck.engine.settings import Settings
 
 
 class Differencing(Protocol):
@@ -59,13 +52,13 @@ class Opening:
 
     Parameters
     ----------
-    case : ConvCase, FunctionCase or NetworkCase
+    case : Case
     evaluator : {"full", "local", "delta", "network"}
     threads, seed, progress
         As in `fastcheck.check`.
     """
 
-    case: ConvCase | FunctionCase | NetworkCase
+    case: Case
     evaluator: str
     threads: int
     seed: int
@@ -80,7 +73,7 @@ class Opening:
             If the case's declared output is another function's.
         """
         settings = replace(self._settings(), evaluator="auto")
-        report = coordinator.run(self._pipeline(settings), settings)
+        report = coordinator.run(self.case.pipeline(settings), settings)
         if report.interrupted:
             raise KeyboardInterrupt
         if report.forward is not None and report.forward.verdict == "fail":
@@ -100,7 +93,7 @@ class Opening:
             If the case's declared output is another function's.
         """
         settings = self._settings()
-        pipeline = self._pipeline(settings)
+        pipeline = self.case.pipeline(settings)
         with listening() as interrupts, ThreadPoolExecutor(self.threads, thread_name_prefix="fastcheck") as pool:
             session = Session(settings, pool, interrupts)
             settings.progress("preparing (the first run compiles the kernels)", 0, 0)
@@ -111,24 +104,7 @@ class Opening:
 
     def _settings(self) -> Settings:
         return Settings(
-            dims="auto",
-            step="auto",
-            evaluator=self.evaluator,
-            threads=self.threads,
-            seed=self.seed,
-            kinks="widen",
-            keep=False,
-            progress=self.progress,
-            stencil=3,
-        )
-
-    def _pipeline(self, settings: Settings) -> Pipeline:
-        if isinstance(self.case, NetworkCase):
-            return NetworkPipeline(self.case, settings, Baseline.of(Passes(self.case.point), self.seed))
-        return (
-            FunctionPipeline(self.case, settings)
-            if isinstance(self.case, FunctionCase)
-            else ConvPipeline(self.case, settings)
+            seed=self.seed, evaluator=self.evaluator, threads=self.threads, progress=self.progress, stencil=3
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from fastcheck.metrics.verdict import Judged
+from fastcheck.metrics.judged import Judged
 from fastcheck.reports.report import SCHEMA, encode
 from fastcheck.sweeps.curve import Curve
 

@@ -14,12 +14,11 @@ from fastcheck.common.arguments import Shape, index_of, integer, positive
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import refuse_unknown
 from fastcheck.common.progress import ProgressHook, silent
-from fastcheck.convolutions.case import ConvCase
 from fastcheck.engine.differences import Differences
 from fastcheck.engine.error_model import usable
+from fastcheck.engine.pipeline import Case
 from fastcheck.functions.case import FunctionCase
 from fastcheck.metrics.tally import WORST
-from fastcheck.networks.case import NetworkCase
 from fastcheck.reports.report import Report
 from fastcheck.sweeps.curve import LEAST_STEPS, Curve, analyse
 from fastcheck.sweeps.report import Sweep
@@ -32,12 +31,6 @@ STEPS = tuple(10.0 ** (-k / 4) for k in range(4, 49))
 
 SHOWN = 3
 """Worst dimensions of each tensor that are swept unless they are chosen."""
-
-EVALUATORS = ("auto", "local", "full", "delta")
-"""What ``evaluator`` may be; ``"auto"`` is ``local``, which evaluates the function itself on both sides."""
-
-
-Case = ConvCase | FunctionCase | NetworkCase
 
 
 def sweep(
@@ -89,8 +82,7 @@ def sweep(
     for finding in case.findings if isinstance(case, FunctionCase) else ():
         if finding.verdict is not None:
             raise FastcheckError(f"{finding.words}: {finding.advice}")
-    known = _evaluators(case)
-    refuse_unknown("evaluator", evaluator, known)
+    refuse_unknown("evaluator", evaluator, ("auto", *case.evaluators))
     tensors = _tensors(case, tensor)
     threads = machine.thread_count(threads, default=1 if black_box else None)
     seed = integer("seed", seed, least=0)
@@ -100,7 +92,7 @@ def sweep(
     from fastcheck.sweeps.differencer import Opening  # imports Numba
 
     start = time.perf_counter()
-    used = known[1] if evaluator == "auto" else evaluator
+    used = case.evaluators[0] if evaluator == "auto" else evaluator
     opening = Opening(case, used, threads, seed, progress or silent)
     if count:
         chosen = {name: found[:count] for name, found in opening.worst().items() if name in tensors}
@@ -187,13 +179,6 @@ def _curve(
 
 def _at(values: np.ndarray | None, place: int) -> Any:
     return 0 if values is None else values[place]
-
-
-def _evaluators(case: Case) -> tuple[str, ...]:
-    """Return what ``evaluator`` may be for a case, what "auto" stands for first."""
-    if isinstance(case, ConvCase):
-        return EVALUATORS
-    return ("auto", "full") if isinstance(case, FunctionCase) else ("auto", "network", "full")
 
 
 def _tensors(case: Case, tensor: str | None) -> tuple[str, ...]:

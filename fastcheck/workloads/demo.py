@@ -12,7 +12,7 @@ from fastcheck.common.errors import FastcheckError
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.engine.sampling import Dims
-from fastcheck.metrics.verdict import Verdict
+from fastcheck.metrics.judged import Verdict
 
 SIZE = 224
 """Pixels on a side, as both networks take them."""

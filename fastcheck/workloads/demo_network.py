@@ -9,11 +9,11 @@ import numpy as np
 
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.progress import ProgressHook
-from fastcheck.metrics.verdict import Verdict
+from fastcheck.metrics.judged import Verdict
 from fastcheck.networks.check import check_network
 from fastcheck.networks.layers import Conv, Dense, Flatten, MaxPool, ReLU
 from fastcheck.networks.network import Network
-from fastcheck.reports.network_report import NetworkReport
+from fastcheck.reports.suite_report import NetworkReport
 
 Arrays = dict[str, np.ndarray]
 

@@ -24,7 +24,7 @@ from fastcheck.batch.ledger.schema import Kinds, SuiteFacts, as_text, shown_path
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import shown
 from fastcheck.common.packing import pack, unpack
-from fastcheck.metrics.verdict import EXIT_CODES
+from fastcheck.metrics.judged import EXIT_CODES
 
 MOST_BYTES = 2**26
 """Of a report as JSON. A tensor takes about five thousand, so that a case may have ten thousand of them."""

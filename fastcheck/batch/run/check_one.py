@@ -12,10 +12,10 @@ from fastcheck.batch.suite.entries import Entry
 from fastcheck.common.interrupts import Interrupts
 from fastcheck.common.progress import ProgressHook, silent
 from fastcheck.engine import coordinator
-from fastcheck.engine.settings import Session
+from fastcheck.engine.pipeline import Session
 from fastcheck.engine.shard_results import Part, decode
-from fastcheck.reports.network_report import NetworkReport
 from fastcheck.reports.report import Report
+from fastcheck.reports.suite_report import NetworkReport
 
 
 class ShardId(NamedTuple):

@@ -35,10 +35,10 @@ from fastcheck.batch.suite.entries import Entry
 from fastcheck.common import machine
 from fastcheck.common.interrupts import Interrupts, sigint_blocked
 from fastcheck.engine import coordinator
-from fastcheck.engine.settings import Session
+from fastcheck.engine.pipeline import Session
 from fastcheck.engine.shard_results import Part
-from fastcheck.reports.network_report import NetworkReport
 from fastcheck.reports.report import Report
+from fastcheck.reports.suite_report import NetworkReport
 
 WHOLE = 4 * coordinator.SHARD_WORK
 """Work of a case that is one task: half a second. A larger one is cut into tasks of its shards."""

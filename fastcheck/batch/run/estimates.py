@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 from fastcheck.batch.run.planned import CostEstimate
-from fastcheck.batch.suite.entries import Entry, How, NetworkEntry, NpzEntry
+from fastcheck.batch.suite.entries import Entry, NetworkEntry, NpzEntry
 from fastcheck.common.opened import opened
 from fastcheck.convolutions import cost, memory, npz_case
 from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.engine import sampling
+from fastcheck.engine.settings import Request
 from fastcheck.networks import npz_data
 from fastcheck.networks.case import Point
 from fastcheck.networks.file import read_network
@@ -30,13 +31,13 @@ def of(entry: Entry, threads: int) -> CostEstimate:
         return _of_network(entry, threads)
     if isinstance(entry, NpzEntry):
         with opened(entry.path, real=True) as file:
-            return _of_conv(entry.how, *npz_case.case_outline(file))
-    return _of_conv(entry.how, entry.geometry, entry.loss, entry.tensors)
+            return _of_conv(entry.request, *npz_case.case_outline(file))
+    return _of_conv(entry.request, entry.geometry, entry.loss, entry.tensors)
 
 
-def _of_conv(how: How, geometry: ConvGeometry, loss: str, tensors: tuple[str, ...]) -> CostEstimate:
-    work = cost.of_conv(geometry, cost.kind_of(how.evaluator), loss, tensors)
-    counts = sampling.counts(how.dims, {name: math.prod(geometry.shape_of(name)) for name in tensors}, work)
+def _of_conv(request: Request, geometry: ConvGeometry, loss: str, tensors: tuple[str, ...]) -> CostEstimate:
+    work = cost.of_conv(geometry, cost.kind_of(request.evaluator), loss, tensors)
+    counts = sampling.counts(request.dims, {name: math.prod(geometry.shape_of(name)) for name in tensors}, work)
     total = sum(counts[name] * work[name] for name in tensors) + PASSES * cost.forward(geometry)
     return CostEstimate(sum(counts.values()), float(total), memory.needed_bytes(geometry, tensors))
 
@@ -49,9 +50,9 @@ def _of_network(entry: NetworkEntry, threads: int) -> CostEstimate:
 
     point = _point(entry)
     lowered = passes.lowered(point)
-    work = {name: partial.work(lowered, name, len(point.x), entry.how.evaluator) for name in point.params}
+    work = {name: partial.work(lowered, name, len(point.x), entry.request.evaluator) for name in point.params}
     sizes = {name: array.size for name, array in point.params.items()}
-    counts = sampling.counts(entry.how.dims, sizes, work)
+    counts = sampling.counts(entry.request.dims, sizes, work)
     total = sum(counts[name] * work[name] for name in sizes)
     return CostEstimate(sum(counts.values()), float(total), partial.needed_bytes(lowered, point, threads))
 

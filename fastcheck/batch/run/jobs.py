@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastcheck.batch.run.planned import Planned
-from fastcheck.batch.suite.entries import ConvEntry, Entry, How, NetworkEntry, NpzEntry
+from fastcheck.batch.suite.entries import ConvEntry, Entry, NetworkEntry, NpzEntry
 from fastcheck.common import npz
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import printable
@@ -18,12 +18,13 @@ from fastcheck.common.opened import Opened, opened
 from fastcheck.common.progress import ProgressHook, silent
 from fastcheck.convolutions import npz_case
 from fastcheck.convolutions.case import ConvCase
-from fastcheck.engine.settings import Pipeline, Settings
+from fastcheck.engine.pipeline import Pipeline
+from fastcheck.engine.settings import Settings
 from fastcheck.networks import job, npz_data
 from fastcheck.networks.file import read_network
 from fastcheck.networks.network import Network
-from fastcheck.reports.network_report import NetworkReport
 from fastcheck.reports.report import Report
+from fastcheck.reports.suite_report import NetworkReport
 from fastcheck.workloads import seeded
 
 Operands = Any
@@ -59,9 +60,7 @@ class ConvJob:
     """A convolution: one phase."""
 
     def __init__(self, case: ConvCase, settings: Settings) -> None:
-        from fastcheck.convolutions.pipeline import ConvPipeline  # imports Numba
-
-        self.pipelines: dict[str, Pipeline] = {"": ConvPipeline(case, settings)}
+        self.pipelines: dict[str, Pipeline] = {"": case.pipeline(settings)}
         self._settings = settings
 
     def settings(self, phase: str) -> Settings:
@@ -156,9 +155,9 @@ def made(
     keep : bool
         Keep the arrays of what is differenced.
     """
+    settings = Settings(**vars(entry.request), threads=threads, progress=progress, keep=keep)
     if isinstance(entry, NetworkEntry):
-        return _network(entry, operands, threads, progress, keep)
-    settings = _settings(entry.how, threads, progress, keep)
+        return _network(entry, operands, settings)
     if isinstance(entry, NpzEntry):
         return ConvJob(operands, settings)
     return ConvJob(conv_case(entry, pool), settings)
@@ -169,7 +168,7 @@ def conv_case(entry: ConvEntry, pool: Executor) -> ConvCase:
     return seeded.conv_case(
         entry.geometry,
         entry.data,
-        entry.how.seed,
+        entry.request.seed,
         bias=entry.bias,
         tensors=entry.tensors,
         backward=entry.backward,
@@ -180,38 +179,14 @@ def conv_case(entry: ConvEntry, pool: Executor) -> ConvCase:
     )
 
 
-def _settings(how: How, threads: int, progress: ProgressHook, keep: bool) -> Settings:
-    return Settings(
-        dims=how.dims,
-        step=how.step,
-        evaluator=how.evaluator,
-        kinks=how.kinks,
-        threads=threads,
-        seed=how.seed,
-        keep=keep,
-        progress=progress,
-    )
-
-
-def _network(entry: NetworkEntry, operands: Operands, threads: int, progress: ProgressHook, keep: bool) -> Job:
+def _network(entry: NetworkEntry, operands: Operands, settings: Settings) -> Job:
     network, arrays = operands
-    how = entry.how
-    asked: dict[str, Any] = {
-        "dims": how.dims,
-        "step": how.step,
-        "evaluator": how.evaluator,
-        "kinks": how.kinks,
-        "seed": how.seed,
-        "threads": threads,
-        "keep": keep,
-        "progress": progress,
-    }
     if arrays is not None:
         params, grads, data = arrays
-        return job.prepare(network, params, grads, data.x, data.y, loss=data.loss, masks=data.masks, **asked)
+        return job.prepare(network, params, grads, data.x, data.y, settings, loss=data.loss, masks=data.masks)
     assert entry.input is not None
-    params, x, y = seeded_point(network, entry.input, how.seed)
-    return job.prepare(network, params, _reference(network), x, y, points=len(x), burn_in=entry.burn_in, **asked)
+    params, x, y = seeded_point(network, entry.input, settings.seed)
+    return job.prepare(network, params, _reference(network), x, y, settings, points=len(x), burn_in=entry.burn_in)
 
 
 def seeded_point(

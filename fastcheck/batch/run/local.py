@@ -17,8 +17,8 @@ from fastcheck.common import machine
 from fastcheck.common.errors import FastcheckError, one_line
 from fastcheck.common.interrupts import sigint_blocked
 from fastcheck.engine.shard_results import Part
-from fastcheck.reports.network_report import NetworkReport
 from fastcheck.reports.report import Report
+from fastcheck.reports.suite_report import NetworkReport
 
 SMALL = 5e8
 """Work of a case that one thread does alone: a quarter of a second, most of it Python, which threads cannot share."""

@@ -12,10 +12,10 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
 from fastcheck.batch.ledger.ledger import Ledger, PlannedCase
-from fastcheck.batch.ledger.numeric import NumericFiles
 from fastcheck.batch.ledger.schema import damaged
 from fastcheck.batch.run import plan as plans
 from fastcheck.batch.run.check_one import ShardId
+from fastcheck.batch.run.numeric import NumericFiles
 from fastcheck.batch.run.planned import RESERVE, Planned
 from fastcheck.batch.run.stop import Stop
 from fastcheck.batch.suite.entries import Suite
@@ -23,8 +23,8 @@ from fastcheck.common import machine
 from fastcheck.common.errors import FastcheckError, one_line
 from fastcheck.common.interrupts import Interrupts, listening
 from fastcheck.engine.shard_results import Part, decode, encode
-from fastcheck.reports.network_report import NetworkReport
-from fastcheck.reports.report import Report, requested
+from fastcheck.reports.report import Report
+from fastcheck.reports.suite_report import NetworkReport
 
 BUDGET = 0.8
 """Part of the memory that is free at the beginning which a run takes where nothing else is asked for."""
@@ -342,11 +342,11 @@ class CaseTask:
 
     def _crashed(self, why: str) -> Report:
         """Report that the check did not come to its end."""
-        how = self.case.entry.how
+        request = self.case.entry.request
         return Report(
             verdict="error",
-            seed=how.seed,
-            requested=requested(how.step, how.evaluator, how.dims, how.kinks),
+            seed=request.seed,
+            requested=request.requested,
             interrupted=False,
             forward=None,
             tensors={},

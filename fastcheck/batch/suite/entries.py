@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from fastcheck.common.arguments import Shape
 from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.engine.settings import Request
 
 Backward = Literal["reference", "torch"]
 Dtype = Literal["float64", "float32", "float16"]
@@ -18,24 +19,13 @@ MOST_CASES = 100_000
 
 
 @dataclass(frozen=True)
-class How:
-    """How a case is checked; each as in `fastcheck.check`."""
-
-    seed: int = 0
-    dims: int | Literal["all", "auto"] = "auto"
-    step: float | Literal["auto"] = "auto"
-    evaluator: str = "auto"
-    kinks: Literal["widen", "exclude"] = "widen"
-
-
-@dataclass(frozen=True)
 class ConvEntry:
     """A convolution on seeded data.
 
     Attributes
     ----------
     name : str
-    how : How
+    request : Request
     geometry : ConvGeometry
     bias : bool
         Whether it has one.
@@ -52,7 +42,7 @@ class ConvEntry:
     """
 
     name: str
-    how: How
+    request: Request
     geometry: ConvGeometry
     bias: bool
     tensors: tuple[str, ...]
@@ -69,7 +59,7 @@ class NpzEntry:
     Attributes
     ----------
     name : str
-    how : How
+    request : Request
     path : Path
         Absolute.
     shown : str
@@ -77,7 +67,7 @@ class NpzEntry:
     """
 
     name: str
-    how: How
+    request: Request
     path: Path
     shown: str
 
@@ -89,7 +79,7 @@ class NetworkEntry:
     Attributes
     ----------
     name : str
-    how : How
+    request : Request
     path : Path
         Of the TOML file, absolute.
     shown : str
@@ -103,7 +93,7 @@ class NetworkEntry:
     """
 
     name: str
-    how: How
+    request: Request
     path: Path
     shown: str
     params: Path | None = None

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from types import GenericAlias
 from typing import Any, Literal, NamedTuple
 
-from fastcheck.batch.suite.entries import Backward, Dtype, How
+from fastcheck.batch.suite.entries import Backward, Dtype
 from fastcheck.common.arguments import integer, positive
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import shown
 from fastcheck.common.toml import Refused, TomlPath, blamed, checked
-from fastcheck.convolutions.case import LOSSES, TENSORS
-from fastcheck.engine.settings import EVALUATORS, KINKS
-from fastcheck.networks.job import EVALUATORS as NETWORK_EVALUATORS
+from fastcheck.convolutions.case import EVALUATORS, LOSSES, TENSORS
+from fastcheck.engine.settings import KINKS, Request
+from fastcheck.networks.case import EVALUATORS as NETWORK_EVALUATORS
 
 DEFAULTS_TABLE = "defaults"
 
@@ -115,16 +115,16 @@ def _tensors(name: str, value: tuple[str, ...]) -> tuple[str, ...]:
 
 NAME = Key(str, filled)
 
-HOW: Mapping[str, Key] = {
+REQUEST: Mapping[str, Key] = {
     "seed": at_least(0),
     "dims": Key(int | Literal["all", "auto"], _dims),
     "step": Key(float | Literal["auto"], _step),
-    "evaluator": Key(choice(EVALUATORS)),
+    "evaluator": Key(choice(("auto", *EVALUATORS))),
     "kinks": Key(choice(KINKS)),
 }
 """How a case is checked."""
 
-HOW_NETWORK: Mapping[str, Key] = {**HOW, "evaluator": Key(choice(NETWORK_EVALUATORS))}
+REQUEST_NETWORK: Mapping[str, Key] = {**REQUEST, "evaluator": Key(choice(("auto", *NETWORK_EVALUATORS)))}
 """How a whole network is."""
 
 SEEDED: Mapping[str, Key] = {
@@ -136,13 +136,13 @@ SEEDED: Mapping[str, Key] = {
 """What a convolution on seeded data has besides."""
 
 DEFAULTS: Mapping[str, Key] = {
-    **HOW,
-    "evaluator": Key(choice(dict.fromkeys((*EVALUATORS, *NETWORK_EVALUATORS)))),
+    **REQUEST,
+    "evaluator": Key(choice(dict.fromkeys(("auto", *EVALUATORS, *NETWORK_EVALUATORS)))),
     **SEEDED,
 }
 """What may stand in ``[defaults]``."""
 
 
-def how(values: Values) -> How:
-    """Return how a case is checked; what is not given is as in `How`."""
-    return How(**{key: values[key].value for key in HOW if key in values})
+def request(values: Values) -> Request:
+    """Return how a case is checked; what is not given is as in `Request`."""
+    return Request(**{key: values[key].value for key in REQUEST if key in values})

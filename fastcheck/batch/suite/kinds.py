@@ -11,7 +11,18 @@ from typing import Any
 
 from fastcheck.batch.suite.entries import ConvEntry, Entry, NetworkEntry, NpzEntry
 from fastcheck.batch.suite.folder import Folder
-from fastcheck.batch.suite.keys import HOW, HOW_NETWORK, SEEDED, Given, Key, Values, at_least, filled, how, shape
+from fastcheck.batch.suite.keys import (
+    REQUEST,
+    REQUEST_NETWORK,
+    SEEDED,
+    Given,
+    Key,
+    Values,
+    at_least,
+    filled,
+    request,
+    shape,
+)
 from fastcheck.common.arguments import Shape, per_axis
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import nearest, shown
@@ -118,7 +129,7 @@ def _conv_entry(
 ) -> ConvEntry:
     return ConvEntry(
         name=name,
-        how=how(one.values),
+        request=request(one.values),
         geometry=geometry,
         bias=bias,
         tensors=tensors,
@@ -170,7 +181,7 @@ def _tensors(one: Expanded, bias: bool) -> tuple[str, ...]:
 
 def _npz(one: Expanded) -> Iterator[Entry]:
     given = one.values["npz"]
-    yield NpzEntry(one.name, how(one.values), one.folder.file("npz", given), given.value)
+    yield NpzEntry(one.name, request(one.values), one.folder.file("npz", given), given.value)
 
 
 def _published(name: str, value: str) -> str:
@@ -222,7 +233,7 @@ def _network(one: Expanded) -> Iterator[Entry]:
     path = one.folder.file("network", given)
     size, burn_in = one.get("input", None), one.get("burn_in", 0)
     params, grads, data = (_array(one, key) if size is None else None for key in _ARRAYS)
-    yield NetworkEntry(one.name, how(one.values), path, given.value, params, grads, data, size, burn_in)
+    yield NetworkEntry(one.name, request(one.values), path, given.value, params, grads, data, size, burn_in)
 
 
 def _array(one: Expanded, key: str) -> Path:
@@ -254,14 +265,14 @@ _PATH = Key(str)
 KINDS: dict[str, Kind] = {
     "conv": Kind(
         _conv,
-        keys={**HOW, **SEEDED, "input": shape(range(3, 6), "3 to 5 sizes, [N, C, spatial...]")},
+        keys={**REQUEST, **SEEDED, "input": shape(range(3, 6), "3 to 5 sizes, [N, C, spatial...]")},
         table=_CONV,
         needs=_conv_needs,
     ),
-    "npz": Kind(_npz, keys=HOW, own=_PATH, named=_stem),
+    "npz": Kind(_npz, keys=REQUEST, own=_PATH, named=_stem),
     "zoo": Kind(
         _zoo,
-        keys={**HOW, **SEEDED, "batch": at_least(1), "layers": Key(tuple[str, ...], filled)},
+        keys={**REQUEST, **SEEDED, "batch": at_least(1), "layers": Key(tuple[str, ...], filled)},
         own=Key(str, _published),
         named=str,
         size=_zoo_size,
@@ -270,7 +281,7 @@ KINDS: dict[str, Kind] = {
     "network": Kind(
         _network,
         keys={
-            **HOW_NETWORK,
+            **REQUEST_NETWORK,
             **dict.fromkeys(_ARRAYS, _PATH),
             "input": shape(range(2, 100), "at least 2 sizes, [N, ...]"),
             "burn_in": at_least(0),

@@ -1,0 +1,111 @@
+"""The report of several cases as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+from rich.console import Console
+from rich.text import Text
+
+from fastcheck.common.naming import printable
+from fastcheck.render.escape import harmless
+from fastcheck.render.page import STYLES, Cell, print_table, printable_title, short
+from fastcheck.render.report import SUMMARY, audit_outcome, summary_row
+from fastcheck.reports.report import Report
+from fastcheck.reports.suite_report import NetworkReport, SuiteReport, every_tensor, phases_of
+
+_SUITE = (
+    *("case", "tensor", "verdict", "checked", "norm ratio", "max ratio", "resolved"),
+    *("beyond", "differenced", "audit"),
+)
+_SUITE_WIDE = 120
+"""Columns that the table of a suite needs, longer names of cases aside."""
+
+
+def write_suite(
+    suite: SuiteReport,
+    out: Console,
+    title: str = "",
+    listed: Callable[[Report | NetworkReport], bool] = lambda case: True,
+) -> None:
+    """Print the report of several cases: a line a tensor, why cases did not pass, and the totals of all.
+
+    Names and reasons are made printable here. Cases that ``listed`` leaves out have no lines.
+    """
+    if title:
+        out.print(Text(printable_title(title), style="bold"))
+    shown = [(printable(name), harmless(case)) for name, case in suite.cases.items() if listed(case)]
+    if shown or not suite.cases:
+        print_table(out, _SUITE, [row for name, case in shown for row in _case_rows(name, case)], wide=_SUITE_WIDE)
+    for name, case in shown:
+        if not case.passed:
+            out.print(Text(f"{name}: ").append(why(case), style=STYLES[case.verdict]))
+    if suite.interrupted:
+        out.print(Text("interrupted: the counts are those of the cases and dimensions reached", style="yellow"))
+    verdict = Text(suite.verdict.upper(), style=STYLES[suite.verdict])
+    out.print(verdict.append(f": {len(suite.cases):,} cases, {_metrics(suite.cases.values())}"))
+
+
+def case_line(name: str, case: Report | NetworkReport) -> str:
+    """Return the line that tells of one finished case of several."""
+    operands = next(iter(phases_of(case).values())).operands or {}
+    shapes = " * ".join("x".join(map(str, operands[key])) for key in ("input", "weight") if key in operands)
+    message = _metrics([case]) if isinstance(case, NetworkReport) else case.error or _metrics([case])
+    return f"{case.verdict:<12} {printable(name):<22} {printable(shapes):<32} {printable(message)}\n"
+
+
+def why(case: Report | NetworkReport) -> str:
+    """Return the verdict of a case and its reasons in one line; of a network those of the phases that did not pass."""
+    if not isinstance(case, NetworkReport) or case.passed:
+        return case.summary()
+    failed = {name: phase for name, phase in case.phases.items() if not phase.passed}
+    message = "; ".join(f"{name}: {reasons(phase) or phase.verdict}" for name, phase in failed.items())
+    return f"{case.verdict}: {message}"
+
+
+def reasons(case: Report) -> str:
+    """Return why a report did not pass, without the tensors that did; nothing where there is no reason."""
+    message = replace(case, tensors={name: tensor for name, tensor in case.tensors.items() if tensor.verdict != "pass"})
+    silent = (
+        not message.tensors and message.error is None and (message.forward is None or message.forward.verdict == "pass")
+    )
+    return "" if silent else message.summary().removeprefix(f"{case.verdict}: ")
+
+
+def bugs(case: Report | NetworkReport) -> list[str]:
+    """Return the names of the mistakes that were recognised, in forward passes and in gradients."""
+    found = [None if phase.forward is None else phase.forward.diagnosis for phase in phases_of(case).values()]
+    found += [tensor.diagnosis for _, _, tensor in every_tensor(case)]
+    return list(dict.fromkeys(str(one["bug"]) for one in found if one is not None and "bug" in one))
+
+
+def _case_rows(name: str, case: Report | NetworkReport) -> list[tuple[Cell, ...]]:
+    whole: dict[str, Cell] = {"case": name, "verdict": Text(case.verdict, style=STYLES[case.verdict])}
+    rows: list[dict[str, Cell]] = [
+        dict(zip(SUMMARY, summary_row(tensor_name, tensor), strict=True))
+        | {"case": name, "audit": audit_outcome([tensor])}
+        for tensor_name, tensor in case.tensors.items()
+    ]
+    return [tuple(row.get(heading) or "-" for heading in _SUITE) for row in rows or [whole]]
+
+
+def _metrics(cases: Collection[Report | NetworkReport]) -> str:
+    """Return what was checked in these cases together, how fast, the worst ratios and how the audits ended."""
+    tensors = [tensor for case in cases for _, _, tensor in every_tensor(case)]
+    checked = sum(tensor.dims_checked for tensor in tensors)
+    seconds = sum(case.run.get("seconds") or 0.0 for case in cases)
+    parts = [f"{checked:,} dimensions in {seconds:.2f} s"]
+    if seconds:
+        parts.append(f"{checked / seconds:,.0f}/s")
+    if tensors:
+        parts.append(f"norm ratio {short(_worst([tensor.norm_ratio for tensor in tensors]))}")
+        parts.append(f"max ratio resolved {short(_worst([tensor.max_ratio_resolved for tensor in tensors]))}")
+    if audit := audit_outcome(tensors):
+        parts.append(f"audit {audit}")
+    return ", ".join(parts)
+
+
+def _worst(ratios: list[float]) -> float:
+    return max(ratios, key=lambda ratio: math.inf if math.isnan(ratio) else ratio)
