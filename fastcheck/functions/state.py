@@ -65,7 +65,7 @@ def scatter(
     if spread > max(2 * accuracy, LAST_BITS * size):
         raise FastcheckError(
             f"loss is {first!r} and then {second!r} at the same point: expected the same value again "
-            "(fix the seed, or freeze the dropout mask; noise= declares the accuracy of a loss that cannot repeat itself)"
+            "(fix the seed, or freeze the dropout mask; noise= declares the accuracy of a loss that never repeats)"
         )
     return float(values.std(ddof=1)), [health.loss_wavers(spread / size)]
 
