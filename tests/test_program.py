@@ -99,4 +99,4 @@ def test_expensive_dimensions_of_one_data_point_are_evaluated_together():
     point = Point.of(network, network.initial((2, 24, 24)), rng.standard_normal((1, 2, 24, 24)), np.array([1]))
     passes = Passes(point)
     assert work(passes.program, "conv1.weight", 1) > BLOCK_WORK / 2
-    assert PartialEvaluation(passes, "conv1.weight").together == tile.LANES  # each sign fills a tile
+    assert PartialEvaluation(passes, "conv1.weight").dims_per_pass == tile.LANES  # each sign fills a tile
