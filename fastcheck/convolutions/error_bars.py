@@ -17,7 +17,8 @@ from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.convolutions.slopes import Typical, slopes
 from fastcheck.engine.differences import Differences
 from fastcheck.engine.error_model import Structure, roundings, share_of_nonzeros, window
-from fastcheck_kernels import conv, curved, judge
+from fastcheck_kernels import conv, curved
+from fastcheck_kernels import error_bars as bar_kernel
 
 FACTORS = {"input": "weight", "weight": "input", "bias": None}
 """What each operand of a convolution is multiplied with."""
@@ -77,7 +78,7 @@ class Bars:
         numeric : float64 array, shape (pairs * repeat,)
             Quotients before they are multiplied by 2^exponent.
         sums : float64 array, shape (6, pairs)
-            `fastcheck_kernels.judge` names its rows; each entry belongs to ``repeat`` neighbouring dimensions.
+            `fastcheck_kernels.error_bars` names its rows; each entry belongs to ``repeat`` neighbouring dimensions.
 
         Returns
         -------
@@ -97,8 +98,14 @@ class Bars:
     def _gradients_part(self, numeric: np.ndarray, sums: np.ndarray) -> np.ndarray:
         """Return the part of the bars that the analytic pass's own rounding takes."""
         ours = self._model.copy()
-        ours[judge.UNIT] = U
-        for constant in (judge.ACCUMULATOR, judge.OPERAND, judge.RESULT, judge.UNDERFLOW, judge.LEAST):
+        ours[bar_kernel.UNIT] = U
+        for constant in (
+            bar_kernel.ACCUMULATOR,
+            bar_kernel.OPERAND,
+            bar_kernel.RESULT,
+            bar_kernel.UNDERFLOW,
+            bar_kernel.LEAST,
+        ):
             ours[constant] = 0.0
         sums = np.ascontiguousarray(sums)
         part: np.ndarray = self(numeric, sums)[0] - self._computed(numeric, sums, 1, ours)[0]
@@ -110,9 +117,9 @@ class Bars:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         if self.lost:
             sums = sums.copy()
-            sums[judge.ROUNDING] += self.lost
+            sums[bar_kernel.ROUNDING] += self.lost
         found, wide = np.empty(numeric.size), np.empty(numeric.size, dtype=np.bool_)
-        marked = judge.bars(numeric, sums, repeat, model, self.exponent, found, wide)
+        marked = bar_kernel.bars(numeric, sums, repeat, model, self.exponent, found, wide)
         if not math.isfinite(found.sum()):  # a finite sum has finite terms
             unknown = ~np.isfinite(found)
             found[unknown], wide[unknown] = np.inf, True
@@ -122,21 +129,21 @@ class Bars:
     @cached_property
     def _model(self) -> np.ndarray:
         precision = self.precision
-        model = np.zeros(judge.CONSTANTS)
-        model[judge.CHAIN] = self.chain
-        model[judge.ACCUMULATOR] = precision.accumulator
-        model[judge.UNIT] = math.hypot(precision.accumulator, U)
-        model[judge.OPERAND] = precision.operand
-        model[judge.RESULT] = precision.result
-        model[judge.PARTIALS] = self.partials
-        model[judge.V_ALIKE] = self.v.multiplicity
-        model[judge.X_ALIKE] = self.x.multiplicity
-        model[judge.CROWDED] = self.v.crowd * self.x.crowd > float(self.most) ** 2 / 1024
-        model[judge.PEAKED] = precision.name != "float64"
-        model[judge.UNDERFLOW] = precision.least_normal
-        model[judge.LEAST] = precision.least_result
-        model[judge.WIDE] = max(WIDE, WIDE_TYPES * precision.result)
-        model[judge.TYPICAL] = self.typical
+        model = np.zeros(bar_kernel.CONSTANTS)
+        model[bar_kernel.CHAIN] = self.chain
+        model[bar_kernel.ACCUMULATOR] = precision.accumulator
+        model[bar_kernel.UNIT] = math.hypot(precision.accumulator, U)
+        model[bar_kernel.OPERAND] = precision.operand
+        model[bar_kernel.RESULT] = precision.result
+        model[bar_kernel.PARTIALS] = self.partials
+        model[bar_kernel.V_ALIKE] = self.v.multiplicity
+        model[bar_kernel.X_ALIKE] = self.x.multiplicity
+        model[bar_kernel.CROWDED] = self.v.crowd * self.x.crowd > float(self.most) ** 2 / 1024
+        model[bar_kernel.PEAKED] = precision.name != "float64"
+        model[bar_kernel.UNDERFLOW] = precision.least_normal
+        model[bar_kernel.LEAST] = precision.least_result
+        model[bar_kernel.WIDE] = max(WIDE, WIDE_TYPES * precision.result)
+        model[bar_kernel.TYPICAL] = self.typical
         return model
 
     @np.errstate(over="ignore", invalid="ignore")
@@ -152,7 +159,7 @@ class Bars:
         sums, jump = _sums(table), table[:, curved.JUMP]
         bar, wide = self(numeric, sums)
         if wide is not None and jump.any():  # at a kink itself, the interval of subgradients is no lack of precision
-            sums[judge.ROUNDING] -= jump
+            sums[bar_kernel.ROUNDING] -= jump
             wide = self(numeric, sums)[1]
         return Differences(
             dims,
@@ -171,7 +178,7 @@ class Bars:
         if not crossing.size:
             return crossing
         sums = _sums(table[crossing])
-        sums[judge.ROUNDING] -= jump[crossing]
+        sums[bar_kernel.ROUNDING] -= jump[crossing]
         bar, wide = self(np.ascontiguousarray(table[crossing, curved.NUMERIC]), sums)
         if wide is None:
             return crossing[:0]
@@ -210,9 +217,9 @@ class Bars:
 
 
 def _sums(table: np.ndarray) -> np.ndarray:
-    """Return the rows that `judge.bars` takes."""
+    """Return the rows that `error_bars.bars` takes."""
     sums = np.ascontiguousarray(table[:, curved.ABSOLUTE : curved.TRUNCATION].T)
-    sums[judge.ROUNDING] += np.abs(table[:, curved.TRUNCATION]) + table[:, curved.LOCAL]
+    sums[bar_kernel.ROUNDING] += np.abs(table[:, curved.TRUNCATION]) + table[:, curved.LOCAL]
     return sums
 
 
