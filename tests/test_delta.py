@@ -18,7 +18,7 @@ from fastcheck.convolutions.delta_input import InputDelta
 from fastcheck.convolutions.delta_weight import WeightDelta
 from fastcheck.convolutions.reevaluation import Reevaluation
 from fastcheck.convolutions.scaling import ScaledOperands
-from fastcheck.engine import error_model, folding
+from fastcheck.engine import folding, magnitudes
 from fastcheck.engine.differences import Differences
 from fastcheck.metrics import tally
 from fastcheck.workloads import zoo
@@ -234,8 +234,8 @@ def test_planes_that_padding_makes_too_large_are_refused():
 
 
 def test_sizes_are_found_once_a_case(monkeypatch):
-    sized, find = [], error_model.rms
-    monkeypatch.setattr(error_model, "rms", lambda values: sized.append(values.shape) or find(values))
+    sized, find = [], magnitudes.rms
+    monkeypatch.setattr(magnitudes, "rms", lambda values: sized.append(values.shape) or find(values))
     assert fastcheck.check(case(layer((2, 6, 9, 9), (8, 6, 3, 3), padding=1))).passed
     assert len(sized) == 5  # output, input, weight, cotangent, and the filters' bounds
 

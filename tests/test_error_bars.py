@@ -15,8 +15,9 @@ from searches import part
 
 import fastcheck
 from fastcheck.common.precision import Precision
-from fastcheck.convolutions.error_bars import Bars
-from fastcheck.engine.error_model import SAMPLE, Structure, automatic, rms, roundings
+from fastcheck.convolutions.error_bars import Bars, roundings
+from fastcheck.convolutions.steps import automatic
+from fastcheck.engine.magnitudes import SAMPLE, Structure, rms
 
 LAYER = layer((2, 6, 11, 11), (8, 3, 3, 3), stride=1, padding=1, groups=2)
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from fastcheck.common.precision import U
 from fastcheck.convolutions.case import ConvCase
-from fastcheck.convolutions.delta_step import BLOCK, BLOCK_WORK, Step
 from fastcheck.convolutions.error_bars import bars_of
 from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.convolutions.lowering import Planes, WeightLowering
 from fastcheck.convolutions.packing import packed
 from fastcheck.convolutions.passes import parts, share
 from fastcheck.convolutions.scaling import ScaledOperands
+from fastcheck.convolutions.steps import BLOCK, BLOCK_WORK, Step
 from fastcheck.engine.differences import Chosen, Differences
 from fastcheck_kernels import bounds, curved, delta, planes
 

@@ -1,4 +1,17 @@
-"""The error bar of `fastcheck.step` for many dimensions at once."""
+"""Error bars of convolutions: what arithmetic alone can explain.
+
+With u = 2^-53, a dimension's terms t = v * x (cotangent times the operand that the dimension multiplies), T1 the sum
+of |t|, T2 the root of the sum of t^2 and n the number of non-zero terms, the error bar is R + A:
+
+R, the differences' own rounding, is rigorous. Every partial sum of an output is at most M + |d| in size, where M is
+the sum of its |products| and d the perturbation, so that z+ and z- err by at most roundings * u * (M + |d|) each
+(Higham, Accuracy and Stability of Numerical Algorithms, section 4.2, for the blocked sum of the kernels).
+
+A, the accumulation of the analytic pass, follows Higham and Mary's square-root law (SIAM J. Sci. Comput. 41, 2019)
+wherever the data let roundings cancel, and the linear worst case in the measure that they do not. The formula itself
+is `fastcheck_kernels.error_bars.bars`.
+Its constants are empirical; tests/test_error_bars.py searches for a correct gradient outside.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +29,7 @@ from fastcheck.convolutions.case import LOSSES, ConvCase
 from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.convolutions.slopes import Typical, slopes
 from fastcheck.engine.differences import Differences
-from fastcheck.engine.error_model import Structure, roundings, share_of_nonzeros, window
+from fastcheck.engine.magnitudes import Structure, share_of_nonzeros
 from fastcheck_kernels import conv, curved
 from fastcheck_kernels import error_bars as bar_kernel
 
@@ -39,7 +52,7 @@ class Bars:
     ----------
     chain : int
         Roundings that a product meets in the forward pass before an output is moved: see
-        `fastcheck.engine.error_model.roundings`.
+        `fastcheck.convolutions.error_bars.roundings`.
     precision : Precision
         Of the analytic pass.
     v, x : Structure
@@ -305,7 +318,7 @@ def loss_model(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) 
     """Describe a case's loss, and how far outputs may be known, to `fastcheck_kernels.curved`.
 
     An output of K terms errs by (K's blocks) u in our forward pass, and in the analytic one, of unit round-off u_a and
-    any order, by about 2.5 sqrt(K) u_a (the square-root law, as in `fastcheck.step`) and the rounding of its operands,
+    any order, by about 2.5 sqrt(K) u_a (the square-root law) and the rounding of its operands,
     in units of the sum of the sizes of its terms.
     """
     terms, dtype = case.geometry.terms, case.grads[tensor].dtype
@@ -324,3 +337,32 @@ def loss_model(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) 
     model[curved.ACCUMULATOR] = precision.accumulator
     model[curved.TINY] = precision.tiny
     return model
+
+
+def window(terms: int, precision: Precision) -> float:
+    """Return the relative window in which magnitudes count as alike, for sums of so many terms."""
+    return terms * precision.accumulator / 16
+
+
+def roundings(terms: int, block: int) -> int:
+    """Return how many roundings a product meets in a sum of inner sums of ``block`` terms, the bias included."""
+    return min(terms, block) + math.ceil(terms / block)
+
+
+def forward_bar(output: np.ndarray, magnitude: np.ndarray, terms: int, precision: Precision) -> np.ndarray:
+    """Return a bound on |declared - computed| for every output: the worst case of both sums, in any order.
+
+    Parameters
+    ----------
+    output, magnitude : float64 arrays
+        The computed outputs, and the sums of the sizes of their terms.
+    terms : int
+        Products in an output.
+    precision : Precision
+        Of the declared output.
+    """
+    sums = (terms + 2) * (precision.accumulator + U) * magnitude
+    rounding = (precision.result + precision.accumulator) * np.abs(output)
+    underflow = (terms + 1) * precision.least_normal + precision.least_result
+    bar: np.ndarray = (1 + precision.result) * (sums + precision.operand * magnitude) + rounding + underflow
+    return bar

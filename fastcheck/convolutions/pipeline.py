@@ -19,7 +19,7 @@ from fastcheck.convolutions.delta_input import InputDelta
 from fastcheck.convolutions.delta_weight import WeightDelta
 from fastcheck.convolutions.reevaluation import Reevaluation
 from fastcheck.convolutions.scaling import ScaledOperands
-from fastcheck.engine import error_model
+from fastcheck.engine import steps
 from fastcheck.engine.differences import Chosen, Evaluator
 from fastcheck.engine.pipeline import Session
 from fastcheck.engine.settings import Settings
@@ -50,7 +50,7 @@ class ConvPipeline:
         self.kind = cost.kind_of(settings.evaluator)
         self.balanced = case.loss in ("relu", "tanh")
         for name in case.grads if settings.step != "auto" else ():
-            error_model.usable(settings.step, case.operand(name), name)
+            steps.usable(settings.step, case.operand(name), name)
 
     @property
     def grads(self) -> Mapping[str, np.ndarray]:
@@ -152,7 +152,7 @@ def _check_forward(
         computed, size = (np.ldexp(array, scaled.exponents["bias"]) for array in (output, magnitude))
     precision = Precision.of(case.output_dtype, case.precision, (case.input, case.weight))
     _refuse_overflow(size)
-    bar = error_model.forward_bar(computed, size, case.geometry.terms, precision)
+    bar = error_bars.forward_bar(computed, size, case.geometry.terms, precision)
     every = np.arange(computed.size)
     arrays = (every, case.output.ravel(), computed.ravel(), bar.ravel())
     # By blocks, since a dot product of millions of entries depends on how many threads BLAS takes.

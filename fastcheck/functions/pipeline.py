@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.common.arguments import Shape
-from fastcheck.engine import error_model, sampling
+from fastcheck.engine import sampling, steps
 from fastcheck.engine.differences import Auditing, Chosen, Evaluator
 from fastcheck.engine.pipeline import Session
 from fastcheck.engine.settings import Settings
@@ -54,7 +54,7 @@ class FunctionPipeline:
         self._noise: dict[str, float] = {}
         self._evaluators: dict[str, FunctionEvaluator] = {}
         for name in case.params if settings.step != "auto" else ():
-            error_model.usable(settings.step, case.params[name], case.label(name))
+            steps.usable(settings.step, case.params[name], case.label(name))
 
     @property
     def grads(self) -> Mapping[str, np.ndarray]:

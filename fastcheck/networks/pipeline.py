@@ -9,7 +9,7 @@ import numpy as np
 
 from fastcheck.common.arguments import Shape
 from fastcheck.common.precision import UNITS
-from fastcheck.engine import error_model
+from fastcheck.engine import steps
 from fastcheck.engine.differences import Auditing, Chosen, Evaluator
 from fastcheck.engine.pipeline import Session
 from fastcheck.engine.settings import Settings
@@ -54,7 +54,7 @@ class NetworkPipeline:
         self._case, self._baseline, self._forward = case, baseline, forward
         self.kind = AUTOMATIC if settings.evaluator == "auto" else settings.evaluator
         for name in case.grads if settings.step != "auto" else ():
-            error_model.usable(settings.step, case.point.params[name], name)
+            steps.usable(settings.step, case.point.params[name], name)
 
     @property
     def grads(self) -> Mapping[str, np.ndarray]:

@@ -103,7 +103,7 @@ def _mark_wide(bar, numeric, sums, repeat, share, tensor, lost, least, wide):
 
 @kernel("contract")
 def bars(numeric, sums, repeat, model, exponent, out, wide):
-    """Write a bound on |analytic - numeric| that arithmetic alone can explain: see `fastcheck.step`.
+    """Write a bound on |analytic - numeric| that arithmetic alone can explain: see `fastcheck.convolutions.error_bars`.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
-"""What both sides of the evaluator ``delta`` share: the step, and the size of blocks."""
+"""Steps of convolutions, and the size of the blocks that the evaluator ``delta`` takes."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from fastcheck.convolutions.error_bars import FACTORS
 from fastcheck.convolutions.scaling import ScaledOperands
-from fastcheck.engine.error_model import automatic
+from fastcheck.engine.steps import within
 
 BLOCK = 2**14
 """Most dimensions in a block: with 4,096 a block of a 14-wide layer takes no longer than handing it to a thread."""
@@ -50,3 +51,27 @@ class Step:
             here = scaled.step_of(tensor, step)
         with np.errstate(over="ignore"):
             return cls(float(np.ldexp(here, own)), here, 0.5 / here)
+
+
+def automatic(size: float, factor: float | None, loss: str = "vjp") -> float:
+    """Return a power of two as the step.
+
+    Where a central difference has no truncation error (phi(z) = z and z^2 / 2) it moves a typical output by about its
+    own size: the rounding of the outputs is small beside the move, and the move no larger than what it is added to.
+    Across the kink of a relu it moves by 2^-17 of that, so that few outputs cross. For tanh it moves by 2^-17, where
+    rounding and truncation, u and the move's square, are about as large.
+
+    Parameters
+    ----------
+    size : float
+        `rms` of the outputs, or of bounds on the sizes of their partial sums.
+    factor : float or None
+        `rms` of what the operand multiplies; None stands for one (a bias).
+    loss : str
+        One of `fastcheck.convolutions.case.LOSSES`.
+    """
+    size = 2.0**-17 if loss == "tanh" else size * {"vjp": 1.0, "square": 0.5, "relu": 2.0**-17}[loss]
+    scale = 1.0 if factor is None else factor
+    if size == 0 or scale == 0:
+        return 1.0
+    return math.ldexp(1.0, within(round(math.log2(size) - math.log2(scale))))
