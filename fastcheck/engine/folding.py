@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,8 +11,10 @@ import numpy as np
 
 from fastcheck.common.precision import WIDE
 from fastcheck.engine.differences import Differences
+from fastcheck.engine.shard_results import Noted, Part
 from fastcheck.metrics import tally
 from fastcheck.metrics.tally import BINS, WORST, Finding, ScaledSum, Tally
+from fastcheck.reports.report import Kept
 from fastcheck_kernels import fold as fold_kernel
 
 
@@ -32,7 +34,7 @@ COUNTS = ("subgradients", "automatic", "hidden", "at_kink")
 _LAST = np.iinfo(np.int64).max
 
 
-class Folded(NamedTuple):
+class FoldedBlock(NamedTuple):
     """A block, folded: the kernel's counts and reals, and the dimensions that a report lists.
 
     ``first`` is the lowest flat index outside its bar, -1 without one. Where squares overflow or values are not
@@ -52,6 +54,15 @@ class Folded(NamedTuple):
     hidden: int
     at_kink: int
     tally: Tally | None
+    kinks: int = 0
+    excluded: int = 0
+    noted: Noted | None = None
+    kept: Kept | None = None
+
+    @property
+    def reached(self) -> int:
+        """Dimensions that were differenced, those left out for a kink among them."""
+        return self.dims + self.excluded
 
 
 def compile() -> None:
@@ -61,7 +72,7 @@ def compile() -> None:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def fold(found: Differences, analytic: np.ndarray) -> Folded:
+def fold(found: Differences, analytic: np.ndarray) -> FoldedBlock:
     """Fold a block, whose analytic values are float64, in the order of ``found.dims``."""
     dims, numeric, error_bar = found.dims, found.numeric, found.error_bar
     counts = np.empty(fold_kernel.WORST + WORST + BINS, np.int64)
@@ -81,7 +92,7 @@ def fold(found: Differences, analytic: np.ndarray) -> Folded:
     wide = None if undecided is None else tally.widest(undecided, dims, error_bar)
     places = {*worst, *([least] if least >= 0 else []), *([] if wide is None else [wide])}
     listed = _findings(places, (dims, analytic, numeric, error_bar), severity, undecided)
-    return Folded(
+    return FoldedBlock(
         len(dims),
         counts,
         reals,
@@ -154,7 +165,7 @@ def _at_kink(found: Differences, analytic: np.ndarray) -> int:
     return int(np.count_nonzero((found.jump > 0) & (larger <= found.error_bar)))
 
 
-def merge(folded: list[Folded]) -> Tally:
+def merge(folded: Sequence[FoldedBlock]) -> Tally:
     """Add up blocks; the result does not depend on their order."""
     plain = [block for block in folded if block.tally is None]
     exact = [block.tally for block in folded if block.tally is not None]
@@ -165,7 +176,19 @@ def merge(folded: list[Folded]) -> Tally:
     return replace(merged, **known)
 
 
-def _merged(folded: list[Folded]) -> Tally:
+def joined(blocks: Sequence[FoldedBlock]) -> Part:
+    """Make one shard's result of its blocks."""
+    noted = [block.noted for block in blocks if block.noted is not None]
+    kept = [block.kept for block in blocks if block.kept is not None]
+    kinks, excluded = sum(block.kinks for block in blocks), sum(block.excluded for block in blocks)
+    return Part(
+        replace(merge(blocks), kinks=kinks, excluded=excluded),
+        Noted.merged(noted) if noted else None,
+        Kept.joined(kept) if kept else None,
+    )
+
+
+def _merged(folded: list[FoldedBlock]) -> Tally:
     counts = np.sum([block.counts for block in folded], axis=0)
     reals = np.stack([block.reals for block in folded])
     return Tally(

@@ -34,8 +34,8 @@ from fastcheck.batch.run.stop import Stop
 from fastcheck.batch.suite.entries import Entry
 from fastcheck.common import machine
 from fastcheck.common.interrupts import Interrupts, sigint_blocked
-from fastcheck.engine import coordinator
-from fastcheck.engine.pipeline import Session
+from fastcheck.engine import coordinator, folding
+from fastcheck.engine.pipeline import Prepared, Session
 from fastcheck.engine.shard_results import Part
 from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import NetworkReport
@@ -381,42 +381,41 @@ class _OpenCase:
     def __init__(self, entry: Entry, operands: Operands, numeric: bool) -> None:
         self._pool, self._lock = InlineExecutor(), threading.Lock()
         self._job = jobs.made(entry, operands, self._pool, 1, keep=numeric)
-        self._sessions: dict[str, Session | None] = {}
+        self._sessions: dict[str, tuple[Session, Prepared] | None] = {}
         self._tensor: tuple[tuple[str, str], coordinator.OpenTensor] | None = None
 
     def places(self) -> list[ShardId]:
         """Return all shards in order; none from a phase on whose forward pass is another than declared."""
         found: list[ShardId] = []
-        for phase, path in self._job.pipelines.items():
-            session = self._session(phase)
-            if session is None:
+        for phase, pipeline in self._job.pipelines.items():
+            if self._prepared(phase) is None:
                 break
-            for name in coordinator.chosen(path, session.settings):
-                count = len(self._opened(phase, name, session).shards())
+            for name in coordinator.chosen(pipeline, self._job.settings(phase)):
+                count = len(self._opened(phase, name).shards())
                 found += [ShardId(phase, name, number) for number in range(count)]
         return found
 
     def difference(self, place: ShardId) -> Part:
         """Difference a shard."""
-        session = self._session(place.phase)
-        assert session is not None
-        tensor = self._opened(place.phase, place.tensor, session)
-        return coordinator.joined([tensor.difference(block) for block in tensor.shards()[place.number]])
+        tensor = self._opened(place.phase, place.tensor)
+        return folding.joined([tensor.difference(block) for block in tensor.shards()[place.number]])
 
-    def _session(self, phase: str) -> Session | None:
+    def _prepared(self, phase: str) -> tuple[Session, Prepared] | None:
         with self._lock:
             if phase not in self._sessions:
                 session = Session(self._job.settings(phase), self._pool, Interrupts())
-                forward = coordinator.prepare(self._job.pipelines[phase], session)
-                wrong = forward is not None and forward.verdict == "fail"
-                self._sessions[phase] = None if wrong else session
+                prepared = coordinator.prepare(self._job.pipelines[phase], session)
+                wrong = prepared.forward is not None and prepared.forward.verdict == "fail"
+                self._sessions[phase] = None if wrong else (session, prepared)
             return self._sessions[phase]
 
-    def _opened(self, phase: str, name: str, session: Session) -> coordinator.OpenTensor:
+    def _opened(self, phase: str, name: str) -> coordinator.OpenTensor:
         """Return a tensor that is open, the latest one: its planes may be as large as the operands."""
+        known = self._prepared(phase)
+        assert known is not None
         with self._lock:
             if self._tensor is None or self._tensor[0] != (phase, name):
-                path = self._job.pipelines[phase]
-                dims = coordinator.chosen(path, session.settings)[name]
-                self._tensor = (phase, name), coordinator.OpenTensor(path, name, dims, session)
+                pipeline, (session, prepared) = self._job.pipelines[phase], known
+                dims = coordinator.chosen(pipeline, session.settings)[name]
+                self._tensor = (phase, name), coordinator.OpenTensor(pipeline, prepared, name, dims, session)
             return self._tensor[1]
