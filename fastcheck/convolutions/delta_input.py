@@ -220,12 +220,19 @@ class InputPlanes(NamedTuple):
     def fill(self, dims: np.ndarray, h: float, model: np.ndarray, table: np.ndarray) -> None:
         """Difference dimensions into a table of `fastcheck_kernels.curved`'s columns."""
         places, channels, positions = _located(self.geometry, self.phases, dims)
-        rows, starts = _rows(self.geometry, self.size, channels, positions)
+        begins = np.stack(_rows(self.geometry, self.size, channels, positions))
         for place, phase in enumerate(self.phases):
             here = np.flatnonzero(places == place)
             part = np.empty((len(here), curved.COLUMNS))
             curved.along_terms(
-                *self.arrays, phase.starts, self.factors, rows[here], starts[here], phase.terms, h, model, part
+                *self.arrays,
+                phase.starts,
+                self.factors,
+                np.ascontiguousarray(begins[:, here]),
+                phase.terms,
+                h,
+                model,
+                part,
             )
             table[here] = part
 
