@@ -17,7 +17,6 @@ from fastcheck.common import array_file, machine, npz
 from fastcheck.common.array_file import read_array, read_header
 from fastcheck.common.opened import opened
 from fastcheck.convolutions import memory, npz_case
-from fastcheck.reports import files
 
 LAYER = layer((1, 3, 6, 6), (4, 3, 3, 3), padding=1)
 
@@ -136,7 +135,7 @@ def headers_alone(monkeypatch):
 
     real = array_file.read_array
     monkeypatch.setattr(array_file, "read_array", read_array)
-    monkeypatch.setattr(files, "read_array", read_array)
+    monkeypatch.setattr(npz, "read_array", read_array)
 
 
 def test_a_bomb_is_refused_before_it_is_inflated(tmp_path, refused, monkeypatch, headers_alone):
@@ -277,7 +276,7 @@ def test_every_array_of_a_case_is_in_its_digest(tmp_path):
     changed |= {"padding": np.array([1, 1]), "stride": np.array([1, 1]), "dilation": np.array([1, 1])}
     changed |= {"groups": np.array([1]).reshape(()).astype(np.int32)}
     changed |= {"loss": np.array("relu"), "precision": np.array("float32")}
-    assert set(changed) == set(arrays) == set(files._KEYS)
+    assert set(changed) == set(arrays) == set(npz_case._KEYS)
     found = [digest(), *(digest(**{name: array}) for name, array in changed.items())]
     assert len({*found}) == len(found)
     assert digest() == found[0]

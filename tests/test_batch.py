@@ -32,6 +32,7 @@ from fastcheck.batch.suite.entries import ConvEntry, NetworkEntry, Suite
 from fastcheck.batch.suite.file import read_suite
 from fastcheck.cli.batch import Workers
 from fastcheck.common import array_file, machine
+from fastcheck.common.errors import one_line
 from fastcheck.convolutions import npz_case
 from fastcheck.engine import coordinator
 from fastcheck.engine.settings import Request
@@ -592,7 +593,7 @@ def test_what_does_not_fit_is_known_from_headers_alone(arrays_path, run, monkeyp
         return real(stream, size, what)
 
     monkeypatch.setattr(array_file, "read_array", read_array)
-    monkeypatch.delattr("fastcheck.networks.network.PublishedNetwork.initial")
+    monkeypatch.delattr("fastcheck.networks.network.Network.initial")
     arrays_path.write_text(
         arrays_path.read_text() + '[[case]]\nnetwork = "net.toml"\nname = "seeded"\ninput = [3, 1, 5, 5]\n'
     )
@@ -876,7 +877,7 @@ def test_a_run_on_any_value_in_any_column_goes_on_or_is_told(value, tmp_path):
 
 
 def test_the_error_of_a_case_is_short():
-    told = runner.told(ValueError("a" + "\n x" * 60_000 + "b"))
+    told = one_line(ValueError("a" + "\n x" * 60_000 + "b"))
     assert told.startswith("ValueError: a x x")
     assert told.endswith(" xb")
     assert len(told) == 400

@@ -450,9 +450,9 @@ def test_a_client_that_finds_no_scheduler_leaves_nothing_behind(address, monkeyp
 
 def test_a_process_ends_after_a_client_found_no_scheduler():
     script = """
-from fastcheck.batch import cluster
+from fastcheck.batch.run import cluster
 try:
-    cluster.crew("http://x")(None)
+    cluster.backend("http://x")(None)
 except ValueError as error:
     print(error)
 """

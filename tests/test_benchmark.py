@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from fastcheck import FastcheckError, adapters, cases
+from fastcheck import FastcheckError, adapters
+from fastcheck.convolutions import passes
 from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.convolutions.lowering import WeightLowering
 from fastcheck.workloads import benchmark, roofline, zoo
@@ -169,7 +170,7 @@ def test_a_weight_moves_as_many_outputs_whatever_the_number_of_channels():
 
 def test_the_audit_evaluates_all_outputs_twice_for_a_tensor(monkeypatch):
     """Of its other half, 32 dimensions by `local`, each costs a weight's filter: at most 2 * 32 / filters passes."""
-    convolve, passes = cases.forward.convolve, []
-    monkeypatch.setattr(cases.forward, "convolve", lambda *a: passes.append(1) or convolve(*a))
+    convolve, calls = passes.convolve, []
+    monkeypatch.setattr(passes, "convolve", lambda *a: calls.append(1) or convolve(*a))
     zoo.run("tiny", layers=["stem"], tensors=("weight", "input", "bias"))
-    assert len(passes) == 1 + 2 * 3
+    assert len(calls) == 1 + 2 * 3

@@ -384,7 +384,7 @@ def test_ctrl_c_stops_at_the_next_block_with_a_partial_report(run, path, monkeyp
 COMPILING = """
 import os, signal, sys
 from numba.core import event
-from fastcheck import cli
+from fastcheck.cli import main as cli
 
 class Interrupts(event.Listener):
     left = int(sys.argv[2])
@@ -420,7 +420,7 @@ def test_ctrl_c_while_kernels_compile(kind, number, path, tmp_path):
 TERMINAL = """
 import sys
 from rich.progress import Progress
-from fastcheck import cli
+from fastcheck.cli import main as cli
 
 update = Progress.update
 Progress.update = lambda bar, *told, **more: update(bar, *told, refresh=True, **more)

@@ -6,9 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from fastcheck import FastcheckError, FunctionCase, check_gradient
+from fastcheck import FastcheckError, FunctionCase, check_gradient, sweep
 from fastcheck.reports.reader import from_json
-from fastcheck.sweeps import sweep
 
 RNG = np.random.default_rng(17)
 X, Y, W = RNG.normal(size=(20, 5)), RNG.normal(size=20), RNG.normal(size=5)

@@ -23,10 +23,10 @@ def test_a_lost_interrupt_is_heard_and_not_printed(monkeypatch):
     printed = []
     monkeypatch.setattr(sys, "unraisablehook", printed.append)
     with listening() as interrupts:
-        assert not interrupts.heard
+        assert not interrupts.interrupted
         interrupts.raise_if_interrupted()
         _Loses(lambda: signal.raise_signal(signal.SIGINT))
-        assert interrupts.heard
+        assert interrupts.interrupted
         with pytest.raises(KeyboardInterrupt):
             interrupts.raise_if_interrupted()
         assert printed == []
@@ -40,9 +40,9 @@ def test_a_block_within_another_has_heard_what_that_one_lost(monkeypatch):
     with listening():
         _Loses(lambda: signal.raise_signal(signal.SIGINT))
         with listening() as within:
-            assert within.heard
+            assert within.interrupted
     with listening() as later:
-        assert not later.heard
+        assert not later.interrupted
 
 
 def test_a_handler_of_the_programs_own_is_left_alone(monkeypatch):

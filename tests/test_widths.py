@@ -7,7 +7,10 @@ import processes
 import pytest
 import widths
 
-CODE = "from fastcheck import limit; from fastcheck_kernels import tile; print(limit.simd_bits(), 64 * tile.VECTOR)"
+CODE = (
+    "from fastcheck.workloads import roofline; from fastcheck_kernels import tile\n"
+    "print(roofline.simd_bits(), 64 * tile.VECTOR)"
+)
 
 
 @pytest.mark.jit
