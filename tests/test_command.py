@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from layers import layer, saved
+from layer_examples import layer, saved
 
 import fastcheck_command
 from fastcheck.cli import main as cli
