@@ -13,7 +13,6 @@ import torch_network
 
 import fastcheck
 from fastcheck import FastcheckError, Network
-from fastcheck.common.progress import silent
 from fastcheck.engine import coordinator
 from fastcheck.engine.settings import Settings
 from fastcheck.networks import partial, passes
@@ -56,7 +55,7 @@ def _line(report, topic):
 
 def test_a_corrupted_prefix_is_found_by_the_audit():
     network, params, grads, x, y = _case("conv_2d")
-    settings = Settings("all", "auto", "auto", 1, 0, "widen", False, silent)
+    settings = Settings(dims="all")
     case = NetworkCase.of(network, params, grads, x, y)
     for corrupt in (False, True):
         baseline = Baseline.of(Passes(case.point), 0)
