@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "helpers"))
 
 from hard_networks import FAMILIES, draw, family_of
 from network_faults import FAULTS, NEAR_ZERO, WHOLE, has_nothing_to_gain, part_lost, planted, slopes

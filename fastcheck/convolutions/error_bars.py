@@ -10,7 +10,7 @@ the sum of its |products| and d the perturbation, so that z+ and z- err by at mo
 A, the accumulation of the analytic pass, follows Higham and Mary's square-root law (SIAM J. Sci. Comput. 41, 2019)
 wherever the data let roundings cancel, and the linear worst case in the measure that they do not. The formula itself
 is `fastcheck_kernels.error_bars.bars`.
-Its constants are empirical; tests/test_error_bars.py searches for a correct gradient outside.
+Its constants are empirical; tests/convolutions/test_error_bars.py searches for a correct gradient outside.
 """
 
 from __future__ import annotations

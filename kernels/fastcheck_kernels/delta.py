@@ -3,7 +3,7 @@
 The outputs z are kept, and a dimension moves each output by d, the step times the one operand that it multiplies
 there. What is summed is v * ((z + d) - (z - d)), with the rounding of both sides: never v * 2d. Planes make every tap
 an offset (see `planes`), so that each loop below is one long contiguous one. `reassoc` may reorder sums, and does not
-fold the difference (tests/test_delta.py differences with d far below an ulp of z, which must give zero).
+fold the difference (tests/convolutions/test_delta.py differences with d far below an ulp of z, which must give zero).
 
 Arrays are flat, and offsets are unsigned: with slices, or with indices that might be negative, half the time of a
 short loop goes into finding out where it begins (14-wide maps: 5.2 against 7.2 G elements/s).
