@@ -13,7 +13,7 @@ import pytest
 from fastcheck import FastcheckError
 from fastcheck.batch import results as answers
 from fastcheck.batch.diff import ABSENT, FLOOR, difference
-from fastcheck.batch.results import Answers
+from fastcheck.batch.results import SuiteResults
 from fastcheck.reports.suite_report import SuiteReport
 
 
@@ -23,10 +23,10 @@ def reports():
 
 
 def _night(cases):
-    """Answers with these cases, None where one is waiting."""
+    """Results with these cases, None where one is waiting."""
     finished = {name: case for name, case in cases.items() if case is not None}
     waiting = tuple(name for name, case in cases.items() if case is None)
-    return Answers("night", SuiteReport.of(finished, 1, interrupted=bool(waiting)), waiting)
+    return SuiteResults("night", SuiteReport.of(finished, 1, interrupted=bool(waiting)), waiting)
 
 
 def _changed(report, tensor, **changes):
@@ -43,7 +43,7 @@ def _worst(report, tensor, place=0, **changes):
 def test_nothing_changed(reports):
     cases = {kind: reports[kind] for kind in ("pass", "fail", "error", "inconclusive", "network")} | {"late": None}
     found = difference(_night(cases), _night(cases))
-    assert (found.changes, found.moves, found.only_before, found.only_after) == ((), (), (), ())
+    assert (found.changes, found.drifts, found.only_before, found.only_after) == ((), (), (), ())
     assert (found.worse, found.exit_code) == (False, 0)
     assert found.compared == 5
     assert list(found.paces) == ["pass", "fail", "inconclusive", "network"]  # what crashed has no dimensions
@@ -125,9 +125,9 @@ def test_a_value_has_moved_beyond_both_bars_and_not_within(what, reports):
         value = getattr(entry, what) + part * 4 * entry.error_bar
         other = _worst(reports["pass"], "weight", **{what: value}, error_bar=3 * entry.error_bar)
         found = difference(_night({"a": reports["pass"]}), _night({"a": other}))
-        assert bool(found.moves) == moved
+        assert bool(found.drifts) == moved
         assert found.exit_code == 0
-    (move,) = found.moves
+    (move,) = found.drifts
     assert (move.case, move.phase, move.tensor, move.what, move.index) == ("a", "", "weight", what, entry.index)
     assert (move.before, move.after) == (getattr(entry, what), value)
     assert move.allowed == entry.error_bar + 3 * entry.error_bar
@@ -137,18 +137,18 @@ def test_of_several_values_the_one_that_moved_furthest_is_told(reports):
     first, second = reports["pass"].tensors["weight"].worst[:2]
     other = _worst(reports["pass"], "weight", 0, numeric=first.numeric + 9 * first.error_bar)
     other = _worst(other, "weight", 1, numeric=second.numeric + 90 * second.error_bar)
-    (move,) = difference(_night({"a": reports["pass"]}), _night({"a": other})).moves
+    (move,) = difference(_night({"a": reports["pass"]}), _night({"a": other})).drifts
     assert move.index == second.index
 
 
 def test_values_are_compared_with_themselves_in_any_order(reports):
     worst = reports["pass"].tensors["weight"].worst
     turned = _changed(reports["pass"], "weight", worst=worst[::-1])
-    assert not difference(_night({"a": reports["pass"]}), _night({"a": turned})).moves
+    assert not difference(_night({"a": reports["pass"]}), _night({"a": turned})).drifts
     elsewhere = _worst(reports["pass"], "weight", index=(9, 9, 9, 9), numeric=1e9)
-    assert not difference(_night({"a": reports["pass"]}), _night({"a": elsewhere})).moves
+    assert not difference(_night({"a": reports["pass"]}), _night({"a": elsewhere})).drifts
     unknown = _worst(reports["pass"], "weight", error_bar=None, numeric=1e9)
-    assert not difference(_night({"a": reports["pass"]}), _night({"a": unknown})).moves
+    assert not difference(_night({"a": reports["pass"]}), _night({"a": unknown})).drifts
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_values_are_compared_with_themselves_in_any_order(reports):
 def test_values_that_are_not_finite(before, after, moved, reports):
     one, other = (_worst(reports["fail"], "bias", analytic=value) for value in (before, after))
     found = difference(_night({"a": one}), _night({"a": other}))
-    assert bool(found.moves) == moved
+    assert bool(found.drifts) == moved
     json.loads(found.to_json())
 
 
@@ -187,14 +187,14 @@ def test_values_that_are_not_finite(before, after, moved, reports):
 )
 def test_a_ratio_has_moved_by_a_factor_of_ten(what, before, after, moved, reports):
     one, other = (_changed(reports["pass"], "bias", **{what: value}) for value in (before, after))
-    moves = difference(_night({"a": one}), _night({"a": other})).moves
+    moves = difference(_night({"a": one}), _night({"a": other})).drifts
     assert [(move.tensor, move.what) for move in moves] == [("bias", what)] * moved
 
 
 def test_a_tensor_with_another_verdict_has_changed_and_not_moved(reports):
     found = difference(_night({"a": reports["pass"]}), _night({"a": reports["fail"]}))
     assert [change.case for change in found.changes] == ["a"]
-    assert not [move for move in found.moves if move.tensor == "bias"]
+    assert not [move for move in found.drifts if move.tensor == "bias"]
 
 
 def _timed(report, seconds):
@@ -209,8 +209,8 @@ def test_how_fast_both_were(reports):
     assert found.paces["a"] == (dims, dims, 1.0, 4.0)
     assert (found.paces["a"].before, found.paces["a"].factor) == (dims, 0.25)
     assert found.pace == (2 * dims, 2 * dims, 2.0, 5.0)
-    one, other = (Answers("n", SuiteReport({"a": _timed(reports["pass"], s)}, False, {})) for s in (None, math.nan))
-    unknown = difference(one, other)
+    suites = (SuiteReport({"a": _timed(reports["pass"], seconds)}, False, {}) for seconds in (None, math.nan))
+    unknown = difference(*(SuiteResults("n", suite) for suite in suites))
     assert (unknown.pace.before, unknown.pace.after, unknown.pace.factor) == (None, None, None)
 
 
@@ -254,7 +254,7 @@ def test_diff_tells_all_of_it(nights_of_a_week, reports, run, tmp_path):
     values = f"{entry.numeric:.12g} {entry.numeric + 1e-3:.12g} {2 * entry.error_bar:.1e}"
     assert f" a weight numeric {list(entry.index)} {values} " in told
     assert re.search(r" a bias norm_ratio \d\.\de-1\d 1\.0e-05 10 times ", told)
-    assert "a: 130/s -> 32/s, 4.0 times as slow" in lines
+    assert "a: 130/s -> 32/s, 4.0 times slower" in lines
     assert lines[-1].startswith("3 cases compared: 2 verdicts got worse, 1 changed otherwise, 2 moved; ")
     data = json.loads((tmp_path / "d.json").read_text())
     assert (data["worse"], data["only_before"], data["only_after"]) == (True, ["gone"], ["new"])
@@ -297,7 +297,7 @@ def test_long_lists_are_cut_and_json_has_all(reports, run, tmp_path):
     )
     _, out, _ = run("diff", *paths)
     assert out.count("worse: case") == 40
-    assert "and 10 more: --json has all" in out
+    assert "and 10 more: --json lists all" in out
     assert len(json.loads(run("diff", *paths, "--json", "-")[1])["changes"]) == 50
 
 

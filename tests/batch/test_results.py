@@ -19,7 +19,7 @@ from fastcheck import FastcheckError
 from fastcheck.batch import results as answers
 from fastcheck.batch.ledger import ledger as ledger_module
 from fastcheck.batch.ledger.ledger import Ledger
-from fastcheck.render.batch import LONGEST, MANY, chat_line
+from fastcheck.render.batch import LONGEST, MOST_LISTED, chat_line
 from fastcheck.render.rows import COLUMNS
 from fastcheck.render.suite import case_line
 from fastcheck.render.text import as_text
@@ -195,7 +195,7 @@ def test_waiting_is_a_verdict_as_well(night, run):
 def test_a_filter_that_nothing_is_like_is_said(reports, night, run, refused, tmp_path):
     ledgers.ledger(tmp_path / "good", {"a": reports["pass"]})
     code, out, _ = run("show", tmp_path / "good", "--verdict", "fail,error")
-    assert (code, out.splitlines()[0]) == (0, "no case is like that")
+    assert (code, out.splitlines()[0]) == (0, "no case matches")
     assert out.splitlines()[-1].startswith("nightly: 1 of 1 pass; ")
     told = "a verdict is 'fial' (did you mean 'fail'?): expected pass, fail, inconclusive, error, waiting"
     assert told in refused("show", night, "--verdict", "fial")
@@ -206,16 +206,16 @@ def test_a_filter_that_nothing_is_like_is_said(reports, night, run, refused, tmp
 
 
 def test_of_many_cases_those_that_passed_are_counted(reports, run, tmp_path):
-    cases = {f"case{number}": reports["pass"] for number in range(MANY)}
+    cases = {f"case{number}": reports["pass"] for number in range(MOST_LISTED)}
     few = ledgers.ledger(tmp_path / "few", cases)
     assert "case7 " in run("show", few)[1]
     many = ledgers.ledger(tmp_path / "many", {**cases, "wrong": reports["fail"]})
     code, out, _ = run("show", many)
     assert code == 1
     assert "case7 " not in out
-    assert f"{MANY} cases that passed are not listed: --all lists them" in out
+    assert f"{MOST_LISTED} cases that passed are not listed: --all lists them" in out
     assert "wrong: fail: " in out
-    assert f"FAIL: {MANY + 1} cases, " in out
+    assert f"FAIL: {MOST_LISTED + 1} cases, " in out
     assert "case7 " in run("show", many, "--all")[1]
 
 
@@ -261,7 +261,7 @@ def test_all_of_it_works_with_the_report_of_a_suite(night, run, tmp_path):
     code, out, _ = run("show", path, "--csv", tmp_path / "a.csv", "--junit", tmp_path / "a.xml", "--json", again)
     assert code == 130
     assert again.read_text() == path.read_text()
-    assert "interrupted: the counts are those of the cases" in out
+    assert "interrupted: only the cases and dimensions reached are counted" in out
     assert out.splitlines()[-1].startswith("r: 1 of 5 pass, 2 fail (")
     assert "interrupted" in out.splitlines()[-1]
     assert run("show", path, "--case", "z/1")[0] == 130  # nobody knows which cases are missing
@@ -322,7 +322,7 @@ def test_links_and_other_folders_hide_no_ledger(night, reports, refused, run, tm
 
 
 def test_what_is_no_ledger_is_refused(refused, tmp_path):
-    assert "holds no ledger: expected a folder that `fastcheck run` has written" in refused("show", tmp_path)
+    assert "holds no ledger: expected a folder written by `fastcheck run`" in refused("show", tmp_path)
     assert "No such file" in refused("show", tmp_path / "absent")
     hostile = tmp_path / "\x1b[31m"
     hostile.mkdir()
@@ -413,7 +413,7 @@ def test_what_inflates_without_end_is_not_inflated(night, refused, monkeypatch):
 def test_the_checksum_is_looked_at_before_anything_is_inflated(night, refused, monkeypatch):
     ledgers.damage(night, "reports", "checksum", "7")
     monkeypatch.setattr(ledger_module, "unpack", None)
-    assert "is not what was kept" in refused("show", night)
+    assert "does not match its checksum" in refused("show", night)
 
 
 def test_nesting_is_told(night, refused, tmp_path):

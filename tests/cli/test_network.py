@@ -273,7 +273,7 @@ def test_training_keeps_running_statistics_and_tells_that_a_loss_is_old(run, tmp
     assert code == 0
     assert f"'{target}'" in out
     assert "1 step of SGD" in out
-    assert "give the new one by --loss" in out
+    assert "give the new one with --loss" in out
     trained = dict(np.load(target))
     assert set(trained) == set(saved.params)
     for name in ("batch_norm1.running_mean", "batch_norm1.running_var"):
@@ -291,14 +291,17 @@ def test_training_that_diverges_writes_nothing(refused, run, small):
 BAD_TRAINING = {
     "gradients as well": (
         ["--burn-in", 2, "--save-params", "p.npz", "--grads", "g.npz"],
-        "--burn-in and --grads stand",
+        "--burn-in and --grads cannot be combined",
     ),
-    "nowhere to save": (["--burn-in", 2], "--burn-in has no --save-params"),
-    "neither": ([], "there is no --grads: expected"),
-    "no steps": (["--save-params", "p.npz"], "--save-params goes with --burn-in, which is not there"),
-    "a learning rate alone": (["--learning-rate", 0.1], "--learning-rate goes with --burn-in, which is not there"),
-    "a table": (["--burn-in", 2, "--save-params", "p.npz", "--table", "t.csv"], "--table goes with --grads, and not"),
-    "a report": (["--burn-in", 2, "--save-params", "p.npz", "--json", "-"], "--json goes with --grads, and not"),
+    "nowhere to save": (["--burn-in", 2], "--burn-in needs --save-params"),
+    "neither": ([], "--grads is missing: expected"),
+    "no steps": (["--save-params", "p.npz"], "--save-params is valid only with --burn-in"),
+    "a learning rate alone": (["--learning-rate", 0.1], "--learning-rate is valid only with --burn-in"),
+    "a table": (
+        ["--burn-in", 2, "--save-params", "p.npz", "--table", "t.csv"],
+        "--table is valid only with --grads, not",
+    ),
+    "a report": (["--burn-in", 2, "--save-params", "p.npz", "--json", "-"], "--json is valid only with --grads, not"),
     "0 steps": (["--burn-in", 0, "--save-params", "p.npz"], "0 is not in the range x>=1"),
     "no rate": (["--burn-in", 2, "--save-params", "p.npz", "--learning-rate", 0], "learning_rate is 0.0: expected"),
     "standard output": (["--burn-in", 2, "--save-params", "-"], "--save-params is '-': expected a file"),

@@ -152,12 +152,12 @@ def test_text_has_a_table_for_each_phase_and_one_audit(reports):
     assert text.index("\ndata loss\n") < text.index("\nwith regularisation\n") < text.index("\nhygiene\n")
     assert text.count("rules of thumb") == 2
     checked = sum(t.audit["dims"] for phase in reports["pass"].phases.values() for t in phase.tensors.values())
-    assert f"audit: {checked:,} dimensions of 8 tensors in both phases again by whole forward passes" in text
+    assert f"audit: {checked:,} dimensions of 8 tensors in both phases re-evaluated by whole forward passes" in text
     assert text.count("worst by") == 1  # of the tensor with the fewest digits
     tensors = reports["pass"].tensors
     fewest = min(tensors, key=lambda name: tensors[name].digits["min"])
     assert f"{fewest}: worst by difference / error bar" in text
-    assert text.rstrip().endswith("two-sided differences a second")
+    assert text.rstrip().endswith("two-sided differences per second")
 
 
 def test_a_sample_says_of_how_many_and_what_the_smallest_would_have_missed(reports):
@@ -185,7 +185,7 @@ def test_text_of_a_single_phase_names_no_phase_at_tensors(reports):
 
 def test_a_phase_alone_tells_of_whole_forward_passes(reports):
     text = _words(reports["dropout"].phases["data loss"])
-    assert "dimensions again by whole forward passes, and one direction" in text
+    assert "dimensions re-evaluated by whole forward passes, and one direction" in text
     assert "by local" not in text
 
 
@@ -230,7 +230,7 @@ def test_an_interrupted_report_tells_so(reports):
     report = replace(reports["dropout"], cases={"data loss": phase}, interrupted=True)
     assert report.exit_code == 130
     text = as_text(report, io.StringIO())
-    assert "interrupted: the counts are those of the dimensions reached\nINCONCLUSIVE\n" in text
+    assert "interrupted: only the dimensions reached are counted\nINCONCLUSIVE\n" in text
 
 
 class _Terminal(io.StringIO):

@@ -435,7 +435,7 @@ def test_a_picture_where_matplotlib_does_not_start(path, tmp_path):
     environment = os.environ | {"MPLBACKEND": "bogus"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert done.stderr.startswith("fastcheck: plots as files need matplotlib, which does not start: ")
+    assert done.stderr.startswith("fastcheck: saving a plot needs matplotlib, which cannot be loaded: ")
     assert "'bogus'" in done.stderr
     assert not (tmp_path / "s.svg").exists()
 

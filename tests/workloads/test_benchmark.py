@@ -64,7 +64,7 @@ def test_a_table_and_a_file(run, tmp_path):
     lines = [line.split() for line in out.splitlines()]
     for row in found["layers"]:
         assert any(line[:4] == ["tiny", row["layer"], row["tensor"], str(row["dims"])] for line in lines)
-    assert f"limit of this machine: {found['limit']['elements_per_second'] / 1e9:.1f} G elements a second" in out
+    assert f"limit of this machine: {found['limit']['elements_per_second'] / 1e9:.1f} G elements per second" in out
     assert "tiny stem, weight: 1 thread " in out
 
 

@@ -252,7 +252,7 @@ def test_ctrl_c_leaves_what_was_found(interrupt, monkeypatch, run, tmp_path):
     monkeypatch.setattr(zoo, "make_case", interrupted)
     code, out, err = run("zoo", "tiny", "--json", tmp_path / "r.json")
     assert (code, err) == (130, "")
-    assert "interrupted: the counts are those of the cases and dimensions reached" in out
+    assert "interrupted: only the cases and dimensions reached are counted" in out
     data = json.loads((tmp_path / "r.json").read_text())
     assert (data["interrupted"], data["verdict"]) == (True, "inconclusive")
     assert [case["name"] for case in data["cases"]] == NAMES[:1]

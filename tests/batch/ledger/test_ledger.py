@@ -355,7 +355,7 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path):
     assert f"there is no folder {tmp_path / 'no'}" in refusal(opened, tmp_path / "no" / "out")
     (tmp_path / "file").write_text("x")
     assert "is a file" in refusal(opened, tmp_path / "file")
-    assert "cannot be made" in refusal(opened, tmp_path / "nul\0nul")
+    assert "cannot be created" in refusal(opened, tmp_path / "nul\0nul")
     assert "holds no ledger" in refusal(Ledger.read, tmp_path / "no")
     assert "holds no ledger" in refusal(Ledger.read, tmp_path / "nul\0nul")
     assert "holds no ledger" in refusal(Ledger.read, tmp_path / "file")
@@ -423,7 +423,7 @@ def test_a_database_of_another_program_is_refused(folder, opening):
     with closing(sqlite3.connect(folder / "ledger.sqlite")) as connection:
         connection.execute("CREATE TABLE accounts (owner TEXT)")
     content = (folder / "ledger.sqlite").read_bytes()
-    assert "is no ledger of fastcheck's" in refusal(opening, folder)
+    assert "is not a fastcheck ledger" in refusal(opening, folder)
     assert (folder / "ledger.sqlite").read_bytes() == content
 
 
@@ -525,7 +525,7 @@ def test_a_run_that_is_refused_lets_go_of_the_folder(filled):
 def test_a_lock_that_is_none_is_told(folder):
     folder.mkdir()
     (folder / "lock.sqlite").write_text("no lock, and no database at all\n" * 100)
-    assert "lock.sqlite is no lock of fastcheck's" in refusal(opened, folder)
+    assert "lock.sqlite is not a fastcheck lock" in refusal(opened, folder)
 
 
 # Kills
@@ -622,7 +622,7 @@ def damage_head(content):
 
 
 ANEW = re.compile(
-    r"ledger\.sqlite (is damaged|is no ledger|has schema).* --restart keeps a copy of it and begins anew$"
+    r"ledger\.sqlite (is damaged|is not a fastcheck ledger|has schema).* --restart keeps a copy of it and starts over$"
 )
 
 DAMAGES = [damage_none, damage_text, damage_cut, damage_stub, damage_middle, damage_head]
@@ -780,7 +780,7 @@ def test_a_reader_follows_a_writer_and_hinders_it_never(folder):
 
 
 def test_a_file_that_is_held_is_waited_for_and_not_read(filled, monkeypatch):
-    monkeypatch.setattr(schema, "PATIENCE", 0.01)
+    monkeypatch.setattr(schema, "BUSY_TIMEOUT", 0.01)
     with closing(sqlite3.connect(filled / "ledger.sqlite", isolation_level=None)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         assert "locked" in refusal(Ledger.read, filled)
@@ -870,7 +870,7 @@ def test_a_log_that_cannot_be_read_is_not_passed_over(closed_folder, started):
     killed(process)
     (folder / "ledger.sqlite-shm").unlink()
     message = read()
-    assert f"{folder / 'ledger.sqlite-wal'} is what a killed run left" in message
+    assert f"{folder / 'ledger.sqlite-wal'} was left by a killed run" in message
     assert message.count("\n") == 1
     assert sum(result.shards for result in look(folder)[0]) >= 10
 
@@ -909,14 +909,14 @@ def test_a_full_disk_is_told_and_nothing_is_lost(folder):
         kept, message = fill(ledger, "conv1")
         assert message == (
             f"shard {kept} of 'conv1' 'weight' could not be written to {folder / 'ledger.sqlite'}: database or disk is "
-            "full; make room and run the same command again: nothing that was finished is lost"
+            "full; free some space and run the same command again: no finished work is lost"
         )
         assert kept > 10
         large = PASS | {"error": body_of(0, 50_000).hex()}
         assert "the report of 'conv1' could not be written" in refusal(ledger.finish, key_of("conv1"), large, 1.0)
         assert "the suite could not be written" in refusal(ledger.sync, planned(*map(str, range(1000))))
         run = refusal(ledger.begin_run, {"much": "x" * 100_000})
-        assert "the beginning of the run could not be written" in run
+        assert "the start of the run could not be written" in run
         assert [result.name for result in ledger.results()] == ["conv1"]
         assert ledger.finished() == {}
         assert len(ledger.shards(key_of("conv1"))) == kept
@@ -976,7 +976,7 @@ def test_a_limit_on_the_size_of_files_is_told_and_nothing_is_lost(folder, limit,
         assert message.startswith(
             f"shard {number} of 'long' 'weight' could not be written to {folder / 'ledger.sqlite'}: "
         )
-        assert message.endswith("make room and run the same command again: nothing that was finished is lost")
+        assert message.endswith("free some space and run the same command again: no finished work is lost")
     kept = int(lines[-1].split()[0])
     assert kept > 5
     with opened(folder) as ledger:
@@ -999,7 +999,7 @@ def test_no_room_for_a_new_ledger_is_told(folder):
     command = [sys.executable, "-c", code, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.startswith(f"a new ledger could not be written to {folder / 'ledger.sqlite'}: ")
-    assert "make room" in done.stdout
+    assert "free some space" in done.stdout
     assert done.stdout.count("\n") == 1
     with opened(folder) as ledger:
         ledger.sync(planned("a"))

@@ -254,7 +254,7 @@ def test_a_case_that_crashes_takes_nothing_else_down_in_a_process_of_its_own(few
     assert {name for name, verdict in verdicts.items() if verdict == "pass"} == verdicts.keys() - crashed
     assert len(verdicts) == few.cases
     for name, number in (("aborts", "SIGABRT"), ("segfaults", "SIGSEGV")):
-        assert re.search(rf"error +{name} +ProcessDied: the case's process was ended by {number}", done.out)
+        assert re.search(rf"error +{name} +ProcessDied: the case's process was killed by {number}", done.out)
         assert number in killed_runs.final(out)
 
     whole = held._replace(reports={name: row for name, row in held.reports.items() if name not in crashed})
@@ -349,7 +349,7 @@ def test_a_numeric_file_that_cannot_be_written_ends_the_run(one, out, refused, r
     out.mkdir()
     (out / "numeric").write_text("no folder")
     message = refused("run", one, "--out", out, "--keep-numeric")
-    assert re.fullmatch(rf"fastcheck: {re.escape(str(out / 'numeric'))}\S+ cannot be made: .+\n", message)
+    assert re.fullmatch(rf"fastcheck: {re.escape(str(out / 'numeric'))}\S+ cannot be created: .+\n", message)
     assert verdicts(out) == {}
     (out / "numeric").unlink()
     assert run("run", one, "--out", out, "--keep-numeric")[0] == 0
@@ -427,13 +427,13 @@ def test_a_cluster_without_workers_is_refused(one, out, refused, monkeypatch):
 
     def then_impatient(where):
         client = connected(where)
-        monkeypatch.setattr(cluster, "PATIENCE", 0.5)
+        monkeypatch.setattr(cluster, "CONNECT_TIMEOUT", 0.5)
         return client
 
     monkeypatch.setattr(cluster, "_connected", then_impatient)
     with LocalCluster(n_workers=0, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0") as empty:
         message = refused("run", one, "--out", out, "--dask", empty.scheduler_address)
-    assert message == "fastcheck: --dask: the cluster has no worker after 0.5 s: expected one\n"
+    assert message == "fastcheck: --dask: the cluster has no worker after 0.5 s: expected at least one\n"
     assert not out.exists()
 
 
@@ -441,7 +441,7 @@ def test_a_cluster_without_workers_is_refused(one, out, refused, monkeypatch):
 def test_a_client_that_finds_no_scheduler_leaves_nothing_behind(address, monkeypatch):
     """Python would close it when it ends, and wait for a thread that is no more."""
     closed, close = [], Client.close
-    monkeypatch.setattr(cluster, "PATIENCE", 0.1)
+    monkeypatch.setattr(cluster, "CONNECT_TIMEOUT", 0.1)
     monkeypatch.setattr(Client, "close", lambda self, *rest: (closed.append(self), close(self, *rest))[1])
     with pytest.raises(FastcheckError, match="no scheduler answers at"):
         cluster.backend(address)(None)
@@ -472,7 +472,7 @@ def test_a_cluster_that_is_lost_ends_the_run(few, out):
         running.go_on()
         done = running.wait()
     assert done.code == 2
-    assert re.fullmatch("fastcheck: --dask: the cluster is lost: .+: nothing that was finished is lost\n", done.err)
+    assert re.fullmatch("fastcheck: --dask: the cluster is lost: .+: no finished work is lost\n", done.err)
     assert set(verdicts(out).values()) <= {"pass"}
     goes_on(few, out)
 
@@ -480,7 +480,7 @@ def test_a_cluster_that_is_lost_ends_the_run(few, out):
 GIVEN_UP = KilledWorker("a task", None, 3)
 
 
-class GivesUp(cluster._Asker):
+class GivesUp(cluster._WorkerCalls):
     """Asks nobody: each call returns its number, but Dask gives some up for a number of times.
 
     Attributes
@@ -508,12 +508,12 @@ class GivesUp(cluster._Asker):
 def test_what_dask_gives_up_is_tried_again_alone():
     ask = GivesUp({1: 1, 2: 0, 3: 1})
     assert list(ask.each(None, [(1,), (2,), (3,)])) == [2, 1, 3]
-    assert ask.tried == [(1, 7.0), (2, 7.0), (3, 7.0), (1, cluster.FIRST), (3, cluster.FIRST)]
+    assert ask.tried == [(1, 7.0), (2, 7.0), (3, 7.0), (1, cluster.TOP_PRIORITY), (3, cluster.TOP_PRIORITY)]
     assert not ask._suspects.locked()
 
 
 def test_a_case_that_ends_worker_after_worker_is_told_as_that():
     ask = GivesUp({1: 2})
-    with pytest.raises(cluster.WorkersDied, match="4 workers died"), cluster._told(None):
+    with pytest.raises(cluster.WorkersDied, match="4 workers died"), cluster._shortened_errors(None):
         ask.one(None, 1)
     assert not ask._suspects.locked()

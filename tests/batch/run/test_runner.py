@@ -190,7 +190,7 @@ def test_any_number_of_threads_and_processes_give_the_same_bits(suite_path, tmp_
     results = []
     for threads, work in ((1, 4e9), (2, 4e9), (3, 4e9)):
         monkeypatch.setattr(coordinator, "SHARD_WORK", work)
-        monkeypatch.setattr(local, "SMALL", 0.0 if threads > 1 else 1e99)
+        monkeypatch.setattr(local, "SMALL_WORK", 0.0 if threads > 1 else 1e99)
         run_suite(suite_path, tmp_path / str(threads), threads=threads)
         results.append(result(tmp_path / str(threads)))
     assert results[0] == results[1] == results[2]
@@ -780,7 +780,7 @@ NO_ADDRESSES = (
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ((), "there is no --out"),
+        ((), "--out is missing"),
         (("--memory", "lots"), "'lots': expected a size such as 8GiB"),
         (("--memory", "1KiB", "--out", "here"), "--memory allows 1,024 bytes"),
         *((("--dask", address, "--out", "here"), "local:N") for address in NO_ADDRESSES),

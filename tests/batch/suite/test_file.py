@@ -521,12 +521,12 @@ REFUSALS = {
     "enormous seed": (
         CONV + f"seed = 0x1{'0' * 5000}",
         5,
-        "seed is an integer of thousands of digits: expected integers of 64 bits",
+        "seed is an integer of thousands of digits: expected 64-bit integers",
     ),
     "enormous stride": (
         CONV.replace("= 3}", f"= 3, stride = [1, {2**63}]}}"),
         3,
-        f"stride is [1, {2**63}]: expected integers of 64 bits",
+        f"stride is [1, {2**63}]: expected 64-bit integers",
     ),
     "no dims": (CONV + "dims = 0", 5, "dims is 0: expected an integer of at least 1"),
     "dims in a wrong word": (
@@ -635,7 +635,7 @@ REFUSALS = {
     "burn-in without input": (
         NETWORK + "burn_in = 3",
         3,
-        "burn_in goes with input, which the case does not have",
+        "burn_in needs input, which the case does not have",
     ),
     "input without data points": (
         NETWORK + "input = [3]",
@@ -685,19 +685,19 @@ REFUSALS = {
     "name twice": (
         NPZ + CONV + "\n" + CONV,
         8,
-        "two cases have the name 'a', the first in line 3: expected distinct names",
+        "two cases have the name 'a', the first on line 3: expected distinct names",
     ),
     "name of a grid's case": (
         CONV.replace('"a"', '"a/seed=1"') + CONV + "grid.seed = [0, 1]",
         5,
-        "two cases have the name 'a/seed=1', the first in line 1: expected distinct names",
+        "two cases have the name 'a/seed=1', the first on line 1: expected distinct names",
     ),
     "value twice": (
         NPZ + "grid = {seed = [1, 1]}",
         1,
-        "two cases have the name 'mine/seed=1', the first in line 1: expected distinct names",
+        "two cases have the name 'mine/seed=1', the first on line 1: expected distinct names",
     ),
-    "stem twice": (NPZ + NPZ, 3, "two cases have the name 'mine', the first in line 1: expected distinct names"),
+    "stem twice": (NPZ + NPZ, 3, "two cases have the name 'mine', the first on line 1: expected distinct names"),
     "key that would move a terminal's cursor": (
         '[[case]]\nzoo = "c3d"\n"\\u001b\\n" = 1',
         3,
@@ -834,7 +834,7 @@ def test_many_cases_are_refused_before_any_is_made(refusal, read):
     axes = ", ".join(f"{key} = {list(range(1, 1001))}" for key in ("seed", "dims", "in", "out"))
     text = NPZ + f"[[case]]\nname = 'a'\nconv.kernel = 1\ninput = [1, 1, 1]\ngrid = {{{axes}}}\n" + ZOO
     assert refusal(text) == (
-        ", line 7: it has 1,000,000,000,009 cases once expanded, 1,000,000,000,000 of them by this one: "
+        ", line 7: it has 1,000,000,000,009 cases once expanded, 1,000,000,000,000 of them from this one: "
         "expected at most 100,000 (--yes allows more)"
     )
 
