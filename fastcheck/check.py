@@ -185,9 +185,7 @@ def check_gradient(
     case = FunctionCase(loss, grad, params, noise=noise, relative_noise=relative_noise, precision=precision)
     from fastcheck.engine import coordinator  # imports Numba
 
-    pipeline = case.pipeline(settings)
-    report = coordinator.run(pipeline, settings)
-    return report.with_health(case.findings if report.interrupted else pipeline.findings(report))
+    return coordinator.run(case.pipeline(settings), settings)
 
 
 def compare(analytic: Any, numeric: Any, *, precision: str | None = None, keep: bool = False) -> Report:

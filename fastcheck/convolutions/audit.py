@@ -14,12 +14,12 @@ import numpy as np
 from fastcheck.common.precision import U
 from fastcheck.convolutions import passes
 from fastcheck.convolutions.case import ConvCase
-from fastcheck.convolutions.error_bars import FACTORS, loss_model
+from fastcheck.convolutions.error_bars import FACTORS, loss_model, roundings
 from fastcheck.convolutions.reevaluation import Reevaluation
 from fastcheck.convolutions.scaling import ScaledOperands
+from fastcheck.convolutions.steps import automatic
 from fastcheck.engine import sampling
 from fastcheck.engine.differences import Chosen, Differences, indices
-from fastcheck.engine.error_model import automatic, roundings
 from fastcheck.engine.shard_results import Noted, noted_of
 from fastcheck_kernels import conv, curved, direction
 

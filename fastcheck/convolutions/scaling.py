@@ -11,7 +11,7 @@ import numpy as np
 
 from fastcheck.common.errors import FastcheckError
 from fastcheck.convolutions.case import ConvCase
-from fastcheck.engine import error_model
+from fastcheck.engine import magnitudes, steps
 
 _COMFORTABLE = 100
 """An array whose largest entry is within 2^-100 and 2^100 is left as it is, and not copied."""
@@ -67,9 +67,9 @@ class ScaledOperands:
         return self._known[key]
 
     def rms(self, name: str, values: np.ndarray | None = None) -> float:
-        """Return `error_model.rms` of an operand, or of values that the operands alone decide: found once."""
+        """Return `magnitudes.rms` of an operand, or of values that the operands alone decide: found once."""
         found: float = self.cached(
-            ("rms", name), lambda: error_model.rms(getattr(self, name) if values is None else values)
+            ("rms", name), lambda: magnitudes.rms(getattr(self, name) if values is None else values)
         )
         return found
 
@@ -104,7 +104,7 @@ def _largest(array: np.ndarray) -> int:
 
 def _exponent(array: np.ndarray) -> int:
     exponent = _largest(array)
-    return error_model.within(exponent, _MOST) if abs(exponent) > _COMFORTABLE else 0
+    return steps.within(exponent, _MOST) if abs(exponent) > _COMFORTABLE else 0
 
 
 def _scaled(array: np.ndarray, exponent: int) -> np.ndarray:

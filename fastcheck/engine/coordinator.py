@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,11 +18,13 @@ from fastcheck.common import machine
 from fastcheck.common.interrupts import listening
 from fastcheck.engine import folding, sampling
 from fastcheck.engine.differences import Chosen, Evaluator
-from fastcheck.engine.pipeline import Clock, Pipeline, Session
+from fastcheck.engine.folding import FoldedBlock
+from fastcheck.engine.pipeline import Clock, Pipeline, Prepared, Session
 from fastcheck.engine.settings import Settings
-from fastcheck.engine.shard_results import Noted, Part
+from fastcheck.engine.shard_results import Part
 from fastcheck.metrics import judged, regime, verdict
 from fastcheck.metrics.advice import Circumstances
+from fastcheck.metrics.health import HealthFinding
 from fastcheck.metrics.judged import Verdict
 from fastcheck.metrics.tally import Tally
 from fastcheck.reports.report import NOT_AUDITED, ForwardReport, Kept, Report, TensorReport
@@ -67,7 +69,7 @@ def run_in(pipeline: Pipeline, session: Session) -> Report:
     return _report(pipeline, session.settings, state, session.clock)
 
 
-def prepare(pipeline: Pipeline, session: Session) -> ForwardReport | None:
+def prepare(pipeline: Pipeline, session: Session) -> Prepared:
     """Do what all tensors need, and compare a declared forward result where there is one."""
     with session.clock.of("seconds"):
         session.settings.progress("preparing (the first run compiles the kernels)", 0, 0)
@@ -82,19 +84,22 @@ def chosen(pipeline: Pipeline, settings: Settings) -> dict[str, Chosen]:
 
 def _run(pipeline: Pipeline, session: Session, state: _Progress) -> None:
     dims_of = chosen(pipeline, session.settings)
-    state.forward = prepare(pipeline, session)
+    prepared = prepare(pipeline, session)
+    state.forward = prepared.forward
     if state.forward is not None and state.forward.verdict == "fail":
         return
     for name, dims in dims_of.items():
-        _check_tensor(pipeline, name, dims, session, state)
+        _check_tensor(pipeline, prepared, name, dims, session, state)
 
 
-def _check_tensor(pipeline: Pipeline, name: str, dims: Chosen, session: Session, state: _Progress) -> None:
+def _check_tensor(
+    pipeline: Pipeline, prepared: Prepared, name: str, dims: Chosen, session: Session, state: _Progress
+) -> None:
     session.interrupts.raise_if_interrupted()
     settings, clock = session.settings, session.clock
     with clock.of("seconds"):
         settings.progress(f"{name}: preparing", 0, 0)
-        tensor = OpenTensor(pipeline, name, dims, session)
+        tensor = OpenTensor(pipeline, prepared, name, dims, session)
         found, interrupted = _difference(tensor, session)
         # Which takes as long as differencing a few dimensions.
         parts = {} if interrupted else _parts(tensor.evaluator, found.tally)
@@ -106,7 +111,8 @@ def _check_tensor(pipeline: Pipeline, name: str, dims: Chosen, session: Session,
             settings.progress(f"{name}: audit", 0, 0)
             audited = audit.result(found.noted, session.pool)
     sampled = not interrupted and len(dims) < math.prod(pipeline.grads[name].shape)
-    state.tensors[name] = _reported(pipeline, name, found, settings, parts, step, audited, sampled)
+    blinding = prepared.blinding(name)
+    state.tensors[name] = _reported(pipeline, name, found, settings, parts, step, audited, sampled, blinding)
     if interrupted:
         raise KeyboardInterrupt
 
@@ -125,10 +131,10 @@ class OpenTensor:
         The evaluator's, in order.
     """
 
-    def __init__(self, pipeline: Pipeline, name: str, dims: Chosen, session: Session) -> None:
+    def __init__(self, pipeline: Pipeline, prepared: Prepared, name: str, dims: Chosen, session: Session) -> None:
         self.name, self.total = name, len(dims)
-        self.audit = pipeline.audit(name, dims, session)
-        self.evaluator = pipeline.evaluator(name, session.settings.step, session)
+        self.audit = prepared.audit(name, dims, session)
+        self.evaluator = prepared.evaluator(name, session.settings.step, session)
         self.blocks = list(self.evaluator.blocks(dims))
         self._values = pipeline.grads[name].reshape(-1)
         self._work, self._settings = pipeline.work()[name], session.settings
@@ -139,7 +145,7 @@ class OpenTensor:
         count = max(1, round(SHARD_WORK / max(1.0, each)))
         return [self.blocks[start : start + count] for start in range(0, len(self.blocks), count)]
 
-    def difference(self, block: Any) -> Block:
+    def difference(self, block: Any) -> FoldedBlock:
         """Difference a block, and fold it."""
         found = self.evaluator(block)
         noted = None if self.audit is None else self.audit.note(found)
@@ -149,42 +155,15 @@ class OpenTensor:
             found = found.without_kinks()
         here = self._values.take(found.dims).astype(np.float64, copy=False)
         kept = Kept(found.dims, here, found.numeric, found.error_bar) if self._settings.keep else None
-        return Block(folding.fold(found, here), kinks, whole - len(found.dims), noted, kept)
-
-
-class Block(NamedTuple):
-    """A differenced block."""
-
-    folded: folding.Folded
-    kinks: int
-    excluded: int
-    noted: Noted | None
-    kept: Kept | None
-
-    @property
-    def reached(self) -> int:
-        """Dimensions that were differenced, those left out for a kink among them."""
-        return self.folded.dims + self.excluded
-
-
-def joined(blocks: Sequence[Block]) -> Part:
-    """Make one part of blocks."""
-    merged = folding.merge([block.folded for block in blocks])
-    noted = [block.noted for block in blocks if block.noted is not None]
-    kept = [block.kept for block in blocks if block.kept is not None]
-    kinks, excluded = (sum(getattr(block, name) for block in blocks) for name in ("kinks", "excluded"))
-    return Part(
-        replace(merged, kinks=kinks, excluded=excluded),
-        Noted.merged(noted) if noted else None,
-        Kept.joined(kept) if kept else None,
-    )
+        excluded = whole - len(found.dims)
+        return folding.fold(found, here)._replace(kinks=kinks, excluded=excluded, noted=noted, kept=kept)
 
 
 def _difference(tensor: OpenTensor, session: Session) -> tuple[Part, bool]:
     """Difference a tensor on the pool; return what was found, and whether it was interrupted."""
     if session.keeper is None:
         blocks, interrupted = _pooled(tensor.difference, tensor.blocks, 0, tensor, session)
-        return joined(blocks), interrupted
+        return folding.joined(blocks), interrupted
     keeper, done, left = session.keeper, [], []
     for number, shard_blocks in enumerate(tensor.shards()):
         part = keeper.known(tensor.name, number)
@@ -196,7 +175,7 @@ def _difference(tensor: OpenTensor, session: Session) -> tuple[Part, bool]:
     def shard(task: tuple[int, Sequence[Any]]) -> Part:
         number, wanted = task
         start = time.perf_counter()
-        part = joined([tensor.difference(block) for block in wanted])
+        part = folding.joined([tensor.difference(block) for block in wanted])
         return keeper.keep(tensor.name, number, part, time.perf_counter() - start)
 
     fresh, interrupted = _pooled(shard, left, sum(part.reached for part in done), tensor, session)
@@ -204,7 +183,7 @@ def _difference(tensor: OpenTensor, session: Session) -> tuple[Part, bool]:
 
 
 _Task = TypeVar("_Task")
-_Done = TypeVar("_Done", Block, Part)
+_Done = TypeVar("_Done", FoldedBlock, Part)
 
 
 def _pooled(
@@ -252,6 +231,7 @@ def _reported(
     step: float,
     audited: dict[str, Any],
     sampled: bool,
+    blinding: HealthFinding | None,
 ) -> TensorReport:
     """Judge a tensor, and describe it."""
     merged, shape = found.tally, pipeline.grads[name].shape
@@ -267,7 +247,7 @@ def _reported(
         declared=settings.declared,
         parts=parts,
         disagreements=audited["disagreements"],
-        blinding=pipeline.blinding(name),
+        blinding=blinding,
         sampled=sampled,
     )
     judgement = verdict.of_tensor(known)
@@ -300,7 +280,7 @@ def _report(pipeline: Pipeline, settings: Settings, state: _Progress, clock: Clo
         verdicts.append("fail")
     if state.interrupted:
         verdicts.append("inconclusive")
-    return Report(
+    report = Report(
         verdict=judged.heaviest(verdicts),
         seed=settings.seed,
         requested=settings.requested,
@@ -310,3 +290,5 @@ def _report(pipeline: Pipeline, settings: Settings, state: _Progress, clock: Clo
         operands=pipeline.described(),
         run=machine.run_part(settings.threads, clock.seconds, clock.forward_seconds, clock.audit_seconds),
     )
+    findings = pipeline.findings(report)
+    return report.with_health(findings) if findings else report

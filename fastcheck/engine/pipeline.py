@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from fastcheck.engine.differences import Auditing, Chosen, Evaluator
 from fastcheck.engine.settings import Settings
 from fastcheck.engine.shard_results import Part
 from fastcheck.metrics.health import HealthFinding
-from fastcheck.reports.report import ForwardReport
+from fastcheck.reports.report import ForwardReport, Report
 
 
 @dataclass
@@ -108,9 +108,26 @@ class Pipeline(Protocol):
         """Return what a report tells of the case itself."""
         ...
 
-    def prepare(self, session: Session) -> ForwardReport | None:
+    def prepare(self, session: Session) -> Prepared:
         """Do what all tensors need, and compare a declared forward result where there is one."""
         ...
+
+    def findings(self, report: Report) -> Sequence[HealthFinding]:
+        """Return what is known of the function itself after a check."""
+        ...
+
+
+class Prepared(Protocol):
+    """A case whose forward passes are done, ready to be differenced.
+
+    Attributes
+    ----------
+    forward : ForwardReport or None
+        The declared forward result beside the computed one.
+    """
+
+    @property
+    def forward(self) -> ForwardReport | None: ...
 
     def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
         """Prepare a tensor to be differenced with a step."""

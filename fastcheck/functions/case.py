@@ -15,7 +15,7 @@ from fastcheck.common.arrays import as_floating, finite
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import LONGEST_VALUE, brief, nearest, refuse_unknown
 from fastcheck.common.precision import PRECISIONS, UNITS, U
-from fastcheck.engine.error_model import rms
+from fastcheck.engine.magnitudes import rms
 from fastcheck.engine.settings import Settings
 from fastcheck.functions import state as function_state
 from fastcheck.functions.state import Arrays

@@ -93,7 +93,7 @@ class EntryDifferencer:
         return abs(self._analytic - found.numeric) > found.bar + self._error
 
     def slope(self, found: Estimate) -> float:
-        """Return the slope that an error bar is measured by: one above `error_model.WIDE` of it tells little.
+        """Return the slope that an error bar is measured by: one above `WIDE` of it tells little.
 
         It is the one by which a move of the entry by its own size changes the loss as much as the gradient promises
         for any entry. Where it promises nothing, the slopes that were seen stand in; 0 where the loss never moved.

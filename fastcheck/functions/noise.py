@@ -44,7 +44,7 @@ HALF_NOISES = 15.0
 
 UNMEASURED = 3.0
 """Times as many where the gradient is an array, whose noise cannot be measured: correct ones of attention and recurrent
-layers, in float32 and in halves, came to 0.95 of their bars with this in 5,000 (`tests/hard_functions.py`)."""
+layers, in float32 and in halves, came to 0.95 of their bars with this in 5,000 (`tests/helpers/hard_functions.py`)."""
 
 SHARED, SHARED_HALF = 1 / 12, 1 / 6
 """Part of the largest change of the loss that an array's entries are taken to be sums of, at least: what a backward

@@ -11,9 +11,9 @@ is the sum of three parts, each measured:
   nothing is left: 2 J(h) - J(2h) is of order h^3, and the next extrapolation, for five points, of order h^5.
 
 Truncation and kink together are at least what a single kink in slope can do, wherever it lies, to D as to P
-(tests/test_black_box.py): the differences see a part of its jump, and the slopes the rest. Several kinks can hide
-each other. What is small beside its neighbours, and should not be, counts for nothing (`_measured`, `_cancelled`), and
-the parts are multiplied (`ROUGH`) where the smallest bar is searched for.
+(tests/functions/test_step_search.py): the differences see a part of its jump, and the slopes the rest. Several kinks
+can hide each other. What is small beside its neighbours, and should not be, counts for nothing (`_measured`,
+`_cancelled`), and the parts are multiplied (`ROUGH`) where the smallest bar is searched for.
 
 A safe multiple of the truncation costs little, since the balanced bar grows with its cube root (fifth root).
 """

@@ -22,7 +22,7 @@ import numpy as np
 
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.precision import ACCUMULATOR, RESULT, SMALLEST, UNITS, U
-from fastcheck.engine.error_model import Structure, rms
+from fastcheck.engine.magnitudes import Structure, rms
 from fastcheck.networks import flips as network_flips
 from fastcheck.networks import round_off_noise
 from fastcheck.networks.case import NetworkCase

@@ -10,9 +10,9 @@ import numpy as np
 from fastcheck.common.arguments import index_of
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.precision import RESULT, UNITS, WIDE, WIDE_TYPES, U
-from fastcheck.engine import error_model
+from fastcheck.engine import magnitudes, steps
 from fastcheck.engine.differences import Chosen, Differences, indices
-from fastcheck.engine.error_model import usable
+from fastcheck.engine.steps import usable
 from fastcheck.networks.case import NetworkCase
 from fastcheck.networks.error_bars import SAFETY, SHAKEN_SAFETY, Baseline
 from fastcheck.networks.found import Found
@@ -422,15 +422,15 @@ def automatic(passes: Passes, name: str) -> float:
     """Return a power of two that moves a layer's results by about `MOVE` of their size."""
     place, bias = passes.program.node_of(name)
     node, chunk = passes.program.nodes[place], passes.chunks[0]
-    size, factor = error_model.rms(lanes(passes, chunk, chunk.cached, place)), 1.0
+    size, factor = magnitudes.rms(lanes(passes, chunk, chunk.cached, place)), 1.0
     if node.kind == "conv" and not bias:
-        factor = error_model.rms(lanes(passes, chunk, chunk.cached, node.columns["a"]))
+        factor = magnitudes.rms(lanes(passes, chunk, chunk.cached, node.columns["a"]))
     if size == 0 or factor == 0:
         return MOVE
     # No smaller than what changes every entry by many roundings: results may be as good as zero.
     largest = float(np.abs(passes.point.params[name]).max(initial=0.0))
     least = math.frexp(largest)[1] + LEAST_EXPONENT if largest else -MOST_EXPONENT
-    return math.ldexp(MOVE, error_model.within(max(round(math.log2(size) - math.log2(factor)), least), MOST_EXPONENT))
+    return math.ldexp(MOVE, steps.within(max(round(math.log2(size) - math.log2(factor)), least), MOST_EXPONENT))
 
 
 def blocks_of(dims: Chosen, cost: int, group: int, together: int) -> list[Chosen]:

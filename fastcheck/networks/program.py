@@ -23,7 +23,8 @@ NODE_KINDS = (
     *("input", "conv", "max_pool", "avg_pool", "batch_norm", "frozen_norm", "layer_norm", "dropout", "flatten"),
     *(*ACTIVATIONS, "add", "concat"),
 )
-"""Kinds of rows of the table, in the order of the numbers of `fastcheck_kernels.layers` (`tests/test_program.py`)."""
+"""Kinds of rows of the table, in the order of the numbers of `fastcheck_kernels.layers`
+(`tests/networks/test_program.py`)."""
 
 _NODE = {kind: place for place, kind in enumerate(NODE_KINDS)}
 

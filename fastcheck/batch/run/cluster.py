@@ -35,8 +35,8 @@ from fastcheck.batch.run.stop import Stop
 from fastcheck.batch.suite.entries import Entry
 from fastcheck.common import machine
 from fastcheck.common.interrupts import Interrupts, sigint_blocked
-from fastcheck.engine import coordinator
-from fastcheck.engine.pipeline import Session
+from fastcheck.engine import coordinator, folding
+from fastcheck.engine.pipeline import Prepared, Session
 from fastcheck.engine.shard_results import Part
 from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import NetworkReport
@@ -383,42 +383,41 @@ class _OpenCase:
     def __init__(self, entry: Entry, operands: Operands, numeric: bool) -> None:
         self._pool, self._lock = InlineExecutor(), threading.Lock()
         self._job = jobs.made(entry, operands, self._pool, 1, keep=numeric)
-        self._sessions: dict[str, Session | None] = {}
+        self._sessions: dict[str, tuple[Session, Prepared] | None] = {}
         self._tensor: tuple[tuple[str, str], coordinator.OpenTensor] | None = None
 
     def shard_ids(self) -> list[ShardId]:
         """Return all shards in order, up to the first phase whose forward pass is not the declared one."""
         shard_ids: list[ShardId] = []
         for phase, pipeline in self._job.pipelines.items():
-            session = self._session(phase)
-            if session is None:
+            if self._prepared(phase) is None:
                 break
-            for name in coordinator.chosen(pipeline, session.settings):
-                count = len(self._opened(phase, name, session).shards())
+            for name in coordinator.chosen(pipeline, self._job.settings(phase)):
+                count = len(self._opened(phase, name).shards())
                 shard_ids += [ShardId(phase, name, number) for number in range(count)]
         return shard_ids
 
     def difference(self, shard_id: ShardId) -> Part:
         """Difference a shard."""
-        session = self._session(shard_id.phase)
-        assert session is not None
-        tensor = self._opened(shard_id.phase, shard_id.tensor, session)
-        return coordinator.joined([tensor.difference(block) for block in tensor.shards()[shard_id.number]])
+        tensor = self._opened(shard_id.phase, shard_id.tensor)
+        return folding.joined([tensor.difference(block) for block in tensor.shards()[shard_id.number]])
 
-    def _session(self, phase: str) -> Session | None:
+    def _prepared(self, phase: str) -> tuple[Session, Prepared] | None:
         with self._lock:
             if phase not in self._sessions:
                 session = Session(self._job.settings(phase), self._pool, Interrupts())
-                forward = coordinator.prepare(self._job.pipelines[phase], session)
-                wrong = forward is not None and forward.verdict == "fail"
-                self._sessions[phase] = None if wrong else session
+                prepared = coordinator.prepare(self._job.pipelines[phase], session)
+                wrong = prepared.forward is not None and prepared.forward.verdict == "fail"
+                self._sessions[phase] = None if wrong else (session, prepared)
             return self._sessions[phase]
 
-    def _opened(self, phase: str, name: str, session: Session) -> coordinator.OpenTensor:
+    def _opened(self, phase: str, name: str) -> coordinator.OpenTensor:
         """Return the open tensor. Only the latest is kept, since its planes may be as large as the operands."""
+        known = self._prepared(phase)
+        assert known is not None
         with self._lock:
             if self._tensor is None or self._tensor[0] != (phase, name):
-                pipeline = self._job.pipelines[phase]
+                pipeline, (session, prepared) = self._job.pipelines[phase], known
                 dims = coordinator.chosen(pipeline, session.settings)[name]
-                self._tensor = (phase, name), coordinator.OpenTensor(pipeline, name, dims, session)
+                self._tensor = (phase, name), coordinator.OpenTensor(pipeline, prepared, name, dims, session)
             return self._tensor[1]
