@@ -68,8 +68,8 @@ def show_command(
 
     files = _OutputFiles(json_path, csv_path, junit_path)
     files.check(path)
-    report, everything_read = _read(path)
-    whole = results.select_cases(everything_read, cases)
+    report, unfiltered = _read(path)
+    whole = results.select_cases(unfiltered, cases)
     shown = results.select_tensors(results.select_verdicts(whole, verdicts or ()), tensors)
     files.write_tables(shown)
     several = isinstance(report, SuiteReport) and not isinstance(report, NetworkReport)

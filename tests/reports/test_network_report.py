@@ -196,7 +196,7 @@ def test_disagreements_are_told_with_their_tensors(reports):
     report = replace(
         reports["dropout"], cases={"data loss": replace(reports["dropout"].phases["data loss"], tensors=tensors)}
     )
-    assert f"one direction over all of each: 2 disagree ({name})" in _words(report)
+    assert f"one direction over all dimensions of each: 2 disagree ({name})" in _words(report)
 
 
 def test_every_tensor_that_did_not_pass_is_shown_once(reports):

@@ -423,7 +423,7 @@ def test_what_cannot_be_drawn_or_swept_is_told_in_a_line(refused, path, tmp_path
     assert "'a,b': expected a number, or flat indices" in refused("sweep", path, "--dims", "a,b")
     assert "say of which tensor" in refused("sweep", path, "--dims", "3,17")
     assert "tensor is 'wait'" in refused("sweep", path, "--tensor", "wait")
-    assert "'small': expected numbers" in refused("sweep", path, "--steps", "small")
+    assert "'small': expected comma-separated numbers" in refused("sweep", path, "--steps", "small")
     assert "expected at least 4 different" in refused("sweep", path, "--steps", "1e-3,1e-4")
     assert "cannot be read" in refused("sweep", tmp_path / "absent.npz")
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -76,15 +76,15 @@ class Watch(Protocol):
     """Observer of a run; it is always called in the thread that called `run`."""
 
     def began(self, total: int, finished: int, work: float) -> None:
-        """Take the number of cases, the number finished by an earlier run, and the work of the others."""
+        """Handle the start of a run: its number of cases, those finished earlier, and the work of the others."""
         ...
 
     def progress(self, case: str, stage: str, done: int, total: int) -> None:
-        """Take the progress of a case."""
+        """Handle progress within a case."""
         ...
 
     def ended(self, case: Planned, report: Report | NetworkReport, seconds: float) -> None:
-        """Take the report of a finished case."""
+        """Handle the report of a finished case."""
         ...
 
 
