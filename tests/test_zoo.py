@@ -294,12 +294,12 @@ def test_what_cannot_fit_is_refused_before_anything_is_made(monkeypatch, refused
 
 
 BAD_ARGUMENTS = {
-    "a network": (["vgg61"], "network is 'vgg61' (did you mean 'vgg16'?): expected alexnet, vgg16"),
+    "a network": (["vgg61"], "network is 'vgg61' (did you mean 'vgg16'?): expected one of alexnet, vgg16"),
     "a layer": (["tiny", "--layers", "stme"], "no layer is named 'stme' (did you mean 'stem'?)"),
     "a pattern": (["tiny", "--layers", "stem,layer9.*"], "no layer is named 'layer9.*'"),
     "a tensor": (
         ["tiny", "--tensors", "wieght"],
-        "'wieght' (did you mean 'weight'?): expected input, weight, bias",
+        "'wieght' (did you mean 'weight'?): expected one of input, weight, bias",
     ),
     "no tensor": (["resnet50", "--tensors", "bias"], "no chosen layer has bias"),
     "a backward": (["tiny", "--backward", "jax"], "'jax' is not one of 'reference', 'torch'"),
