@@ -287,7 +287,7 @@ def test_layers_stream(monkeypatch):
 def test_what_cannot_fit_is_refused_before_anything_is_made(monkeypatch, refused):
     monkeypatch.setattr(zoo, "make_case", None)
     told = refused("zoo", "vgg16", "--batch", 100_000)
-    assert "conv1_1 with the input (100000, 3, 224, 224) needs " in told
+    assert "conv1_1 with input shape (100000, 3, 224, 224) needs " in told
     assert "bytes, and " in told
     monkeypatch.setattr(machine, "available_bytes", lambda: 10**9)
     assert "conv1_2 with" in refused("zoo", "vgg16", "--batch", 8, "--layers", "conv1_2,conv5_3")

@@ -1,4 +1,4 @@
-"""The path of a convolution: forward pass, scaled operands, evaluators of its three tensors."""
+"""The pipeline of a convolution: scaled operands, forward passes, and the evaluators and audits of its tensors."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from fastcheck.metrics.health import HealthFinding
 from fastcheck.reports.report import ForwardReport
 
 FORWARD_BLOCK = 4096
-"""Outputs that are compared at a time with declared ones."""
+"""Number of outputs that are compared with declared ones at a time."""
 
 
 class ConvPipeline:
-    """The path of a `ConvCase`.
+    """The pipeline of a `ConvCase`.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class ConvPipeline:
     Raises
     ------
     FastcheckError
-        If the plan's step is lost in a tensor's largest entry, or overflows with it.
+        If the step is lost when added to a tensor's largest entry, or overflows with it.
     """
 
     def __init__(self, case: ConvCase, settings: Settings) -> None:
@@ -58,7 +58,7 @@ class ConvPipeline:
         return self._case.grads
 
     def precision(self, name: str) -> str:
-        """Return how a gradient was computed."""
+        """Return the precision in which a gradient was computed."""
         return self._case.precision or self._case.grads[name].dtype.name
 
     def shapes(self) -> dict[str, Shape]:
@@ -66,16 +66,16 @@ class ConvPipeline:
         return {name: self._case.geometry.shape_of(name) for name in self._case.grads}
 
     def work(self) -> dict[str, int]:
-        """Return what a dimension of each tensor costs, in multiply-adds."""
+        """Return the cost of one dimension of each tensor, in multiply-adds."""
         return cost.of_conv(self._case.geometry, self.kind, self._case.loss, self._case.grads)
 
     def described(self) -> dict[str, Any]:
-        """Return shapes, parameters and the loss."""
+        """Return shapes, parameters and the loss by name."""
         return self._case.described()
 
-    @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused, or has no bars
+    @np.errstate(over="ignore", invalid="ignore")  # an overflow is refused below, or makes bars infinite
     def prepare(self, session: Session) -> ForwardReport | None:
-        """Scale the operands and run the forward passes; compare a declared output."""
+        """Scale the operands, run the forward passes, and compare the declared output where there is one."""
         case, clock, progress = self._case, session.clock, session.settings.progress
         with clock.of("seconds"):
             passes.compile()
@@ -118,14 +118,14 @@ class ConvPipeline:
         return Reevaluation(self.kind, case, scaled, name, magnitude, output, step)
 
     def audit(self, name: str, dims: Chosen, session: Session) -> Audit | None:
-        """Return the audit of a tensor that ``delta`` differences."""
+        """Return the audit of a tensor; None unless ``delta`` differences it."""
         if self.kind != "delta":
             return None
         assert self._output is not None
         return Audit(self._case, self._scaled, self._output, name, dims, session.settings.step, session.settings.seed)
 
     def blinding(self, name: str) -> HealthFinding | None:
-        """Return that the loss follows no output which the tensor moves, where the outputs are known and it is so."""
+        """Return the finding that the loss follows no output that the tensor moves, where that is known and so."""
         loss = self._case.loss
         if loss == "relu" and self._output is not None and not (self._output > 0).any():
             return health.no_output_counts(loss)
@@ -142,9 +142,9 @@ def _refuse_overflow(outputs: np.ndarray | None) -> None:
 def _check_forward(
     case: ConvCase, scaled: ScaledOperands, output: np.ndarray, magnitude: np.ndarray, pool: Executor
 ) -> ForwardReport:
-    """Compare the declared output with the computed one, within what their arithmetic can explain.
+    """Compare the declared output with the computed one, by a bound on what their arithmetic can explain.
 
-    ``output`` and ``magnitude`` are those of the scaled operands.
+    ``output`` and ``magnitude`` belong to the scaled operands.
     """
     assert case.output is not None
     assert case.output_dtype is not None
@@ -155,16 +155,16 @@ def _check_forward(
     bar = error_model.forward_bar(computed, size, case.geometry.terms, precision)
     every = np.arange(computed.size)
     arrays = (every, case.output.ravel(), computed.ravel(), bar.ravel())
-    # By blocks, since a dot product of millions of entries depends on how many threads BLAS takes.
+    # In blocks, since a dot product of millions of entries depends on the number of BLAS's threads.
     blocks = range(0, computed.size, FORWARD_BLOCK)
     compared = tally.merge(tally.fold(*(a[i : i + FORWARD_BLOCK] for a in arrays)) for i in blocks)
     if not compared.beyond:
         return ForwardReport("pass", compared.norm_ratio, None)
-    found = diagnosis.of_forward(
+    mistake = diagnosis.of_forward(
         case.geometry,
         (case.input, case.weight, case.bias),
         case.output,
         computed,
         lambda geometry, x, w, b: passes.convolve(geometry, x, w, b, pool),
     )
-    return ForwardReport("fail", compared.norm_ratio, found)
+    return ForwardReport("fail", compared.norm_ratio, mistake)
