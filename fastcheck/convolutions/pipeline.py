@@ -1,4 +1,4 @@
-"""The path of a convolution: forward pass, scaled operands, evaluators of its three tensors."""
+"""The pipeline of a convolution: scaled operands, forward passes, and the evaluators and audits of its tensors."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from fastcheck.metrics.health import HealthFinding
 from fastcheck.reports.report import ForwardReport, Report
 
 FORWARD_BLOCK = 4096
-"""Outputs that are compared at a time with declared ones."""
+"""Number of outputs that are compared with declared ones at a time."""
 
 
 class ConvPipeline:
-    """The path of a `ConvCase`.
+    """The pipeline of a `ConvCase`.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class ConvPipeline:
     Raises
     ------
     FastcheckError
-        If the plan's step is lost in a tensor's largest entry, or overflows with it.
+        If the step is lost when added to a tensor's largest entry, or overflows with it.
     """
 
     def __init__(self, case: ConvCase, settings: Settings) -> None:
@@ -59,7 +59,7 @@ class ConvPipeline:
         return self._case.grads
 
     def precision(self, name: str) -> str:
-        """Return how a gradient was computed."""
+        """Return the precision in which a gradient was computed."""
         return self._case.precision or self._case.grads[name].dtype.name
 
     def shapes(self) -> dict[str, Shape]:
@@ -67,16 +67,16 @@ class ConvPipeline:
         return {name: self._case.geometry.shape_of(name) for name in self._case.grads}
 
     def work(self) -> dict[str, int]:
-        """Return what a dimension of each tensor costs, in multiply-adds."""
+        """Return the cost of one dimension of each tensor, in multiply-adds."""
         return cost.of_conv(self._case.geometry, self.kind, self._case.loss, self._case.grads)
 
     def described(self) -> dict[str, Any]:
-        """Return shapes, parameters and the loss."""
+        """Return shapes, parameters and the loss by name."""
         return self._case.described()
 
-    @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused, or has no bars
+    @np.errstate(over="ignore", invalid="ignore")  # an overflow is refused below, or makes bars infinite
     def prepare(self, session: Session) -> Prepared:
-        """Scale the operands and run the forward passes; compare a declared output."""
+        """Scale the operands, run the forward passes, and compare the declared output where there is one."""
         case, clock, pool = self._case, session.clock, session.pool
         with clock.of("seconds"):
             passes.compile()
@@ -204,9 +204,9 @@ def _refuse_overflow(outputs: np.ndarray | None) -> None:
 def _check_forward(
     case: ConvCase, scaled: ScaledOperands, output: np.ndarray, magnitude: np.ndarray, pool: Executor
 ) -> ForwardReport:
-    """Compare the declared output with the computed one, within what their arithmetic can explain.
+    """Compare the declared output with the computed one, by a bound on what their arithmetic can explain.
 
-    ``output`` and ``magnitude`` are those of the scaled operands.
+    ``output`` and ``magnitude`` belong to the scaled operands.
     """
     assert case.output is not None
     assert case.output_dtype is not None
@@ -217,16 +217,16 @@ def _check_forward(
     bar = error_bars.forward_bar(computed, size, case.geometry.terms, precision)
     every = np.arange(computed.size)
     arrays = (every, case.output.ravel(), computed.ravel(), bar.ravel())
-    # By blocks, since a dot product of millions of entries depends on how many threads BLAS takes.
+    # In blocks, since a dot product of millions of entries depends on the number of BLAS's threads.
     blocks = range(0, computed.size, FORWARD_BLOCK)
     compared = tally.merge(tally.fold(*(a[i : i + FORWARD_BLOCK] for a in arrays)) for i in blocks)
     if not compared.beyond:
         return ForwardReport("pass", compared.norm_ratio, None)
-    found = diagnosis.of_forward(
+    mistake = diagnosis.of_forward(
         case.geometry,
         (case.input, case.weight, case.bias),
         case.output,
         computed,
         lambda geometry, x, w, b: passes.convolve(geometry, x, w, b, pool),
     )
-    return ForwardReport("fail", compared.norm_ratio, found)
+    return ForwardReport("fail", compared.norm_ratio, mistake)

@@ -500,7 +500,7 @@ def test_a_function_is_swept_as_a_layer_is():
     assert found.evaluator == "full"
     wrong = fastcheck.sweep(_log_sum_exp(1.01), dims=5)
     assert {curve.reading for curve in wrong.curves} == {"coding mistake"}
-    with pytest.raises(fastcheck.FastcheckError, match="evaluator is 'delta': expected auto, full"):
+    with pytest.raises(fastcheck.FastcheckError, match="evaluator is 'delta': expected one of auto, full"):
         fastcheck.sweep(_log_sum_exp(), evaluator="delta")
 
 
