@@ -100,8 +100,7 @@ class Audit:
         parts = list(pool.map(local, pieces))
         again = np.concatenate([part.numeric for part in parts])
         allowed = np.concatenate([part.error_bar for part in parts]) + bars[order]
-        outside: np.ndarray = np.abs(again - numeric[order]) > allowed
-        return outside
+        return np.abs(again - numeric[order]) > allowed
 
     def _directional(self, noted: Noted, pool: Executor) -> dict[str, float]:
         """Compare the sum of direction * numeric with the derivative along the direction, by one pair of forwards."""
@@ -152,8 +151,7 @@ def _crude_sizes(case: ConvCase, scaled: ScaledOperands, tensor: str = "", h: fl
         largest += h
     if tensor == "weight":
         weights = weights + h * case.geometry.terms
-    sizes: np.ndarray = largest * weights + np.abs(scaled.bias) + (h if tensor == "bias" else 0.0)
-    return sizes
+    return largest * weights + np.abs(scaled.bias) + (h if tensor == "bias" else 0.0)
 
 
 def _largest(array: np.ndarray) -> float:
@@ -161,8 +159,7 @@ def _largest(array: np.ndarray) -> float:
 
 
 def _row_sums(weight: np.ndarray) -> np.ndarray:
-    sums: np.ndarray = np.abs(weight).reshape(len(weight), -1).sum(axis=1)
-    return sums
+    return np.abs(weight).reshape(len(weight), -1).sum(axis=1)
 
 
 def _crude_magnitude(case: ConvCase, scaled: ScaledOperands) -> np.ndarray:

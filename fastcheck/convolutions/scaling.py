@@ -68,10 +68,7 @@ class ScaledOperands:
 
     def rms(self, name: str, values: np.ndarray | None = None) -> float:
         """Return `magnitudes.rms` of an operand, or of values that depend on the operands alone; it is found once."""
-        rms: float = self.cached(
-            ("rms", name), lambda: magnitudes.rms(getattr(self, name) if values is None else values)
-        )
-        return rms
+        return self.cached(("rms", name), lambda: magnitudes.rms(getattr(self, name) if values is None else values))
 
     @classmethod
     def of(cls, case: ConvCase) -> ScaledOperands:
@@ -110,5 +107,4 @@ def _exponent(array: np.ndarray) -> int:
 def _scaled(array: np.ndarray, exponent: int) -> np.ndarray:
     if not exponent:
         return array
-    scaled: np.ndarray = np.ldexp(array, -exponent)
-    return scaled
+    return np.ldexp(array, -exponent)

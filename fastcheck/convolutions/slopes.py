@@ -27,8 +27,7 @@ def slopes(loss: str, output: np.ndarray) -> np.ndarray:
     if loss == "square":
         return np.asarray(np.median(sizes[sizes > 0])) if sizes.any() else np.zeros(())
     decay = np.exp(-2 * sizes)  # 1 - tanh(z)^2 in a form that does not cancel
-    tanh_slopes: np.ndarray = np.maximum(4 * decay / (1 + decay) ** 2, LEAST_SLOPE)
-    return tanh_slopes
+    return np.maximum(4 * decay / (1 + decay) ** 2, LEAST_SLOPE)
 
 
 class Typical:

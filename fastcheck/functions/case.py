@@ -162,8 +162,7 @@ class FunctionCase:
 
     def small(self, name: str) -> np.ndarray:
         """Return which entries of a tensor are far smaller than a typical one, zeros included."""
-        small: np.ndarray = np.abs(self.params[name]) < SMALL * self.size(name)
-        return small
+        return np.abs(self.params[name]) < SMALL * self.size(name)
 
     @functools.cached_property
     def promised(self) -> float:

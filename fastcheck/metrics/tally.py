@@ -190,8 +190,7 @@ def relative_difference(analytic: np.ndarray, numeric: np.ndarray) -> np.ndarray
         huge = larger > 1e300
         plain = np.abs(analytic - numeric) / np.where(larger > 0, larger, 1.0)
         ratio = np.where(huge, np.abs(analytic / larger - numeric / larger), plain)
-    ratio_or_inf: np.ndarray = np.where(np.isfinite(larger), ratio, np.inf)
-    return ratio_or_inf
+    return np.where(np.isfinite(larger), ratio, np.inf)
 
 
 def relative_difference_of(analytic: float, numeric: float) -> float:

@@ -134,8 +134,7 @@ class _Reader:
         return self._take(key, lambda value: value in choices, f"one of {', '.join(choices)}", _MISSING)
 
     def verdict(self, key: str) -> Verdict:
-        verdict: Verdict = self.one_of(key, tuple(EXIT_CODES))
-        return verdict
+        return self.one_of(key, tuple(EXIT_CODES))
 
     def count(self, key: str, default: Any = None) -> int:
         default = _MISSING if default is None else default
@@ -169,8 +168,7 @@ class _Reader:
         return tuple(tuple(position) for position in value) if isinstance(value, list) else float(value)
 
     def object(self, key: str) -> dict[str, Any]:
-        entries: dict[str, Any] = self._take(key, lambda value: isinstance(value, dict), "an object", _MISSING)
-        return entries
+        return self._take(key, lambda value: isinstance(value, dict), "an object", _MISSING)
 
     def objects(self, key: str) -> list[_Reader]:
         entries = self._take(key, lambda value: isinstance(value, list), "a list", _MISSING)

@@ -364,8 +364,7 @@ class Report(Judged):
         health = [finding._asdict() for finding in self.health] or None
         optional = {"operands": self.operands, "error": self.error, "health": health}
         given = {key: value for key, value in optional.items() if value is not None}
-        encoded: dict[str, Any] = encode({**head, **given, "tensors": tensors, "run": self.run})
-        return encoded
+        return encode({**head, **given, "tensors": tensors, "run": self.run})
 
     def to_json(self) -> str:
         """Return the JSON report (schema 1), indented, with a final newline."""
