@@ -1,6 +1,7 @@
-"""The command ``fastcheck`` as a process: its streams, Ctrl-C at any moment, and status 3 for what nobody expected.
+"""The command ``fastcheck`` as a process: its streams, Ctrl-C at any moment, and status 3 for unexpected exceptions.
 
-It stands beside the package because importing that takes a while, in which Ctrl-C may be pressed, and may fail.
+It is not part of the package, because importing the package takes a while, during which Ctrl-C may be pressed, and
+because the import may fail.
 """
 
 from __future__ import annotations
@@ -16,31 +17,34 @@ from typing import Any, NoReturn, TextIO
 UNEXPECTED = 3
 INTERRUPTED = 130
 
-_LONGEST = 500
-"""Characters of a message that are shown."""
+_LONGEST_MESSAGE = 500
+"""Largest number of characters of an exception's message that are printed."""
 
 
 def main() -> NoReturn:
-    """Run the command line and exit with its status, which is 3 after an exception that nobody expected."""
+    """Run the command line and exit with its status, which is 3 after an unexpected exception."""
     try:
         _prepare_streams()
-        _hear(_end)  # raised amid an import, KeyboardInterrupt may be lost
+        _on_ctrl_c(_end)  # a KeyboardInterrupt raised during an import could be lost
         from fastcheck.cli import main as cli
 
-        _hear(signal.default_int_handler)
+        _on_ctrl_c(signal.default_int_handler)
         status = cli.status(sys.argv[1:])
     except KeyboardInterrupt:
         status = _interrupted()
-    except BaseException as error:  # SystemExit too: only the last line here exits
+    except BaseException as error:  # SystemExit too: only the last line of this function exits
         status = _unexpected(error)
-    _hear(_end)
+    _on_ctrl_c(_end)
     for stream in filter(None, (sys.stdout, sys.stderr)):
         _flush(stream)
     sys.exit(status)
 
 
 def _prepare_streams() -> None:
-    """Make the standard streams take any text, and exist: a closed one would be the next file that is opened."""
+    """Ensure that the standard streams exist and accept any text.
+
+    If one is closed, the next file to be opened would take its number.
+    """
     while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(spare)
@@ -53,7 +57,7 @@ def _prepare_streams() -> None:
 
 
 def _flush(stream: TextIO) -> None:
-    """Leave nothing that cannot be written, such as a warning: Python would end with a status of its own."""
+    """Flush a stream, and discard what cannot be written; otherwise Python would exit with a status of its own."""
     try:
         stream.flush()
     except OSError:
@@ -61,14 +65,14 @@ def _flush(stream: TextIO) -> None:
             os.dup2(nowhere.fileno(), stream.fileno())
 
 
-def _hear(handler: Any) -> None:
-    """Answer Ctrl-C in this way, unless whoever started the process ignores it, as `nohup` does."""
+def _on_ctrl_c(handler: Any) -> None:
+    """Set the handler of Ctrl-C, unless the parent process made this one ignore it, as `nohup` does."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, handler)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
-    """End at once, while there is nothing to leave in order."""
+    """End the process at once, at a time when there is nothing to clean up."""
     os._exit(_interrupted())
 
 
@@ -84,12 +88,12 @@ def _unexpected(error: BaseException) -> int:
 
         _write("".join(format_exception(error)))
         hint = "its traceback is above"
-    _write(f"fastcheck: unexpected {type(error).__name__}: {str(error)[:_LONGEST]!r}; {hint}\n")
+    _write(f"fastcheck: unexpected {type(error).__name__}: {str(error)[:_LONGEST_MESSAGE]!r}; {hint}\n")
     return UNEXPECTED
 
 
 def _write(text: str) -> None:
-    """Write to standard error, past Python's buffer; if that fails, the exit status is all there is."""
+    """Write to standard error without Python's buffer; if that fails, only the exit status remains."""
     with contextlib.suppress(OSError):
         os.write(2, text.encode(errors="backslashreplace"))
 

@@ -12,6 +12,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+HELPERS = ROOT / "tests" / "helpers"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def call(script: str, *arguments: object, environment: dict[str, str] | None = N
 
 def on_these_sources(environment: dict[str, str] | None = None) -> dict[str, str]:
     """Return the environment of a process that imports these sources, whatever is installed."""
-    paths = os.pathsep.join(str(path) for path in (ROOT, ROOT / "kernels", ROOT / "tests"))
+    paths = os.pathsep.join(str(path) for path in (ROOT, ROOT / "kernels", HELPERS))
     return os.environ | {"PYTHONPATH": paths} | (environment or {})
 
 
@@ -51,7 +52,7 @@ def widths(caches: Path, threads: int) -> list[Width]:
 
 def _preferring(sign: str) -> dict[str, str] | None:
     """Return what tells LLVM to prefer vectors of 256 bits, or not to, on a processor that has 512."""
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(HELPERS))
     import widths
 
     return widths.environment(f"{sign}prefer-256-bit") if 256 in widths.narrower() else None

@@ -1,15 +1,11 @@
 """Threads of every side, the layers that benchmarks share, and where results go."""
 
 import os
-import sys
-from pathlib import Path
 
 import children
 import pytest
 import torch
 from results import Results
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

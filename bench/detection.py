@@ -19,7 +19,7 @@ import numpy as np
 import planted
 import torch
 from jax.test_util import check_grads
-from layers import Layer, layer, operands, torch_backward, torch_forward
+from layer_examples import Layer, layer, operands, torch_backward, torch_forward
 
 import fastcheck
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "helpers"))
 
-from kinds import KINDS, any_layer, made, wide
+from data_kinds import KINDS, any_layer, made, wide
 
 import fastcheck
 

@@ -25,9 +25,9 @@ from typing import Any
 import children
 import psutil
 
-sys.path.insert(0, str(children.ROOT / "tests"))
+sys.path.insert(0, str(children.HELPERS))
 
-import kills
+import killed_runs
 
 CLUSTER = ("--dask", "local:2")
 
@@ -47,19 +47,19 @@ class Trial:
     top : Path
         Of all folders.
     cases, large : int
-        As `kills.write_suite` takes them.
+        As `killed_runs.write_suite` takes them.
     seed : int
         Of the moments.
     """
 
     def __init__(self, top: Path, cases: int, large: int, seed: int) -> None:
-        self._top, self._suite = top, kills.write_suite(top, cases, large)
+        self._top, self._suite = top, killed_runs.write_suite(top, cases, large)
         self.random, self.counts = random.Random(seed), Counter[str]()
-        kills.run(self._suite, top / "warm")  # compiles the kernels
+        killed_runs.run(self._suite, top / "warm")  # compiles the kernels
         start = time.perf_counter()
-        self._check_end(kills.run(self._suite, top / "whole"))
+        self._check_end(killed_runs.run(self._suite, top / "whole"))
         self.seconds = time.perf_counter() - start
-        self._final, self._bodies = kills.final(top / "whole"), kills.held(top / "whole").bodies()
+        self._final, self._bodies = killed_runs.final(top / "whole"), killed_runs.held(top / "whole").bodies()
         self.facts = {"cases": cases, "shards": len(self._bodies), "undisturbed_seconds": round(self.seconds, 1)}
 
     def folders(self, kills_wanted: int) -> Iterator[Path]:
@@ -67,25 +67,25 @@ class Trial:
         while self.counts["kills"] < kills_wanted:
             folder = self._top / f"folder {self.counts['folders']}"
             yield folder
-            same = kills.final(folder) == self._final and kills.held(folder).bodies() == self._bodies
+            same = killed_runs.final(folder) == self._final and killed_runs.held(folder).bodies() == self._bodies
             self.counts += Counter(folders=1, differences=int(not same))
             self._tell()
 
-    def through(self, folder: Path, moments: Iterable[kills.Moment], *options: str, **how: Any) -> None:
+    def through(self, folder: Path, moments: Iterable[killed_runs.Moment], *options: str, **how: Any) -> None:
         """Run the suite, killed at these moments."""
-        tale = kills.through(self._suite, folder, moments, *options, **how)
+        tale = killed_runs.through(self._suite, folder, moments, *options, **how)
         self.counts += Counter(kills=tale.kills, inside=tale.inside, changed=tale.changed)
         self._check_end(tale.done)
 
-    def running(self, folder: Path, *options: str) -> kills.Running:
+    def running(self, folder: Path, *options: str) -> killed_runs.Running:
         """Begin a run."""
-        return kills.Running(self._suite, folder, *options)
+        return killed_runs.Running(self._suite, folder, *options)
 
-    def ended(self, running: kills.Running) -> None:
+    def ended(self, running: killed_runs.Running) -> None:
         """Take note of how a run ended that nobody killed."""
         self._check_end(running.wait())
 
-    def _check_end(self, done: kills.Done) -> None:
+    def _check_end(self, done: killed_runs.Done) -> None:
         if done.code or done.err:
             self.counts["wrong_ends"] += 1
             print(f"status {done.code}: {(done.err or done.out)[-2000:]}", file=sys.stderr)
@@ -98,9 +98,9 @@ class Trial:
 def local(trial: Trial, wanted: int) -> None:
     """Kill the run at moments that are as likely at its start as inside a case or at its end."""
 
-    def moments() -> Iterator[kills.Moment]:
+    def moments() -> Iterator[killed_runs.Moment]:
         for _ in range(wanted - trial.counts["kills"]):
-            yield kills.after(trial.random.uniform(0.1, max(4.0, trial.seconds / 4)))
+            yield killed_runs.after(trial.random.uniform(0.1, max(4.0, trial.seconds / 4)))
 
     for folder in trial.folders(wanted):
         trial.through(folder, moments())
@@ -112,29 +112,29 @@ def dask(trial: Trial, wanted: int) -> None:
         with trial.running(folder, *CLUSTER) as running:
             seen = _kill_workers(trial, running, wanted)
             trial.ended(running)
-        workers = {int(name.removeprefix("process ")) for name in kills.held(folder).workers()}
+        workers = {int(name.removeprefix("process ")) for name in killed_runs.held(folder).workers()}
         trial.counts["workers"] += len(workers)
         trial.counts["not_workers"] += len(workers - seen) + (len(workers) < 2)
 
 
-def _kill_workers(trial: Trial, running: kills.Running, wanted: int) -> set[int]:
+def _kill_workers(trial: Trial, running: killed_runs.Running, wanted: int) -> set[int]:
     """Kill workers at random until there were enough kills or the run ends; return all that were seen."""
     seen: set[int] = set()
-    before = kills.NOTHING
+    before = killed_runs.NOTHING
 
     def look() -> list[psutil.Process]:
         found: list[psutil.Process] = running.workers()
         seen.update(process.pid for process in found)
         return found
 
-    running.until(lambda: look() and kills.held(running.folder).shards)
+    running.until(lambda: look() and killed_runs.held(running.folder).shards)
     while running.alive:
         end = time.monotonic() + trial.random.uniform(0.5, 6)
         running.until(lambda end=end: look() and time.monotonic() > end)
         found = look()
         if found and trial.counts["kills"] < wanted:
             trial.random.choice(found).kill()
-            now = kills.held(running.folder)
+            now = killed_runs.held(running.folder)
             trial.counts += Counter(kills=1, inside=bool(now.inside(before)), changed=before.changed(now))
             before = now
     return seen
@@ -143,13 +143,13 @@ def _kill_workers(trial: Trial, running: kills.Running, wanted: int) -> set[int]
 def client(trial: Trial, wanted: int) -> None:
     """Kill the run and not its workers, inside a case: they have to end by themselves."""
 
-    def kill(running: kills.Running) -> None:
+    def kill(running: killed_runs.Running) -> None:
         workers = running.workers()
         os.kill(running.pid, signal.SIGKILL)
-        trial.counts += Counter(workers=len(workers), workers_left=int(not kills.all_end(workers)))
+        trial.counts += Counter(workers=len(workers), workers_left=int(not killed_runs.all_end(workers)))
 
     for folder in trial.folders(wanted):
-        moments = [kills.kept(1)] * min(3, wanted - trial.counts["kills"])
+        moments = [killed_runs.kept(1)] * min(3, wanted - trial.counts["kills"])
         trial.through(folder, moments, *CLUSTER, kill=kill)
 
 

@@ -23,13 +23,13 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "helpers"))
 
 from hard_networks import FAMILIES, draw, family_of
 from network_faults import FAULTS, NEAR_ZERO, WHOLE, has_nothing_to_gain, part_lost, planted, slopes
 
 from fastcheck.common.machine import default_threads
-from fastcheck.metrics.verdict import MAX_RULE, UNDECIDED
+from fastcheck.metrics.verdict import INCONCLUSIVE_SHARE, MAX_RULE
 
 SEED = 577_215_664
 """One that no test uses, and that nothing was tuned with."""
@@ -143,7 +143,7 @@ def _why(report, hard):
         return "nothing to gain"
     parts = part_lost(hard)
     undecided = (name for case in report.phases.values() for name, tensor in case.tensors.items() if not tensor.passed)
-    return "beyond the type" if any(parts[name] > UNDECIDED for name in undecided) else "inconclusive"
+    return "beyond the type" if any(parts[name] > INCONCLUSIVE_SHARE for name in undecided) else "inconclusive"
 
 
 def _worst(report, hard):
@@ -187,16 +187,21 @@ def _outcome(hard, wrong):
     ratio, error, bar, name, place = max(entries)
     value = hard.truth[name].flat[place]
     words = f"{name} at {place}: off by {error:.2g} of {value:.2g}, {ratio:.2g} times the bar of {bar:.2g}"
-    if ratio > TWICE:
-        return "defect", words
-    if bar <= MAX_RULE * abs(value):
-        return "below", words
     if report.tensors[name].subgradients:
         low, high = slopes(hard, name, place)
         words += f"; {wrong[name].flat[place]:.6g} beside slopes of {low:.6g} to {high:.6g}"
         room = ROOM[TYPES[hard.computed]] * max(abs(low), abs(high))
-        inside = [low - room <= grads[name].flat[place] <= high + room for grads in (wrong, hard.grads)]
-        return "subgradient" if inside[0] else "outside" if inside[1] else "choice", words
+        beyond, truly = (
+            max(low - grads[name].flat[place], grads[name].flat[place] - high) for grads in (wrong, hard.grads)
+        )
+        if beyond <= room:
+            return "subgradient", words
+        if beyond > max(room, bar - (high - low) / 2):
+            return "outside" if truly <= room or ratio > TWICE else "choice", words
+    if ratio > TWICE:
+        return "defect", words
+    if bar <= MAX_RULE * abs(value):
+        return "below", words
     return "wide" if bar <= abs(value) else "unresolved", words
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "helpers"))
 
-from layers import layer, operands, torch_forward
+from layer_examples import layer, operands, torch_forward
 
 import fastcheck
 

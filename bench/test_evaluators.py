@@ -6,7 +6,7 @@ pytest bench/test_evaluators.py
 import time
 
 import pytest
-from layers import case, layer
+from layer_examples import case, layer
 
 import fastcheck
 

@@ -7,7 +7,7 @@ from time import perf_counter
 
 import children
 import pytest
-from layers import layer, saved
+from layer_examples import layer, saved
 
 LAYER = layer((1, 8, 12, 12), (8, 8, 3, 3), padding=1)
 

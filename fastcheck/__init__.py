@@ -15,7 +15,7 @@ from fastcheck.reports.suite_report import NetworkReport
 from fastcheck.sweeps.report import Sweep
 from fastcheck.sweeps.sweep import sweep
 
-# Nothing here imports Numba: `check` does when it is called (tests/test_imports.py).
+# Importing this package does not import Numba; calling `check` does (tests/test_imports.py).
 
 __all__ = [
     "ConvCase",

@@ -1,3 +1,3 @@
-"""The network of the demonstration: see `fastcheck.workloads.demo_network`."""
+"""The network of the demo, re-exported from `fastcheck.workloads.demo_network`."""
 
 from fastcheck.workloads.demo_network import *  # noqa: F403

@@ -1,3 +1,3 @@
-"""The layers of a `fastcheck.Network`."""
+"""Layers of a `fastcheck.Network`, re-exported from `fastcheck.networks.layers`."""
 
 from fastcheck.networks.layers import *  # noqa: F403

@@ -1,3 +1,3 @@
-"""Published layers, checked: see `fastcheck.workloads.zoo`."""
+"""Checks of published layers, re-exported from `fastcheck.workloads.zoo`."""
 
 from fastcheck.workloads.zoo import *  # noqa: F403

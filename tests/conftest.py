@@ -45,7 +45,7 @@ def pytest_sessionstart(session):
         return
     with ExitStack() as stack:
         for half in ("convolutions", "networks"):
-            command, environment = [sys.executable, HERE / "compiled.py", half], processes.environment()
+            command, environment = [sys.executable, HERE / "helpers" / "compiled.py", half], processes.environment()
             child = stack.enter_context(processes.child(command, env=environment, stdout=subprocess.DEVNULL))
             stack.callback(child.wait)
 

@@ -31,7 +31,7 @@ def _found(source):
             yield node.lineno
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_assertion_can_fail(path):
     assert list(_found(path.read_text())) == []
 

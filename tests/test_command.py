@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from layers import layer, saved
+from layer_examples import layer, saved
 
 import fastcheck_command
 from fastcheck.cli import main as cli
@@ -126,7 +126,7 @@ def test_memory_that_is_short_is_status_2(run, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(cli, "compare", fail)
-    monkeypatch.setattr(cli.npz, "read_pair", fail)
+    monkeypatch.setattr(cli.files, "read_pair", fail)
     assert run("compare", "a", "b") == (2, "", "fastcheck: there is not enough memory for this case\n")
 
 

@@ -1,1 +1,1 @@
-"""Other frameworks, one a file, imported only when used."""
+"""Adapters for other frameworks, one file each, imported only when used."""

@@ -26,12 +26,12 @@ def conv_backward(
     threads: int,
     tensors: Collection[str],
 ) -> dict[str, np.ndarray]:
-    """Compute VJPs of a convolution by PyTorch's autograd, from contiguous arrays of this geometry.
+    """Compute VJPs of a convolution by PyTorch's autograd, from contiguous arrays with this geometry.
 
     Returns
     -------
     dict
-        Arrays of the operands' dtype under those of ``"input"``, ``"weight"`` and ``"bias"`` that are in ``tensors``.
+        Arrays in the operands' dtype, for each of ``"input"``, ``"weight"`` and ``"bias"`` that is in ``tensors``.
     """
     bias = np.zeros(geometry.shape_of("bias"), dtype=weight.dtype)
     arrays = {"input": input, "weight": weight, "bias": bias}
@@ -51,12 +51,12 @@ def backward_pass(
     threads: int,
     tensor: str,
 ) -> Iterator[Callable[[], object]]:
-    """Yield a call that computes one VJP and nothing else, ready to be timed: no forward pass, no padding."""
+    """Yield a function for timing that computes one VJP and nothing else: no forward pass, no padding."""
     x, w, v = (torch.from_numpy(array) for array in (input, weight, grad_output))
     x, both = _padded(geometry, x)
     wanted = [tensor == name for name in ("input", "weight", "bias")]
-    filters, still = [geometry.weight_shape[0]], [0] * geometry.rank
-    fixed = (filters, geometry.stride, both, geometry.dilation, False, still, geometry.groups, wanted)
+    bias_sizes, output_padding = [geometry.weight_shape[0]], [0] * geometry.rank
+    fixed = (bias_sizes, geometry.stride, both, geometry.dilation, False, output_padding, geometry.groups, wanted)
     with _threads(threads):
         yield lambda: torch.ops.aten.convolution_backward(v, x, w, *fixed)
 
@@ -68,7 +68,7 @@ def _forward(geometry: ConvGeometry, input: torch.Tensor, weight: torch.Tensor, 
 
 
 def _padded(geometry: ConvGeometry, input: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
-    """Pad where sides differ, since a PyTorch layer pads alike on both; return the input and the padding left to do."""
+    """Pad the excess of one side over the other, since PyTorch pads both alike; return input and remaining padding."""
     both = [min(sides) for sides in geometry.padding]
     excess = [(low - same, high - same) for (low, high), same in zip(geometry.padding, both, strict=True)]
     if any(map(any, excess)):
@@ -78,7 +78,7 @@ def _padded(geometry: ConvGeometry, input: torch.Tensor) -> tuple[torch.Tensor, 
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Give PyTorch so many threads while the block runs."""
+    """Set PyTorch's number of threads for the duration of a block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

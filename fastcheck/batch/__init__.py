@@ -1,1 +1,1 @@
-"""Batch runs: a suite of cases from one file, their results in a ledger that survives being killed."""
+"""Batch runs: a suite of cases from one file, with results kept in a ledger that survives a kill."""

@@ -1,4 +1,4 @@
-"""What has changed between two runs of a suite: verdicts, values and ratios that moved, and how fast both were."""
+"""The difference between two runs of a suite: changed verdicts, drifts of values and ratios, and the speed of both."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from fastcheck.batch.ledger.ledger import WAITING
-from fastcheck.batch.results import Answers, Case
+from fastcheck.batch.results import Case, SuiteResults
 from fastcheck.common.errors import FastcheckError
 from fastcheck.reports.report import SCHEMA, Entry, TensorReport, encode
 from fastcheck.reports.suite_report import every_tensor
 
 ABSENT = "not checked"
-"""What a tensor is called that only the other run has checked."""
+"""The verdict shown for a tensor that only the other run checked."""
 
 FACTOR = 10.0
-"""A ratio has moved where it is so many times what it was, or so many times less."""
+"""A ratio has drifted if it grew or shrank by more than this factor."""
 
 FLOOR = 1e-12
-"""Ratios below tell of the rounding of a few additions alone."""
+"""Ratios below this show only the rounding of a few additions."""
 
 _WEIGHTS = {"pass": 0, "fail": 2}
-"""Of verdicts; all others lie between."""
+"""Severity of verdicts; all others lie in between."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A verdict that is another one.
+    """A verdict that changed.
 
     Attributes
     ----------
     case, phase, tensor : str
-        Without phase and tensor it is the case's; with them, the tensor's in a case whose verdict is the same.
+        Without phase and tensor, the verdict is the case's. With them, it is the tensor's, and the case's verdict is
+        unchanged.
     before, after : str
-        Verdicts, "waiting" of a case that is not finished, or "not checked" of a tensor.
+        Verdicts, or "waiting" for an unfinished case, or "not checked" for a tensor.
     why : str
-        The reasons of the verdict after.
+        The reasons for the later verdict.
     """
 
     case: str
@@ -50,23 +51,23 @@ class Change:
 
     @property
     def worse(self) -> bool:
-        """Whether what passed does so no longer, or what was inconclusive or an error fails."""
+        """Whether a pass was lost, or an inconclusive verdict or an error became a failure."""
         return self.before not in (WAITING, ABSENT) and _weight(self.before) < _weight(self.after)
 
 
 @dataclass(frozen=True)
-class Move:
-    """A value or a ratio of a tensor that moved further than can be explained, while its verdict is the same.
+class Drift:
+    """A value or a ratio of a tensor that moved further than can be explained, though the verdict is unchanged.
 
     Attributes
     ----------
     case, phase, tensor : str
     what : {"analytic", "numeric", "norm_ratio", "max_ratio_resolved"}
     index : tuple of int or None
-        Of a value.
+        Index of a value; None for a ratio.
     before, after : float
     allowed : float
-        How far a value may move: both error bars together; by which factor a ratio may.
+        For a value, the sum of both error bars; for a ratio, the factor by which it may change.
     """
 
     case: str
@@ -80,7 +81,7 @@ class Move:
 
 
 class Pace(NamedTuple):
-    """How fast cases were checked in both runs."""
+    """Speed of both runs on the same cases."""
 
     dims_before: int
     dims_after: int
@@ -89,47 +90,47 @@ class Pace(NamedTuple):
 
     @property
     def before(self) -> float | None:
-        """Dimensions a second, None where no time was taken."""
+        """Dimensions per second in the first run; None if it took no time."""
         return self.dims_before / self.seconds_before if self.seconds_before > 0 else None
 
     @property
     def after(self) -> float | None:
-        """The same of the other run."""
+        """Dimensions per second in the second run; None if it took no time."""
         return self.dims_after / self.seconds_after if self.seconds_after > 0 else None
 
     @property
     def factor(self) -> float | None:
-        """How many times faster the other run was."""
-        found = self.after / self.before if self.before and self.after else 0.0
-        return found if 0 < found < math.inf else None
+        """Speed of the second run divided by that of the first."""
+        speedup = self.after / self.before if self.before and self.after else 0.0
+        return speedup if 0 < speedup < math.inf else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as Python objects."""
+        """Return the figures as Python objects."""
         return {**self._asdict(), "per_second_before": self.before, "per_second_after": self.after}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What has changed from one run of a suite to another.
+    """What changed from one run of a suite to another.
 
     Attributes
     ----------
     only_before, only_after : tuple of str
-        Cases that the other one does not have.
+        Cases that the other run does not have.
     compared : int
-        How many cases are finished in both.
+        Number of cases that are finished in both.
     changes : tuple of Change
-        What got worse comes first.
-    moves : tuple of Move
+        Changed verdicts, those that got worse first.
+    drifts : tuple of Drift
     paces : dict of str to Pace
-        Of each of these that has dimensions in both.
+        Speeds of the cases that have dimensions in both.
     """
 
     only_before: tuple[str, ...]
     only_after: tuple[str, ...]
     compared: int
     changes: tuple[Change, ...]
-    moves: tuple[Move, ...]
+    drifts: tuple[Drift, ...]
     paces: dict[str, Pace]
 
     @property
@@ -139,18 +140,18 @@ class Difference:
 
     @property
     def exit_code(self) -> int:
-        """What the command line returns: 1 where a verdict got worse, else 0."""
+        """Exit code of the command line: 1 if a verdict got worse, else 0."""
         return int(self.worse)
 
     @property
     def pace(self) -> Pace:
-        """Of all these cases together."""
+        """Speed over all these cases together."""
         columns = zip(*self.paces.values(), strict=True)
         return Pace(*map(sum, columns)) if self.paces else Pace(0, 0, 0.0, 0.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as JSON can hold it, with nan and infinities as strings."""
-        found: dict[str, Any] = encode(
+        """Return everything in a form that JSON can hold, with nan and infinities as strings."""
+        return encode(
             {
                 "schema": SCHEMA,
                 "worse": self.worse,
@@ -158,33 +159,32 @@ class Difference:
                 "only_after": self.only_after,
                 "compared": self.compared,
                 "changes": [asdict(change) | {"worse": change.worse} for change in self.changes],
-                "moves": [asdict(move) for move in self.moves],
+                "moves": [asdict(drift) for drift in self.drifts],
                 "pace": self.pace.to_dict(),
                 "paces": {name: pace.to_dict() for name, pace in self.paces.items()},
             }
         )
-        return found
 
     def to_json(self) -> str:
         """Return the JSON, indented, with a final newline."""
         return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
 
-def difference(before: Answers, after: Answers) -> Difference:
+def difference(before: SuiteResults, after: SuiteResults) -> Difference:
     """Compare two runs of a suite, case by case.
 
-    A tensor that has the same verdict in both has *moved* where
+    A tensor whose verdict is the same in both has *drifted* if
 
-    - the analytic or the numeric value of a dimension that is among the worst of both differs by more than both error
-      bars together. Either bar bounds how far both values may lie from the derivative, so that the data, the function
-      or the gradient is another one; or
-    - its ``norm_ratio`` or its ``max_ratio_resolved`` is more than `FACTOR` times what it was, or less than that part
-      of it, and the larger one is above `FLOOR`.
+    - the analytic or the numeric value of a dimension that is among the worst of both differs by more than the sum of
+      both error bars. Each bar bounds how far its run's values may lie from the derivative, so a larger difference
+      means that the data, the function or the gradient changed; or
+    - its ``norm_ratio`` or its ``max_ratio_resolved`` grew or shrank by more than `FACTOR`, and the larger of the two
+      is above `FLOOR`.
 
     Raises
     ------
     FastcheckError
-        If no case is in both.
+        If the runs have no case in common.
     """
     known = set(before.names)
     shared = [name for name in after.names if name in known]
@@ -197,7 +197,7 @@ def difference(before: Answers, after: Answers) -> Difference:
         _others(after.names, shared),
         len(pairs),
         tuple(sorted(changes, key=lambda change: (not change.worse, -_weight(change.after)))),
-        tuple(move for pair in pairs for move in _moves(*pair)),
+        tuple(drift for pair in pairs for drift in _drifts(*pair)),
         {name: pace for name, *pair in pairs if min((pace := _pace(*pair))[:2])},
     )
 
@@ -207,7 +207,7 @@ def _others(names: Collection[str], shared: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name not in known)
 
 
-def _finished(names: Collection[str], before: Answers, after: Answers) -> list[str]:
+def _finished(names: Collection[str], before: SuiteResults, after: SuiteResults) -> list[str]:
     return [name for name in names if name in before.suite.cases and name in after.suite.cases]
 
 
@@ -224,42 +224,43 @@ def _changes(name: str, before: Mapping[str, Case], after: Mapping[str, Case]) -
         yield from _tensor_changes(name, _tensors(one), _tensors(other))
 
 
-_Place = tuple[str, str]
+_TensorKey = tuple[str, str]
+"""Phase and name of a tensor."""
 
 
-def _tensors(case: Case) -> dict[_Place, TensorReport]:
+def _tensors(case: Case) -> dict[_TensorKey, TensorReport]:
     return {(phase, name): tensor for phase, name, tensor in every_tensor(case)}
 
 
 def _tensor_changes(
-    name: str, before: dict[_Place, TensorReport], after: dict[_Place, TensorReport]
+    name: str, before: dict[_TensorKey, TensorReport], after: dict[_TensorKey, TensorReport]
 ) -> Iterator[Change]:
     for phase, tensor in before | after:
         one, other = before.get((phase, tensor)), after.get((phase, tensor))
-        was, now = (ABSENT if found is None else found.verdict for found in (one, other))
+        was, now = (ABSENT if report is None else report.verdict for report in (one, other))
         if was != now:
             yield Change(name, phase, tensor, was, now, "" if other is None else other.reason)
 
 
-def _moves(name: str, before: Case, after: Case) -> Iterator[Move]:
-    found = _tensors(after)
-    for place, one in _tensors(before).items():
-        other = found.get(place)
+def _drifts(name: str, before: Case, after: Case) -> Iterator[Drift]:
+    later = _tensors(after)
+    for key, one in _tensors(before).items():
+        other = later.get(key)
         if other is not None and other.verdict == one.verdict:
-            yield from _value_moves((name, *place), one, other)
-            yield from _ratio_moves((name, *place), one, other)
+            yield from _value_drifts((name, *key), one, other)
+            yield from _ratio_drifts((name, *key), one, other)
 
 
-def _value_moves(where: tuple[str, str, str], before: TensorReport, after: TensorReport) -> Iterator[Move]:
-    """Yield of each kind of value the dimension that moved furthest, beside what its error bars allow."""
-    found = {entry.index: entry for entry in after.worst}
-    pairs = [(entry, found[entry.index]) for entry in before.worst if entry.index in found]
+def _value_drifts(where: tuple[str, str, str], before: TensorReport, after: TensorReport) -> Iterator[Drift]:
+    """Yield, for each kind of value, the dimension that moved furthest relative to its error bars."""
+    later = {entry.index: entry for entry in after.worst}
+    pairs = [(entry, later[entry.index]) for entry in before.worst if entry.index in later]
     for what in ("analytic", "numeric"):
-        moved = [(excess, pair) for pair in pairs if (excess := _excess(what, *pair)) > 1]
-        if moved:
-            _, (one, other) = max(moved, key=lambda entry: entry[0])
+        drifted = [(excess, pair) for pair in pairs if (excess := _excess(what, *pair)) > 1]
+        if drifted:
+            _, (one, other) = max(drifted, key=lambda entry: entry[0])
             values = (float(getattr(one, what)), float(getattr(other, what)))
-            yield Move(*where, what, one.index, *values, _allowed(one, other))
+            yield Drift(*where, what, one.index, *values, _allowed(one, other))
 
 
 def _allowed(before: Entry, after: Entry) -> float:
@@ -268,24 +269,24 @@ def _allowed(before: Entry, after: Entry) -> float:
 
 
 def _excess(what: str, before: Entry, after: Entry) -> float:
-    """Return how far a value moved, in units of what the error bars allow; without bars it did not."""
+    """Return how far a value moved, in units of the sum of both error bars; 0 without bars."""
     one, other, allowed = getattr(before, what), getattr(after, what), _allowed(before, after)
     if one == other or (math.isnan(one) and math.isnan(other)) or allowed == math.inf:
         return 0.0
-    moved = abs(one - other)
-    if math.isnan(moved) or math.isnan(allowed):
+    distance = abs(one - other)
+    if math.isnan(distance) or math.isnan(allowed):
         return math.inf
-    return moved / allowed if allowed > 0 else math.inf
+    return distance / allowed if allowed > 0 else math.inf
 
 
-def _ratio_moves(where: tuple[str, str, str], before: TensorReport, after: TensorReport) -> Iterator[Move]:
+def _ratio_drifts(where: tuple[str, str, str], before: TensorReport, after: TensorReport) -> Iterator[Drift]:
     for what in ("norm_ratio", "max_ratio_resolved"):
         one, other = getattr(before, what), getattr(after, what)
-        if _ratio_moved(one, other):
-            yield Move(*where, what, None, one, other, FACTOR)
+        if _ratio_drifted(one, other):
+            yield Drift(*where, what, None, one, other, FACTOR)
 
 
-def _ratio_moved(before: float, after: float) -> bool:
+def _ratio_drifted(before: float, after: float) -> bool:
     if math.isnan(before) or math.isnan(after):
         return math.isnan(before) != math.isnan(after)
     low, high = sorted((before, after))

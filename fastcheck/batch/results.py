@@ -1,4 +1,4 @@
-"""What a batch run found: the ledger's cases as the report of a suite, and the part of it that is asked for."""
+"""Results of a batch run: the ledger's cases as a suite's report, and selections from it."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from fastcheck.reports.suite_report import NetworkReport, SuiteReport, every_ten
 Case = Report | NetworkReport
 
 VERDICTS = (*EXIT_CODES, WAITING)
-"""What a case can be, finished or not."""
+"""Every state of a case, finished or not."""
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What is known of a suite.
+class SuiteResults:
+    """Results of a suite so far.
 
     Attributes
     ----------
     name : str
-        Of the suite.
+        The suite's name.
     suite : SuiteReport
-        The finished cases, in the suite's order; interrupted where others are waiting.
+        The finished cases, in the suite's order; marked as interrupted if others are waiting.
     waiting : tuple of str
-        Names of the others.
+        Names of the cases that are not finished.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Answers:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all cases, finished ones first."""
+        """Names of all cases, finished ones first."""
         return (*self.suite.cases, *self.waiting)
 
 
-def suite_report(folder: Path) -> Answers:
-    """Read what the ledger in a folder holds, while a run writes it or not.
+def suite_report(folder: Path) -> SuiteResults:
+    """Read the results from the ledger in a folder, even while a run is writing it.
 
     Raises
     ------
@@ -56,13 +56,13 @@ def suite_report(folder: Path) -> Answers:
         If there is no ledger, or it is damaged or newer.
     """
     with Ledger.read(folder) as ledger:
-        return of_ledger(ledger)
+        return from_ledger(ledger)
 
 
-def of_ledger(ledger: Ledger) -> Answers:
-    """Return what an open ledger holds.
+def from_ledger(ledger: Ledger) -> SuiteResults:
+    """Return the results in an open ledger.
 
-    The report's ``run`` has the last run's threads, target and versions; its seconds are those of all cases together,
+    The report's ``run`` has the threads, target and versions of the last run. Its seconds are the sum over all cases,
     its ``peak_bytes`` the largest.
     """
     cases: dict[str, Case] = {}
@@ -72,18 +72,18 @@ def of_ledger(ledger: Ledger) -> Answers:
             waiting.append(result.name)
         else:
             cases[result.name] = _decoded(ledger, result, result.report)
-    return Answers(ledger.suite.name, SuiteReport(cases, bool(waiting), _run_part(ledger, cases)), tuple(waiting))
+    return SuiteResults(ledger.suite.name, SuiteReport(cases, bool(waiting), _run_part(ledger, cases)), tuple(waiting))
 
 
-def of_report(report: Report | SuiteReport, name: str) -> Answers:
-    """Return what a report holds: that of a suite its cases, any other one case of this name."""
+def from_report(report: Report | SuiteReport, name: str) -> SuiteResults:
+    """Return a report as results: a suite's report gives its cases, any other a single case of this name."""
     if isinstance(report, SuiteReport) and not isinstance(report, NetworkReport):
-        return Answers(name, report)
-    return Answers(name, SuiteReport({name: report}, report.interrupted, report.run))
+        return SuiteResults(name, report)
+    return SuiteResults(name, SuiteReport({name: report}, report.interrupted, report.run))
 
 
-def of_cases(answers: Answers, patterns: Collection[str]) -> Answers:
-    """Return the cases whose names are among these, or match them as in `fnmatch`; all where there is no pattern.
+def select_cases(results: SuiteResults, patterns: Collection[str]) -> SuiteResults:
+    """Return the cases whose name equals a pattern or matches it as in `fnmatch`; all cases if there is no pattern.
 
     Raises
     ------
@@ -91,14 +91,14 @@ def of_cases(answers: Answers, patterns: Collection[str]) -> Answers:
         If a pattern matches no case.
     """
     if not patterns:
-        return answers
-    _refuse_unmatched("case", patterns, answers.names)
-    found = {name: case for name, case in answers.suite.cases.items() if _matches(name, patterns)}
-    return _part(answers, found, tuple(name for name in answers.waiting if _matches(name, patterns)))
+        return results
+    _refuse_unmatched("case", patterns, results.names)
+    cases = {name: case for name, case in results.suite.cases.items() if _matches(name, patterns)}
+    return _part(results, cases, tuple(name for name in results.waiting if _matches(name, patterns)))
 
 
-def of_verdicts(answers: Answers, verdicts: Collection[str]) -> Answers:
-    """Return the cases that have one of these verdicts, or are "waiting" for one; all where there is no verdict.
+def select_verdicts(results: SuiteResults, verdicts: Collection[str]) -> SuiteResults:
+    """Return the cases with one of these verdicts, "waiting" included; all cases if no verdict is given.
 
     Raises
     ------
@@ -106,15 +106,15 @@ def of_verdicts(answers: Answers, verdicts: Collection[str]) -> Answers:
         If there is no such verdict.
     """
     if not verdicts:
-        return answers
+        return results
     for verdict in verdicts:
         refuse_unknown("a verdict", verdict, VERDICTS)
-    found = {name: case for name, case in answers.suite.cases.items() if case.verdict in verdicts}
-    return _part(answers, found, answers.waiting if WAITING in verdicts else ())
+    cases = {name: case for name, case in results.suite.cases.items() if case.verdict in verdicts}
+    return _part(results, cases, results.waiting if WAITING in verdicts else ())
 
 
-def of_tensors(answers: Answers, patterns: Collection[str]) -> Answers:
-    """Return the cases that have tensors of these names, or matching them, with these tensors; all without a pattern.
+def select_tensors(results: SuiteResults, patterns: Collection[str]) -> SuiteResults:
+    """Return the cases that have matching tensors, with only these tensors; everything if there is no pattern.
 
     A case keeps the verdict that all its tensors gave it.
 
@@ -124,28 +124,28 @@ def of_tensors(answers: Answers, patterns: Collection[str]) -> Answers:
         If a pattern matches no tensor.
     """
     if not patterns:
-        return answers
-    known = dict.fromkeys(name for case in answers.suite.cases.values() for _, name, _ in every_tensor(case))
+        return results
+    known = dict.fromkeys(name for case in results.suite.cases.values() for _, name, _ in every_tensor(case))
     _refuse_unmatched("tensor", patterns, known)
-    parts = {name: _with_tensors(case, patterns) for name, case in answers.suite.cases.items()}
-    return _part(answers, {name: case for name, case in parts.items() if any(every_tensor(case))}, ())
+    cases = {name: _with_tensors(case, patterns) for name, case in results.suite.cases.items()}
+    return _part(results, {name: case for name, case in cases.items() if any(every_tensor(case))}, ())
 
 
 def _decoded(ledger: Ledger, result: Result, data: Mapping[str, Any]) -> Case:
     try:
         report = from_data(_valid(data))
         if isinstance(report, Report) and report.error is not None and result.seconds is not None:
-            # Only the run knows how long a case took that did not come to its end.
+            # The report of a case that crashed has no duration; only the run measured it.
             report = replace(report, run=run_part(report.run | {"seconds": result.seconds}))
         if isinstance(report, SuiteReport) and not isinstance(report, NetworkReport):
-            raise FastcheckError("it is the report of a suite, not of a case")
+            raise FastcheckError("this is the report of a suite, not of a case")
     except FastcheckError as error:
         raise FastcheckError(f"{shown_path(ledger.path)}, case {shown(result.name)}: {error}") from None
     return report
 
 
 def _valid(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a report whose error is valid Unicode: exceptions tell the names of files as the system has them."""
+    """Return a report whose error is valid Unicode; exceptions quote file names in the bytes of the file system."""
     error = data.get("error")
     return {**data, "error": error.encode(errors="backslashreplace").decode()} if isinstance(error, str) else {**data}
 
@@ -156,23 +156,23 @@ def _run_part(ledger: Ledger, cases: Mapping[str, Case]) -> dict[str, Any]:
         facts = run_part(runs[-1].facts if runs else {})
     except FastcheckError as error:
         raise damaged(ledger.path, f"its last run: {error}") from None
-    message = [case.run for case in cases.values()]
-    seconds = {part: _sum(run.get(part) for run in message) for part in ("seconds", "audit_seconds", "forward_seconds")}
+    parts = [case.run for case in cases.values()]
+    seconds = {key: _sum(part.get(key) for part in parts) for key in ("seconds", "audit_seconds", "forward_seconds")}
     return {
-        "threads": facts.get("threads") or max((run.get("threads") or 0 for run in message), default=0),
+        "threads": facts.get("threads") or max((part.get("threads") or 0 for part in parts), default=0),
         **seconds,
-        "peak_bytes": max((run.get("peak_bytes") or 0 for run in message), default=0) or None,
+        "peak_bytes": max((part.get("peak_bytes") or 0 for part in parts), default=0) or None,
         "target": facts.get("target") or ledger.suite.target,
         "versions": facts.get("versions") or {},
     }
 
 
-def _sum(parts: Iterable[float | None]) -> float:
-    return sum((part or 0.0 for part in parts), start=0.0)
+def _sum(values: Iterable[float | None]) -> float:
+    return sum((value or 0.0 for value in values), start=0.0)
 
 
 def _matches(name: str, patterns: Collection[str]) -> bool:
-    # A name may have brackets, which a pattern would read as a set of letters.
+    # A name may contain brackets, which a pattern would read as a set of characters.
     return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
 
 
@@ -192,7 +192,7 @@ def _of_phase(report: Report, patterns: Collection[str]) -> Report:
     return replace(report, tensors={name: one for name, one in report.tensors.items() if _matches(name, patterns)})
 
 
-def _part(answers: Answers, cases: dict[str, Case], waiting: tuple[str, ...]) -> Answers:
-    """Return some of the cases; where nobody knows which ones an interrupted run left out, it stays interrupted."""
-    interrupted = bool(waiting) if answers.waiting else answers.suite.interrupted
-    return Answers(answers.name, replace(answers.suite, cases=cases, interrupted=interrupted), waiting)
+def _part(results: SuiteResults, cases: dict[str, Case], waiting: tuple[str, ...]) -> SuiteResults:
+    """Return some of the cases; if nobody knows which cases an interrupted run left out, they stay interrupted."""
+    interrupted = bool(waiting) if results.waiting else results.suite.interrupted
+    return SuiteResults(results.name, replace(results.suite, cases=cases, interrupted=interrupted), waiting)

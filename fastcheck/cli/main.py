@@ -1,4 +1,4 @@
-"""The command line: arguments to the same public functions."""
+"""The command line, which passes its arguments to the public functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from click.shell_completion import shell_complete
 from fastcheck.check import check, compare
 from fastcheck.cli.batch import run_command
 from fastcheck.cli.network import network_command
-from fastcheck.cli.output import check_paths, complain, deliver, deliver_table, say
+from fastcheck.cli.output import check_paths, complain, deliver, deliver_report, deliver_table, say
 from fastcheck.cli.show import diff_command, show_command
 from fastcheck.cli.types import (
     Dims,
@@ -52,12 +52,14 @@ USAGE_ERROR = 2
 INTERRUPTED = 130
 
 _COMPLETE = "_FASTCHECK_COMPLETE"
-"""What click sets in the environment where a shell asks for completions."""
+"""Environment variable in which a shell requests completions from click."""
 
 
 _CASE_OPTIONS = (
     click.argument("case_path", metavar="CASE.npz"),
-    click.option("--stride", type=Integers(), help="Wins over the file's, as do the next four."),
+    click.option(
+        "--stride", type=Integers(), help="Overrides the file, as do --padding, --dilation, --groups and --loss."
+    ),
     click.option("--padding", type=Padding(), help="1, 1,2, low:high pairs such as 0:1,2:2, same or valid."),
     click.option("--dilation", type=Integers()),
     click.option("--groups", type=int),
@@ -69,7 +71,7 @@ _CASE_OPTIONS = (
 
 
 def _case_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what names a convolution case: its file, and what wins over the file."""
+    """Add the arguments of a convolution case: its file, and the options that override the file."""
     for option in reversed(_CASE_OPTIONS):
         function = option(function)
     return function
@@ -86,10 +88,11 @@ def _case_options(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @examples("fastcheck conv layer.npz --stride 2 --padding 1")
 def cli() -> None:
-    """Check a gradient that was written by hand, and learn how close is close enough.
+    """Check a hand-written gradient, and learn how close is close enough.
 
     Exit status: 0 pass, 1 a gradient (or the declared forward) is wrong, 2 bad input or usage, 3 inconclusive or
-    crashed, 130 interrupted; of several cases the worst decides. FASTCHECK_TRACEBACK=1 shows where it crashed.
+    crashed, 130 interrupted; of several cases, the worst decides. FASTCHECK_TRACEBACK=1 prints the traceback of a
+    crash.
     """
 
 
@@ -100,14 +103,14 @@ def cli() -> None:
     type=Dims(),
     default="auto",
     show_default=True,
-    help="Dimensions to check: a number is spread over the tensors.",
+    help="Dimensions to check; a number is divided among the tensors.",
 )
 @step_option
 @click.option("--evaluator", type=click.Choice(("auto", *EVALUATORS)), default="auto", show_default=True)
 @kinks_option
 @threads_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sample.")
-@click.option("--explain", is_flag=True, help="Of failing tensors, sweep the step at the worst dimensions.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed for the sample.")
+@click.option("--explain", is_flag=True, help="Sweep the step at the worst dimensions of each failing tensor.")
 @table_option
 @json_option
 @examples("fastcheck conv layer.npz --stride 2 --padding 0:1,2:2 --dims all --table dims.csv")
@@ -154,7 +157,7 @@ def conv_command(
             progress=hook,
         )
     deliver_table(report, table_path)
-    deliver(report, case_path, json_path)
+    deliver_report(report, case_path, json_path)
     return report.exit_code
 
 
@@ -164,20 +167,20 @@ cli.add_command(run_command)
 
 @cli.command("sweep")
 @_case_options
-@click.option("--tensor", help="input, weight or bias; by default all that have a gradient.")
+@click.option("--tensor", help="input, weight or bias. Default: all that have a gradient.")
 @click.option(
     "--dims",
     type=Indices(),
     default="3",
     show_default=True,
-    help="So many of each tensor, the worst by a check; or flat indices of --tensor: 3,17.",
+    help="Number of dimensions per tensor, the worst by a check; or flat indices of --tensor: 3,17.",
 )
-@click.option("--steps", type=StepList(), help="Default: 1e-1 to 1e-12, four in each decade.")
+@click.option("--steps", type=StepList(), help="Steps h. Default: 1e-1 to 1e-12, four per decade.")
 @click.option("--evaluator", type=click.Choice(("auto", *EVALUATORS)), default="auto", show_default=True)
 @threads_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the check's sample.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed for the check.")
 @click.option(
-    "--plot", "plot_path", metavar="F.svg|F.png", help='Draw it to a file; needs: pip install "fastcheck[plot]".'
+    "--plot", "plot_path", metavar="F.svg|F.png", help='Save a plot to a file; needs: pip install "fastcheck[plot]".'
 )
 @json_option
 @examples("fastcheck sweep layer.npz --tensor weight --dims 3,17 --plot sweep.svg")
@@ -193,10 +196,10 @@ def sweep_command(
     json_path: str | None,
     **options: Any,
 ) -> int:
-    """Difference a few dimensions at many steps h, and read what the curve of errors tells.
+    """Difference a few dimensions at many steps h, and interpret the curve of errors.
 
-    The error of a correct gradient falls as h^2 (truncation) and rises as 1/h (round-off). A plateau is a coding
-    mistake, a sudden fall a kink. Exit status 1 where a dimension reads as a coding mistake.
+    As h decreases, the error of a correct gradient falls as h^2 (truncation), then rises as 1/h (round-off). A plateau
+    means a coding mistake, a sudden drop a kink. The exit status is 1 if a dimension reads as a coding mistake.
     """
     from fastcheck.render.page import text_for
     from fastcheck.render.progress import progress_bar
@@ -207,7 +210,7 @@ def sweep_command(
     case = npz_case.load_case(case_path, **options)
     try:
         with progress_bar() as hook:
-            found = sweep(
+            swept = sweep(
                 case,
                 tensor=tensor,
                 dims=dims,
@@ -217,24 +220,21 @@ def sweep_command(
                 seed=seed,
                 progress=hook,
             )
-    except GradientMismatchError as error:  # of the forward pass: the gradients are another function's
-        deliver(error.report, case_path, json_path)
-        status: int = error.report.exit_code
-        return status
+    except GradientMismatchError as error:  # the forward pass is not the declared one, so neither are the gradients
+        deliver_report(error.report, case_path, json_path)
+        return error.report.exit_code
     if plot_path is not None and picture is not None:
-        writing.write_bytes(plot_path, picture(found))
-    if json_path not in (None, "-"):
-        writing.write_whole(json_path, lambda stream: stream.write(found.to_json()))
-    say(found.to_json() if json_path == "-" else text_for(sys.stdout, lambda out: write_sweep(found, out, case_path)))
-    return found.exit_code
+        writing.write_bytes(plot_path, picture(swept))
+    deliver(swept.to_json, lambda: text_for(sys.stdout, lambda out: write_sweep(swept, out, case_path)), json_path)
+    return swept.exit_code
 
 
 def _drawer(plot_path: str) -> Callable[[Sweep], bytes]:
-    """Return what draws a sweep in the format that the file's name asks for; refuse others before any work."""
+    """Return a function that draws a sweep in the format of the file's name; refuse other formats before any work."""
     from fastcheck.render.plot import picture, picture_format
 
     ending = picture_format(plot_path)
-    return lambda found: picture(found, ending)
+    return lambda swept: picture(swept, ending)
 
 
 @cli.command("compare")
@@ -255,20 +255,23 @@ def compare_command(
     pair = files.read_pair(analytic_path, numeric_path)
     report = compare(*pair, precision=precision, keep=table_path is not None)
     deliver_table(report, table_path)
-    deliver(report, f"{analytic_path} against {numeric_path}", json_path)
+    deliver_report(report, f"{analytic_path} against {numeric_path}", json_path)
     return report.exit_code
 
 
 @cli.command("demo")
 @click.argument("name", metavar="[network]", type=click.Choice(("network",)), required=False)
 @threads_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the network demo.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed for the network demo."
+)
 @examples("fastcheck demo; fastcheck demo network")
 def demo_command(name: str | None, threads: int | None, seed: int) -> int:
-    """Check the first layers of two published networks on a real photograph, then see a real bug fail.
+    """Check the first layers of two published networks on a real photograph, then watch a real bug fail.
 
-    The other demo, "network", is a whole one on handwritten digits: its first layer agrees in fewer digits than the
-    others, with reason and without. Both need the extra: pip install "fastcheck[demo]".
+    The other demo, "network", checks a whole network on handwritten digits. Its first layer agrees in fewer digits
+    than the others, at first for a harmless reason, then because of a bug. Both demos need: pip install
+    "fastcheck[demo]".
     """
     return _layers_demo(threads) if name is None else _network_demo(threads, seed)
 
@@ -298,11 +301,11 @@ def _network_demo(threads: int | None, seed: int) -> int:
     from fastcheck.render.text import as_text
     from fastcheck.workloads import demo_network
 
-    def tell(message: NetworkReport | str) -> None:
+    def show(message: NetworkReport | str) -> None:
         say(message if isinstance(message, str) else as_text(message, sys.stdout))
 
     with progress_bar() as hook:
-        return demo_network.run(threads=threads, seed=seed, say=tell, progress=hook)
+        return demo_network.run(threads=threads, seed=seed, say=show, progress=hook)
 
 
 @cli.command("zoo")
@@ -312,18 +315,24 @@ def _network_demo(threads: int | None, seed: int) -> int:
     type=click.Choice(seeded.BACKWARDS),
     default="reference",
     show_default=True,
-    help='Whose gradients; torch needs: pip install "fastcheck[torch]".',
+    help='Backward pass to check; torch needs: pip install "fastcheck[torch]".',
 )
-@click.option("--tensors", type=Names(), default="weight,bias", show_default=True, help="Those that a layer has.")
-@click.option("--layers", type=Names(), help="Names, or patterns such as layer1.*; by default all.")
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples.")
+@click.option("--tensors", type=Names(), default="weight,bias", show_default=True, help="Tensors to check.")
+@click.option("--layers", type=Names(), help="Names, or patterns such as layer1.*. Default: all.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Number of samples.")
 @click.option(
-    "--dims", type=Dims(), default="all", show_default=True, help="Dimensions of each layer, spread over its tensors."
+    "--dims",
+    type=Dims(),
+    default="all",
+    show_default=True,
+    help="Dimensions to check in each layer; a number is divided among its tensors.",
 )
 @step_option
 @click.option("--evaluator", type=click.Choice(("auto", *EVALUATORS)), default="auto", show_default=True)
 @threads_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the data and the sample.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed for data and sample."
+)
 @json_option
 @examples("fastcheck zoo resnet50 --layers 'layer1.*' --tensors weight,input --dims 1000")
 def zoo_command(network: str, json_path: str | None, **options: Any) -> int:
@@ -336,23 +345,27 @@ def zoo_command(network: str, json_path: str | None, **options: Any) -> int:
 
     check_paths(None, json_path)
 
-    def tell(name: str, case: Report) -> None:
+    def show(name: str, case: Report) -> None:
         say(case_line(name, case))
 
     with progress_bar() as hook:
-        suite = zoo.run(network, **options, on_case=None if json_path == "-" else tell, progress=hook)
-    deliver(suite, f"\n{network}: {NETWORKS[network].source}", json_path)
+        suite = zoo.run(network, **options, on_case=None if json_path == "-" else show, progress=hook)
+    deliver_report(suite, f"\n{network}: {NETWORKS[network].source}", json_path)
     return suite.exit_code
 
 
 @cli.command("bench")
-@click.option("--threads", type=click.IntRange(1, machine.MOST_THREADS), help="Of every side. Default: all processors.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, machine.MOST_THREADS),
+    help="Number of threads, for PyTorch as well. Default: all processors.",
+)
 @json_option
 @examples("fastcheck bench --json bench.json")
 def bench_command(threads: int | None, json_path: str | None) -> int:
-    """Measure this machine in about a minute: its vectors' limit, and checks of published layers beside it.
+    """Benchmark this machine in about a minute: the limit of its vectors, and checks of published layers beside it.
 
-    Where PyTorch is installed, its own backward passes are measured as well, in turns with the checks.
+    If PyTorch is installed, its own backward passes are measured too, in turns with the checks.
     """
     from fastcheck.render.benchmark import write_benchmark
     from fastcheck.render.page import text_for
@@ -361,11 +374,12 @@ def bench_command(threads: int | None, json_path: str | None) -> int:
 
     check_paths(None, json_path)
     with progress_bar() as hook:
-        found = benchmark.run(threads=threads, progress=hook)
-    text = json.dumps(found, indent=2) + "\n"
-    if json_path not in (None, "-"):
-        writing.write_whole(json_path, lambda stream: stream.write(text))
-    say(text if json_path == "-" else text_for(sys.stdout, lambda out: write_benchmark(found, out)))
+        results = benchmark.run(threads=threads, progress=hook)
+    deliver(
+        lambda: json.dumps(results, indent=2) + "\n",
+        lambda: text_for(sys.stdout, lambda out: write_benchmark(results, out)),
+        json_path,
+    )
     return 0
 
 
@@ -379,9 +393,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def status(arguments: list[str]) -> int:
-    """Run the command line and return its status; bad input is told in one line on standard error.
+    """Run the command line and return its status; bad input gives one line on standard error.
 
-    What nobody expected is raised.
+    Unexpected exceptions propagate.
     """
     with listening() as interrupts:
         return _status(arguments, interrupts)
@@ -408,7 +422,7 @@ def _status(arguments: list[str], interrupts: Interrupts) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    """Run a command as `cli.main` does, which answers a closed pipe, whatever pipe it is, with status 1."""
+    """Run a command as click's `cli.main` does, except that a closed pipe does not make the status 1."""
     if instruction := os.environ.get(_COMPLETE):
         return shell_complete(cli, {}, "fastcheck", _COMPLETE, instruction)
     try:

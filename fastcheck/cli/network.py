@@ -1,4 +1,4 @@
-"""The command that checks a whole network, or trains it a little so that it can be checked."""
+"""The command `fastcheck network`, which checks a whole network, or trains it a little before a check."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 import numpy as np
 from click.core import ParameterSource
 
-from fastcheck.cli.output import check_paths, deliver, deliver_table, say
+from fastcheck.cli.output import check_paths, deliver_report, deliver_table, say
 from fastcheck.cli.types import (
     Dims,
     Names,
@@ -32,41 +32,47 @@ from fastcheck.networks.file import read_network
 from fastcheck.networks.job import fitting
 from fastcheck.networks.network import Network
 
-_TRAINS = ("learning_rate", "save_path")
-"""Options that go with --burn-in alone."""
+_TRAINING_OPTIONS = ("learning_rate", "save_path")
+"""Options that are valid only with --burn-in."""
 
 
 @click.command("network")
 @click.argument("network_path", metavar="NET.toml")
-@click.option("--params", "params_path", metavar="P.npz", required=True, help='Arrays by "layer.tensor".')
-@click.option("--grads", "grads_path", metavar="G.npz", help="The gradient of the whole objective, named as --params.")
+@click.option("--params", "params_path", metavar="P.npz", required=True, help='Arrays named "layer.tensor".')
+@click.option("--grads", "grads_path", metavar="G.npz", help="Gradient of the whole objective, named as in --params.")
 @click.option(
-    "--data", "data_path", metavar="D.npz", required=True, help="x and y; optionally loss, and mask.LAYER of dropouts."
+    "--data", "data_path", metavar="D.npz", required=True, help="x and y; optionally loss, and mask.LAYER for dropouts."
 )
+@click.option("--data-grads", "data_grads_path", metavar="G0.npz", help="Gradient with regularisation switched off.")
+@click.option("--loss", type=float, help="Loss computed by your forward pass; overrides the key in --data.")
+@click.option("--only", type=Names(), help="Layers and tensors to check: conv1,dense1.bias. Default: all.")
 @click.option(
-    "--data-grads", "data_grads_path", metavar="G0.npz", help="The gradient with regularisation switched off."
-)
-@click.option("--loss", type=float, help="What your forward pass gave; wins over the key of --data.")
-@click.option("--only", type=Names(), help="Layers and tensors to check: conv1,dense1.bias. By default all.")
-@click.option(
-    "--dims", type=Dims(), default="auto", show_default=True, help="Dimensions: a number is spread over the tensors."
+    "--dims",
+    type=Dims(),
+    default="auto",
+    show_default=True,
+    help="Dimensions to check; a number is divided among the tensors.",
 )
 @step_option
 @click.option("--evaluator", type=click.Choice(("auto", *EVALUATORS)), default="auto", show_default=True)
 @kinks_option
 @precision_option
-@click.option("--explain", is_flag=True, help="Tell which units the worst dimensions push over a kink.")
+@click.option("--explain", is_flag=True, help="Name the units that the worst dimensions push across a kink.")
 @threads_option
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sample, or of the batches."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Random seed for the sample, or for the batches of --burn-in.",
 )
 @table_option
 @json_option
 @click.option(
-    "--burn-in", type=click.IntRange(min=1), metavar="N", help="Without --grads: train N steps of SGD, and stop there."
+    "--burn-in", type=click.IntRange(min=1), metavar="N", help="Without --grads: train for N steps of SGD, then stop."
 )
-@click.option("--learning-rate", type=float, default=0.05, show_default=True, help="Of --burn-in.")
-@click.option("--save-params", "save_path", metavar="F.npz", help="Where --burn-in leaves the parameters.")
+@click.option("--learning-rate", type=float, default=0.05, show_default=True, help="Learning rate of --burn-in.")
+@click.option("--save-params", "save_path", metavar="F.npz", help="Output file for the parameters after --burn-in.")
 @examples("fastcheck network net.toml --params params.npz --grads grads.npz --data data.npz --explain")
 def network_command(
     network_path: str,
@@ -80,25 +86,26 @@ def network_command(
 ) -> int:
     """Check the gradients of a whole network, from its loss down to every parameter.
 
-    NET.toml has a [[layer]] table for each layer. With regularisation there are two phases, first the data loss alone.
+    NET.toml has a [[layer]] table for each layer. With regularisation there are two phases; the first checks the data
+    loss alone.
 
-    A network fresh from its initialisation hides mistakes: --burn-in 20 --save-params F.npz trains it a little first.
-    Compute the gradients at F.npz, and check them there.
+    A freshly initialised network hides mistakes: --burn-in 20 --save-params F.npz trains it a little first. Compute
+    the gradients at the parameters in F.npz, and check them there.
     """
     files = _Files(network_path, params_path, data_path)
     if burn_in is None:
-        _refuse_given(_TRAINS, "goes with --burn-in, which is not there")
+        _refuse_given(_TRAINING_OPTIONS, "is valid only with --burn-in")
         if grads_path is None:
-            raise FastcheckError("there is no --grads: expected the gradients to check, or --burn-in")
+            raise FastcheckError("--grads is missing: expected the gradients to check, or --burn-in")
         return _check(files, grads_path, **options)
     if grads_path is not None:
         raise FastcheckError(
-            "--burn-in and --grads stand together: training changes the parameters, so that the gradients would be "
-            "those of others; expected --burn-in alone, and then gradients at what --save-params wrote"
+            "--burn-in and --grads cannot be combined: training changes the parameters, so the gradients would belong "
+            "to other ones; expected --burn-in alone, and then the gradients at the parameters in --save-params"
         )
-    _refuse_given(set(options) - {"threads", "seed"}, "goes with --grads, and not with --burn-in")
+    _refuse_given(set(options) - {"threads", "seed"}, "is valid only with --grads, not with --burn-in")
     if save_path is None:
-        raise FastcheckError("--burn-in has no --save-params: expected a file for the parameters")
+        raise FastcheckError("--burn-in needs --save-params: expected a file for the parameters")
     return _train(files, burn_in, learning_rate, save_path, options["seed"])
 
 
@@ -110,7 +117,7 @@ class _Files(NamedTuple):
     data: str
 
     def read(self, threads: int | None) -> tuple[Network, dict[str, np.ndarray], npz_data.NetworkData]:
-        """Return what they hold, after headers have told whether memory has room for the network's results."""
+        """Return the contents, after checking by the headers alone that the network's results fit in memory."""
         network = read_network(self.network)
         point = Point.outline(network, *npz_data.network_data_outline(self.data))
         fitting(point, threads or machine.default_threads())
@@ -118,7 +125,7 @@ class _Files(NamedTuple):
 
 
 def _refuse_given(names: Collection[str], why: str) -> None:
-    """Refuse options that stand on the command line and would be ignored."""
+    """Refuse options that were given on the command line and would be ignored."""
     context = click.get_current_context()
     for parameter in context.command.params:
         name = str(parameter.name)
@@ -156,7 +163,7 @@ def _check(
             **options,
         )
     deliver_table(list(report.phases.values())[-1], table_path)
-    deliver(report, files.network, json_path)
+    deliver_report(report, files.network, json_path)
     return report.exit_code
 
 
@@ -173,10 +180,11 @@ def _train(files: _Files, steps: int, learning_rate: float, save_path: str, seed
 
 
 def _trained(files: _Files, steps: int, save_path: str, declared: bool) -> str:
-    """Return what to do with trained parameters."""
+    """Return instructions for using the trained parameters."""
     command = ["fastcheck", "network", files.network, "--params", save_path, "--grads", "G.npz", "--data", files.data]
     message = (
-        f"{save_path} has the parameters after {steps:,} step{'s' * (steps > 1)} of SGD. Compute the gradients there:\n"
+        f"{save_path} holds the parameters after {steps:,} step{'s' * (steps > 1)} of SGD. Compute the gradients at "
+        "these parameters, then run:\n"
     )
-    loss = f"The loss in {files.data} is that of other parameters: give the new one by --loss.\n" if declared else ""
+    loss = f"The loss in {files.data} belongs to other parameters: give the new one with --loss.\n" if declared else ""
     return f"{message}  {shlex.join(command)}\n{loss}"

@@ -1,10 +1,11 @@
-"""What commands write: files checked before any work, reports, and standard output that somebody may stop reading."""
+"""Output of the commands: path checks before any work, results, and standard output that may be closed early."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from typing import TextIO
 
 from fastcheck.common import writing
@@ -20,7 +21,7 @@ def check_paths(
     option: str = "--table",
     folders: tuple[str, ...] = (),
 ) -> None:
-    """Refuse output paths that could not be written, or would overwrite what is read, a ledger or each other."""
+    """Refuse output paths that cannot be written, or that would overwrite an input, a ledger or each other."""
     if table_path == "-":
         raise FastcheckError(f"{option} is '-': expected a file (only --json writes to standard output)")
     taken = {os.path.realpath(path) for path in read}
@@ -32,41 +33,46 @@ def check_paths(
             writing.check_writable(path)
             for folder in folders:
                 _refuse_ledgers_own(path, folder)
-        place = os.path.realpath(name)
-        if place in taken:
-            raise FastcheckError(f"{name} is named twice: expected an output file of its own")
-        taken.add(place)
+        real = os.path.realpath(name)
+        if real in taken:
+            raise FastcheckError(f"{name} is named twice: expected another output file")
+        taken.add(real)
 
 
 def _refuse_ledgers_own(path: str, folder: str) -> None:
-    from fastcheck.batch.ledger.schema import is_ledgers_own  # only here, so that other commands start sooner
+    from fastcheck.batch.ledger.schema import is_ledgers_own  # imported here, so that other commands start faster
 
     if is_ledgers_own(path, folder):
-        raise FastcheckError(f"{path} belongs to the ledger in {folder}: expected an output file of its own")
+        raise FastcheckError(f"{path} belongs to the ledger in {folder}: expected another output file")
 
 
 def deliver_table(report: Report, table_path: str | None) -> None:
-    """Write the table that was asked for."""
+    """Write the table of a report, if it was requested."""
     from fastcheck.render.table import write_table
 
     if table_path is not None:
         writing.write_whole(table_path, lambda stream: write_table(report, stream))
 
 
-def deliver(report: Report | SuiteReport, title: str, json_path: str | None) -> None:
-    """Write the JSON report that was asked for, and print the report."""
-    from fastcheck.render.text import as_text
-
+def deliver(to_json: Callable[[], str], as_text: Callable[[], str], json_path: str | None) -> None:
+    """Print a result as text, after writing it as JSON if that was requested; for ``-``, print only the JSON."""
     if json_path == "-":
-        say(report.to_json())
+        say(to_json())
         return
     if json_path is not None:
-        writing.write_whole(json_path, lambda stream: stream.write(report.to_json()))
-    say(as_text(report, sys.stdout, title))
+        writing.write_whole(json_path, lambda stream: stream.write(to_json()))
+    say(as_text())
+
+
+def deliver_report(report: Report | SuiteReport, title: str, json_path: str | None) -> None:
+    """Print a report, or its JSON, as `deliver` does."""
+    from fastcheck.render.text import as_text
+
+    deliver(report.to_json, lambda: as_text(report, sys.stdout, title), json_path)
 
 
 def say(text: str) -> None:
-    """Write to standard output; whoever reads it may stop reading, which is no failure of the check."""
+    """Write to standard output. A reader that stops reading does not make the command fail."""
     try:
         _write(sys.stdout, text)
     except BrokenPipeError:
@@ -76,13 +82,13 @@ def say(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """Write to standard error; if that fails, the exit status is all there is."""
+    """Write to standard error; if that fails, only the exit status remains."""
     with contextlib.suppress(OSError):
         _write(sys.stderr, text)
 
 
 def _write(stream: TextIO, text: str) -> None:
-    """Write to a standard stream; one that cannot be written leads nowhere from then on, so that this is told once."""
+    """Write to a standard stream; after a failure, discard all further output, so that the error is reported once."""
     try:
         stream.write(text)
         stream.flush()

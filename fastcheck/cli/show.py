@@ -1,4 +1,4 @@
-"""The commands that tell what was found: reports, a batch run, and what changed between two of these."""
+"""The commands that show results: `fastcheck show` for reports and batch runs, `fastcheck diff` for two batch runs."""
 
 from __future__ import annotations
 
@@ -9,28 +9,43 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from fastcheck.cli.output import check_paths, deliver, say
+from fastcheck.cli.output import check_paths, deliver, deliver_report
 from fastcheck.cli.types import Names, examples, json_option
 from fastcheck.common import writing
 from fastcheck.common.errors import FastcheckError
-from fastcheck.reports import files as npz
+from fastcheck.reports.files import read_report
 from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import NetworkReport, SuiteReport
 
 if TYPE_CHECKING:
-    from fastcheck.batch.results import Answers
+    from fastcheck.batch.results import SuiteResults
 
 
 @click.command("show")
 @click.argument("path", metavar="DIR|REPORT.json")
-@click.option("--verdict", "verdicts", type=Names(), help="Of cases: pass, fail, inconclusive, error, waiting.")
 @click.option(
-    "--case", "cases", multiple=True, metavar="PATTERN", help="A name, or a pattern such as 'grid/*'; may be repeated."
+    "--verdict",
+    "verdicts",
+    type=Names(),
+    help="Only cases with these verdicts: pass, fail, inconclusive, error, waiting.",
 )
-@click.option("--tensor", "tensors", multiple=True, metavar="PATTERN", help="Of a tensor; may be repeated.")
-@click.option("--all", "everything", is_flag=True, help="List those that passed as well, however many cases there are.")
+@click.option(
+    "--case",
+    "cases",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only cases with this name, or matching a pattern such as 'grid/*'; may be repeated.",
+)
+@click.option(
+    "--tensor",
+    "tensors",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only tensors with this name, or matching a pattern; may be repeated.",
+)
+@click.option("--all", "everything", is_flag=True, help="List passed cases too, however many cases there are.")
 @json_option
-@click.option("--csv", "csv_path", metavar="F.csv", help="Write a row for every case and tensor.")
+@click.option("--csv", "csv_path", metavar="F.csv", help="Write a CSV file with a row for each case and tensor.")
 @click.option("--junit", "junit_path", metavar="F.xml", help="Write a JUnit report for CI.")
 @examples("fastcheck show results --verdict fail,error --case 'grid/*' --csv failures.csv")
 def show_command(
@@ -43,46 +58,43 @@ def show_command(
     csv_path: str | None,
     junit_path: str | None,
 ) -> int:
-    """Print what `fastcheck run` found in DIR, or a report that was saved with --json.
+    """Print the results of `fastcheck run` in DIR, or a report saved with --json.
 
-    Filters choose what is listed and written to files. The last line and the exit status are those of all cases, or of
-    the ones that --case chooses; with cases that wait to be finished the status is 130. Seconds are those of all cases
-    together. Of more than 40 cases, those that passed are counted and not listed.
+    Filters choose the cases and tensors that are listed and written to files. The last line and the exit status cover
+    all cases, or those chosen by --case; while any of these is waiting, the exit status is 130. Seconds are the sum
+    over all cases. If there are more than 40 cases, passed cases are counted and not listed.
     """
-    from fastcheck.batch import results as answers  # only here, so that other commands start sooner
+    from fastcheck.batch import results  # imported here, so that other commands start faster
 
     files = _OutputFiles(json_path, csv_path, junit_path)
     files.check(path)
-    report, found = _read(path)
-    whole = answers.of_cases(found, cases)
-    shown = answers.of_tensors(answers.of_verdicts(whole, verdicts or ()), tensors)
+    report, unfiltered = _read(path)
+    whole = results.select_cases(unfiltered, cases)
+    shown = results.select_tensors(results.select_verdicts(whole, verdicts or ()), tensors)
+    files.write_tables(shown)
     several = isinstance(report, SuiteReport) and not isinstance(report, NetworkReport)
     if not several and not (verdicts or cases or tensors):
-        files.write_tables(shown)
-        deliver(report, path, json_path)
+        deliver_report(report, path, json_path)
         return report.exit_code
-    files.write_tables(shown)
-    files.write_json(shown.suite)
-    if json_path != "-":
-        say(_text(shown, whole, path, everything))
+    deliver(shown.suite.to_json, lambda: _text(shown, whole, path, everything), json_path)
     return whole.suite.exit_code
 
 
 class _OutputFiles(NamedTuple):
-    """Paths of what is written, None where it is not asked for."""
+    """Paths of the output files; None for those not requested."""
 
     json: str | None
     csv: str | None
     junit: str | None
 
     def check(self, path: str) -> None:
-        """Refuse what could not be written, or would overwrite what is read."""
+        """Refuse files that cannot be written, or that would overwrite the input."""
         check_paths(self.csv, self.json, read=(path,), option="--csv", folders=(path,))
         others = tuple(taken for taken in (self.csv, self.json) if taken not in (None, "-"))
         check_paths(self.junit, None, read=(path, *map(str, others)), option="--junit", folders=(path,))
 
-    def write_tables(self, shown: Answers) -> None:
-        """Write CSV and JUnit."""
+    def write_tables(self, shown: SuiteResults) -> None:
+        """Write the CSV and JUnit files."""
         from fastcheck.render.junit import junit
         from fastcheck.render.rows import write_rows
 
@@ -92,33 +104,26 @@ class _OutputFiles(NamedTuple):
             text = junit(shown.name, shown.suite, shown.waiting)
             writing.write_whole(self.junit, lambda stream: stream.write(text))
 
-    def write_json(self, suite: SuiteReport) -> None:
-        """Write the JSON report, or print it."""
-        if self.json == "-":
-            say(suite.to_json())
-        elif self.json is not None:
-            writing.write_whole(self.json, lambda stream: stream.write(suite.to_json()))
 
-
-def _read(path: str) -> tuple[Report | SuiteReport, Answers]:
-    """Read a folder or a report; what is no suite is one of a single case that is named as the file."""
-    from fastcheck.batch import results as answers
+def _read(path: str) -> tuple[Report | SuiteReport, SuiteResults]:
+    """Read a folder or a report; the report of a single case becomes a suite of one case, named after the file."""
+    from fastcheck.batch import results
 
     if os.path.isdir(path):
-        found = answers.suite_report(Path(path))
-        return found.suite, found
-    report = npz.read_report(path)
-    return report, answers.of_report(report, Path(path).stem)
+        suite_results = results.suite_report(Path(path))
+        return suite_results.suite, suite_results
+    report = read_report(path)
+    return report, results.from_report(report, Path(path).stem)
 
 
-def _text(shown: Answers, whole: Answers, title: str, everything: bool) -> str:
-    from fastcheck.render.batch import chat_line, write_answers
+def _text(shown: SuiteResults, whole: SuiteResults, title: str, everything: bool) -> str:
+    from fastcheck.render.batch import chat_line, write_results
     from fastcheck.render.page import text_for
 
     if shown.names:
-        message = text_for(sys.stdout, lambda out: write_answers(shown, out, title, everything))
+        message = text_for(sys.stdout, lambda out: write_results(shown, out, title, everything))
     else:
-        message = "no case is like that\n" if whole.names else "there is no case\n"
+        message = "no case matches\n" if whole.names else "there are no cases\n"
     return f"{message}{chat_line(whole.name, whole.suite, len(whole.waiting))}\n"
 
 
@@ -128,32 +133,31 @@ def _text(shown: Answers, whole: Answers, title: str, everything: bool) -> str:
 @json_option
 @examples("fastcheck diff monday tuesday --json changes.json")
 def diff_command(before_path: str, after_path: str, json_path: str | None) -> int:
-    """Compare two runs of a suite: verdicts that changed, values and ratios that moved, and how fast both were.
+    """Compare two runs of a suite: changed verdicts, values and ratios that moved, and the speed of both runs.
 
-    Each is a folder of `fastcheck run`, or a suite's report that was saved with --json. Exit status 1 where a verdict
-    got worse: what passed does so no longer, or what was inconclusive or an error fails. Cases that only one of both
-    has, or had not finished before, count for nothing.
+    Each run is a folder of `fastcheck run`, or a suite's report saved with --json. The exit status is 1 if a verdict
+    got worse: a pass was lost, or an inconclusive verdict or an error became a failure. Cases that only one run has,
+    or that the first had not finished, do not count.
 
-    A tensor whose verdict is the same has moved where a value among the worst of both differs by more than both error
-    bars together, or a ratio above 1e-12 by more than a factor of ten.
+    If a tensor's verdict is unchanged, a value among the worst of both runs has moved if it differs by more than the
+    sum of both error bars, and a ratio above 1e-12 if it differs by more than a factor of ten.
     """
     from fastcheck.batch.diff import difference
     from fastcheck.render.difference import write_difference
     from fastcheck.render.page import text_for
 
     check_paths(None, json_path, read=(before_path, after_path), folders=(before_path, after_path))
-    found = difference(_suite(before_path), _suite(after_path))
-    if json_path == "-":
-        say(found.to_json())
-        return found.exit_code
-    if json_path is not None:
-        writing.write_whole(json_path, lambda stream: stream.write(found.to_json()))
-    say(text_for(sys.stdout, lambda out: write_difference(found, out, before_path, after_path)))
-    return found.exit_code
+    changed = difference(_suite(before_path), _suite(after_path))
+
+    def text() -> str:
+        return text_for(sys.stdout, lambda out: write_difference(changed, out, before_path, after_path))
+
+    deliver(changed.to_json, text, json_path)
+    return changed.exit_code
 
 
-def _suite(path: str) -> Answers:
-    report, found = _read(path)
+def _suite(path: str) -> SuiteResults:
+    report, results = _read(path)
     if isinstance(report, Report | NetworkReport):
         raise FastcheckError(f"{path} is the report of one case: expected a suite's, or a folder of `fastcheck run`")
-    return found
+    return results

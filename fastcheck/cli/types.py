@@ -1,4 +1,4 @@
-"""What commands share of their arguments: types of parameters, options, and the example below a command's help."""
+"""Parts shared by the commands: parameter types, options, and the example below a command's help."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastcheck.engine.settings import KINKS
 
 
 class Integers(click.ParamType[Any]):
-    """One integer, or one for each spatial axis: 2 or 2,1."""
+    """One integer, or one per spatial axis: 2 or 2,1."""
 
     name = "N[,N...]"
 
@@ -23,12 +23,12 @@ class Integers(click.ParamType[Any]):
         try:
             numbers = [int(part) for part in str(value).split(",")]
         except ValueError:
-            self.fail(f"{value!r}: expected an integer, or one for each spatial axis (2,1)", param, ctx)
+            self.fail(f"{value!r}: expected an integer, or one per spatial axis (2,1)", param, ctx)
         return numbers[0] if len(numbers) == 1 else numbers
 
 
 class Padding(click.ParamType[Any]):
-    """1, one for each spatial axis (1,2), pairs low:high (0:1,2:2), same or valid."""
+    """One integer (1), one per spatial axis (1,2), pairs low:high (0:1,2:2), same or valid."""
 
     name = "P"
 
@@ -78,7 +78,7 @@ class StepType(click.ParamType[Any]):
 
 
 class Indices(click.ParamType[Any]):
-    """A number of the worst, or flat indices with commas: 3,17; a comma behind a single one: 17,."""
+    """A number of worst dimensions, or comma-separated flat indices: 3,17; a single index needs a final comma: 17,."""
 
     name = "N|I,I..."
 
@@ -103,7 +103,7 @@ class Seconds(click.ParamType[Any]):
 
 
 class StepList(click.ParamType[Any]):
-    """Steps with commas between them."""
+    """Comma-separated steps."""
 
     name = "H,H..."
 
@@ -111,11 +111,11 @@ class StepList(click.ParamType[Any]):
         try:
             return [float(part) for part in str(value).split(",")]
         except ValueError:
-            self.fail(f"{value!r}: expected numbers with commas between them, such as 1e-1,1e-2,1e-3,1e-4", param, ctx)
+            self.fail(f"{value!r}: expected comma-separated numbers, such as 1e-1,1e-2,1e-3,1e-4", param, ctx)
 
 
 class Names(click.ParamType[Any]):
-    """Names with commas between them."""
+    """Comma-separated names."""
 
     name = "NAME[,NAME...]"
 
@@ -124,7 +124,7 @@ class Names(click.ParamType[Any]):
 
 
 def printing(text: Callable[[click.Context], str]) -> Callable[[click.Context, click.Parameter, bool], None]:
-    """Make the callback of an option that prints a text and ends the command, by `say`: click's own would raise."""
+    """Make the callback of an option that prints a text by `say` and ends the command; click's own may raise."""
 
     def show(context: click.Context, parameter: click.Parameter, value: bool) -> None:
         if value and not context.resilient_parsing:
@@ -138,7 +138,7 @@ _help_option = click.help_option("-h", "--help", callback=printing(lambda contex
 
 
 def examples(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add a command's help, with an example below it, and let a command without arguments be readable as well."""
+    """Add a help option to a command, and an example to its help."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         function.__doc__ = f"{function.__doc__}\n\n    \b\n    Example:\n      {text}\n"
@@ -148,24 +148,24 @@ def examples(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 json_option = click.option(
-    "--json", "json_path", metavar="F", help="Write the JSON report to F; - prints it alone on standard output."
+    "--json", "json_path", metavar="F", help="Write the JSON report to F; with -, print only the JSON."
 )
 table_option = click.option(
     "--table", "table_path", metavar="F.csv", help="Write every checked dimension to a CSV file."
 )
 step_option = click.option(
-    "--step", type=StepType(), default="auto", show_default=True, help="The step h of the differences."
+    "--step", type=StepType(), default="auto", show_default=True, help="Step h of the differences."
 )
 kinks_option = click.option(
     "--kinks",
     type=click.Choice(KINKS),
     default="widen",
     show_default=True,
-    help="What becomes of a dimension that crosses one: a wider error bar, or it is left out and counted.",
+    help="Treatment of a dimension that crosses a kink: widen its error bar, or leave it out and count it.",
 )
 precision_option = click.option(
-    "--precision", type=click.Choice(PRECISIONS), help="How the analytic pass computed, where dtypes do not tell."
+    "--precision", type=click.Choice(PRECISIONS), help="Precision of the analytic pass, if its dtype does not show it."
 )
 threads_option = click.option(
-    "--threads", type=click.IntRange(1, machine.MOST_THREADS), help="Default: all processors."
+    "--threads", type=click.IntRange(1, machine.MOST_THREADS), help="Number of threads. Default: all processors."
 )

@@ -14,10 +14,10 @@ import numpy as np
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.convolutions.closer import closer
 from fastcheck.convolutions.delta_input import InputPlanes
-from fastcheck.convolutions.delta_step import Step
 from fastcheck.convolutions.delta_weight import WeightPlanes
 from fastcheck.convolutions.error_bars import bars_of, loss_model
 from fastcheck.convolutions.scaling import ScaledOperands
+from fastcheck.convolutions.steps import Step
 from fastcheck.engine.differences import Chosen, Differences, indices
 from fastcheck_kernels import curved
 

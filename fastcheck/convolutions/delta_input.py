@@ -13,14 +13,15 @@ import numpy as np
 
 from fastcheck.common.precision import U
 from fastcheck.convolutions.case import ConvCase
-from fastcheck.convolutions.delta_step import BLOCK, BLOCK_WORK, Step
 from fastcheck.convolutions.error_bars import bars_of
 from fastcheck.convolutions.geometry import ConvGeometry
-from fastcheck.convolutions.lowering import InputLowering, InputPhase
+from fastcheck.convolutions.lowering import InputLowering, InputPhase, Planes
+from fastcheck.convolutions.packing import packed
 from fastcheck.convolutions.passes import parts, share
 from fastcheck.convolutions.scaling import ScaledOperands
+from fastcheck.convolutions.steps import BLOCK, BLOCK_WORK, Step
 from fastcheck.engine.differences import Chosen, Differences
-from fastcheck_kernels import bounds, curved, delta, judge, planes
+from fastcheck_kernels import bounds, curved, delta, planes
 
 POSITIONS = 512
 """Positions that lie side by side in a block: four rows of sums, and the outputs that they read, fit a small cache."""
@@ -85,7 +86,9 @@ class InputDelta:
         self._group = geometry.weight_shape[0] // geometry.groups
         self._channels = geometry.weight_shape[1]
         self._size = lowering.planes.size
-        self._z, self._v = (_packed(geometry.lift(array), lowering, pool) for array in (output, scaled.grad_output))
+        self._z, self._v = (
+            _packed(geometry.lift(array), lowering.planes, pool) for array in (output, scaled.grad_output)
+        )
         self._factors = scaled.weight.reshape(-1)
         self._moves = self._factors * self._step.scaled
         self._phases = [_lowered(geometry, lowering, phase) for phase in lowering.phases]
@@ -163,7 +166,7 @@ class InputDelta:
         sums = np.empty((6, *shape))
         tiny, quotient = self._bars.precision.tiny, self._step.quotient
         delta.weigh(self._z, self._v, phase.starts, self._factors, rows, places, phase.terms, tiny, quotient, sums)
-        return dims, numeric, sums[_ORDER][..., columns].reshape(6, -1)
+        return dims, numeric, sums[..., columns].reshape(6, -1)
 
 
 def _located(
@@ -210,25 +213,28 @@ class InputPlanes(NamedTuple):
     ) -> InputPlanes:
         """Pack (output, grad_output, magnitude)."""
         lowering = InputLowering.of(geometry)
-        packed = [_packed(geometry.lift(array), lowering, pool) for array in arrays]
+        planes_of = [_packed(geometry.lift(array), lowering.planes, pool) for array in arrays]
         phases = [_lowered(geometry, lowering, phase) for phase in lowering.phases]
-        return cls(packed, scaled.weight.reshape(-1), phases, geometry, lowering.planes.size)
+        return cls(planes_of, scaled.weight.reshape(-1), phases, geometry, lowering.planes.size)
 
     def fill(self, dims: np.ndarray, h: float, model: np.ndarray, table: np.ndarray) -> None:
         """Difference dimensions into a table of `fastcheck_kernels.curved`'s columns."""
         places, channels, positions = _located(self.geometry, self.phases, dims)
-        rows, starts = _rows(self.geometry, self.size, channels, positions)
+        begins = np.stack(_rows(self.geometry, self.size, channels, positions))
         for place, phase in enumerate(self.phases):
             here = np.flatnonzero(places == place)
             part = np.empty((len(here), curved.COLUMNS))
             curved.along_terms(
-                *self.arrays, phase.starts, self.factors, rows[here], starts[here], phase.terms, h, model, part
+                *self.arrays,
+                phase.starts,
+                self.factors,
+                np.ascontiguousarray(begins[:, here]),
+                phase.terms,
+                h,
+                model,
+                part,
             )
             table[here] = part
-
-
-_ORDER = np.argsort([judge.ABSOLUTE, judge.SQUARES, judge.TERMS, judge.ROUNDING, judge.ABSORBED, judge.ABSORBED_TERMS])
-"""From the order in which `delta.weigh` writes its sums to that of `judge.bars`."""
 
 
 @dataclass(frozen=True)
@@ -292,25 +298,15 @@ class _Bounds:
         return cls(met, weights, channels)
 
     def sums(self, tile: InputTile, live: np.ndarray, quotient: float) -> np.ndarray:
-        """Return `judge.bars`' sums for a tile, gaps left out."""
+        """Return `bars`' sums for a tile, gaps left out."""
         met, weights = self.met[tile.phase][tile.lo // self.channels], self.weights[tile.phase]
         sums = np.empty((6, tile.hi - tile.lo, len(live)))
         bounds.of_inputs(met, weights, live, tile.lo, 2 * U * quotient, sums)
         return sums.reshape(6, -1)
 
 
-def _packed(source: np.ndarray, lowering: InputLowering, pool: Executor) -> np.ndarray:
-    layout = lowering.planes
-    filters = source.shape[1]
-    packed = np.empty((filters, 1, layout.size))
-    described = layout.layout((1, 1, 1), layout.counts, layout.lead)
-    one = np.zeros((1, 3), dtype=np.int64)
-    share(
-        pool,
-        lambda r: planes.pack(source, described, one, 1.0, r[0], r[1], packed),
-        parts(filters, packed.size),
-    )
-    return packed.reshape(-1)
+def _packed(source: np.ndarray, layout: Planes, pool: Executor) -> np.ndarray:
+    return packed(source, layout, layout.counts, pool, lead=layout.lead, size=layout.size)
 
 
 def _lowered(geometry: ConvGeometry, lowering: InputLowering, phase: InputPhase) -> _Phase:

@@ -10,17 +10,18 @@ import numpy as np
 
 from fastcheck.common.precision import U
 from fastcheck.convolutions.case import ConvCase
-from fastcheck.convolutions.delta_step import BLOCK, BLOCK_WORK, Step
 from fastcheck.convolutions.error_bars import bars_of
 from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.convolutions.lowering import Planes, WeightLowering
+from fastcheck.convolutions.packing import packed
 from fastcheck.convolutions.passes import parts, share
 from fastcheck.convolutions.scaling import ScaledOperands
+from fastcheck.convolutions.steps import BLOCK, BLOCK_WORK, Step
 from fastcheck.engine.differences import Chosen, Differences
 from fastcheck_kernels import bounds, curved, delta, planes
 
 LANES = 256
-"""Filters that lie side by side where a map is narrow: with 64 the loops are too short (docs/architecture.md)."""
+"""Filters that lie side by side where a map is narrow: with 64 the loops are too short (docs/design-notes.md)."""
 
 SPREAD_OVERHEAD, REDUCE_OVERHEAD = 130, 50
 """Lanes and positions that the beginning of a loop costs in each form, measured on maps from 7 to 56 wide."""
@@ -231,9 +232,9 @@ class WeightPlanes(NamedTuple):
         """Pack (output, grad_output, magnitude)."""
         lowering = WeightLowering.of(geometry)
         moves = _Moves.of(geometry, scaled, tensor, lowering, 1.0, pool)
-        packed = [_packed_output(geometry.lift(array), lowering.planes, pool) for array in arrays]
+        planes_of = [_packed_output(geometry.lift(array), lowering.planes, pool) for array in arrays]
         group = geometry.weight_shape[0] // geometry.groups
-        return cls(packed, moves, np.array([lowering.planes.positions, group, moves.group_step], dtype=np.int64))
+        return cls(planes_of, moves, np.array([lowering.planes.positions, group, moves.group_step], dtype=np.int64))
 
     def fill(self, dims: np.ndarray, h: float, model: np.ndarray, table: np.ndarray) -> None:
         """Difference dimensions into a table of `fastcheck_kernels.curved`'s columns."""
@@ -280,22 +281,22 @@ def _narrow(filters: int, layout: Planes, live: int) -> bool:
 
 
 def _packed_input(source: np.ndarray, lowering: WeightLowering, scale: float, pool: Executor) -> np.ndarray:
-    layout = lowering.planes
-    channels = source.shape[1]
-    packed = np.empty((channels, len(lowering.phases), layout.size))
-    described = layout.layout(lowering.strides, layout.counts, layout.lead)
-    phases, work = lowering.phases, packed.size
-    share(pool, lambda r: planes.pack(source, described, phases, scale, r[0], r[1], packed), parts(channels, work))
-    return packed.reshape(-1)
+    layout, phases, strides = lowering.planes, lowering.phases, lowering.strides
+    return packed(
+        source,
+        layout,
+        layout.counts,
+        pool,
+        lead=layout.lead,
+        size=layout.size,
+        phases=phases,
+        strides=strides,
+        scale=scale,
+    )
 
 
 def _packed_output(source: np.ndarray, layout: Planes, pool: Executor) -> np.ndarray:
-    filters = source.shape[1]
-    packed = np.empty((filters, 1, layout.positions))
-    described = layout.layout((1, 1, 1), layout.lanes, 0)
-    one = np.zeros((1, 3), dtype=np.int64)
-    share(pool, lambda r: planes.pack(source, described, one, 1.0, r[0], r[1], packed), parts(filters, packed.size))
-    return packed.reshape(-1)
+    return packed(source, layout, layout.lanes, pool, size=layout.positions)
 
 
 def _powers(array: np.ndarray, pool: Executor) -> np.ndarray:

@@ -1,4 +1,17 @@
-"""The error bar of `fastcheck.step` for many dimensions at once."""
+"""Error bars of convolutions: what arithmetic alone can explain.
+
+With u = 2^-53, a dimension's terms t = v * x (cotangent times the operand that the dimension multiplies), T1 the sum
+of |t|, T2 the root of the sum of t^2 and n the number of non-zero terms, the error bar is R + A:
+
+R, the differences' own rounding, is rigorous. Every partial sum of an output is at most M + |d| in size, where M is
+the sum of its |products| and d the perturbation, so that z+ and z- err by at most roundings * u * (M + |d|) each
+(Higham, Accuracy and Stability of Numerical Algorithms, section 4.2, for the blocked sum of the kernels).
+
+A, the accumulation of the analytic pass, follows Higham and Mary's square-root law (SIAM J. Sci. Comput. 41, 2019)
+wherever the data let roundings cancel, and the linear worst case in the measure that they do not. The formula itself
+is `fastcheck_kernels.error_bars.bars`.
+Its constants are empirical; tests/convolutions/test_error_bars.py searches for a correct gradient outside.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +29,9 @@ from fastcheck.convolutions.case import LOSSES, ConvCase
 from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.convolutions.slopes import Typical, slopes
 from fastcheck.engine.differences import Differences
-from fastcheck.engine.error_model import Structure, roundings, share_of_nonzeros, window
-from fastcheck_kernels import conv, curved, judge
+from fastcheck.engine.magnitudes import Structure, share_of_nonzeros
+from fastcheck_kernels import conv, curved
+from fastcheck_kernels import error_bars as bar_kernel
 
 FACTORS = {"input": "weight", "weight": "input", "bias": None}
 """What each operand of a convolution is multiplied with."""
@@ -38,7 +52,7 @@ class Bars:
     ----------
     chain : int
         Roundings that a product meets in the forward pass before an output is moved: see
-        `fastcheck.engine.error_model.roundings`.
+        `fastcheck.convolutions.error_bars.roundings`.
     precision : Precision
         Of the analytic pass.
     v, x : Structure
@@ -77,7 +91,7 @@ class Bars:
         numeric : float64 array, shape (pairs * repeat,)
             Quotients before they are multiplied by 2^exponent.
         sums : float64 array, shape (6, pairs)
-            `fastcheck_kernels.judge` names its rows; each entry belongs to ``repeat`` neighbouring dimensions.
+            `fastcheck_kernels.error_bars` names its rows; each entry belongs to ``repeat`` neighbouring dimensions.
 
         Returns
         -------
@@ -97,12 +111,17 @@ class Bars:
     def _gradients_part(self, numeric: np.ndarray, sums: np.ndarray) -> np.ndarray:
         """Return the part of the bars that the analytic pass's own rounding takes."""
         ours = self._model.copy()
-        ours[judge.UNIT] = U
-        for constant in (judge.ACCUMULATOR, judge.OPERAND, judge.RESULT, judge.UNDERFLOW, judge.LEAST):
+        ours[bar_kernel.UNIT] = U
+        for constant in (
+            bar_kernel.ACCUMULATOR,
+            bar_kernel.OPERAND,
+            bar_kernel.RESULT,
+            bar_kernel.UNDERFLOW,
+            bar_kernel.LEAST,
+        ):
             ours[constant] = 0.0
         sums = np.ascontiguousarray(sums)
-        part: np.ndarray = self(numeric, sums)[0] - self._computed(numeric, sums, 1, ours)[0]
-        return part
+        return self(numeric, sums)[0] - self._computed(numeric, sums, 1, ours)[0]
 
     @np.errstate(over="ignore", invalid="ignore")
     def _computed(
@@ -110,9 +129,9 @@ class Bars:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         if self.lost:
             sums = sums.copy()
-            sums[judge.ROUNDING] += self.lost
+            sums[bar_kernel.ROUNDING] += self.lost
         found, wide = np.empty(numeric.size), np.empty(numeric.size, dtype=np.bool_)
-        marked = judge.bars(numeric, sums, repeat, model, self.exponent, found, wide)
+        marked = bar_kernel.bars(numeric, sums, repeat, model, self.exponent, found, wide)
         if not math.isfinite(found.sum()):  # a finite sum has finite terms
             unknown = ~np.isfinite(found)
             found[unknown], wide[unknown] = np.inf, True
@@ -122,21 +141,21 @@ class Bars:
     @cached_property
     def _model(self) -> np.ndarray:
         precision = self.precision
-        model = np.zeros(judge.CONSTANTS)
-        model[judge.CHAIN] = self.chain
-        model[judge.ACCUMULATOR] = precision.accumulator
-        model[judge.UNIT] = math.hypot(precision.accumulator, U)
-        model[judge.OPERAND] = precision.operand
-        model[judge.RESULT] = precision.result
-        model[judge.PARTIALS] = self.partials
-        model[judge.V_ALIKE] = self.v.multiplicity
-        model[judge.X_ALIKE] = self.x.multiplicity
-        model[judge.CROWDED] = self.v.crowd * self.x.crowd > float(self.most) ** 2 / 1024
-        model[judge.PEAKED] = precision.name != "float64"
-        model[judge.UNDERFLOW] = precision.least_normal
-        model[judge.LEAST] = precision.least_result
-        model[judge.WIDE] = max(WIDE, WIDE_TYPES * precision.result)
-        model[judge.TYPICAL] = self.typical
+        model = np.zeros(bar_kernel.CONSTANTS)
+        model[bar_kernel.CHAIN] = self.chain
+        model[bar_kernel.ACCUMULATOR] = precision.accumulator
+        model[bar_kernel.UNIT] = math.hypot(precision.accumulator, U)
+        model[bar_kernel.OPERAND] = precision.operand
+        model[bar_kernel.RESULT] = precision.result
+        model[bar_kernel.PARTIALS] = self.partials
+        model[bar_kernel.V_ALIKE] = self.v.multiplicity
+        model[bar_kernel.X_ALIKE] = self.x.multiplicity
+        model[bar_kernel.CROWDED] = self.v.crowd * self.x.crowd > float(self.most) ** 2 / 1024
+        model[bar_kernel.PEAKED] = precision.name != "float64"
+        model[bar_kernel.UNDERFLOW] = precision.least_normal
+        model[bar_kernel.LEAST] = precision.least_result
+        model[bar_kernel.WIDE] = max(WIDE, WIDE_TYPES * precision.result)
+        model[bar_kernel.TYPICAL] = self.typical
         return model
 
     @np.errstate(over="ignore", invalid="ignore")
@@ -152,7 +171,7 @@ class Bars:
         sums, jump = _sums(table), table[:, curved.JUMP]
         bar, wide = self(numeric, sums)
         if wide is not None and jump.any():  # at a kink itself, the interval of subgradients is no lack of precision
-            sums[judge.ROUNDING] -= jump
+            sums[bar_kernel.ROUNDING] -= jump
             wide = self(numeric, sums)[1]
         return Differences(
             dims,
@@ -171,13 +190,12 @@ class Bars:
         if not crossing.size:
             return crossing
         sums = _sums(table[crossing])
-        sums[judge.ROUNDING] -= jump[crossing]
+        sums[bar_kernel.ROUNDING] -= jump[crossing]
         bar, wide = self(np.ascontiguousarray(table[crossing, curved.NUMERIC]), sums)
         if wide is None:
             return crossing[:0]
         part = np.ldexp(table[crossing, curved.WIDENING] - jump[crossing], self.exponent)
-        found: np.ndarray = crossing[wide & (2 * part > bar)]
-        return found
+        return crossing[wide & (2 * part > bar)]
 
     @np.errstate(over="ignore", invalid="ignore")
     def parts(self, table: np.ndarray) -> dict[str, np.ndarray]:
@@ -210,9 +228,9 @@ class Bars:
 
 
 def _sums(table: np.ndarray) -> np.ndarray:
-    """Return the rows that `judge.bars` takes."""
+    """Return the rows that `error_bars.bars` takes."""
     sums = np.ascontiguousarray(table[:, curved.ABSOLUTE : curved.TRUNCATION].T)
-    sums[judge.ROUNDING] += np.abs(table[:, curved.TRUNCATION]) + table[:, curved.LOCAL]
+    sums[bar_kernel.ROUNDING] += np.abs(table[:, curved.TRUNCATION]) + table[:, curved.LOCAL]
     return sums
 
 
@@ -298,7 +316,7 @@ def loss_model(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) 
     """Describe a case's loss, and how far outputs may be known, to `fastcheck_kernels.curved`.
 
     An output of K terms errs by (K's blocks) u in our forward pass, and in the analytic one, of unit round-off u_a and
-    any order, by about 2.5 sqrt(K) u_a (the square-root law, as in `fastcheck.step`) and the rounding of its operands,
+    any order, by about 2.5 sqrt(K) u_a (the square-root law) and the rounding of its operands,
     in units of the sum of the sizes of its terms.
     """
     terms, dtype = case.geometry.terms, case.grads[tensor].dtype
@@ -317,3 +335,31 @@ def loss_model(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) 
     model[curved.ACCUMULATOR] = precision.accumulator
     model[curved.TINY] = precision.tiny
     return model
+
+
+def window(terms: int, precision: Precision) -> float:
+    """Return the relative window in which magnitudes count as alike, for sums of so many terms."""
+    return terms * precision.accumulator / 16
+
+
+def roundings(terms: int, block: int) -> int:
+    """Return how many roundings a product meets in a sum of inner sums of ``block`` terms, the bias included."""
+    return min(terms, block) + math.ceil(terms / block)
+
+
+def forward_bar(output: np.ndarray, magnitude: np.ndarray, terms: int, precision: Precision) -> np.ndarray:
+    """Return a bound on |declared - computed| for every output: the worst case of both sums, in any order.
+
+    Parameters
+    ----------
+    output, magnitude : float64 arrays
+        The computed outputs, and the sums of the sizes of their terms.
+    terms : int
+        Products in an output.
+    precision : Precision
+        Of the declared output.
+    """
+    sums = (terms + 2) * (precision.accumulator + U) * magnitude
+    rounding = (precision.result + precision.accumulator) * np.abs(output)
+    underflow = (terms + 1) * precision.least_normal + precision.least_result
+    return (1 + precision.result) * (sums + precision.operand * magnitude) + rounding + underflow

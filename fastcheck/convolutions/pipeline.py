@@ -1,9 +1,10 @@
-"""The path of a convolution: forward pass, scaled operands, evaluators of its three tensors."""
+"""The pipeline of a convolution: scaled operands, forward passes, and the evaluators and audits of its tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,20 +20,20 @@ from fastcheck.convolutions.delta_input import InputDelta
 from fastcheck.convolutions.delta_weight import WeightDelta
 from fastcheck.convolutions.reevaluation import Reevaluation
 from fastcheck.convolutions.scaling import ScaledOperands
-from fastcheck.engine import error_model
-from fastcheck.engine.differences import Chosen, Evaluator
-from fastcheck.engine.pipeline import Session
+from fastcheck.engine import steps
+from fastcheck.engine.differences import Auditing, Chosen, Evaluator
+from fastcheck.engine.pipeline import Prepared, Session
 from fastcheck.engine.settings import Settings
 from fastcheck.metrics import health, tally
 from fastcheck.metrics.health import HealthFinding
-from fastcheck.reports.report import ForwardReport
+from fastcheck.reports.report import ForwardReport, Report
 
 FORWARD_BLOCK = 4096
-"""Outputs that are compared at a time with declared ones."""
+"""Number of outputs that are compared with declared ones at a time."""
 
 
 class ConvPipeline:
-    """The path of a `ConvCase`.
+    """The pipeline of a `ConvCase`.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ class ConvPipeline:
     Raises
     ------
     FastcheckError
-        If the plan's step is lost in a tensor's largest entry, or overflows with it.
+        If the step is lost when added to a tensor's largest entry, or overflows with it.
     """
 
     def __init__(self, case: ConvCase, settings: Settings) -> None:
@@ -50,7 +51,7 @@ class ConvPipeline:
         self.kind = cost.kind_of(settings.evaluator)
         self.balanced = case.loss in ("relu", "tanh")
         for name in case.grads if settings.step != "auto" else ():
-            error_model.usable(settings.step, case.operand(name), name)
+            steps.usable(settings.step, case.operand(name), name)
 
     @property
     def grads(self) -> Mapping[str, np.ndarray]:
@@ -58,7 +59,7 @@ class ConvPipeline:
         return self._case.grads
 
     def precision(self, name: str) -> str:
-        """Return how a gradient was computed."""
+        """Return the precision in which a gradient was computed."""
         return self._case.precision or self._case.grads[name].dtype.name
 
     def shapes(self) -> dict[str, Shape]:
@@ -66,72 +67,133 @@ class ConvPipeline:
         return {name: self._case.geometry.shape_of(name) for name in self._case.grads}
 
     def work(self) -> dict[str, int]:
-        """Return what a dimension of each tensor costs, in multiply-adds."""
+        """Return the cost of one dimension of each tensor, in multiply-adds."""
         return cost.of_conv(self._case.geometry, self.kind, self._case.loss, self._case.grads)
 
     def described(self) -> dict[str, Any]:
-        """Return shapes, parameters and the loss."""
+        """Return shapes, parameters and the loss by name."""
         return self._case.described()
 
-    @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused, or has no bars
-    def prepare(self, session: Session) -> ForwardReport | None:
-        """Scale the operands and run the forward passes; compare a declared output."""
-        case, clock, progress = self._case, session.clock, session.settings.progress
+    @np.errstate(over="ignore", invalid="ignore")  # an overflow is refused below, or makes bars infinite
+    def prepare(self, session: Session) -> Prepared:
+        """Scale the operands, run the forward passes, and compare the declared output where there is one."""
+        case, clock, pool = self._case, session.clock, session.pool
         with clock.of("seconds"):
             passes.compile()
             session.interrupts.raise_if_interrupted()
-            self._scaled = ScaledOperands.of(case)
-        self._output = self._magnitude = None
-        if case.output is not None or self.kind == "delta" or case.loss != "vjp":
+            scaled = ScaledOperands.of(case)
+        delta, declared, curved = self.kind == "delta", case.output is not None, case.loss != "vjp"
+        output = magnitude = None
+        if declared or delta or curved:
             with clock.of("forward_seconds"):
-                progress("forward", 0, 0)
-                self._output = passes.output(self._scaled, case.geometry, session.pool)
-        if case.output is not None or self.kind != "delta" or case.loss != "vjp":
-            with clock.of("forward_seconds" if self.kind == "delta" else "seconds"):
-                self._magnitude = passes.magnitude(self._scaled, case.geometry, session.pool)
-        for array in (self._output, self._magnitude):
-            _refuse_overflow(array)
-        if case.loss != "vjp":
-            assert self._output is not None
+                session.settings.progress("forward", 0, 0)
+                output = passes.output(scaled, case.geometry, pool)
+                _refuse_overflow(output)
+        if declared or not delta or curved:
+            with clock.of("forward_seconds" if delta else "seconds"):
+                magnitude = passes.magnitude(scaled, case.geometry, pool)
+                _refuse_overflow(magnitude)
+        if curved and output is not None:
             with clock.of("seconds"):
-                error_bars.describe(case, self._scaled, self._output, session.pool)
-        if case.output is None:
-            return None
-        assert self._output is not None
-        assert self._magnitude is not None
-        with clock.of("forward_seconds"):
-            return _check_forward(case, self._scaled, self._output, self._magnitude, session.pool)
+                error_bars.describe(case, scaled, output, pool)
+        forward = None
+        if declared and output is not None and magnitude is not None:
+            with clock.of("forward_seconds"):
+                forward = _check_forward(case, scaled, output, magnitude, pool)
+        return self._prepared(scaled, forward, output, magnitude)
+
+    def _prepared(
+        self,
+        scaled: ScaledOperands,
+        forward: ForwardReport | None,
+        output: np.ndarray | None,
+        magnitude: np.ndarray | None,
+    ) -> Prepared:
+        """Choose by what the forward passes were needed for."""
+        if self.kind != "delta" and magnitude is not None:
+            return _Reevaluated(self._case, scaled, forward, output, magnitude, self.kind)
+        assert output is not None
+        if self._case.loss != "vjp" and magnitude is not None:
+            return _Curved(self._case, scaled, forward, output, magnitude)
+        return _Linear(self._case, scaled, forward, output)
+
+    def findings(self, report: Report) -> Sequence[HealthFinding]:
+        """Return nothing: a convolution is known."""
+        return ()
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """A linear loss, differenced by ``delta``."""
+
+    case: ConvCase
+    scaled: ScaledOperands
+    forward: ForwardReport | None
+    output: np.ndarray
 
     @np.errstate(over="ignore", invalid="ignore")
     def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
         """Prepare a tensor to be differenced."""
-        case, scaled, output, magnitude = self._case, self._scaled, self._output, self._magnitude
-        if self.kind == "delta":
-            assert output is not None
-            if case.loss != "vjp":
-                assert magnitude is not None
-                return CurvedDelta(case, scaled, name, output, magnitude, step, session.pool)
-            if name == "input":
-                return InputDelta(case, scaled, output, step, session.pool)
-            return WeightDelta(case, scaled, name, output, step, session.pool)
-        assert magnitude is not None
-        return Reevaluation(self.kind, case, scaled, name, magnitude, output, step)
+        if name == "input":
+            return InputDelta(self.case, self.scaled, self.output, step, session.pool)
+        return WeightDelta(self.case, self.scaled, name, self.output, step, session.pool)
 
-    def audit(self, name: str, dims: Chosen, session: Session) -> Audit | None:
-        """Return the audit of a tensor that ``delta`` differences."""
-        if self.kind != "delta":
-            return None
-        assert self._output is not None
-        return Audit(self._case, self._scaled, self._output, name, dims, session.settings.step, session.settings.seed)
+    def audit(self, name: str, dims: Chosen, session: Session) -> Auditing | None:
+        """Return the audit of a tensor."""
+        settings = session.settings
+        return Audit(self.case, self.scaled, self.output, name, dims, settings.step, settings.seed)
 
     def blinding(self, name: str) -> HealthFinding | None:
-        """Return that the loss follows no output which the tensor moves, where the outputs are known and it is so."""
-        loss = self._case.loss
-        if loss == "relu" and self._output is not None and not (self._output > 0).any():
-            return health.no_output_counts(loss)
-        if loss == "tanh" and error_bars.bars_of(self._case, self._scaled, name, chain=1).saturated:
-            return health.no_output_counts(loss)
+        """Return nothing: a linear loss follows every output."""
         return None
+
+
+@dataclass(frozen=True)
+class _Curved(_Linear):
+    """A loss that is not linear in the outputs, differenced by ``delta``."""
+
+    magnitude: np.ndarray
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
+        """Prepare a tensor to be differenced."""
+        return CurvedDelta(self.case, self.scaled, name, self.output, self.magnitude, step, session.pool)
+
+    def blinding(self, name: str) -> HealthFinding | None:
+        """Return that the loss follows no output which the tensor moves, where it is so."""
+        return _blinding(self.case, self.scaled, self.output, name)
+
+
+@dataclass(frozen=True)
+class _Reevaluated:
+    """Any loss, differenced by ``full`` or ``local``; the output of a linear one may be unknown."""
+
+    case: ConvCase
+    scaled: ScaledOperands
+    forward: ForwardReport | None
+    output: np.ndarray | None
+    magnitude: np.ndarray
+    kind: str
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
+        """Prepare a tensor to be differenced."""
+        return Reevaluation(self.kind, self.case, self.scaled, name, self.magnitude, self.output, step)
+
+    def audit(self, name: str, dims: Chosen, session: Session) -> Auditing | None:
+        """Return nothing: the function itself is evaluated, and no shortcut taken."""
+        return None
+
+    def blinding(self, name: str) -> HealthFinding | None:
+        """Return that the loss follows no output which the tensor moves, where it is so."""
+        return None if self.output is None else _blinding(self.case, self.scaled, self.output, name)
+
+
+def _blinding(case: ConvCase, scaled: ScaledOperands, output: np.ndarray, name: str) -> HealthFinding | None:
+    dead = case.loss == "relu" and not (output > 0).any()
+    if dead or (case.loss == "tanh" and error_bars.bars_of(case, scaled, name, chain=1).saturated):
+        return health.no_output_counts(case.loss)
+    return None
 
 
 def _refuse_overflow(outputs: np.ndarray | None) -> None:
@@ -142,9 +204,9 @@ def _refuse_overflow(outputs: np.ndarray | None) -> None:
 def _check_forward(
     case: ConvCase, scaled: ScaledOperands, output: np.ndarray, magnitude: np.ndarray, pool: Executor
 ) -> ForwardReport:
-    """Compare the declared output with the computed one, within what their arithmetic can explain.
+    """Compare the declared output with the computed one, by a bound on what their arithmetic can explain.
 
-    ``output`` and ``magnitude`` are those of the scaled operands.
+    ``output`` and ``magnitude`` belong to the scaled operands.
     """
     assert case.output is not None
     assert case.output_dtype is not None
@@ -152,19 +214,19 @@ def _check_forward(
         computed, size = (np.ldexp(array, scaled.exponents["bias"]) for array in (output, magnitude))
     precision = Precision.of(case.output_dtype, case.precision, (case.input, case.weight))
     _refuse_overflow(size)
-    bar = error_model.forward_bar(computed, size, case.geometry.terms, precision)
+    bar = error_bars.forward_bar(computed, size, case.geometry.terms, precision)
     every = np.arange(computed.size)
     arrays = (every, case.output.ravel(), computed.ravel(), bar.ravel())
-    # By blocks, since a dot product of millions of entries depends on how many threads BLAS takes.
+    # In blocks, since a dot product of millions of entries depends on the number of BLAS's threads.
     blocks = range(0, computed.size, FORWARD_BLOCK)
     compared = tally.merge(tally.fold(*(a[i : i + FORWARD_BLOCK] for a in arrays)) for i in blocks)
     if not compared.beyond:
         return ForwardReport("pass", compared.norm_ratio, None)
-    found = diagnosis.of_forward(
+    mistake = diagnosis.of_forward(
         case.geometry,
         (case.input, case.weight, case.bias),
         case.output,
         computed,
         lambda geometry, x, w, b: passes.convolve(geometry, x, w, b, pool),
     )
-    return ForwardReport("fail", compared.norm_ratio, found)
+    return ForwardReport("fail", compared.norm_ratio, mistake)

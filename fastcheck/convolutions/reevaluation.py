@@ -10,10 +10,11 @@ import numpy as np
 
 from fastcheck.convolutions.case import TENSORS, ConvCase
 from fastcheck.convolutions.closer import closer
-from fastcheck.convolutions.error_bars import FACTORS, bars_of, loss_model
+from fastcheck.convolutions.error_bars import FACTORS, bars_of, loss_model, roundings
 from fastcheck.convolutions.scaling import ScaledOperands
+from fastcheck.convolutions.steps import automatic
 from fastcheck.engine.differences import Chosen, Differences, indices
-from fastcheck.engine.error_model import automatic, rms, roundings
+from fastcheck.engine.magnitudes import rms
 from fastcheck_kernels import conv, curved, difference
 
 _SLOTS = {"input": difference.INPUT, "weight": difference.WEIGHT, "bias": difference.BIAS}
@@ -44,7 +45,7 @@ class Reevaluation:
         The forward result of the scaled operands, which a curved loss asks for.
     step : float or "auto"
     size : float, optional
-        `fastcheck.engine.error_model.rms` of ``magnitude``, where it is known.
+        `fastcheck.engine.magnitudes.rms` of ``magnitude``, where it is known.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,9 +11,11 @@ import numpy as np
 
 from fastcheck.common.precision import WIDE
 from fastcheck.engine.differences import Differences
+from fastcheck.engine.shard_results import Noted, Part
 from fastcheck.metrics import tally
 from fastcheck.metrics.tally import BINS, WORST, Finding, ScaledSum, Tally
-from fastcheck_kernels import judge
+from fastcheck.reports.report import Kept
+from fastcheck_kernels import fold as fold_kernel
 
 
 def _edges() -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +34,7 @@ COUNTS = ("subgradients", "automatic", "hidden", "at_kink")
 _LAST = np.iinfo(np.int64).max
 
 
-class Folded(NamedTuple):
+class FoldedBlock(NamedTuple):
     """A block, folded: the kernel's counts and reals, and the dimensions that a report lists.
 
     ``first`` is the lowest flat index outside its bar, -1 without one. Where squares overflow or values are not
@@ -52,6 +54,15 @@ class Folded(NamedTuple):
     hidden: int
     at_kink: int
     tally: Tally | None
+    kinks: int = 0
+    excluded: int = 0
+    noted: Noted | None = None
+    kept: Kept | None = None
+
+    @property
+    def reached(self) -> int:
+        """Dimensions that were differenced, those left out for a kink among them."""
+        return self.dims + self.excluded
 
 
 def compile() -> None:
@@ -61,27 +72,27 @@ def compile() -> None:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def fold(found: Differences, analytic: np.ndarray) -> Folded:
+def fold(found: Differences, analytic: np.ndarray) -> FoldedBlock:
     """Fold a block, whose analytic values are float64, in the order of ``found.dims``."""
     dims, numeric, error_bar = found.dims, found.numeric, found.error_bar
-    counts = np.empty(judge.WORST + WORST + BINS, np.int64)
-    reals = np.empty(judge.SEVERITY + WORST)
-    judge.fold(analytic, numeric, error_bar, _EDGES, _FIRST, WORST, counts, reals)
+    counts = np.empty(fold_kernel.WORST + WORST + BINS, np.int64)
+    reals = np.empty(fold_kernel.SEVERITY + WORST)
+    fold_kernel.fold(analytic, numeric, error_bar, _EDGES, _FIRST, WORST, counts, reals)
     undecided = _undecided(found, analytic)
     exact = None
-    whole = 1e-200 < reals[judge.DIFFERENCES] + reals[judge.TOTALS] < 1e200
+    whole = 1e-200 < reals[fold_kernel.DIFFERENCES] + reals[fold_kernel.TOTALS] < 1e200
     if not whole and (numeric.any() or analytic.any()):
         order = np.argsort(dims)
         masked = None if undecided is None else undecided[order]
         exact = tally.fold(dims[order], analytic[order], numeric[order], error_bar[order], masked)
-    worst = counts[judge.WORST : judge.WORST + min(WORST, len(dims))].tolist()
-    severity = dict(zip(worst, reals[judge.SEVERITY :].tolist(), strict=False))
-    first = int(dims[np.abs(analytic - numeric) > error_bar].min(initial=_LAST)) if counts[judge.BEYOND] else -1
-    least = int(counts[judge.LEAST_DIGITS])
+    worst = counts[fold_kernel.WORST : fold_kernel.WORST + min(WORST, len(dims))].tolist()
+    severity = dict(zip(worst, reals[fold_kernel.SEVERITY :].tolist(), strict=False))
+    first = int(dims[np.abs(analytic - numeric) > error_bar].min(initial=_LAST)) if counts[fold_kernel.BEYOND] else -1
+    least = int(counts[fold_kernel.LEAST_DIGITS])
     wide = None if undecided is None else tally.widest(undecided, dims, error_bar)
     places = {*worst, *([least] if least >= 0 else []), *([] if wide is None else [wide])}
     listed = _findings(places, (dims, analytic, numeric, error_bar), severity, undecided)
-    return Folded(
+    return FoldedBlock(
         len(dims),
         counts,
         reals,
@@ -92,8 +103,8 @@ def fold(found: Differences, analytic: np.ndarray) -> Folded:
         0 if undecided is None else int(np.count_nonzero(undecided)),
         _subgradients(found, analytic),
         0 if found.automatic is None else int(np.count_nonzero(found.automatic)),
-        _hidden(found, analytic) if counts[judge.UNRESOLVED] else 0,
-        _at_kink(found, analytic) if counts[judge.UNRESOLVED] else 0,
+        _hidden(found, analytic) if counts[fold_kernel.UNRESOLVED] else 0,
+        _at_kink(found, analytic) if counts[fold_kernel.UNRESOLVED] else 0,
         exact,
     )
 
@@ -154,7 +165,7 @@ def _at_kink(found: Differences, analytic: np.ndarray) -> int:
     return int(np.count_nonzero((found.jump > 0) & (larger <= found.error_bar)))
 
 
-def merge(folded: list[Folded]) -> Tally:
+def merge(folded: Sequence[FoldedBlock]) -> Tally:
     """Add up blocks; the result does not depend on their order."""
     plain = [block for block in folded if block.tally is None]
     exact = [block.tally for block in folded if block.tally is not None]
@@ -165,19 +176,31 @@ def merge(folded: list[Folded]) -> Tally:
     return replace(merged, **known)
 
 
-def _merged(folded: list[Folded]) -> Tally:
+def joined(blocks: Sequence[FoldedBlock]) -> Part:
+    """Make one shard's result of its blocks."""
+    noted = [block.noted for block in blocks if block.noted is not None]
+    kept = [block.kept for block in blocks if block.kept is not None]
+    kinks, excluded = sum(block.kinks for block in blocks), sum(block.excluded for block in blocks)
+    return Part(
+        replace(merge(blocks), kinks=kinks, excluded=excluded),
+        Noted.merged(noted) if noted else None,
+        Kept.joined(kept) if kept else None,
+    )
+
+
+def _merged(folded: list[FoldedBlock]) -> Tally:
     counts = np.sum([block.counts for block in folded], axis=0)
     reals = np.stack([block.reals for block in folded])
     return Tally(
         dims=sum(block.dims for block in folded),
-        unresolved=int(counts[judge.UNRESOLVED]),
-        sign_mismatches=int(counts[judge.OPPOSITE]),
-        beyond=int(counts[judge.BEYOND]),
-        max_ratio=float(reals[:, judge.MAX_RATIO].max()),
-        max_ratio_resolved=max(0.0, float(reals[:, judge.MAX_RESOLVED].max())),
-        histogram=tuple(counts[judge.WORST + WORST :].tolist()),
-        differences=tuple(ScaledSum(value, 0) for value in reals[:, judge.DIFFERENCES].tolist()),
-        sums=tuple(ScaledSum(value, 0) for value in reals[:, judge.TOTALS].tolist()),
+        unresolved=int(counts[fold_kernel.UNRESOLVED]),
+        sign_mismatches=int(counts[fold_kernel.OPPOSITE]),
+        beyond=int(counts[fold_kernel.BEYOND]),
+        max_ratio=float(reals[:, fold_kernel.MAX_RATIO].max()),
+        max_ratio_resolved=max(0.0, float(reals[:, fold_kernel.MAX_RESOLVED].max())),
+        histogram=tuple(counts[fold_kernel.WORST + WORST :].tolist()),
+        differences=tuple(ScaledSum(value, 0) for value in reals[:, fold_kernel.DIFFERENCES].tolist()),
+        sums=tuple(ScaledSum(value, 0) for value in reals[:, fold_kernel.TOTALS].tolist()),
         first_beyond=min((block.first for block in folded if block.first >= 0), default=None),
         undecided=sum(block.undecided for block in folded),
         worst=tally.most_severe(finding for block in folded for finding in block.worst),

@@ -15,7 +15,7 @@ from fastcheck.common.arrays import as_floating, finite
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import LONGEST_VALUE, brief, nearest, refuse_unknown
 from fastcheck.common.precision import PRECISIONS, UNITS, U
-from fastcheck.engine.error_model import rms
+from fastcheck.engine.magnitudes import rms
 from fastcheck.engine.settings import Settings
 from fastcheck.functions import state as function_state
 from fastcheck.functions.state import Arrays
@@ -162,8 +162,7 @@ class FunctionCase:
 
     def small(self, name: str) -> np.ndarray:
         """Return which entries of a tensor are far smaller than a typical one, zeros included."""
-        small: np.ndarray = np.abs(self.params[name]) < SMALL * self.size(name)
-        return small
+        return np.abs(self.params[name]) < SMALL * self.size(name)
 
     @functools.cached_property
     def promised(self) -> float:

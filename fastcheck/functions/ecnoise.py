@@ -40,8 +40,7 @@ def ecnoise(samples: np.ndarray) -> np.ndarray:
         vanish, as they do for exact values. A kink among the samples is ignored.
     """
     trusted, first, least = _estimates(samples)
-    noise: np.ndarray = np.where(trusted, first, least)
-    return noise
+    return np.where(trusted, first, least)
 
 
 def _estimates(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -73,8 +72,7 @@ def _beside_a_kink(samples: np.ndarray) -> np.ndarray:
     clear = (np.abs(largest) >= SPIKE * rest.max(0)) & (rest.max(0) > 0)
     size = np.where(rest.max(0) > 0, rest.max(0), 1.0)
     noise = size * np.sqrt(np.mean((rest / size) ** 2, axis=0) / 6)
-    estimate: np.ndarray = np.where(clear & (single | double), noise, np.inf)
-    return estimate
+    return np.where(clear & (single | double), noise, np.inf)
 
 
 def _orders(levels: np.ndarray) -> range:

@@ -58,8 +58,7 @@ class Tensor:
         """Return this thread's own copies of params."""
         if not hasattr(self._private, "arrays"):
             self._private.arrays = self.case.copies()
-        arrays: Arrays = self._private.arrays
-        return arrays
+        return self._private.arrays
 
 
 class EntryDifferencer:

@@ -47,7 +47,7 @@ measured on both sides."""
 UNMEASURED = 3.0
 """Further factor where the gradient is an array, whose noise cannot be measured. With it, correct gradients of
 attention and recurrent layers in float32 and in half precision came to at most 0.95 of their bars, in 5,000 cases
-(`tests/hard_functions.py`)."""
+(`tests/helpers/hard_functions.py`)."""
 
 SHARED, SHARED_HALF = 1 / 12, 1 / 6
 """Smallest size of the terms of an array's entries, as a fraction of the largest change of the loss: what a backward
@@ -119,8 +119,7 @@ def _bound(case: FunctionCase, name: str, measured: np.ndarray | None) -> np.nda
         measured = np.where(np.isfinite(measured), measured, 0.0)
         deviation = np.maximum(deviation, np.maximum(measured, _typical(measured, reach)))
         bound = (HALF_NOISES if result else NOISES) * deviation
-    total: np.ndarray = bound + result * values + SMALLEST[case.precision_of(name)]
-    return total
+    return bound + result * values + SMALLEST[case.precision_of(name)]
 
 
 def _reach(case: FunctionCase, name: str, slopes: np.ndarray) -> np.ndarray:
@@ -132,8 +131,7 @@ def _reach(case: FunctionCase, name: str, slopes: np.ndarray) -> np.ndarray:
     size, own = case.size(name), np.abs(case.params[name])
     with np.errstate(all="ignore"):
         guessed = np.where(slopes > 0, np.fmin(size, case.promised / slopes), size)
-    reach: np.ndarray = np.where(case.small(name), np.where(own > 0, own, guessed), size)
-    return reach
+    return np.where(case.small(name), np.where(own > 0, own, guessed), size)
 
 
 def _typical(values: np.ndarray, reach: np.ndarray) -> np.ndarray:
@@ -144,8 +142,7 @@ def _typical(values: np.ndarray, reach: np.ndarray) -> np.ndarray:
     """
     with np.errstate(all="ignore"):  # sizes at the ends of the range of numbers
         scaled = _mean(values * reach) / reach
-    typical: np.ndarray = np.fmin(scaled, _mean(values))
-    return typical
+    return np.fmin(scaled, _mean(values))
 
 
 def _unit(grad: np.ndarray, precision: str | None) -> float:
@@ -218,8 +215,7 @@ def _direction(case: FunctionCase, name: str, rng: np.random.Generator) -> np.nd
     """
     values = case.params[name]
     sizes = np.abs(values) if values.any() else np.full(values.shape, case.size(name))
-    direction: np.ndarray = sizes * rng.uniform(0.5, 1.0, values.shape) * rng.choice([-1.0, 1.0], values.shape)
-    return direction
+    return sizes * rng.uniform(0.5, 1.0, values.shape) * rng.choice([-1.0, 1.0], values.shape)
 
 
 def _move(case: FunctionCase, arrays: Arrays, directions: Arrays, distance: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.common.arguments import Shape
-from fastcheck.engine import error_model, sampling
+from fastcheck.engine import sampling, steps
 from fastcheck.engine.differences import Auditing, Chosen, Evaluator
 from fastcheck.engine.pipeline import Session
 from fastcheck.engine.settings import Settings
@@ -19,7 +19,7 @@ from fastcheck.functions.evaluator import FunctionEvaluator
 from fastcheck.functions.ties import Kinked
 from fastcheck.metrics import health
 from fastcheck.metrics.health import HealthFinding
-from fastcheck.reports.report import ForwardReport, Report
+from fastcheck.reports.report import Report
 
 MOSTLY = 0.75
 """Where more than this fraction of all derivatives is zero, a check shows little."""
@@ -48,13 +48,15 @@ class FunctionPipeline:
 
     kind = "full"
     balanced = True
+    forward = None
 
     def __init__(self, case: FunctionCase, settings: Settings) -> None:
         self._case = case
         self._noise: dict[str, float] = {}
+        self._errors: Mapping[str, np.ndarray] = {}
         self._evaluators: dict[str, FunctionEvaluator] = {}
         for name in case.params if settings.step != "auto" else ():
-            error_model.usable(settings.step, case.params[name], case.label(name))
+            steps.usable(settings.step, case.params[name], case.label(name))
 
     @property
     def grads(self) -> Mapping[str, np.ndarray]:
@@ -77,11 +79,11 @@ class FunctionPipeline:
         """Return the shapes."""
         return self._case.described()
 
-    def prepare(self, session: Session) -> ForwardReport | None:
+    def prepare(self, session: Session) -> FunctionPipeline:
         """Measure the rounding noise of the analytic gradient."""
         with session.clock.of("seconds"):
             self._errors = function_noise.of_gradient(self._case, session.settings.seed)
-        return None
+        return self
 
     def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
         """Prepare a tensor to be differenced."""
@@ -95,6 +97,8 @@ class FunctionPipeline:
 
     def findings(self, report: Report) -> list[HealthFinding]:
         """Return the findings about the functions after a check, whose ``report`` has the differences alone."""
+        if report.interrupted:
+            return self._case.findings
         self._case.examine_end()
         findings = [*self._case.findings, *self._tied()]
         return findings if any(one.verdict for one in findings) else [*findings, *self._vanishing(report)]

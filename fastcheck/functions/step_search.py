@@ -11,9 +11,9 @@ sum of three parts, each measured:
   remains: 2 J(h) - J(2h) is of order h^3, and the next extrapolation, for five points, of order h^5.
 
 Truncation and kink together bound the effect of a single kink in slope on D and on P, wherever the kink lies
-(tests/test_black_box.py): the differences see a part of its jump, and the slopes see the rest. Several kinks can hide
-each other. A part that is suspiciously small beside its neighbours is therefore replaced (`_measured`, `_cancelled`),
-and the parts are multiplied (`ROUGH`) where a search picks the smallest bar.
+(tests/functions/test_step_search.py): the differences see a part of its jump, and the slopes see the rest. Several
+kinks can hide each other. A part that is suspiciously small beside its neighbours is therefore replaced (`_measured`,
+`_cancelled`), and the parts are multiplied (`ROUGH`) where a search picks the smallest bar.
 
 A safe multiple of the truncation costs little, since the balanced bar grows with its cube root (fifth root).
 """

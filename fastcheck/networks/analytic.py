@@ -55,18 +55,15 @@ class AnalyticTensor:
 
     def bars(self, dims: np.ndarray, block: DifferencedBlock) -> np.ndarray:
         """Return the whole error bars of dimensions: the differences' and the gradient's."""
-        whole: np.ndarray = block.bar + self.errors[dims] + LOST
-        return whole
+        return block.bar + self.errors[dims] + LOST
 
     def distance(self, dims: np.ndarray, block: DifferencedBlock) -> np.ndarray:
         """Return |analytic - numeric|."""
-        distance: np.ndarray = np.abs(self._gradient[dims] - block.numeric)
-        return distance
+        return np.abs(self._gradient[dims] - block.numeric)
 
     def outside(self, dims: np.ndarray, block: DifferencedBlock) -> np.ndarray:
         """Return which dimensions lie outside their error bars."""
-        outside: np.ndarray = self.distance(dims, block) > self.bars(dims, block)
-        return outside
+        return self.distance(dims, block) > self.bars(dims, block)
 
     def contradicted(self, dims: np.ndarray, block: DifferencedBlock) -> np.ndarray:
         """Return the distances of numeric values from the reference gradient that exceed rounding, 0 elsewhere.
@@ -82,8 +79,7 @@ class AnalyticTensor:
 
     def hidden(self, dims: np.ndarray, block: DifferencedBlock) -> np.ndarray:
         """Return which dimensions have values that round-off hides."""
-        hidden: np.ndarray = block.roundoff > self._too_wide * np.maximum(np.abs(block.numeric), self._sizes[dims])
-        return hidden
+        return block.roundoff > self._too_wide * np.maximum(np.abs(block.numeric), self._sizes[dims])
 
     def are_too_wide(self, dims: np.ndarray, bars: np.ndarray) -> np.ndarray:
         """Return which bars are too wide to judge by, beside the size of the sum of the dimension's terms."""
@@ -127,5 +123,4 @@ class AnalyticTensor:
     def _at_least_typical(self, terms: np.ndarray) -> np.ndarray:
         """Return the sizes of all dimensions' terms, none below the tensor's typical size."""
         typical = math.sqrt(float(terms @ terms) / len(terms)) or self._baseline.natural_slope(self._name)
-        sizes: np.ndarray = np.maximum(terms, typical)
-        return sizes
+        return np.maximum(terms, typical)

@@ -92,8 +92,7 @@ class NetworkAudit:
         table = PartialEvaluation(self._baseline.passes, self._tensor)(dims, h)
         apart = np.abs(again - table[:, columns.NUMERIC]) / (2 * h)
         # Rounding may put a unit on the other side of its kink, which changes at most that crossing's widening.
-        outside: np.ndarray = ~(apart <= (SAFETY * self._noise(full) + table[:, columns.WIDENING]) / h)
-        return outside
+        return ~(apart <= (SAFETY * self._noise(full) + table[:, columns.WIDENING]) / h)
 
     def _noise(self, full: Full) -> float:
         """Return the standard deviation of the rounding of both evaluations, times h."""

@@ -71,8 +71,7 @@ def statistics(baseline: Baseline, unit: float) -> HealthFinding | None:
         batches = all(one.kind == "batch_norm" for one in alike)  # others see each data point alone
         return health.no_variance(listed(map(str, alike)), batches and all_equal(baseline.passes.point.x), names)
 
-    finding: HealthFinding | None = baseline.cached(("statistics", unit), find)
-    return finding
+    return baseline.cached(("statistics", unit), find)
 
 
 def all_equal(x: np.ndarray) -> bool:

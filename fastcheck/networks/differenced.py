@@ -39,8 +39,7 @@ class DifferencedBlock:
     @property
     def bar(self) -> np.ndarray:
         """Bound on the error that arithmetic alone can explain, the gradient's own rounding aside."""
-        whole: np.ndarray = self.roundoff + self.truncation + self.crossed + self.jump
-        return whole
+        return self.roundoff + self.truncation + self.crossed + self.jump
 
     def take(self, rows: np.ndarray, other: DifferencedBlock) -> np.ndarray:
         """Replace rows by another block's where its bar is narrower; return the replaced rows."""

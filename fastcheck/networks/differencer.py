@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from fastcheck.common.precision import U
-from fastcheck.engine import error_model
-from fastcheck.engine.error_model import usable
+from fastcheck.engine import magnitudes, steps
+from fastcheck.engine.steps import usable
 from fastcheck.networks.case import NetworkCase
 from fastcheck.networks.differenced import DifferencedBlock
 from fastcheck.networks.error_bars import SAFETY, Baseline
@@ -117,13 +117,11 @@ class TensorDifferencer:
         if not self._baseline.remembering or h != self.step or not len(dims):
             return self._tables(dims, h)
         key = (self._name, self._tables.kind, h, dims.tobytes())
-        table: np.ndarray = self._baseline.cached(key, lambda: self._tables(dims, h))
-        return table
+        return self._baseline.cached(key, lambda: self._tables(dims, h))
 
     def _noise(self, dims: np.ndarray) -> np.ndarray:
         """Return the standard deviation of h * n that comes from round-off."""
-        noise: np.ndarray = self._channel_noise[dims // self._per_channel] / math.sqrt(2)
-        return noise
+        return self._channel_noise[dims // self._per_channel] / math.sqrt(2)
 
     def _measured(self, seed: int) -> np.ndarray:
         """Return the model's noise of every channel, scaled by the measured scatter of pilots.
@@ -157,12 +155,12 @@ def automatic(passes: Passes, name: str) -> float:
     """Return the automatic step: a power of two that perturbs a layer's results by about `MOVE` of their size."""
     row, bias = passes.program.node_of(name)
     node, chunk = passes.program.nodes[row], passes.chunks[0]
-    size, factor = error_model.rms(lanes(passes, chunk, chunk.cached, row)), 1.0
+    size, factor = magnitudes.rms(lanes(passes, chunk, chunk.cached, row)), 1.0
     if node.kind == "conv" and not bias:
-        factor = error_model.rms(lanes(passes, chunk, chunk.cached, node.columns["a"]))
+        factor = magnitudes.rms(lanes(passes, chunk, chunk.cached, node.columns["a"]))
     if size == 0 or factor == 0:
         return MOVE
     # Large enough to change every entry by many roundings, even where results are as good as zero.
     largest = float(np.abs(passes.point.params[name]).max(initial=0.0))
     least = math.frexp(largest)[1] + LEAST_EXPONENT if largest else -MOST_EXPONENT
-    return math.ldexp(MOVE, error_model.within(max(round(math.log2(size) - math.log2(factor)), least), MOST_EXPONENT))
+    return math.ldexp(MOVE, steps.within(max(round(math.log2(size) - math.log2(factor)), least), MOST_EXPONENT))

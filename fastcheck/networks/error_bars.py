@@ -6,12 +6,12 @@ the squares of independent effects add up. A few pilot dimensions, differenced w
 how much n really scatters (`fastcheck.networks.differencer`). A model alone would have to assume the worst of every
 sum, and a measurement alone would miss a channel of another scale.
 
-The analytic side has two parts. Its last sums follow the bounds of a convolution's (`fastcheck.engine.error_model`).
-The effect of rounding in all layers before, forward and backward, is measured: noise is added to the layers' results in
-place of rounding, and units whose piece rounding decides are flipped.
+The analytic side has two parts. Its last sums follow the bounds of a convolution's
+(`fastcheck.convolutions.error_bars`). The effect of rounding in all layers before, forward and backward, is measured:
+noise is added to the layers' results in place of rounding, and units whose piece rounding decides are flipped.
 
 bench/network_false_alarms.py searches for correct gradients outside these bars and for wrong ones inside them;
-tests/test_network_bars.py has the points that were hardest.
+tests/networks/test_error_bars.py has the points that were hardest.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.precision import ACCUMULATOR, RESULT, SMALLEST, UNITS, U
-from fastcheck.engine.error_model import Structure, rms
+from fastcheck.engine.magnitudes import Structure, rms
 from fastcheck.networks import flips as network_flips
 from fastcheck.networks import round_off_noise
 from fastcheck.networks.case import NetworkCase
@@ -83,8 +83,7 @@ class RoundOff:
 
     def of(self, row: int) -> np.ndarray:
         """Return the standard deviations for perturbing each channel of a row, which changes all later rows."""
-        deviations: np.ndarray = np.sqrt(self._own[row] + self._after[row])
-        return deviations
+        return np.sqrt(self._own[row] + self._after[row])
 
     def coherent(self, row: int) -> np.ndarray:
         """Bound the rounding of z + d in each channel of a row, where all entries are rounded in the same direction.
@@ -186,8 +185,7 @@ class GradientRounding:
 
     def deviations(self, precision: str, name: str) -> np.ndarray:
         """Return the standard deviations of a tensor's gradient that come from rounding in all layers."""
-        deviations: np.ndarray = self._before(precision)[0][self._passes.program.slices[name]]
-        return deviations
+        return self._before(precision)[0][self._passes.program.slices[name]]
 
     def flipped(self, case: NetworkCase, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the least and the most that units whose piece rounding decides may add to a tensor's gradient."""
@@ -214,13 +212,12 @@ class GradientRounding:
         added = (abs(penalty.l2) * values + abs(penalty.l1)) * (3 * max(ACCUMULATOR[precision], result) + 2 * result)
         with np.errstate(over="ignore", invalid="ignore"):
             sizes = np.nan_to_num(np.abs(given.astype(np.float64)), posinf=0.0)
-        bars: np.ndarray = own + before + added + 2 * result * sizes + SMALLEST[stored]
-        return bars
+        return own + before + added + 2 * result * sizes + SMALLEST[stored]
 
     def _sums(
         self, name: str, terms: tuple[np.ndarray, np.ndarray, np.ndarray], size: np.ndarray, u: float
     ) -> np.ndarray:
-        """Bound the rounding of the last sums, by the law for a convolution's (`fastcheck.engine.error_model`).
+        """Bound the rounding of the last sums, by the law for a convolution's (`fastcheck.convolutions.error_bars`).
 
         In terms of T1, T2, the number of terms and the size of the sum: the square-root law where roundings cancel,
         plus the linear worst case in the measure (``drift``) that the data keep them from it; never beyond that case.
@@ -233,8 +230,7 @@ class GradientRounding:
             skew = np.nan_to_num(np.sqrt(count) * second / first, posinf=1.0)
         drift = 0.5 if self._alike(name) else np.minimum(0.5, 8 * count * u * np.maximum(1.0, skew))
         likely = (np.sqrt(count) * (1.75 * (second + size) + 0.75 * first) + drift * count * first) * u
-        bounds: np.ndarray = np.minimum(worst, likely)
-        return bounds
+        return np.minimum(worst, likely)
 
     def _alike(self, name: str) -> bool:
         """Return whether magnitudes repeat so often that roundings add up instead of cancelling."""
@@ -298,10 +294,7 @@ class Baseline:
 
     def terms(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return a tensor's moments, `GradientRounding.moments`, computed once."""
-        terms: tuple[np.ndarray, np.ndarray, np.ndarray] = self.cached(
-            ("terms", name), lambda: self.rounding.moments(name)
-        )
-        return terms
+        return self.cached(("terms", name), lambda: self.rounding.moments(name))
 
     def natural_slope(self, name: str) -> float:
         """Return the slope with which the bars of a tensor without any gradient are compared.

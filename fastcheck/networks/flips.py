@@ -4,7 +4,7 @@ A unit here is an activation near its kink, a pooling window with nearly equal w
 nearly zero. Code that rounds otherwise than the reference may have it on the other side, where the gradient jumps: the
 effect does not shrink with the rounding, so that no bound on rounding covers it. It is therefore computed, by adding
 *nudges* to the cached results that take units to their other piece, and running the backward pass alone. A nudge
-changes a piece and hardly any value (tests/test_network_bars.py compares with perturbed parameters).
+changes a piece and hardly any value (tests/networks/test_error_bars.py compares with perturbed parameters).
 """
 
 from __future__ import annotations
@@ -87,8 +87,7 @@ def terms(passes: Passes, chunk: Chunk, output: np.ndarray) -> np.ndarray:
     """Return the terms of the hinge before they are cut at 0, (classes, lanes); the label's own term is the margin."""
     z = output.reshape(-1, output.shape[2])
     label = chunk.targets[: z.shape[1]].astype(np.int64)[None, :]
-    uncut: np.ndarray = z - np.take_along_axis(z, label, 0) + passes.point.network.margin
-    return uncut
+    return z - np.take_along_axis(z, label, 0) + passes.point.network.margin
 
 
 def _gradient(passes: Passes, chunk: Chunk, nudge: np.ndarray, margin: float | None = None) -> np.ndarray:
@@ -173,5 +172,4 @@ def _beyond(passes: Passes, chunk: Chunk, kinds: Sequence[str]) -> np.ndarray:
 
 def _after(z: np.ndarray, tap: int) -> np.ndarray:
     """Return a nudge of a few roundings that makes the later of equal entries the larger."""
-    nudge: np.ndarray = 2 * (tap + 1) * (U * np.abs(z) + LEAST)
-    return nudge
+    return 2 * (tap + 1) * (U * np.abs(z) + LEAST)

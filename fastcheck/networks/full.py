@@ -166,8 +166,7 @@ class Full:
         """Return this thread's own copy of everything that a forward pass writes to."""
         if not hasattr(self._private, "own"):
             self._private.own = Passes(self._passes.point, self._passes.program)
-        own: Passes = self._private.own
-        return own
+        return self._private.own
 
     def _kinks(self, plus: list[Chunk], minus: list[Chunk]) -> Iterator[tuple[int, _Kinks]]:
         """Yield the kinks of every row that has any, each with the first data point of its chunk."""
@@ -250,16 +249,13 @@ def _excess(kind: str, real: float, at: np.ndarray, z: np.ndarray) -> np.ndarray
     else:
         with np.errstate(over="ignore"):
             size = np.abs(z - real * np.expm1(z))
-    excess: np.ndarray = np.where((at > 0) == (z > 0), 0.0, size)
-    return excess
+    return np.where((at > 0) == (z > 0), 0.0, size)
 
 
 def _at_point(low: np.ndarray, at: np.ndarray, high: np.ndarray) -> np.ndarray:
-    at_point: np.ndarray = np.abs(at) <= columns.AT_POINT * np.abs(high - low)
-    return at_point
+    return np.abs(at) <= columns.AT_POINT * np.abs(high - low)
 
 
 def _windows(values: np.ndarray, lookup: np.ndarray) -> np.ndarray:
     """Return the entries of every window, -inf for padding: (channels, taps, pixels, points)."""
-    entries: np.ndarray = np.where(lookup[None, :, :, None] >= 0, values[:, lookup], -np.inf)
-    return entries
+    return np.where(lookup[None, :, :, None] >= 0, values[:, lookup], -np.inf)

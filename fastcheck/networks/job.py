@@ -289,8 +289,7 @@ def _without(whole: Arrays, removed: dict[str, Penalty], params: Arrays, referen
 
     def without(name: str, array: np.ndarray) -> np.ndarray:
         taken = taken_off(removed[name], params[name], array - reference[name])
-        rest: np.ndarray = (array - taken).astype(array.dtype)
-        return rest
+        return (array - taken).astype(array.dtype)
 
     with np.errstate(over="ignore", invalid="ignore"):
         return {name: without(name, array) if name in removed else array for name, array in whole.items()}

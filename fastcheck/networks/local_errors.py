@@ -5,7 +5,7 @@ operands are not part of its local error: passes with noise (`fastcheck.networks
 
 An error is *shared* where all entries of a normalisation's group have the same one: the error of their mean. Shared
 errors do not average out over the group (test_a_float32_bias_before_a_batch_normalisation in
-tests/test_network_bars.py).
+tests/networks/test_error_bars.py).
 
 The formulas follow common code. In tails, the error comes from the intermediate result that is rounded near 1 (1 + erf
 of a gelu, 1 - t^2 of a tanh), not from the tiny final one; far in the tail that is exactly 0 or 1, and nothing is left
@@ -118,8 +118,7 @@ class _RowErrors:
         size = np.abs(values)
         typical = np.sqrt((values * values).mean(axis=(1, 2), keepdims=True))
         # A sum that is exactly zero has zero terms only, or terms that cancel in any order.
-        errors: np.ndarray = np.hypot(size, self._sums * math.sqrt(terms) * np.maximum(size, typical)) * (size > 0)
-        return errors
+        return np.hypot(size, self._sums * math.sqrt(terms) * np.maximum(size, typical)) * (size > 0)
 
     def _activation(self, out: np.ndarray, back: np.ndarray) -> None:
         z, result = self._values("cached", self._node.columns["a"]), self._values("cached")
@@ -184,7 +183,8 @@ def _seeds(passes: Passes, chunk: Chunk, sums: float, errors: LocalErrors) -> No
         with np.errstate(divide="ignore", invalid="ignore"):
             exponent = np.nan_to_num(-np.log(known) * known)
         label = chunk.targets.reshape(-1, chunk.period) == np.arange(len(v))[:, None]
-        parts = exponent + sums * (3 * known + label[:, None])
+        # A narrow type rounds the probabilities themselves.
+        parts = exponent + (1 - sums) * known + sums * (3 * known + label[:, None])
     elif loss == "logistic":
         parts = known + sums * (2 * known + chunk.targets.reshape(v.shape))
     elif loss == "squared_error":
@@ -197,8 +197,7 @@ def _seeds(passes: Passes, chunk: Chunk, sums: float, errors: LocalErrors) -> No
 def _sigmoid(z: np.ndarray) -> np.ndarray:
     """Return 1 / (1 + exp(-z))."""
     e = np.exp(-np.abs(z))
-    sigmoid: np.ndarray = np.where(z >= 0, 1.0, e) / (1.0 + e)
-    return sigmoid
+    return np.where(z >= 0, 1.0, e) / (1.0 + e)
 
 
 def _left(rest: np.ndarray, unit: float) -> np.ndarray:
@@ -206,14 +205,12 @@ def _left(rest: np.ndarray, unit: float) -> np.ndarray:
 
     It is a whole round-off, unless x is so near to 1 that it is rounded to 1: then nothing is left, and nothing errs.
     """
-    left: np.ndarray = np.minimum(1.0, 4 * rest / unit)
-    return left
+    return np.minimum(1.0, 4 * rest / unit)
 
 
 def _nothing(slope: np.ndarray, unit: float) -> np.ndarray:
     """Return the error of code that computes a slope far below a round-off as zero, as vectorised exp and erf do."""
-    nothing: np.ndarray = np.minimum(NOTHING, np.abs(slope) / unit)
-    return nothing
+    return np.minimum(NOTHING, np.abs(slope) / unit)
 
 
 def _rest(kind: str, z: np.ndarray) -> np.ndarray:

@@ -73,8 +73,7 @@ class PartialEvaluation:
         if not hasattr(self._private, "rooms"):
             sizes = (max(getattr(layout, name) for layout in self._layouts) for name in ("arena", "spare"))
             self._private.rooms = tuple(_aligned(size) for size in sizes)
-        rooms: tuple[np.ndarray, np.ndarray] = self._private.rooms
-        return rooms
+        return self._private.rooms
 
 
 @dataclass

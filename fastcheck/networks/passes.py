@@ -149,8 +149,7 @@ class Passes:
         """Return a row's output for the data points of a chunk, (points, entries)."""
         node, at = self.program.nodes[row], self.program.slots()[0][row] * chunk.period
         lanes = chunk.cached[at : at + node.entries * chunk.period].reshape(node.entries, chunk.period)
-        output: np.ndarray = lanes[:, : chunk.points].T
-        return output
+        return lanes[:, : chunk.points].T
 
     def gradient(self, before: Hook = _nothing) -> np.ndarray:
         """Return the reference gradient of the data points' loss, as one vector, and cache the cotangents.

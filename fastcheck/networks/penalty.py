@@ -60,8 +60,7 @@ def difference(penalty: Penalty, w: np.ndarray, h: float) -> tuple[np.ndarray, .
 def gradient(penalty: Penalty, w: np.ndarray) -> np.ndarray:
     """Return l2 * w + l1 * sign(w)."""
     with np.errstate(over="ignore", invalid="ignore"):
-        slopes: np.ndarray = penalty.l2 * w + penalty.l1 * np.sign(w)
-    return slopes
+        return penalty.l2 * w + penalty.l1 * np.sign(w)
 
 
 def share(penalty: Penalty, w: np.ndarray, rest: np.ndarray, bars: np.ndarray) -> Share:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastcheck.common.arguments import Shape
 from fastcheck.common.precision import UNITS
-from fastcheck.engine import error_model
+from fastcheck.engine import steps
 from fastcheck.engine.differences import Auditing, Chosen, Evaluator
 from fastcheck.engine.pipeline import Session
 from fastcheck.engine.settings import Settings
@@ -22,7 +22,7 @@ from fastcheck.networks.evaluator import NetworkEvaluator
 from fastcheck.networks.full import Full
 from fastcheck.networks.partial import PartialEvaluation, thread_bytes, work
 from fastcheck.networks.passes import cache_bytes
-from fastcheck.reports.report import ForwardReport
+from fastcheck.reports.report import ForwardReport, Report
 
 AUTOMATIC = "network"
 """The evaluator that ``evaluator="auto"`` picks."""
@@ -51,10 +51,10 @@ class NetworkPipeline:
     def __init__(
         self, case: NetworkCase, settings: Settings, baseline: Baseline, forward: ForwardReport | None = None
     ) -> None:
-        self._case, self._baseline, self._forward = case, baseline, forward
+        self._case, self._baseline, self.forward = case, baseline, forward
         self.kind = AUTOMATIC if settings.evaluator == "auto" else settings.evaluator
         for name in case.grads if settings.step != "auto" else ():
-            error_model.usable(settings.step, case.point.params[name], name)
+            steps.usable(settings.step, case.point.params[name], name)
 
     @property
     def grads(self) -> Mapping[str, np.ndarray]:
@@ -83,9 +83,13 @@ class NetworkPipeline:
             "thread_bytes": thread_bytes(passes.program, passes.point),
         }
 
-    def prepare(self, session: Session) -> ForwardReport | None:
-        """Return the comparison of the declared loss; the passes have been run already."""
-        return self._forward
+    def prepare(self, session: Session) -> NetworkPipeline:
+        """Return this pipeline: its passes have been run already."""
+        return self
+
+    def findings(self, report: Report) -> Sequence[HealthFinding]:
+        """Return nothing: the checklist of good practice reports on a network."""
+        return ()
 
     def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
         """Prepare a tensor to be differenced."""

@@ -26,7 +26,8 @@ NODE_KINDS = (
     *("input", "conv", "max_pool", "avg_pool", "batch_norm", "frozen_norm", "layer_norm", "dropout", "flatten"),
     *(*ACTIVATIONS, "add", "concat"),
 )
-"""Kinds of rows of the table, in the order of the numbers of `fastcheck_kernels.layers` (`tests/test_program.py`)."""
+"""Kinds of rows of the table, in the order of the numbers of `fastcheck_kernels.layers`
+(`tests/networks/test_program.py`)."""
 
 _NODE = {kind: number for number, kind in enumerate(NODE_KINDS)}
 
@@ -370,8 +371,8 @@ def arena(program: Program, first: int, lanes: int) -> tuple[np.ndarray, int]:
 
     The arena is nearly all the memory that differencing takes beside the caches, and each thread has one, so that rows
     share it as variables share registers. A row's room is free again once all its readers are evaluated
-    (tests/test_program.py: a room is never reused while it is still read). Where a single channel is perturbed, all
-    channels stand for that one and share its room: their pitch is 0.
+    (tests/networks/test_program.py: never while it is still read). Where a single channel is perturbed, all channels
+    stand for that one and share its room: their pitch is 0.
 
     All offsets and pitches are multiples of the lanes, so that for fewer lanes they need only be scaled. Channels of
     maps are one pixel further apart than they are long: with pitches near powers of two, the same pixel of all channels

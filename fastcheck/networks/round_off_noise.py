@@ -9,7 +9,7 @@ back, and along paths that cancel. The noise must do what rounding does, and no 
 - No unit may cross its kink, where the effect is not proportional to the noise (`_Noise._hold`); units whose own
   rounding is that large are flipped instead (`fastcheck.networks.flips`).
 
-tests/test_network_bars.py checks deep networks and half precision (test_deep_relu_networks_are_right,
+tests/networks/test_error_bars.py checks deep networks and half precision (test_deep_relu_networks_are_right,
 test_half_precision_through_a_network); bench/network_false_alarms.py searches thousands of networks.
 """
 
@@ -157,8 +157,7 @@ class _Noise:
     def _shared(self, sizes: np.ndarray, row: int, kind: int) -> np.ndarray:
         """Return the same noise for all entries of a group."""
         numbers = self._numbers[(np.arange(sizes.size) * 7919 + 31 * row + kind) % shake.NUMBERS]
-        shared: np.ndarray = sizes * numbers.reshape(sizes.shape)
-        return shared
+        return sizes * numbers.reshape(sizes.shape)
 
 
 def _other_winners(z: np.ndarray, known: np.ndarray, lookup: np.ndarray) -> np.ndarray:
@@ -167,5 +166,4 @@ def _other_winners(z: np.ndarray, known: np.ndarray, lookup: np.ndarray) -> np.n
         np.where(lookup[None, :, :, None] >= 0, values[:, lookup], -np.inf).argmax(axis=1) for values in (z, known)
     ]
     other = (winners[0] != winners[1]).any(axis=1)
-    marked: np.ndarray = np.broadcast_to(other[:, None], z.shape)
-    return marked
+    return np.broadcast_to(other[:, None], z.shape)

@@ -1,1 +1,1 @@
-"""Reports for people."""
+"""Reports in forms for people: text, tables, pictures, CSV and JUnit."""

@@ -1,4 +1,4 @@
-"""Answers of a batch run as text: the suite's table, and a line for a chat message."""
+"""Results of a batch run as text: the suite's table, and a one-line summary for a chat message."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ from rich.console import Console
 from rich.text import Text
 
 from fastcheck.batch.ledger.ledger import WAITING
-from fastcheck.batch.results import Answers
+from fastcheck.batch.results import SuiteResults
 from fastcheck.common.naming import printable
 from fastcheck.metrics.judged import Verdict
 from fastcheck.render.suite import bugs, write_suite
 from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import NetworkReport, SuiteReport, every_tensor
 
-MANY = 40
-"""Of more cases, those that passed have no lines."""
+MOST_LISTED = 40
+"""In a suite with more cases, those that passed are counted and not listed."""
 
 LONGEST = 200
-"""Characters of a line for a chat message."""
+"""Largest number of characters in the summary line."""
 
 _NAMED = 10
-"""Waiting cases that are named."""
+"""Number of waiting cases listed by name."""
 
 _LONGEST_NAME = 40
+"""Largest number of characters of the suite's name in the summary line."""
 
 _DETAILED = 3
-"""Cases that a line tells more of."""
+"""Number of cases for which the summary line gives details."""
 
 _Case = Report | NetworkReport
 
 
-def write_answers(shown: Answers, out: Console, title: str, everything: bool) -> None:
-    """Print what is known of a suite: as `write_suite` does, of many cases only those that did not pass."""
+def write_results(shown: SuiteResults, out: Console, title: str, everything: bool) -> None:
+    """Print the results of a suite as `write_suite` does; passed cases of a large suite only if ``everything``."""
     cases = shown.suite.cases
-    hidden = 0 if everything or len(cases) <= MANY else sum(case.passed for case in cases.values())
+    hidden = 0 if everything or len(cases) <= MOST_LISTED else sum(case.passed for case in cases.values())
     write_suite(shown.suite, out, title, listed=lambda case: not (hidden and case.passed))
     if hidden:
         out.print(f"{hidden:,} cases that passed are not listed: --all lists them")
@@ -51,20 +52,20 @@ def _waiting(names: Sequence[str]) -> str:
 
 
 def chat_line(name: str, suite: SuiteReport, waiting: int) -> str:
-    """Return what was found in one line of at most `LONGEST` characters, without its end.
+    """Return a summary of the results in one line of at most `LONGEST` characters, without a final newline.
 
     Parameters
     ----------
     name : str
-        Of the suite.
+        Name of the suite.
     suite : SuiteReport
     waiting : int
-        Cases that are not finished.
+        Number of unfinished cases.
     """
     counts = Counter(case.verdict for case in suite.cases.values())
     parts = [f"{counts['pass']:,} of {len(suite.cases) + waiting:,} pass"]
-    found: tuple[Verdict, ...] = ("fail", "error", "inconclusive")
-    present = [verdict for verdict in found if counts[verdict]]
+    worst_first: tuple[Verdict, ...] = ("fail", "error", "inconclusive")
+    present = [verdict for verdict in worst_first if counts[verdict]]
     message = [f"{counts[verdict]:,} {verdict}" for verdict in present]
     if waiting:
         message.append(f"{waiting:,} {WAITING}")
@@ -74,17 +75,17 @@ def chat_line(name: str, suite: SuiteReport, waiting: int) -> str:
     if present:
         room = LONGEST - len(head + ", ".join(parts + message) + tail) - len(" ()")
         decisive = [entry for entry in suite.cases.items() if entry[1].verdict == present[0]]
-        message[0] += _details([_told(*entry) for entry in decisive[:_DETAILED]], len(decisive), room)
+        message[0] += _details([_cause(*entry) for entry in decisive[:_DETAILED]], len(decisive), room)
     return head + ", ".join(parts + message) + tail
 
 
 def _details(cases: Sequence[str], total: int, room: int) -> str:
-    """Return as many of the first cases as there is room for, at least a part of one, and how many more there are."""
+    """Return as many of the first cases as fit (at least part of one) and the number of the others."""
     for count in range(len(cases), 0, -1):
         more = f"; {total - count:,} more" if total > count else ""
-        found = "; ".join(cases[:count])
-        if len(found) + len(more) <= room:
-            return f" ({found}{more})"
+        listed = "; ".join(cases[:count])
+        if len(listed) + len(more) <= room:
+            return f" ({listed}{more})"
     return f" ({_cut(cases[0], room - len(more))}{more})"
 
 
@@ -92,8 +93,8 @@ def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: max(longest, 1) - 1]}…"
 
 
-def _told(name: str, case: _Case) -> str:
-    """Return why a case did not pass, in a few words: its tensors, and the mistake where it has a name."""
+def _cause(name: str, case: _Case) -> str:
+    """Return why a case did not pass, in a few words: the tensors, and the names of recognised mistakes."""
     if isinstance(case, Report) and case.error is not None:
         return printable(f"{name}: {case.error}")
     tensors = dict.fromkeys(tensor for _, tensor, one in every_tensor(case) if one.verdict == case.verdict)
@@ -102,7 +103,7 @@ def _told(name: str, case: _Case) -> str:
 
 
 def _speed(suite: SuiteReport) -> str:
-    """Return how many dimensions were checked in the seconds of all cases together."""
+    """Return the number of dimensions checked, the total time of all cases, and the rate."""
     dims = sum(tensor.dims_checked for case in suite.cases.values() for _, _, tensor in every_tensor(case))
     seconds = suite.run.get("seconds") or 0.0
     message = f"{amount(dims)} dimensions"
@@ -113,14 +114,14 @@ def _speed(suite: SuiteReport) -> str:
 
 
 def rate(value: float) -> str:
-    """Return dimensions a second in two significant digits."""
+    """Return dimensions per second in two significant digits."""
     if value <= 0 or not math.isfinite(value):
         return f"{value:g}/s"
     return f"{amount(float(f'{value:.1e}'))}/s"
 
 
 def amount(value: float) -> str:
-    """Return a number as people say it: ``450``, ``45,000``, ``3.2 M``."""
+    """Return a number in readable form: ``450``, ``45,000``, ``3.2 M``."""
     for size, letter in ((1e9, "G"), (1e6, "M")):
         if value >= size:
             return f"{value / size:.1f} {letter}"

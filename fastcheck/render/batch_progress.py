@@ -1,4 +1,4 @@
-"""Progress of a batch run: bars on a terminal, and a line for every finished case."""
+"""Progress of a batch run: bars on a terminal, and a line for each finished case."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import NetworkReport
 
 SHOWN = 8
-"""Cases that have a bar of their own at a time."""
+"""Largest number of cases that have a bar of their own at a time."""
 
 
 class Lines:
-    """Tells of every finished case in a line, and of nothing else.
+    """Prints a line for each finished case, and nothing else.
 
     Parameters
     ----------
     say : callable
-        Prints text.
+        Called with each text to print.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
 
     def began(self, total: int, finished: int, work: float) -> None:
-        """Tell what an earlier run finished."""
+        """Print how many cases an earlier run finished."""
         if finished:
             self._say(f"{finished:,} of {total:,} cases are finished; {total - finished:,} to go\n")
 
     def progress(self, case: str, stage: str, done: int, total: int) -> None:
-        """Tell nothing: lines that move are for terminals."""
+        """Do nothing: progress within a case is shown on terminals only."""
 
     def ended(self, case: Planned, report: Report | NetworkReport, seconds: float) -> None:
-        """Print a case's line."""
+        """Print the line of a finished case."""
         self._say(case_line(case.name, report))
 
 
 class ProgressBars(Lines):
-    """Draws bars as well: one for all cases, by their work, and one for each case that runs."""
+    """Also draws bars: one for the work of all cases, and one for each running case."""
 
     def __init__(self, say: Callable[[str], None], bars: Progress) -> None:
         super().__init__(say)
@@ -57,10 +57,10 @@ class ProgressBars(Lines):
         """Draw the bar of all cases."""
         super().began(total, finished, work)
         self._total, self._finished = total, finished
-        self._whole = self._bars.add_task(self._told(), total=max(work, 1.0), rate="")
+        self._whole = self._bars.add_task(self._count(), total=max(work, 1.0), rate="")
 
     def progress(self, case: str, stage: str, done: int, total: int) -> None:
-        """Move a case's bar."""
+        """Advance the bar of a case."""
         shown = self._shown.get(case)
         if shown is not None and shown[0] != stage:
             self._bars.remove_task(self._shown.pop(case)[1])
@@ -74,25 +74,25 @@ class ProgressBars(Lines):
         self._bars.update(shown[1], completed=done, rate=f"{task.speed:,.0f}/s" if task.speed else "")
 
     def ended(self, case: Planned, report: Report | NetworkReport, seconds: float) -> None:
-        """Print a case's line, and move the bar of all."""
+        """Print the line of a finished case, and advance the bar of all cases."""
         super().ended(case, report, seconds)
         if case.name in self._shown:
             self._bars.remove_task(self._shown.pop(case.name)[1])
         self._finished += 1
         self._checked += sum(tensor.dims_checked for tensor in report.tensors.values())
         assert self._whole is not None
-        self._bars.update(self._whole, advance=case.urgency, description=self._told())
+        self._bars.update(self._whole, advance=case.urgency, description=self._count())
 
-    def _told(self) -> str:
+    def _count(self) -> str:
         return f"{self._finished:,} of {self._total:,} cases"
 
 
 @contextmanager
 def watching(say: Callable[[str], None] | None) -> Iterator[Lines]:
-    """Yield what tells of a run: bars on standard error where that is a terminal, lines by ``say`` if there is one."""
-    message = say or (lambda text: None)
+    """Yield an observer of a run; it draws bars if standard error is a terminal, and passes lines to ``say``."""
+    print_line = say or (lambda text: None)
     if not sys.stderr.isatty():
-        yield Lines(message)
+        yield Lines(print_line)
         return
     columns = (
         SpinnerColumn(),
@@ -104,4 +104,4 @@ def watching(say: Callable[[str], None] | None) -> Iterator[Lines]:
     )
     redirect = sys.stdout.isatty()
     with Progress(*columns, console=console(sys.stderr), transient=True, redirect_stdout=redirect) as bars:
-        yield ProgressBars(message, bars)
+        yield ProgressBars(print_line, bars)

@@ -1,4 +1,4 @@
-"""The short benchmark as tables."""
+"""Results of the short benchmark, as tables."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _HEADINGS = (
     *("forward", "audit", "PyTorch", "ratio"),
 )
 _WIDE = 110
-"""Columns that the table of layers needs."""
+"""Width of the table of layers, in columns of text."""
 
 
-def write_benchmark(found: dict[str, Any], out: Console) -> None:
-    """Print what `fastcheck.workloads.benchmark.run` found."""
-    described, limit, scaling = found["machine"], found["limit"], found["scaling"]
-    vectors = f"{limit['simd_bits']}-bit vectors" if limit["simd_bits"] else "vectors of unknown width"
+def write_benchmark(results: dict[str, Any], out: Console) -> None:
+    """Print the results of `fastcheck.workloads.benchmark.run`."""
+    described, roofline, scaling = results["machine"], results["limit"], results["scaling"]
+    vectors = f"{roofline['simd_bits']}-bit vectors" if roofline["simd_bits"] else "vectors of unknown width"
     versions = ", ".join(f"{name} {version}" for name, version in described["versions"].items())
-    out.print(f"{described['processor']} ({described['target']}), {found['threads']} threads, {vectors}")
+    out.print(f"{described['processor']} ({described['target']}), {results['threads']} threads, {vectors}")
     out.print(versions)
-    out.print(f"limit of this machine: {limit['elements_per_second'] / 1e9:.1f} G elements a second")
-    print_table(out, _HEADINGS, [_cells(row) for row in found["layers"]], wide=_WIDE)
+    out.print(f"limit of this machine: {roofline['elements_per_second'] / 1e9:.1f} G elements per second")
+    print_table(out, _HEADINGS, [_cells(row) for row in results["layers"]], wide=_WIDE)
     steps = "; ".join(
         f"{row['threads']} {'thread' if row['threads'] == 1 else 'threads'} {row['seconds']:.3f} s"
         f" ({row['speedup']:.2f}x)"
@@ -32,14 +32,14 @@ def write_benchmark(found: dict[str, Any], out: Console) -> None:
     )
     out.print(f"{scaling['network']} {scaling['layer']}, {scaling['tensor']}: {steps}")
     out.print(_LEGEND)
-    if all(row["torch_seconds"] is None for row in found["layers"]):
-        out.print('PyTorch is not installed, so nothing is compared with it: pip install "fastcheck[torch]"')
+    if all(row["torch_seconds"] is None for row in results["layers"]):
+        out.print('PyTorch is not installed, so there is no comparison with it: pip install "fastcheck[torch]"')
 
 
 _LEGEND = """
-Seconds are medians of preparing, differencing and judging every dimension. An element is one output that one
-dimension moves; the limit is what vectors do on data in the L1 cache. PyTorch: its own backward pass for the same
-tensor, in float64, with as many threads; ratio: how many of those passes the check costs."""
+Seconds are medians of the time to prepare, difference and judge every dimension. An element is one output moved by
+one dimension; the limit is the vectors' rate on data in the L1 cache. PyTorch: its own backward pass for the same
+tensor, in float64, with as many threads. Ratio: seconds of the check divided by seconds of that pass."""
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A suite as JUnit XML, which continuous integration shows."""
+"""A suite as JUnit XML, for continuous integration."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from fastcheck.reports.report import Entry, Report
 from fastcheck.reports.suite_report import NetworkReport, SuiteReport, every_tensor
 
 _TAGS: dict[Verdict, str] = {"fail": "failure", "error": "error", "inconclusive": "error"}
-"""What a case that did not pass becomes; nobody knows that the gradients of an inconclusive one are right."""
+"""XML elements for cases that did not pass. An inconclusive case is an error: its gradients may be wrong."""
 
 _TOTALS = {"failure": "failures", "error": "errors", "skipped": "skipped"}
 
 
 def junit(name: str, suite: SuiteReport, waiting: Collection[str]) -> str:
-    """Return JUnit XML, a ``testcase`` for every case.
+    """Return JUnit XML with a ``testcase`` for each case.
 
     Parameters
     ----------
     name : str
-        Of the suite.
+        Name of the suite.
     suite : SuiteReport
     waiting : collection of str
-        Names of cases that are not finished: they, and ones that were interrupted, count as skipped.
+        Names of unfinished cases. These, and interrupted cases, count as skipped.
     """
     tests = [_test(name, case_name, case) for case_name, case in suite.cases.items()]
     tests += [_skipped(name, case_name, "not run") for case_name in waiting]
     counts = {total: sum(test.find(tag) is not None for test in tests) for tag, total in _TOTALS.items()}
     seconds = sum(_seconds(case) for case in suite.cases.values())
     totals = {"name": printable(name), "tests": len(tests), **counts, "time": f"{seconds:.3f}"}
-    # The common schema knows no skipped tests of the whole.
+    # The common schema has no attribute for skipped tests at the root.
     root = Element("testsuites", {key: str(value) for key, value in totals.items() if key != "skipped"})
     SubElement(root, "testsuite", {key: str(value) for key, value in totals.items()}).extend(tests)
     ElementTree.indent(root)
@@ -49,8 +49,7 @@ def _seconds(case: Report | NetworkReport) -> float:
 
 
 def _testcase(suite_name: str, name: str, seconds: float) -> Element:
-    message = {"classname": printable(suite_name), "name": printable(name), "time": f"{seconds:.3f}"}
-    return Element("testcase", message)
+    return Element("testcase", {"classname": printable(suite_name), "name": printable(name), "time": f"{seconds:.3f}"})
 
 
 def _skipped(suite_name: str, name: str, message: str, seconds: float = 0.0) -> Element:
@@ -70,11 +69,11 @@ def _test(suite_name: str, name: str, case: Report | NetworkReport) -> Element:
 
 
 def _lines(case: Report | NetworkReport) -> Iterator[str]:
-    """Yield the worst dimensions of each tensor that did not pass, each below its reason; else why it is so."""
-    found = [entry for entry in every_tensor(case) if entry[2].verdict != "pass"]
-    if not found:
+    """Yield the reason and worst dimensions of each tensor that did not pass; if there is none, the case's reason."""
+    failed = [entry for entry in every_tensor(case) if entry[2].verdict != "pass"]
+    if not failed:
         yield why(case)
-    for phase, name, tensor in found:
+    for phase, name, tensor in failed:
         yield f"{name} ({phase}): {tensor.reason}" if phase else f"{name}: {tensor.reason}"
         yield from map(_line, tensor.worst[:SHOWN])
 

@@ -1,4 +1,4 @@
-"""Reports of whole networks as text: a table a phase, the worst dimensions, the hygiene panel and explanations."""
+"""Reports of whole networks as text: a table per phase, the worst dimensions, the hygiene panel and explanations."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _TENSORS = (
 )
 _CROSSINGS = ("layer", "kind", "unit", "at -h", "at the point", "at +h")
 
-_PLACES = 2
-"""Places of winners that are told."""
+_WINNERS_SHOWN = 2
+"""Largest number of a window's largest entries whose positions are printed."""
 
 _STATUS = {"done": "green", "note": "cyan", "warn": "bold yellow"}
 
 _NARROW = 70
-"""In fewer columns the panel's texts stand below their topics."""
+"""In fewer columns, the panel's texts stand below their topics instead of beside them."""
 
 
 def write_network(report: NetworkReport, out: Console, title: str = "") -> None:
-    """Print a network's report: the declared loss, its phases, hygiene, explanations, the verdict and what to try."""
+    """Print a network's report: the declared loss, phases, hygiene, explanations, the verdict and what to try next."""
     if title:
         out.print(Text(title, style="bold"))
     write_forward(report.forward, out, "loss")
@@ -77,14 +77,14 @@ def _cells(name: str, tensor: TensorReport) -> tuple[Cell, ...]:
 
 
 def _every(report: NetworkReport) -> Iterator[tuple[str, str, TensorReport]]:
-    """Yield the tensors of all phases, with the phase, and with what to call them where there are several phases."""
+    """Yield name, label and report of the tensors of all phases; the label has the phase if there are several."""
     for phase, case in report.phases.items():
         for name, tensor in case.tensors.items():
             yield name, f"{name} ({phase})" if len(report.phases) > 1 else name, tensor
 
 
 def _audit(report: NetworkReport) -> str:
-    """Return how all audits ended in one line, nothing where there was none."""
+    """Return the outcome of all audits in one line; empty if there was none."""
     audited = [(name, label, tensor) for name, label, tensor in _every(report) if tensor.audit.get("dims")]
     if not audited:
         return ""
@@ -94,23 +94,23 @@ def _audit(report: NetworkReport) -> str:
     ended = f"{sum(wrong.values()):,} disagree ({', '.join(wrong)})" if wrong else "all agree"
     phases = " in both phases" if len(audited) > len(names) else ""
     return (
-        f"audit: {dims:,} dimensions of {len(names)} tensor{'s' * (len(names) > 1)}{phases} again by whole forward "
-        f"passes, and one direction over all of each: {ended}"
+        f"audit: {dims:,} dimensions of {len(names)} tensor{'s' * (len(names) > 1)}{phases} re-evaluated by whole "
+        f"forward passes, and one direction over all dimensions of each: {ended}"
     )
 
 
 def _noteworthy(report: NetworkReport) -> list[tuple[str, TensorReport]]:
-    """Return the tensors that did not pass, each of its first such phase; or else the one with the fewest digits."""
-    found: dict[str, tuple[str, TensorReport]] = {}
+    """Return each tensor that did not pass, in the first such phase; if all passed, the one with the fewest digits."""
+    failed: dict[str, tuple[str, TensorReport]] = {}
     for name, label, tensor in _every(report):
         if tensor.verdict != "pass":
-            found.setdefault(name, (label, tensor))
-    message = [(name, tensor) for name, tensor in report.tensors.items() if tensor.digits["min"] is not None]
-    return list(found.values()) or sorted(message, key=lambda entry: float(entry[1].digits["min"]))[:1]
+            failed.setdefault(name, (label, tensor))
+    resolved = [(name, tensor) for name, tensor in report.tensors.items() if tensor.digits["min"] is not None]
+    return list(failed.values()) or sorted(resolved, key=lambda entry: float(entry[1].digits["min"]))[:1]
 
 
 def _write_hygiene(lines: tuple[HygieneLine, ...], out: Console) -> None:
-    """Print the panel, its texts beside their topics where there is room."""
+    """Print the panel, with the texts beside their topics if there is room."""
     if not lines:
         return
     out.print(Text("\nhygiene", style="bold"))
@@ -127,12 +127,13 @@ def _write_hygiene(lines: tuple[HygieneLine, ...], out: Console) -> None:
     out.print(grid)
 
 
-def _write_explanation(found: Explanation, out: Console) -> None:
-    out.print(Text(found.words))
-    if found.crossings:
-        print_table(out, _CROSSINGS, [_crossing(one) for one in found.crossings[:SHOWN]], wide=0)
-    if len(found.crossings) > SHOWN:
-        out.print(f"and {len(found.crossings) - SHOWN:,} more")
+def _write_explanation(explanation: Explanation, out: Console) -> None:
+    crossings = explanation.crossings
+    out.print(Text(explanation.words))
+    if crossings:
+        print_table(out, _CROSSINGS, [_crossing(one) for one in crossings[:SHOWN]], wide=0)
+    if len(crossings) > SHOWN:
+        out.print(f"and {len(crossings) - SHOWN:,} more")
 
 
 def _crossing(one: dict[str, Any]) -> tuple[Cell, ...]:
@@ -140,17 +141,17 @@ def _crossing(one: dict[str, Any]) -> tuple[Cell, ...]:
 
 
 def _unit(one: dict[str, Any]) -> str:
-    point, second, *place = one["unit"]
+    point, second, *position = one["unit"]
     if one["kind"] == "hinge":
         return f"data point {point}, class {second}"
-    return f"data point {point}, channel {second}{f', place {tuple(place)}' if place else ''}"
+    return f"data point {point}, channel {second}{f', place {tuple(position)}' if position else ''}"
 
 
 def _side(value: Any) -> str:
-    """Return what decides on one side of a kink: a number, or the places of a window's largest entries."""
+    """Return the deciding value on one side of a kink: a number, or the positions of a window's largest entries."""
     if isinstance(value, (list, tuple)):
-        places = " and ".join(str(tuple(place)) for place in value[:_PLACES])
-        return f"{places} and more" if len(value) > _PLACES else places
+        winners = " and ".join(str(tuple(position)) for position in value[:_WINNERS_SHOWN])
+        return f"{winners} and more" if len(value) > _WINNERS_SHOWN else winners
     return f"{value:.2g}"
 
 
@@ -158,8 +159,8 @@ def _verdict(report: NetworkReport) -> Text:
     text = Text("\n")
     if report.interrupted:
         text.append(f"{INTERRUPTED}\n", style="yellow")
-    told_of = _gathered((reasons(case), name) for name, case in report.phases.items())
-    message = "\n".join(f"{' and '.join(phases)}: {reason}" for reason, phases in told_of.items())
+    by_reason = _gathered((reasons(case), name) for name, case in report.phases.items())
+    message = "\n".join(f"{' and '.join(phases)}: {reason}" for reason, phases in by_reason.items())
     text.append(report.verdict.upper(), style=STYLES[report.verdict])
     text.append(report.summary().removeprefix(report.verdict) if report.passed else f": {message}" if message else "")
     for advice, tensors in _gathered((tensor.advice, name) for name, _, tensor in _every(report)).items():
@@ -168,9 +169,9 @@ def _verdict(report: NetworkReport) -> Text:
 
 
 def _gathered(pairs: Iterator[tuple[str, str]]) -> dict[str, list[str]]:
-    """Return what is told, each with the different names that it is told of."""
-    found: dict[str, list[str]] = {}
+    """Return the different messages, each with the names that it applies to."""
+    names: dict[str, list[str]] = {}
     for message, name in pairs:
-        if message and name not in found.setdefault(message, []):
-            found[message].append(name)
-    return found
+        if message and name not in names.setdefault(message, []):
+            names[message].append(name)
+    return names

@@ -1,4 +1,4 @@
-"""What every text shares: consoles, tables, and how numbers are written."""
+"""Consoles, tables and number formats, shared by all text output."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from fastcheck.metrics.judged import Verdict
 STYLES: dict[Verdict, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "error": "magenta"}
 
 _WIDTH = 132
-"""Columns of text that does not go to a terminal."""
+"""Width of text that does not go to a terminal."""
 
 _WIDE = 126
-"""Columns that the tables need."""
+"""Width that the tables need."""
 
 Cell = str | Text
 Gap = tuple[int, bool]
 _GAPS: tuple[Gap, ...] = ((1, False), (1, True), (0, False))
-"""Padding at the sides of cells, and whether neighbours share it: three, two or one columns between entries."""
+"""Padding beside each cell, and whether neighbours share it: three, two or one columns between entries."""
 
 _UNLIMITED = 10_000
-"""Columns in which every table fits."""
+"""Width in which every table fits."""
 
 
 def console(stream: IO[str]) -> Console:
-    """Make a console on a stream: as wide as the terminal, or of a fixed width where there is none."""
+    """Make a console on a stream, as wide as the terminal, or of a fixed width if the stream is not a terminal."""
     return Console(file=stream, **_options(stream))
 
 
@@ -43,7 +43,7 @@ def _options(stream: IO[str]) -> dict[str, Any]:
 
 
 class _Page(io.StringIO):
-    """Text in memory for a stream of some encoding, which decides how tables are drawn."""
+    """In-memory text for a stream with a given encoding, which decides how tables are drawn."""
 
     def __init__(self, encoding: str) -> None:
         super().__init__()
@@ -55,14 +55,14 @@ class _Page(io.StringIO):
 
 
 def text_for(stream: IO[str], write: Callable[[Console], None]) -> str:
-    """Return what ``write`` prints, as text that suits a stream."""
+    """Return the output of ``write`` as text that suits a stream."""
     page = _Page(getattr(stream, "encoding", None) or "utf-8")
     write(Console(file=page, force_terminal=stream.isatty(), **_options(stream)))
     return page.getvalue()
 
 
 def printable_title(title: str) -> str:
-    """Return a title that can be printed, the empty lines before it kept."""
+    """Return a printable title, with its leading empty lines kept."""
     words = title.lstrip("\n")
     return title[: len(title) - len(words)] + printable(words)
 
@@ -70,9 +70,9 @@ def printable_title(title: str) -> str:
 def print_table(
     out: Console, headings: tuple[str, ...], rows: list[tuple[Cell, ...]], title: str = "", wide: int = _WIDE
 ) -> None:
-    """Print a table, turned on its side where the terminal is too narrow for its columns.
+    """Print a table, transposed if the terminal is too narrow for its columns.
 
-    Columns are as far apart as fits, and where there is no terminal a table may be wider than others.
+    Columns are spaced as widely as fits. Without a terminal, a table may exceed the usual width.
     """
     if title:
         out.print(title)
@@ -85,38 +85,42 @@ def print_table(
     if out.width >= max(wide, needed) or not out.is_terminal:
         out.print(table, crop=False)
     else:
-        _print_turned(out, tuple(heading.replace("\n", " ") for heading in headings), rows)
+        _print_transposed(out, tuple(heading.replace("\n", " ") for heading in headings), rows)
 
 
-def _print_turned(out: Console, headings: tuple[str, ...], rows: list[tuple[Cell, ...]]) -> None:
-    """Print rows as columns, as many beside each other as fit; a single one that does not is folded."""
+def _print_transposed(out: Console, headings: tuple[str, ...], rows: list[tuple[Cell, ...]]) -> None:
+    """Print rows as columns, as many side by side as fit; a single one that does not fit is folded."""
     while rows:
         count = max(1, min(len(rows), (out.width - 12) // 18))
-        while count > 1 and _width(_turned(headings, rows[:count]), out) > out.width:
+        while count > 1 and _width(_transpose(headings, rows[:count]), out) > out.width:
             count -= 1
-        table = _turned(headings, rows[:count])
-        out.print(table if _width(table, out) <= out.width else _turned(headings, rows[:count], _GAPS[-1], fold=True))
+        table = _transpose(headings, rows[:count])
+        out.print(
+            table if _width(table, out) <= out.width else _transpose(headings, rows[:count], _GAPS[-1], fold=True)
+        )
         rows = rows[count:]
 
 
-def _turned(headings: tuple[str, ...], rows: list[tuple[Cell, ...]], gap: Gap = _GAPS[0], fold: bool = False) -> Table:
+def _transpose(
+    headings: tuple[str, ...], rows: list[tuple[Cell, ...]], gap: Gap = _GAPS[0], fold: bool = False
+) -> Table:
     names, *lines = zip(headings, *rows, strict=True)
     return _table(names, lines, gap, fold)
 
 
 def _width(table: Table, out: Console) -> int:
-    """Return how many columns of text a table takes where it may."""
+    """Return the natural width of a table."""
     return out.measure(table, options=out.options.update(max_width=_UNLIMITED)).maximum
 
 
 def _table(
     headings: Sequence[Cell], rows: Sequence[tuple[Cell, ...]], gap: Gap = _GAPS[0], fold: bool = False
 ) -> Table:
-    """Make a table whose first column is words and the others numbers."""
+    """Make a table whose first column holds words, and the others numbers."""
     padding, shared = gap
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, padding), collapse_padding=shared)
-    for place, heading in enumerate(headings):
-        side: Literal["left", "right"] = "right" if place else "left"
+    for column, heading in enumerate(headings):
+        side: Literal["left", "right"] = "right" if column else "left"
         table.add_column(heading, justify=side, vertical="bottom", no_wrap=not fold, overflow="fold")
     for row in rows:
         table.add_row(*row)
@@ -124,10 +128,10 @@ def _table(
 
 
 def short(value: float) -> str:
-    """Return a number in two significant digits."""
+    """Return a number with two significant digits."""
     return "0" if value == 0 else f"{value:.1e}" if math.isfinite(value) else str(value)
 
 
 def digits(value: float | None) -> str:
-    """Return how many digits agree, or that none were to be compared."""
+    """Return the number of digits that agree; a dash if none were compared."""
     return "-" if value is None else f"{value:z.1f}"

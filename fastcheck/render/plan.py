@@ -1,4 +1,4 @@
-"""What a suite would do, as text."""
+"""The plan of a suite, as text."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fastcheck.render.page import print_table
 _HEADINGS = ("case", "kind", "dimensions", "work", "memory")
 
 RATE = 2e9
-"""Work of a second on one core, everything around it included (bench/test_batch.py)."""
+"""Work that one core does in a second, with all overhead (bench/test_batch.py)."""
 
 
 def write_plan(name: str, cases: Sequence[Planned], budget: int, out: Console) -> None:
-    """Print every case with the work and memory that it is estimated to take, and the totals."""
+    """Print every case with its estimated work and memory, and the totals."""
     print_table(out, _HEADINGS, [_row(case) for case in cases])
     for case in cases:
         if case.problem is not None:

@@ -1,4 +1,4 @@
-"""Sweeps as pictures, by matplotlib."""
+"""Sweeps as pictures, drawn by matplotlib."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastcheck.common.errors import FastcheckError
 from fastcheck.render.curves import SHOWN, CurveLine, lines
-from fastcheck.render.escape import harmless
+from fastcheck.render.escape import escaped
 from fastcheck.sweeps.report import Sweep
 
 if TYPE_CHECKING:
@@ -17,39 +17,37 @@ if TYPE_CHECKING:
 FORMATS = ("svg", "png")
 
 _GUIDES = {"h^2": ("0.6", "--"), "1/h": ("0.6", ":"), "error bar": ("tab:red", "-")}
-"""Colour and style of what is not an error."""
+"""Colour and style of each line other than the errors."""
 
 
 def picture_format(path: str | os.PathLike[str]) -> str:
-    """Return the format that a picture's name asks for.
+    """Return the format given by the extension of a picture's name.
 
     Raises
     ------
     FastcheckError
-        If the name ends in neither ``.svg`` nor ``.png``, or matplotlib is not installed or does not start.
+        If the name ends in neither ``.svg`` nor ``.png``, or matplotlib is not installed or cannot be loaded.
     """
     ending = os.path.splitext(path)[1].lower().removeprefix(".")
     if ending not in FORMATS:
         raise FastcheckError(f"plot is {str(path)!r}: expected a name that ends in .svg or .png")
     try:
-        import matplotlib.figure  # noqa: F401, whether it is there
+        import matplotlib.figure  # noqa: F401, to check that it is installed
     except ImportError:
-        raise FastcheckError('plots as files need matplotlib: pip install "fastcheck[plot]"') from None
-    except (
-        Exception
-    ) as error:  # it reads settings of its own, such as MPLBACKEND, and ends with one that it does not know
-        raise FastcheckError(f"plots as files need matplotlib, which does not start: {error}") from None
+        raise FastcheckError('saving a plot needs matplotlib: pip install "fastcheck[plot]"') from None
+    except Exception as error:  # an invalid setting of its own, such as MPLBACKEND, makes the import fail
+        raise FastcheckError(f"saving a plot needs matplotlib, which cannot be loaded: {error}") from None
     return ending
 
 
 def picture(sweep: Sweep, ending: str) -> bytes:
-    """Return a picture of a sweep as the bytes of an SVG or PNG file: error against step, a panel a tensor."""
+    """Return a picture of a sweep as the bytes of an SVG or PNG file: error against step, one panel per tensor."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    sweep = harmless(sweep)
+    sweep = escaped(sweep)
     tensors = list(sweep.order)
-    # Neither ids nor a date that would make the same sweep another file; a dollar in a name is no formula.
+    # Fixed ids and no date, so that equal sweeps give equal files; a dollar sign in a name starts no formula.
     with matplotlib.rc_context({"svg.hashsalt": "fastcheck", "text.parse_math": False}):
         figure = Figure(figsize=(5.5 * len(tensors), 4.5), layout="constrained")
         for axes, tensor in zip(figure.subplots(1, len(tensors), squeeze=False)[0], tensors, strict=True):

@@ -25,7 +25,7 @@ from fastcheck.render.page import console
 
 
 class _RateColumn(ProgressColumn):
-    """Dimensions a second."""
+    """Dimensions per second."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:,.0f}/s" if task.speed else "")
@@ -33,7 +33,7 @@ class _RateColumn(ProgressColumn):
 
 @contextmanager
 def progress_bar() -> Iterator[ProgressHook | None]:
-    """Yield a hook that draws a bar with rate and time left on standard error, or None where that is no terminal."""
+    """Yield a hook that draws a bar with rate and remaining time on standard error; None if that is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -45,13 +45,13 @@ def progress_bar() -> Iterator[ProgressHook | None]:
         _RateColumn(),
         TimeRemainingColumn(),
     )
-    # What is printed while the bar is drawn goes above it, unless it goes elsewhere: to a file or a pipe.
+    # Output printed while the bar is drawn appears above it, unless it goes to a file or a pipe.
     redirect = sys.stdout.isatty()
     with Progress(*columns, console=console(sys.stderr), transient=True, redirect_stdout=redirect) as bar:
         shown: dict[str, TaskID] = {}
 
         def hook(stage: str, done: int, total: int) -> None:
-            if stage not in shown:  # also where it comes back, in another phase or case
+            if stage not in shown:  # also when it returns, in another phase or case
                 for earlier in shown.values():
                     bar.remove_task(earlier)
                 shown.clear()

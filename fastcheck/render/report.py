@@ -13,16 +13,16 @@ from fastcheck.render.page import STYLES, Cell, digits, print_table, short
 from fastcheck.reports.report import Entry, ForwardReport, Report, TensorReport
 
 WIDEST = "float64"
-"""The precision that rules of thumb are for where arrays have none of their own."""
+"""The precision whose rules of thumb apply if a tensor has none of its own."""
 
 SHOWN = 5
-"""Worst dimensions shown for a tensor."""
+"""Number of worst dimensions printed for a tensor."""
 
-INTERRUPTED = "interrupted: the counts are those of the dimensions reached"
+INTERRUPTED = "interrupted: only the dimensions reached are counted"
 
 
 def write_report(report: Report, out: Console, title: str = "") -> None:
-    """Print a report: forward, a line a tensor, the worst dimensions, the verdict and what to try next."""
+    """Print a report: forward check, a line per tensor, the worst dimensions, the verdict and what to try next."""
     if title:
         out.print(Text(title, style="bold"))
     write_forward(report.forward, out)
@@ -34,13 +34,13 @@ def write_report(report: Report, out: Console, title: str = "") -> None:
     for name, tensor in report.tensors.items():
         write_worst(name, tensor, out)
     for finding in report.health:
-        if finding.verdict is None:  # others are the reason of the verdict
+        if finding.verdict is None:  # a finding with a verdict appears as the reason of the verdict below
             out.print(f"{finding.name}: {finding.words}" + f"; {finding.advice}" * bool(finding.advice))
     out.print(_verdict(report))
 
 
 def write_forward(forward: ForwardReport | None, out: Console, declared: str = "output") -> None:
-    """Print how what the case declares of its forward pass compares with what is computed."""
+    """Print how the declared result of the forward pass compares with the computed one."""
     if forward is None:
         return
     line = Text("forward: ").append(forward.verdict, style=STYLES[forward.verdict])
@@ -48,11 +48,11 @@ def write_forward(forward: ForwardReport | None, out: Console, declared: str = "
     if forward.diagnosis is not None:
         out.print(f"  {forward.diagnosis['bug']}: {forward.diagnosis['evidence']}")
         out.print(f"  try: {forward.diagnosis['try']}")
-        out.print("  The forward pass itself is another one, so no gradient was judged.")
+        out.print("  The forward pass is not the declared one, so no gradient was judged.")
 
 
 def write_worst(name: str, tensor: TensorReport, out: Console) -> None:
-    """Print a tensor's worst dimensions, and the sweeps there."""
+    """Print a tensor's worst dimensions, and the sweeps at them."""
     if tensor.worst:
         by = "difference / error bar" if tensor.evaluator else "difference"
         rows = [_cells(entry) for entry in tensor.worst[:SHOWN]]
@@ -86,7 +86,7 @@ def summary_row(name: str, tensor: TensorReport) -> tuple[Cell, ...]:
 
 
 def rules(tensors: Mapping[str, TensorReport]) -> str:
-    """Tell which tensors break the rules of thumb."""
+    """Return a line on which tensors break the rules of thumb."""
     norms = []
     for precision in sorted({tensor.precision or WIDEST for tensor in tensors.values()}, key=norm_rule):
         rule, of_type = norm_rule(precision), f" of {precision}" if precision != WIDEST else ""
@@ -98,21 +98,21 @@ def rules(tensors: Mapping[str, TensorReport]) -> str:
 
 
 def _regimes(report: Report) -> Iterator[str]:
-    """Tell what the ratios of the tensors come from."""
+    """Yield the source of each tensor's ratios, if it is known."""
     for name, tensor in report.tensors.items():
         if tensor.regime:
             yield f"{name}: {tensor.regime}"
 
 
 def _audits(report: Report) -> Iterator[str]:
-    """Tell how the audits of a shortcut ended."""
+    """Yield the outcome of each audit of a shortcut."""
     for name, tensor in report.tensors.items():
         direction = tensor.audit.get("direction")
         if isinstance(direction, dict) and tensor.audit["dims"]:
-            again = "whole forward passes" if tensor.evaluator == "network" else "local"
+            evaluator = "whole forward passes" if tensor.evaluator == "network" else "local"
             yield (
-                f"audit of {name}: {tensor.audit['dims']:,} dimensions again by {again}, and one direction over "
-                f"all {tensor.dims_checked:,} by full (apart by {short(abs(direction['difference']))}, "
+                f"audit of {name}: {tensor.audit['dims']:,} dimensions re-evaluated by {evaluator}, and one direction "
+                f"over all {tensor.dims_checked:,} by full (difference {short(abs(direction['difference']))}, "
                 f"error bar {short(direction['error_bar'])}): {audit_outcome([tensor])}"
             )
 
@@ -120,8 +120,8 @@ def _audits(report: Report) -> Iterator[str]:
 def _kinks(report: Report) -> Iterator[str]:
     for name, tensor in report.tensors.items():
         if tensor.kinks:
-            what = f"{tensor.excluded:,} left out" if tensor.excluded else "their error bars are wider"
-            yield f"kinks: {tensor.kinks:,} dimensions of {name} cross one between -h and +h; {what}"
+            treatment = f"{tensor.excluded:,} left out" if tensor.excluded else "their error bars are wider"
+            yield f"kinks: {tensor.kinks:,} dimensions of {name} cross a kink between -h and +h; {treatment}"
 
 
 def _broken(names: list[str]) -> str:
@@ -155,7 +155,7 @@ def _verdict(report: Report) -> Text:
 
 
 def speed(tensors: Collection[TensorReport], run: dict[str, Any]) -> str:
-    """Return a line on how fast these tensors were differenced; nothing where that is not known, or none was."""
+    """Return a line on how fast these tensors were differenced; empty if that is unknown, or none was."""
     seconds = run.get("seconds")
     differenced = [tensor for tensor in tensors if tensor.evaluator is not None]
     if not seconds or not differenced:
@@ -163,12 +163,12 @@ def speed(tensors: Collection[TensorReport], run: dict[str, Any]) -> str:
     checked = sum(tensor.dims_checked for tensor in differenced)
     return (
         f"\n{checked:,} dimensions in {seconds:.2f} s on {run['threads']} threads, "
-        f"{checked / seconds:,.0f} two-sided differences a second"
+        f"{checked / seconds:,.0f} two-sided differences per second"
     )
 
 
 def audit_outcome(tensors: Collection[TensorReport]) -> str:
-    """Return how the audits of these tensors ended, nothing where there was none."""
+    """Return the outcome of the audits of these tensors; empty if there was none."""
     dims = sum(tensor.audit.get("dims", 0) for tensor in tensors)
     wrong = sum(tensor.audit.get("disagreements", 0) for tensor in tensors)
     return "" if not dims else f"{wrong:,} of {dims:,} disagree" if wrong else f"{dims:,} agree"

@@ -1,4 +1,4 @@
-"""A suite as a CSV file: a row for every case and tensor."""
+"""A suite as a CSV file, with a row for each case and tensor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from fastcheck.batch.ledger.ledger import WAITING
-from fastcheck.batch.results import Answers
+from fastcheck.batch.results import SuiteResults
 from fastcheck.render.escape import cell
 from fastcheck.render.suite import bugs
 from fastcheck.reports.report import Report, TensorReport
@@ -22,18 +22,18 @@ COLUMNS = (
 _MEASURED = COLUMNS[COLUMNS.index("dims_checked") : COLUMNS.index("bug")]
 
 
-def write_rows(answers: Answers, stream: TextIO) -> None:
+def write_rows(results: SuiteResults, stream: TextIO) -> None:
     """Write a row for each tensor of each phase of each case, with the seconds of the whole case.
 
-    A case without tensors, which crashed, has another forward pass than declared or is waiting, has one row. Numbers
-    have all their digits. Texts are made printable, and what a spreadsheet would compute begins with an apostrophe.
+    A case without tensors (it crashed, its forward pass is not the declared one, or it is waiting) has one row.
+    Numbers have all their digits. Texts are made printable, with an apostrophe before spreadsheet formulas.
     """
     writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    for name, case in answers.suite.cases.items():
+    for name, case in results.suite.cases.items():
         for row in _rows(case):
             writer.writerow({key: cell(value) for key, value in ({"case": name} | row).items()})
-    for name in answers.waiting:
+    for name in results.waiting:
         writer.writerow({"case": cell(name), "verdict": WAITING})
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fastcheck.common.naming import printable
-from fastcheck.render.escape import harmless
+from fastcheck.render.escape import escaped
 from fastcheck.render.page import STYLES, Cell, print_table, printable_title, short
 from fastcheck.render.report import SUMMARY, audit_outcome, summary_row
 from fastcheck.reports.report import Report
@@ -21,7 +21,7 @@ _SUITE = (
     *("beyond", "differenced", "audit"),
 )
 _SUITE_WIDE = 120
-"""Columns that the table of a suite needs, longer names of cases aside."""
+"""Width that the table of a suite needs, unless names of cases are long."""
 
 
 def write_suite(
@@ -30,26 +30,26 @@ def write_suite(
     title: str = "",
     listed: Callable[[Report | NetworkReport], bool] = lambda case: True,
 ) -> None:
-    """Print the report of several cases: a line a tensor, why cases did not pass, and the totals of all.
+    """Print the report of several cases: a line per tensor, why cases did not pass, and the totals of all cases.
 
-    Names and reasons are made printable here. Cases that ``listed`` leaves out have no lines.
+    Names and reasons are made printable here. Only the cases accepted by ``listed`` have lines.
     """
     if title:
         out.print(Text(printable_title(title), style="bold"))
-    shown = [(printable(name), harmless(case)) for name, case in suite.cases.items() if listed(case)]
+    shown = [(printable(name), escaped(case)) for name, case in suite.cases.items() if listed(case)]
     if shown or not suite.cases:
         print_table(out, _SUITE, [row for name, case in shown for row in _case_rows(name, case)], wide=_SUITE_WIDE)
     for name, case in shown:
         if not case.passed:
             out.print(Text(f"{name}: ").append(why(case), style=STYLES[case.verdict]))
     if suite.interrupted:
-        out.print(Text("interrupted: the counts are those of the cases and dimensions reached", style="yellow"))
+        out.print(Text("interrupted: only the cases and dimensions reached are counted", style="yellow"))
     verdict = Text(suite.verdict.upper(), style=STYLES[suite.verdict])
     out.print(verdict.append(f": {len(suite.cases):,} cases, {_metrics(suite.cases.values())}"))
 
 
 def case_line(name: str, case: Report | NetworkReport) -> str:
-    """Return the line that tells of one finished case of several."""
+    """Return the line on one finished case of several."""
     operands = next(iter(phases_of(case).values())).operands or {}
     shapes = " * ".join("x".join(map(str, operands[key])) for key in ("input", "weight") if key in operands)
     message = _metrics([case]) if isinstance(case, NetworkReport) else case.error or _metrics([case])
@@ -57,7 +57,7 @@ def case_line(name: str, case: Report | NetworkReport) -> str:
 
 
 def why(case: Report | NetworkReport) -> str:
-    """Return the verdict of a case and its reasons in one line; of a network those of the phases that did not pass."""
+    """Return a case's verdict and reasons in one line; for a network, the reasons of the phases that did not pass."""
     if not isinstance(case, NetworkReport) or case.passed:
         return case.summary()
     failed = {name: phase for name, phase in case.phases.items() if not phase.passed}
@@ -66,19 +66,19 @@ def why(case: Report | NetworkReport) -> str:
 
 
 def reasons(case: Report) -> str:
-    """Return why a report did not pass, without the tensors that did; nothing where there is no reason."""
-    message = replace(case, tensors={name: tensor for name, tensor in case.tensors.items() if tensor.verdict != "pass"})
+    """Return why a report did not pass, without the tensors that did; empty if there is no reason."""
+    failed = replace(case, tensors={name: tensor for name, tensor in case.tensors.items() if tensor.verdict != "pass"})
     silent = (
-        not message.tensors and message.error is None and (message.forward is None or message.forward.verdict == "pass")
+        not failed.tensors and failed.error is None and (failed.forward is None or failed.forward.verdict == "pass")
     )
-    return "" if silent else message.summary().removeprefix(f"{case.verdict}: ")
+    return "" if silent else failed.summary().removeprefix(f"{case.verdict}: ")
 
 
 def bugs(case: Report | NetworkReport) -> list[str]:
-    """Return the names of the mistakes that were recognised, in forward passes and in gradients."""
-    found = [None if phase.forward is None else phase.forward.diagnosis for phase in phases_of(case).values()]
-    found += [tensor.diagnosis for _, _, tensor in every_tensor(case)]
-    return list(dict.fromkeys(str(one["bug"]) for one in found if one is not None and "bug" in one))
+    """Return the names of the mistakes recognised in forward passes and gradients."""
+    diagnoses = [None if phase.forward is None else phase.forward.diagnosis for phase in phases_of(case).values()]
+    diagnoses += [tensor.diagnosis for _, _, tensor in every_tensor(case)]
+    return list(dict.fromkeys(str(one["bug"]) for one in diagnoses if one is not None and "bug" in one))
 
 
 def _case_rows(name: str, case: Report | NetworkReport) -> list[tuple[Cell, ...]]:
@@ -92,7 +92,7 @@ def _case_rows(name: str, case: Report | NetworkReport) -> list[tuple[Cell, ...]
 
 
 def _metrics(cases: Collection[Report | NetworkReport]) -> str:
-    """Return what was checked in these cases together, how fast, the worst ratios and how the audits ended."""
+    """Return the totals of these cases: dimensions, speed, the worst ratios and the outcome of the audits."""
     tensors = [tensor for case in cases for _, _, tensor in every_tensor(case)]
     checked = sum(tensor.dims_checked for tensor in tensors)
     seconds = sum(case.run.get("seconds") or 0.0 for case in cases)

@@ -1,4 +1,4 @@
-"""Sweeps as text: a table, plots of each tensor's curves, and the readings in words."""
+"""Sweeps as text: a table, plots of each tensor's curves, and an explanation of each reading."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from rich.text import Text
 
 from fastcheck.common.naming import printable
 from fastcheck.render.curves import CurveLine, decades, lines
-from fastcheck.render.escape import harmless
+from fastcheck.render.escape import escaped
 from fastcheck.render.page import print_table
 from fastcheck.sweeps.curve import Curve
 from fastcheck.sweeps.report import Sweep
 
 _HEADINGS = ("dimension", "analytic", "best h", "numeric there", "error there", "order", "slope", "reading")
 _WIDE = 120
-"""Columns that the table needs."""
+"""Width that the table needs."""
 
 _MARKERS = "ox+"
-"""Of a plot's curves; no more are drawn."""
+"""Markers of a plot's curves; no more curves are drawn."""
 
 _PLOT_WIDTH, _PLOT_HEIGHT = 100, 22
 
 _ASCII = str.maketrans("┌┐└┘─│┤├┬┴┼", "++++-|+++++")
-"""The plot's frame where the terminal cannot show it."""
+"""Replacements for the plot's frame on terminals without these characters."""
 
 _STYLES = {"coding mistake": "bold red", "kink": "yellow"}
 
 
 def write_sweep(sweep: Sweep, out: Console, title: str = "") -> None:
-    """Print a sweep: a line a dimension, plots of error against step, what each reading means, and the medians."""
-    sweep = harmless(sweep)
+    """Print a sweep: a line per dimension, plots of error against step, the meaning of each reading, and medians."""
+    sweep = escaped(sweep)
     if title:
         out.print(Text(printable(title), style="bold"))
     print_table(out, _HEADINGS, [_cells(curve) for curve in sweep.curves], wide=_WIDE)
@@ -60,8 +60,8 @@ def _reading(curve: Curve) -> Text:
 
 
 def _plotted(curves: tuple[Curve, ...], out: Console) -> str:
-    """Return a plot of one tensor's first curves in characters."""
-    import plotext  # only where a plot is drawn
+    """Return a plot of one tensor's first curves, made of characters."""
+    import plotext  # imported only when a plot is drawn
 
     shown = list(zip(_MARKERS, curves, strict=False))
     plotext.clear_figure()
@@ -71,13 +71,13 @@ def _plotted(curves: tuple[Curve, ...], out: Console) -> str:
     guides = [("-" if line.name == "error bar" else ".", line) for line in lines(curves[0])]
     errors = [
         (marker, CurveLine("", curve.steps, curve.errors)) for marker, curve in reversed(shown)
-    ]  # the first on top
+    ]  # drawn last, the first curve is on top
     points = [(marker, decades(line)) for marker, line in guides + errors]
     for marker, (x, y) in points:
         (plotext.scatter if marker in _MARKERS else plotext.plot)(x, y, marker=marker)
-    for place, axis in enumerate((plotext.xticks, plotext.yticks)):
-        ticks = _ticks([value for _, point in points for value in point[place]])
-        axis(ticks, [f"1e{k}" for k in ticks])
+    for axis, set_ticks in enumerate((plotext.xticks, plotext.yticks)):
+        ticks = _ticks([value for _, point in points for value in point[axis]])
+        set_ticks(ticks, [f"1e{k}" for k in ticks])
     text = plotext.uncolorize(plotext.build())
     plotext.clear_figure()
     names = ", ".join(f"{marker} {list(curve.index)}" for marker, curve in shown)
@@ -86,8 +86,8 @@ def _plotted(curves: tuple[Curve, ...], out: Console) -> str:
 
 
 def _ticks(values: list[float]) -> list[int]:
-    """Return decades within the range of some decimal logarithms, about ten at most."""
-    if not values:  # every error is 0
+    """Return the decades within the range of some decimal logarithms, about ten at most."""
+    if not values:  # all errors are 0
         return []
     low, high = math.floor(min(values)) + 1, math.floor(max(values))
     return list(range(low, high + 1, max(1, math.ceil((high - low) / 10))))

@@ -1,4 +1,4 @@
-"""Every checked dimension as a line of CSV."""
+"""All checked dimensions as CSV, one line each."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ COLUMNS = ("tensor", "index", "analytic", "numeric", "difference", "same_sign", 
 
 
 def write_table(report: Report, stream: TextIO) -> None:
-    """Write the per-dimension table of a report that was made with ``keep=True``.
+    """Write the per-dimension table of a report made with ``keep=True``.
 
-    Numbers have all their digits, so that they read back as the same float64. The index is written as in NumPy,
-    ``3 0 1 2`` for ``[3, 0, 1, 2]``. Names are made harmless as in `fastcheck show --csv`.
+    Numbers have all their digits, so that they read back as the same float64. The index ``[3, 0, 1, 2]`` is written
+    as ``3 0 1 2``. Names are escaped as in `fastcheck show --csv`.
     """
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -32,14 +32,14 @@ def write_table(report: Report, stream: TextIO) -> None:
             same = np.sign(kept.analytic) == np.sign(kept.numeric)
             inside = np.abs(difference) <= bars
         ratio = relative_difference(kept.analytic, kept.numeric)
-        indices = np.zeros((len(kept.dims), 0), dtype=int)  # an array without axes has an index without entries
+        indices = np.zeros((len(kept.dims), 0), dtype=int)  # the index of an array without axes is empty
         if tensor.shape:
             indices = np.stack(np.unravel_index(kept.dims, tensor.shape), axis=1)
         known = kept.error_bar is not None
         columns = (indices, kept.analytic, kept.numeric, difference, same, ratio, bars, inside)
         for index, a, n, gap, sign, relative, bar, good in zip(*(column.tolist() for column in columns), strict=True):
             verdict = ("pass" if good else "fail") if known else ""
-            place = " ".join(map(str, index))
+            position = " ".join(map(str, index))
             writer.writerow(
-                (cell(name), place, a, n, gap, "yes" if sign else "no", relative, bar if known else "", verdict)
+                (cell(name), position, a, n, gap, "yes" if sign else "no", relative, bar if known else "", verdict)
             )

@@ -1,4 +1,4 @@
-"""Any report as text."""
+"""A report of any kind, as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import IO
 
 from rich.console import Console
 
-from fastcheck.render.escape import harmless
+from fastcheck.render.escape import escaped
 from fastcheck.render.network import write_network
 from fastcheck.render.page import printable_title, text_for
 from fastcheck.render.report import write_report
@@ -16,17 +16,17 @@ from fastcheck.reports.suite_report import NetworkReport, SuiteReport
 
 
 def as_text(report: Report | SuiteReport, stream: IO[str], title: str = "") -> str:
-    """Return a report as the text that suits a stream: coloured and of its width on a terminal, plain elsewhere.
+    """Return a report as text that suits a stream: in colour and as wide as a terminal, and plain elsewhere.
 
-    Rich itself ends the process where a reader stops reading, so that nothing is printed from here.
+    The caller prints the text: Rich would end the process if a reader stops reading.
     """
 
     def write(out: Console) -> None:
         if isinstance(report, NetworkReport):
-            write_network(harmless(report), out, printable_title(title))
+            write_network(escaped(report), out, printable_title(title))
         elif isinstance(report, SuiteReport):
             write_suite(report, out, title)
         else:
-            write_report(harmless(report), out, printable_title(title))
+            write_report(escaped(report), out, printable_title(title))
 
     return text_for(stream, write)

@@ -14,7 +14,7 @@ from fastcheck.common.interrupts import listening
 from fastcheck.common.progress import ProgressHook
 from fastcheck.engine import coordinator
 from fastcheck.engine.differences import Differences
-from fastcheck.engine.pipeline import Case, Pipeline, Session
+from fastcheck.engine.pipeline import Case, Prepared, Session
 from fastcheck.engine.settings import Settings
 
 
@@ -31,19 +31,19 @@ class Differencing(Protocol):
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """A pipeline that is ready to difference."""
+class _Differencing:
+    """A prepared case, and the session that it is differenced in."""
 
-    pipeline: Pipeline
+    prepared: Prepared
     session: Session
 
     def __call__(self, tensor: str, dims: np.ndarray, step: float) -> Differences:
         self.session.interrupts.raise_if_interrupted()
-        evaluator = self.pipeline.evaluator(tensor, step, self.session)
+        evaluator = self.prepared.evaluator(tensor, step, self.session)
         return _joined([evaluator(block) for block in evaluator.blocks(dims)])
 
     def automatic(self, tensor: str) -> float:
-        return self.pipeline.evaluator(tensor, "auto", self.session).step
+        return self.prepared.evaluator(tensor, "auto", self.session).step
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,10 @@ class Opening:
         with listening() as interrupts, ThreadPoolExecutor(self.threads, thread_name_prefix="fastcheck") as pool:
             session = Session(settings, pool, interrupts)
             settings.progress("preparing (the first run compiles the kernels)", 0, 0)
-            forward = pipeline.prepare(session)
-            if forward is not None and forward.verdict == "fail":
+            prepared = pipeline.prepare(session)
+            if prepared.forward is not None and prepared.forward.verdict == "fail":
                 coordinator.run(pipeline, settings).raise_if_failed()  # this run stops after the forward check
-            yield _Prepared(pipeline, session)
+            yield _Differencing(prepared, session)
 
     def _settings(self) -> Settings:
         return Settings(

@@ -73,8 +73,7 @@ def _refuted(errors: np.ndarray, bars: np.ndarray) -> np.ndarray:
     The analytic value errs by at most error + bar at any step, and by at least error - bar.
     """
     most = np.minimum.accumulate((errors + bars)[::-1])[::-1]
-    refuted: np.ndarray = errors - bars > np.append(most[1:], np.inf)
-    return refuted
+    return errors - bars > np.append(most[1:], np.inf)
 
 
 def _mistake_words(seen: Quotients, worst: int) -> str:

@@ -120,8 +120,7 @@ def _nearby_rms(h: np.ndarray, values: np.ndarray) -> np.ndarray:
     decades = np.log10(h)
     near = np.abs(decades[:, None] - decades) <= _NEAR + 1e-9
     size = float(np.abs(values).max(initial=0.0)) or 1.0  # scaled by it, squares neither overflow nor underflow
-    rms: np.ndarray = size * np.sqrt(near @ (values / size) ** 2 / near.sum(axis=1))
-    return rms
+    return size * np.sqrt(near @ (values / size) ** 2 / near.sum(axis=1))
 
 
 def order_of(seen: Quotients) -> float | None:

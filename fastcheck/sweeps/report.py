@@ -80,7 +80,7 @@ class Sweep(Judged):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the sweep as a dict for JSON, with nan and infinities as strings."""
-        encoded: dict[str, Any] = encode(
+        return encode(
             {
                 "schema": SCHEMA,
                 "evaluator": self.evaluator,
@@ -92,7 +92,6 @@ class Sweep(Judged):
                 "run": self.run,
             }
         )
-        return encoded
 
     def to_json(self) -> str:
         """Return the sweep as JSON (schema 1), indented, with a final newline."""

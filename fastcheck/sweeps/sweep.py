@@ -15,8 +15,8 @@ from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import refuse_unknown
 from fastcheck.common.progress import ProgressHook, silent
 from fastcheck.engine.differences import Differences
-from fastcheck.engine.error_model import usable
 from fastcheck.engine.pipeline import Case
+from fastcheck.engine.steps import usable
 from fastcheck.functions.case import FunctionCase
 from fastcheck.metrics.tally import WORST
 from fastcheck.reports.report import Report

@@ -1,1 +1,1 @@
-"""Published layers, seeded data, demonstrations, the benchmark."""
+"""Published layers, seeded data, demos and the benchmark."""

@@ -1,4 +1,4 @@
-"""How fast this machine checks: published layers beside the machine's own limit and PyTorch's own backward."""
+"""The speed of checks on this machine: published layers beside the machine's limit and PyTorch's backward passes."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from fastcheck.workloads.published import NETWORKS, ConvLayer
 SCHEMA = 1
 
 LAYERS = (("vgg16", "conv3_2"), ("vgg16", "conv5_1"), ("resnet50", "layer4.0.conv3"))
-"""Layers of the short benchmark: maps 56, 14 and 7 wide, the last one with a 1x1 kernel."""
+"""Layers of the short benchmark: maps 56, 14 and 7 wide, the last with a 1x1 kernel."""
 
 ROUNDS = 5
-"""Turns of the short benchmark."""
+"""Number of rounds of the short benchmark."""
 
 PAUSE = 0.1
-"""Seconds to wait after PyTorch: its threads spin for a while and would take the next side's cores."""
+"""Seconds to wait after PyTorch, whose threads spin for a while and would occupy the cores of the next side."""
 
 Measured = dict[str, float]
 Side = Callable[[], Measured]
-"""What takes part in a comparison: it runs once, and returns figures by name."""
+"""One side of a comparison: a function that runs once and returns figures by name."""
 
 
 def run(
@@ -48,18 +48,18 @@ def run(
     Parameters
     ----------
     threads : int, optional
-        Of every side, PyTorch's included. By default, as many as there are processors for this process.
+        Number of threads of every side, PyTorch included. Default: all processors available to this process.
     layers : pairs of str, optional
         Networks and their layers; by default `LAYERS`.
     rounds : int, optional
-        Turns, of which medians are taken; by default `ROUNDS`.
+        Number of rounds, over which medians are taken; by default `ROUNDS`.
     progress : callable, optional
         Called as progress(stage, done, total).
 
     Returns
     -------
     dict
-        What ``fastcheck bench --json`` writes: ``schema, machine, threads, limit, scaling, layers``.
+        The content of ``fastcheck bench --json``: ``schema, machine, threads, limit, scaling, layers``.
 
     Raises
     ------
@@ -68,29 +68,29 @@ def run(
     """
     count = machine.thread_count(threads)
     rounds = ROUNDS if rounds is None else integer("rounds", rounds, least=1)
-    told = progress or silent
+    report = progress or silent
     chosen = [(network, _layer(network, name)) for network, name in layers or LAYERS]
-    told("measuring the limit (the first run compiles the kernels)", 0, 0)
-    found: dict[str, Any] = {
+    report("measuring the limit (the first run compiles the kernels)", 0, 0)
+    results: dict[str, Any] = {
         "schema": SCHEMA,
         "machine": machine.described(),
         "threads": count,
         "limit": {
             "simd_bits": roofline.simd_bits(),
-            "elements_per_second": in_turns({"limit": lambda: limited(count)}, rounds)["limit"],
+            "elements_per_second": in_turns({"limit": lambda: measured_roofline(count)}, rounds)["limit"],
         },
     }
     network, layer = chosen[0]
-    told(f"{network} {layer.name} on 1 to {count} threads", 0, 0)
+    report(f"{network} {layer.name} on 1 to {count} threads", 0, 0)
     case = zoo.make_case(network, layer, ("weight",), threads=count)
-    found["scaling"] = {"network": network, "layer": layer.name, "tensor": "weight"}
-    found["scaling"]["rows"] = scaling([case], counts(count), rounds)
-    found["layers"] = []
+    results["scaling"] = {"network": network, "layer": layer.name, "tensor": "weight"}
+    results["scaling"]["rows"] = scaling([case], counts(count), rounds)
+    results["layers"] = []
     for network, layer in chosen:
         for tensor in ("weight", "input"):
-            told(f"{network} {layer.name}: {tensor}", 0, 0)
-            found["layers"].append(layer_row(network, layer, tensor, threads=count, rounds=rounds))
-    return found
+            report(f"{network} {layer.name}: {tensor}", 0, 0)
+            results["layers"].append(layer_row(network, layer, tensor, threads=count, rounds=rounds))
+    return results
 
 
 def layer_row(
@@ -103,10 +103,10 @@ def layer_row(
     batch: int = 1,
     side: Callable[[ConvCase, int], Measured] | None = None,
 ) -> dict[str, Any]:
-    """Measure one layer's check, the machine's limit and, where it is installed, PyTorch's backward, in turns.
+    """Measure one layer's check, the machine's limit and, if it is installed, PyTorch's backward pass, in turns.
 
-    An *element* is one output that is touched by one dimension, so that a tensor has as many of them as a forward pass
-    has multiply-adds, those with padding included.
+    An *element* is one output touched by one dimension. A tensor therefore has as many elements as a forward pass has
+    multiply-adds, including those with padding.
 
     Parameters
     ----------
@@ -115,19 +115,19 @@ def layer_row(
     tensor : {"weight", "input"}
     threads, rounds, batch : int
     side : callable, optional
-        In the place of `checked`.
+        Replacement for `checked`.
 
     Returns
     -------
     dict
-        Medians of seconds, and what follows from them; those of PyTorch are None without it.
+        Medians of seconds, and quantities derived from them; PyTorch's are None if it is not installed.
     """
     torch = _torch()
     backward = "reference" if torch is None else "torch"
     case = zoo.make_case(network, layer, (tensor,), backward=backward, batch=batch, threads=threads)
     geometry = case.geometry
     sides: dict[str, Side] = {
-        "limit": lambda: limited(threads),
+        "limit": lambda: measured_roofline(threads),
         "check": lambda: (side or checked)(case, threads),
     }
     with ExitStack() as stack:
@@ -160,7 +160,7 @@ def checked(case: ConvCase, threads: int) -> Measured:
     Raises
     ------
     FastcheckError
-        If the check does not pass: what a wrong or partial check takes says nothing.
+        If the check does not pass: the time of a wrong or partial check is meaningless.
     """
     report = check(case, dims="all", threads=threads)
     if not report.passed:
@@ -168,13 +168,13 @@ def checked(case: ConvCase, threads: int) -> Measured:
     return {name: report.run[name] for name in ("seconds", "forward_seconds", "audit_seconds")}
 
 
-def limited(threads: int) -> Measured:
-    """Return the machine's limit in elements a second."""
+def measured_roofline(threads: int) -> Measured:
+    """Return the machine's limit in elements per second."""
     return {"limit": roofline.elements_per_second(threads)}
 
 
 def scaling(cases: list[ConvCase], threads: Iterable[int], rounds: int) -> list[dict[str, Any]]:
-    """Measure the same checks with different numbers of threads, in turns; the first number is the base."""
+    """Measure the same checks with several thread counts, in turns; speed-ups are relative to the first count."""
 
     def total(count: int) -> Measured:
         return {str(count): sum(checked(case, count)["seconds"] for case in cases)}
@@ -186,23 +186,23 @@ def scaling(cases: list[ConvCase], threads: Iterable[int], rounds: int) -> list[
 
 
 def counts(most: int) -> list[int]:
-    """Return the powers of two up to a number of threads, and that number."""
+    """Return the powers of two up to a number of threads, and the number itself."""
     return sorted({*(2**k for k in range(most.bit_length())), most})
 
 
 def in_turns(sides: Mapping[str, Side], rounds: int) -> Measured:
-    """Run sides in turns, so that a busy machine slows all of them; return medians of what they return.
+    """Run the sides in turns, so that a busy machine slows all of them, and return the medians of their figures.
 
-    Every side runs once before, unmeasured.
+    Every side first runs once without being measured.
     """
-    found: dict[str, list[float]] = defaultdict(list)
+    figures: dict[str, list[float]] = defaultdict(list)
     for side in sides.values():
         side()
     for _ in range(rounds):
         for side in sides.values():
             for name, value in side().items():
-                found[name].append(value)
-    return {name: median(values) for name, values in found.items()}
+                figures[name].append(value)
+    return {name: median(values) for name, values in figures.items()}
 
 
 def _layer(network: str, name: str) -> ConvLayer:
@@ -218,7 +218,7 @@ def _timed(call: Callable[[], object], pause: float) -> float:
 
 
 def _torch() -> ModuleType | None:
-    """Return the adapter of PyTorch, None where that is not installed."""
+    """Return the PyTorch adapter; None if PyTorch is not installed."""
     try:
         from fastcheck.adapters import torch
     except FastcheckError:

@@ -1,4 +1,4 @@
-"""The demo: first layers of two published networks on a real photograph, and one real bug."""
+"""The demo: the first layers of two published networks on a real photograph, and one real bug."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from fastcheck.engine.sampling import Dims
 from fastcheck.metrics.judged import Verdict
 
 SIZE = 224
-"""Pixels on a side, as both networks take them."""
+"""Height and width of the input of both networks, in pixels."""
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Channel statistics with which both networks' inputs are normalised."""
+"""Channel statistics that normalise the inputs of both networks."""
 
 _EXHAUSTIVE: Dims = {"weight": "all", "bias": "all", "input": 1024}
 
@@ -30,13 +30,13 @@ class Scene:
     Attributes
     ----------
     story : str
-        What it shows.
+        Text printed before the check.
     geometry, believed : ConvGeometry
-        That of the layer, and the one that its backward pass believes in.
+        Geometry of the layer, and the one assumed by its backward pass.
     dims : Dims
-        Which dimensions are checked.
+        Dimensions to check.
     expected : Verdict
-        The verdict that it must get.
+        The verdict that the check must give.
     """
 
     story: str
@@ -46,7 +46,7 @@ class Scene:
     expected: Verdict
 
     def case(self, threads: int | None = None) -> ConvCase:
-        """Make the layer's data: the photograph, seeded weights, and gradients by the reference backward."""
+        """Make the layer's data: the photograph, seeded weights, and gradients by the reference backward pass."""
         from fastcheck.convolutions import passes  # imports Numba
 
         geometry, image = self.geometry, photograph()
@@ -70,7 +70,7 @@ class Scene:
 
 
 def photograph(name: str = "china.jpg") -> np.ndarray:
-    """Return a photograph that comes with scikit-learn as a normalised batch of one: float64, (1, 3, 224, 224).
+    """Return a photograph from scikit-learn as a normalised batch of one: float64, shape (1, 3, 224, 224).
 
     Raises
     ------
@@ -97,7 +97,7 @@ _STEM = ConvGeometry.of(_IMAGE, (64, 3, 7, 7), stride=2, padding=3)
 SCENES = (
     Scene(
         "VGG-16 conv1_1 (3 to 64 channels, 3x3, padding 1) on a photograph of 224x224: a correct backward pass.\n"
-        "Every weight and bias is differenced, inputs are sampled.",
+        "All weights and biases are differenced, and a sample of the inputs.",
         _VGG,
         _VGG,
         _EXHAUSTIVE,
@@ -112,7 +112,7 @@ SCENES = (
     ),
     Scene(
         "The ResNet stem again, with a backward pass that forgets the stride. This one must fail: it shows what a\n"
-        "real bug looks like. (The bias has nothing to do with the stride, and is right.)",
+        "real bug looks like. (The bias does not depend on the stride, and its gradient is right.)",
         _STEM,
         replace(_STEM, stride=(1, 1)),
         {"weight": 256, "bias": "all", "input": 256},

@@ -1,4 +1,4 @@
-"""The demo of a whole network: a small CNN on real digits, its backward pass written by hand, and then with a bug."""
+"""The demo of a whole network: a small CNN on real digits, its hand-written backward pass first right, then wrong."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ NETWORK = Network(
 )
 """conv-relu-pool twice, then dense-relu-dense, with softmax cross-entropy and L2 regularisation."""
 
-TRAINING, LEARNING_RATE = 80, 0.1
-"""Steps of SGD before the check, and their size."""
+TRAINING_STEPS, LEARNING_RATE = 80, 0.1
+"""Number of SGD steps before the check, and their learning rate."""
 
-MANY, FEW = 512, 8
-"""Data points: as many as a large training batch has, and as few as a check should."""
+LARGE_BATCH, SMALL_BATCH = 512, 8
+"""Numbers of data points: that of a large training batch, and the few that a check should use."""
 
 STEP = 1e-5
-"""The step that everybody takes."""
+"""The step that is commonly used."""
 
 
 @dataclass(frozen=True)
 class NetworkScene:
-    """A story, how the network is checked, and the verdict that it must have."""
+    """One check of the demo: its story, how the network is checked, and the verdict that it must give."""
 
     story: str
     points: int
@@ -53,27 +53,27 @@ class NetworkScene:
 
 SCENES = (
     NetworkScene(
-        f"1. The usual check: h = {STEP:g}, a batch of {MANY} digits, every parameter. The backward pass is correct.\n"
-        "Most weights agree in 10 digits, but some of conv1 in 3 or fewer. Is that a bug?",
-        MANY,
+        f"1. The usual check: h = {STEP:g}, a batch of {LARGE_BATCH} digits, all parameters. The backward pass is\n"
+        "correct. Most weights agree to 10 digits, but some of conv1 to 3 or fewer. Is that a bug?",
+        LARGE_BATCH,
         STEP,
         True,
         False,
         "pass",
     ),
     NetworkScene(
-        f"2. The same backward pass by good practice: {FEW} digits, and a step for each layer, which is made smaller\n"
-        "where a unit would cross its kink.",
-        FEW,
+        f"2. The same backward pass, checked as good practice asks: {SMALL_BATCH} digits, and a step for each layer,\n"
+        "reduced where a unit would cross its kink.",
+        SMALL_BATCH,
         "auto",
         False,
         False,
         "pass",
     ),
     NetworkScene(
-        "3. The same network with a real bug: the first max-pool hands its gradient to the last entry of each window\n"
-        "that is not the largest. conv1 agrees in few digits again, but no step makes them more, and so it fails.",
-        FEW,
+        "3. The same network with a real bug: the first max-pool passes its gradient to the last entry of each window\n"
+        "that is not the largest. conv1 again agrees to few digits only, but no step improves that, and so it fails.",
+        SMALL_BATCH,
         "auto",
         True,
         True,
@@ -85,15 +85,15 @@ SCENES = (
 def run(
     *, threads: int | None, seed: int, say: Callable[[NetworkReport | str], None], progress: ProgressHook | None
 ) -> int:
-    """Tell the story; return 0 if every scene ends as it should, 1 if not, 130 if it was interrupted.
+    """Run the demo; return 0 if every scene has the expected verdict, 1 if not, 130 if it was interrupted.
 
     Parameters
     ----------
     threads : int or None
     seed : int
-        Of the parameters, of training and of the data points.
+        Random seed for the parameters, the training and the data points.
     say : callable
-        Called with text, and with the reports.
+        Called with each text and each report.
     progress : callable or None
 
     Raises
@@ -129,8 +129,8 @@ def checked(
     """Check a scene."""
 
     def grads(params: Arrays, x: np.ndarray, y: np.ndarray) -> Arrays:
-        found = backward(params, x, y, wrong_winner=scene.wrong_winner)
-        return {name: grad + L2 * params[name] * name.endswith("weight") for name, grad in found.items()}
+        data_grads = backward(params, x, y, wrong_winner=scene.wrong_winner)
+        return {name: grad + L2 * params[name] * name.endswith("weight") for name, grad in data_grads.items()}
 
     return check_network(
         NETWORK,
@@ -149,7 +149,7 @@ def checked(
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    """Return scikit-learn's handwritten digits: float64 (1797, 1, 8, 8) from 0 to 1, and their classes.
+    """Return scikit-learn's handwritten digits: float64 from 0 to 1, shape (1797, 1, 8, 8), and their classes.
 
     Raises
     ------
@@ -160,21 +160,21 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise FastcheckError(f'the demo needs {error.name}: pip install "fastcheck[demo]"') from None
-    found = load_digits()
-    return found.images[:, None] / 16.0, found.target
+    dataset = load_digits()
+    return dataset.images[:, None] / 16.0, dataset.target
 
 
 def trained(x: np.ndarray, y: np.ndarray, seed: int) -> Arrays:
-    """Return parameters that have seen some of the digits."""
+    """Return parameters after a short training on the digits."""
     from fastcheck.networks import training  # imports Numba
     from fastcheck.networks.case import Point
 
     point = Point.of(NETWORK, NETWORK.initial(x.shape[1:], seed), x, y)
-    return training.burn_in(point, TRAINING, LEARNING_RATE, seed)
+    return training.burn_in(point, TRAINING_STEPS, LEARNING_RATE, seed)
 
 
 def backward(params: Arrays, x: np.ndarray, y: np.ndarray, *, wrong_winner: bool = False) -> Arrays:
-    """Return the gradient of the mean cross-entropy, as somebody writes it by hand in NumPy.
+    """Return the gradient of the mean cross-entropy, as one would write it by hand in NumPy.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ def backward(params: Arrays, x: np.ndarray, y: np.ndarray, *, wrong_winner: bool
     x : array, shape (N, 1, 8, 8)
     y : int array, shape (N,)
     wrong_winner : bool
-        Plant the bug: the first pooling layer takes another entry of each window for its largest.
+        Plant the bug: the first pooling layer takes another entry of each window for the largest.
     """
     z1 = _conv(x, params["conv1.weight"], params["conv1.bias"])
     p1, back1 = _pool(np.maximum(z1, 0), wrong_winner)
@@ -211,37 +211,32 @@ def backward(params: Arrays, x: np.ndarray, y: np.ndarray, *, wrong_winner: bool
 
 
 def _patches(x: np.ndarray) -> np.ndarray:
-    """Return the 3x3 neighbourhoods, zeros outside: (N, channels, height, width, 3, 3)."""
+    """Return the 3x3 neighbourhoods, with zeros outside the image: (N, channels, height, width, 3, 3)."""
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    found: np.ndarray = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
-    return found
+    return np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
 
 
 def _conv(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
-    found: np.ndarray = np.einsum("nchwij,fcij->nfhw", _patches(x), w, optimize=True) + b[:, None, None]
-    return found
+    return np.einsum("nchwij,fcij->nfhw", _patches(x), w, optimize=True) + b[:, None, None]
 
 
 def _conv_weight(x: np.ndarray, d: np.ndarray) -> np.ndarray:
-    found: np.ndarray = np.einsum("nchwij,nfhw->fcij", _patches(x), d, optimize=True)
-    return found
+    return np.einsum("nchwij,nfhw->fcij", _patches(x), d, optimize=True)
 
 
 def _conv_input(d: np.ndarray, w: np.ndarray) -> np.ndarray:
-    found: np.ndarray = np.einsum("nfhwij,fcij->nchw", _patches(d), w[:, :, ::-1, ::-1], optimize=True)
-    return found
+    return np.einsum("nfhwij,fcij->nchw", _patches(d), w[:, :, ::-1, ::-1], optimize=True)
 
 
 def _pool(a: np.ndarray, wrong_winner: bool = False) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """Return the largest of every 2x2 window, and what takes its cotangents back."""
+    """Return the largest entry of each 2x2 window, and the backward pass."""
     n, c, h, w = a.shape
     windows = a.reshape(n, c, h // 2, 2, w // 2, 2).transpose(0, 1, 2, 4, 3, 5).reshape(n, c, h // 2, w // 2, 4)
     winner = windows.argmax(axis=-1)
-    taken = np.where(winner == 3, 2, 3) if wrong_winner else winner
+    receiver = np.where(winner == 3, 2, 3) if wrong_winner else winner
 
     def back(d: np.ndarray) -> np.ndarray:
-        spread = d[..., None] * (np.arange(4) == taken[..., None])
-        found: np.ndarray = spread.reshape(n, c, h // 2, w // 2, 2, 2).transpose(0, 1, 2, 4, 3, 5).reshape(a.shape)
-        return found
+        spread = d[..., None] * (np.arange(4) == receiver[..., None])
+        return spread.reshape(n, c, h // 2, w // 2, 2, 2).transpose(0, 1, 2, 4, 3, 5).reshape(a.shape)
 
     return windows.max(axis=-1), back

@@ -17,7 +17,7 @@ class ConvLayer:
     Attributes
     ----------
     name : str
-        As published.
+        The published name.
     input_shape : tuple of int
         (C_in, spatial...), without the batch.
     weight_shape : tuple of int
@@ -25,7 +25,7 @@ class ConvLayer:
     stride, dilation, groups : int
     padding : int, or pairs (low, high) for each spatial axis
     bias : bool
-        Whether it has one.
+        Whether the layer has a bias.
     """
 
     name: str
@@ -38,7 +38,7 @@ class ConvLayer:
     bias: bool
 
     def geometry(self, batch: int = 1) -> ConvGeometry:
-        """Return the layer's geometry for so many samples."""
+        """Return the layer's geometry for a batch of samples."""
         return ConvGeometry.of(
             (batch, *self.input_shape),
             self.weight_shape,
@@ -50,13 +50,13 @@ class ConvLayer:
 
     @property
     def output_shape(self) -> Shape:
-        """(C_out, spatial...), without the batch."""
+        """Shape (C_out, spatial...), without the batch."""
         return self.geometry().output_shape[1:]
 
 
 @dataclass(frozen=True)
 class PublishedNetwork:
-    """A published network: where it was published, and its conv layers in the order of the forward pass."""
+    """A published network: its source, and its conv layers in the order of the forward pass."""
 
     source: str
     layers: tuple[ConvLayer, ...]
@@ -74,7 +74,7 @@ def _conv(
     groups: int = 1,
     bias: bool = True,
 ) -> ConvLayer:
-    """Describe a layer that takes an activation of this shape, its kernel as long along every axis."""
+    """Return a layer for an activation of this shape, with a kernel of equal length along every axis."""
     weight_shape = (filters, shape[0] // groups, *(kernel,) * (len(shape) - 1))
     return ConvLayer(name, shape, weight_shape, stride, padding, dilation, groups, bias)
 
@@ -83,7 +83,7 @@ _unbiased = partial(_conv, bias=False)
 
 
 def _pooled(shape: Shape, window: Sequence[int], stride: Sequence[int] | None = None, padding: int = 0) -> Shape:
-    """Shape of an activation after pooling; without a stride, windows lie side by side."""
+    """Return the shape of an activation after pooling; without a stride, windows lie side by side."""
     sizes = zip(shape[1:], window, stride or window, strict=True)
     return (shape[0], *((size + 2 * padding - taps) // step + 1 for size, taps, step in sizes))
 
@@ -98,11 +98,11 @@ def _alexnet() -> tuple[ConvLayer, ...]:
 
 
 def _blocks(shape: Shape, widths: Sequence[Sequence[int]], name: Callable[[int, int], str]) -> tuple[ConvLayer, ...]:
-    """Blocks of kernels three wide with pooling between them, over time from the second block on."""
+    """Return blocks of layers with kernels three wide, pooled in between; time is pooled from the second block on."""
     layers = []
     for block, filters in enumerate(widths, 1):
-        for place, count in enumerate(filters, 1):
-            layers.append(_conv(name(block, place), shape, count, 3, padding=1))
+        for number, count in enumerate(filters, 1):
+            layers.append(_conv(name(block, number), shape, count, 3, padding=1))
             shape = layers[-1].output_shape
         window = (2,) * (len(shape) - 1)
         shape = _pooled(shape, (1, 2, 2) if block == 1 and len(window) == 3 else window)
@@ -111,12 +111,12 @@ def _blocks(shape: Shape, widths: Sequence[Sequence[int]], name: Callable[[int, 
 
 def _vgg16() -> tuple[ConvLayer, ...]:
     widths = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
-    return _blocks((3, 224, 224), widths, lambda block, place: f"conv{block}_{place}")
+    return _blocks((3, 224, 224), widths, lambda block, number: f"conv{block}_{number}")
 
 
 def _c3d() -> tuple[ConvLayer, ...]:
     widths = ((64,), (128,), (256,) * 2, (512,) * 2, (512,) * 2)
-    return _blocks((3, 16, 112, 112), widths, lambda block, place: f"conv{block}{'ab'[place - 1]}")
+    return _blocks((3, 16, 112, 112), widths, lambda block, number: f"conv{block}{'ab'[number - 1]}")
 
 
 def _resnet50() -> tuple[ConvLayer, ...]:
@@ -137,11 +137,11 @@ def _resnet50() -> tuple[ConvLayer, ...]:
 
 def _mobilenet_v2() -> tuple[ConvLayer, ...]:
     layers = [_unbiased("features.0.0", (3, 224, 224), 32, 3, stride=2, padding=1)]
-    # Expansion, filters, stride of each inverted residual block, after Table 2 of the paper.
+    # Expansion t, filters c, number n and stride s of inverted residual blocks, from Table 2 of the paper.
     stages = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
     blocks = [(t, filters, s if block == 0 else 1) for t, filters, n, s in stages for block in range(n)]
-    for place, (expansion, filters, stride) in enumerate(blocks, 1):
-        name, depthwise = f"features.{place}.conv", int(expansion > 1)
+    for number, (expansion, filters, stride) in enumerate(blocks, 1):
+        name, depthwise = f"features.{number}.conv", int(expansion > 1)
         hidden = expansion * layers[-1].weight_shape[0]
         if expansion > 1:
             layers.append(_unbiased(f"{name}.0.0", layers[-1].output_shape, hidden, 1))
@@ -161,7 +161,7 @@ def _convnext_t() -> tuple[ConvLayer, ...]:
         for block in range(blocks):
             name = f"stages.{stage}.{block}"
             layers.append(_conv(f"{name}.dwconv", shape, width, 7, padding=3, groups=width))
-            # The reference code writes these two as linear layers over the channels, which are 1x1 convolutions.
+            # The reference code writes these two 1x1 convolutions as linear layers over the channels.
             layers.append(_conv(f"{name}.pwconv1", shape, 4 * width, 1))
             layers.append(_conv(f"{name}.pwconv2", layers[-1].output_shape, width, 1))
     return tuple(layers)
@@ -170,8 +170,8 @@ def _convnext_t() -> tuple[ConvLayer, ...]:
 def _audio() -> tuple[ConvLayer, ...]:
     classes, residual, skip, samples = 256, 32, 512, 16_000
     layers = [_conv("causal_layer", (classes, samples), residual, 2, padding=((1, 0),))]
-    for place in range(10):
-        name, dilation = f"dilated_stack.layer{place}", 2**place
+    for number in range(10):
+        name, dilation = f"dilated_stack.layer{number}", 2**number
         for gate in ("filter", "gate"):
             layers.append(
                 _conv(f"{name}.{gate}", (residual, samples), residual, 2, padding=((dilation, 0),), dilation=dilation)
@@ -220,4 +220,4 @@ NETWORKS = {
         _c3d(),
     ),
 }
-"""Networks by name."""
+"""Published networks by name."""

@@ -1,4 +1,4 @@
-"""The machine's own limit: how many elements a second its vectors can move, on data that stay in the L1 cache."""
+"""The machine's limit: elements per second that its vectors can process, on data that stay in the L1 cache."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import numpy as np
 from fastcheck_kernels import limit
 
 POSITIONS, REPEATS = 512, 2**14
-"""Size of the data (4 KiB an array), and repetitions in a measurement: about eight milliseconds."""
+"""Length of the arrays (4 KiB each), and repetitions per measurement, which takes about eight milliseconds."""
 
 _WIDTH = 2 * limit.SHIFTS
-"""Of a map: the offsets are those of a 3x3 kernel on it."""
+"""Width of a map; the offsets are those of a 3x3 kernel on it."""
 
 
 def elements_per_second(threads: int) -> float:
-    """Measure all threads together; an element is one output that is moved by one dimension."""
-    together = threading.Barrier(threads)
+    """Return the rate of all threads together; an element is one output moved by one dimension."""
+    barrier = threading.Barrier(threads)
 
     def work(seed: int) -> tuple[float, float]:
         data = _data(seed)
         limit.move(*data, limit.SHIFTS)
-        together.wait()
+        barrier.wait()
         start = time.perf_counter()
         limit.move(*data, REPEATS)
         return start, time.perf_counter()
@@ -39,10 +39,10 @@ def elements_per_second(threads: int) -> float:
 
 
 def simd_bits() -> int | None:
-    """Return the width of the widest vectors that the limit's kernel is compiled to, None where that is not told."""
+    """Return the width of the widest vectors in the limit's compiled kernel; None if it is unknown."""
     if not hasattr(limit.move, "py_func"):
         return None
-    # Compiled again, since Numba does not show what it read from its cache.
+    # Compile it again, since Numba does not give the assembly of kernels loaded from its cache.
     options = {name: value for name, value in limit.move.targetoptions.items() if name != "nopython"}
     fresh = numba.njit(**options)(limit.move.py_func)
     fresh(*_data(0), 1)
@@ -55,11 +55,11 @@ _VECTORS = {
     256: r"v(add|sub)pd\s.*%ymm",
     128: r"(add|sub)pd\s.*%xmm|f(add|sub)\s+v\d+\.2d",
 }
-"""Packed sums and differences of float64, in the assembly of x86 and of Arm, the widest first."""
+"""Patterns of packed float64 additions and subtractions in x86 and Arm assembly, the widest first."""
 
 
 def _data(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return what the kernel takes: z, v, d and offsets."""
+    """Return the kernel's arguments: z, v, d and offsets."""
     rng = np.random.default_rng(seed)
     offsets = np.array([row * _WIDTH + column for row in range(3) for column in range(3)], dtype=np.uint64)
     z, v, d = (_aligned(rng, size) for size in (POSITIONS, POSITIONS, POSITIONS + 3 * _WIDTH))
@@ -67,7 +67,7 @@ def _data(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _aligned(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Return random numbers that begin with a cache line: otherwise the limit would depend on where they happen to."""
+    """Return random numbers aligned to a cache line; otherwise the limit would depend on their address."""
     line = 64
     buffer = np.empty(8 * size + line, dtype=np.uint8)
     first = -buffer.ctypes.data % line

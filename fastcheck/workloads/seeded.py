@@ -1,4 +1,4 @@
-"""Convolutions on seeded data, with gradients by a backward pass to be checked."""
+"""Convolutions on seeded data, with gradients from a backward pass to be checked."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ def conv_case(
     pool: Executor,
     threads: int = 1,
 ) -> ConvCase:
-    """Make a convolution: input, bias and cotangent are standard normal, weights are scaled as by He et al. (2015).
+    """Make a convolution: input, bias and cotangent are standard normal, weights are scaled as in He et al. (2015).
 
     Parameters
     ----------
     geometry : ConvGeometry
     name : str
-        Names the data beside the seed: they depend on both, and on the geometry's shapes, alone.
+        Name of the data, which depend only on it, the seed and the geometry's shapes.
     seed : int
     bias : bool
-        Whether it has one.
+        Whether the convolution has a bias.
     tensors : collection of str
-        Those that get a gradient.
+        Tensors that get a gradient.
     backward : {"reference", "torch"}
-        Whose gradients: those of this project's reference kernels, or of PyTorch's own convolution.
+        Source of the gradients: this project's reference kernels, or PyTorch's own convolution.
     dtype : {"float64", "float32", "float16"}
-        To which operands and gradients are rounded. PyTorch computes in it, the reference kernels in float64.
+        Type to which operands and gradients are rounded. PyTorch computes in it, the reference kernels in float64.
     loss : str
         As in `ConvCase`.
     pool : Executor
-        Of the kernels.
+        Executes the kernels.
     threads : int
-        Of PyTorch.
+        Number of PyTorch's threads.
     """
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
     rng = np.random.default_rng([seed, *digest])
@@ -79,14 +79,13 @@ def _cotangent(
     loss: str,
     pool: Executor,
 ) -> np.ndarray:
-    """Return the cotangent of the outputs, v * phi'(z)."""
+    """Return the cotangent of the outputs before phi, v * phi'(z)."""
     from fastcheck.convolutions import passes  # imports Numba
 
     bias = np.zeros(geometry.shape_of("bias")) if b is None else b.astype(np.float64)
     z = passes.convolve(geometry, x.astype(np.float64), w.astype(np.float64), bias, pool)
     slope: np.ndarray = z if loss == "square" else z > 0 if loss == "relu" else 1 - np.tanh(z) ** 2
-    found: np.ndarray = (v * slope).astype(v.dtype)
-    return found
+    return (v * slope).astype(v.dtype)
 
 
 def _by_reference(
@@ -120,4 +119,4 @@ def _by_torch(
 
 _BACKWARDS = {"reference": _by_reference, "torch": _by_torch}
 BACKWARDS = tuple(_BACKWARDS)
-"""What ``backward`` may be."""
+"""Values of ``backward``."""

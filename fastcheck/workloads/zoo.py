@@ -1,4 +1,4 @@
-"""Every conv layer of a published network, checked one after another on seeded data."""
+"""Check every conv layer of a published network, one after another, on seeded data."""
 
 from __future__ import annotations
 
@@ -44,33 +44,34 @@ def run(
 ) -> SuiteReport:
     """Check the conv layers of a published network, at their published shapes.
 
-    Layers stream: of a finished one nothing is kept but its report.
+    Layers are checked one at a time; only the report of a finished layer is kept.
 
     Parameters
     ----------
     network : str
         One of `fastcheck.workloads.published.NETWORKS`.
     backward : {"reference", "torch"}
-        Whose gradients: those of this project's reference kernels, or of PyTorch's own convolution in float64.
+        Source of the gradients: this project's reference kernels, or PyTorch's own convolution in float64.
     tensors : collection of str
-        Of ``"input"``, ``"weight"`` and ``"bias"``; a layer is checked for those that it has.
+        Tensors to check, from ``"input"``, ``"weight"`` and ``"bias"``; those that a layer lacks are skipped.
     layers : collection of str, optional
         Names, or patterns such as ``"layer1.*"``; by default all.
     batch : int
-        Samples.
+        Number of samples.
     dims, step, evaluator, threads
         As in `fastcheck.check`, for each layer.
     seed : int
-        Of the data and of the samples of dimensions.
+        Random seed for the data and the samples of dimensions.
     on_case : callable, optional
         Called as on_case(name, report) when a layer is finished.
     progress : callable, optional
-        Called as progress(stage, done, total), the stage beginning with the layer's name.
+        Called as progress(stage, done, total); the stage begins with the layer's name.
 
     Returns
     -------
     SuiteReport
-        A layer whose check crashed has the verdict "error", and the others go on. After Ctrl-C a partial one.
+        A layer whose check crashed has the verdict "error", and the others continue. After Ctrl-C, the report is
+        partial.
 
     Raises
     ------
@@ -103,9 +104,9 @@ def make_case(
     threads: int = 1,
     seed: int = 0,
 ) -> ConvCase:
-    """Make a layer's data: input, bias and cotangent are standard normal, weights are scaled as by He et al. (2015).
+    """Make a layer's data: input, bias and cotangent are standard normal, weights are scaled as in He et al. (2015).
 
-    They depend on the seed, the network, the layer's name and the batch alone, gradients also on whose backward it is.
+    The data depend only on the seed, the network, the layer's name and the batch; gradients also on the backward pass.
     """
     pool = ThreadPoolExecutor(threads)
     try:
@@ -124,17 +125,17 @@ def make_case(
 
 
 def data_name(network: str, layer: ConvLayer) -> str:
-    """Return what names a layer's data beside the seed."""
+    """Return the name that, with the seed, determines a layer's data."""
     return f"{network}/{layer.name}"
 
 
 _Chosen = list[tuple[ConvLayer, tuple[str, ...]]]
-"""Layers and the tensors of each that are checked."""
+"""Layers, each with its tensors to check."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """How every layer is checked; see `run` for the meaning of each."""
+    """The settings of a run, for all layers; see `run` for their meaning."""
 
     network: str
     backward: str
@@ -145,7 +146,7 @@ class _Job:
     progress: ProgressHook
 
     def check(self, layer: ConvLayer, tensors: Collection[str]) -> Report:
-        """Make a layer and check it."""
+        """Make the data of a layer and check it."""
 
         def progress(stage: str, done: int, total: int) -> None:
             self.progress(f"{layer.name}: {stage}", done, total)
@@ -163,7 +164,7 @@ class _Job:
         return check(case, **self.requested, threads=self.threads, seed=self.seed, progress=progress)
 
     def crashed(self, layer: ConvLayer, error: Exception) -> Report:
-        """Report a layer whose check raised what it should not."""
+        """Return the report of a layer whose check raised an unexpected exception."""
         return Report(
             verdict="error",
             seed=self.seed,
@@ -186,7 +187,7 @@ def _stream(job: _Job, chosen: _Chosen, on_case: OnCase | None) -> SuiteReport:
                 try:
                     report = job.check(layer, tensors)
                 except FastcheckError:
-                    raise  # bad input is that of all layers
+                    raise  # bad input concerns all layers
                 except Exception as error:
                     interrupts.raise_if_interrupted()
                     report = job.crashed(layer, error)
@@ -203,20 +204,20 @@ def _stream(job: _Job, chosen: _Chosen, on_case: OnCase | None) -> SuiteReport:
 def chosen_layers(
     network: str, layers: Collection[str] | None, tensors: Collection[str]
 ) -> list[tuple[ConvLayer, tuple[str, ...]]]:
-    """Return the layers that are asked for, in the network's order, with the tensors that each has.
+    """Return the requested layers, in the network's order, each with the requested tensors that it has.
 
     Raises
     ------
     FastcheckError
-        If an argument is none of what `run` takes, or no layer is left.
+        If an argument is not valid for `run`, or no layer is left.
     """
     refuse_unknown("network", network, NETWORKS)
     for name in tensors:
         refuse_unknown("a tensor", name, TENSORS)
     known = {layer.name: layer for layer in NETWORKS[network].layers}
     wanted = set(known) if layers is None else {name for pattern in layers for name in _matching(pattern, known)}
-    found = [(known[name], _tensors_of(known[name], tensors)) for name in known if name in wanted]
-    chosen = [(layer, names) for layer, names in found if names]
+    matching = [(known[name], _tensors_of(known[name], tensors)) for name in known if name in wanted]
+    chosen = [(layer, names) for layer, names in matching if names]
     if not chosen:
         raise FastcheckError(f"nothing is left to check in {network}: no chosen layer has {' or '.join(tensors)}")
     return chosen

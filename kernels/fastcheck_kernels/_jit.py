@@ -46,7 +46,7 @@ def kernel(*fastmath: str) -> Callable[[Callable[..., Any]], Any]:
         except RuntimeError:  # no cache folder is writable: compile in each process instead
             return numba.njit(**options)(function)
         # Numba's own stamp covers the kernel's file alone, so that an edit of a helper in another file would
-        # go unseen (tests/test_kernel_cache.py).
+        # go unseen (tests/kernels/test_jit.py).
         cache_file: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
         if hasattr(cache_file, "_source_stamp"):
             cache_file._source_stamp = _STAMP

@@ -7,7 +7,7 @@ small layers waited for each other (bench/test_batch.py).
 from __future__ import annotations
 
 from ._jit import kernel
-from .judge import ABSOLUTE, ABSORBED, ABSORBED_TERMS, ROUNDING, SQUARES, TERMS
+from .error_bars import ABSOLUTE, ABSORBED, ABSORBED_TERMS, ROUNDING, SQUARES, TERMS
 
 NORM, FOURTHS, NONZERO = range(3)
 """Rows of norms: 2-norm, root of the sum of fourth powers, number of non-zeros."""
@@ -66,7 +66,7 @@ def of_inputs(met, weights, positions, lo, rounding, sums):
     rounding : float
         What products are multiplied by.
     sums : float64 array, shape (6, channels, positions)
-        To be filled with the rows that `judge.bars` takes.
+        To be filled with the rows that `error_bars.bars` takes.
     """
     for row in range(sums.shape[1]):
         norm, fourths, nonzero = weights[NORM, lo + row], weights[FOURTHS, lo + row], weights[NONZERO, lo + row]
@@ -99,7 +99,7 @@ def of_weights(v, x, magnitude, pairs, layout, rounding, tiny, sums):
     tiny : float
         An accumulator absorbs a term that is so small a part of the sum.
     sums : float64 array, shape (6, pairs)
-        To be filled with the rows that `judge.bars` takes.
+        To be filled with the rows that `error_bars.bars` takes.
     """
     channels, group, step = layout[0], layout[1], layout[2]
     samples = v.shape[1]

@@ -144,8 +144,7 @@ def row(plus, minus, z, v, magnitude, width, model, scratch, cells, out):
     after, before = scratch[0], scratch[1]
     _apply(loss, plus, after)
     _apply(loss, minus, before)
-    numeric, absolute, squares, terms, rounding, truncation = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    local, widening, jump, right, left, kinks = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    numeric = absolute = squares = terms = rounding = truncation = local = widening = jump = right = left = kinks = 0.0
     for i in range(plus.size):
         high, low = plus[i], minus[i]
         spread, largest = abs(high - low), max(abs(high), abs(low))
@@ -174,8 +173,8 @@ def row(plus, minus, z, v, magnitude, width, model, scratch, cells, out):
             exactly = v[i] * (high - low) / width if magnitude[i] == 0.0 else 0.0  # in whatever order it is summed
             right += exactly if high > low else 0.0
             left += 0.0 if high > low else exactly
-            crossed = half + min(middle, half) if at_it else max(half - middle, 0.0)
-            crossed = 0.0 if magnitude[i] == 0.0 else crossed
+            reach = half + min(middle, half) if at_it else max(half - middle, 0.0)
+            crossed = 0.0 if magnitude[i] == 0.0 else reach
             error += crossed
             widening += size * crossed
             jump += size * crossed if at_it else 0.0
@@ -253,17 +252,18 @@ def along_positions(z, v, magnitude, factors, offsets, layout, dims, h, model, o
 
 
 @kernel()
-def along_terms(z, v, magnitude, starts, factors, rows, places, terms, h, model, out):
+def along_terms(z, v, magnitude, starts, factors, begins, terms, h, model, out):
     """Difference inputs, each of which is met through the same filters and taps: see `delta.spread`.
 
-    The dimension i moves the outputs starts + places[i] by h times factors[rows[i] + terms].
+    With begins of shape (2, dimensions), dimension i moves the outputs starts + begins[1, i] by h times
+    factors[begins[0, i] + terms].
     """
     scratch, moved, cells = np.empty((2, terms.size)), np.empty((2, terms.size)), no_cells(model)
     seen = np.empty((3, terms.size))
     out[:] = 0.0
-    for i in range(rows.size):
+    for i in range(begins.shape[1]):
         for k in range(terms.size):
-            place, move = starts[k] + places[i], h * factors[rows[i] + terms[k]]
+            place, move = starts[k] + begins[1, i], h * factors[begins[0, i] + terms[k]]
             moved[0, k], moved[1, k] = z[place] + move, z[place] - move
             seen[0, k], seen[1, k], seen[2, k] = z[place], v[place], magnitude[place]
         row(moved[0], moved[1], seen[0], seen[1], seen[2], 2.0 * h, model, scratch, cells, out[i])

@@ -3,7 +3,7 @@
 The outputs z are kept, and a dimension moves each output by d, the step times the one operand that it multiplies
 there. What is summed is v * ((z + d) - (z - d)), with the rounding of both sides: never v * 2d. Planes make every tap
 an offset (see `planes`), so that each loop below is one long contiguous one. `reassoc` may reorder sums, and does not
-fold the difference (tests/test_delta.py differences with d far below an ulp of z, which must give zero).
+fold the difference (tests/convolutions/test_delta.py differences with d far below an ulp of z, which must give zero).
 
 Arrays are flat, and offsets are unsigned: with slices, or with indices that might be negative, half the time of a
 short loop goes into finding out where it begins (14-wide maps: 5.2 against 7.2 G elements/s).
@@ -188,7 +188,7 @@ def spread(z, v, starts, moves, rows, places, terms, scale, out):
 def _weigh_term(z, v, start, c, weight, out, place, lanes, columns):
     """Add the sizes of one term to one row of the sums."""
     a, b = place, place + columns
-    n, m = b + columns, b + columns + columns
+    n, m = b + columns, place + columns * np.uint64(5)
     moves = 1.0 if c != 0.0 else 0.0
     for i in range(lanes):
         size = abs(v[start + i] * c)
@@ -201,7 +201,7 @@ def _weigh_term(z, v, start, c, weight, out, place, lanes, columns):
 @kernel()
 def _absorb_term(v, start, c, tiny, out, place, lanes, columns):
     """Add one term to what is absorbed, where it is small beside the sum of all."""
-    total, absorbed, count = place, place + columns * np.uint64(4), place + columns * np.uint64(5)
+    total, absorbed, count = place, place + columns * np.uint64(3), place + columns * np.uint64(4)
     for i in range(lanes):
         size = abs(v[start + i] * c)
         small = (size > 0.0) & (size < tiny * out[total + i])
@@ -223,8 +223,8 @@ def weigh(z, v, starts, factors, rows, places, terms, tiny, scale, out):
     scale : float
         1 / 2h.
     out : float64 array, shape (6, R, lanes)
-        Sum of |terms|, of their squares, their number, what rounding z + d and z - d amounts to, the sum and the number
-        of absorbed ones.
+        The rows that `error_bars.bars` takes: sum of |terms|, of their squares, their number, the sum and the number of
+        absorbed ones, what rounding z + d and z - d amounts to.
     """
     lanes, columns = np.uint64(out.shape[2]), np.uint64(out.shape[1] * out.shape[2])
     flat = out.reshape(out.size)

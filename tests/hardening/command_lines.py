@@ -1,11 +1,11 @@
 """Command lines with any options and values; none begins long work."""
 
-import ledgers
-from arrays import archive
+import ledger_files
 from conv_files import cases
 from mutation import BEYOND, FLOATS, INTEGERS, TEXTS
-from oracle import Trial
+from npy_files import archive
 from report_files import reports
+from trials import Trial
 
 from fastcheck.batch.ledger.schema import NAME
 from fastcheck.cli import main as cli
@@ -70,9 +70,9 @@ _FILES = (
 
 def prepare():
     """Return what makes a command line, in a folder that has a file of every kind."""
-    beside = ledgers.beside() | {"layer.npz": archive(cases()[0])}
+    beside = ledger_files.beside() | {"layer.npz": archive(cases()[0])}
     beside |= {"report.json": reports()[0].encode(), "suite.json": reports()[-1].encode()}
-    ledger = ledgers.base()
+    ledger = ledger_files.base()
 
     def make(rng, folder):
         for name, content in beside.items():

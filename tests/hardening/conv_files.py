@@ -4,8 +4,8 @@ import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from arrays import archive, changed_archive, changed_array, odd_option
-from oracle import Trial
+from npy_files import archive, changed_archive, changed_array, odd_option
+from trials import Trial
 
 from fastcheck.common.precision import PRECISIONS
 from fastcheck.convolutions.case import LOSSES, TENSORS

@@ -18,18 +18,18 @@ from pathlib import Path
 import command_lines
 import conv_files
 import gradient_files
-import ledgers
+import ledger_files
 import network_files
-import oracle
 import report_files
 import suite_files
+import trials
 
 KINDS = {
     "npz": conv_files.prepare,
     "compare": gradient_files.prepare,
     "network": network_files.prepare,
     "suite": suite_files.prepare,
-    "ledger": ledgers.prepare,
+    "ledger": ledger_files.prepare,
     "report": report_files.prepare,
     "command": command_lines.prepare,
 }
@@ -63,7 +63,7 @@ def search(kind, numbers, seed=0, keep=None, timed=False):
         with tempfile.TemporaryDirectory() as folder:
             trial = make(random.Random(name), Path(folder))
             with contextlib.chdir(folder):
-                status, findings = oracle.run(trial, timed)
+                status, findings = trials.run(trial, timed)
         statuses[status] += 1
         for finding in findings:
             times, first, told = found.get(finding.where, (0, number, finding))
@@ -91,14 +91,14 @@ def main(arguments=None):
         start = time.perf_counter()
         numbers = range(asked.first, asked.first + asked.files)
         statuses, found = search(kind, numbers, asked.seed, keep, timed=True)
-        counts = "".join(f"{statuses[status]:>8}" for status in oracle.STATUSES)
+        counts = "".join(f"{statuses[status]:>8}" for status in trials.STATUSES)
         lines.append(f"{kind:<9}{asked.files:>8}{counts}{len(found):>10}{time.perf_counter() - start:>9.0f}")
         everything += [(kind, *one) for one in found.values()]
         print(lines[-1], flush=True)
     for kind, times, first, finding in everything:
         print(f"\n{kind}: {finding.where} ({times} times), first {keep / f'{kind}-{asked.seed}-{first}'}")
         print(f"  {finding.told.strip()}")
-    heads = "".join(f"{status:>8}" for status in oracle.STATUSES)
+    heads = "".join(f"{status:>8}" for status in trials.STATUSES)
     print(f"\n{'kind':<9}{'files':>8}{heads}  findings  seconds", *lines, sep="\n")
     return bool(everything)
 

@@ -1,9 +1,9 @@
 """Pairs of gradients for ``compare``."""
 
 import numpy as np
-from arrays import TOKENS, archive, changed_archive, changed_array, lying, npy
 from mutation import changed_bytes
-from oracle import Trial
+from npy_files import TOKENS, archive, changed_archive, changed_array, lying, npy
+from trials import Trial
 
 
 def prepare():

@@ -5,10 +5,10 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
-from arrays import archive, changed_archive, changed_array
 from mutation import VALUES, changed_bytes, changed_tree
-from oracle import Trial
+from npy_files import archive, changed_archive, changed_array
 from toml_text import toml
+from trials import Trial
 
 import fastcheck
 from fastcheck.batch.run.jobs import seeded_point

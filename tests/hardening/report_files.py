@@ -9,7 +9,7 @@ from pathlib import Path
 import network_files
 import numpy as np
 from mutation import changed_bytes, changed_tree
-from oracle import Trial
+from trials import Trial
 
 import fastcheck
 from fastcheck.convolutions.case import TENSORS

@@ -5,12 +5,12 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-from arrays import archive
 from conv_files import cases
 from mutation import VALUES, changed_bytes, changed_tree
 from network_files import FILES, networks
-from oracle import Trial
+from npy_files import archive
 from toml_text import toml
+from trials import Trial
 
 SUITE = """
 name = "night"

@@ -1,1 +1,1 @@
-"""The ledger: finished work on disk."""
+"""The ledger: every finished shard and report, on disk."""

@@ -1,7 +1,7 @@
-"""The ledger of a batch run: one SQLite file that holds all that was finished, whenever the run is killed.
+"""The ledger of a batch run: one SQLite file that keeps all finished work, even if the run is killed.
 
-A case is known by its key, a digest of everything that decides its result; a shard is a run of blocks of one tensor of
-one phase of a case. Each shard, and each report, is one transaction.
+A case is identified by its key, a digest of everything that decides its result. A shard is a run of blocks of one
+tensor in one phase of a case. Each shard and each report is written in one transaction.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from fastcheck.common.packing import pack, unpack
 from fastcheck.metrics.judged import EXIT_CODES
 
 MOST_BYTES = 2**26
-"""Of a report as JSON. A tensor takes about five thousand, so that a case may have ten thousand of them."""
+"""Size limit of a report as JSON. A tensor takes about five thousand bytes, so a case may have ten thousand tensors."""
 
 WAITING = "waiting"
-"""What `Ledger.counts` calls a case without a report."""
+"""The state of a case without a report, as in `Ledger.counts`."""
 
 
 class PlannedCase(NamedTuple):
-    """A case of a suite: its name, the key of its content, what describes it (JSON), and its estimated cost."""
+    """A case of a suite: its name, the key of its content, its description (JSON), and its estimated cost."""
 
     name: str
     key: str
@@ -43,9 +43,9 @@ class PlannedCase(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a ledger knows of a case: verdict, report and seconds are None until it is finished.
+    """A case as the ledger has it; verdict, report and seconds are None until it is finished.
 
-    ``shards`` and ``dims`` count what is kept of it, finished or not.
+    ``shards`` and ``dims`` count the stored shards and their dimensions, whether the case is finished or not.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Result(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A run that wrote to a ledger: when (ISO 8601, UTC), on what, and how it ended; None where it was killed."""
+    """A run that wrote to a ledger. Times are ISO 8601 in UTC; ``ended`` and ``outcome`` are None if it was killed."""
 
     id: int
     started: str
@@ -68,14 +68,14 @@ class Run(NamedTuple):
 
 
 class Ledger:
-    """A ledger that is open; see `Ledger.open` and `Ledger.read`. Its methods may be called from any thread.
+    """An open ledger; see `Ledger.open` and `Ledger.read`. Its methods may be called from any thread.
 
     Attributes
     ----------
     path : Path
-        Of the file.
+        The file.
     suite : SuiteFacts
-        What it was made for.
+        The suite and target that the ledger belongs to.
     """
 
     def __init__(
@@ -86,24 +86,24 @@ class Ledger:
 
     @classmethod
     def open(cls, folder: Path, suite_name: str, suite_text: str, target: str, *, restart: bool = False) -> Self:
-        """Open the ledger in a folder to write, and keep other runs out until it is closed or its process ends.
+        """Open the ledger in a folder for writing, and keep other runs out until it is closed or its process ends.
 
         Parameters
         ----------
         folder : Path
-            Made if absent; its parent must exist.
+            Created if absent; its parent must exist.
         suite_name, suite_text : str
-            Of the suite whose ledger it is.
+            Name and text of the suite that the ledger belongs to.
         target : str
-            As `fastcheck.common.machine.target` tells it.
+            The processor, as returned by `fastcheck.common.machine.target`.
         restart : bool
-            Whether to rename what is there, in whatever state, to ``ledger-N.sqlite`` and to begin anew.
+            Whether to rename an existing ledger, whatever its state, to ``ledger-N.sqlite`` and start a new one.
 
         Raises
         ------
         FastcheckError
-            If the folder cannot be used or is in use, or its ledger is damaged, newer, another suite's, or written
-            for another target.
+            If the folder cannot be used or is in use, or if its ledger is damaged, is newer, belongs to another
+            suite, or was written for another target.
         """
         suite = SuiteFacts(as_text(suite_name, "the suite's name"), as_text(suite_text, "the suite"), target)
         _make_folder(folder)
@@ -118,18 +118,18 @@ class Ledger:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Open the ledger in a folder to read, while a run writes it or not; the folder need not be writable.
+        """Open the ledger in a folder for reading, even while a run is writing it; the folder need not be writable.
 
         Raises
         ------
         FastcheckError
-            If there is none, or it is damaged, newer or no ledger.
+            If there is no ledger, or it is damaged or newer.
         """
         connection, suite = schema.open_to_read(folder)
         return cls(connection, folder / schema.NAME, suite)
 
     def close(self) -> None:
-        """Close the file, and let the next run in. A second call does nothing."""
+        """Close the file and release the lock. A second call does nothing."""
         with self._mutex:
             if self._lock is None:
                 self._connection.close()
@@ -147,21 +147,21 @@ class Ledger:
         self.close()
 
     def begin_run(self, facts: Mapping[str, Any]) -> int:
-        """Note that a run begins, and what it runs on (JSON); return its number."""
-        with self._writing(lambda: "the beginning of the run") as connection:
+        """Record the start of a run and the facts of its machine (JSON); return its number."""
+        with self._writing(lambda: "the start of the run") as connection:
             row = (_now(), json.dumps(dict(facts)))
             number = connection.execute("INSERT INTO runs (started, facts) VALUES (?, ?)", row).lastrowid
             assert number is not None
             return number
 
     def end_run(self, run_id: int, facts: Mapping[str, Any]) -> None:
-        """Note that a run ended, and how (JSON)."""
+        """Record the end of a run and its outcome (JSON)."""
         with self._writing(lambda: "the end of the run") as connection:
             row = (_now(), json.dumps(dict(facts)), run_id)
             connection.execute("UPDATE runs SET ended = ?, outcome = ? WHERE id = ?", row)
 
     def runs(self) -> list[Run]:
-        """Return every run, the first one first."""
+        """Return all runs, the oldest first."""
         rows = self._rows(
             "SELECT id, started, ended, facts, outcome FROM runs ORDER BY id", (int, str, str | None, str, str | None)
         )
@@ -171,10 +171,10 @@ class Ledger:
         ]
 
     def sync(self, cases: Sequence[PlannedCase]) -> None:
-        """Make these the cases of the suite, in this order.
+        """Set the cases of the suite, in this order.
 
-        A case whose key is known keeps its shards and report, under whatever name. Cases that are not among these
-        keep theirs too, for the day they return, and are shown nowhere.
+        A case whose key is known keeps its shards and report, even under a new name. Cases that are no longer in the
+        suite are hidden, and keep their shards and reports in case they return.
 
         Raises
         ------
@@ -187,15 +187,15 @@ class Ledger:
             (
                 as_text(case.key, "the key"),
                 as_text(case.name, "the case"),
-                place,
+                position,
                 float(case.cost),
                 json.dumps(case.spec),
             )
-            for place, case in enumerate(cases)
+            for position, case in enumerate(cases)
         ]
         with self._writing(lambda: "the suite") as connection:
             connection.execute("UPDATE suite SET text = ?", (self.suite.text,))
-            # Few rows differ where a run is resumed, or a suite edited.
+            # Few rows differ when a run is resumed or a suite is edited; only those are written.
             query = "SELECT key, name, position, cost, spec FROM cases WHERE position IS NOT NULL"
             known = {row[0]: row for row in self._read(query, (str, str, int, float, str))}
             gone = known.keys() - {key for key, *_ in rows}
@@ -208,9 +208,9 @@ class Ledger:
             )
 
     def finished(self) -> dict[str, str]:
-        """Return the verdict of each finished case of the suite by key.
+        """Return the verdict of each finished case of the suite, by key.
 
-        Cases whose verdict is "error" (crashed, out of time) are not among these: they are to run again.
+        Cases with the verdict "error" (crashed, out of time) are left out, so that they run again.
         """
         return dict(
             self._rows(
@@ -220,17 +220,17 @@ class Ledger:
         )
 
     def counts(self) -> dict[str, int]:
-        """Return how many cases of the suite have each verdict, and how many are "waiting" for one."""
+        """Return the number of cases of the suite with each verdict, and of those still "waiting"."""
         query = "SELECT verdict, COUNT(*) FROM cases WHERE position IS NOT NULL GROUP BY verdict"
         rows = self._rows(query, (str | None, int))
         none: dict[str, int] = dict.fromkeys((*EXIT_CODES, WAITING), 0)
         return none | {verdict or WAITING: count for verdict, count in rows}
 
     def results(self) -> Iterator[Result]:
-        """Give what is known of each case, in the suite's order.
+        """Return an iterator over the result of each case, in the suite's order.
 
-        The order is that of the moment this is called; each result is that of the moment it is given, so that a long
-        look at a ledger never holds up the run that writes it.
+        The order is fixed by the call; each result is read when the iterator reaches it, so that a slow reader never
+        holds up the run that is writing.
         """
         order = self._rows("SELECT id, name FROM cases WHERE position IS NOT NULL ORDER BY position", (int, str))
         if len({name for _, name in order}) < len(order):
@@ -238,7 +238,7 @@ class Ledger:
         return (self._result(case_id) for case_id, _ in order)
 
     def shards(self, key: str) -> dict[tuple[str, str, int], bytes]:
-        """Return what is kept of a case: bodies by phase, tensor and number; nothing of a case that is not known."""
+        """Return the stored shards of a case: bodies by phase, tensor and number; empty for an unknown case."""
         rows = self._rows(
             "SELECT phase, tensor, number, dims, body, checksum FROM cases JOIN tensors ON case_id = cases.id "
             "JOIN shards ON tensor_id = tensors.id JOIN tallies ON tallies.id = tally_id WHERE key = ? "
@@ -246,43 +246,48 @@ class Ledger:
             (str, str, int, int, bytes, int),
             (key,),
         )
-        found = {}
+        bodies = {}
         for phase, tensor, number, dims, body, checksum in rows:
             if checksum != _checksum(body, key, phase, tensor, number, dims):
-                raise schema.damaged(self.path, f"shard {number} of {shown(tensor)} is not what was kept")
-            found[phase, tensor, number] = body
-        return found
+                raise schema.damaged(self.path, f"shard {number} of {shown(tensor)} does not match its checksum")
+            bodies[phase, tensor, number] = body
+        return bodies
 
     def keep_shard(
         self, key: str, phase: str, tensor: str, number: int, *, dims: int, seconds: float, worker: str, body: bytes
     ) -> None:
-        """Keep a finished shard, in one transaction; one that is kept already is replaced.
+        """Store a finished shard in one transaction, replacing an earlier one.
 
         Parameters
         ----------
         key : str
-            Of a case that `sync` has set.
+            Key of a case that `sync` has set.
         phase, tensor : str
         number : int
-            Of the shard among those of the tensor.
+            Number of the shard within its tensor.
         dims : int
-            How many dimensions it covers.
+            Number of dimensions in the shard.
         seconds : float
         worker : str
-            Who computed it.
+            Name of the thread or process that computed it.
         body : bytes
-            What `shards` is to return.
+            The content that `shards` will return.
 
         Raises
         ------
         FastcheckError
-            If the case is not known, or the ledger cannot be written: then nothing has changed.
+            If the case is unknown or the ledger cannot be written; then nothing has changed.
         """
-        place = (as_text(phase, "the phase"), as_text(tensor, "the tensor"), key)
+        tensor_key = (as_text(phase, "the phase"), as_text(tensor, "the tensor"), key)
         worker = worker.encode(errors="backslashreplace").decode()
-        checksum = _checksum(body, key, *place[:2], int(number), int(dims))
-        at = (*place, int(number))
-        values = (place, (worker,), (*at, body), (*at, int(dims), float(seconds), worker, checksum))
+        checksum = _checksum(body, key, *tensor_key[:2], int(number), int(dims))
+        shard_key = (*tensor_key, int(number))
+        values = (
+            tensor_key,
+            (worker,),
+            (*shard_key, body),
+            (*shard_key, int(dims), float(seconds), worker, checksum),
+        )
         with self._writing(lambda: f"shard {number} of {self._called(key)} {shown(tensor)}") as connection:
             for statement, filled in zip(_KEEP_SHARD, values, strict=True):
                 put = connection.execute(statement, filled)
@@ -290,20 +295,20 @@ class Ledger:
                 raise self._unknown(key)
 
     def finish(self, key: str, report: Mapping[str, Any], seconds: float) -> None:
-        """Keep the report of a case, in one transaction; one that is kept already is replaced.
+        """Store the report of a case in one transaction, replacing an earlier one.
 
         Parameters
         ----------
         key : str
-            Of a case that `sync` has set.
+            Key of a case that `sync` has set.
         report : dict
-            As `Report.to_dict` or `NetworkReport.to_dict` gives it.
+            As returned by `Report.to_dict` or `NetworkReport.to_dict`.
         seconds : float
 
         Raises
         ------
         FastcheckError
-            If the case is not known, or the ledger cannot be written: then nothing has changed.
+            If the case is unknown or the ledger cannot be written; then nothing has changed.
         """
         body = self._packed(key, report)
         rows = list(schema.findings(report))
@@ -316,7 +321,7 @@ class Ledger:
             connection.execute("DELETE FROM findings WHERE case_id = ?", (case_id,))
             connection.executemany(
                 "INSERT INTO findings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [(case_id, place, *row) for place, row in enumerate(rows)],
+                [(case_id, position, *row) for position, row in enumerate(rows)],
             )
 
     def _result(self, case_id: int) -> Result:
@@ -332,35 +337,35 @@ class Ledger:
         whole = body is None or checksum == _checksum(body, key)
         report = self._decoded(body) if body is not None and whole else None
         if not whole or verdict != (None if report is None else report.get("verdict")):
-            raise schema.damaged(self.path, f"the report of {shown(name)} is not what was kept")
+            raise schema.damaged(self.path, f"the report of {shown(name)} does not match its checksum or verdict")
         return Result(name, key, verdict, report, shards, dims, seconds)
 
     def _packed(self, key: str, report: Mapping[str, Any]) -> bytes:
         try:
             return pack(report, _COMPRESSION, MOST_BYTES, allow_nan=False)
         except FastcheckError as error:
-            raise FastcheckError(f"the report of {self._called(key)} cannot be kept: {error}") from None
+            raise FastcheckError(f"the report of {self._called(key)} cannot be stored: {error}") from None
 
     def _decoded(self, body: str | bytes) -> dict[str, Any]:
         try:
-            found = unpack(body, MOST_BYTES) if isinstance(body, bytes) else json.loads(body)
+            data = unpack(body, MOST_BYTES) if isinstance(body, bytes) else json.loads(body)
         except (ValueError, RecursionError) as error:
             raise schema.damaged(self.path, str(error)) from None
-        if not isinstance(found, dict):
-            raise schema.damaged(self.path, "a report is no object")
-        return found
+        if not isinstance(data, dict):
+            raise schema.damaged(self.path, "a report is not a JSON object")
+        return data
 
     def _rows(self, query: str, kinds: Kinds, values: tuple[Any, ...] = ()) -> list[Any]:
         with self._mutex:
             return self._read(query, kinds, values)
 
     def _read(self, query: str, kinds: Kinds, values: tuple[Any, ...] = ()) -> list[Any]:
-        """Return rows, the mutex being held."""
+        """Return rows; the caller holds the mutex."""
         return schema.rows(self._connection, self.path, query, kinds, values)
 
     @contextmanager
     def _writing(self, what: Callable[[], str]) -> Iterator[sqlite3.Connection]:
-        """Hold one transaction: all of it is kept, or nothing, and a failure tells what it was."""
+        """Run one transaction: it takes effect entirely or not at all, and an error message names what was written."""
         with self._mutex:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -373,7 +378,7 @@ class Ledger:
                 raise
 
     def _roll_back(self) -> None:
-        # SQLite has done so itself after some failures.
+        # After some failures SQLite has already rolled back.
         with suppress(sqlite3.Error):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
@@ -388,7 +393,7 @@ class Ledger:
         return FastcheckError(f"no case of {shown_path(self.path)} has the key {shown(key)}")
 
     def _called(self, key: str) -> str:
-        """Return the name of a case for a message about a failure, if it can still be read."""
+        """Return the name of a case for an error message, or its key if the name cannot be read."""
         with suppress(sqlite3.Error):
             row = self._connection.execute("SELECT name FROM cases WHERE key = ?", (key,)).fetchone()
             return shown(key if row is None else row[0])
@@ -398,7 +403,7 @@ class Ledger:
 _KEEP_SHARD = (
     "INSERT OR IGNORE INTO tensors (phase, tensor, case_id) SELECT ?1, ?2, id FROM cases WHERE key = ?3",
     "INSERT OR IGNORE INTO workers (name) VALUES (?1)",
-    # Of a shard that is kept already the tally is replaced.
+    # If the shard is stored already, its tally is replaced.
     "INSERT OR REPLACE INTO tallies (id, body) VALUES ((SELECT tally_id FROM cases JOIN tensors ON case_id = cases.id "
     "JOIN shards ON tensor_id = tensors.id WHERE phase = ?1 AND tensor = ?2 AND key = ?3 AND number = ?4), ?5)",
     "INSERT OR REPLACE INTO shards (tensor_id, number, dims, seconds, worker_id, checksum, tally_id) "
@@ -406,10 +411,11 @@ _KEEP_SHARD = (
     "FROM cases JOIN tensors ON case_id = cases.id JOIN workers ON workers.name = ?7 "
     "WHERE phase = ?1 AND tensor = ?2 AND key = ?3",
 )
-"""Few statements, of numbered values: a statement gives up the interpreter several times, and once for each name."""
+"""Few statements with numbered values: a statement releases the interpreter lock several times, and again for each
+named value."""
 
 _COMPRESSION = 3
-"""Of reports; higher levels take twice the time for a few per cent."""
+"""Compression level of reports; higher levels take twice the time and save a few per cent."""
 
 
 def _make_folder(folder: Path) -> None:
@@ -417,12 +423,12 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(exist_ok=True)
     except FileNotFoundError:
         raise FastcheckError(
-            f"{shown_path(folder)} cannot be made: there is no folder {shown_path(folder.parent)}"
+            f"{shown_path(folder)} cannot be created: there is no folder {shown_path(folder.parent)}"
         ) from None
     except FileExistsError:
-        raise FastcheckError(f"{shown_path(folder)} is a file: expected a folder, or a name for one") from None
+        raise FastcheckError(f"{shown_path(folder)} is a file: expected a folder, or a name for a new one") from None
     except (OSError, ValueError) as error:
-        raise FastcheckError(f"{shown_path(folder)} cannot be made: {error}") from None
+        raise FastcheckError(f"{shown_path(folder)} cannot be created: {error}") from None
 
 
 def _refuse_twice(what: str, values: list[str]) -> None:
@@ -431,10 +437,10 @@ def _refuse_twice(what: str, values: list[str]) -> None:
         raise FastcheckError(f"{count} cases have {what} {shown(value)}: expected one")
 
 
-def _checksum(body: object, *place: object) -> int | None:
-    """Return a checksum of a body and of what it belongs to: a damaged page must not become a wrong result."""
-    message = "\0".join(map(str, place)).encode(errors="backslashreplace")
-    return zlib.crc32(body, zlib.crc32(message)) if isinstance(body, bytes) else None
+def _checksum(body: object, *owner: object) -> int | None:
+    """Return a checksum of a body and of its owner's keys, so that a damaged page cannot become a wrong result."""
+    prefix = "\0".join(map(str, owner)).encode(errors="backslashreplace")
+    return zlib.crc32(body, zlib.crc32(prefix)) if isinstance(body, bytes) else None
 
 
 def _now() -> str:

@@ -1,4 +1,4 @@
-"""One run at a time in a folder: a lock that its process takes along when it is killed."""
+"""A lock that admits one run at a time to a folder, and that disappears with its process."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ NAME = "lock.sqlite"
 
 
 class FolderLock:
-    """Held from the moment it is made until `release`, or until its process ends in whatever way.
+    """A lock held from its creation until `release`, or until its process ends in whatever way.
 
     Raises
     ------
     FastcheckError
-        If another run holds it, in this process too, or the folder cannot be written to.
+        If another run holds it, even one in this process, or if the folder is not writable.
     """
 
     def __init__(self, folder: Path) -> None:
-        # SQLite brings locks that the system drops with the process, on every platform, and needs no other package.
+        # On every platform the operating system drops SQLite's locks with the process; no other package is needed.
         try:
             self._connection = sqlite3.connect(folder / NAME, timeout=0, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
@@ -34,7 +34,7 @@ class FolderLock:
             raise _refusal(folder, error) from None
 
     def release(self) -> None:
-        """Let others in. The file stays: removing it could take it from under one who has just locked it."""
+        """Release the lock. The file stays, since removing it could break the lock of a run that has just taken it."""
         self._connection.close()
 
 
@@ -42,10 +42,8 @@ def _refusal(folder: Path, error: sqlite3.Error) -> FastcheckError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_BUSY:
         return FastcheckError(
-            f"{shown_path(folder)} is in use by another run: wait for its end, or give another folder"
+            f"{shown_path(folder)} is in use by another run: wait until it ends, or give another folder"
         )
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return FastcheckError(f"{shown_path(folder / NAME)} is no lock of fastcheck's: remove it, it holds no result")
-    return FastcheckError(
-        f"{shown_path(folder / NAME)} cannot be locked: {error}: expected a folder that can be written to"
-    )
+        return FastcheckError(f"{shown_path(folder / NAME)} is not a fastcheck lock: remove it; it holds no results")
+    return FastcheckError(f"{shown_path(folder / NAME)} cannot be locked: {error}: expected a writable folder")

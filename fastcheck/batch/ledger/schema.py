@@ -1,4 +1,4 @@
-"""The ledger's file: its tables, how it is made, opened and set aside, and what is refused."""
+"""The ledger's file: its tables; how it is created, opened and set aside; and which files are refused."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import printable, shown
 
 NAME = "ledger.sqlite"
-"""Of the file, in the output folder."""
+"""Name of the file, in the output folder."""
 
 NUMERIC = "numeric"
-"""Of the folder of numeric gradients, beside it."""
+"""Name of the folder of numeric gradients, beside the file."""
 
 SCHEMA = 1
 """Version of the tables, the file's ``user_version``."""
@@ -26,18 +26,20 @@ SCHEMA = 1
 APPLICATION = 0x6663686B
 """The file's ``application_id``: "fchk"."""
 
-PATIENCE = 20.0
-"""Seconds to wait for another connection to finish what it is in the midst of."""
+BUSY_TIMEOUT = 20.0
+"""Seconds to wait for another connection to finish its transaction."""
 
-ANEW = "`fastcheck run` with --restart keeps a copy of it and begins anew"
+START_OVER = "`fastcheck run` with --restart keeps a copy of it and starts over"
 
-# Bodies of about 700 bytes fill pages of this size nearly whole.
+NOTHING_LOST = "no finished work is lost"
+
+# Bodies of about 700 bytes fill pages of this size almost completely.
 _PAGE = 8192
 
 _ENDINGS = ("-wal", "-shm", "-journal")
 
-# Tallies are apart from what is counted and listed, and so are reports: counting then reads few pages. Their integer
-# ids grow, so that pages are filled one after another in whatever order shards come in.
+# Tallies and reports stand apart from the columns that are counted and listed, so that counting reads few pages. Their
+# integer ids only grow, so that pages fill one after another, in whatever order shards arrive.
 _TABLES = """
 CREATE TABLE suite (name TEXT NOT NULL, text TEXT NOT NULL, target TEXT NOT NULL);
 CREATE TABLE runs (
@@ -70,7 +72,7 @@ CREATE TABLE tallies (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
 
 
 class SuiteFacts(NamedTuple):
-    """What a ledger was made for: the suite's name and text, and the processor that its kernels are compiled for."""
+    """Identity of a ledger: the suite's name and text, and the processor that its kernels are compiled for."""
 
     name: str
     text: str
@@ -78,12 +80,12 @@ class SuiteFacts(NamedTuple):
 
 
 def open_to_write(folder: Path, suite: SuiteFacts) -> sqlite3.Connection:
-    """Open the ledger of this suite and target in a folder that is locked, made first where there is none.
+    """Open the ledger of this suite and target in a locked folder, and create it if there is none.
 
     Raises
     ------
     FastcheckError
-        If there is one that is damaged, newer, another suite's or another target's, or no ledger at all.
+        If the file is damaged, is newer, belongs to another suite or target, or is not a ledger.
     """
     path = folder / NAME
     try:
@@ -103,12 +105,12 @@ def open_to_write(folder: Path, suite: SuiteFacts) -> sqlite3.Connection:
 
 
 def open_to_read(folder: Path) -> tuple[sqlite3.Connection, SuiteFacts]:
-    """Open the ledger in a folder, whether or not a run is writing it; nothing in the folder changes.
+    """Open the ledger in a folder, even while a run is writing it; nothing in the folder changes.
 
     Raises
     ------
     FastcheckError
-        If there is none, or it is damaged, newer or no ledger.
+        If there is no ledger, or the file is damaged, is newer or is not a ledger.
     """
     path = folder / NAME
     try:
@@ -116,9 +118,7 @@ def open_to_read(folder: Path) -> tuple[sqlite3.Connection, SuiteFacts]:
     except OSError as error:
         raise FastcheckError(f"{shown_path(path)} could not be read: {error.strerror}") from None
     if not present:
-        raise FastcheckError(
-            f"{shown_path(folder)} holds no ledger: expected a folder that `fastcheck run` has written"
-        )
+        raise FastcheckError(f"{shown_path(folder)} holds no ledger: expected a folder written by `fastcheck run`")
     try:
         connection = _connect_to_read(path)
         try:
@@ -132,7 +132,7 @@ def open_to_read(folder: Path) -> tuple[sqlite3.Connection, SuiteFacts]:
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?{mode}"
-    return sqlite3.connect(uri, uri=True, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
 
 
 def _connect_to_read(path: Path) -> sqlite3.Connection:
@@ -145,20 +145,20 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
         forbidden = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
         if not forbidden:
             raise
-    # Where nobody can write and no log waits to be read, the file is the whole truth and cannot change.
+    # Nothing can be written here, and no log is waiting to be replayed: the file is complete and cannot change.
     log = path.with_name(f"{NAME}-wal")
     if log.exists() and log.stat().st_size:
         raise FastcheckError(
-            f"{shown_path(log)} is what a killed run left, and cannot be read where nothing can be written: "
-            f"copy {NAME}* to another folder, and read them there"
+            f"{shown_path(log)} was left by a killed run and can only be read in a writable folder: "
+            f"copy {NAME}* to another folder and read them there"
         )
     return _connect(path, "immutable=1")
 
 
 def close_written(connection: sqlite3.Connection) -> None:
-    """Close after writing, and leave one file: it can be read where nothing can be written, and creates nothing.
+    """Close after writing and leave a single file, which can be read without creating others or writing to the folder.
 
-    Where others are reading, or the disk is full, what was written stays in the log beside it; nothing is lost.
+    If others are reading, or the disk is full, the latest writes stay in the log beside the file; nothing is lost.
     """
     with suppress(sqlite3.Error):
         connection.execute("PRAGMA busy_timeout = 1000")
@@ -168,40 +168,40 @@ def close_written(connection: sqlite3.Connection) -> None:
 
 
 def examine(connection: sqlite3.Connection, path: Path) -> SuiteFacts:
-    """Return what a ledger was made for, after making sure that it is one and whole.
+    """Return the identity of a ledger, after checking that the file is an intact ledger.
 
     Raises
     ------
     FastcheckError
-        If it is damaged, newer or no ledger.
+        If the file is damaged, is newer or is not a ledger.
     sqlite3.Error
         If it cannot be read.
     """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     if application != APPLICATION:
         message = f"its application id is {application}, expected {APPLICATION}"
-        raise FastcheckError(f"{shown_path(path)} is no ledger of fastcheck's ({message}): {ANEW}")
+        raise FastcheckError(f"{shown_path(path)} is not a fastcheck ledger ({message}): {START_OVER}")
     (schema,) = connection.execute("PRAGMA user_version").fetchone()
     if schema > SCHEMA:
         message = f"schema {schema}: this version reads {SCHEMA}"
-        raise FastcheckError(f"{shown_path(path)} has {message}; use the newer fastcheck that wrote it, or {ANEW}")
-    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if found != "ok":
-        raise damaged(path, found)
+        raise FastcheckError(f"{shown_path(path)} has {message}; use the fastcheck that wrote it, or {START_OVER}")
+    (check,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if check != "ok":
+        raise damaged(path, check)
     facts = rows(connection, path, "SELECT name, text, target FROM suite", (str, str, str))
     if schema != SCHEMA or len(facts) != 1:
-        raise damaged(path, f"schema {schema}, made for {len(facts)} suites")
+        raise damaged(path, f"schema {schema}, written for {len(facts)} suites")
     return SuiteFacts(*facts[0])
 
 
 Kinds = tuple[type | UnionType, ...]
-"""Types of a row's values."""
+"""Types of the values in a row."""
 
 
 def rows(
     connection: sqlite3.Connection, path: Path, query: str, kinds: Kinds, values: tuple[Any, ...] = ()
 ) -> list[tuple[Any, ...]]:
-    """Return the rows of a query: SQLite keeps any value in any column, and whoever reads one relies on its type.
+    """Return the rows of a query with checked types: SQLite stores any value in any column, and readers rely on types.
 
     Raises
     ------
@@ -209,34 +209,34 @@ def rows(
         If the ledger cannot be read, or a value is of another type.
     """
     try:
-        # A cursor that failed amid its rows holds the file for as long as somebody keeps the exception.
+        # If a cursor fails midway through its rows, it locks the file for as long as the exception is referenced.
         with closing(connection.cursor()) as cursor:
-            found = cursor.execute(query, values).fetchall()
+            results = cursor.execute(query, values).fetchall()
             names = [name for name, *_ in cursor.description]
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise unreadable(path, error) from None
-    for row in found:
+    for row in results:
         for value, kind, name in zip(row, kinds, names, strict=True):
             if not isinstance(value, kind):
                 raise damaged(path, f"{name} is {shown(value)}")
-    return found
+    return results
 
 
-def _refuse_other(path: Path, found: SuiteFacts, expected: SuiteFacts) -> None:
-    choice = "give another folder, or --restart to keep a copy of it and begin anew"
-    if found.name != expected.name:
+def _refuse_other(path: Path, actual: SuiteFacts, expected: SuiteFacts) -> None:
+    choice = "give another folder, or --restart to keep a copy of it and start over"
+    if actual.name != expected.name:
         raise FastcheckError(
-            f"{shown_path(path)} holds the suite {shown(found.name)}, not {shown(expected.name)}: {choice}"
+            f"{shown_path(path)} holds the suite {shown(actual.name)}, not {shown(expected.name)}: {choice}"
         )
-    if found.target != expected.target:
+    if actual.target != expected.target:
         raise FastcheckError(
-            f"{shown_path(path)} was written on {shown(found.target)}, this machine is {shown(expected.target)}, and "
-            f"their results, which differ in the last bits, are not mixed: {choice}"
+            f"{shown_path(path)} was written on {shown(actual.target)}, and this machine is {shown(expected.target)}; "
+            f"their results differ in the last bits and are not mixed: {choice}"
         )
 
 
 def _make(folder: Path, suite: SuiteFacts) -> None:
-    """Make an empty ledger: it gets its name when it is whole, so that a kill leaves none or all of it."""
+    """Create an empty ledger; it is renamed into place once complete, so that a kill leaves all of it or nothing."""
     fresh = folder / "ledger.new.sqlite"
     _remove(folder / f"{fresh.name}{ending}" for ending in ("", *_ENDINGS))
     try:
@@ -244,12 +244,12 @@ def _make(folder: Path, suite: SuiteFacts) -> None:
             _fill(connection, suite)
     except sqlite3.Error as error:
         raise unwritten(folder / NAME, "a new ledger", error) from None
-    # A log without its ledger would be replayed into this one.
+    # A log left without its ledger would be replayed into the new one.
     _remove(folder / f"{NAME}{ending}" for ending in _ENDINGS)
     try:
         fresh.replace(folder / NAME)
     except OSError as error:
-        raise FastcheckError(f"{shown_path(folder / NAME)} could not be made: {error.strerror}") from None
+        raise FastcheckError(f"{shown_path(folder / NAME)} could not be created: {error.strerror}") from None
 
 
 def _fill(connection: sqlite3.Connection, suite: SuiteFacts) -> None:
@@ -268,12 +268,12 @@ def _remove(paths: Iterator[Path]) -> None:
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Rename the ledger in a folder that is locked, whatever state it is in, to the first free ``ledger-N.sqlite``.
+    """Rename the ledger in a locked folder, whatever its state, to the first free ``ledger-N.sqlite``.
 
     Returns
     -------
     Path or None
-        Where it is now; None where there was nothing.
+        The new path; None if there was no ledger.
     """
     path = folder / NAME
     if not (path.exists() or path.is_symlink()):
@@ -295,16 +295,16 @@ def set_aside(folder: Path) -> Path | None:
 
 
 _OWN = re.compile(r"(ledger(\.new|-\d+)?|lock)\.sqlite(-wal|-shm|-journal)?", re.IGNORECASE)
-"""Names of files that a ledger has in its folder, or may get."""
+"""Names of the files that a ledger has, or may create, in its folder."""
 
 
 def is_ledgers_own(path: str, folder: str) -> bool:
-    """Tell whether a path, or what it links to, is a file of the ledger that a folder has or may get."""
-    place, home = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+    """Whether a path, or the target of a link, is a file that the ledger in a folder has or may create."""
+    real, home = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
     with suppress(OSError):
-        if any(_OWN.fullmatch(entry.name) and place.samefile(entry) for entry in home.iterdir()):
+        if any(_OWN.fullmatch(entry.name) and real.samefile(entry) for entry in home.iterdir()):
             return True
-    inside = [one.name for one in (place, *place.parents) if _same(one.parent, home)]
+    inside = [one.name for one in (real, *real.parents) if _same(one.parent, home)]
     return bool(inside) and (inside[0].casefold() == NUMERIC or bool(_OWN.fullmatch(inside[0])))
 
 
@@ -316,7 +316,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def unreadable(path: Path, error: Exception) -> FastcheckError:
-    """Say why a ledger cannot be read or opened, and what to do."""
+    """Return the error for a ledger that cannot be opened or read, with the reason and the remedy."""
     code = getattr(error, "sqlite_errorcode", None)
     broken = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
     if not isinstance(error, sqlite3.ProgrammingError) and (code is None or code & 0xFF in broken):
@@ -324,36 +324,37 @@ def unreadable(path: Path, error: Exception) -> FastcheckError:
     return FastcheckError(f"{shown_path(path)} could not be opened or read: {error}")
 
 
-def damaged(path: Path, found: str) -> FastcheckError:
-    """Say that a ledger is damaged, and what to do."""
-    return FastcheckError(f"{shown_path(path)} is damaged, or no ledger ({' '.join(found.split())}): {ANEW}")
+def damaged(path: Path, reason: str) -> FastcheckError:
+    """Return the error for a damaged ledger, with the reason and the remedy."""
+    return FastcheckError(f"{shown_path(path)} is damaged or not a ledger ({' '.join(reason.split())}): {START_OVER}")
 
 
 def unwritten(path: Path, what: str, error: sqlite3.Error) -> FastcheckError:
-    """Say what could not be written, and what to do."""
+    """Return the error for a failed write, with the reason and the remedy."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_CONSTRAINT):
         return damaged(path, f"{what} could not be written: {error}")
-    # A limit on the size of files shows as a failed write.
+    # A limit on the size of files appears as an I/O error.
     full = code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
-    remedy = "make room and run the same command again" if full else "run the same command again where it can be"
+    remedy = "free some space" if full else "make it writable"
     return FastcheckError(
-        f"{what} could not be written to {shown_path(path)}: {error}; {remedy}: nothing that was finished is lost"
+        f"{what} could not be written to {shown_path(path)}: {error}; {remedy} and run the same command again: "
+        f"{NOTHING_LOST}"
     )
 
 
 def shown_path(path: Path) -> str:
-    """Return a path as one line of a message can hold it."""
+    """Return a path in a form that fits in one line of a message."""
     return printable(str(path))
 
 
 def as_text(value: str, what: str) -> str:
-    """Return a text that SQLite can hold.
+    """Return a text that SQLite can store.
 
     Raises
     ------
     FastcheckError
-        If half of a surrogate pair stands alone in it.
+        If it contains a lone surrogate.
     """
     try:
         value.encode()
@@ -363,9 +364,9 @@ def as_text(value: str, what: str) -> str:
 
 
 def findings(report: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """Give a row (phase, tensor, verdict, reason, bug, worst, analytic, ...) for each tensor that did not pass.
+    """Yield a row (phase, tensor, verdict, reason, bug, worst, analytic, ...) for each tensor that did not pass.
 
-    A report of one case has one phase, without a name. Numbers that are not known, or not numbers, are None.
+    The report of a single case has one phase, without a name. Numbers that are unknown or nan are None.
     """
     phases = report["cases"] if "cases" in report else [{"name": ""} | dict(report)]
     for phase in phases:

@@ -1,1 +1,1 @@
-"""Runs: the plan, the schedulers, resuming."""
+"""Runs: planning, scheduling and resuming."""

@@ -1,4 +1,4 @@
-"""One case of a suite, checked: the same function in a thread, in a process of its own and on a cluster's worker."""
+"""Check one case of a suite: the same function in a thread, in a separate process and on a cluster's worker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fastcheck.reports.suite_report import NetworkReport
 
 
 class ShardId(NamedTuple):
-    """Where a shard belongs in its case."""
+    """Position of a shard in its case."""
 
     phase: str
     tensor: str
@@ -27,7 +27,7 @@ class ShardId(NamedTuple):
 
 
 Keep = Callable[[ShardId, Part, float], Part]
-"""Called as keep(place, part, seconds) with a finished shard; returns what the check is to hold of it."""
+"""Called as keep(shard_id, part, seconds) with a finished shard; returns the part that the check keeps in memory."""
 
 
 def check(
@@ -43,25 +43,26 @@ def check(
     run_pending: Callable[[], bool] = lambda: False,
     numeric: bool = False,
 ) -> Report | NetworkReport:
-    """Check a case, without the shards that are known.
+    """Check a case, skipping the shards that are already known.
 
     Parameters
     ----------
     entry, operands
-        As `jobs.made` takes them.
+        As for `jobs.made`.
     known : mapping of ShardId to bytes
-        Shards of an earlier run, as `fastcheck.engine.shard_results.encode` made them.
+        Shards of an earlier run, encoded by `fastcheck.engine.shard_results.encode`.
     keep : callable
+        As described for `Keep`.
     pool : Executor
-        Of everything that this case does.
+        Executes all of this case's work.
     threads : int
-        Of the whole run, as reports tell it.
+        Number of threads of the whole run, for the report.
     interrupts : Interrupts, optional
     progress : callable
     run_pending : callable
-        As of `Session`.
+        As in `Session`.
     numeric : bool
-        Hand the numeric values to ``keep`` as well.
+        Whether to pass the numeric values to ``keep`` as well.
     """
     job = jobs.made(entry, operands, pool, threads, progress=progress, keep=numeric)
     interrupted = Interrupts() if interrupts is None else interrupts
@@ -75,13 +76,13 @@ def check(
 
 
 class _Keeper:
-    """The keeper of one phase."""
+    """Passes the shards of one phase to and from a `Session`."""
 
     def __init__(self, phase: str, known: Mapping[ShardId, bytes], keep: Keep) -> None:
         self._phase, self._known, self._keep = phase, known, keep
 
     def known(self, tensor: str, number: int) -> Part | None:
-        """Return a shard that was finished earlier."""
+        """Return a shard finished earlier, or None."""
         body = self._known.get(ShardId(self._phase, tensor, number))
         return None if body is None else decode(body)
 

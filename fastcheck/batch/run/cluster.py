@@ -1,7 +1,7 @@
-"""Cases checked by the workers of a Dask cluster: small ones whole, large ones shard by shard.
+"""Check cases on the workers of a Dask cluster: small cases whole, large ones shard by shard.
 
-A task is a function of the case alone, so that Dask runs it again elsewhere where a worker is lost. What comes back
-goes into the one ledger, where shards of an earlier run are found, whoever differenced them.
+A task is a function of its case alone, so that Dask can run it again elsewhere if a worker is lost. All results go
+into the one ledger, where a later run finds the shards, whichever worker computed them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ try:
 except ImportError:
     raise FastcheckError('Dask is not installed: pip install "fastcheck[dask]"') from None
 
+from fastcheck.batch.ledger.schema import NOTHING_LOST
 from fastcheck.batch.run import check_one, jobs
 from fastcheck.batch.run.check_one import ShardId
 from fastcheck.batch.run.jobs import Operands
@@ -34,84 +35,84 @@ from fastcheck.batch.run.stop import Stop
 from fastcheck.batch.suite.entries import Entry
 from fastcheck.common import machine
 from fastcheck.common.interrupts import Interrupts, sigint_blocked
-from fastcheck.engine import coordinator
-from fastcheck.engine.pipeline import Session
+from fastcheck.engine import coordinator, folding
+from fastcheck.engine.pipeline import Prepared, Session
 from fastcheck.engine.shard_results import Part
 from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import NetworkReport
 
-WHOLE = 4 * coordinator.SHARD_WORK
-"""Work of a case that is one task: half a second. A larger one is cut into tasks of its shards."""
+ONE_TASK_WORK = 4 * coordinator.SHARD_WORK
+"""Largest work of a case that runs as one task: half a second. A larger case is split into tasks by shards."""
 
-TASKS, MOST_SHARDS = 64, 32
-"""Tasks that a case is cut into at least, one shard each where there are no more, and shards that a task has at most:
-three seconds, since a scheduler takes milliseconds for each task."""
+LEAST_TASKS, MOST_SHARDS = 64, 32
+"""Least number of tasks that a case is split into (fewer only if it has fewer shards), and largest number of shards in
+a task: three seconds, since a scheduler takes milliseconds for each task."""
 
-TOGETHER = 64
-"""Cases that are in the cluster's hands at a time."""
+MAX_IN_FLIGHT = 64
+"""Cases submitted to the cluster at a time."""
 
-LOOKING = 0.05
-"""Seconds between two looks at what has ended, and whether to stop."""
+POLL_SECONDS = 0.05
+"""Seconds between two polls for finished tasks and interrupts."""
 
-FIRST = 1e30
-"""Priority of a task that goes before all others: none has so much work."""
+TOP_PRIORITY = 1e30
+"""Priority of a task that goes before all others: no case has so much work."""
 
-PATIENCE = 30.0
-"""Seconds in which a scheduler has to answer."""
+CONNECT_TIMEOUT = 30.0
+"""Seconds within which a scheduler must answer, and its first worker arrive."""
 
 
 def backend(workers: str | int) -> Callable[[Options], Cluster]:
-    """Return what makes a backend of the cluster at an address, or of so many processes on this machine."""
+    """Return a function that makes a backend: the cluster at an address, or N worker processes on this machine."""
     return lambda options: Cluster(workers if isinstance(workers, str) else _local(workers), options)
 
 
 def _local(count: int) -> LocalCluster:
-    # Dask gives a worker up that takes longer to come back, and waits for ever once it has none.
+    # By default Dask abandons a worker that takes longer to restart, and waits forever once none is left.
     config.set({"distributed.deploy.lost-worker-timeout": "1d"})
     try:
-        with sigint_blocked():  # Ctrl-C reaches the whole group, and this process decides
+        with sigint_blocked():  # Ctrl-C reaches the whole process group; this process decides what to do
             return LocalCluster(
                 n_workers=count,
                 threads_per_worker=1,
                 processes=True,
-                scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},  # and no port that is taken
-                silence_logs=logging.CRITICAL,  # of workers that are lost, which a run survives
+                scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},  # no clash of ports
+                silence_logs=logging.CRITICAL,  # about lost workers, which a run survives
             )
     except RuntimeError as error:
         raise FastcheckError(f"--dask: {count} workers could not be started: {error}") from None
 
 
 def _connected(where: str | LocalCluster) -> Client:
-    """Return a client, or raise what Dask raises where there is no scheduler."""
+    """Return a client, or raise Dask's exception if there is no scheduler."""
     client = Client.__new__(Client)
     try:
-        client.__init__(where, timeout=PATIENCE, set_as_default=False)
+        client.__init__(where, timeout=CONNECT_TIMEOUT, set_as_default=False)
     except BaseException:
-        # Else Python closes it when the process ends, and waits for its thread, which is no more.
+        # Otherwise Python closes it at exit and waits for its thread, which no longer exists.
         client.close()
         raise
     return client
 
 
 class Cluster:
-    """A backend: the workers of a Dask cluster.
+    """A backend that runs cases on the workers of a Dask cluster.
 
     Parameters
     ----------
     where : str or LocalCluster
-        The scheduler's address, or the cluster itself, which is then closed with this.
+        The scheduler's address, or a cluster, which `close` then closes too.
     options : Options
 
     Attributes
     ----------
     target : str
-        The workers' processor; all have the same.
+        The processor that all workers share.
     """
 
     def __init__(self, where: str | LocalCluster, options: Options) -> None:
-        for part in ("client", "batched"):  # what is lost is told in a line
+        for part in ("client", "batched"):  # a lost cluster is reported here, in one line
             logging.getLogger(f"distributed.{part}").setLevel(logging.CRITICAL)
-        warnings.filterwarnings("ignore", "Sending large graph")  # operands, on purpose
+        warnings.filterwarnings("ignore", "Sending large graph")  # the operands, deliberately
         self._options, self._suspects = options, threading.Lock()
         self._own = None if isinstance(where, str) else where
         try:
@@ -123,14 +124,14 @@ class Cluster:
         except BaseException:
             self._leave()
             raise
-        self._drivers = ThreadPoolExecutor(TOGETHER, thread_name_prefix="fastcheck-dask")
+        self._drivers = ThreadPoolExecutor(MAX_IN_FLIGHT, thread_name_prefix="fastcheck-dask")
 
     def add(self, case: Planned, task: CaseTask) -> None:
-        """Have a case checked."""
+        """Submit a case."""
         self._drivers.submit(task.check, lambda stop: self._check(case, task, stop))
 
     def close(self) -> None:
-        """Wait for what runs, and leave the cluster."""
+        """Wait for the running cases, and disconnect from the cluster."""
         self._drivers.shutdown(wait=True)
         self._leave()
 
@@ -140,41 +141,42 @@ class Cluster:
             self._own.close()
 
     def _common(self) -> str:
-        """Return the target of all workers, after checking that they compute as this process plans."""
+        """Return the target of all workers, after checking that their versions are those of this process."""
         try:
-            self._client.wait_for_workers(1, timeout=PATIENCE)
+            self._client.wait_for_workers(1, timeout=CONNECT_TIMEOUT)
         except TimeoutError:
-            raise FastcheckError(f"--dask: the cluster has no worker after {PATIENCE:g} s: expected one") from None
-        found = self._client.run(_described)
+            raise FastcheckError(
+                f"--dask: the cluster has no worker after {CONNECT_TIMEOUT:g} s: expected at least one"
+            ) from None
+        descriptions = self._client.run(_described)
         ours = machine.versions()
-        for worker, (_, versions) in found.items():
+        for worker, (_, versions) in descriptions.items():
             for package, version in ours.items():
                 if versions.get(package) != version:
                     raise FastcheckError(
-                        f"the worker {worker} has {package} {versions.get(package)}, and this process {version}: "
-                        "expected the same everywhere, since results are to have the same bits"
+                        f"worker {worker} has {package} {versions.get(package)}, and this process has {version}: "
+                        "expected the same version everywhere, so that results are identical to the last bit"
                     )
-        targets = {target for target, _ in found.values()}
+        targets = {target for target, _ in descriptions.values()}
         if len(targets) > 1:
             raise FastcheckError(
                 f"the cluster's workers have different processors ({', '.join(sorted(targets))}): expected one kind, "
-                "since results are to have the same bits"
+                "so that results are identical to the last bit"
             )
-        target: str = targets.pop()
-        return target
+        return targets.pop()
 
     def _check(self, case: Planned, task: CaseTask, stop: Stop) -> Report | NetworkReport:
-        ask = _Asker(self._client, case, stop, self.target, self._suspects)
+        calls = _WorkerCalls(self._client, case, stop, self.target, self._suspects)
         known = dict(task.known())
-        with _told(task), ask.operands(jobs.read_as_planned(case)) as operands:
+        with _shortened_errors(task), calls.operands(jobs.read_as_planned(case)) as operands:
             arguments = (case.key, case.entry, operands, self._options.keep_numeric)
-            if case.urgency > WHOLE:
-                missing = [place for place in ask.one(_places, *arguments) if place not in known]
-                for found in ask.each(_shards, [(*arguments, places) for places in _grouped(missing)]):
-                    known |= _kept(found, task)
-            answer: Answer = ask.one(_whole, *arguments[1:], known)
-        _kept(answer.shards, task)
-        return answer.report
+            if case.urgency > ONE_TASK_WORK:
+                missing = [shard_id for shard_id in calls.one(_shard_ids, *arguments) if shard_id not in known]
+                for shards in calls.each(_shards, [(*arguments, group) for group in _grouped(missing)]):
+                    known |= _kept(shards, task)
+            finished: FinishedCase = calls.one(_whole, *arguments[1:], known)
+        _kept(finished.shards, task)
+        return finished.report
 
 
 Described = tuple[str, dict[str, str]]
@@ -184,49 +186,48 @@ Described = tuple[str, dict[str, str]]
 class Shard(NamedTuple):
     """A shard that a worker finished."""
 
-    place: ShardId
+    shard_id: ShardId
     part: Part
     seconds: float
     worker: str
 
 
-class Answer(NamedTuple):
-    """A case that a worker finished, with the shards that it had to difference."""
+class FinishedCase(NamedTuple):
+    """A case that a worker finished, with the shards that were not yet known."""
 
     report: Report | NetworkReport
     shards: list[Shard]
 
 
 class WorkersDied(Exception):
-    """So many workers died while they were at a case that it is probably the reason."""
+    """So many workers died while checking a case that the case is probably the cause."""
 
 
 @contextmanager
-def _told(task: CaseTask) -> Iterator[None]:
-    """Tell what Dask tells at length; a cluster that is lost ends the run."""
+def _shortened_errors(task: CaseTask) -> Iterator[None]:
+    """Replace Dask's long messages by short ones, and end the run if the cluster is lost."""
     try:
         yield
     except KilledWorker as error:
-        raise WorkersDied(f"{error.allowed_failures + 1} workers died while they were at it") from None
+        raise WorkersDied(f"{error.allowed_failures + 1} workers died while checking this case") from None
     except CancelledError:
         with task.ending():
             raise FastcheckError(
-                "--dask: the cluster is lost: run the same command again where there is one: nothing that was "
-                "finished is lost"
+                f"--dask: the cluster is lost: run the same command again with a running cluster: {NOTHING_LOST}"
             ) from None
 
 
-def _grouped(places: list[ShardId]) -> list[list[ShardId]]:
-    size = min(MOST_SHARDS, max(1, len(places) // TASKS))
-    return [places[start : start + size] for start in range(0, len(places), size)]
+def _grouped(shard_ids: list[ShardId]) -> list[list[ShardId]]:
+    size = min(MOST_SHARDS, max(1, len(shard_ids) // LEAST_TASKS))
+    return [shard_ids[start : start + size] for start in range(0, len(shard_ids), size)]
 
 
 def _kept(shards: list[Shard], task: CaseTask) -> dict[ShardId, bytes]:
-    return {shard.place: task.keep_from(*shard) for shard in shards}
+    return {shard.shard_id: task.keep_from(*shard) for shard in shards}
 
 
-class _Asker:
-    """Has functions called on workers for one case, until it is stopped."""
+class _WorkerCalls:
+    """Calls functions on workers for one case, until it is stopped."""
 
     def __init__(self, client: Client, case: Planned, stop: Stop, target: str, suspects: threading.Lock) -> None:
         self._client, self._case, self._stop, self._machine = client, case, stop, (target, machine.versions())
@@ -236,12 +237,12 @@ class _Asker:
 
     @contextmanager
     def operands(self, operands: Operands) -> Iterator[Any]:
-        """Yield what stands for operands in a task: they are sent once, and Dask passes them on."""
+        """Yield a stand-in for the operands in tasks: the operands are sent once, and Dask passes them on."""
         if operands is None:
             yield None
             return
         key, urgency = f"operands-{self._case.key}", self._case.urgency
-        # A task and not `scatter`: if the only worker that has scattered data is lost, so are the data.
+        # A task instead of `scatter`: scattered data are lost with the only worker that holds them.
         self._sent = self._client.submit(_same, operands, key=key, pure=False, priority=urgency)
         self._operands = operands
         try:
@@ -250,33 +251,33 @@ class _Asker:
             self._sent.release()
 
     def one(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what a function returns."""
+        """Return the result of a function."""
         return next(iter(self.each(function, [arguments])))
 
     def each(self, function: Callable[..., Any], calls: list[tuple[Any, ...]]) -> Iterator[Any]:
-        """Yield what a function returns for each call, in the order in which they end.
+        """Yield the result of a function for each call, in the order in which the calls end.
 
-        Dask gives up not only a task that ends worker after worker, but also those that merely waited beside it. Each
-        is tried again, when no other is, and before all that waits.
+        Dask gives up not only a task that kills one worker after another, but also tasks that merely waited beside
+        it. Each of these suspects is tried once more, alone among the suspects and ahead of all waiting tasks.
         """
         suspects = []
         for call, future in self._ended(function, calls, self._case.urgency):
             try:
-                found = future.result()
+                result = future.result()
             except KilledWorker:
                 suspects.append(call)
                 continue
-            yield found
+            yield result
         for call in suspects:
             with self._alone():
-                ((_, future),) = self._ended(function, [self._with_operands(call)], FIRST)
-                found = future.result()
-            yield found
+                ((_, future),) = self._ended(function, [self._with_operands(call)], TOP_PRIORITY)
+                result = future.result()
+            yield result
 
     def _ended(
         self, function: Callable[..., Any], calls: list[tuple[Any, ...]], priority: float
     ) -> Iterator[tuple[tuple[Any, ...], Future]]:
-        """Yield each call with its future as soon as that has ended."""
+        """Yield each call with its future as soon as the future has ended."""
         futures = {
             self._client.submit(_on_worker, function, self._machine, *call, pure=False, priority=priority): call
             for call in calls
@@ -289,13 +290,13 @@ class _Asker:
                 for future in ended:
                     yield futures[future], future
                 if not ended:
-                    time.sleep(LOOKING)
+                    time.sleep(POLL_SECONDS)
         finally:
             self._client.cancel([future for future in futures if not future.done()])
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        while not self._suspects.acquire(timeout=LOOKING):
+        while not self._suspects.acquire(timeout=POLL_SECONDS):
             self._stop.raise_if_interrupted()
         try:
             yield
@@ -303,18 +304,18 @@ class _Asker:
             self._suspects.release()
 
     def _with_operands(self, call: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return a call that has its operands itself: the task that had them may have been given up as well."""
+        """Return a call that carries the operands itself: the task that holds them may have been given up as well."""
         return tuple(self._operands if argument is self._sent else argument for argument in call)
 
 
-# What runs on workers.
+# The following runs on workers.
 
 _OPEN: dict[str, _OpenCase] = {}
 _LOCK = threading.Lock()
 
 
 def _described() -> Described:
-    import llvmlite.binding  # noqa: F401, which knows the processor that `machine.target` names
+    import llvmlite.binding  # noqa: F401, used by `machine.target` to identify the processor
 
     return machine.target(), machine.versions()
 
@@ -323,10 +324,10 @@ def _same(operands: Operands) -> Operands:
     return operands
 
 
-def _on_worker(function: Callable[..., Any], machine_of_others: Described, *arguments: Any) -> Any:
+def _on_worker(function: Callable[..., Any], expected: Described, *arguments: Any) -> Any:
     here = _described()
-    if here != machine_of_others:
-        raise FastcheckError(f"a worker that came later has {_shown(here)}, and the others {_shown(machine_of_others)}")
+    if here != expected:
+        raise FastcheckError(f"a worker that joined later has {_shown(here)}, and the others have {_shown(expected)}")
     return function(*arguments)
 
 
@@ -335,31 +336,31 @@ def _shown(described: Described) -> str:
     return f"{target}, {', '.join(f'{package} {version}' for package, version in versions.items())}"
 
 
-def _places(key: str, entry: Entry, operands: Operands, numeric: bool) -> list[ShardId]:
+def _shard_ids(key: str, entry: Entry, operands: Operands, numeric: bool) -> list[ShardId]:
     """Return the shards of a case."""
-    return _opened(key, entry, operands, numeric).places()
+    return _opened(key, entry, operands, numeric).shard_ids()
 
 
-def _shards(key: str, entry: Entry, operands: Operands, numeric: bool, places: list[ShardId]) -> list[Shard]:
+def _shards(key: str, entry: Entry, operands: Operands, numeric: bool, shard_ids: list[ShardId]) -> list[Shard]:
     """Difference some shards."""
-    opened, found = _opened(key, entry, operands, numeric), []
-    for place in places:
+    opened, shards = _opened(key, entry, operands, numeric), []
+    for shard_id in shard_ids:
         start = time.perf_counter()
-        part = opened.difference(place)
-        found.append(Shard(place, part, time.perf_counter() - start, _name()))
-    return found
+        part = opened.difference(shard_id)
+        shards.append(Shard(shard_id, part, time.perf_counter() - start, _name()))
+    return shards
 
 
-def _whole(entry: Entry, operands: Operands, numeric: bool, known: Mapping[ShardId, bytes]) -> Answer:
-    """Check a case, without the shards that are known."""
+def _whole(entry: Entry, operands: Operands, numeric: bool, known: Mapping[ShardId, bytes]) -> FinishedCase:
+    """Check a case, skipping the shards that are already known."""
     shards: list[Shard] = []
 
-    def keep(place: ShardId, part: Part, seconds: float) -> Part:
-        shards.append(Shard(place, part, seconds, _name()))
+    def keep(shard_id: ShardId, part: Part, seconds: float) -> Part:
+        shards.append(Shard(shard_id, part, seconds, _name()))
         return part._replace(kept=None)
 
     report = check_one.check(entry, operands, known, keep, pool=InlineExecutor(), threads=1, numeric=numeric)
-    return Answer(report, shards)
+    return FinishedCase(report, shards)
 
 
 def _name() -> str:
@@ -367,7 +368,7 @@ def _name() -> str:
 
 
 def _opened(key: str, entry: Entry, operands: Operands, numeric: bool) -> _OpenCase:
-    """Return a case that is open, the latest one of this process: its shards come one after another."""
+    """Return the open case of this process. Only the latest is kept, since the shards of a case arrive together."""
     with _LOCK:
         if key not in _OPEN:
             _OPEN.clear()
@@ -376,47 +377,46 @@ def _opened(key: str, entry: Entry, operands: Operands, numeric: bool) -> _OpenC
 
 
 class _OpenCase:
-    """A case whose shards are differenced one by one."""
+    """A case prepared on a worker, whose shards are differenced one by one."""
 
     def __init__(self, entry: Entry, operands: Operands, numeric: bool) -> None:
         self._pool, self._lock = InlineExecutor(), threading.Lock()
         self._job = jobs.made(entry, operands, self._pool, 1, keep=numeric)
-        self._sessions: dict[str, Session | None] = {}
+        self._sessions: dict[str, tuple[Session, Prepared] | None] = {}
         self._tensor: tuple[tuple[str, str], coordinator.OpenTensor] | None = None
 
-    def places(self) -> list[ShardId]:
-        """Return all shards in order; none from a phase on whose forward pass is another than declared."""
-        found: list[ShardId] = []
-        for phase, path in self._job.pipelines.items():
-            session = self._session(phase)
-            if session is None:
+    def shard_ids(self) -> list[ShardId]:
+        """Return all shards in order, up to the first phase whose forward pass is not the declared one."""
+        shard_ids: list[ShardId] = []
+        for phase, pipeline in self._job.pipelines.items():
+            if self._prepared(phase) is None:
                 break
-            for name in coordinator.chosen(path, session.settings):
-                count = len(self._opened(phase, name, session).shards())
-                found += [ShardId(phase, name, number) for number in range(count)]
-        return found
+            for name in coordinator.chosen(pipeline, self._job.settings(phase)):
+                count = len(self._opened(phase, name).shards())
+                shard_ids += [ShardId(phase, name, number) for number in range(count)]
+        return shard_ids
 
-    def difference(self, place: ShardId) -> Part:
+    def difference(self, shard_id: ShardId) -> Part:
         """Difference a shard."""
-        session = self._session(place.phase)
-        assert session is not None
-        tensor = self._opened(place.phase, place.tensor, session)
-        return coordinator.joined([tensor.difference(block) for block in tensor.shards()[place.number]])
+        tensor = self._opened(shard_id.phase, shard_id.tensor)
+        return folding.joined([tensor.difference(block) for block in tensor.shards()[shard_id.number]])
 
-    def _session(self, phase: str) -> Session | None:
+    def _prepared(self, phase: str) -> tuple[Session, Prepared] | None:
         with self._lock:
             if phase not in self._sessions:
                 session = Session(self._job.settings(phase), self._pool, Interrupts())
-                forward = coordinator.prepare(self._job.pipelines[phase], session)
-                wrong = forward is not None and forward.verdict == "fail"
-                self._sessions[phase] = None if wrong else session
+                prepared = coordinator.prepare(self._job.pipelines[phase], session)
+                wrong = prepared.forward is not None and prepared.forward.verdict == "fail"
+                self._sessions[phase] = None if wrong else (session, prepared)
             return self._sessions[phase]
 
-    def _opened(self, phase: str, name: str, session: Session) -> coordinator.OpenTensor:
-        """Return a tensor that is open, the latest one: its planes may be as large as the operands."""
+    def _opened(self, phase: str, name: str) -> coordinator.OpenTensor:
+        """Return the open tensor. Only the latest is kept, since its planes may be as large as the operands."""
+        known = self._prepared(phase)
+        assert known is not None
         with self._lock:
             if self._tensor is None or self._tensor[0] != (phase, name):
-                path = self._job.pipelines[phase]
-                dims = coordinator.chosen(path, session.settings)[name]
-                self._tensor = (phase, name), coordinator.OpenTensor(path, name, dims, session)
+                pipeline, (session, prepared) = self._job.pipelines[phase], known
+                dims = coordinator.chosen(pipeline, session.settings)[name]
+                self._tensor = (phase, name), coordinator.OpenTensor(pipeline, prepared, name, dims, session)
             return self._tensor[1]

@@ -1,4 +1,4 @@
-"""How much work and memory a case takes, known before it is begun."""
+"""Estimates of the work and memory of a case, made before it starts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from fastcheck.networks.case import Point
 from fastcheck.networks.file import read_network
 
 PASSES = 6
-"""Forward passes that a convolution's data, outputs and audits take beside its differences."""
+"""Forward passes that a convolution's data, outputs and audits take in addition to its differences."""
 
 
 def of(entry: Entry, threads: int) -> CostEstimate:
-    """CostEstimate a case, of whose files only the headers are read.
+    """Return the cost estimate of a case; only the headers of its files are read.
 
     Raises
     ------
     FastcheckError
-        If a file cannot be read, or what it declares does not fit together.
+        If a file cannot be read, or the shapes in its header do not fit together.
     """
     if isinstance(entry, NetworkEntry):
         return _of_network(entry, threads)
@@ -58,7 +58,7 @@ def _of_network(entry: NetworkEntry, threads: int) -> CostEstimate:
 
 
 def _point(entry: NetworkEntry) -> Point:
-    """Return a network's point as far as its headers tell it."""
+    """Return a network's point as far as the headers of its files describe it."""
     with opened(entry.path, real=True) as file:
         network = read_network(file)
     if entry.data is None:

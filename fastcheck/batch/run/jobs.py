@@ -1,4 +1,4 @@
-"""Entries of a suite made into what the coordinator checks."""
+"""Jobs for the coordinator, made from the entries of a suite."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from fastcheck.reports.suite_report import NetworkReport
 from fastcheck.workloads import seeded
 
 Operands = Any
-"""What a case takes from files, read: sent once to workers that may not see them. None where everything is seeded."""
+"""Contents of a case's files, sent once to workers that may have no access to them. None if all data are seeded."""
 
 
 class Job(Protocol):
@@ -37,52 +37,52 @@ class Job(Protocol):
     Attributes
     ----------
     pipelines : mapping of str to Pipeline
-        Of every phase, by name; of a convolution the only one, named "".
+        Pipelines by phase; a convolution has a single phase, named "".
     """
 
     @property
     def pipelines(self) -> Mapping[str, Pipeline]: ...
 
     def settings(self, phase: str) -> Settings:
-        """Return how a phase is checked."""
+        """Return the settings of a phase."""
         ...
 
     def run(self, check: Callable[[str], Report]) -> dict[str, Report]:
-        """Check phase after phase, unless one ends it."""
+        """Check the phases in order, until one ends the check."""
         ...
 
     def report(self, reports: Mapping[str, Report]) -> Report | NetworkReport:
-        """Put the phases' reports together."""
+        """Combine the reports of the phases."""
         ...
 
 
 class ConvJob:
-    """A convolution: one phase."""
+    """A convolution, which has a single phase."""
 
     def __init__(self, case: ConvCase, settings: Settings) -> None:
         self.pipelines: dict[str, Pipeline] = {"": case.pipeline(settings)}
         self._settings = settings
 
     def settings(self, phase: str) -> Settings:
-        """Return how it is checked."""
+        """Return the settings."""
         return self._settings
 
     def run(self, check: Callable[[str], Report]) -> dict[str, Report]:
-        """Check it."""
+        """Check the single phase."""
         return {"": check("")}
 
     def report(self, reports: Mapping[str, Report]) -> Report:
-        """Return its report."""
+        """Return the report of the single phase."""
         return reports[""]
 
 
 def files(entry: Entry) -> dict[str, Path]:
-    """Return the files that an entry's result depends on, by what they are."""
+    """Return the files that an entry's result depends on, by role."""
     if isinstance(entry, NpzEntry):
         return {"npz": entry.path}
     if isinstance(entry, NetworkEntry):
         named = {"network": entry.path, "params": entry.params, "grads": entry.grads, "data": entry.data}
-        return {what: path for what, path in named.items() if path is not None}
+        return {role: path for role, path in named.items() if path is not None}
     return {}
 
 
@@ -96,37 +96,37 @@ _READERS: Mapping[str, Callable[[Opened], Any]] = {
 
 
 def read(entry: Entry) -> tuple[Operands, dict[str, str]]:
-    """Read what an entry takes from files; return it with a digest of each file, by what the file is.
+    """Read the files of an entry; return the operands and a digest of each file, by role.
 
-    A digest is of the bytes that were read, whatever happens to the file meanwhile.
+    The digest is that of the bytes that were read, whatever happens to the file meanwhile.
 
     Raises
     ------
     FastcheckError
-        If a file cannot be read, makes no case, or is not where the suite's path led any more.
+        If a file cannot be read, does not describe a case, or is no longer where the suite's path led.
     """
-    found, content = dict[str, Any](), dict[str, str]()
-    for what, path in files(entry).items():
+    contents, digests = dict[str, Any](), dict[str, str]()
+    for role, path in files(entry).items():
         with opened(path, real=True) as file:
-            found[what] = _READERS[what](file)
-            content[what] = file.digest
+            contents[role] = _READERS[role](file)
+            digests[role] = file.digest
     if isinstance(entry, NetworkEntry):
-        arrays = (found["params"], found["grads"], found["data"]) if entry.input is None else None
-        return (found["network"], arrays), content
-    return found.get("npz"), content
+        arrays = (contents["params"], contents["grads"], contents["data"]) if entry.input is None else None
+        return (contents["network"], arrays), digests
+    return contents.get("npz"), digests
 
 
 def read_as_planned(case: Planned) -> Operands:
-    """Read what a case takes from files, which are to hold what they held when it was planned.
+    """Read the files of a case, and check that they have not changed since it was planned.
 
     Raises
     ------
     FastcheckError
-        As of `read`, and if a file changed: the result would be another than the case's key says.
+        As for `read`, and if a file changed: the result would no longer belong to the case's key.
     """
-    operands, content = read(case.entry)
-    for what, path in files(case.entry).items():
-        if content[what] != case.content[what]:
+    operands, digests = read(case.entry)
+    for role, path in files(case.entry).items():
+        if digests[role] != case.content[role]:
             raise FastcheckError(f"{printable(str(path))} changed while the suite ran: run the same command again")
     return operands
 
@@ -140,20 +140,20 @@ def made(
     progress: ProgressHook = silent,
     keep: bool = False,
 ) -> Job:
-    """Make a case, its data included, ready to be checked.
+    """Make a case ready to be checked, including its data.
 
     Parameters
     ----------
     entry : Entry
     operands : Operands
-        As `read_as_planned` returns them.
+        As returned by `read_as_planned`.
     pool : Executor
-        Of the passes that make gradients.
+        Executes the passes that compute gradients.
     threads : int
-        Of the whole run, as the report tells it.
+        Number of threads of the whole run, for the report.
     progress : callable
     keep : bool
-        Keep the arrays of what is differenced.
+        Whether to keep the arrays of per-dimension values.
     """
     settings = Settings(**vars(entry.request), threads=threads, progress=progress, keep=keep)
     if isinstance(entry, NetworkEntry):
@@ -164,7 +164,7 @@ def made(
 
 
 def conv_case(entry: ConvEntry, pool: Executor) -> ConvCase:
-    """Make a convolution on seeded data. PyTorch has one thread, since its results may depend on how many there are."""
+    """Make a convolution on seeded data. PyTorch gets one thread, since its results may depend on the thread count."""
     return seeded.conv_case(
         entry.geometry,
         entry.data,
@@ -192,9 +192,9 @@ def _network(entry: NetworkEntry, operands: Operands, settings: Settings) -> Job
 def seeded_point(
     network: Network, shape: tuple[int, ...], seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Return parameters, data points and targets: initial weights, and everything else standard normal or drawn evenly.
+    """Return parameters, data points and targets: initial weights, and everything else standard normal or uniform.
 
-    Biases and normalisations are moved by a tenth, since at their initial values many results would coincide.
+    Biases and normalisations are shifted by about a tenth, since at their initial values many results would coincide.
     """
     rng = np.random.default_rng([seed, len(shape)])
     params = network.initial(shape[1:], seed)
@@ -210,8 +210,8 @@ def seeded_point(
 
 
 def _reference(network: Network) -> Callable[[Any, Any, Any], dict[str, np.ndarray]]:
-    """Return the reference gradient of a network, as a function."""
-    from fastcheck.networks.case import Point  # imports Numba with what follows
+    """Return a function that computes the reference gradient of a network."""
+    from fastcheck.networks.case import Point  # this and the following import Numba
     from fastcheck.networks.passes import Passes
     from fastcheck.networks.training import whole_gradient
 

@@ -1,4 +1,4 @@
-"""Cases checked on this machine, by threads or in processes of their own."""
+"""Check cases on this machine, by threads or in separate processes."""
 
 from __future__ import annotations
 
@@ -20,34 +20,35 @@ from fastcheck.engine.shard_results import Part
 from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import NetworkReport
 
-SMALL = 5e8
-"""Work of a case that one thread does alone: a quarter of a second, most of it Python, which threads cannot share."""
+SMALL_WORK = 5e8
+"""Largest work of a case that one thread does alone: a quarter of a second, mostly Python, which threads cannot share.
+"""
 
 
 class Threads:
-    """Cases checked by threads."""
+    """A backend that checks cases in threads."""
 
     own_bytes = 0
-    """Memory that a case takes beside what is estimated."""
+    """Memory that a case takes in addition to its estimate."""
 
     def __init__(self, options: Options) -> None:
-        import llvmlite.binding  # noqa: F401, which knows the processor that `machine.target` names
+        import llvmlite.binding  # noqa: F401, used by `machine.target` to identify the processor
 
         self.target = machine.target()
         self._options = options
-        self._scheduler = ThreadScheduler(options.threads, options.memory - RESERVE, SMALL)
+        self._scheduler = ThreadScheduler(options.threads, options.memory - RESERVE, SMALL_WORK)
 
     def add(self, case: Planned, task: CaseTask) -> None:
-        """Have a case checked."""
+        """Submit a case."""
         needed = self.own_bytes + (0 if case.estimate is None else case.estimate.bytes)
         self._scheduler.add(case.urgency, needed, lambda: task.check(lambda stop: self._check(case, task, stop)))
 
     def close(self) -> None:
-        """Wait for what runs; what has not begun does not begin."""
+        """Wait for the running cases, and drop those that have not started."""
         self._scheduler.close()
 
     def _check(self, case: Planned, task: CaseTask, stop: Stop) -> Report | NetworkReport:
-        executor = CaseExecutor(self._scheduler, case.urgency) if case.urgency > SMALL else None
+        executor = CaseExecutor(self._scheduler, case.urgency) if case.urgency > SMALL_WORK else None
         return check_one.check(
             case.entry,
             jobs.read_as_planned(case),
@@ -63,16 +64,16 @@ class Threads:
 
 
 class Processes(Threads):
-    """Cases checked in a process each, as many at a time as there are threads."""
+    """A backend that checks each case in a process of its own, as many at a time as there are threads."""
 
     own_bytes = RESERVE
 
     def _check(self, case: Planned, task: CaseTask, stop: Stop) -> Report | NetworkReport:
-        context = multiprocessing.get_context("spawn")  # a fork would inherit the locks of threads
+        context = multiprocessing.get_context("spawn")  # a forked process would inherit the locks of threads
         ours, theirs = context.Pipe()
         arguments = (theirs, case, task.known(), self._options.keep_numeric)
         process = context.Process(target=_child, args=arguments, daemon=True)
-        with sigint_blocked():  # Ctrl-C reaches the whole group, and this process decides
+        with sigint_blocked():  # Ctrl-C reaches the whole process group; this process decides what to do
             process.start()
         theirs.close()
         try:
@@ -93,11 +94,10 @@ class Processes(Threads):
                 continue
             try:
                 kind, *sent = ours.recv()
-            except (EOFError, OSError):  # the latter in the midst of a message
+            except (EOFError, OSError):  # OSError if it died in the middle of a message
                 raise _ChildEnded from None
             if kind == "report":
-                report: Report | NetworkReport = sent[0]
-                return report
+                return sent[0]
             if kind == "raised":
                 raise FastcheckError(*sent)
             if kind == "shard":
@@ -107,27 +107,27 @@ class Processes(Threads):
 
 
 class _ChildEnded(Exception):
-    """A process says nothing more."""
+    """The process of a case closed its end of the pipe."""
 
 
 class ProcessDied(Exception):
-    """The process of a case ended before its report."""
+    """The process of a case ended before it sent a report."""
 
     def __init__(self, code: int) -> None:
         names = {number.value: number.name for number in signal.Signals}
-        how = f"was ended by {names.get(-code, f'signal {-code}')}" if code < 0 else f"exited with status {code}"
+        how = f"was killed by {names.get(-code, f'signal {-code}')}" if code < 0 else f"exited with status {code}"
         super().__init__(f"the case's process {how}")
 
 
 def _child(theirs: Connection, case: Planned, known: dict[ShardId, bytes], numeric: bool) -> None:
-    """Check a case, and send what happens to the process that asked for it."""
+    """Check a case, and send shards, progress and the report to the parent process."""
 
-    def keep(place: ShardId, part: Part, seconds: float) -> Part:
-        theirs.send(("shard", place, part, seconds))
+    def keep(shard_id: ShardId, part: Part, seconds: float) -> Part:
+        theirs.send(("shard", shard_id, part, seconds))
         return part._replace(kept=None)
 
-    def progress(*one_line: Any) -> None:
-        theirs.send(("progress", *one_line))
+    def progress(*update: Any) -> None:
+        theirs.send(("progress", *update))
 
     try:
         report = check_one.check(
@@ -141,7 +141,7 @@ def _child(theirs: Connection, case: Planned, known: dict[ShardId, bytes], numer
             numeric=numeric,
         )
         theirs.send(("report", report))
-    except BrokenPipeError:  # nobody is there any more
+    except BrokenPipeError:  # the parent process is gone
         return
     except Exception as error:
-        theirs.send(("raised", one_line(error)))  # as text: not every exception can be sent
+        theirs.send(("raised", one_line(error)))  # as text: not every exception can be pickled

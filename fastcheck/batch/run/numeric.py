@@ -1,4 +1,4 @@
-"""Numeric gradients as ``.npy`` files beside the ledger: a file for each shard, and one a tensor in the end."""
+"""Numeric gradients as files beside the ledger: an ``.npz`` for each shard, joined into one ``.npy`` per tensor."""
 
 from __future__ import annotations
 
@@ -17,35 +17,37 @@ from fastcheck.common import npz, writing
 from fastcheck.common.errors import FastcheckError
 from fastcheck.engine.shard_results import Part
 
-_LONGEST = 100
+_LONGEST_NAME = 100
+"""Characters of a folder's name that come from the case's name."""
 
 
 class NumericFiles:
-    """Those of one case.
+    """The numeric gradients of one case.
 
     Parameters
     ----------
     folder : Path
         The output folder.
     name, key : str
-        The case's.
+        Name and key of the case.
 
     Attributes
     ----------
     folder : Path
-        Of this case, named after it with everything but letters, digits and ``_.-`` percent-encoded, and its key.
+        The case's folder. Its name is the case's, with everything but letters, digits and ``_.-`` percent-encoded,
+        followed by the start of the key.
     """
 
     def __init__(self, folder: Path, name: str, key: str) -> None:
-        readable = quote(name.encode("utf-8", "surrogatepass"), safe="")[:_LONGEST]
+        readable = quote(name.encode("utf-8", "surrogatepass"), safe="")[:_LONGEST_NAME]
         self.folder = folder / NUMERIC / f"{readable}-{key[:12]}"
         self._pieces = self.folder / "shards"
 
-    def has(self, place: ShardId) -> bool:
-        """Tell whether a shard's values are there."""
-        return self._piece(place).is_file()
+    def has(self, shard_id: ShardId) -> bool:
+        """Whether a shard's values are on disk."""
+        return self._piece(shard_id).is_file()
 
-    def keep(self, place: ShardId, part: Part) -> None:
+    def keep(self, shard_id: ShardId, part: Part) -> None:
         """Write a shard's values.
 
         Raises
@@ -56,15 +58,15 @@ class NumericFiles:
         assert part.kept is not None
         stream = io.BytesIO()
         np.savez(stream, dims=part.kept.dims, numeric=part.kept.numeric)
-        self._write(self._piece(place), stream.getvalue())
+        self._write(self._piece(shard_id), stream.getvalue())
 
     def finish(self, shapes: dict[tuple[str, str], tuple[int, ...]]) -> None:
-        """Put the shards' values together, one file for each phase and tensor: nan where nothing was differenced.
+        """Join the shards' values into one file per phase and tensor, with nan for dimensions not differenced.
 
         Raises
         ------
         FastcheckError
-            If one cannot be written.
+            If a file cannot be written.
         """
         for (phase, tensor), shape in shapes.items():
             values = np.full(math.prod(shape), np.nan)
@@ -77,15 +79,15 @@ class NumericFiles:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self._pieces)
 
-    def _piece(self, place: ShardId) -> Path:
-        return self._pieces / f"{_stem(place.phase, place.tensor)}.shard-{place.number}.npz"
+    def _piece(self, shard_id: ShardId) -> Path:
+        return self._pieces / f"{_stem(shard_id.phase, shard_id.tensor)}.shard-{shard_id.number}.npz"
 
     @staticmethod
     def _write(path: Path, data: bytes) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise FastcheckError(f"{path.parent} cannot be made: {error.strerror or error}") from None
+            raise FastcheckError(f"{path.parent} cannot be created: {error.strerror or error}") from None
         writing.write_bytes(path, data)
 
 

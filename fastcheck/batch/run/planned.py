@@ -1,4 +1,4 @@
-"""A case of a suite with what it takes, before it is begun."""
+"""A planned case of a suite: its entry, key and cost estimate."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any, NamedTuple
 from fastcheck.batch.suite.entries import Entry
 
 RESERVE = 256 * 2**20
-"""Bytes that the program itself takes, kernels compiled while it runs among them; bench/test_batch.py measures a run
-beside its budget."""
+"""Bytes that the program itself takes, including kernels compiled during the run; bench/test_batch.py compares the
+memory of a run with its budget."""
 
 
 class CostEstimate(NamedTuple):
-    """What a case takes.
+    """Estimated cost of a case.
 
     Attributes
     ----------
     dims : int
-        Dimensions that are checked.
+        Number of dimensions checked.
     work : float
-        Outputs moved and multiply-adds: some 2e9 a second on one core.
+        Outputs moved plus multiply-adds; one core does about 2e9 per second.
     bytes : int
-        Memory, at most.
+        Upper bound on memory.
     """
 
     dims: int
@@ -35,19 +35,19 @@ class CostEstimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Planned:
-    """A case of a suite.
+    """A case of a suite, planned.
 
     Attributes
     ----------
     entry : Entry
     key : str
-        A digest of all that decides the result: the entry, what its files hold, and the versions of what computes.
+        A digest of everything that decides the result: the entry, the contents of its files, and package versions.
     estimate : CostEstimate or None
-        None where the case cannot be checked: its files make none, or it does not fit in memory.
+        None if the case cannot be checked: its files do not describe a case, or it does not fit in memory.
     problem : str or None
-        Why.
+        The reason why it cannot be checked.
     content : mapping of str to str
-        Digests of its files, by what they are; of none where it cannot be checked.
+        Digests of its files, by role; empty if it cannot be checked.
     """
 
     entry: Entry
@@ -63,18 +63,18 @@ class Planned:
 
     @property
     def urgency(self) -> float:
-        """Work: the longest case comes first."""
+        """Priority: the case with the most work runs first."""
         return 0.0 if self.estimate is None else self.estimate.work
 
     def spec(self) -> dict[str, Any]:
-        """Return what a ledger keeps of the entry."""
+        """Return the description of the entry for the ledger."""
         return described(self.entry)
 
 
 def described(entry: Entry) -> dict[str, Any]:
-    """Return an entry as JSON: files as the suite names them, since where it lies decides nothing."""
-    found = dataclasses.asdict(entry)
-    for name, value in found.items():
+    """Return an entry as JSON, with file names in place of paths: the location of a suite does not affect results."""
+    values = dataclasses.asdict(entry)
+    for name, value in values.items():
         if isinstance(value, Path):
-            found[name] = value.name
-    return {"kind": type(entry).__name__} | found
+            values[name] = value.name
+    return {"kind": type(entry).__name__} | values

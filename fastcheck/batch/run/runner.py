@@ -1,4 +1,4 @@
-"""A suite run: planned, handed to what checks cases, every finished shard and report put in the ledger at once."""
+"""Run a suite: plan it, hand its cases to a backend, and write each finished shard and report to the ledger at once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Protocol
 
 from fastcheck.batch.ledger.ledger import Ledger, PlannedCase
 from fastcheck.batch.ledger.schema import damaged
-from fastcheck.batch.run import plan as plans
 from fastcheck.batch.run.check_one import ShardId
 from fastcheck.batch.run.numeric import NumericFiles
+from fastcheck.batch.run.plan import plan
 from fastcheck.batch.run.planned import RESERVE, Planned
 from fastcheck.batch.run.stop import Stop
 from fastcheck.batch.suite.entries import Suite
@@ -27,32 +27,32 @@ from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import NetworkReport
 
 BUDGET = 0.8
-"""Part of the memory that is free at the beginning which a run takes where nothing else is asked for."""
+"""Default memory budget, as a fraction of the memory that is free at the start."""
 
-QUIET, PROGRESS_EVERY = 0.5, 0.1
-"""Seconds of a case before it tells how far it is, and between two words on one stage: nobody could see more, and small
-cases would tell of little else."""
+QUIET_SECONDS, PROGRESS_SECONDS = 0.5, 0.1
+"""Seconds before a case reports its first progress, and between two reports on one stage. Nobody could see more, and
+small cases would report little else."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a suite is run; none of these changes a result.
+    """Options of a run; none of them changes a result.
 
     Attributes
     ----------
     threads : int
     memory : int
-        Bytes that all running cases may take together, the program itself among them.
+        Bytes for the program and all running cases together.
     timeout : float or None
         Seconds that a case may take.
     fail_fast : bool
-        End the run with the first case that fails.
+        Whether to end the run at the first case that fails.
     isolate : bool
-        A process for every case: one that crashes takes nothing else down, and one that is late is killed.
+        Whether to run each case in its own process, so that a crash affects no other case and a late case is killed.
     keep_numeric : bool
-        Keep the numeric gradients as ``.npy`` files.
+        Whether to keep the numeric gradients as ``.npy`` files.
     restart : bool
-        Put the ledger that is there aside, and begin anew.
+        Whether to set an existing ledger aside and start over.
     """
 
     threads: int
@@ -65,7 +65,7 @@ class Options:
 
     @classmethod
     def of(cls, *, threads: int | None = None, memory: int | None = None, **others: Any) -> Options:
-        """Fill in what the machine decides."""
+        """Make options, with defaults that depend on the machine."""
         if memory is None:
             available = machine.available_bytes()
             memory = 2**62 if available is None else int(BUDGET * available)
@@ -73,30 +73,30 @@ class Options:
 
 
 class Watch(Protocol):
-    """Is told how a run goes, always in the thread that called `run`."""
+    """Observer of a run; it is always called in the thread that called `run`."""
 
     def began(self, total: int, finished: int, work: float) -> None:
-        """Tell how many cases there are, how many of them an earlier run finished, and the others' work."""
+        """Handle the start of a run: its number of cases, those finished earlier, and the work of the others."""
         ...
 
     def progress(self, case: str, stage: str, done: int, total: int) -> None:
-        """Tell how far a case is."""
+        """Handle progress within a case."""
         ...
 
     def ended(self, case: Planned, report: Report | NetworkReport, seconds: float) -> None:
-        """Tell that a case is finished."""
+        """Handle the report of a finished case."""
         ...
 
 
 class Outcome(NamedTuple):
-    """How a run ended.
+    """Outcome of a run.
 
     Attributes
     ----------
     interrupted : bool
-        By Ctrl-C: the same command goes on.
+        Whether Ctrl-C ended it; the same command resumes it.
     stopped : bool
-        By ``fail_fast``.
+        Whether ``fail_fast`` ended it.
     """
 
     interrupted: bool
@@ -104,50 +104,50 @@ class Outcome(NamedTuple):
 
 
 class Backend(Protocol):
-    """Has cases checked: by threads, in processes or on a cluster.
+    """Checks cases: in threads, in processes or on a cluster.
 
     Attributes
     ----------
     target : str
-        The processor that computes, as `fastcheck.common.machine.target` tells it.
+        The processor that computes, as returned by `fastcheck.common.machine.target`.
     """
 
     target: str
 
     def add(self, case: Planned, task: CaseTask) -> None:
-        """Have a case checked, the most urgent first."""
+        """Submit a case; the most urgent runs first."""
         ...
 
     def close(self) -> None:
-        """Wait for what runs; what has not begun does not begin."""
+        """Wait for the running cases, and drop those that have not started."""
         ...
 
 
 def run(
     suite: Suite, folder: Path, options: Options, watch: Watch, backend_of: Callable[[Options], Backend]
 ) -> Outcome:
-    """Check all cases of a suite that the ledger in a folder does not have yet.
+    """Check all cases of a suite that are not finished in the ledger of a folder.
 
     Parameters
     ----------
     suite : Suite
     folder : Path
-        Of the ledger; made where it is absent.
+        Folder of the ledger, created if absent.
     options : Options
     watch : Watch
     backend_of : callable
-        Makes what checks cases.
+        Called as backend_of(options); returns the backend.
 
     Raises
     ------
     FastcheckError
-        If no case could fit in memory, the ledger cannot be used, or it cannot be written. What was finished stays in
-        the ledger, and the same command goes on. What is wrong with one case is that case's error.
+        If no case could fit in memory, or the ledger cannot be used or written. Finished work stays in the ledger,
+        and the same command resumes the run. A fault in one case becomes that case's error instead.
     """
     if options.memory < RESERVE:
         raise FastcheckError(f"--memory allows {options.memory:,} bytes: the program itself takes {RESERVE:,}")
     with listening() as interrupts:
-        cases = plans.plan(suite.entries, options.threads, options.memory)
+        cases = plan(suite.entries, options.threads, options.memory)
         with closing(backend_of(options)) as backend:
             opened = Ledger.open(folder, suite.name, suite.text, backend.target, restart=options.restart)
             with opened as ledger:
@@ -162,7 +162,7 @@ class _Run:
     ledger : Ledger
     options : Options
     end : threading.Event
-        Set when nothing is to begin any more, and what runs is to end.
+        Set when no more cases may start and running ones must end.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class _Run:
         self._problem: BaseException | None = None
 
     def through(self, backend: Backend) -> Outcome:
-        """Run what is not finished."""
+        """Run the unfinished cases."""
         self.ledger.sync([PlannedCase(case.name, case.key, case.spec(), case.urgency) for case in self._cases])
         finished = self.ledger.finished()
         waiting = [case for case in self._cases if case.key not in finished]
@@ -196,7 +196,7 @@ class _Run:
             with self._interrupts.held():
                 self._check(waiting, backend)
         finally:
-            with suppress(FastcheckError):  # a full disk, which is told below
+            with suppress(FastcheckError):  # such as a full disk, which is reported below
                 self.ledger.end_run(number, {"interrupted": self._interrupts.interrupted, "left": self._left})
         if self._problem is not None:
             raise self._problem
@@ -212,25 +212,25 @@ class _Run:
                     self._events.get(timeout=0.1)()
                 if self._interrupts.interrupted:
                     self.end.set()
-        finally:  # what still runs needs the ledger
+        finally:  # cases that are still running need the ledger
             self.end.set()
             backend.close()
         while not self._events.empty():
             self._events.get()()
 
-    # What a task calls, from whatever thread it runs in.
+    # Tasks call the following methods, from whatever thread they run in.
 
-    def tell(self, event: Callable[[], None]) -> None:
-        """Have something done in the thread that called `run`."""
+    def post(self, event: Callable[[], None]) -> None:
+        """Queue a call for the thread that called `run`."""
         self._events.put(event)
 
     def failed(self, error: BaseException) -> None:
-        """End the run, since it cannot go on."""
+        """End the run because of an error."""
         self._problem = self._problem or error
         self.end.set()
 
     def ended(self, case: Planned, report: Report | NetworkReport, seconds: float) -> None:
-        """Take note of a finished case."""
+        """Count a finished case, and pass it to the observer."""
         self._left -= 1
         if self.options.fail_fast and report.verdict == "fail":
             self._stopped = True
@@ -238,63 +238,63 @@ class _Run:
         self._watch.ended(case, report, seconds)
 
     def progress(self, case: Planned, stage: str, done: int, total: int) -> None:
-        """Tell how far a case is."""
-        self.tell(lambda: self._watch.progress(case.name, stage, done, total))
+        """Pass the progress of a case to the observer."""
+        self.post(lambda: self._watch.progress(case.name, stage, done, total))
 
     def numeric_of(self, case: Planned) -> NumericFiles | None:
-        """Return where a case's numeric gradients go."""
+        """Return the files for a case's numeric gradients; None if they are not kept."""
         return NumericFiles(self._folder, case.name, case.key) if self.options.keep_numeric else None
 
 
 class CaseTask:
-    """What checking a case needs of the run: its known shards, where finished ones go, and when to end."""
+    """The link between a case and its run: it supplies known shards, stores finished ones, and stops the case."""
 
     def __init__(self, run: _Run, case: Planned) -> None:
         self._run, self.case = run, case
         self.numeric = run.numeric_of(case)
-        self._begun = self._told = 0.0
+        self._begun = self._reported = 0.0
         self._stage = ""
 
     @property
     def over(self) -> bool:
-        """Whether the run has ended: then a case is not to begin."""
+        """Whether the run is ending, so that the case must not start."""
         return self._run.end.is_set()
 
     def known(self) -> Mapping[ShardId, bytes]:
         """Return the shards that an earlier run finished."""
         with self.ending():
-            found = {ShardId(*place): body for place, body in self._run.ledger.shards(self.case.key).items()}
-            _refuse_damaged(found.values(), self._run.ledger.path)
+            bodies = {ShardId(*key): body for key, body in self._run.ledger.shards(self.case.key).items()}
+            _refuse_damaged(bodies.values(), self._run.ledger.path)
         if self.numeric is None:
-            return found
-        return {place: body for place, body in found.items() if self.numeric.has(place)}
+            return bodies
+        return {shard_id: body for shard_id, body in bodies.items() if self.numeric.has(shard_id)}
 
-    def keep(self, place: ShardId, part: Part, seconds: float) -> Part:
-        """Put a finished shard in the ledger."""
-        self.keep_from(place, part, seconds, f"thread {threading.get_ident()}")
+    def keep(self, shard_id: ShardId, part: Part, seconds: float) -> Part:
+        """Store a finished shard in the ledger, under the name of this thread."""
+        self.keep_from(shard_id, part, seconds, f"thread {threading.get_ident()}")
         return part._replace(kept=None)
 
-    def keep_from(self, place: ShardId, part: Part, seconds: float, worker: str) -> bytes:
-        """Put a finished shard in the ledger, and return it as bytes."""
+    def keep_from(self, shard_id: ShardId, part: Part, seconds: float, worker: str) -> bytes:
+        """Store a finished shard in the ledger, under the name of a worker; return it as bytes."""
         body = encode(part)
         with self.ending():
             if self.numeric is not None and part.kept is not None:
-                self.numeric.keep(place, part)
+                self.numeric.keep(shard_id, part)
             self._run.ledger.keep_shard(
-                self.case.key, *place, dims=part.reached, seconds=seconds, worker=worker, body=body
+                self.case.key, *shard_id, dims=part.reached, seconds=seconds, worker=worker, body=body
             )
         return body
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Tell how far the case is, once it takes long and at most every so often; every new stage is told."""
+        """Report progress, after `QUIET_SECONDS` and at every new stage or after `PROGRESS_SECONDS`."""
         now = time.perf_counter()
-        if now < self._begun + QUIET or (stage == self._stage and now < self._told + PROGRESS_EVERY):
+        if now < self._begun + QUIET_SECONDS or (stage == self._stage and now < self._reported + PROGRESS_SECONDS):
             return
-        self._stage, self._told = stage, now
+        self._stage, self._reported = stage, now
         self._run.progress(self.case, stage, done, total)
 
     def check(self, check: Callable[[Stop], Report | NetworkReport]) -> None:
-        """Run a check and put its report in the ledger; whatever it raises becomes one, or ends the run."""
+        """Run a check and store its report in the ledger; an exception becomes an error report, or ends the run."""
         if self.over:
             return
         start = self._begun = time.perf_counter()
@@ -303,37 +303,38 @@ class CaseTask:
             report = self._report(check, stop)
             if report is not None:
                 self._finish(report, time.perf_counter() - start)
-        except BaseException as error:  # or the run would wait for this case
+        except BaseException as error:  # otherwise the run would wait for this case forever
             self._run.failed(error)
 
     def _report(self, check: Callable[[Stop], Report | NetworkReport], stop: Stop) -> Report | NetworkReport | None:
-        """Return the report of a check that came to its end, or of why it did not; None where the run ends."""
+        """Return the report of a completed check, or an error report; None if the run is ending."""
         if self.case.problem is not None:
             return self._crashed(self.case.problem)
         try:
             report = check(stop)
             if not report.interrupted:
-                self._put_together(report)
+                self._join_numeric(report)
                 return report
-        except KeyboardInterrupt:  # heard before the coordinator listened
+        except KeyboardInterrupt:  # raised before the coordinator listened for Ctrl-C
             pass
         except (Exception, SystemExit) as error:
-            return None if self.over else self._crashed(one_line(error))  # a consequence of the end, or its reason
+            # If the run is over, the exception is a consequence of that, or the cause, which is already recorded.
+            return None if self.over else self._crashed(one_line(error))
         return self._crashed(f"it took longer than {self._run.options.timeout:g} s") if stop.late else None
 
     def _finish(self, report: Report | NetworkReport, seconds: float) -> None:
-        """Put a case's report in the ledger."""
+        """Store a case's report in the ledger."""
         self._run.ledger.finish(self.case.key, report.to_dict(), seconds)
-        self._run.tell(lambda: self._run.ended(self.case, report, seconds))
+        self._run.post(lambda: self._run.ended(self.case, report, seconds))
 
-    def _put_together(self, report: Report | NetworkReport) -> None:
+    def _join_numeric(self, report: Report | NetworkReport) -> None:
         if self.numeric is not None:
             with self.ending():
                 self.numeric.finish(_shapes(report))
 
     @contextmanager
     def ending(self) -> Iterator[None]:
-        """End the run, and not this case alone, where something fails that all cases need: the ledger, a cluster."""
+        """End the whole run, not only this case, if something fails that all cases need: the ledger or the cluster."""
         try:
             yield
         except FastcheckError as error:
@@ -341,7 +342,7 @@ class CaseTask:
             raise
 
     def _crashed(self, why: str) -> Report:
-        """Report that the check did not come to its end."""
+        """Return an error report for a check that did not complete."""
         request = self.case.entry.request
         return Report(
             verdict="error",
@@ -356,7 +357,7 @@ class CaseTask:
 
 
 def _refuse_damaged(bodies: Iterable[bytes], path: Path) -> None:
-    """Refuse parts that cannot be read, here, where it ends the run: a worker could only blame the case."""
+    """Refuse parts that cannot be read. Done here, this ends the run; a worker could only blame the case."""
     for body in bodies:
         try:
             decode(body)
@@ -365,6 +366,6 @@ def _refuse_damaged(bodies: Iterable[bytes], path: Path) -> None:
 
 
 def _shapes(report: Report | NetworkReport) -> dict[tuple[str, str], tuple[int, ...]]:
-    """Return the shapes of what was differenced, by phase and tensor."""
+    """Return the shapes of the differenced tensors, by phase and name."""
     phases = report.cases if isinstance(report, NetworkReport) else {"": report}
     return {(phase, name): tensor.shape for phase, one in phases.items() for name, tensor in one.tensors.items()}

@@ -1,9 +1,9 @@
-"""Threads that share the work of many cases: the next case is the longest, and whoever is free helps the longest run.
+"""Threads that share the work of many cases: the longest case starts next, and idle threads help the longest running.
 
-Every case has one thread of its own, which differences its shards and never merely waits; so there are as many busy
-threads as were asked for, and a case can ask for help without a thread that might wait for itself. Small cases are
-mostly Python, which threads cannot share: beside large ones one thread does them, the smallest first, rather than all
-threads at the end, where they would wait for each other (bench/test_batch.py).
+Every case has one thread of its own, which differences shards and never merely waits. So all requested threads stay
+busy, and a case that asks for help cannot deadlock on its own thread. Small cases are mostly Python, which threads
+cannot share. One thread does them beside the large cases, smallest first; left to the end, they would make all threads
+wait for each other (bench/test_batch.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 
 
 class _Case(NamedTuple):
-    """A case that waits, in the order of the first two."""
+    """A waiting case; cases are ordered by the first two fields."""
 
     rank: float
     number: int
@@ -31,15 +31,15 @@ class _Case(NamedTuple):
 
 
 class ThreadScheduler:
-    """A number of threads, and a budget of memory that running cases share.
+    """A pool of threads, and a memory budget that the running cases share.
 
     Parameters
     ----------
     threads : int
     budget : int
-        Bytes.
+        Memory for all running cases, in bytes.
     small : float
-        The urgency up to which cases are small: beside large ones they run one at a time.
+        Urgency up to which a case counts as small. Beside large cases, small ones run one at a time.
     """
 
     def __init__(self, threads: int, budget: int, small: float = 0.0) -> None:
@@ -52,12 +52,14 @@ class ThreadScheduler:
         self._free, self._idle, self._number = budget, threads, 0
 
     def add(self, urgency: float, needed: int, run: Callable[[], object]) -> Future[None]:
-        """Have a case run once it is the most urgent and fits in the memory left; one larger than all runs alone.
+        """Queue a case; it runs once it is the most urgent and fits in the free memory.
+
+        A case larger than the whole budget runs alone.
 
         Returns
         -------
         Future
-            Ends with the case, and has what it raises.
+            Done when the case has ended; holds the exception that the case raised, if any.
         """
         small = urgency <= self._small_up_to
         with self._lock:
@@ -67,7 +69,7 @@ class ThreadScheduler:
         return case.ended
 
     def call(self, executor: CaseExecutor) -> None:
-        """Have whoever is free help with a lane's work, as long as there is some."""
+        """Let idle threads help with a case's pending work."""
         with self._lock:
             if not executor.called:
                 executor.called = True
@@ -75,15 +77,16 @@ class ThreadScheduler:
             self._wake()
 
     def close(self) -> None:
-        """Wait for what runs; what has not begun does not begin."""
+        """Wait for the running cases, and drop those that have not started."""
         with self._lock:
             self._cases.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _wake(self) -> None:
-        """Have an idle thread look for work, unless this is closing: then a case's own thread does all of its work."""
+        """Make an idle thread look for work."""
         if self._idle:
             self._idle -= 1
+            # The pool refuses once it is closing; then each case's own thread does the rest of its work.
             with suppress(RuntimeError):
                 self._pool.submit(self._work)
 
@@ -92,7 +95,7 @@ class ThreadScheduler:
         return self._number
 
     def _work(self) -> None:
-        """Do what is chosen, until nothing is."""
+        """Do the chosen work until there is none."""
         while True:
             with self._lock:
                 chosen = self._choose()
@@ -108,14 +111,21 @@ class ThreadScheduler:
                 self._run(chosen)
 
     def _choose(self) -> _Case | CaseExecutor | None:
-        """Choose from what waits: a small case where one is due, or else what is most urgent."""
+        """Choose the next piece of work; the caller holds the lock.
+
+        Candidates are the most urgent waiting case, the smallest waiting case, and the most urgent running case with
+        pending work. `_cases` and `_executors` are sorted, the most urgent first.
+        """
         case = self._cases[0] if self._cases else None
         if case is not None and case.needed > self._free and self._running:
-            case = None  # waits for memory, and a smaller one would keep it waiting
+            # The most urgent case waits for memory. No other case may start, since it would take that memory.
+            case = None
         elif self._small_is_due():
             return self._cases.pop()
+        # Drop executors whose work is done; `call` lists them again when they get more.
         while self._executors and not self._executors[0][2].waits:
             self._executors.pop(0)[2].called = False
+        # Helping a running case goes before starting another, unless the other is more urgent.
         if self._executors and not (case is not None and case[:2] < self._executors[0][:2]):
             return self._executors[0][2]
         if case is not None:
@@ -123,7 +133,7 @@ class ThreadScheduler:
         return case
 
     def _small_is_due(self) -> bool:
-        """Tell whether the smallest case is to run now, beside large ones."""
+        """Whether to start the smallest case now, beside large ones: it is small, it fits, and no small case runs."""
         if not self._cases or not self._running or any(case.small for case in self._running):
             return False
         return self._cases[-1].small and self._cases[-1].needed <= self._free
@@ -131,7 +141,7 @@ class ThreadScheduler:
     def _run(self, case: _Case) -> None:
         try:
             case.run()
-        except BaseException as error:  # told where the future is asked
+        except BaseException as error:  # raised again by the future's `result`
             self._ended(case)
             case.ended.set_exception(error)
         else:
@@ -142,23 +152,23 @@ class ThreadScheduler:
         with self._lock:
             self._free += case.needed
             self._running.remove(case)
-            while self._idle and self._cases:  # which may have waited for memory
+            while self._idle and self._cases:  # some may have waited for memory
                 self._wake()
 
 
 class CaseExecutor(Executor):
-    """The work of one case: done by its own thread while that waits, and by others of the scheduler's that are free.
+    """An executor for one case: its own thread does pending work instead of waiting, and idle threads help.
 
     Parameters
     ----------
     scheduler : ThreadScheduler
     urgency : float
-        Others help where this is greatest.
+        Idle threads help the executor with the greatest urgency.
 
     Attributes
     ----------
     called : bool
-        Whether the scheduler knows that work may wait here; its own.
+        Whether the scheduler lists this executor among those that may have pending work. Only the scheduler sets it.
     """
 
     def __init__(self, scheduler: ThreadScheduler, urgency: float) -> None:
@@ -167,7 +177,7 @@ class CaseExecutor(Executor):
         self._pending: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
-        """Have a piece of work done."""
+        """Queue a piece of work."""
         future: Future[_T] = _HelpingFuture(self)
         self._pending.append((future, lambda: fn(*args, **kwargs)))
         self._scheduler.call(self)
@@ -175,11 +185,11 @@ class CaseExecutor(Executor):
 
     @property
     def waits(self) -> bool:
-        """Whether a piece of work waits."""
+        """Whether any work is pending."""
         return bool(self._pending)
 
     def run_pending(self) -> bool:
-        """Do a piece of work that waits, and tell whether there was one."""
+        """Do one pending piece of work; return whether there was one."""
         try:
             future, work = self._pending.popleft()
         except IndexError:
@@ -187,18 +197,18 @@ class CaseExecutor(Executor):
         if future.set_running_or_notify_cancel():
             try:
                 future.set_result(work())
-            except BaseException as error:  # told where the result is asked for
+            except BaseException as error:  # raised again by `result`
                 future.set_exception(error)
         return True
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Forget what waits, if asked to."""
+        """Cancel the pending work, if requested."""
         while cancel_futures and self._pending:
             self._pending.popleft()[0].cancel()
 
 
 class _HelpingFuture(Future[_T]):
-    """A future whose reader does what waits instead of waiting."""
+    """A future whose `result` does pending work instead of waiting."""
 
     def __init__(self, executor: CaseExecutor) -> None:
         super().__init__()
@@ -211,18 +221,18 @@ class _HelpingFuture(Future[_T]):
 
 
 class InlineExecutor(Executor):
-    """An executor that does everything at once, in the caller's thread: for cases too small to share."""
+    """An executor that does all work immediately, in the caller's thread, for cases too small to share."""
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
         """Do a piece of work."""
         try:
             return _EndedFuture(fn(*args, **kwargs), None)
-        except BaseException as error:  # told where the result is asked for
+        except BaseException as error:  # raised again by `result`
             return _EndedFuture(None, error)
 
 
 class _EndedFuture(Future[_T]):
-    """A future that has ended, without the lock that others have: a tiny case makes a hundred of them."""
+    """A finished future without a lock: a tiny case creates a hundred of them."""
 
     def __init__(self, value: Any, error: BaseException | None) -> None:
         self._value, self._error = value, error
@@ -230,8 +240,7 @@ class _EndedFuture(Future[_T]):
     def result(self, timeout: float | None = None) -> _T:
         if self._error is not None:
             raise self._error
-        found: _T = self._value
-        return found
+        return self._value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         return self._error

@@ -1,1 +1,1 @@
-"""Suites: what a SUITE.toml says."""
+"""Suites: reading a SUITE.toml into cases."""

@@ -1,4 +1,4 @@
-"""One case of a suite: its table checked, counted, and expanded into entries."""
+"""One case of a suite: check its table, count its entries, and expand it into them."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class CaseTable:
     ----------
     where : TomlPath
     name : str
-        Its ``name``, else the one that its kind gives it.
+        Its ``name``, or the one derived by its kind.
     kind : Kind
     values : mapping
-        What it has itself and, below that, the defaults that its kind knows.
+        Its own values; where it has none, the defaults that its kind knows.
     axes : tuple of Axis
-        Of its grid.
+        The axes of its grid.
     folder : Folder
     """
 
@@ -45,25 +45,25 @@ class CaseTable:
     folder: Folder
 
     @classmethod
-    def of(cls, place: int, table: dict[str, Any], defaults: Values, folder: Folder) -> CaseTable:
+    def of(cls, position: int, table: dict[str, Any], defaults: Values, folder: Folder) -> CaseTable:
         """Check a case's table.
 
         Raises
         ------
         Refused
         """
-        where: TomlPath = (CASE, place)
+        where: TomlPath = (CASE, position)
         word = _kind_of(where, table)
         kind, elsewhere = KINDS[word], _elsewhere(word)
         refuse_unknown(where, f"this {word} case", table, ("name", word, *kind.keys, GRID), elsewhere)
         given = {**_own(where, word, kind, table[word]), **_given(where, table, kind.keys)}
         known = {**kind.table, **kind.keys}
-        found = axes((*where, GRID), table[GRID], known, given, {**elsewhere, **_alone(word)}) if GRID in table else ()
-        kind.needs(where, {*given, *(axis[0].key for axis in found)})
-        return cls(where, _name(where, word, kind, table), kind, {**_applying(defaults, kind), **given}, found, folder)
+        grid = axes((*where, GRID), table[GRID], known, given, {**elsewhere, **_alone(word)}) if GRID in table else ()
+        kind.needs(where, {*given, *(axis[0].key for axis in grid)})
+        return cls(where, _name(where, word, kind, table), kind, {**_applying(defaults, kind), **given}, grid, folder)
 
     def count(self) -> int:
-        """Return how many entries it becomes, without making them."""
+        """Return the number of entries, without making them."""
         sizing = [axis for axis in self.axes if axis[0].key in self.kind.sizing]
         others = math.prod(len(axis) for axis in self.axes if axis not in sizing)
         return others * sum(self.kind.size({**self.values, **one.values}) for one in combinations(sizing))
@@ -77,11 +77,11 @@ class CaseTable:
 
 def _kind_of(where: TomlPath, table: dict[str, Any]) -> str:
     expected = f"expected one of the keys {', '.join(KINDS)}"
-    found = [key for key in table if key in KINDS]
-    if len(found) > 1:
-        raise Refused((*where, found[1]), f"case has {found[0]} and {found[1]}: {expected}")
-    if found:
-        return found[0]
+    words = [key for key in table if key in KINDS]
+    if len(words) > 1:
+        raise Refused((*where, words[1]), f"case has {words[0]} and {words[1]}: {expected}")
+    if words:
+        return words[0]
     known = {"name", GRID, *(key for kind in KINDS.values() for key in kind.keys)}
     for key in table:
         if key not in known and nearest(key, KINDS):
@@ -90,22 +90,22 @@ def _kind_of(where: TomlPath, table: dict[str, Any]) -> str:
 
 
 def _elsewhere(word: str) -> dict[str, str]:
-    """Return what a refusal tells of keys that cases of a kind do not have, and others do."""
+    """Return hints for refusing keys that belong to cases of other kinds, or in the table of this kind."""
     kinds: dict[str, list[str]] = {}
     for other, kind in KINDS.items():
         for key in kind.keys:
             kinds.setdefault(key, []).append(other)
-    message = {key: f": {' and '.join(others)} cases have it" for key, others in kinds.items()}
-    return {**message, **dict.fromkeys(KINDS[word].table, f": it belongs in {word} = {{...}}")}
+    hints = {key: f": {' and '.join(others)} cases have it" for key, others in kinds.items()}
+    return {**hints, **dict.fromkeys(KINDS[word].table, f": it belongs in {word} = {{...}}")}
 
 
 def _alone(word: str) -> dict[str, str]:
-    """Return what a refusal tells of keys that a grid does not have, and its case does."""
+    """Return hints for refusing keys in a grid that belong in its case."""
     return dict.fromkeys(("name", word), ": it belongs in the case itself")
 
 
 def _own(where: TomlPath, word: str, kind: Kind, value: Any) -> dict[str, Given]:
-    """Check what the key of the kind has: a value, or a table."""
+    """Check the value or the table of the key that names the kind."""
     if kind.own is not None:
         return {word: kind.own.given((*where, word), word, value)}
     if not isinstance(value, dict):
@@ -131,7 +131,7 @@ def _name(where: TomlPath, word: str, kind: Kind, table: dict[str, Any]) -> str:
 
 
 def _applying(defaults: Values, kind: Kind) -> Values:
-    """Return the defaults whose key a kind knows, and whose word: the evaluators of convolutions are not networks'."""
+    """Return the defaults whose key and value a kind knows: networks have other evaluators than convolutions."""
     return {
         key: given
         for key, given in defaults.items()

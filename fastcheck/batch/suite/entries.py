@@ -1,4 +1,4 @@
-"""What a suite lists, one dataclass a kind: everything that decides a case's result, and nothing that was computed."""
+"""Entries of a suite, one dataclass per kind: everything that decides a case's result, and nothing computed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Dtype = Literal["float64", "float32", "float16"]
 
 
 MOST_CASES = 100_000
-"""Cases of a suite, where nothing else is asked for."""
+"""Default limit on the number of cases in a suite."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,17 @@ class ConvEntry:
     request : Request
     geometry : ConvGeometry
     bias : bool
-        Whether it has one.
+        Whether it has a bias.
     tensors : tuple of str
-        Of ``"input"``, ``"weight"`` and ``"bias"``: those that are checked.
+        Tensors that are checked, from ``"input"``, ``"weight"`` and ``"bias"``.
     backward : {"reference", "torch"}
-        Whose gradients.
+        Backward pass that computes the gradients.
     dtype : {"float64", "float32", "float16"}
-        In which its operands are held, and its gradients computed.
+        Type in which operands are stored and gradients are computed.
     loss : str
         As in `fastcheck.ConvCase`.
     data : str
-        What names the data beside the seed: equal names, equal operands.
+        Name that, with the seed, determines the data: equal names give equal operands.
     """
 
     name: str
@@ -61,9 +61,9 @@ class NpzEntry:
     name : str
     request : Request
     path : Path
-        Absolute.
+        Absolute path.
     shown : str
-        The path as the suite has it.
+        The path as written in the suite.
     """
 
     name: str
@@ -81,15 +81,16 @@ class NetworkEntry:
     name : str
     request : Request
     path : Path
-        Of the TOML file, absolute.
+        Absolute path of the TOML file.
     shown : str
-        The path as the suite has it.
+        The path as written in the suite.
     params, grads, data : Path or None
-        Absolute paths of ``.npz`` files as ``fastcheck network`` takes them; all of them, or ``input`` instead.
+        Absolute paths of ``.npz`` files, as for ``fastcheck network``: either all three, or ``input`` instead.
     input : tuple of int or None
-        (N, ...) of seeded data points; parameters are then initial values and gradients those of the reference pass.
+        Shape (N, ...) of seeded data points. Parameters are then initial values, and gradients come from the reference
+        pass.
     burn_in : int
-        Steps of SGD before the check, with ``input`` alone.
+        Steps of SGD before the check; only with ``input``.
     """
 
     name: str
@@ -113,11 +114,11 @@ class Suite:
     Attributes
     ----------
     name : str
-        Its ``name``, else the file's name without ending.
+        Its ``name``, or the file's name without extension.
     text : str
-        The file.
+        Text of the file.
     entries : tuple of Entry
-        Every case, grids and published networks expanded, in the order of the file; names are distinct.
+        All cases in the order of the file, with grids and published networks expanded; names are distinct.
     """
 
     name: str
@@ -125,5 +126,5 @@ class Suite:
     entries: tuple[Entry, ...]
 
     def described(self) -> dict[str, Any]:
-        """Return what a ledger keeps of it."""
+        """Return the description of the suite for the ledger."""
         return {"name": self.name, "text": self.text, "cases": len(self.entries)}

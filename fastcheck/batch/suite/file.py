@@ -1,4 +1,4 @@
-"""Suites from TOML files: every value checked, grids and published networks expanded, every refusal with its line."""
+"""Read suites from TOML files: check every value, expand grids and published networks, and give the line of errors."""
 
 from __future__ import annotations
 
@@ -24,28 +24,27 @@ def read_suite(path: str | os.PathLike[str], *, allow_outside: bool = False, mos
     Parameters
     ----------
     path : path
-        A ``[[case]]`` table for each case, above them optionally a ``name`` and ``[defaults]``. A case has one key of
-        `fastcheck.batch.suite.kinds.KINDS`, which says its kind, and keys that this kind knows; ``[defaults]`` has
-        keys for all cases whose kind knows them. A case with a ``grid``, a table of keys and arrays, stands for every
-        combination of their values, the last key fastest: ``NAME/stride=1,groups=4``. Paths are relative to the
-        suite's folder.
+        A ``[[case]]`` table for each case, preceded by an optional ``name`` and optional ``[defaults]``. A case has
+        one key of `fastcheck.batch.suite.kinds.KINDS`, which gives its kind, and further keys of that kind;
+        ``[defaults]`` apply to all cases whose kind knows the key. A case with a ``grid``, a table of keys and arrays,
+        stands for every combination of their values, the last key varying fastest: ``NAME/stride=1,groups=4``. Paths
+        are relative to the suite's folder.
     allow_outside : bool
         Whether paths may leave that folder.
     most : int, optional
-        Cases after expansion; None for any number.
+        Largest number of cases after expansion; None for no limit.
 
     Returns
     -------
     Suite
-        The data of a convolution are those of its name without the ``dtype=`` and ``backward=`` that its grid put
-        there, so that cases that differ in these alone have the same; those of a published network's layer are those
-        of ``fastcheck zoo``.
+        A convolution's data depend on its name without the grid's ``dtype=`` and ``backward=``, so that cases that
+        differ only in these have the same data. The layers of published networks have the data of ``fastcheck zoo``.
 
     Raises
     ------
     FastcheckError
-        If the file cannot be read, is not TOML, or describes no suite: its line, the key, what it was and what was
-        expected.
+        If the file cannot be read, is not TOML, or is not a valid suite; the message gives the line, the key, its
+        value and what was expected.
     """
     return read(path, partial(_suite, path=Path(path), allow_outside=allow_outside, most=most))
 
@@ -55,16 +54,16 @@ def _suite(document: Document, path: Path, allow_outside: bool, most: int | None
     stem = os.fsencode(path.stem).decode("utf-8", "replace")
     name = NAME.given(("name",), "name", document.data.get("name", stem)).value
     defaults, folder = _defaults(document.data.get(DEFAULTS_TABLE, {})), Folder(path.parent, allow_outside)
-    cases = [CaseTable.of(place, table, defaults, folder) for place, table in enumerate(tables(document.data, CASE))]
+    cases = [CaseTable.of(number, table, defaults, folder) for number, table in enumerate(tables(document.data, CASE))]
     _refuse_many(cases, most)
     return Suite(name, document.text, _entries(cases, document))
 
 
 def _elsewhere() -> dict[str, str]:
-    """Return what a refusal tells of keys that do not stand above all tables, and in some."""
+    """Return hints for refusing keys at the top of the file that belong in a table."""
     words = (key for word, kind in KINDS.items() for key in (word, *kind.keys))
-    message = {**dict.fromkeys(words, ": it belongs in a [[case]]"), GRID: ": it belongs in a [[case]]"}
-    return {**message, **dict.fromkeys(DEFAULTS, f": it belongs in [{DEFAULTS_TABLE}] or a [[case]]")}
+    hints = {**dict.fromkeys(words, ": it belongs in a [[case]]"), GRID: ": it belongs in a [[case]]"}
+    return {**hints, **dict.fromkeys(DEFAULTS, f": it belongs in [{DEFAULTS_TABLE}] or a [[case]]")}
 
 
 def _defaults(table: Any) -> Values:
@@ -79,18 +78,18 @@ def _refuse_many(cases: Sequence[CaseTable], most: int | None) -> None:
     counts = [case.count() for case in cases]
     if most is not None and sum(counts) > most:
         largest = max(range(len(cases)), key=counts.__getitem__)
-        message = f"it has {sum(counts):,} cases once expanded, {counts[largest]:,} of them by this one"
+        message = f"it has {sum(counts):,} cases once expanded, {counts[largest]:,} of them from this one"
         raise Refused((*cases[largest].where, GRID), f"{message}: expected at most {most:,} (--yes allows more)")
 
 
 def _entries(cases: Sequence[CaseTable], document: Document) -> tuple[Entry, ...]:
-    """Expand all cases; refuse names that stand twice."""
-    found: dict[str, tuple[Entry, TomlPath]] = {}
+    """Expand all cases, and refuse duplicate names."""
+    named: dict[str, tuple[Entry, TomlPath]] = {}
     for case in cases:
         for entry in case.entries():
-            if entry.name in found:
+            if entry.name in named:
                 message = f"two cases have the name {shown(entry.name, LONGEST_NAME)}"
-                first = document.line(found[entry.name][1])
-                raise Refused(case.where, f"{message}, the first in line {first}: expected distinct names")
-            found[entry.name] = entry, case.where
-    return tuple(entry for entry, _ in found.values())
+                first = document.line(named[entry.name][1])
+                raise Refused(case.where, f"{message}, the first on line {first}: expected distinct names")
+            named[entry.name] = entry, case.where
+    return tuple(entry for entry, _ in named.values())

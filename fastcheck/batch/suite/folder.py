@@ -1,4 +1,4 @@
-"""The paths of a suite, which do not leave its folder."""
+"""Paths in a suite, confined to the suite's folder."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Folder:
 
     def __init__(self, path: str | os.PathLike[str], allow_outside: bool) -> None:
         self._path, self._allow_outside = os.path.realpath(path), allow_outside
-        self._found: dict[str, Path] = {}  # a grid has the same path thousands of times
+        self._resolved: dict[str, Path] = {}  # a grid repeats the same path thousands of times
 
     def file(self, key: str, given: Given) -> Path:
-        """Return the real path of a file; refuse one that leaves the folder. Whether it is there concerns its case."""
-        if given.value not in self._found:
-            self._found[given.value] = self._file(key, given)
-        return self._found[given.value]
+        """Return the real path of a file, and refuse one that leaves the folder. The file need not exist."""
+        if given.value not in self._resolved:
+            self._resolved[given.value] = self._file(key, given)
+        return self._resolved[given.value]
 
     def _file(self, key: str, given: Given) -> Path:
         message = f"{key} is {shown(given.value)}"
@@ -42,7 +42,7 @@ class Folder:
         return Path(real)
 
     def _leaves(self, path: str, real: str) -> str:
-        """Return how a path leaves the folder, or nothing."""
+        """Return how a path leaves the folder; empty if it does not."""
         if os.path.isabs(path):
             return "which is absolute"
         if os.path.normpath(path).split(os.sep)[0] == os.pardir:

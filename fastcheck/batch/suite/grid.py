@@ -1,4 +1,4 @@
-"""The grid of a case: its axes, and every combination of their values with its name."""
+"""The grid of a case: its axes, and all named combinations of their values."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fastcheck.common.toml import Refused, TomlPath, refuse_unknown
 GRID = "grid"
 
 SAME_DATA = ("dtype", "backward")
-"""Keys that say how gradients are computed: cases that differ in these alone have the same data."""
+"""Keys for how gradients are computed; cases that differ only in these have the same data."""
 
 
 class GridPoint(NamedTuple):
-    """A value on an axis, and how names have it: ``stride=2``."""
+    """A value on an axis, and its label in names: ``stride=2``."""
 
     key: str
     given: Given
@@ -33,9 +33,9 @@ class Combination(NamedTuple):
     Attributes
     ----------
     name : str
-        Their labels in the order of the file, with commas between them.
+        Comma-separated labels, in the order of the file.
     data : str
-        The same without those of `SAME_DATA`.
+        The same without the keys in `SAME_DATA`.
     values : mapping
     """
 
@@ -53,13 +53,13 @@ def axes(
     ----------
     where : TomlPath
     table : object
-        Of keys and non-empty arrays.
+        A table of keys and non-empty arrays.
     keys : mapping
-        What this case may have.
+        Keys that the case may have.
     taken : collection of str
-        What it has itself.
+        Keys that the case itself has.
     elsewhere : mapping
-        What a refusal tells of other keys.
+        Hints for refusing keys that belong elsewhere.
 
     Raises
     ------
@@ -78,22 +78,22 @@ def _axis(where: TomlPath, key: str, values: Any, known: Key) -> Axis:
     if not isinstance(values, list) or not values:
         raise Refused(where, f"{GRID}.{key} is {shown(values)}: expected an array of at least one value")
     return tuple(
-        GridPoint(key, known.given((*where, place), f"{GRID}.{key}[{place}]", value), f"{key}={label(value)}")
-        for place, value in enumerate(values)
+        GridPoint(key, known.given((*where, number), f"{GRID}.{key}[{number}]", value), f"{key}={label(value)}")
+        for number, value in enumerate(values)
     )
 
 
 def label(value: Any, between: str = "x") -> str:
-    """Return a value as a name has it: ``3x3``, ``0:1x2`` for paddings, ``weight+bias``."""
+    """Return the label of a value: ``3x3``, ``0:1x2`` for paddings, ``weight+bias``."""
     if isinstance(value, list):
         mark = "+" if any(isinstance(entry, str) for entry in value) else between
         return mark.join(label(entry, ":") for entry in value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def combinations(found: Collection[Axis]) -> Iterator[Combination]:
-    """Yield the product of axes, the last one fastest; without any, one combination of nothing."""
-    for points in itertools.product(*found):
+def combinations(grid: Collection[Axis]) -> Iterator[Combination]:
+    """Yield the product of axes, the last varying fastest; without axes, one empty combination."""
+    for points in itertools.product(*grid):
         yield Combination(
             ",".join(point.label for point in points),
             ",".join(point.label for point in points if point.key not in SAME_DATA),

@@ -1,4 +1,4 @@
-"""The keys of a suite: what each may be, and its values with the places where they stand."""
+"""The keys of a suite: allowed values, and values with their positions in the file."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from fastcheck.networks.case import EVALUATORS as NETWORK_EVALUATORS
 
 DEFAULTS_TABLE = "defaults"
 
-_LONG = 2**63
-"""TOML's integers are shorter, and Python writes none of thousands of digits."""
+_INTEGER_LIMIT = 2**63
+"""TOML integers have 64 bits; Python reads longer ones, but refuses to print those of thousands of digits."""
 
 
 class Given(NamedTuple):
-    """A value as a case takes it, and where the file has it."""
+    """A checked value, and its position in the file."""
 
     value: Any
     where: TomlPath
 
     @property
     def is_default(self) -> bool:
-        """Whether it is one of ``[defaults]``."""
+        """Whether it comes from ``[defaults]``."""
         return self.where[0] == DEFAULTS_TABLE
 
 
@@ -40,14 +40,14 @@ Values = Mapping[str, Given]
 
 @dataclass(frozen=True)
 class Key:
-    """A key.
+    """The rule for the values of a key.
 
     Attributes
     ----------
     kind : type
-        As pydantic takes it, strictly.
+        Type for pydantic's strict mode.
     fit : callable
-        Called as fit(name, value) with a value of that type: it returns the value that a case takes, or raises a
+        Called as fit(name, value) with a value of that type; returns the value for the case, or raises a
         `FastcheckError`.
     """
 
@@ -55,12 +55,12 @@ class Key:
     fit: Callable[[str, Any], Any] = lambda _, value: value
 
     def given(self, where: TomlPath, name: str, value: Any) -> Given:
-        """Check a value, whose name a refusal tells."""
-        found = checked(where, name, value, self.kind)
-        if any(abs(number) >= _LONG for number in _integers(found)):
-            raise Refused(where, f"{name} is {shown(value)}: expected integers of 64 bits")
+        """Check a value; error messages use its name."""
+        typed = checked(where, name, value, self.kind)
+        if any(abs(number) >= _INTEGER_LIMIT for number in _integers(typed)):
+            raise Refused(where, f"{name} is {shown(value)}: expected 64-bit integers")
         with blamed(where):
-            return Given(self.fit(name, found), where)
+            return Given(self.fit(name, typed), where)
 
 
 def _integers(value: Any) -> Iterator[int]:
@@ -72,17 +72,17 @@ def _integers(value: Any) -> Iterator[int]:
 
 
 def choice(words: Iterable[str]) -> Any:
-    """Return the type of what is one of these words."""
+    """Return the literal type of these words."""
     return Literal.__getitem__(tuple(words))
 
 
 def at_least(least: int) -> Key:
-    """Return a key that is an integer."""
+    """Return the rule for an integer with a lower bound."""
     return Key(int, lambda name, value: integer(name, value, least))
 
 
 def shape(axes: range, expected: str) -> Key:
-    """Return a key that is a shape of so many axes."""
+    """Return the rule for a shape whose number of axes lies in a range."""
 
     def fit(name: str, value: tuple[int, ...]) -> tuple[int, ...]:
         if len(value) not in axes:
@@ -93,7 +93,7 @@ def shape(axes: range, expected: str) -> Key:
 
 
 def filled(name: str, value: Sequence[Any]) -> Any:
-    """Refuse what is empty."""
+    """Refuse an empty string or array."""
     if not value:
         message, entry = ("''", "a character") if isinstance(value, str) else ("[]", "an entry")
         raise FastcheckError(f"{name} is {message}: expected at least {entry}")
@@ -122,10 +122,10 @@ REQUEST: Mapping[str, Key] = {
     "evaluator": Key(choice(("auto", *EVALUATORS))),
     "kinks": Key(choice(KINKS)),
 }
-"""How a case is checked."""
+"""Keys for how a convolution is checked."""
 
 REQUEST_NETWORK: Mapping[str, Key] = {**REQUEST, "evaluator": Key(choice(("auto", *NETWORK_EVALUATORS)))}
-"""How a whole network is."""
+"""Keys for how a whole network is checked."""
 
 SEEDED: Mapping[str, Key] = {
     "backward": Key(Backward),
@@ -133,16 +133,16 @@ SEEDED: Mapping[str, Key] = {
     "tensors": Key(GenericAlias(tuple, (choice(TENSORS), ...)), _tensors),
     "loss": Key(choice(LOSSES)),
 }
-"""What a convolution on seeded data has besides."""
+"""Additional keys of a convolution on seeded data."""
 
 DEFAULTS: Mapping[str, Key] = {
     **REQUEST,
     "evaluator": Key(choice(dict.fromkeys(("auto", *EVALUATORS, *NETWORK_EVALUATORS)))),
     **SEEDED,
 }
-"""What may stand in ``[defaults]``."""
+"""Keys allowed in ``[defaults]``."""
 
 
 def request(values: Values) -> Request:
-    """Return how a case is checked; what is not given is as in `Request`."""
+    """Return the request of a case; missing keys have the defaults of `Request`."""
     return Request(**{key: values[key].value for key in REQUEST if key in values})

@@ -1,4 +1,4 @@
-"""The kinds of cases that a suite can have: the keys of each, and the entries that it becomes."""
+"""The kinds of cases in a suite: the keys of each kind, and how it expands into entries."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from fastcheck.workloads import zoo
 from fastcheck.workloads.published import NETWORKS, ConvLayer
 
 LONGEST_NAME = 200
-"""Letters of a case's name in a refusal."""
+"""Largest number of characters of a case's name in an error message."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Expanded:
     data : str
         The name without the parts of the grid that are in `fastcheck.batch.suite.grid.SAME_DATA`.
     where : TomlPath
-        Of the case.
+        Position of the case.
     values : mapping
-        What the case and the grid give and, below these, what the defaults do.
+        Values of the case and its grid; where there are none, the defaults.
     folder : Folder
     """
 
@@ -60,17 +60,17 @@ class Expanded:
     folder: Folder
 
     def get(self, key: str, default: Any) -> Any:
-        """Return a value, or what it is where none is given."""
+        """Return a value, or the default if none is given."""
         return self.values[key].value if key in self.values else default
 
     @property
-    def message(self) -> str:
-        """How a refusal begins."""
+    def prefix(self) -> str:
+        """Start of an error message."""
         return f"case {shown(self.name, LONGEST_NAME)}: "
 
 
 def _nothing_needed(where: TomlPath, keys: Collection[str]) -> None:
-    """Let every case pass."""
+    """Accept every case."""
 
 
 def _single(values: Values) -> int:
@@ -84,21 +84,22 @@ class Kind:
     Attributes
     ----------
     entries : callable
-        Called as entries(expanded): yields the entries that a case becomes, or raises `Refused`.
+        Called as entries(expanded); yields the entries of a case, or raises `Refused`.
     keys : mapping
-        What a case may have beside its kind, its name and its grid.
+        Keys that a case may have beside its kind, name and grid.
     own : Key, optional
-        The value of the key that names the kind.
+        Rule for the value of the key that names the kind.
     table : mapping
-        The keys of its table, where it has no value.
+        Keys of that key's table, if it has a table instead of a value.
     named : callable, optional
-        Called as named(value): the name of a case that has none, from the kind's value. Without it a name is needed.
+        Called as named(value) for a case without a name; derives the name from the kind's value. Without this
+        function, a case must have a name.
     needs : callable
-        Called as needs(where, keys) with all keys of a case, its grid's as well: refuses a case that lacks some.
+        Called as needs(where, keys) with all keys of a case, including its grid's; refuses a case that lacks one.
     size : callable
-        Called as size(values): how many entries one combination becomes, before any is made.
+        Called as size(values); returns the number of entries of one combination, without making them.
     sizing : tuple of str
-        The keys that this number depends on.
+        Keys on which this number depends.
     """
 
     entries: Callable[[Expanded], Iterator[Entry]]
@@ -144,9 +145,9 @@ def _geometry(one: Expanded) -> ConvGeometry:
     size, channels, groups = one.values["input"].value, one.values["in"].value, one.get("groups", 1)
     if size[1] != channels:
         message = f"input is {list(size)}: axis 1 (channels) is {size[1]}, expected {channels}, as in conv.in"
-        raise Refused(one.values["input"].where, one.message + message)
+        raise Refused(one.values["input"].where, one.prefix + message)
     filters = one.values["out"].value, max(channels // groups, 1)
-    with blamed(one.where, one.message):
+    with blamed(one.where, one.prefix):
         return _convolution(
             size,
             filters,
@@ -158,7 +159,7 @@ def _geometry(one: Expanded) -> ConvGeometry:
         )
 
 
-@functools.lru_cache(4096)  # most combinations of a large grid differ in seeds and dtypes
+@functools.lru_cache(4096)  # most combinations of a large grid differ only in seeds and dtypes
 def _convolution(
     size: Shape, filters: Shape, kernel: Any, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> ConvGeometry:
@@ -167,16 +168,16 @@ def _convolution(
 
 
 def _tensors(one: Expanded, bias: bool) -> tuple[str, ...]:
-    """Return which tensors are checked: of a default those that the case has."""
+    """Return the tensors to check; from a default, those that the case has."""
     has = TENSORS if bias else TENSORS[:-1]
     if "tensors" not in one.values:
         return has
     wanted = one.values["tensors"]
-    found = tuple(name for name in wanted.value if name in has)
-    if found and (found == wanted.value or wanted.is_default):
-        return found
+    present = tuple(name for name in wanted.value if name in has)
+    if present and (present == wanted.value or wanted.is_default):
+        return present
     message = f"tensors is {list(wanted.value)}, and conv has no bias: expected 'input' or 'weight'"
-    raise Refused(one.where if wanted.is_default else wanted.where, one.message + message)
+    raise Refused(one.where if wanted.is_default else wanted.where, one.prefix + message)
 
 
 def _npz(one: Expanded) -> Iterator[Entry]:
@@ -199,8 +200,8 @@ def _layers(values: Values) -> list[tuple[ConvLayer, tuple[str, ...]]]:
 def _zoo_size(values: Values) -> int:
     if "layers" in values:
         patterns = values["layers"]
-        for place, pattern in enumerate(patterns.value):
-            with blamed((*patterns.where, place)):
+        for number, pattern in enumerate(patterns.value):
+            with blamed((*patterns.where, number)):
                 zoo.chosen_layers(values["zoo"].value, [pattern], TENSORS)
     tensors = values.get("tensors", values["zoo"])
     with blamed(values["zoo"].where if tensors.is_default else tensors.where):
@@ -222,7 +223,7 @@ def _network_needs(where: TomlPath, keys: Collection[str]) -> None:
     if "input" in keys and arrays:
         raise Refused((*where, arrays[0]), f"this network case has {arrays[0]} and input: {message}")
     if "burn_in" in keys and "input" not in keys:
-        raise Refused((*where, "burn_in"), "burn_in goes with input, which the case does not have")
+        raise Refused((*where, "burn_in"), "burn_in needs input, which the case does not have")
     for key in _ARRAYS:
         if arrays and key not in keys:
             raise Refused(where, f"this network case has no key {key!r}: {message}")
@@ -237,7 +238,7 @@ def _network(one: Expanded) -> Iterator[Entry]:
 
 
 def _array(one: Expanded, key: str) -> Path:
-    """Return the path of a network's arrays: by default ``nets/digits.params.npz`` for ``nets/digits.toml``."""
+    """Return the path of a network's arrays; the default for ``nets/digits.toml`` is ``nets/digits.params.npz``."""
     if key in one.values:
         return one.folder.file(key, one.values[key])
     network = one.values["network"]
@@ -291,4 +292,4 @@ KINDS: dict[str, Kind] = {
         needs=_network_needs,
     ),
 }
-"""Every kind by the key that names it."""
+"""All kinds, by the key that names them."""
