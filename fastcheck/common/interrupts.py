@@ -15,7 +15,7 @@ from typing import Any
 
 
 class Interrupts:
-    """A watch on Ctrl-C."""
+    """Interrupts (Ctrl-C) since this object was made."""
 
     _count = 0
     _held = 0
@@ -27,7 +27,7 @@ class Interrupts:
 
     @property
     def interrupted(self) -> bool:
-        """Whether Ctrl-C was pressed since this object was made."""
+        """Whether there was one."""
         return Interrupts._count > self._start
 
     def raise_if_interrupted(self) -> None:
@@ -53,7 +53,7 @@ class Interrupts:
 
 @contextmanager
 def sigint_blocked() -> Iterator[None]:
-    """Keep interrupts from threads and processes that the block starts: whoever started them ends them."""
+    """Keep interrupts from threads and processes started in the block, which this process ends itself."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -1,4 +1,4 @@
-"""The case of a convolution: a layer, and the gradients that somebody computed for it."""
+"""The case of a convolution: a layer, and the gradients to check."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class WeightDelta:
             numeric, sums = self._one_by_one(dims)
             repeat = 1
         bar, wide = self._bars(numeric, sums, repeat)
-        return Differences(dims, self._bars.rescaled(numeric, dims, self._tensor, self._shape), bar, wide=wide)
+        return Differences(dims, self._bars.rescaled(numeric, dims, self._tensor, self._shape), bar, too_wide=wide)
 
     def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
         """Split the error bars of dimensions."""

@@ -31,7 +31,7 @@ def output(case: ConvCase | ScaledOperands, geometry: ConvGeometry, pool: Execut
 
 
 def compile() -> None:
-    """Compile the forward kernel in the caller's thread, where Ctrl-C is heard."""
+    """Compile the forward kernel in the caller's thread, where Ctrl-C is noticed."""
     one = np.ones((1, 1, 1, 1, 1))
     region = np.array([(0, 1, 1)] * 5, dtype=np.int64)
     conv.forward(one, one, np.ones(1), ConvGeometry.of((1, 1, 1), (1, 1, 1)).vector(), region, np.empty((1, 1, 1)))

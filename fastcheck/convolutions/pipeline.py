@@ -109,7 +109,7 @@ class ConvPipeline:
         output: np.ndarray | None,
         magnitude: np.ndarray | None,
     ) -> Prepared:
-        """Choose by what the forward passes were needed for."""
+        """Return the prepared case for its evaluator and its kind of loss."""
         if self.kind != "delta" and magnitude is not None:
             return _Reevaluated(self._case, scaled, forward, output, magnitude, self.kind)
         assert output is not None
@@ -118,13 +118,13 @@ class ConvPipeline:
         return _Linear(self._case, scaled, forward, output)
 
     def findings(self, report: Report) -> Sequence[HealthFinding]:
-        """Return nothing: a convolution is known."""
+        """Return no findings: a convolution is fastcheck's own function."""
         return ()
 
 
 @dataclass(frozen=True)
 class _Linear:
-    """A linear loss, differenced by ``delta``."""
+    """A prepared case with a linear loss, differenced by ``delta``."""
 
     case: ConvCase
     scaled: ScaledOperands
@@ -144,13 +144,13 @@ class _Linear:
         return Audit(self.case, self.scaled, self.output, name, dims, settings.step, settings.seed)
 
     def blinding(self, name: str) -> HealthFinding | None:
-        """Return nothing: a linear loss follows every output."""
+        """Return None: a linear loss follows every output."""
         return None
 
 
 @dataclass(frozen=True)
 class _Curved(_Linear):
-    """A loss that is not linear in the outputs, differenced by ``delta``."""
+    """A prepared case with a loss that is not linear in the outputs, differenced by ``delta``."""
 
     magnitude: np.ndarray
 
@@ -160,13 +160,13 @@ class _Curved(_Linear):
         return CurvedDelta(self.case, self.scaled, name, self.output, self.magnitude, step, session.pool)
 
     def blinding(self, name: str) -> HealthFinding | None:
-        """Return that the loss follows no output which the tensor moves, where it is so."""
+        """Return the finding that the loss follows no output that the tensor moves, or None where it follows one."""
         return _blinding(self.case, self.scaled, self.output, name)
 
 
 @dataclass(frozen=True)
 class _Reevaluated:
-    """Any loss, differenced by ``full`` or ``local``; the output of a linear one may be unknown."""
+    """A prepared case with any loss, differenced by ``full`` or ``local``. A linear loss may do without the output."""
 
     case: ConvCase
     scaled: ScaledOperands
@@ -181,11 +181,11 @@ class _Reevaluated:
         return Reevaluation(self.kind, self.case, self.scaled, name, self.magnitude, self.output, step)
 
     def audit(self, name: str, dims: Chosen, session: Session) -> Auditing | None:
-        """Return nothing: the function itself is evaluated, and no shortcut taken."""
+        """Return None: these evaluators take no shortcut."""
         return None
 
     def blinding(self, name: str) -> HealthFinding | None:
-        """Return that the loss follows no output which the tensor moves, where it is so."""
+        """Return the finding that the loss follows no output that the tensor moves, or None where it follows one."""
         return None if self.output is None else _blinding(self.case, self.scaled, self.output, name)
 
 

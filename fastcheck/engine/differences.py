@@ -37,7 +37,7 @@ class Differences(NamedTuple):
     jump : float64 array or None
         Part of the error bar due to a kink at the point itself: half of the interval between the one-sided slopes.
         An analytic value anywhere in that interval is a subgradient.
-    wide : bool array or None
+    too_wide : bool array or None
         Whether the error bar is too wide: it exceeds `fastcheck.common.precision.WIDE` of the sum of the magnitudes of
         the dimension's terms, so it says something only where the value itself is as large. None where no bar is.
     harmless : int64 array or None
@@ -52,7 +52,7 @@ class Differences(NamedTuple):
     error_bar: np.ndarray
     kinks: np.ndarray | None = None
     jump: np.ndarray | None = None
-    wide: np.ndarray | None = None
+    too_wide: np.ndarray | None = None
     harmless: np.ndarray | None = None
     automatic: np.ndarray | None = None
 

@@ -114,7 +114,7 @@ class Pipeline(Protocol):
         ...
 
     def findings(self, report: Report) -> Sequence[HealthFinding]:
-        """Return what is known of the function itself after a check."""
+        """Return the findings about the function itself that a check leaves."""
         ...
 
 
@@ -124,7 +124,7 @@ class Prepared(Protocol):
     Attributes
     ----------
     forward : ForwardReport or None
-        The declared forward result beside the computed one.
+        The comparison of the declared forward result with the computed one; None where none was declared.
     """
 
     @property

@@ -18,6 +18,11 @@ from fastcheck.reports.report import Kept
 _FINDINGS, _LISTS = ("least", "widest"), ("worst",)
 _SUMS = ("differences", "sums")
 
+_KEYS = {"inconclusive": "undecided"}
+"""Keys of the stored JSON that differ from a tally's attributes: ledgers hold these."""
+
+_ATTRIBUTES = {key: name for name, key in _KEYS.items()}
+
 MOST_BYTES = 2**22
 """Bytes of a part as JSON at most. It takes about two thousand; only sums of many blocks that overflow take more."""
 
@@ -74,7 +79,8 @@ class Part(NamedTuple):
 def encode(part: Part) -> bytes:
     """Return a part as bytes, without its arrays: about a kilobyte, however many blocks it has."""
     compact = part.tally.compact()
-    data = {name: value for name, value in compact.__dict__.items() if value != getattr(_EMPTY, name)}
+    changed = {name: value for name, value in compact.__dict__.items() if value != getattr(_EMPTY, name)}
+    data = {_KEYS.get(name, name): value for name, value in changed.items()}
     whole = {"tally": data, "noted": part.noted}
     return pack(whole, 9, MOST_BYTES)
 
@@ -90,7 +96,8 @@ def decode(body: bytes) -> Part:
     try:
         whole = unpack(body, MOST_BYTES)
         noted = None if whole["noted"] is None else _noted(whole["noted"])
-        return Part(Tally(**{name: _decoded(name, value) for name, value in whole["tally"].items()}), noted)
+        named = {_ATTRIBUTES.get(key, key): value for key, value in whole["tally"].items()}
+        return Part(Tally(**{name: _decoded(name, value) for name, value in named.items()}), noted)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FastcheckError(f"a finished part is damaged: {error}") from None
 

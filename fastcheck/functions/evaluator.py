@@ -102,7 +102,7 @@ class FunctionEvaluator:
             bars,
             kinks=np.array([one.kinked for one in estimates], dtype=np.int64),
             jump=jumps,
-            wide=(bars - jumps > self._too_wide * slopes) & (slopes > 0),
+            too_wide=(bars - jumps > self._too_wide * slopes) & (slopes > 0),
         )
 
     def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:

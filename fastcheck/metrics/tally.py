@@ -24,7 +24,7 @@ WORST = 10
 class Finding(NamedTuple):
     """One dimension: flat index, analytic and numeric value, error bar (nan where unknown), and severity, its rank.
 
-    ``undecided`` is whether it lies inside a bar too wide to judge by.
+    ``inconclusive`` is whether it lies inside a bar too wide to judge by.
     """
 
     dim: int
@@ -32,7 +32,7 @@ class Finding(NamedTuple):
     numeric: float
     error_bar: float
     severity: float
-    undecided: bool = False
+    inconclusive: bool = False
 
 
 class ScaledSum(NamedTuple):
@@ -67,7 +67,7 @@ class Tally:
         The resolved dimension that agrees in the fewest digits.
     kinks, excluded : int
         Numbers of dimensions whose differences cross a kink, and of those left out for it (not among ``dims``).
-    undecided, subgradients : int
+    inconclusive, subgradients : int
         Numbers of dimensions inside bars too wide to judge by, and of those inside only because of a kink at the point.
     widest : Finding or None
         The dimension inside a bar too wide to judge by whose bar is the widest.
@@ -96,7 +96,7 @@ class Tally:
     least: Finding | None = None
     kinks: int = 0
     excluded: int = 0
-    undecided: int = 0
+    inconclusive: int = 0
     subgradients: int = 0
     widest: Finding | None = None
     hidden: int = 0
@@ -208,7 +208,7 @@ def fold(
     analytic: np.ndarray,
     numeric: np.ndarray,
     error_bar: np.ndarray | None,
-    undecided: np.ndarray | None = None,
+    inconclusive: np.ndarray | None = None,
 ) -> Tally:
     """Fold one block into a tally.
 
@@ -220,7 +220,7 @@ def fold(
     error_bar : float64 array or None
         None where only the two arrays are known. Then every dimension except exact zeros counts as resolved, none as
         outside, and severity is \\|a - n\\| itself.
-    undecided : bool array, optional
+    inconclusive : bool array, optional
         Whether each dimension lies inside a bar too wide to judge by.
     """
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -242,10 +242,10 @@ def fold(
     bars = np.full(len(dims), np.nan) if error_bar is None else error_bar
     bins = (digits(ratio[resolved]) * 4).astype(np.int64)
     difference_sum, total_sum = _squares(analytic, numeric)
-    undecided = np.zeros(len(dims), dtype=bool) if undecided is None else undecided
+    inconclusive = np.zeros(len(dims), dtype=bool) if inconclusive is None else inconclusive
     lowest = [int(np.argmax(np.where(resolved, ratio, -1.0)))] if resolved.any() else []
-    wide = widest(undecided, dims, bars)
-    columns = (dims, analytic, numeric, bars, severity, undecided)
+    wide = widest(inconclusive, dims, bars)
+    columns = (dims, analytic, numeric, bars, severity, inconclusive)
     return Tally(
         dims=len(dims),
         unresolved=int(np.count_nonzero(~resolved)),
@@ -260,7 +260,7 @@ def fold(
         first_beyond=int(dims[beyond][0]) if beyond.any() else None,
         worst=findings(np.lexsort((dims, -severity))[:WORST], *columns),
         least=next(iter(findings(lowest, *columns)), None),
-        undecided=int(np.count_nonzero(undecided)),
+        inconclusive=int(np.count_nonzero(inconclusive)),
         widest=None if wide is None else findings([wide], *columns)[0],
         hidden=int(np.count_nonzero(~resolved & (analytic != 0))),
     )
@@ -287,7 +287,7 @@ def merge(tallies: Iterable[Tally]) -> Tally:
         least=least(part.least for part in parts),
         kinks=sum(part.kinks for part in parts),
         excluded=sum(part.excluded for part in parts),
-        undecided=sum(part.undecided for part in parts),
+        inconclusive=sum(part.inconclusive for part in parts),
         subgradients=sum(part.subgradients for part in parts),
         widest=widest_of(part.widest for part in parts),
         hidden=sum(part.hidden for part in parts),
@@ -318,13 +318,13 @@ def widest_of(candidates: Iterable[Finding | None]) -> Finding | None:
 
 
 def findings(rows: Iterable[int], *columns: np.ndarray) -> tuple[Finding, ...]:
-    """Return the findings in some rows of columns: dims, analytic, numeric, bars, severities and undecided."""
+    """Return the findings in some rows of columns: dims, analytic, numeric, bars, severities and inconclusive."""
     return tuple(Finding(*(column[row].item() for column in columns)) for row in rows)
 
 
-def widest(undecided: np.ndarray, dims: np.ndarray, bars: np.ndarray) -> int | None:
-    """Return the row of the undecided dimension with the widest bar."""
-    rows = np.flatnonzero(undecided)
+def widest(inconclusive: np.ndarray, dims: np.ndarray, bars: np.ndarray) -> int | None:
+    """Return the row of the inconclusive dimension with the widest bar."""
+    rows = np.flatnonzero(inconclusive)
     return int(rows[np.lexsort((dims[rows], -bars[rows]))[0]]) if len(rows) else None
 
 

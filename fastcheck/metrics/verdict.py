@@ -54,7 +54,7 @@ def of_tensor(facts: Circumstances) -> Judgement:
             f"{tally.beyond:,} of {tally.dims:,} differ by more than the arithmetic can explain{signs}",
             advice.said(advice.OUTSIDE, facts),
         )
-    if tally.undecided > INCONCLUSIVE_SHARE * tally.dims:
+    if tally.inconclusive > INCONCLUSIVE_SHARE * tally.dims:
         return Judgement(
             "inconclusive",
             _inconclusive(facts),
@@ -82,12 +82,11 @@ def _inconclusive(facts: Circumstances) -> str:
 
 def _bars(tally: Tally) -> str:
     """Return how many bars are too wide to judge by, and how wide they are."""
-    assert tally.widest is not None
-    larger = max(abs(tally.widest.analytic), abs(tally.widest.numeric))
-    beside = f"{tally.widest.error_bar / larger:.1g} times the value itself" if larger else "around zero"
-    return (
-        f"{tally.undecided:,} of {tally.dims:,} lie within error bars of up to {tally.widest.error_bar:.1g} ({beside})"
-    )
+    widest = tally.widest
+    assert widest is not None
+    larger = max(abs(widest.analytic), abs(widest.numeric))
+    beside = f"{widest.error_bar / larger:.1g} times the value itself" if larger else "around zero"
+    return f"{tally.inconclusive:,} of {tally.dims:,} lie within error bars of up to {widest.error_bar:.1g} ({beside})"
 
 
 def _exceptions(tally: Tally) -> str:
@@ -95,7 +94,7 @@ def _exceptions(tally: Tally) -> str:
     counts = (
         (tally.subgradients, "as subgradients at a kink"),
         (tally.automatic, "with the value of automatic differentiation at a kink, which is no derivative"),
-        (tally.undecided, "inconclusive, since their error bars are too wide"),
+        (tally.inconclusive, "inconclusive, since their error bars are too wide"),
         (tally.hidden, "not zero, but no larger than their error bars"),
     )
     message = "; ".join(f"{count:,} {words}" for count, words in counts if count)

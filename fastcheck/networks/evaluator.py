@@ -78,7 +78,7 @@ class NetworkEvaluator:
             bars,
             kinks=settled.kinks,
             jump=settled.jump,
-            wide=self._analytic.are_too_wide(dims, bars - settled.jump),
+            too_wide=self._analytic.are_too_wide(dims, bars - settled.jump),
             harmless=np.where(settled.crossed + settled.jump > 0, 0, settled.kinks),
             automatic=automatic,
         )

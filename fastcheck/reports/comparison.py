@@ -139,14 +139,14 @@ _ROWS = (
     _Row(
         lambda arrays: arrays.largest <= NORM_RULE * arrays.others and not arrays.alike,
         "pass",
-        "no value exceeds {0.largest:.1e}, which is round-off beside the typical value of another tensor "
+        "no value exceeds {0.largest:.1e}, which is round-off compared with the typical value of another tensor "
         "({0.others:.1e})",
     ),
     _Row(
         lambda arrays: arrays.largest <= NORM_RULE * arrays.others,
         "inconclusive",
-        "no value exceeds {0.largest:.1e}, little beside the typical value of another tensor ({0.others:.1e}), but the "
-        "arrays resemble each other, as round-off would not",
+        "no value exceeds {0.largest:.1e}, little compared with the typical value of another tensor ({0.others:.1e}), "
+        "but the arrays resemble each other, as round-off would not",
         _ONLY_ARRAYS,
     ),
     _Row(
@@ -159,7 +159,7 @@ _ROWS = (
     _Row(
         lambda arrays: arrays.largest <= arrays.rule * arrays.others or arrays.apart <= NORM_RULE * arrays.others,
         "inconclusive",
-        "they differ by up to {0.apart:.1e}, which may be round-off beside the typical value of another tensor "
+        "they differ by up to {0.apart:.1e}, which may be round-off compared with the typical value of another tensor "
         "({0.others:.1e})",
         _ONLY_ARRAYS,
     ),

@@ -76,7 +76,7 @@ class Entry(Judged):
 def _verdict(finding: Finding) -> Verdict:
     if not abs(finding.analytic - finding.numeric) <= finding.error_bar:
         return "fail"
-    return "inconclusive" if finding.undecided else "pass"
+    return "inconclusive" if finding.inconclusive else "pass"
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ class TensorReport(Judged):
             digits={"min": tally.min_digits, "median": tally.median_digits, "histogram": list(tally.histogram)},
             first_beyond=None if first is None else index_of(first, shape),
             worst=tuple(Entry.of(finding, shape) for finding in tally.worst),
-            undecided=tally.undecided,
+            undecided=tally.inconclusive,
             subgradients=tally.subgradients,
             at_kink=tally.at_kink,
             regime=regime,

@@ -50,7 +50,7 @@ def beside(analytic, numeric, scale=1.0):
 def test_noise_beside_the_scale_of_other_tensors_passes_and_is_said(analytic, numeric, scale):
     tensor = beside(scale * analytic, scale * numeric, scale)
     assert tensor.passed, tensor.reason
-    assert "round-off beside the typical value of another tensor" in tensor.reason
+    assert "round-off compared with the typical value of another tensor" in tensor.reason
 
 
 HALF_FLIPPED = np.where(np.arange(50) % 2, 1.0, -1.0)
