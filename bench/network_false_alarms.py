@@ -29,7 +29,7 @@ from hard_networks import FAMILIES, draw, family_of
 from network_faults import FAULTS, NEAR_ZERO, WHOLE, has_nothing_to_gain, part_lost, planted, slopes
 
 from fastcheck.common.machine import default_threads
-from fastcheck.metrics.verdict import MAX_RULE, UNDECIDED
+from fastcheck.metrics.verdict import INCONCLUSIVE_SHARE, MAX_RULE
 
 SEED = 577_215_664
 """One that no test uses, and that nothing was tuned with."""
@@ -143,7 +143,7 @@ def _why(report, hard):
         return "nothing to gain"
     parts = part_lost(hard)
     undecided = (name for case in report.phases.values() for name, tensor in case.tensors.items() if not tensor.passed)
-    return "beyond the type" if any(parts[name] > UNDECIDED for name in undecided) else "inconclusive"
+    return "beyond the type" if any(parts[name] > INCONCLUSIVE_SHARE for name in undecided) else "inconclusive"
 
 
 def _worst(report, hard):

@@ -1,4 +1,4 @@
-"""The public functions."""
+"""The public functions: `check`, `check_gradient` and `compare`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fastcheck.reports.report import Report, requested
 from fastcheck.sweeps.sweep import explained
 
 STENCILS = ("auto", 3, 5)
-"""What ``stencil`` may be."""
+"""Values of the argument ``stencil``."""
 
 
 def check(
@@ -41,33 +41,35 @@ def check(
     ----------
     case : ConvCase
     dims : "auto", "all", int, or a mapping from tensor names to these
-        Which dimensions to check: all of them, a seeded sample of so many (spread over the tensors, and stratified
-        so that border taps, every filter and every channel are met), or all where that takes seconds.
+        Dimensions to check. ``"all"`` takes all of them. A number takes a seeded sample of that size, spread over the
+        tensors and stratified to include border taps, every filter and every channel. ``"auto"`` takes all where that
+        is a matter of seconds, else a sample.
     step : float or "auto"
         The step h, used exactly as given. ``"auto"`` takes a power of two about the operand's own scale: the loss is
-        linear in each operand, so that there is no truncation error to keep small.
+        linear in each operand, so there is no truncation error to keep small.
     evaluator : {"auto", "full", "local", "delta"}
-        ``full`` evaluates every output twice for a dimension, ``local`` the outputs that the dimension can affect.
-        ``delta``, which ``"auto"`` picks, keeps the outputs and moves them by what the dimension contributes; an audit
-        differences 32 dimensions of each tensor again by ``local``, and one direction over all by ``full``.
+        ``full`` evaluates every output twice for each dimension, ``local`` only the outputs that it can affect.
+        ``delta``, which ``"auto"`` picks, keeps the outputs and adds what the dimension contributes; an audit
+        differences 32 dimensions of each tensor again by ``local``, and one direction over all of them by ``full``.
     kinks : {"widen", "exclude"}
-        What becomes of a dimension whose difference crosses a kink: its error bar is widened by what that can change,
-        or it is left out, and counted.
+        Treatment of a dimension whose difference crosses a kink: widen its error bar by what the kink can change, or
+        leave the dimension out, and count it.
     threads : int, optional
-        By default, as many as there are processors for this process. The report does not depend on it.
+        Number of threads; by default, the number of processors that this process may use. The report does not depend
+        on it.
     seed : int
-        Of the sample.
+        Random seed for the sample.
     keep : bool
-        Keep the per-dimension arrays on the report.
+        Whether to keep the per-dimension arrays on the report.
     explain : bool
-        Sweep the step at the worst dimensions of every failing tensor, and put what that tells on the report.
+        Whether to sweep the step at the worst dimensions of every failing tensor, and add the result to the report.
     progress : callable, optional
         Called as progress(stage, done, total) in this thread.
 
     Returns
     -------
     Report
-        It is true where every gradient passed. After Ctrl-C a partial one, with ``interrupted`` set.
+        It is true if every gradient passed. After Ctrl-C it is partial, and ``interrupted`` is set.
 
     Raises
     ------
@@ -114,56 +116,56 @@ def check_gradient(
     Parameters
     ----------
     loss : callable
-        Called as loss(params), with float64 arrays in the form that ``params`` has; it returns one finite number and
-        leaves its argument as it is. With several threads it is called from all of them at once.
+        Called as loss(params), with float64 arrays in the form of ``params``. It returns one finite number and does not
+        change its argument. With several threads it is called from all of them at once.
     grad : callable, array or mapping of names to arrays
-        The gradient shaped as ``params``, in float64, float32 or float16; or a function of params that returns it.
-        A function is the better choice where it computes in float32 or less, or with ill-conditioned matrices: its
-        rounding is then measured, by 7 to 21 calls beside the first two (14 to 84 in half precision), and enters the
-        error bars.
+        The gradient, shaped as ``params``, in float64, float32 or float16; or a function of params that returns it.
+        A function is the better choice if it computes in float32 or less, or with ill-conditioned matrices: its
+        rounding is then measured, with 7 to 21 calls besides the first two (14 to 84 in half precision), and enters
+        the error bars.
     params : array, or mapping of names to arrays
-        Where to check; float64, float32 or float16. The tensor of a single array is called ``"params"``.
+        Point at which to check; float64, float32 or float16. The tensor of a single array is called ``"params"``.
     dims : "auto", "all", int, or a mapping from tensor names to these
-        As in `check`; ``"auto"`` takes a tensor of up to 2,048 entries whole, and 1,024 of a larger one.
+        As in `check`; ``"auto"`` takes all entries of a tensor of up to 2,048, and 1,024 of a larger one.
     step : float or "auto"
-        The step h, used exactly as given for every dimension (2h and 4h beside it, for the error bar). ``"auto"``
-        finds a power of two for each dimension that balances truncation against the loss's own noise.
+        The step h, used exactly as given for every dimension (with 2h and 4h, for the error bar). ``"auto"`` finds a
+        power of two for each dimension that balances truncation against the loss's own noise.
     stencil : {"auto", 3, 5}
-        Points of a difference: f(x + h) and f(x - h), or those at 2h as well, which allow larger steps on smooth
-        losses. ``"auto"`` takes what has the smaller error bar.
+        Points of a difference: 3 uses f(x + h) and f(x - h), 5 uses those at 2h as well, which allows larger steps on
+        smooth losses. ``"auto"`` takes the one with the smaller error bar.
     noise, relative_noise : float, optional
-        Accuracy of the loss, where it comes from a solver, an adaptive integrator or a sum in any order: a value may be
-        off by ``noise``, or by ``relative_noise`` times its size at ``params``. The error bars hold it.
+        Accuracy of the loss, if it comes from a solver, an adaptive integrator or a sum in arbitrary order: a value may
+        be off by ``noise``, or by ``relative_noise`` times its size at ``params``. The error bars include it.
     precision : {"float64", "float32", "tf32", "float16", "bfloat16"}, optional
-        The arithmetic that made the gradient, where its dtype does not tell.
+        The arithmetic that made the gradient, if its dtype does not show it.
     threads : int
-        The report does not depend on it. A loss that holds the GIL gains nothing by several.
+        Number of threads. The report does not depend on it. A loss that holds the GIL gains nothing from several.
     seed : int
-        Of the sample, and of the directions in which noise is measured.
+        Random seed for the sample, and for the directions in which noise is measured.
     keep : bool
-        Keep the per-dimension arrays on the report.
+        Whether to keep the per-dimension arrays on the report.
     progress : callable, optional
         Called as progress(stage, done, total) in this thread.
 
     Returns
     -------
     Report
-        It is true where the gradient passed, so that ``assert check_gradient(loss, grad, params)`` works in a test.
-        After Ctrl-C a partial one, with ``interrupted`` set. ``tensors[name].step`` is a typical step. ``health`` has
-        what was found out about the functions themselves: a gradient that adds up from call to call or changes what
-        the loss reads, a loss that never moves or remembers where it was, winners of a tie that do not share a slope.
+        It is true if the gradient passed, so ``assert check_gradient(loss, grad, params)`` works in a test. After
+        Ctrl-C it is partial, and ``interrupted`` is set. ``tensors[name].step`` is a typical step. ``health`` lists
+        findings about the functions themselves: a gradient that adds up from call to call or changes what the loss
+        reads, a loss that never moves or remembers where it was, winners of a tie that do not share a slope.
 
     Raises
     ------
     FastcheckError
-        If an argument is none of the above, the loss raises or is not finite at ``params`` or at every step that is
-        tried around an entry, or it differs by more than its last bits when called again. Elsewhere an exception is
-        what nan is, a reason for a smaller step.
+        If an argument is none of the above; if the loss raises or is not finite at ``params``, or at every step tried
+        around an entry; or if it differs by more than its last bits when called again. Elsewhere an exception counts
+        as nan: a reason to try a smaller step.
 
     Notes
     -----
     `fastcheck.functions.step_search` has the model of step and error, and its sources. A dimension takes six calls of
-    the loss, and two to four for each step that is tried beside the typical one.
+    the loss, and two to four more for each step tried besides the typical one.
     """
     if stencil not in STENCILS or isinstance(stencil, float):
         raise FastcheckError(f"stencil is {stencil!r}: expected 'auto', 3 or 5")
@@ -191,28 +193,30 @@ def check_gradient(
 def compare(analytic: Any, numeric: Any, *, precision: str | None = None, keep: bool = False) -> Report:
     """Compare two gradients that you already have, by both ratios, digits and signs.
 
-    Nothing is known here of how the arrays came about, so that there are no error bars: the verdict follows the two
-    rules of thumb (norm ratio at most 1e-9, max ratio below 1e-2), and is inconclusive where they disagree. Of narrower
-    types than float64 the first is `fastcheck.metrics.verdict.norm_rule`. Entries that differ by no more than the first
-    rule leaves to a typical entry do not break the second. A tensor without a value above 1e-9 of what is typical of
-    another one is round-off, and passes, unless its two arrays resemble each other (the sizes of most entries are in
-    one ratio, or the norm ratio is outside of 1/3 to 3): it is inconclusive then, and where there is no other to
-    compare it with.
+    Nothing is known here of how the arrays came about, so there are no error bars. The verdict follows the two rules of
+    thumb (norm ratio at most 1e-9, max ratio below 1e-2), and is inconclusive where they disagree. For types narrower
+    than float64, `fastcheck.metrics.verdict.norm_rule` replaces the first. Entries that differ by no more than the
+    first rule grants a typical entry do not break the second.
+
+    A tensor whose values do not exceed 1e-9 of another tensor's typical value is round-off, and passes. It is
+    inconclusive instead if its two arrays resemble each other (the sizes of most entries are in one ratio, or the norm
+    ratio is outside 1/3 to 3), or if there is no other tensor to compare it with.
 
     Parameters
     ----------
     analytic, numeric : array or mapping of names to arrays
-        Of the same shapes; float64, float32 or float16.
+        The gradients, of the same shapes; float64, float32 or float16.
     precision : {"float64", "float32", "tf32", "float16", "bfloat16"}, optional
-        How the coarser of them was computed, where that is coarser than both dtypes (bfloat16 arrives as float32).
+        Precision in which the coarser one was computed, if that is coarser than both dtypes (bfloat16 arrives as
+        float32).
     keep : bool
-        Keep the per-dimension arrays on the report.
+        Whether to keep the per-dimension arrays on the report.
 
     Returns
     -------
     Report
-        It is true where every tensor passes. Its tensor is named ``"gradient"`` where two arrays are given.
-        ``norm_ratio`` equals NumPy's ``norm(a - n) / norm(a + n)`` over the flattened arrays to the last bit.
+        It is true if every tensor passes. The tensor of two plain arrays is named ``"gradient"``. ``norm_ratio`` equals
+        NumPy's ``norm(a - n) / norm(a + n)`` over the flattened arrays to the last bit.
 
     Raises
     ------

@@ -443,8 +443,8 @@ ONES = np.ones(12)
             r"grad has the key 'weigth' \(did you mean 'weight'\?\): expected weight",
         ),
         (_good, {"w": ONES}, {"w": X, "b": X}, "grad has no 'b': expected w, b"),
-        (_good, {"w": ONES}, X, "grad is a mapping: expected an array, as params is"),
-        (_good, ONES, {"w": X}, "grad is array.*: expected a mapping of names to arrays, as params is"),
+        (_good, {"w": ONES}, X, "grad is a mapping: expected an array, like params"),
+        (_good, ONES, {"w": X}, "grad is array.*: expected a mapping of names to arrays, like params"),
         (_good, None, X, "grad has dtype object"),
         (_good, ONES.astype(int), X, "grad has dtype int64: expected float64, float32 or float16"),
         (_good, ONES, np.arange(12), "params has dtype int64: expected float64, float32 or float16"),
@@ -528,7 +528,7 @@ def test_what_a_loss_raises_beside_the_point_is_told_with_the_place():
 
     p = {"w": np.array([0.3, 0.5])}
     with pytest.raises(
-        FastcheckError, match=r"loss raises RuntimeError with params\['w'\] at index \[1\] moved by 0.125"
+        FastcheckError, match=r"loss raises RuntimeError with params\['w'\] at index \[1\] perturbed by 0.125"
     ):
         check_gradient(loss, {"w": np.ones(2)}, p, step=0.125)
 

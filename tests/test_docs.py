@@ -1,18 +1,35 @@
-"""The documentation's examples print what it says that they print: to the digit, or numbers of the machine aside."""
+"""The documentation is true: examples print what it shows, links lead somewhere, constants are the code's.
 
+Of numbers that depend on the machine only the places are compared.
+"""
+
+import ast
 import contextlib
+import importlib
 import io
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch_network
 
+import fastcheck
 from fastcheck.batch.suite.file import read_suite
 from fastcheck.cli.main import main
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(DOCS.glob("*.md"))
+FOLDERS = (ROOT, ROOT / "fastcheck", ROOT / "kernels" / "fastcheck_kernels")
+"""Where the paths that a page names may begin."""
+
 EXAMPLE = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", re.DOTALL)
 BATCH_EXAMPLE = re.compile(r"```(python|sh|toml)\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", re.DOTALL)
 
@@ -27,10 +44,10 @@ def _told(text):
     return re.sub(r"[\s─]+", " ", re.sub(r"N [MG]/s", "N/s", _words(text))).strip()
 
 
-def _same(printed, shown):
-    """Tell whether what is shown was printed, lines of dots standing for anything."""
-    pieces = re.split(r"^\.\.\.\n", shown, flags=re.MULTILINE)
-    return re.fullmatch(".*".join(re.escape(_told(piece)) for piece in pieces), _told(printed), re.DOTALL) is not None
+def _same(printed, shown, words=_told):
+    """Whether what is shown was printed, lines of three dots and ellipses standing for anything."""
+    pieces = re.split(r"^\.\.\.\n|…", shown, flags=re.MULTILINE)
+    return re.fullmatch(".*".join(re.escape(words(piece)) for piece in pieces), words(printed), re.DOTALL) is not None
 
 
 def _run(line):
@@ -38,18 +55,51 @@ def _run(line):
         main(shlex.split(line)[1:])
 
 
+def _printed(code, names):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(code, names)
+    return printed.getvalue()
+
+
 @pytest.mark.jit
-@pytest.mark.parametrize(("name", "exact"), [("how-close-is-close-enough.md", _words), ("tutorial.md", str)])
-def test_examples(name, exact):
+@pytest.mark.parametrize(
+    ("name", "exact", "least"),
+    [("how-close-is-close-enough.md", _words, 5), ("tutorial.md", str, 5), ("error-bars.md", str, 1)],
+)
+def test_examples(name, exact, least):
     names, compared = {}, 0
-    for example in EXAMPLE.finditer((DOCS / name).read_text()):
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(example[1], names)
-        if example[2] is not None:
-            assert exact(printed.getvalue()) == exact(example[2])
+    for code, shown in EXAMPLE.findall((DOCS / name).read_text()):
+        printed = _printed(code, names)
+        if shown:
+            assert exact(printed) == exact(shown)
             compared += 1
-    assert compared >= 5
+    assert compared >= least
+
+
+@pytest.mark.jit
+def test_the_readme_shows_what_is_printed(tmp_path, monkeypatch):
+    """Its network stands for the reader's own: parameters, gradients and data are made here."""
+    monkeypatch.chdir(tmp_path)
+    page, names, printed = (ROOT / "README.md").read_text(), {}, ""
+    convolution, file, function, network = EXAMPLE.findall(page)
+    assert _printed(convolution[0], names) == convolution[1]
+    exec(file[0], names)
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        _run("fastcheck conv layer.npz")
+    printed, shown = output.getvalue(), re.search(r"```text\n(layer.npz\n.*?)```", page, re.DOTALL)[1]
+    assert _same(printed, shown, lambda text: re.sub(r"[\s─]+", " ", text).strip()), printed
+    exec(function[0], names)
+    describe, check = network[0].split("report = ")
+    exec(describe, names)
+    rng, described = np.random.default_rng(0), names["network"]
+    names |= {"x": rng.normal(size=(4, 1, 6, 6)), "y": rng.integers(0, 10, 4)}
+    names["params"] = {name: rng.normal(size=of) for name, of in described.parameter_shapes((1, 6, 6)).items()}
+    names["grads"] = torch_network.gradients(described, names["params"], names["x"], names["y"])[1]
+    exec(f"report = {check}", names)
+    names["grads"]["dense1.bias"] *= 1.01
+    with pytest.raises(fastcheck.GradientMismatchError):
+        exec(f"report = {check}", names)
 
 
 @pytest.mark.jit
@@ -91,3 +141,170 @@ def test_the_night_has_two_hundred_geometries_each_in_two_dtypes():
     assert len({entry.geometry for entry in entries}) == 200
     assert {entry.geometry.rank for entry in entries} == {1, 2, 3}
     assert {entry.geometry.input_shape[0] for entry in entries} == {1, 2, 3, 4}
+
+
+# Names, links and figures
+
+
+def _without_code(text):
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def _anchors(page):
+    """Return what links to a page's headings end in, as GitHub makes it."""
+    headings = re.findall(r"^#+ (.*)$", _without_code(page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def _broken_links(page):
+    """Give the links of a page, to other pages and to headings, that lead nowhere."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", _without_code(page.read_text())):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if "://" not in link and not (target.exists() and (not anchor or anchor in _anchors(target))):
+            yield link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    assert list(_broken_links(page)) == []
+
+
+def test_broken_links_are_found(tmp_path):
+    (tmp_path / "other.md").write_text("# A heading, with marks\n```\n# no heading\n```\n")
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# Here\n[a](other.md) [b](other.md#a-heading-with-marks) [c](#here) [d](https://example.org/x)\n"
+        "[e](absent.md) [f](other.md#absent) [g](#absent) [h](other.md#no-heading)\n```\n[i](absent.md)\n```\n"
+    )
+    assert list(_broken_links(page)) == ["absent.md", "other.md#absent", "#absent", "other.md#no-heading"]
+
+
+def _paths(text):
+    """Return what a page names in code and what looks like a file of this project."""
+    named = re.findall(r"`([\w./]+\.(?:py|toml|md))`", _without_code(text))
+    return [path for path in named if not path.startswith(("nets/", "cases/"))]
+
+
+EXAMPLES = ("SUITE.toml", "night.toml", "net.toml", "NET.toml")
+"""Files that readers write."""
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
+def test_files_that_are_named_exist(page):
+    text = page.read_text()
+    missing = [path for path in _paths(text) if not any((folder / path).exists() for folder in FOLDERS)]
+    assert set(missing) <= set(EXAMPLES)
+
+
+def test_tests_that_are_named_exist():
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = {name for page in PAGES for name in re.findall(r"`(test_\w+)`", page.read_text())}
+    assert len(named) >= 8
+    assert [name for name in named if f"def {name}(" not in tests] == []
+
+
+def _number(text):
+    """Return the value of a number written as on the page: 6.0, 1/4, 2**-17."""
+    return eval(compile(ast.parse(text, mode="eval"), "page", "eval"), {"__builtins__": {}})
+
+
+def _constant(path, name):
+    """Return the value of a constant by the file that it stands in."""
+    module = f"fastcheck.{path.replace('/', '.')}" if "/" in path else f"fastcheck_kernels.{path}"
+    return getattr(importlib.import_module(module.removesuffix(".py")), name)
+
+
+def test_constants_of_error_bars_are_the_codes():
+    rows = re.findall(r"^\| `([\w/]+\.py)` `([A-Z_]+)` \| ([\d./*e-]+) \|", (DOCS / "error-bars.md").read_text(), re.M)
+    assert len(rows) >= 40
+    assert [row for row in rows if _constant(*row[:2]) != _number(row[2])] == []
+
+
+# Where things are
+
+
+def _section(page, heading):
+    return re.search(rf"^## {re.escape(heading)}\n(.*?)^## ", page.read_text(), re.DOTALL | re.MULTILINE)[1]
+
+
+def test_every_room_has_its_row_with_a_file_to_start_at():
+    section = _section(DOCS / "architecture.md", "The rooms")
+    rows = dict(re.findall(r"^\| `(\w+)` \| .* \| `([\w/]+\.py)` \|$", section, re.MULTILINE))
+    folders = {path.parent.name for path in (ROOT / "fastcheck").glob("*/__init__.py")}
+    assert rows.keys() == folders
+    assert len(rows) == 13
+    for room, start in rows.items():
+        assert start.startswith(f"{room}/")
+        assert (ROOT / "fastcheck" / start).exists()
+
+
+def test_a_convolutions_check_passes_through_the_files_that_are_named(tmp_path):
+    """Kernels run as Python, so that they are seen."""
+    x, w = np.random.default_rng(0).normal(size=(1, 2, 6)), np.ones((3, 2, 3))
+    output = sum(np.einsum("fc,nco->nfo", w[..., t], x[..., t : t + 4]) for t in range(3))
+    grad = np.stack([x[..., t : t + 4].sum((0, 2)) for t in range(3)], axis=-1)
+    arrays = {"grad_output": np.ones((1, 3, 4)), "grad_weight": np.tile(grad, (3, 1, 1))}
+    arrays["grad_input"] = sum(np.pad(np.full((1, 2, 4), 3.0), ((0, 0), (0, 0), (t, 2 - t))) for t in range(3))
+    np.savez(tmp_path / "layer.npz", input=x, weight=w, output=output, **arrays)
+    command = [sys.executable, ROOT / "tests" / "traced.py", "conv", tmp_path / "layer.npz"]
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "kernels")))
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": paths}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    passed = {ROOT / path for path in done.stdout.split()}
+    text = _section(DOCS / "architecture.md", "The path of a convolution's check, file by file")
+    steps = "\n".join(re.findall(r"^(?:\d+\. |   ).*$", text, re.MULTILINE))
+    named = {next(folder / path for folder in FOLDERS if (folder / path).exists()) for path in _paths(steps)}
+    assert named == passed
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the sources and of the page, to change."""
+    for name in ("fastcheck", "kernels"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    (tmp_path / "docs").mkdir()
+    for name in ("pyproject.toml", "docs/architecture.md", "docs/rooms.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def _rooms(root, *arguments):
+    command = [sys.executable, root / "docs" / "rooms.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_rooms_are_drawn_as_they_are():
+    done = _rooms(ROOT, "--check")
+    assert done.returncode == 0, done.stderr
+
+
+def _plant(path, line):
+    head, future, rest = path.read_text().partition("from __future__ import annotations\n")
+    path.write_text(f"{head}{future}{line}\n{rest}")
+
+
+def test_a_new_import_makes_the_picture_stale_until_it_is_drawn_again(copy):
+    _plant(copy / "fastcheck" / "sweeps" / "curve.py", "import fastcheck.metrics.tally")
+    done = _rooms(copy, "--check")
+    assert done.returncode == 1
+    assert "run python docs/rooms.py" in done.stderr
+    assert _rooms(copy).returncode == 0
+    assert _rooms(copy, "--check").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "message"),
+    [
+        ("metrics/tally.py", "import fastcheck.cli.main", "metrics lies below cli"),
+        ("attic/__init__.py", "import fastcheck.common", "fastcheck.attic lies in no layer"),
+    ],
+)
+def test_imports_that_run_upward_and_rooms_without_a_floor_are_refused(copy, path, line, message):
+    planted = copy / "fastcheck" / path
+    planted.parent.mkdir(exist_ok=True)
+    planted.touch()
+    _plant(planted, line)
+    done = _rooms(copy, "--check")
+    assert done.returncode == 1
+    assert message in done.stderr

@@ -151,7 +151,7 @@ class Difference:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in a form that JSON can hold, with nan and infinities as strings."""
-        data: dict[str, Any] = encode(
+        return encode(
             {
                 "schema": SCHEMA,
                 "worse": self.worse,
@@ -164,7 +164,6 @@ class Difference:
                 "paces": {name: pace.to_dict() for name, pace in self.paces.items()},
             }
         )
-        return data
 
     def to_json(self) -> str:
         """Return the JSON, indented, with a final newline."""

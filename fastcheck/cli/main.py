@@ -222,8 +222,7 @@ def sweep_command(
             )
     except GradientMismatchError as error:  # the forward pass is not the declared one, so neither are the gradients
         deliver_report(error.report, case_path, json_path)
-        status: int = error.report.exit_code
-        return status
+        return error.report.exit_code
     if plot_path is not None and picture is not None:
         writing.write_bytes(plot_path, picture(swept))
     deliver(swept.to_json, lambda: text_for(sys.stdout, lambda out: write_sweep(swept, out, case_path)), json_path)

@@ -1,1 +1,1 @@
-"""What every room uses: errors, names, arguments, files, the machine."""
+"""Shared basics: errors, names, arguments, files, the machine."""

@@ -1,4 +1,4 @@
-"""Arguments: integers, positive numbers, shapes and indices."""
+"""Checks of arguments: integers, positive numbers, shapes and indices."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from fastcheck.common.naming import shown
 Shape = tuple[int, ...]
 
 LARGEST = 2**31
-"""Bound on every integer argument, so that products of two of them fit in 64 bits."""
+"""Bound on every integer argument: the product of two of them fits in 64 bits."""
 
 
-def index_of(place: int, shape: Shape) -> Shape:
-    """Return the index that a flat index stands for, as `numpy.unravel_index` does, in plain integers."""
-    rest, index = int(place), []
+def index_of(position: int, shape: Shape) -> Shape:
+    """Return the index at a flat position, as `numpy.unravel_index` does, in plain integers."""
+    rest, index = int(position), []
     for size in reversed(shape):
-        rest, here = divmod(rest, size)
-        index.append(here)
+        rest, entry = divmod(rest, size)
+        index.append(entry)
     return tuple(reversed(index))
 
 
 def integer(name: str, value: Any, least: int, most: int = LARGEST - 1) -> int:
-    """Return an integer of at least ``least``, and at most ``most``, as an int; refuse anything else."""
+    """Return an integer between ``least`` and ``most`` as an int; refuse anything else."""
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -42,24 +42,24 @@ def integer(name: str, value: Any, least: int, most: int = LARGEST - 1) -> int:
 
 
 def sequence(value: Any) -> list[Any] | None:
-    """Return the entries of a sequence or of an array with axes, None for anything else."""
+    """Return the entries of a sequence, or of an array that has axes; None for anything else."""
     if isinstance(value, np.ndarray):
         return list(value) if value.ndim else None
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else None
 
 
 def scalar(value: Any) -> Any:
-    """Return the entry of an array without axes, anything else as it is."""
+    """Return the entry of an array without axes; return anything else unchanged."""
     return value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
 
 
 def per_axis(name: str, value: Any, rank: int, least: int) -> Shape:
-    """Return one integer of at least ``least`` for each of ``rank`` axes: one that stands for all, or a sequence."""
+    """Return one integer of at least ``least`` for each of ``rank`` axes, from one for all axes or a sequence."""
     entries = sequence(value)
     if entries is None:
         return (integer(name, scalar(value), least),) * rank
     if len(entries) != rank:
-        raise FastcheckError(f"{name} is {value!r}: expected one integer, or {rank}, one for each spatial axis")
+        raise FastcheckError(f"{name} is {value!r}: expected one integer, or {rank} of them, one per spatial axis")
     return tuple(integer(name, entry, least) for entry in entries)
 
 

@@ -1,5 +1,4 @@
-"""Arrays as files have them: headers are read and checked before anything is allocated, and no byte is read beyond
-what they declare."""
+"""Arrays in files. Headers are checked before anything is allocated, and no byte beyond what they declare is read."""
 
 from __future__ import annotations
 
@@ -24,19 +23,19 @@ _READERS = {
     (2, 0): (4, np.lib.format.read_array_header_2_0),
     (3, 0): (4, np.lib.format.read_array_header_2_0),
 }
-"""For each version of the format: how many bytes hold the header's length, and the function that reads the header."""
+"""By version of the format: the bytes that hold the header's length, and the function that reads the header."""
 
 _LONGEST_HEADER = 10_000
-"""Bytes: NumPy takes no longer one, but it reads all of it first, which may be 4 GB."""
+"""Bytes. NumPy accepts no longer header either, but reads all of it before it refuses: up to 4 GB."""
 
 _CHUNK = 2**20
 
 _BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""Methods that inflate no more than was asked for; with others a few bytes become gigabytes at once."""
+"""Compression methods that inflate no more than is asked for; with others, a few bytes become gigabytes at once."""
 
 
 class Header(NamedTuple):
-    """What a file declares of an array."""
+    """An array as a file declares it."""
 
     shape: Shape
     fortran: bool
@@ -44,39 +43,39 @@ class Header(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Bytes of its entries."""
+        """Bytes that the entries take."""
         return math.prod((self.dtype.itemsize, *self.shape))
 
     @property
     def needed(self) -> int:
-        """Bytes of memory: its own, and those of the float64 array that a check makes of any other dtype."""
+        """Bytes of memory for the array, and for the float64 copy that a check makes of any other dtype."""
         return self.bytes + (0 if self.dtype == np.float64 else 8 * math.prod(self.shape))
 
 
 def read_header(stream: Readable, size: int, what: str) -> Header:
-    """Read the header of an array from a stream of so many bytes.
+    """Read the header of an array from a stream of ``size`` bytes; refusals call the array ``what``.
 
     Raises
     ------
     FastcheckError
-        If it declares a pickled array, or more than the memory or the stream holds.
+        If the header declares a pickled array, or more than the memory or the stream holds.
     """
-    version = np.lib.format.read_magic(stream)  # type: ignore[arg-type]  # it reads alone
+    version = np.lib.format.read_magic(stream)  # type: ignore[arg-type]  # it only calls read
     if version not in _READERS:
-        raise FastcheckError(f"{what} has the version {version} of the .npy format: expected (1, 0), (2, 0) or (3, 0)")
+        raise FastcheckError(f"{what} has version {version} of the .npy format: expected (1, 0), (2, 0) or (3, 0)")
     count, read = _READERS[version]
     start = stream.read(count)
     length = int.from_bytes(start, "little")
     if length > _LONGEST_HEADER:
         raise FastcheckError(f"{what} declares a header of {length:,} bytes: expected at most {_LONGEST_HEADER:,}")
-    with warnings.catch_warnings(action="ignore"):  # of Python's, which reads a damaged header as code
+    with warnings.catch_warnings(action="ignore"):  # Python parses a damaged header as code, and warns
         header = Header(*read(io.BytesIO(start + stream.read(length))))
     if header.dtype.hasobject:
         raise FastcheckError(f"{what} is a pickled array of objects: expected float64, float32 or float16")
     if any(extent < 0 for extent in header.shape):
-        raise FastcheckError(f"{what} declares the shape {brief(header.shape)}: expected no negative sizes")
+        raise FastcheckError(f"{what} declares shape {brief(header.shape)}: expected no negative sizes")
     total = brief(f"{header.bytes:,}")
-    declared = f"{what} declares the shape {brief(header.shape)} of {brief(header.dtype)}, {total} bytes"
+    declared = f"{what} declares shape {brief(header.shape)} of {brief(header.dtype)}, {total} bytes"
     machine.refuse_beyond(header.needed, lambda available: f"{declared}: it does not fit in memory")
     held = size - np.lib.format.MAGIC_LEN - count - length
     if header.bytes > held:
@@ -85,7 +84,7 @@ def read_header(stream: Readable, size: int, what: str) -> Header:
 
 
 def read_array(stream: Readable, size: int, what: str) -> np.ndarray:
-    """Read an array with its header from a stream of so many bytes; raises as `read_header` does."""
+    """Read an array and its header from a stream of ``size`` bytes; raises as `read_header` does."""
     header = read_header(stream, size, what)
     buffer = np.empty(header.bytes, np.uint8)
     at = 0
@@ -99,12 +98,12 @@ def read_array(stream: Readable, size: int, what: str) -> np.ndarray:
 
 
 class Archive:
-    """An ``.npz`` file that is open.
+    """An open ``.npz`` file.
 
     Raises
     ------
     FastcheckError
-        If it is none, or is damaged.
+        If the file is not an ``.npz`` archive, or is damaged.
     """
 
     def __init__(self, file: Opened) -> None:
@@ -116,11 +115,11 @@ class Archive:
         self._members = {info.filename.removesuffix(".npy"): info for info in self._archive.infolist()}
         for key, info in self._members.items():
             if info.compress_type not in _BOUNDED:
-                raise FastcheckError(f"{brief(key)} in {file} is compressed by a method that NumPy does not write")
+                raise FastcheckError(f"{brief(key)} in {file} is compressed with a method that NumPy does not write")
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Names of all arrays."""
+        """The names of all arrays."""
         return tuple(self._members)
 
     def header(self, key: str) -> Header:
@@ -129,7 +128,7 @@ class Archive:
             return read_header(stream, size, what)
 
     def array(self, key: str) -> np.ndarray:
-        """Read an array, which enters the file's digest with its name; raises as `read_header` does."""
+        """Read an array, and add it and its name to the file's digest; raises as `read_header` does."""
         with self._member(key) as (stream, size, what):
             self._file.note(f"{key}\0".encode(errors="surrogateescape"))
             return read_array(self._file.noted(stream), size, what)
@@ -143,7 +142,7 @@ class Archive:
 
 @contextmanager
 def understood(what: str) -> Iterator[None]:
-    """Turn what damaged data raise into one clear line."""
+    """Turn whatever damaged data raise into one clear line about ``what``."""
     try:
         yield
     except FastcheckError:
@@ -151,4 +150,4 @@ def understood(what: str) -> Iterator[None]:
     except MemoryError:
         raise FastcheckError(f"{what} does not fit in memory") from None
     except Exception as error:  # damaged headers make NumPy, zipfile and tokenize raise nearly anything
-        raise FastcheckError(f"{what} cannot be read, it is no array or is truncated: {brief(error)}") from None
+        raise FastcheckError(f"{what} cannot be read; it is not an array, or is truncated: {brief(error)}") from None

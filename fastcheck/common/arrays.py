@@ -1,4 +1,4 @@
-"""Arrays as users give them, checked: one clear line for what cannot be used."""
+"""Checks of arrays that users pass: one clear line for what cannot be used."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fastcheck.common.errors import FastcheckError
 
 
 def as_array(name: str, value: Any) -> np.ndarray:
-    """Return an array of any dtype; refuse one with a mask, whose entries would all count."""
+    """Return an array of any dtype; refuse a masked array, whose hidden entries would count."""
     if isinstance(value, np.ma.MaskedArray):
         raise FastcheckError(f"{name} is a masked array: expected one without a mask, such as its .filled(0)")
     try:
         return np.asarray(value)
     except Exception as error:  # whatever another library's array raises
-        raise FastcheckError(f"{name} is no array: {' '.join(str(error).split())}") from None
+        raise FastcheckError(f"{name} is not an array: {' '.join(str(error).split())}") from None
 
 
 def as_floating(name: str, value: Any) -> np.ndarray:
@@ -25,11 +25,11 @@ def as_floating(name: str, value: Any) -> np.ndarray:
     array = as_array(name, value)
     if array.dtype.newbyteorder("=") not in (np.float64, np.float32, np.float16):
         raise FastcheckError(f"{name} has dtype {array.dtype}: expected float64, float32 or float16")
-    return _without_signals(array)
+    return _with_quiet_nans(array)
 
 
-def _without_signals(array: np.ndarray) -> np.ndarray:
-    """Return an array whose nan are quiet: NumPy warns of each conversion of a signalling one to float64."""
+def _with_quiet_nans(array: np.ndarray) -> np.ndarray:
+    """Return an array whose NaNs are quiet: NumPy warns when it converts a signalling NaN to float64."""
     if array.dtype.itemsize == 8:
         return array
     unknown = np.isnan(array)
@@ -37,7 +37,7 @@ def _without_signals(array: np.ndarray) -> np.ndarray:
 
 
 def finite(label: str, value: Any) -> np.ndarray:
-    """Return a float64 array of one's own, which is not empty and holds finite numbers alone."""
+    """Return a float64 copy of an array, after checking that it is not empty and that every entry is finite."""
     array = np.array(as_floating(label, value), dtype=np.float64, order="C")
     if not array.size:
         raise FastcheckError(f"{label} is empty: it has shape {array.shape}")
@@ -46,8 +46,8 @@ def finite(label: str, value: Any) -> np.ndarray:
 
 
 def refuse_non_finite(label: str, array: np.ndarray) -> None:
-    """Check that every entry is finite, and tell the first that is not."""
-    good = np.isfinite(array)
-    if not good.all():
-        index = index_of(int(np.argmin(good)), array.shape)
+    """Refuse an array with an entry that is not finite; the refusal names the first one."""
+    is_finite = np.isfinite(array)
+    if not is_finite.all():
+        index = index_of(int(np.argmin(is_finite)), array.shape)
         raise FastcheckError(f"{label} is {array[index]} at index {list(index)}: expected finite numbers")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 LONGEST = 400
-"""Characters of a message: three or four lines of a terminal."""
+"""Characters of a message at most: three or four lines of a terminal."""
 
 
 def shortened(text: str, longest: int = LONGEST) -> str:
-    """Return a text of at most so many characters; a longer one keeps its beginning and its end."""
+    """Shorten a text to at most ``longest`` characters, and keep its beginning and its end."""
     if len(text) <= longest:
         return text
     end = (longest - 3) // 2
@@ -15,9 +15,9 @@ def shortened(text: str, longest: int = LONGEST) -> str:
 
 
 class FastcheckError(ValueError):
-    """Bad input, in one line: the argument, its value and what was expected.
+    """Bad input. The message is one line: the argument, its value and what was expected.
 
-    A message longer than `LONGEST` keeps its beginning and its end.
+    A message longer than `LONGEST` is `shortened`.
     """
 
     def __init__(self, message: str) -> None:
@@ -25,6 +25,6 @@ class FastcheckError(ValueError):
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error in a line that is not long."""
+    """Return an error as one line of at most `LONGEST` characters."""
     kind = "" if isinstance(error, FastcheckError) else f"{type(error).__name__}: "
     return shortened(" ".join(f"{kind}{error}".split()))

@@ -1,6 +1,6 @@
-"""Ctrl-C, heard even where another library loses it.
+"""Ctrl-C, noticed even where another library loses it.
 
-Raised inside a compiler's callback, KeyboardInterrupt is swallowed there, or comes out as some other exception.
+A KeyboardInterrupt raised inside a compiler's callback is swallowed there, or comes out as another exception.
 """
 
 from __future__ import annotations
@@ -15,30 +15,31 @@ from typing import Any
 
 
 class Interrupts:
-    """Tells whether Ctrl-C was pressed since this was made."""
+    """Interrupts (Ctrl-C) since this object was made."""
 
     _count = 0
     _held = 0
     _outermost: Interrupts | None = None
-    """Those of the block that listens, if there is one."""
+    """The counter of the outermost `listening` block, if one is running."""
 
     def __init__(self) -> None:
         self._start = Interrupts._count
 
     @property
     def interrupted(self) -> bool:
+        """Whether there was one."""
         return Interrupts._count > self._start
 
     def raise_if_interrupted(self) -> None:
-        """Raise the KeyboardInterrupt that may have been swallowed."""
+        """Raise a KeyboardInterrupt that may have been swallowed."""
         if self.interrupted:
             raise KeyboardInterrupt
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Let interrupts wait for `raise_if_interrupted`: one that comes while a pool takes a lock leaves it locked.
+        """Defer interrupts to `raise_if_interrupted`: one that arrives while a pool takes a lock leaves it locked.
 
-        They are raised in the main thread alone, so that there is nothing to hold in others.
+        Python raises interrupts in the main thread alone, so other threads have nothing to defer.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -52,13 +53,13 @@ class Interrupts:
 
 @contextmanager
 def sigint_blocked() -> Iterator[None]:
-    """Keep interrupts from threads and processes that are started in the block: whoever started them ends them."""
+    """Keep interrupts from threads and processes started in the block, which this process ends itself."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()  # the first process starts it, which would let interrupts in again
+    resource_tracker.ensure_running()  # else the first new process starts it, which would unblock SIGINT again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -66,7 +67,7 @@ def sigint_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _hear(number: int, frame: FrameType | None) -> None:
+def _on_sigint(number: int, frame: FrameType | None) -> None:
     Interrupts._count += 1
     if not Interrupts._held:
         raise KeyboardInterrupt
@@ -76,8 +77,8 @@ def _hear(number: int, frame: FrameType | None) -> None:
 def listening() -> Iterator[Interrupts]:
     """Count interrupts while the block runs, and raise them as usual.
 
-    Outside the main thread, and where the program has a handler of its own, nothing is changed. A block within another
-    has heard what that one has: an interrupt may have been lost before the work that would ask for it.
+    Outside the main thread, and where the program has a handler of its own, nothing changes. A block inside another
+    shares that one's count: an interrupt may have been lost before the inner block began.
     """
     ours = threading.current_thread() is threading.main_thread() and (
         signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -85,18 +86,18 @@ def listening() -> Iterator[Interrupts]:
     if not ours:
         yield Interrupts._outermost or Interrupts()
         return
-    tell_unraisable = sys.unraisablehook
+    usual_hook = sys.unraisablehook
 
-    def tell_others(told: Any) -> None:
-        if not issubclass(told.exc_type, KeyboardInterrupt):  # one swallowed in a callback is counted, not printed
-            tell_unraisable(told)
+    def hook(unraisable: Any) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):  # one lost in a callback is counted, not printed
+            usual_hook(unraisable)
 
-    signal.signal(signal.SIGINT, _hear)
-    sys.unraisablehook = tell_others
+    signal.signal(signal.SIGINT, _on_sigint)
+    sys.unraisablehook = hook
     Interrupts._outermost = Interrupts()
     try:
         yield Interrupts._outermost
     finally:
         Interrupts._outermost = None
-        sys.unraisablehook = tell_unraisable
+        sys.unraisablehook = usual_hook
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""What a check ran on: the part of a report that another machine may tell differently."""
+"""The machine that a check runs on: processors, memory, versions, and the part of a report that depends on them."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from fastcheck.common.errors import FastcheckError
 from fastcheck.common.version import __version__
 
 MOST_THREADS = 4096
-"""More than any one machine has processors; a larger number is a mistake, and every thread takes memory."""
+"""More than the processors of any one machine: a larger number is a mistake, and every thread takes memory."""
 
 
 def default_threads() -> int:
-    """Return how many processors this process may use."""
+    """Return the number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def thread_count(threads: Any, default: int | None = None) -> int:
-    """Return a number of threads that was asked for, else the default, else that of the processors.
+    """Return the number of threads asked for, else the default, else the number of processors.
 
     Raises
     ------
     FastcheckError
-        If it is no integer from 1 to `MOST_THREADS`.
+        If it is not an integer from 1 to `MOST_THREADS`.
     """
     if threads is None:
         return default or default_threads()
@@ -40,17 +40,17 @@ def thread_count(threads: Any, default: int | None = None) -> int:
 
 
 def available_bytes() -> int | None:
-    """Return the memory that is free for new data, None where the system does not tell."""
-    return _bytes(_told("/proc/meminfo", "MemAvailable"))
+    """Return the bytes of memory available for new data, None where the system does not report them."""
+    return _bytes(_field("/proc/meminfo", "MemAvailable"))
 
 
 def refuse_beyond(needed: int, message: Callable[[int], str]) -> None:
-    """Refuse what needs more memory than is free, where the system tells how much that is.
+    """Refuse what needs more bytes of memory than are available, where the system reports them.
 
     Raises
     ------
     FastcheckError
-        With the text of message(available).
+        With the text that message(available) returns.
     """
     available = available_bytes()
     if available is not None and needed > available:
@@ -58,9 +58,9 @@ def refuse_beyond(needed: int, message: Callable[[int], str]) -> None:
 
 
 def peak_bytes() -> int | None:
-    """Return the largest resident size of this process so far, None where the system does not tell."""
-    # Linux has getrusage tell the size of the process that started this one, where that was larger.
-    peak = _bytes(_told("/proc/self/status", "VmHWM"))
+    """Return the largest resident size of this process so far in bytes, None where the system does not report it."""
+    # On Linux, getrusage reports the size of the process that started this one where that was larger.
+    peak = _bytes(_field("/proc/self/status", "VmHWM"))
     if peak is not None:
         return peak
     try:
@@ -71,8 +71,8 @@ def peak_bytes() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _told(path: str, name: str) -> str | None:
-    """Return what a file of lines "name: value" tells under a name first, None where there is no such file or name."""
+def _field(path: str, name: str) -> str | None:
+    """Return the first value of a name in a file of lines "name: value", None where there is no such file or name."""
     with suppress(OSError), open(path, encoding="utf-8", errors="replace") as lines:
         for line in lines:
             key, _, value = line.partition(":")
@@ -81,12 +81,13 @@ def _told(path: str, name: str) -> str | None:
     return None
 
 
-def _bytes(message: str | None) -> int | None:
-    return None if message is None else int(message.removesuffix("kB")) * 1024
+def _bytes(size: str | None) -> int | None:
+    """Return a size such as "512 kB" in bytes."""
+    return None if size is None else int(size.removesuffix("kB")) * 1024
 
 
 def target() -> str:
-    """Return the processor that kernels are compiled for; its family alone where none was needed."""
+    """Return the processor that kernels are compiled for; its family alone where no kernel was needed."""
     binding = sys.modules.get("llvmlite.binding")
     return platform.machine() if binding is None else _compiled_for(binding)
 
@@ -97,12 +98,12 @@ def _compiled_for(binding: Any) -> str:
 
 
 def processor() -> str:
-    """Return the processor's name as it tells it, else its family."""
-    return _told("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
+    """Return the processor's model name where the system reports one, else its family."""
+    return _field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
 
 
 def described() -> dict[str, Any]:
-    """Describe this machine to readers of a benchmark: its kind, not its name."""
+    """Describe this machine to readers of a benchmark: the kind of machine, not its name."""
     return {
         "processor": processor(),
         "target": target(),
@@ -126,8 +127,8 @@ def run_part(threads: int, seconds: float, forward_seconds: float = 0.0, audit_s
 
 
 def versions(*others: str) -> dict[str, str]:
-    """Return the versions of Python and of what computes, and of other packages that are installed."""
-    found = {
+    """Return the versions of Python, fastcheck, NumPy and Numba, and of other packages that are installed."""
+    by_package = {
         "fastcheck": __version__,
         "python": platform.python_version(),
         "numpy": _version("numpy"),
@@ -135,11 +136,11 @@ def versions(*others: str) -> dict[str, str]:
     }
     for package in others:
         with suppress(metadata.PackageNotFoundError):
-            found[package] = _version(package)
-    return found
+            by_package[package] = _version(package)
+    return by_package
 
 
 @cache
 def _version(package: str) -> str:
-    """Return the version of an installed package, whose file is read once: every report tells it."""
+    """Return the version of an installed package. Every report shows it, so its file is read once."""
     return metadata.version(package)

@@ -1,4 +1,4 @@
-"""NumPy's files: ``.npz`` archives and ``.npy`` arrays, their headers checked before anything is allocated."""
+"""NumPy's files: ``.npz`` archives and ``.npy`` arrays, whose headers are checked before anything is allocated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_npz(path: Source) -> dict[str, np.ndarray]:
     Raises
     ------
     FastcheckError
-        If the file is absent, no archive or damaged, or an array is pickled, or they are too large.
+        If the file is absent, damaged or not an archive, if an array is pickled, or if they are too large.
     """
     with opened(path) as file:
         archive = archive_of(file)
@@ -30,20 +30,20 @@ def read_npz(path: Source) -> dict[str, np.ndarray]:
 
 
 def archive_of(file: Opened, known: tuple[str, ...] | None = None, families: tuple[str, ...] = ()) -> Archive:
-    """Open an archive, after checking that memory has room for all that it declares.
+    """Open an archive, after checking its keys, and that memory has room for all that it declares.
 
-    Its keys are ``known``, or begin as one of ``families`` does; by default they may be any.
+    A key must be one of ``known``, or begin with one of ``families``; by default any key will do.
     """
     archive = Archive(file)
     for key in archive.keys:
         if known is not None and key not in known and not key.startswith(families):
-            meant = (*known, *(family + key.partition(".")[2] for family in families if "." in key))
-            close = nearest(key, meant) or nearest(key.lower(), meant)
-            raise FastcheckError(f"{file} has the unknown key {brief(repr(key))}{close}: expected {', '.join(known)}")
+            candidates = (*known, *(family + key.partition(".")[2] for family in families if "." in key))
+            hint = nearest(key, candidates) or nearest(key.lower(), candidates)
+            raise FastcheckError(f"{file} has the unknown key {brief(repr(key))}{hint}: expected {', '.join(known)}")
     needed = sum(archive.header(key).needed for key in archive.keys)
     message = f"{file} has arrays that need {needed:,} bytes"
     machine.refuse_beyond(
-        needed, lambda available: f"{message}, and {available:,} are available: expected smaller ones"
+        needed, lambda available: f"{message}, and {available:,} are available: expected smaller arrays"
     )
     return archive
 
@@ -61,12 +61,12 @@ def read_npy(path: Source) -> np.ndarray:
 
 
 def is_archive(file: Opened) -> bool:
-    """Tell whether a file is an archive, by its first bytes."""
-    with understood(str(file)):  # a pipe cannot be read twice
+    """Whether a file is an archive, judged by its first bytes."""
+    with understood(str(file)):  # a pipe cannot seek back
         file.stream.seek(0)
-        found = file.stream.read(4).startswith(b"PK")
+        starts_as_zip = file.stream.read(4).startswith(b"PK")
         file.stream.seek(0)
-    return found
+    return starts_as_zip
 
 
 def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
@@ -75,7 +75,7 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) ->
     Raises
     ------
     FastcheckError
-        If it cannot be written; then nothing is left behind, and a file that was there stays as it was.
+        If the file cannot be written. Nothing is left behind then, and a file that was there stays as it was.
     """
     stream = io.BytesIO()
     np.savez(stream, **arrays)  # type: ignore[arg-type]  # keywords are arrays

@@ -1,4 +1,4 @@
-"""Files open for reading, with a digest of the bytes that were made something of."""
+"""Files open for reading, with a digest of the bytes that a reader used."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from fastcheck.common.naming import brief, printable
 _HERE = getattr(os, "O_NOFOLLOW", 0)
 _FILE = _HERE | getattr(os, "O_NONBLOCK", 0)
 _FOLDER = _HERE | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0)
-"""How a part of a path is opened that may be no link: a file without waiting for whoever writes a pipe, a folder
-without needing permission to list it, where the system can."""
+"""Flags that open a part of a path unless it is a link. Where the system can, a file opens without waiting for the
+writer of a pipe, and a folder without permission to list it."""
 
 _LONGEST = 250
-"""Characters of a path in a refusal."""
+"""Characters of a path in a refusal, at most."""
 
 
 class Readable(Protocol):
-    """What bytes are read from, one after another."""
+    """A stream of bytes, read in order."""
 
     def read(self, size: int, /) -> bytes:
-        """Return so many bytes, fewer at the end."""
+        """Return the next ``size`` bytes, fewer at the end."""
         ...
 
 
@@ -38,7 +38,7 @@ class Opened:
     Attributes
     ----------
     name : str
-        Its path, as refusals have it: it can be printed.
+        The file's path as refusals show it, safe to print.
     stream : binary file
     """
 
@@ -51,16 +51,16 @@ class Opened:
 
     @property
     def size(self) -> int:
-        """Bytes of the file."""
+        """The file's length in bytes."""
         return os.fstat(self.stream.fileno()).st_size
 
     @property
     def digest(self) -> str:
-        """Return a digest of what was `noted`: the bytes that a reader understood, whatever the file holds by now."""
+        """A digest of the bytes `noted`: those that a reader used, whatever the file holds by now."""
         return self._digest.hexdigest()
 
     def read(self) -> bytes:
-        """Return the whole file, after putting it in the digest.
+        """Return the whole file, and add it to the digest.
 
         Raises
         ------
@@ -73,12 +73,12 @@ class Opened:
             raise FastcheckError(f"{self.name} cannot be read: {error.strerror or error}") from None
 
     def note(self, data: bytes) -> bytes:
-        """Put bytes in the digest, and return them."""
+        """Add bytes to the digest, and return them."""
         self._digest.update(data)
         return data
 
     def noted(self, stream: Readable) -> Readable:
-        """Return a stream of this file (a member of an archive) that puts what is read of it in the digest."""
+        """Wrap a stream of this file (a member of an archive): whatever is read from it enters the digest."""
         return _Noted(self, stream)
 
 
@@ -91,23 +91,23 @@ class _Noted:
 
 
 Source = str | os.PathLike[str] | Opened
-"""A file to read: its path, or the file itself where somebody opened it."""
+"""A file to read: its path, or the file itself where it is open already."""
 
 
 @contextmanager
 def opened(source: Source, *, real: bool = False) -> Iterator[Opened]:
-    """Open a file, unless it is open.
+    """Open a file, unless it is open already.
 
     Parameters
     ----------
     source : path or Opened
     real : bool
-        The path is one that was resolved earlier: a regular file, and no part of the path a symbolic link by now.
+        Whether the path was resolved earlier: it must still be a regular file, and no part of it a symbolic link.
 
     Raises
     ------
     FastcheckError
-        If it cannot be opened, or is not what ``real`` asks for.
+        If the file cannot be opened, or is not what ``real`` asks for.
     """
     if isinstance(source, Opened):
         yield source
@@ -118,24 +118,24 @@ def opened(source: Source, *, real: bool = False) -> Iterator[Opened]:
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         why = getattr(error, "strerror", None) or error
         if real and getattr(error, "errno", None) in (errno.ELOOP, errno.ENOTDIR):
-            why = "a part of its path is a symbolic link, or no folder, since the suite was read"
+            why = "since the suite was read, a part of its path has become a symbolic link, or is no longer a folder"
         raise FastcheckError(f"{name} cannot be read: {why}") from None
     with stream:
         if real and not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise FastcheckError(f"{name} cannot be read: it is no file")
+            raise FastcheckError(f"{name} cannot be read: it is not a regular file")
         yield Opened(name, stream)
 
 
 def _without_links(path: str, flags: int) -> int:
-    """Open a file folder by folder, none of which may be a link, so that no moment is left to put one there."""
+    """Open a file folder by folder and refuse links, so that nobody can slip one in after a check."""
     if os.open not in os.supports_dir_fd:
         return os.open(path, flags)
     root, *folders, name = PurePath(path).parts
-    at = os.open(root, _FOLDER)
+    current = os.open(root, _FOLDER)
     try:
         for folder in folders:
-            above, at = at, os.open(folder, _FOLDER, dir_fd=at)
+            above, current = current, os.open(folder, _FOLDER, dir_fd=current)
             os.close(above)
-        return os.open(name, flags | _FILE, dir_fd=at)
+        return os.open(name, flags | _FILE, dir_fd=current)
     finally:
-        os.close(at)
+        os.close(current)

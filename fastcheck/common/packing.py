@@ -1,4 +1,4 @@
-"""JSON, compressed: how reports and finished parts rest in a ledger."""
+"""Compressed JSON, the form in which a ledger stores reports and finished parts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fastcheck.common.errors import FastcheckError
 
 
 def pack(data: Any, level: int, most: int, *, allow_nan: bool = True) -> bytes:
-    """Return data as compressed JSON, with nan and infinities as JavaScript has them unless these are not allowed.
+    """Return data as compressed JSON; nan and infinities are written as in JavaScript, where they are allowed.
 
     Raises
     ------
     FastcheckError
-        If it is longer than ``most`` bytes: `unpack` would refuse it.
+        If the JSON is longer than ``most`` bytes: `unpack` would refuse it.
     ValueError, TypeError
         If JSON cannot hold it.
     """
@@ -26,12 +26,12 @@ def pack(data: Any, level: int, most: int, *, allow_nan: bool = True) -> bytes:
 
 
 def unpack(body: bytes, most: int) -> Any:
-    """Return what `pack` made bytes of; no more than ``most`` bytes are ever inflated.
+    """Return the data that `pack` compressed; never inflate more than ``most`` bytes.
 
     Raises
     ------
     FastcheckError
-        If it is something else, or longer.
+        If the bytes are something else, or longer.
     """
     try:
         stream = zlib.decompressobj()

@@ -1,4 +1,4 @@
-"""Precisions: what rounding does in the types that gradients are computed in."""
+"""Precisions: the effects of rounding in the types in which gradients are computed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ U = 2.0**-53
 """Unit round-off of float64."""
 
 WIDE = 1e-2
-"""A bar that is a larger part of what it belongs to cannot tell right from wrong: the max ratio's own rule of thumb."""
+"""A bar that is a larger fraction of its value cannot tell right from wrong: the max ratio's own rule of thumb."""
 
 WIDE_TYPES = 64
-"""But bars may be as wide as this many roundings of the gradient's own type, which can hold no better."""
+"""Roundings of the gradient's own type that a bar may take nevertheless: that type can do no better."""
 
 UNITS = {"float64": U, "float32": 2.0**-24, "tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Unit round-off of a number, by precision."""
@@ -26,16 +26,16 @@ SMALLEST = {
     "float16": 2.0**-24,
     "bfloat16": 2.0**-133,
 }
-"""The smallest number above zero, by precision: the spacing of all numbers near it."""
+"""The smallest number above zero, by precision: the spacing of all numbers near zero."""
 
 PRECISIONS = tuple(UNITS)
-"""How an analytic pass can compute."""
+"""The precisions in which an analytic pass can compute."""
 
 ACCUMULATOR = {"float64": U, "float32": 2.0**-24, "tf32": 2.0**-24, "float16": 2.0**-24, "bfloat16": 2.0**-24}
 """Unit round-off of sums, by precision."""
 
 RESULT = {"float64": 0.0, "float32": 0.0, "tf32": 0.0, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-"""Unit round-off of a result that is kept in fewer bits than its sum, by precision."""
+"""Unit round-off of a result that is stored in fewer bits than its sum, by precision; 0 where it is not."""
 
 _LEAST_NORMAL = {
     "float64": 2.0**-1022,
@@ -52,16 +52,16 @@ _RESULT_UNDERFLOW = {"float64": 0.0, "float32": 0.0, "tf32": 0.0, "float16": 2.0
 
 @dataclass(frozen=True)
 class Precision:
-    """How an analytic array was computed.
+    """The arithmetic that computed an analytic array.
 
     Attributes
     ----------
     name : str
         One of `PRECISIONS`.
     rounded_operands : int
-        How many of the two factors of a product, or of the operands of an output, were rounded to this precision first.
+        Number of factors of a product (of two), or of operands of an output, that were rounded to this precision first.
     result : float
-        Unit round-off of the rounding of a finished sum to a narrower type, 0 without one.
+        Unit round-off of rounding a finished sum to a narrower type; 0 where there is none.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Precision:
 
     @classmethod
     def of(cls, dtype: np.dtype, declared: str | None, factors: Iterable[np.ndarray]) -> Precision:
-        """Read a precision off an analytic array's dtype and the two arrays that it was computed from."""
+        """Derive a precision from an analytic array's dtype and the arrays that it was computed from."""
         name = declared or dtype.newbyteorder("=").name
         stored = _STORAGE[dtype.itemsize] if dtype.itemsize < _WIDTH[name] else 0.0
         rounded = sum(not _representable(factor, _BITS[name]) for factor in factors)
@@ -78,28 +78,28 @@ class Precision:
 
     @property
     def accumulator(self) -> float:
-        """Unit round-off of its sums."""
+        """Unit round-off of sums."""
         return ACCUMULATOR[self.name]
 
     @property
     def kept(self) -> float:
-        """Unit round-off of what it keeps between operations, where that is narrower than its sums; else 0."""
+        """Unit round-off of values stored between operations, where these are narrower than sums; else 0."""
         return RESULT[self.name]
 
     @property
     def operand(self) -> float:
-        """Relative error of a product through the rounding of its factors."""
+        """Relative error of a product that the rounding of its factors causes."""
         unit = {"tf32": 2.0**-11}.get(self.name, RESULT[self.name] or self.accumulator)
         return self.rounded_operands * unit * (1 + unit)
 
     @property
     def least_normal(self) -> float:
-        """Its smallest normal number: a product below it may be flushed to zero."""
+        """The smallest normal number: a product below it may be flushed to zero."""
         return _LEAST_NORMAL[self.name]
 
     @property
     def least_result(self) -> float:
-        """What a finished sum may lose to underflow."""
+        """The most that a finished sum may lose to underflow."""
         return _RESULT_UNDERFLOW[self.name]
 
     @property
@@ -109,7 +109,7 @@ class Precision:
 
 
 def _representable(values: np.ndarray, bits: int) -> bool:
-    """Tell whether every value has a significand of so many bits."""
+    """Whether every value has a significand of at most ``bits`` bits."""
     if bits >= 53:
         return True
     significand = np.ldexp(np.frexp(values)[0], bits)

@@ -1,4 +1,4 @@
-"""TOML files read strictly: every value checked, and every refusal in one line that says where it stands."""
+"""TOML files, read strictly: every value is checked, and every refusal is one line that names the line of the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 TomlPath = tuple[str | int, ...]
-"""Where a value is in a file: ("layer", 0, "kind")."""
+"""The keys and positions that lead to a value in a file: ("layer", 0, "kind")."""
 
 _Read = TypeVar("_Read")
 
@@ -27,7 +27,7 @@ _PLURALS = {bool: "booleans", int: "integers", float: "finite numbers", str: "st
 
 
 class Refused(Exception):
-    """What is wrong, and the place of it, or its line where no place is known: "3", "3, column 5"."""
+    """A refusal, with the path of the value that is wrong, or its line where no path is known: "3", "3, column 5"."""
 
     def __init__(self, where: TomlPath | str, message: str) -> None:
         super().__init__(message)
@@ -35,25 +35,25 @@ class Refused(Exception):
 
 
 class Document(NamedTuple):
-    """A file's text, and what it says.
+    """A file's text and its data.
 
     Attributes
     ----------
     text : str
     data : dict
-        As tomllib reads it.
+        The data as tomllib parses the text.
     """
 
     text: str
     data: dict[str, Any]
 
     def line(self, where: TomlPath) -> int:
-        """Return the line of a place, or of the innermost table around it that stands there."""
+        """Return the line of a value, or of the innermost table around it that the text spells out."""
         return _line(self.text, where)
 
 
 def read(path: Source, understand: Callable[[Document], _Read]) -> _Read:
-    """Read a TOML file and make something of it.
+    """Read a TOML file and interpret it.
 
     Parameters
     ----------
@@ -64,13 +64,13 @@ def read(path: Source, understand: Callable[[Document], _Read]) -> _Read:
     Returns
     -------
     object
-        What ``understand`` returns.
+        The result of ``understand``.
 
     Raises
     ------
     FastcheckError
-        If the file cannot be read, is not TOML, or ``understand`` refuses it: the file and the line, in one line
-        that can be printed.
+        If the file cannot be read, is not TOML, or ``understand`` refuses it. The message is one printable line that
+        names the file and the line in it.
     """
     name = printable(str(path))
     try:
@@ -86,7 +86,7 @@ def read(path: Source, understand: Callable[[Document], _Read]) -> _Read:
 
 @contextmanager
 def blamed(where: TomlPath, before: str = "") -> Iterator[None]:
-    """Tell bad input as a refusal of a place, with some words before it."""
+    """Turn bad input into a refusal of the value at ``where``, with ``before`` in front of its message."""
     try:
         yield
     except FastcheckError as error:
@@ -94,17 +94,17 @@ def blamed(where: TomlPath, before: str = "") -> Iterator[None]:
 
 
 def tables(data: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    """Return an array of tables, at least one."""
+    """Return the tables of an array of at least one table."""
     wanted = f"expected a [[{key}]] table for each {key}"
-    found = data.get(key, [])
-    if not isinstance(found, list):
-        raise Refused((key,), f"{key} is {shown(found)}: {wanted}")
-    if not found:
+    entries = data.get(key, [])
+    if not isinstance(entries, list):
+        raise Refused((key,), f"{key} is {shown(entries)}: {wanted}")
+    if not entries:
         raise Refused((key,), f"it has no {key}: {wanted}")
-    for place, table in enumerate(found):
+    for position, table in enumerate(entries):
         if not isinstance(table, dict):
-            raise Refused((key, place), f"{key} is {shown(table)}: {wanted}")
-    return found
+            raise Refused((key, position), f"{key} is {shown(table)}: {wanted}")
+    return entries
 
 
 def refuse_unknown(
@@ -114,7 +114,10 @@ def refuse_unknown(
     known: Collection[str],
     elsewhere: Mapping[str, str] = types.MappingProxyType({}),
 ) -> None:
-    """Refuse keys that a table cannot have, with the nearest that it can; ``elsewhere`` has other words for some."""
+    """Refuse keys that a table cannot have, and suggest the nearest that it can.
+
+    ``elsewhere`` has messages of their own for keys that belong to another table.
+    """
     for key in table:
         if key not in known:
             message = elsewhere.get(key) or f"{nearest(key, known)}: expected {', '.join(known)}"
@@ -122,8 +125,8 @@ def refuse_unknown(
 
 
 def checked(where: TomlPath, name: str, value: Any, kind: Any, note: str = "") -> Any:
-    """Return a value as its type wants it: arrays as tuples, and integers as floats where it is to be one."""
-    from pydantic import ValidationError  # only here: `import fastcheck` is to stay quick
+    """Return a value converted to its type: arrays become tuples, and integers become floats where one is expected."""
+    from pydantic import ValidationError  # imported here, so that `import fastcheck` stays quick
 
     try:
         return _adapter(kind).validate_python(_tuples(value), strict=True)
@@ -134,7 +137,7 @@ def checked(where: TomlPath, name: str, value: Any, kind: Any, note: str = "") -
 
 @functools.cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    """Return pydantic's validator of a field. One for a whole dataclass takes instances alone when it is strict."""
+    """Return pydantic's validator of a field. A strict one of a whole dataclass would accept only its instances."""
     from pydantic import ConfigDict, TypeAdapter
 
     return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
@@ -146,11 +149,12 @@ def _tuples(value: Any) -> Any:
 
 def expected(kind: Any, many: bool = False) -> str:
     """Return a type in words: "an integer or an array of integers"."""
-    *others, last = [words for option in _options(kind) for words in _told(option, many)]
+    *others, last = [words for option in _options(kind) for words in _names(option, many)]
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def _told(kind: Any, many: bool) -> list[str]:
+def _names(kind: Any, many: bool) -> list[str]:
+    """Return the words for a type that is not a union: one for each choice of a literal."""
     arguments = get_args(kind)
     if get_origin(kind) is Literal:
         return [repr(choice) for choice in arguments]
@@ -163,18 +167,18 @@ def _told(kind: Any, many: bool) -> list[str]:
 
 
 def _options(kind: Any) -> tuple[Any, ...]:
-    """Return the types of a union without None, which TOML cannot write."""
-    found = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-    return tuple(option for option in found if option is not type(None))
+    """Return the types of a union without None, which TOML cannot express."""
+    members = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    return tuple(option for option in members if option is not type(None))
 
 
 def choices(kind: Any) -> list[str]:
-    """Return the words among what a value may be."""
+    """Return the words that a type allows."""
     return [choice for option in _options(kind) if get_origin(option) is Literal for choice in get_args(option)]
 
 
 def _closest(value: Any, kind: Any) -> str:
-    """Return the suggestion for a word, or for the first wrong one of an array."""
+    """Return the suggestion for a word, or for the first wrong word of an array."""
     if isinstance(value, str):
         return nearest(value, choices(kind))
     known = [word for option in _options(kind) if get_origin(option) is tuple for word in choices(get_args(option)[0])]
@@ -196,12 +200,12 @@ def _parsed(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        message, _, at = str(error).rpartition(" (at ")
-        where = at.removeprefix("line ").removesuffix(")")
+        message, _, location = str(error).rpartition(" (at ")
+        where = location.removeprefix("line ").removesuffix(")")
         if "column" not in where:
             where, message = _line_at(text, len(text.rstrip())), f"{message}, at the end of the file"
         raise Refused(where, f"it is not TOML: {message}") from None
-    except ValueError:  # an integer with more digits than Python converts
+    except ValueError:  # tomllib does not catch an integer with more digits than Python converts
         longest = max(re.finditer("[0-9_]*", text), key=lambda run: len(run[0]))
         message = f"it has an integer of {len(longest[0].replace('_', ''))} digits: expected fewer"
         raise Refused(_line_at(text, longest.start()), message) from None
@@ -212,7 +216,7 @@ def _line_at(text: str, position: int) -> str:
 
 
 def _line(text: str, where: TomlPath) -> int:
-    """Return the line of a place in a text that is TOML, or of the innermost table around it that stands there."""
+    """Return the line of a value in a TOML text, or of the innermost table around it that the text spells out."""
     lines = _Scanner(text).lines
     while where not in lines:
         where = where[:-1]
@@ -232,7 +236,9 @@ _TOKEN = re.compile(
 
 
 class _Scanner:
-    """Finds the line of every key, table and array entry in a text that is TOML: tomllib keeps none.
+    """Finds the line of every key, table and array entry in a TOML text, since tomllib keeps none.
+
+    tomllib has parsed the text before, so nothing is checked here: every token stands where the grammar wants it.
 
     Attributes
     ----------
@@ -243,7 +249,7 @@ class _Scanner:
         self.lines: dict[TomlPath, int] = {(): 1}
         self._tokens = _tokens(text)
         self._next = 0
-        self._latest: dict[TomlPath, int] = {}  # of every array of tables the entry that is being written
+        self._latest: dict[TomlPath, int] = {}  # for every array of tables, the position of its latest table
         table: TomlPath = ()
         while self._next < len(self._tokens):
             if self._peek() == "\n":
@@ -260,42 +266,45 @@ class _Scanner:
         self._next += 1
         return self._tokens[self._next - 1][0]
 
-    def _note(self, place: TomlPath, token: int) -> None:
-        """Note the line of a token for a place, and for the tables around it that had none."""
-        for length in range(1, len(place) + 1):
-            self.lines.setdefault(place[:length], self._tokens[token][1])
+    def _note(self, path: TomlPath, token: int) -> None:
+        """Note the line of a token for a path, and for the tables around it that have none yet."""
+        for length in range(1, len(path) + 1):
+            self.lines.setdefault(path[:length], self._tokens[token][1])
 
     def _header(self) -> TomlPath:
+        """Read a table's header, [a.b] or [[a.b]], and return the path of the table that begins."""
         start = self._next
         self._take()
         many = self._peek() == "["
         keys = self._keys("]")
-        place: TomlPath = ()
-        for key in keys[:-1]:
-            place = (*place, key)
-            place = (*place, self._latest[place]) if place in self._latest else place
-        place = (*place, keys[-1])
+        path: TomlPath = ()
+        for key in keys[:-1]:  # a name on the way that is an array of tables means the latest of these
+            path = (*path, key)
+            path = (*path, self._latest[path]) if path in self._latest else path
+        path = (*path, keys[-1])
         if many:
             self._take()
-            self._latest[place] = self._latest.get(place, -1) + 1
-            place = (*place, self._latest[place])
-        self._note(place, start)
-        return place
+            self._latest[path] = self._latest.get(path, -1) + 1
+            path = (*path, self._latest[path])
+        self._note(path, start)
+        return path
 
     def _keys(self, end: str) -> list[str]:
-        found = []
+        """Read a dotted key up to a token that ends it."""
+        keys = []
         while (token := self._take()) != end:
             if token not in (".", "["):
-                found.append(tomllib.loads(f"key = {token}")["key"] if token[0] in "\"'" else token)
-        return found
+                keys.append(tomllib.loads(f"key = {token}")["key"] if token[0] in "\"'" else token)
+        return keys
 
     def _pair(self, table: TomlPath) -> None:
         start = self._next
-        place = (*table, *self._keys("="))
-        self._note(place, start)
-        self._value(place)
+        path = (*table, *self._keys("="))
+        self._note(path, start)
+        self._value(path)
 
-    def _value(self, place: TomlPath) -> None:
+    def _value(self, path: TomlPath) -> None:
+        """Read a value: an array, an inline table, or the tokens of anything else."""
         if self._peek() not in ("[", "{"):
             while self._peek() not in (",", "]", "}", "\n"):
                 self._take()
@@ -306,19 +315,19 @@ class _Scanner:
             if self._peek() in (",", "\n"):
                 entry += self._take() == ","
             elif end == "}":
-                self._pair(place)
+                self._pair(path)
             else:
-                self._note((*place, entry), self._next)
-                self._value((*place, entry))
+                self._note((*path, entry), self._next)
+                self._value((*path, entry))
         self._take()
 
 
 def _tokens(text: str) -> list[tuple[str, int]]:
     """Return the tokens and their lines, without comments."""
-    found, line, end = [], 1, 0
+    tokens, line, end = [], 1, 0
     for match in _TOKEN.finditer(text + "\n"):
         line += text.count("\n", end, match.start())
         end = match.start()
         if not match[0].startswith("#"):
-            found.append((match[0], line))
-    return found
+            tokens.append((match[0], line))
+    return tokens

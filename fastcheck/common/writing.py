@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[TextIO], object])
     Raises
     ------
     FastcheckError
-        If it cannot be written; then nothing is left behind, and a file that was there stays as it was.
+        If the file cannot be written. Nothing is left behind then, and a file that was there stays as it was.
     """
     text = {"mode": "w", "encoding": "utf-8", "newline": ""}
     _write(path, write, text)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file under a temporary name beside it, then rename it.
+    """Write a file under a temporary name in its folder, then rename it.
 
-    A link is followed, a file's mode kept, and what is no regular file (a pipe, a device, an open descriptor such as
-    ``/dev/stdout`` or ``/dev/fd/3``) is written to directly.
+    Links are followed and a file's mode is kept. A path that is not a regular file (a pipe, a device, an open
+    descriptor such as ``/dev/stdout`` or ``/dev/fd/3``) is written to directly.
 
     Raises
     ------
     FastcheckError
-        If it cannot be written; then nothing is left behind, and a file that was there stays as it was.
+        If the file cannot be written. Nothing is left behind then, and a file that was there stays as it was.
     """
     _write(path, lambda stream: stream.write(data), {"mode": "wb"})
 
@@ -68,9 +68,9 @@ def _write(path: str | os.PathLike[str], write: Callable[[Any], object], opening
 
 
 def _direct(path: str | os.PathLike[str]) -> int | str | None:
-    """Return what is opened to write to a path as it is: a descriptor or a path; None where it is a file's.
+    """Return the descriptor or path to write to directly; None where the path is a regular file's or does not exist.
 
-    A descriptor may lead to a file, but whoever opened that has it open, and would not see another one of its name.
+    A descriptor may lead to a regular file, but whoever opened that would not see another file renamed over it.
     """
     name = os.path.abspath(path)
     if name in _STREAMS:
@@ -91,12 +91,12 @@ def _umask() -> int:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Refuse a path that could not be written, before work is spent on what should go there.
+    """Refuse a path that cannot be written, before work is spent on what should go there.
 
     Raises
     ------
     FastcheckError
-        If it is no path, it or its folder is absent or not writable, or it is a folder.
+        If it is not a path, it is a folder, or it or its folder is absent or not writable.
     """
     name = os.fspath(path)
     if not name or "\0" in name:
@@ -116,7 +116,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def _check_folder(path: str | os.PathLike[str]) -> None:
-    """Refuse a path whose folder takes no new files."""
+    """Refuse a path in whose folder no file can be made."""
     folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
         raise FastcheckError(f"{path} cannot be written: {folder} is not a folder")

@@ -1,1 +1,1 @@
-"""Convolutions: geometry, evaluators, error bars, audit."""
+"""Convolutions: geometry, evaluators, error bars and audit."""

@@ -1,6 +1,6 @@
-"""The audit of a shortcut: a few of its dimensions again by ``local``, and a direction over all of them by ``full``.
+"""The audit of a shortcut: a few dimensions are differenced again by ``local``, and a direction over all by ``full``.
 
-Neither knows of the shortcut's lowering: both run the forward kernel, which indexes its operands directly.
+Neither uses the shortcut's lowering: both run the forward kernel, which indexes its operands directly.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from fastcheck.engine.shard_results import Noted, noted_of
 from fastcheck_kernels import conv, curved, direction
 
 DIMS = 32
-"""Dimensions that are differenced again."""
+"""Number of dimensions that are differenced again."""
 
 PIECES = 4
-"""Parts into which they are cut at most: filters that are perturbed together share what is gathered of the input."""
+"""Parts into which these are cut at most: filters that are perturbed together share what is gathered of the input."""
 
 
 class Audit:
@@ -43,7 +43,7 @@ class Audit:
     chosen : Chosen
         The dimensions that are checked.
     step : float or "auto"
-        As asked for.
+        The step that was asked for.
     seed : int
     """
 
@@ -59,7 +59,7 @@ class Audit:
     ) -> None:
         self._case, self._scaled, self._tensor, self._chosen, self._step = case, scaled, tensor, chosen, step
         self._output = output
-        # The blocks of a batch's input are not in ascending order.
+        # With several samples, the dimensions in a block of the input are not in ascending order.
         self._ascending = tensor != "input" or case.geometry.input_shape[0] == 1
         self._seed = int(np.random.default_rng([seed, len(chosen)]).integers(2**31))
         rng = np.random.default_rng([seed, DIMS])
@@ -69,27 +69,28 @@ class Audit:
         else:
             self._dims = np.sort(rng.choice(chosen, min(DIMS, len(chosen)), replace=False))
 
-    def note(self, found: Differences) -> Noted:
-        """Keep what the audit needs of a block."""
+    def note(self, differences: Differences) -> Noted:
+        """Return the audited dimensions of a block, and the block's sums along the direction."""
+        dims, numeric, error_bar = differences.dims, differences.numeric, differences.error_bar
         if self._ascending:
-            places = np.minimum(np.searchsorted(found.dims, self._dims), len(found.dims) - 1)
-            here = places[found.dims[places] == self._dims]
+            rows = np.minimum(np.searchsorted(dims, self._dims), len(dims) - 1)
+            audited = rows[dims[rows] == self._dims]
         else:
-            here = np.flatnonzero(np.isin(found.dims, self._dims, assume_unique=True))
-        sums = direction.along(found.dims, self._seed, found.numeric, found.error_bar)
-        return noted_of(found.dims[here], found.numeric[here], found.error_bar[here], sums)
+            audited = np.flatnonzero(np.isin(dims, self._dims, assume_unique=True))
+        sums = direction.along(dims, self._seed, numeric, error_bar)
+        return noted_of(dims[audited], numeric[audited], error_bar[audited], sums)
 
     @np.errstate(over="ignore", invalid="ignore")
     def result(self, noted: Noted, pool: Executor) -> dict[str, Any]:
-        """Difference again, and compare: the audit's part of a tensor's report."""
+        """Difference again, compare, and return the audit's part of a tensor's report."""
         dims, numeric, bars = np.array(noted.dims, np.int64), np.array(noted.numeric), np.array(noted.error_bar)
-        disagreeing = int(np.count_nonzero(self._again(dims, numeric, bars, pool)))
-        found = self._directional(noted, pool)
-        apart = abs(found["difference"]) > found["error_bar"]  # neither, where one overflows
-        return {"dims": len(dims), "direction": found, "disagreements": disagreeing + apart}
+        disagreeing = int(np.count_nonzero(self._disagree(dims, numeric, bars, pool)))
+        along = self._directional(noted, pool)
+        apart = abs(along["difference"]) > along["error_bar"]  # false where one of them overflows
+        return {"dims": len(dims), "direction": along, "disagreements": disagreeing + apart}
 
-    def _again(self, dims: np.ndarray, numeric: np.ndarray, bars: np.ndarray, pool: Executor) -> np.ndarray:
-        """Tell which dimensions ``local`` finds elsewhere."""
+    def _disagree(self, dims: np.ndarray, numeric: np.ndarray, bars: np.ndarray, pool: Executor) -> np.ndarray:
+        """Whether each dimension, in ascending order, is beyond both error bars when ``local`` differences it again."""
         order = np.argsort(dims)
         magnitude, size = _crude_magnitude(self._case, self._scaled), _crude_size(self._case, self._scaled)
         arrays = magnitude, self._output
@@ -99,11 +100,10 @@ class Audit:
         parts = list(pool.map(local, pieces))
         again = np.concatenate([part.numeric for part in parts])
         allowed = np.concatenate([part.error_bar for part in parts]) + bars[order]
-        outside: np.ndarray = np.abs(again - numeric[order]) > allowed
-        return outside
+        return np.abs(again - numeric[order]) > allowed
 
     def _directional(self, noted: Noted, pool: Executor) -> dict[str, float]:
-        """Compare the sum of direction * numeric with the derivative along that direction, by one forward pair."""
+        """Compare the sum of direction * numeric with the derivative along the direction, by one pair of forwards."""
         geometry, scaled = self._case.geometry, self._scaled
         factor = FACTORS[self._tensor]
         exponent = scaled.exponent_of(self._tensor, self._case.loss)
@@ -118,12 +118,12 @@ class Audit:
             for column in (curved.NUMERIC, curved.ROUNDING, curved.TRUNCATION, curved.ABSOLUTE)
         )
         total, size, bars = map(math.fsum, (noted.along, noted.size, noted.bars))
-        # The entries' moves are rounded, and sums of many terms: both small beside the rest.
+        # Two small parts more: each entry's move is rounded, and so are the sums of many terms.
         bar = bars + rounding + abs(truncation) + 2 * U * ((2 * largest / h + 4) * size + 64 * moved)
         return {"delta": total, "full": quotient, "difference": total - quotient, "error_bar": bar}
 
     def _table(self, plus: np.ndarray, minus: np.ndarray, h: float, pool: Executor) -> np.ndarray:
-        """Difference the loss, plane by plane."""
+        """Difference the loss plane by plane; return a table with the columns of `fastcheck_kernels.curved`."""
         case, scaled = self._case, self._scaled
         samples, filters = case.geometry.output_shape[:2]
         chain = 1 + roundings(case.geometry.terms, conv.TAPS)
@@ -136,7 +136,7 @@ class Audit:
         return table
 
     def _moved(self, arrays: dict[str, np.ndarray], h: float, pool: Executor) -> np.ndarray:
-        """Evaluate all outputs with the operand moved along the direction."""
+        """Return all outputs with the operand moved along the direction by h."""
         moved = arrays | {self._tensor: arrays[self._tensor].copy()}
         flat = moved[self._tensor].reshape(-1)
         pieces = [self._chosen[lo:hi] for lo, hi in passes.parts(len(self._chosen), len(self._chosen))]
@@ -145,14 +145,13 @@ class Audit:
 
 
 def _crude_sizes(case: ConvCase, scaled: ScaledOperands, tensor: str = "", h: float = 0.0) -> np.ndarray:
-    """Bound the sum of the sizes of an output's terms for every filter, with the entries of a tensor moved by h."""
+    """Bound the sum of the magnitudes of an output's terms, for each filter, with a tensor's entries moved by h."""
     largest, weights = scaled.cached(("sizes",), lambda: (_largest(scaled.input), _row_sums(scaled.weight)))
     if tensor == "input":
         largest += h
     if tensor == "weight":
         weights = weights + h * case.geometry.terms
-    sizes: np.ndarray = largest * weights + np.abs(scaled.bias) + (h if tensor == "bias" else 0.0)
-    return sizes
+    return largest * weights + np.abs(scaled.bias) + (h if tensor == "bias" else 0.0)
 
 
 def _largest(array: np.ndarray) -> float:
@@ -160,16 +159,15 @@ def _largest(array: np.ndarray) -> float:
 
 
 def _row_sums(weight: np.ndarray) -> np.ndarray:
-    sums: np.ndarray = np.abs(weight).reshape(len(weight), -1).sum(axis=1)
-    return sums
+    return np.abs(weight).reshape(len(weight), -1).sum(axis=1)
 
 
 def _crude_magnitude(case: ConvCase, scaled: ScaledOperands) -> np.ndarray:
-    """Bound the sum of the sizes of every output's terms, without the forward pass that the least bound takes."""
+    """Bound the sum of the magnitudes of every output's terms, without the forward pass that a tight bound takes."""
     sizes = _crude_sizes(case, scaled).reshape(1, -1, *(1,) * case.geometry.rank)
-    return np.broadcast_to(sizes, case.geometry.output_shape).copy()  # which kernels are compiled for: it is writable
+    return np.broadcast_to(sizes, case.geometry.output_shape).copy()  # kernels are compiled for writable arrays
 
 
 def _crude_size(case: ConvCase, scaled: ScaledOperands) -> float:
-    """Return the root mean square of these bounds, which is that of the filters' own."""
+    """Return the root mean square of these bounds over all outputs, which equals that over the filters."""
     return scaled.rms("crude", _crude_sizes(case, scaled))

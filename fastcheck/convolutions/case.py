@@ -1,4 +1,4 @@
-"""A convolution layer with the gradients that somebody computed for it."""
+"""The case of a convolution: a layer, and the gradients to check."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ TENSORS = ("input", "weight", "bias")
 """The operands that can have a gradient, in the order of a report."""
 
 EVALUATORS = ("full", "local", "delta")
-"""Names of the evaluators."""
+"""Names of the evaluators of a convolution."""
 
 LOSSES = ("vjp", "square", "relu", "tanh")
-"""The loss is the sum of grad_output * phi(output), with phi(z) one of z, z^2 / 2, max(z, 0) and tanh(z)."""
+"""Names of the losses: sum(grad_output * phi(output)), with phi(z) one of z, z^2 / 2, max(z, 0) and tanh(z)."""
 
 
 class ConvCase:
-    """A cross-correlation of one to three spatial axes, its operands, its cotangent and its analytic gradients.
+    """A cross-correlation over one to three spatial axes: its operands, its cotangent and its analytic gradients.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class ConvCase:
     output : array, optional
         The declared forward result. If given, it is compared before any gradient is judged.
     precision : {"float64", "float32", "tf32", "float16", "bfloat16"}, optional
-        How the analytic pass computed, where the dtype of its arrays does not tell.
+        Precision of the analytic pass, if the dtype of its arrays does not show it.
 
     All arrays are float64, float32 or float16, of any memory layout and byte order. They are converted to float64,
     which is exact.
@@ -55,7 +55,7 @@ class ConvCase:
     Raises
     ------
     FastcheckError
-        If an array has the wrong dtype or shape, or a non-finite entry; a non-finite *gradient* is no bad input.
+        If an array has the wrong dtype or shape, or a non-finite entry. (A non-finite *gradient* is not bad input.)
     """
 
     evaluators: ClassVar[tuple[str, ...]] = ("local", "full", "delta")
@@ -120,7 +120,7 @@ class ConvCase:
         }
 
     def described(self) -> dict[str, Any]:
-        """Return shapes, parameters and the loss by name, as a report tells them."""
+        """Return shapes, parameters and the loss by name, as reports show them."""
         return {**self.geometry.described(), "loss": self.loss}
 
     def operand(self, name: str) -> np.ndarray:
@@ -128,7 +128,7 @@ class ConvCase:
         return {"input": self.input, "weight": self.weight, "bias": self.bias}[name]
 
     def pipeline(self, settings: Settings) -> ConvPipeline:
-        """Return how the case is checked with these settings; imports Numba."""
+        """Return the pipeline that checks the case with these settings. This imports Numba."""
         from fastcheck.convolutions.pipeline import ConvPipeline
 
         return ConvPipeline(self, settings)
@@ -147,9 +147,9 @@ def _shaped(name: str, value: Any, expected: tuple[int, ...], axes: tuple[str, .
 
 
 def _canonical(name: str, array: np.ndarray) -> np.ndarray:
-    """Return a float64 array after checking that every entry is finite.
+    """Return an array in float64, after checking that every entry is finite.
 
-    It is contiguous, aligned, writable and of the base class, since every other kind would be another compilation.
+    It is contiguous, aligned, writable and of the base class: kernels would be compiled again for any other kind.
     """
     canonical = np.require(array, np.float64, ["C", "A", "W", "E"])
     refuse_non_finite(name, canonical)

@@ -1,4 +1,4 @@
-"""What differencing a convolution takes, known from its geometry alone."""
+"""The cost of differencing a convolution, from its geometry alone."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Iterable
 from fastcheck.convolutions.geometry import ConvGeometry
 
 CURVED_COST = 30
-"""How many times as long a moved output takes where phi is applied to it."""
+"""Cost of a moved output to which a curved loss applies phi, relative to one of a linear loss."""
 
 
 def kind_of(evaluator: str) -> str:
-    """Return the evaluator that is meant: "auto" picks ``delta``."""
+    """Return the evaluator that a setting stands for: "auto" picks ``delta``."""
     return "delta" if evaluator == "auto" else evaluator
 
 
 def of_conv(geometry: ConvGeometry, evaluator: str, loss: str, tensors: Iterable[str]) -> dict[str, int]:
-    """Return what a dimension of each tensor costs: outputs that ``delta`` moves, multiply-adds of the others."""
+    """Return the cost of one dimension of each tensor: outputs moved for ``delta``, multiply-adds for the others."""
     names = tuple(tensors)
     if evaluator == "full":
         return dict.fromkeys(names, 2 * forward(geometry))

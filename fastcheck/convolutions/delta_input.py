@@ -130,7 +130,7 @@ class InputDelta:
             numeric, sums = self._one_by_one(dims)
         bar, wide = self._bars(numeric, np.ascontiguousarray(sums))
         numeric = self._bars.rescaled(numeric, dims, "input", self._geometry.input_shape)
-        return Differences(dims, numeric, bar, wide=wide)
+        return Differences(dims, numeric, bar, too_wide=wide)
 
     def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
         """Split the error bars of dimensions."""

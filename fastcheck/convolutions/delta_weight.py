@@ -21,7 +21,7 @@ from fastcheck.engine.differences import Chosen, Differences
 from fastcheck_kernels import bounds, curved, delta, planes
 
 LANES = 256
-"""Filters that lie side by side where a map is narrow: with 64 the loops are too short (docs/architecture.md)."""
+"""Filters that lie side by side where a map is narrow: with 64 the loops are too short (docs/design-notes.md)."""
 
 SPREAD_OVERHEAD, REDUCE_OVERHEAD = 130, 50
 """Lanes and positions that the beginning of a loop costs in each form, measured on maps from 7 to 56 wide."""
@@ -126,7 +126,7 @@ class WeightDelta:
             numeric, sums = self._one_by_one(dims)
             repeat = 1
         bar, wide = self._bars(numeric, sums, repeat)
-        return Differences(dims, self._bars.rescaled(numeric, dims, self._tensor, self._shape), bar, wide=wide)
+        return Differences(dims, self._bars.rescaled(numeric, dims, self._tensor, self._shape), bar, too_wide=wide)
 
     def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
         """Split the error bars of dimensions."""

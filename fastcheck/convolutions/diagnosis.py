@@ -1,4 +1,4 @@
-"""The bug's name, where a forward pass differs from the declared convolution."""
+"""The diagnosis of a forward pass that differs from the declared convolution: the bug's name."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fastcheck.common.arguments import index_of
 from fastcheck.convolutions.geometry import ConvGeometry
 
 Convolve = Callable[[ConvGeometry, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""Forward pass of a geometry on input, weight and bias."""
+"""A forward pass: takes a geometry, input, weight and bias."""
 
 _EXPLAINED = 1e-4
-"""A variant explains a mismatch when what it leaves is below this fraction of what was to explain."""
+"""A variant explains a mismatch if it leaves less than this fraction of it."""
 
 
 def of_forward(
@@ -24,7 +24,7 @@ def of_forward(
     computed: np.ndarray,
     convolve: Convolve,
 ) -> dict[str, str]:
-    """Name the mistake that turns the computed output into the declared one.
+    """Name the mistake that would turn the computed output into the declared one.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def of_forward(
     operands : tuple of float64 arrays
         Input, weight and bias.
     declared, computed : float64 arrays
-        The output that the case declares and the one that its geometry gives.
+        The output that the case declares, and the one that its geometry gives.
     convolve : callable
 
     Returns
@@ -40,7 +40,7 @@ def of_forward(
     dict
         "bug", "evidence" and "try".
     """
-    # Norms of arrays of size one: squares of 1e160 or 1e-170 would leave float64.
+    # Arrays are scaled to one before their norms are taken: squares of 1e160 or 1e-170 would leave float64.
     size = max(float(np.abs(declared).max()), float(np.abs(computed).max()))
 
     def norm(difference: np.ndarray) -> float:
@@ -51,26 +51,26 @@ def of_forward(
         return float(np.vdot(b, a) / np.vdot(b, b)) if b.any() else 0.0
 
     gap = norm(declared - computed)
-    place = index_of(int(np.argmax(np.abs(declared / size - computed / size))), declared.shape)
-    where = f"largest at index {list(place)}: declared {declared[place]:.6g}, computed {computed[place]:.6g}"
+    index = index_of(int(np.argmax(np.abs(declared / size - computed / size))), declared.shape)
+    where = f"largest at index {list(index)}: declared {declared[index]:.6g}, computed {computed[index]:.6g}"
     for bug, variant, advice in _variants(geometry, operands, computed, convolve):
         left = norm(declared - variant())
         if left <= _EXPLAINED * gap:
             return {
                 "bug": bug,
-                "evidence": f"that leaves {left / gap:.1e} of the difference; {where}",
+                "evidence": f"this explains all but {left / gap:.1e} of the difference, {where}",
                 "try": advice,
             }
     scale = factor()
     if norm(declared - scale * computed) <= _EXPLAINED * gap:
         return {
             "bug": f"the output is scaled by {scale:.6g}",
-            "evidence": where,
+            "evidence": f"the difference is {where}",
             "try": "look for a mean in place of a sum, or a factor applied twice",
         }
     return {
         "bug": "the declared output is not that of this convolution",
-        "evidence": where,
+        "evidence": f"the difference is {where}",
         "try": "check stride, padding, dilation, groups and the order of the axes (N, C, then space)",
     }
 
@@ -81,7 +81,7 @@ def _variants(
     computed: np.ndarray,
     convolve: Convolve,
 ) -> Iterator[tuple[str, Callable[[], np.ndarray], str]]:
-    """Yield likely mistakes: a name, the output that they give, and what to try."""
+    """Yield likely mistakes: the name, a function that returns the output with it, and what to try."""
     x, w, b = operands
     spread = b.reshape(1, -1, *(1,) * geometry.rank)
     spatial = tuple(range(2, 2 + geometry.rank))
@@ -107,11 +107,9 @@ def _variants(
             sides = [*geometry.padding]
             sides[axis] = (low + shift, high - shift)
             shifted = replace(geometry, padding=tuple(sides))
-            place = (
-                f"along {geometry.axis_names[2 + axis]} is off by one ({low + shift} before and {high - shift} after)"
-            )
             yield (
-                f"the padding {place}",
+                f"the padding along {geometry.axis_names[2 + axis]} is off by one "
+                f"({low + shift} before and {high - shift} after)",
                 lambda shifted=shifted: convolve(shifted, x, w, b),  # type: ignore[misc]
                 "check which side of the input is padded, and by how much",
             )

@@ -121,8 +121,7 @@ class Bars:
         ):
             ours[constant] = 0.0
         sums = np.ascontiguousarray(sums)
-        part: np.ndarray = self(numeric, sums)[0] - self._computed(numeric, sums, 1, ours)[0]
-        return part
+        return self(numeric, sums)[0] - self._computed(numeric, sums, 1, ours)[0]
 
     @np.errstate(over="ignore", invalid="ignore")
     def _computed(
@@ -196,8 +195,7 @@ class Bars:
         if wide is None:
             return crossing[:0]
         part = np.ldexp(table[crossing, curved.WIDENING] - jump[crossing], self.exponent)
-        found: np.ndarray = crossing[wide & (2 * part > bar)]
-        return found
+        return crossing[wide & (2 * part > bar)]
 
     @np.errstate(over="ignore", invalid="ignore")
     def parts(self, table: np.ndarray) -> dict[str, np.ndarray]:
@@ -364,5 +362,4 @@ def forward_bar(output: np.ndarray, magnitude: np.ndarray, terms: int, precision
     sums = (terms + 2) * (precision.accumulator + U) * magnitude
     rounding = (precision.result + precision.accumulator) * np.abs(output)
     underflow = (terms + 1) * precision.least_normal + precision.least_result
-    bar: np.ndarray = (1 + precision.result) * (sums + precision.operand * magnitude) + rounding + underflow
-    return bar
+    return (1 + precision.result) * (sums + precision.operand * magnitude) + rounding + underflow

@@ -1,4 +1,4 @@
-"""The geometry of a convolution: what its arguments mean, and which shapes they allow."""
+"""The geometry of a convolution: the meaning of its arguments, and the shapes that they allow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")
 
 @dataclass(frozen=True)
 class ConvGeometry:
-    """A convolution's shapes and parameters, with one entry for each spatial axis.
+    """A convolution's shapes, and its parameters with one entry for each spatial axis.
 
     Build it with `ConvGeometry.of`, which checks them.
 
@@ -26,7 +26,7 @@ class ConvGeometry:
         (N, C_in, spatial...), (C_out, C_in / groups, taps...) and (N, C_out, spatial...).
     stride, dilation : tuple of int
     padding : tuple of (int, int)
-        Zeros before and after the input.
+        Numbers of zeros before and after the input.
     groups : int
     """
 
@@ -100,20 +100,20 @@ class ConvGeometry:
 
     @property
     def terms(self) -> int:
-        """Products in one output."""
+        """Number of products in one output."""
         return math.prod(self.weight_shape[1:])
 
     @property
     def axis_names(self) -> tuple[str, ...]:
-        """Names of an activation's axes."""
+        """Names of the axes of an activation."""
         return ("sample", "channel", *_AXES[self.rank])
 
     def shape_of(self, name: str) -> Shape:
-        """Shape of ``"input"``, ``"weight"`` or ``"bias"``."""
+        """Return the shape of ``"input"``, ``"weight"`` or ``"bias"``."""
         return {"input": self.input_shape, "weight": self.weight_shape, "bias": self.weight_shape[:1]}[name]
 
     def described(self) -> dict[str, Any]:
-        """Return shapes and parameters by name, as a report tells them."""
+        """Return shapes and parameters by name, as reports show them."""
         return {
             "input": self.input_shape,
             "weight": self.weight_shape,
@@ -125,7 +125,7 @@ class ConvGeometry:
         }
 
     def vector(self) -> np.ndarray:
-        """Describe the geometry to `fastcheck_kernels.conv`: int64 of shape (11,)."""
+        """Return the geometry in the form that `fastcheck_kernels.conv` takes: int64 of shape (11,)."""
         missing = 3 - self.rank
         low = tuple(lo for lo, _ in self.padding)
         return np.array(
@@ -134,11 +134,11 @@ class ConvGeometry:
         )
 
     def lift(self, array: np.ndarray) -> np.ndarray:
-        """View an activation or a weight with three spatial axes, the missing ones of size one in front."""
+        """Return a view of an activation or a weight with three spatial axes, the missing ones of size one in front."""
         return array.reshape(*array.shape[:2], *(1,) * (3 - self.rank), *array.shape[2:])
 
     def products_per_dimension(self, name: str) -> int:
-        """Multiply-adds of one forward pass over the outputs that a dimension can affect, at most."""
+        """Return the most multiply-adds of one forward pass over the outputs that a dimension can affect."""
         outputs = math.prod(self.output_shape)
         if name == "input":
             reach = math.prod(

@@ -1,4 +1,4 @@
-"""How much memory a check may take, known before anything is allocated."""
+"""The memory that a check may take, known before anything is allocated."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from fastcheck.common.machine import refuse_beyond
 from fastcheck.convolutions.geometry import ConvGeometry
 
 OVERHEAD = 64 * 2**20
-"""Bytes that a check may take beside twice its operands and results."""
+"""Bytes that a check may take besides twice its operands and results."""
 
 
 def needed_bytes(geometry: ConvGeometry, tensors: Collection[str]) -> int:
     """Return the most bytes that checking a convolution takes: twice its operands and results, and `OVERHEAD`.
 
-    These are input, weight, bias, output, grad_output and the gradients of ``tensors``, all in float64.
+    Operands and results are input, weight, bias, output, grad_output and the gradients of ``tensors``, in float64.
     """
     shapes = [geometry.shape_of(name) for name in ("input", "weight", "bias", *tensors)]
     entries = sum(math.prod(shape) for shape in (*shapes, geometry.output_shape, geometry.output_shape))
@@ -23,18 +23,18 @@ def needed_bytes(geometry: ConvGeometry, tensors: Collection[str]) -> int:
 
 
 def refuse_what_cannot_fit(name: str, geometry: ConvGeometry, tensors: Collection[str]) -> None:
-    """Refuse a layer that needs more memory than is free.
+    """Refuse a layer that needs more memory than is available.
 
     Raises
     ------
     FastcheckError
-        It names the layer, what it needs and what there is.
+        The message names the layer, the bytes that it needs and those available.
     """
     needed = needed_bytes(geometry, tensors)
     refuse_beyond(
         needed,
         lambda available: (
-            f"{name} with the input {geometry.input_shape} needs {needed:,} bytes, and {available:,} are available: "
+            f"{name} with input shape {geometry.input_shape} needs {needed:,} bytes, and {available:,} are available: "
             "expected a smaller batch, or fewer layers or tensors"
         ),
     )

@@ -1,4 +1,4 @@
-"""Convolutions in ``.npz`` files."""
+"""Convolution cases in ``.npz`` files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WORDS = ("loss", "precision")
 _KEYS = (*_REQUIRED, "bias", "output", *_GRADIENTS, *_GEOMETRY, *_WORDS)
 
 _LONGEST_OPTION = 4096
-"""Bytes of what is no operand: a few integers, or a word."""
+"""Bytes of a value that is not an operand, at most: it is a few integers, or a word."""
 
 
 def load_case(path: Source, **overrides: Any) -> ConvCase:
@@ -30,11 +30,11 @@ def load_case(path: Source, **overrides: Any) -> ConvCase:
     Parameters
     ----------
     path : path
-        Keys ``input, weight, grad_output``, at least one of ``grad_input, grad_weight, grad_bias``, and optionally
-        ``bias, output, stride, padding, dilation, groups, loss, precision``.
+        A file with the keys ``input, weight, grad_output``, at least one of ``grad_input, grad_weight, grad_bias``, and
+        optionally ``bias, output, stride, padding, dilation, groups, loss, precision``.
     **overrides
-        Values of ``stride``, ``padding``, ``dilation``, ``groups``, ``loss`` and ``precision`` that win over the
-        file's; None leaves the file's.
+        Values of ``stride``, ``padding``, ``dilation``, ``groups``, ``loss`` and ``precision`` that override the
+        file's; None keeps the file's.
 
     Returns
     -------
@@ -43,28 +43,28 @@ def load_case(path: Source, **overrides: Any) -> ConvCase:
     Raises
     ------
     FastcheckError
-        If the file cannot be read, a key is missing or unknown, the arrays make no case, or checking them needs more
-        memory than is free, which their headers tell.
+        If the file cannot be read, a key is missing or unknown, the arrays do not make a case, or, by their headers,
+        checking them needs more memory than is available.
     """
     with opened(path) as file:
         archive = _case_archive(file)
         options = _options(archive, overrides)
-        found = _outline(archive, options)
-        memory.refuse_what_cannot_fit(str(file), found.geometry, found.tensors)
+        outline = _outline(archive, options)
+        memory.refuse_what_cannot_fit(str(file), outline.geometry, outline.tensors)
         arrays = {key: archive.array(key) for key in archive.keys if key not in (*_GEOMETRY, *_WORDS)}
     return ConvCase(
         arrays["input"],
         arrays["weight"],
         arrays.get("bias"),
         grad_output=arrays["grad_output"],
-        grads={name: arrays[f"grad_{name}"] for name in found.tensors},
+        grads={name: arrays[f"grad_{name}"] for name in outline.tensors},
         output=arrays.get("output"),
         **options,
     )
 
 
 class Outline(NamedTuple):
-    """What the headers of a convolution's file tell: enough to know what checking it takes."""
+    """The outline of a case, from the headers of its file: enough to know the cost of checking it."""
 
     geometry: ConvGeometry
     loss: str
@@ -72,7 +72,7 @@ class Outline(NamedTuple):
 
 
 def case_outline(path: Source) -> Outline:
-    """Read the headers of a convolution's file, and nothing else; raises as `load_case` does."""
+    """Read the headers of a convolution's file and nothing else; raises as `load_case` does."""
     with opened(path) as file:
         archive = _case_archive(file)
         return _outline(archive, _options(archive, {}))

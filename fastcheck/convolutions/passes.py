@@ -1,4 +1,4 @@
-"""The forward pass of a convolution case across threads, and the reference backward."""
+"""The forward pass of a convolution across threads, and the reference backward pass."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck_kernels import conv
 
 PIECES = 16
-"""Into how many parts a pass is cut: enough to share among threads, few enough to cost nothing."""
+"""Number of parts into which a pass is cut: enough to share among threads, few enough to cost nothing."""
 
 LEAST_WORK = 2**18
-"""Entries or multiply-adds of a part, tens of microseconds or more: handing on a smaller one takes about as long."""
+"""Least entries or multiply-adds of a part: tens of microseconds, about what it takes to hand one to a thread."""
 
 LEAST_FILTERS = 128
-"""Filters in a piece: with fewer, filling a panel costs as much as the products with it (bench/test_forward.py)."""
+"""Least filters of a piece: with fewer, filling a panel costs as much as its products (bench/test_forward.py)."""
 
 
 def output(case: ConvCase | ScaledOperands, geometry: ConvGeometry, pool: Executor) -> np.ndarray:
-    """Evaluate the convolution: float64, shaped as the output."""
+    """Return the convolution's output in float64."""
     return convolve(geometry, case.input, case.weight, case.bias, pool)
 
 
 def compile() -> None:
-    """Compile the forward kernel in the caller's thread, where Ctrl-C is heard."""
+    """Compile the forward kernel in the caller's thread, where Ctrl-C is noticed."""
     one = np.ones((1, 1, 1, 1, 1))
     region = np.array([(0, 1, 1)] * 5, dtype=np.int64)
     conv.forward(one, one, np.ones(1), ConvGeometry.of((1, 1, 1), (1, 1, 1)).vector(), region, np.empty((1, 1, 1)))
 
 
 def magnitude(case: ConvCase | ScaledOperands, geometry: ConvGeometry, pool: Executor) -> np.ndarray:
-    """Return the sum of the sizes of each output's terms, sum |w x| + |b|, shaped as the output.
+    """Return the sum of the magnitudes of each output's terms, sum |w x| + |b|, shaped as the output.
 
-    No partial sum of an output is larger, in whatever order it is summed.
+    It bounds every partial sum of the output, in whatever order the terms are added.
     """
     return convolve(geometry, np.abs(case.input), np.abs(case.weight), np.abs(case.bias), pool)
 
@@ -54,19 +54,19 @@ def convolve(
     vector = geometry.vector()
 
     def run(region: np.ndarray) -> None:
-        place = result[tuple(slice(low, low + count) for low, count in region[:, : conv.STEP].tolist())]
-        whole = place.flags.c_contiguous
-        part = place if whole else np.empty(place.shape)
+        target = result[tuple(slice(low, low + count) for low, count in region[:, : conv.STEP].tolist())]
+        direct = target.flags.c_contiguous  # the kernel writes contiguous arrays only
+        part = target if direct else np.empty(target.shape)
         conv.forward(x, w, bias, vector, region, part.reshape(*part.shape[:2], -1))
-        if not whole:
-            place[...] = part
+        if not direct:
+            target[...] = part
 
     share(pool, run, _regions(result.shape, worth(result.size * geometry.terms)))
     return result.reshape(geometry.output_shape)
 
 
 def _regions(shape: tuple[int, ...], most: int) -> Iterator[np.ndarray]:
-    """Cut an output into at most so many regions: samples, then rows while a piece fills a panel, then filters."""
+    """Cut an output into at most ``most`` regions: by samples, by rows while a piece fills a panel, then by filters."""
     axis = next((a for a in (2, 3, 4) if shape[a] > 1), 4)
     panels = math.prod(shape[2:]) // conv.PIXELS
     sample_pieces = min(shape[0], most)
@@ -91,47 +91,47 @@ def backward(
     pool: Executor,
     tensors: Collection[str] = TENSORS,
 ) -> dict[str, np.ndarray]:
-    """Compute the reference VJPs of a convolution, from contiguous float64 arrays of this geometry.
+    """Compute the reference VJPs of a convolution from contiguous float64 arrays of this geometry.
 
     Returns
     -------
     dict
-        float64 arrays under those of ``"input"``, ``"weight"`` and ``"bias"`` that are among ``tensors``.
+        float64 arrays by name, for those of ``"input"``, ``"weight"`` and ``"bias"`` that are in ``tensors``.
     """
     vector, work = geometry.vector(), grad_output.size * geometry.terms
     v, x, w = (geometry.lift(array) for array in (grad_output, input, weight))
-    found = {}
+    grads = {}
     if "input" in tensors:
         grad_input = np.zeros_like(x)
         share(pool, lambda r: conv.adjoint(v, w, vector, r[0], r[1], grad_input), parts(x.shape[0] * x.shape[1], work))
-        found["input"] = grad_input.reshape(geometry.input_shape)
+        grads["input"] = grad_input.reshape(geometry.input_shape)
     if "weight" in tensors:
         grad_weight = np.empty_like(w)
         share(pool, lambda r: conv.weight_vjp(x, v, vector, r[0], r[1], grad_weight), parts(w.shape[0], work))
-        found["weight"] = grad_weight.reshape(geometry.weight_shape)
+        grads["weight"] = grad_weight.reshape(geometry.weight_shape)
     if "bias" in tensors:
-        found["bias"] = v.sum(axis=(0, 2, 3, 4))
-    return found
+        grads["bias"] = v.sum(axis=(0, 2, 3, 4))
+    return grads
 
 
 def worth(work: int) -> int:
-    """Return into how many parts so many entries or multiply-adds are worth cutting."""
+    """Return the number of parts into which it pays to cut work, given in entries or multiply-adds."""
     return max(1, min(PIECES, work // LEAST_WORK))
 
 
 def parts(count: int, work: int) -> list[tuple[int, int]]:
-    """Cut range(count), which takes so many entries or multiply-adds in all, into parts for threads."""
+    """Cut range(count) into parts for threads; ``work`` is what all of it takes, in entries or multiply-adds."""
     return ranges(count, worth(work))
 
 
 def ranges(count: int, pieces: int) -> list[tuple[int, int]]:
-    """Cut range(count) into so many pieces, or into single entries where there are fewer."""
+    """Cut range(count) into ``pieces`` ranges (low, high), or into single entries where there are fewer of these."""
     pieces = min(count, pieces)
     return [(count * piece // pieces, count * (piece + 1) // pieces) for piece in range(pieces)]
 
 
 def share(pool: Executor, work: Callable[[Any], object], pieces: Iterable[Any]) -> None:
-    """Do pieces of work on a pool; a single one here."""
+    """Run work(piece) for every piece on a pool; a single piece runs in this thread."""
     several = list(pieces)
     if len(several) == 1:
         work(several[0])

@@ -1,4 +1,4 @@
-"""The path of a convolution: forward pass, scaled operands, evaluators of its three tensors."""
+"""The pipeline of a convolution: scaled operands, forward passes, and the evaluators and audits of its tensors."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from fastcheck.metrics.health import HealthFinding
 from fastcheck.reports.report import ForwardReport, Report
 
 FORWARD_BLOCK = 4096
-"""Outputs that are compared at a time with declared ones."""
+"""Number of outputs that are compared with declared ones at a time."""
 
 
 class ConvPipeline:
-    """The path of a `ConvCase`.
+    """The pipeline of a `ConvCase`.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class ConvPipeline:
     Raises
     ------
     FastcheckError
-        If the plan's step is lost in a tensor's largest entry, or overflows with it.
+        If the step is lost when added to a tensor's largest entry, or overflows with it.
     """
 
     def __init__(self, case: ConvCase, settings: Settings) -> None:
@@ -59,7 +59,7 @@ class ConvPipeline:
         return self._case.grads
 
     def precision(self, name: str) -> str:
-        """Return how a gradient was computed."""
+        """Return the precision in which a gradient was computed."""
         return self._case.precision or self._case.grads[name].dtype.name
 
     def shapes(self) -> dict[str, Shape]:
@@ -67,16 +67,16 @@ class ConvPipeline:
         return {name: self._case.geometry.shape_of(name) for name in self._case.grads}
 
     def work(self) -> dict[str, int]:
-        """Return what a dimension of each tensor costs, in multiply-adds."""
+        """Return the cost of one dimension of each tensor, in multiply-adds."""
         return cost.of_conv(self._case.geometry, self.kind, self._case.loss, self._case.grads)
 
     def described(self) -> dict[str, Any]:
-        """Return shapes, parameters and the loss."""
+        """Return shapes, parameters and the loss by name."""
         return self._case.described()
 
-    @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused, or has no bars
+    @np.errstate(over="ignore", invalid="ignore")  # an overflow is refused below, or makes bars infinite
     def prepare(self, session: Session) -> Prepared:
-        """Scale the operands and run the forward passes; compare a declared output."""
+        """Scale the operands, run the forward passes, and compare the declared output where there is one."""
         case, clock, pool = self._case, session.clock, session.pool
         with clock.of("seconds"):
             passes.compile()
@@ -109,7 +109,7 @@ class ConvPipeline:
         output: np.ndarray | None,
         magnitude: np.ndarray | None,
     ) -> Prepared:
-        """Choose by what the forward passes were needed for."""
+        """Return the prepared case for its evaluator and its kind of loss."""
         if self.kind != "delta" and magnitude is not None:
             return _Reevaluated(self._case, scaled, forward, output, magnitude, self.kind)
         assert output is not None
@@ -118,13 +118,13 @@ class ConvPipeline:
         return _Linear(self._case, scaled, forward, output)
 
     def findings(self, report: Report) -> Sequence[HealthFinding]:
-        """Return nothing: a convolution is known."""
+        """Return no findings: a convolution is fastcheck's own function."""
         return ()
 
 
 @dataclass(frozen=True)
 class _Linear:
-    """A linear loss, differenced by ``delta``."""
+    """A prepared case with a linear loss, differenced by ``delta``."""
 
     case: ConvCase
     scaled: ScaledOperands
@@ -144,13 +144,13 @@ class _Linear:
         return Audit(self.case, self.scaled, self.output, name, dims, settings.step, settings.seed)
 
     def blinding(self, name: str) -> HealthFinding | None:
-        """Return nothing: a linear loss follows every output."""
+        """Return None: a linear loss follows every output."""
         return None
 
 
 @dataclass(frozen=True)
 class _Curved(_Linear):
-    """A loss that is not linear in the outputs, differenced by ``delta``."""
+    """A prepared case with a loss that is not linear in the outputs, differenced by ``delta``."""
 
     magnitude: np.ndarray
 
@@ -160,13 +160,13 @@ class _Curved(_Linear):
         return CurvedDelta(self.case, self.scaled, name, self.output, self.magnitude, step, session.pool)
 
     def blinding(self, name: str) -> HealthFinding | None:
-        """Return that the loss follows no output which the tensor moves, where it is so."""
+        """Return the finding that the loss follows no output that the tensor moves, or None where it follows one."""
         return _blinding(self.case, self.scaled, self.output, name)
 
 
 @dataclass(frozen=True)
 class _Reevaluated:
-    """Any loss, differenced by ``full`` or ``local``; the output of a linear one may be unknown."""
+    """A prepared case with any loss, differenced by ``full`` or ``local``. A linear loss may do without the output."""
 
     case: ConvCase
     scaled: ScaledOperands
@@ -181,11 +181,11 @@ class _Reevaluated:
         return Reevaluation(self.kind, self.case, self.scaled, name, self.magnitude, self.output, step)
 
     def audit(self, name: str, dims: Chosen, session: Session) -> Auditing | None:
-        """Return nothing: the function itself is evaluated, and no shortcut taken."""
+        """Return None: these evaluators take no shortcut."""
         return None
 
     def blinding(self, name: str) -> HealthFinding | None:
-        """Return that the loss follows no output which the tensor moves, where it is so."""
+        """Return the finding that the loss follows no output that the tensor moves, or None where it follows one."""
         return None if self.output is None else _blinding(self.case, self.scaled, self.output, name)
 
 
@@ -204,9 +204,9 @@ def _refuse_overflow(outputs: np.ndarray | None) -> None:
 def _check_forward(
     case: ConvCase, scaled: ScaledOperands, output: np.ndarray, magnitude: np.ndarray, pool: Executor
 ) -> ForwardReport:
-    """Compare the declared output with the computed one, within what their arithmetic can explain.
+    """Compare the declared output with the computed one, by a bound on what their arithmetic can explain.
 
-    ``output`` and ``magnitude`` are those of the scaled operands.
+    ``output`` and ``magnitude`` belong to the scaled operands.
     """
     assert case.output is not None
     assert case.output_dtype is not None
@@ -217,16 +217,16 @@ def _check_forward(
     bar = error_bars.forward_bar(computed, size, case.geometry.terms, precision)
     every = np.arange(computed.size)
     arrays = (every, case.output.ravel(), computed.ravel(), bar.ravel())
-    # By blocks, since a dot product of millions of entries depends on how many threads BLAS takes.
+    # In blocks, since a dot product of millions of entries depends on the number of BLAS's threads.
     blocks = range(0, computed.size, FORWARD_BLOCK)
     compared = tally.merge(tally.fold(*(a[i : i + FORWARD_BLOCK] for a in arrays)) for i in blocks)
     if not compared.beyond:
         return ForwardReport("pass", compared.norm_ratio, None)
-    found = diagnosis.of_forward(
+    mistake = diagnosis.of_forward(
         case.geometry,
         (case.input, case.weight, case.bias),
         case.output,
         computed,
         lambda geometry, x, w, b: passes.convolve(geometry, x, w, b, pool),
     )
-    return ForwardReport("fail", compared.norm_ratio, found)
+    return ForwardReport("fail", compared.norm_ratio, mistake)

@@ -1,4 +1,4 @@
-"""Operands brought to a common scale by powers of two, so that nothing in between overflows or underflows."""
+"""Operands brought to a common scale by powers of two, so that no intermediate result overflows or underflows."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fastcheck.convolutions.case import ConvCase
 from fastcheck.engine import magnitudes, steps
 
 _COMFORTABLE = 100
-"""An array whose largest entry is within 2^-100 and 2^100 is left as it is, and not copied."""
+"""An array whose largest entry lies between 2^-100 and 2^100 is used as it is, without a copy."""
 
 _MOST = 900
-"""Arrays are scaled by 2^900 at most: scaled to one, an array of subnormal numbers would take steps beyond float64."""
+"""Arrays are scaled by at most 2^900: steps for an array of subnormal numbers scaled to one would leave float64."""
 
 _DEGREE = {"vjp": 1, "square": 2, "relu": 1, "tanh": 1}
-"""The power of a scale of the outputs that the loss has; tanh has none, and its outputs are not scaled."""
+"""The loss's power of a scale of the outputs. Tanh has none, so its outputs are not scaled."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class ScaledOperands:
     Attributes
     ----------
     input, weight, bias, grad_output : float64 arrays
-        Each is the case's own times 2^-exponent.
+        The case's arrays, each times 2^-exponent.
     exponents : dict of str to int
-        Of ``"input"``, ``"weight"``, ``"bias"`` (which is that of the output) and ``"grad_output"``.
+        Exponents of ``"input"``, ``"weight"``, ``"bias"`` (which is that of the output too) and ``"grad_output"``.
     """
 
     input: np.ndarray
@@ -43,47 +43,44 @@ class ScaledOperands:
     _known: dict[tuple[str, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def exponent_of(self, tensor: str, loss: str) -> int:
-        """Return the exponent of a gradient, which is that of the scaled operands times 2^exponent."""
+        """Return the exponent of a gradient: the case's gradient is that of the scaled operands times 2^exponent."""
         outputs = self.exponents["bias"] * _DEGREE[loss]
         return self.exponents["grad_output"] + outputs - self.exponents[tensor]
 
     def step_of(self, tensor: str, given: float) -> float:
-        """Return a given step of the scaled operand.
+        """Return the step of the scaled operand that corresponds to a step of the case's own.
 
         Raises
         ------
         FastcheckError
-            If it moves no output: the bias is so much larger than all products.
+            If the step moves no output, since the bias is so much larger than all products.
         """
-        found = float(np.ldexp(given, -self.exponents[tensor]))
-        if not found:
-            raise FastcheckError(f"step is {given!r}: too small to move an output by {tensor}, beside the bias")
-        return found
+        step = float(np.ldexp(given, -self.exponents[tensor]))
+        if not step:
+            raise FastcheckError(f"step is {given!r}: too small for {tensor} to move an output beside the bias")
+        return step
 
     def cached(self, key: tuple[str, ...], find: Callable[[], Any]) -> Any:
-        """Return what is known of the operands under a key, and find it first where nothing is."""
+        """Return the value that find() has for a key; it depends on the operands alone, and is found once."""
         if key not in self._known:
             self._known[key] = find()
         return self._known[key]
 
     def rms(self, name: str, values: np.ndarray | None = None) -> float:
-        """Return `magnitudes.rms` of an operand, or of values that the operands alone decide: found once."""
-        found: float = self.cached(
-            ("rms", name), lambda: magnitudes.rms(getattr(self, name) if values is None else values)
-        )
-        return found
+        """Return `magnitudes.rms` of an operand, or of values that depend on the operands alone; it is found once."""
+        return self.cached(("rms", name), lambda: magnitudes.rms(getattr(self, name) if values is None else values))
 
     @classmethod
     def of(cls, case: ConvCase) -> ScaledOperands:
-        """Scale the operands of a case where their size asks for it."""
+        """Scale the operands of a case where their size requires it."""
         x, w, v = (_exponent(array) for array in (case.input, case.weight, case.grad_output))
         bias = _largest(case.bias) if case.bias.any() else -math.inf
         if case.loss == "tanh":
-            # The outputs' own scale matters, unless they are so small that tanh is linear.
+            # Tanh depends on the outputs' own scale, unless they are so small that it is linear.
             w = min(-x, _largest(case.weight) + _COMFORTABLE)
             w = -x if bias > x + w - _COMFORTABLE // 2 else w
         elif bias > x + w + 2 * _COMFORTABLE:
-            w = _exponent(case.bias) - x  # the bias decides the scale of the outputs
+            w = _exponent(case.bias) - x  # the bias alone decides the scale of the outputs
         exponents = {"input": x, "weight": w, "bias": x + w, "grad_output": v}
         arrays = {
             name: _scaled(array, exponents[name])
@@ -110,5 +107,4 @@ def _exponent(array: np.ndarray) -> int:
 def _scaled(array: np.ndarray, exponent: int) -> np.ndarray:
     if not exponent:
         return array
-    scaled: np.ndarray = np.ldexp(array, -exponent)
-    return scaled
+    return np.ldexp(array, -exponent)

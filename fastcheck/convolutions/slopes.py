@@ -1,4 +1,4 @@
-"""The slopes of a curved loss at the point, and what the terms of a dimension typically add up to there."""
+"""The slopes of a curved loss at the point, and the typical sum of a dimension's terms there."""
 
 from __future__ import annotations
 
@@ -12,27 +12,26 @@ from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.convolutions.scaling import ScaledOperands
 
 LEAST_SLOPE = 2.0**-200
-"""Of tanh, which is nowhere flat: far below what differences can tell from zero."""
+"""Smallest slope of tanh, which is nowhere flat: far below anything that differences can tell from zero."""
 
 
 def slopes(loss: str, output: np.ndarray) -> np.ndarray:
-    """Return the slopes of a curved loss beside which others are small.
+    """Return the slopes of a curved loss against which other slopes count as small.
 
-    Those of tanh are its own. Of a relu it is one, and of z^2 / 2 the median of those that are not zero: a few outputs
-    that are huge do not make the slopes of all others small.
+    For tanh, these are its own slopes. For a relu it is one. For z^2 / 2 it is the median of the nonzero slopes: a few
+    huge outputs do not make the slopes of all others small.
     """
     if loss == "relu":
         return np.ones(())
     sizes = np.abs(output)
     if loss == "square":
         return np.asarray(np.median(sizes[sizes > 0])) if sizes.any() else np.zeros(())
-    rest = np.exp(-2 * sizes)
-    found: np.ndarray = np.maximum(4 * rest / (1 + rest) ** 2, LEAST_SLOPE)
-    return found
+    decay = np.exp(-2 * sizes)  # 1 - tanh(z)^2 in a form that does not cancel
+    return np.maximum(4 * decay / (1 + decay) ** 2, LEAST_SLOPE)
 
 
 class Typical:
-    """What the terms of a tensor's dimensions typically add up to, if their signs are random.
+    """The typical sum of the terms of a tensor's dimensions, if their signs are random.
 
     Parameters
     ----------
@@ -47,6 +46,8 @@ class Typical:
         self._largest, self._met = 1.0, np.ones(())
         if tensor == "bias":
             return
+        # Summed over all dimensions, the squares of terms are the cotangent's squares times, for each output, the sum
+        # of the squares of the factors that it meets: one forward pass with the other operand all ones.
         factor = scaled.input if tensor == "weight" else scaled.weight
         self._largest = float(np.abs(factor).max())
         squares = np.square(factor / (self._largest or 1.0))
@@ -55,5 +56,5 @@ class Typical:
         self._met = passes.convolve(geometry, x, w, np.zeros(geometry.weight_shape[0]), pool)
 
     def __call__(self, cotangent: np.ndarray) -> float:
-        """Return the root of the mean, over all dimensions, of the sum of the squares of their terms."""
+        """Return the root of the mean over all dimensions of the sum of the squares of their terms."""
         return self._largest * math.sqrt(float(np.sum(np.square(cotangent) * self._met)) / self._dims)

@@ -1,1 +1,1 @@
-"""What all checks share: settings, dimensions, evaluators' protocol, the coordinator."""
+"""The parts that all checks share: settings, sampling, the protocols of pipelines and evaluators, the coordinator."""

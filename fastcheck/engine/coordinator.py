@@ -1,4 +1,4 @@
-"""The path of a check, top to bottom: preparation, sampling, evaluators, blocks across threads, tallies, report."""
+"""A check from top to bottom: sampling, preparation, evaluators, blocks across threads, tallies, report."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from fastcheck.metrics.tally import Tally
 from fastcheck.reports.report import NOT_AUDITED, ForwardReport, Kept, Report, TensorReport
 
 SHARD_WORK = 4e8
-"""Outputs that a shard moves, or multiply-adds that it takes: about a tenth of a second of a thread."""
+"""Work of a shard, in outputs moved or multiply-adds: about a tenth of a second on one thread."""
 
 
 @dataclass
 class _Progress:
-    """What came out of a check so far, whole at every moment that it may be interrupted."""
+    """The results of a check so far, consistent at every moment at which it may be interrupted."""
 
     forward: ForwardReport | None = None
     tensors: dict[str, TensorReport] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class _Progress:
 
 
 def run(pipeline: Pipeline, settings: Settings) -> Report:
-    """Check every tensor of a case that has an analytic gradient, on threads of its own."""
+    """Check every tensor of a case that has an analytic gradient, on a thread pool made for it."""
     pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="fastcheck")
     with listening() as interrupts:
         session, interrupted = Session(settings, pool, interrupts), True
@@ -56,21 +56,21 @@ def run(pipeline: Pipeline, settings: Settings) -> Report:
 
 
 def run_in(pipeline: Pipeline, session: Session) -> Report:
-    """Do the same in a session: on its pool, and with what its keeper has of an earlier run."""
+    """Check a case in a session: on the session's pool, and with the shards that its keeper has from an earlier run."""
     state = _Progress()
     try:
         _run(pipeline, session, state)
     except KeyboardInterrupt:
         state.interrupted = True
     except Exception:
-        if not session.interrupts.interrupted:
+        if not session.interrupts.interrupted:  # else Ctrl-C came out of a compiler's callback as another exception
             raise
         state.interrupted = True
     return _report(pipeline, session.settings, state, session.clock)
 
 
 def prepare(pipeline: Pipeline, session: Session) -> Prepared:
-    """Do what all tensors need, and compare a declared forward result where there is one."""
+    """Prepare what all tensors need, and compare the declared forward result where there is one."""
     with session.clock.of("seconds"):
         session.settings.progress("preparing (the first run compiles the kernels)", 0, 0)
         folding.compile()
@@ -78,7 +78,7 @@ def prepare(pipeline: Pipeline, session: Session) -> Prepared:
 
 
 def chosen(pipeline: Pipeline, settings: Settings) -> dict[str, Chosen]:
-    """Choose the dimensions of every tensor."""
+    """Choose the dimensions to check of every tensor."""
     return sampling.choose(settings.dims, pipeline.shapes(), pipeline.work(), settings.seed)
 
 
@@ -100,19 +100,19 @@ def _check_tensor(
     with clock.of("seconds"):
         settings.progress(f"{name}: preparing", 0, 0)
         tensor = OpenTensor(pipeline, prepared, name, dims, session)
-        found, interrupted = _difference(tensor, session)
-        # Which takes as long as differencing a few dimensions.
-        parts = {} if interrupted else _parts(tensor.evaluator, found.tally)
+        result, interrupted = _difference(tensor, session)
+        # Skipped after Ctrl-C: it takes as long as differencing a few dimensions.
+        bar_parts = {} if interrupted else _bar_parts(tensor.evaluator, result.tally)
         step, audit = tensor.evaluator.step, tensor.audit
-        del tensor  # and the evaluator's planes, before the audit asks for memory of its own
+        del tensor  # frees the evaluator's planes before the audit allocates its own memory
     audited = NOT_AUDITED
-    if audit is not None and found.noted is not None and not interrupted:
+    if audit is not None and result.noted is not None and not interrupted:
         with clock.of("audit_seconds"):
             settings.progress(f"{name}: audit", 0, 0)
-            audited = audit.result(found.noted, session.pool)
+            audited = audit.result(result.noted, session.pool)
     sampled = not interrupted and len(dims) < math.prod(pipeline.grads[name].shape)
     blinding = prepared.blinding(name)
-    state.tensors[name] = _reported(pipeline, name, found, settings, parts, step, audited, sampled, blinding)
+    state.tensors[name] = _reported(pipeline, name, result, settings, bar_parts, step, audited, sampled, blinding)
     if interrupted:
         raise KeyboardInterrupt
 
@@ -126,9 +126,9 @@ class OpenTensor:
     evaluator : Evaluator
     audit : Auditing or None
     total : int
-        Dimensions that are checked.
+        Number of dimensions to check.
     blocks : list
-        The evaluator's, in order.
+        The evaluator's blocks, in order.
     """
 
     def __init__(self, pipeline: Pipeline, prepared: Prepared, name: str, dims: Chosen, session: Session) -> None:
@@ -140,27 +140,31 @@ class OpenTensor:
         self._work, self._settings = pipeline.work()[name], session.settings
 
     def shards(self) -> list[Sequence[Any]]:
-        """Return runs of blocks that take about as long as `SHARD_WORK`: they depend on the case alone."""
+        """Return runs of consecutive blocks, each of about `SHARD_WORK`. They depend on the case alone."""
         each = self._work * self.total / max(1, len(self.blocks))
         count = max(1, round(SHARD_WORK / max(1.0, each)))
         return [self.blocks[start : start + count] for start in range(0, len(self.blocks), count)]
 
     def difference(self, block: Any) -> FoldedBlock:
         """Difference a block, and fold it."""
-        found = self.evaluator(block)
-        noted = None if self.audit is None else self.audit.note(found)
-        kinks = 0 if found.kinks is None else int(np.count_nonzero(found.kinks))
-        whole = len(found.dims)
+        differences = self.evaluator(block)
+        noted = None if self.audit is None else self.audit.note(differences)
+        kinks = 0 if differences.kinks is None else int(np.count_nonzero(differences.kinks))
+        count = len(differences.dims)
         if kinks and self._settings.kinks == "exclude":
-            found = found.without_kinks()
-        here = self._values.take(found.dims).astype(np.float64, copy=False)
-        kept = Kept(found.dims, here, found.numeric, found.error_bar) if self._settings.keep else None
-        excluded = whole - len(found.dims)
-        return folding.fold(found, here)._replace(kinks=kinks, excluded=excluded, noted=noted, kept=kept)
+            differences = differences.without_kinks()
+        dims = differences.dims
+        analytic = self._values.take(dims).astype(np.float64, copy=False)
+        kept = Kept(dims, analytic, differences.numeric, differences.error_bar) if self._settings.keep else None
+        folded = folding.fold(differences, analytic)
+        return folded._replace(kinks=kinks, excluded=count - len(dims), noted=noted, kept=kept)
 
 
 def _difference(tensor: OpenTensor, session: Session) -> tuple[Part, bool]:
-    """Difference a tensor on the pool; return what was found, and whether it was interrupted."""
+    """Difference a tensor on the pool; return the merged result, and whether it was interrupted.
+
+    Without a keeper, a task is a block. With one, it is a shard: a run of blocks that the keeper stores as a whole.
+    """
     if session.keeper is None:
         blocks, interrupted = _pooled(tensor.difference, tensor.blocks, 0, tensor, session)
         return folding.joined(blocks), interrupted
@@ -173,9 +177,9 @@ def _difference(tensor: OpenTensor, session: Session) -> tuple[Part, bool]:
             done.append(part)
 
     def shard(task: tuple[int, Sequence[Any]]) -> Part:
-        number, wanted = task
+        number, shard_blocks = task
         start = time.perf_counter()
-        part = folding.joined([tensor.difference(block) for block in wanted])
+        part = folding.joined([tensor.difference(block) for block in shard_blocks])
         return keeper.keep(tensor.name, number, part, time.perf_counter() - start)
 
     fresh, interrupted = _pooled(shard, left, sum(part.reached for part in done), tensor, session)
@@ -189,11 +193,14 @@ _Done = TypeVar("_Done", FoldedBlock, Part)
 def _pooled(
     work: Callable[[_Task], _Done], tasks: Sequence[_Task], done: int, tensor: OpenTensor, session: Session
 ) -> tuple[list[_Done], bool]:
-    """Run tasks on the pool; return what finished, in the tasks' order, and whether it was interrupted."""
+    """Run tasks on the pool; return the results of those that finished, in order, and whether it was interrupted."""
     settings, stop = session.settings, threading.Event()
     futures: list[Future[_Done | None]] = []
     ended: SimpleQueue[Future[_Done | None]] = SimpleQueue()
     interrupted = False
+    # Progress is reported as tasks end, in any order, but the results are returned in the order of the tasks. Ctrl-C
+    # only sets a flag while the pool's locks may be held, and this loop looks at the flag between tasks. Tasks that
+    # still wait then see `stop` and do nothing; those that run finish, and count where they end in time.
     try:
         with session.interrupts.held():
             settings.progress(tensor.name, done, tensor.total)
@@ -202,20 +209,23 @@ def _pooled(
                 futures.append(session.pool.submit(lambda one: None if stop.is_set() else work(one), task))
                 futures[-1].add_done_callback(ended.put)
             for _ in futures:
-                found = _next(ended, session).result()
-                if found is not None:
-                    done += found.reached
+                result = _next(ended, session).result()
+                if result is not None:
+                    done += result.reached
                     settings.progress(tensor.name, done, tensor.total)
     except KeyboardInterrupt:
         interrupted = True
     finally:
         stop.set()
     finished = [future.result() for future in futures if future.done() and not future.cancelled()]
-    return [found for found in finished if found is not None], interrupted
+    return [result for result in finished if result is not None], interrupted
 
 
 def _next(ended: SimpleQueue[Future[Any]], session: Session) -> Future[Any]:
-    """Wait for a task that ends, or for an interrupt; where the pool wants it, do a part of the work meanwhile."""
+    """Return the next task that ends, or raise an interrupt; run pending tasks meanwhile, where the session has some.
+
+    In a batch, this thread is one of those that work on its case: if it only waited, no other might be free.
+    """
     while True:
         session.interrupts.raise_if_interrupted()
         with suppress(Empty):
@@ -225,17 +235,17 @@ def _next(ended: SimpleQueue[Future[Any]], session: Session) -> Future[Any]:
 def _reported(
     pipeline: Pipeline,
     name: str,
-    found: Part,
+    result: Part,
     settings: Settings,
-    parts: dict[int, dict[str, float]],
+    bar_parts: dict[int, dict[str, float]],
     step: float,
     audited: dict[str, Any],
     sampled: bool,
     blinding: HealthFinding | None,
 ) -> TensorReport:
-    """Judge a tensor, and describe it."""
-    merged, shape = found.tally, pipeline.grads[name].shape
-    known = Circumstances(
+    """Judge a tensor, and return its report."""
+    merged, shape = result.tally, pipeline.grads[name].shape
+    facts = Circumstances(
         tally=merged,
         shape=shape,
         evaluator=pipeline.kind,
@@ -245,13 +255,13 @@ def _reported(
         black_box=settings.black_box,
         balanced=pipeline.balanced,
         declared=settings.declared,
-        parts=parts,
+        parts=bar_parts,
         disagreements=audited["disagreements"],
         blinding=blinding,
         sampled=sampled,
     )
-    judgement = verdict.of_tensor(known)
-    explained = (parts or merged.least is None) and merged.dims and judgement.verdict in ("pass", "inconclusive")
+    judgement = verdict.of_tensor(facts)
+    explained = (bar_parts or merged.least is None) and merged.dims and judgement.verdict in ("pass", "inconclusive")
     return TensorReport.of(
         merged,
         judgement,
@@ -259,15 +269,15 @@ def _reported(
         evaluator=pipeline.kind,
         step=step,
         audit=audited,
-        regime=regime.words(known) if explained else "",
-        parts=parts,
-        kept=found.kept,
+        regime=regime.words(facts) if explained else "",
+        parts=bar_parts,
+        kept=result.kept,
     )
 
 
-def _parts(evaluator: Evaluator, merged: Tally) -> dict[int, dict[str, float]]:
-    """Return the parts of the error bars of the dimensions that a report explains."""
-    dims = sorted({found.dim for found in (merged.least, merged.widest) if found is not None})
+def _bar_parts(evaluator: Evaluator, merged: Tally) -> dict[int, dict[str, float]]:
+    """Return the parts of the error bars of the dimensions that a report explains, by flat index."""
+    dims = sorted({finding.dim for finding in (merged.least, merged.widest) if finding is not None})
     if not dims:
         return {}
     columns = evaluator.parts(np.array(dims, dtype=np.int64))

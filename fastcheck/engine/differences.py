@@ -1,4 +1,4 @@
-"""Ways to difference. Each takes blocks of one tensor's dimensions and returns `Differences`."""
+"""The protocols of evaluators and audits. An evaluator takes a block of dimensions and returns `Differences`."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ Chosen = np.ndarray | range
 
 def indices(chosen: Chosen) -> np.ndarray:
     """Return flat indices as an int64 array."""
-    if isinstance(chosen, range):  # which NumPy would read number by number
+    if isinstance(chosen, range):  # np.asarray would read it number by number
         return np.arange(chosen.start, chosen.stop, chosen.step, dtype=np.int64)
     return np.asarray(chosen, dtype=np.int64)
 
 
 class Differences(NamedTuple):
-    """What an evaluator found for a block of dimensions, arrays of one length.
+    """An evaluator's result for a block of dimensions: arrays of equal length.
 
     Attributes
     ----------
     dims : int64 array
-        Their flat indices.
+        Flat indices.
     numeric : float64 array
         Two-sided difference quotients.
     error_bar : float64 array
         Bounds on \\|analytic - numeric\\| that arithmetic alone can explain.
     kinks : int64 array or None
-        How many kinks are crossed between -h and +h; None where the loss has none.
+        Number of kinks crossed between -h and +h; None where the loss has none.
     jump : float64 array or None
-        Part of the error bar that a kink at the point itself takes: half of the interval between one-sided slopes,
-        anywhere in which an analytic value is a subgradient.
-    wide : bool array or None
-        Whether the error bar exceeds `fastcheck.common.precision.WIDE` of what the dimension's terms add up to in
-        size: then it can be told from zero only where the values themselves are as large. None where no bar does.
+        Part of the error bar due to a kink at the point itself: half of the interval between the one-sided slopes.
+        An analytic value anywhere in that interval is a subgradient.
+    too_wide : bool array or None
+        Whether the error bar is too wide: it exceeds `fastcheck.common.precision.WIDE` of the sum of the magnitudes of
+        the dimension's terms, so it says something only where the value itself is as large. None where no bar is.
     harmless : int64 array or None
-        How many of the kinks change nothing: pooling windows whose equal entries move together.
+        Number of crossed kinks that change nothing: pooling windows whose equal entries move together.
     automatic : bool array or None
-        Where the analytic value is what automatic differentiation makes of a kink at the point, and not between the
-        loss's one-sided slopes: the jump was widened for it. None where none is.
+        Whether the analytic value is that of automatic differentiation at a kink, and outside the loss's one-sided
+        slopes; the jump was widened to include it. None where no value is.
     """
 
     dims: np.ndarray
@@ -52,12 +52,12 @@ class Differences(NamedTuple):
     error_bar: np.ndarray
     kinks: np.ndarray | None = None
     jump: np.ndarray | None = None
-    wide: np.ndarray | None = None
+    too_wide: np.ndarray | None = None
     harmless: np.ndarray | None = None
     automatic: np.ndarray | None = None
 
     def without_kinks(self) -> Differences:
-        """Leave out the dimensions that cross one."""
+        """Return the differences without the dimensions that cross a kink."""
         if self.kinks is None:
             return self
         smooth = self.kinks == 0
@@ -76,7 +76,7 @@ class Evaluator(Protocol):
     step: float
 
     def blocks(self, dims: Chosen) -> Sequence[Any]:
-        """Cut dimensions into blocks, which depend on the case alone."""
+        """Cut dimensions into blocks. They depend on the case alone."""
         ...
 
     def __call__(self, block: Any) -> Differences:
@@ -86,8 +86,8 @@ class Evaluator(Protocol):
     def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
         """Split the error bars of some dimensions, in ascending order, into their parts by name.
 
-        "round-off" and "truncation" of the differences, what "kinks" they cross can change, and the rounding of the
-        "gradient" itself.
+        The parts are "round-off" and "truncation" of the differences, what the "kinks" they cross can change, and the
+        rounding of the "gradient" itself.
         """
         ...
 
@@ -95,10 +95,10 @@ class Evaluator(Protocol):
 class Auditing(Protocol):
     """The audit of an evaluator that takes a shortcut, for one tensor."""
 
-    def note(self, found: Differences) -> Noted:
-        """Keep what the audit needs of a block."""
+    def note(self, differences: Differences) -> Noted:
+        """Return what the audit needs of a block."""
         ...
 
     def result(self, noted: Noted, pool: Executor) -> dict[str, Any]:
-        """Difference again, and compare: the audit's part of a tensor's report."""
+        """Difference again, compare, and return the audit's part of a tensor's report."""
         ...

@@ -48,7 +48,7 @@ class FoldedBlock(NamedTuple):
     least: Finding | None
     widest: Finding | None
     first: int
-    undecided: int
+    inconclusive: int
     subgradients: int
     automatic: int
     hidden: int
@@ -78,20 +78,20 @@ def fold(found: Differences, analytic: np.ndarray) -> FoldedBlock:
     counts = np.empty(fold_kernel.WORST + WORST + BINS, np.int64)
     reals = np.empty(fold_kernel.SEVERITY + WORST)
     fold_kernel.fold(analytic, numeric, error_bar, _EDGES, _FIRST, WORST, counts, reals)
-    undecided = _undecided(found, analytic)
+    inconclusive = _inconclusive(found, analytic)
     exact = None
     whole = 1e-200 < reals[fold_kernel.DIFFERENCES] + reals[fold_kernel.TOTALS] < 1e200
     if not whole and (numeric.any() or analytic.any()):
         order = np.argsort(dims)
-        masked = None if undecided is None else undecided[order]
+        masked = None if inconclusive is None else inconclusive[order]
         exact = tally.fold(dims[order], analytic[order], numeric[order], error_bar[order], masked)
     worst = counts[fold_kernel.WORST : fold_kernel.WORST + min(WORST, len(dims))].tolist()
     severity = dict(zip(worst, reals[fold_kernel.SEVERITY :].tolist(), strict=False))
     first = int(dims[np.abs(analytic - numeric) > error_bar].min(initial=_LAST)) if counts[fold_kernel.BEYOND] else -1
     least = int(counts[fold_kernel.LEAST_DIGITS])
-    wide = None if undecided is None else tally.widest(undecided, dims, error_bar)
+    wide = None if inconclusive is None else tally.widest(inconclusive, dims, error_bar)
     places = {*worst, *([least] if least >= 0 else []), *([] if wide is None else [wide])}
-    listed = _findings(places, (dims, analytic, numeric, error_bar), severity, undecided)
+    listed = _findings(places, (dims, analytic, numeric, error_bar), severity, inconclusive)
     return FoldedBlock(
         len(dims),
         counts,
@@ -100,7 +100,7 @@ def fold(found: Differences, analytic: np.ndarray) -> FoldedBlock:
         listed.get(least),
         None if wide is None else listed[wide],
         first,
-        0 if undecided is None else int(np.count_nonzero(undecided)),
+        0 if inconclusive is None else int(np.count_nonzero(inconclusive)),
         _subgradients(found, analytic),
         0 if found.automatic is None else int(np.count_nonzero(found.automatic)),
         _hidden(found, analytic) if counts[fold_kernel.UNRESOLVED] else 0,
@@ -110,7 +110,7 @@ def fold(found: Differences, analytic: np.ndarray) -> FoldedBlock:
 
 
 def _findings(
-    places: Iterable[int], columns: tuple[np.ndarray, ...], severity: dict[int, float], undecided: np.ndarray | None
+    places: Iterable[int], columns: tuple[np.ndarray, ...], severity: dict[int, float], inconclusive: np.ndarray | None
 ) -> dict[int, Finding]:
     """Return the findings at some places, by place. ``columns`` are dims, analytic, numeric and error bars."""
     dims, analytic, numeric, bars = columns
@@ -121,21 +121,21 @@ def _findings(
             numeric.item(place),
             bars.item(place),
             severity.get(place, 0.0),
-            undecided is not None and undecided.item(place),
+            inconclusive is not None and inconclusive.item(place),
         )
         for place in places
     }
 
 
-def _undecided(found: Differences, analytic: np.ndarray) -> np.ndarray | None:
+def _inconclusive(found: Differences, analytic: np.ndarray) -> np.ndarray | None:
     """Mark dimensions inside bars that are wide beside their terms and beside their own values; None without any."""
-    if found.wide is None:
+    if found.too_wide is None:
         return None
     larger = np.maximum(np.abs(analytic), np.abs(found.numeric))
     inside = np.abs(analytic - found.numeric) <= found.error_bar
     bar = found.error_bar if found.jump is None else found.error_bar - found.jump
-    undecided: np.ndarray = found.wide & inside & ~(bar <= WIDE * larger)
-    return undecided if undecided.any() else None
+    inconclusive: np.ndarray = found.too_wide & inside & ~(bar <= WIDE * larger)
+    return inconclusive if inconclusive.any() else None
 
 
 def _subgradients(found: Differences, analytic: np.ndarray) -> int:
@@ -202,7 +202,7 @@ def _merged(folded: list[FoldedBlock]) -> Tally:
         differences=tuple(ScaledSum(value, 0) for value in reals[:, fold_kernel.DIFFERENCES].tolist()),
         sums=tuple(ScaledSum(value, 0) for value in reals[:, fold_kernel.TOTALS].tolist()),
         first_beyond=min((block.first for block in folded if block.first >= 0), default=None),
-        undecided=sum(block.undecided for block in folded),
+        inconclusive=sum(block.inconclusive for block in folded),
         worst=tally.most_severe(finding for block in folded for finding in block.worst),
         least=tally.least(block.least for block in folded),
         widest=tally.widest_of(block.widest for block in folded),

@@ -1,4 +1,4 @@
-"""What the coordinator asks of each kind of case: a pipeline that prepares it, differences it and audits that."""
+"""The protocols of cases and pipelines. A case's pipeline prepares it, differences it and audits the differences."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fastcheck.reports.report import ForwardReport, Report
 
 @dataclass
 class Clock:
-    """Seconds of the parts of a check."""
+    """Seconds spent on the parts of a check."""
 
     seconds: float = 0.0
     forward_seconds: float = 0.0
@@ -30,7 +30,7 @@ class Clock:
 
     @contextmanager
     def of(self, part: str) -> Iterator[None]:
-        """Add what the block takes to a part."""
+        """Add the time that the block takes to a part."""
         start = time.perf_counter()
         try:
             yield
@@ -39,20 +39,20 @@ class Clock:
 
 
 class Keeper(Protocol):
-    """Keeps finished shards of a case beyond the process that differenced them."""
+    """A store of finished shards that outlives the process which differenced them."""
 
     def known(self, tensor: str, number: int) -> Part | None:
-        """Return a shard that was finished earlier."""
+        """Return a shard that was finished earlier, or None."""
         ...
 
     def keep(self, tensor: str, number: int, part: Part, seconds: float) -> Part:
-        """Keep a finished shard, in the thread that differenced it; return what the check is to hold of it."""
+        """Store a finished shard, in the thread that differenced it; return what the check holds in memory of it."""
         ...
 
 
 @dataclass(frozen=True)
 class Session:
-    """What a running check has at hand.
+    """The resources of a running check.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class Session:
     clock : Clock
     keeper : Keeper or None
     run_pending : callable
-        Called while the check waits for the pool: does a part of what was submitted, and tells whether it did.
+        Called while the check waits for the pool. It runs a pending task and returns whether there was one.
     """
 
     settings: Settings
@@ -74,14 +74,15 @@ class Session:
 
 
 class Pipeline(Protocol):
-    """How one kind of case is checked.
+    """The way in which one kind of case is checked.
 
     Attributes
     ----------
     kind : str
-        The evaluator's name, as reports tell it.
+        The evaluator's name in reports.
     balanced : bool
-        Whether an automatic step balances round-off against truncation or kinks; a loss without these has a large one.
+        Whether an automatic step balances round-off against truncation or kinks; a loss without these takes a large
+        step.
     """
 
     kind: str
@@ -89,31 +90,31 @@ class Pipeline(Protocol):
 
     @property
     def grads(self) -> Mapping[str, np.ndarray]:
-        """The analytic gradients of the tensors to be checked."""
+        """The analytic gradients, by tensor to be checked."""
         ...
 
     def precision(self, name: str) -> str:
-        """Return how a gradient was computed."""
+        """Return the precision in which a gradient was computed."""
         ...
 
     def shapes(self) -> dict[str, Shape]:
-        """Return their shapes."""
+        """Return the shapes of these tensors."""
         ...
 
     def work(self) -> dict[str, int]:
-        """Return what a dimension of each costs, in multiply-adds."""
+        """Return the cost of one dimension of each, in multiply-adds."""
         ...
 
     def described(self) -> dict[str, Any] | None:
-        """Return what a report tells of the case itself."""
+        """Return the description of the case in its report."""
         ...
 
     def prepare(self, session: Session) -> Prepared:
-        """Do what all tensors need, and compare a declared forward result where there is one."""
+        """Prepare what all tensors need, and compare the declared forward result where there is one."""
         ...
 
     def findings(self, report: Report) -> Sequence[HealthFinding]:
-        """Return what is known of the function itself after a check."""
+        """Return the findings about the function itself that a check leaves."""
         ...
 
 
@@ -123,7 +124,7 @@ class Prepared(Protocol):
     Attributes
     ----------
     forward : ForwardReport or None
-        The declared forward result beside the computed one.
+        The comparison of the declared forward result with the computed one; None where none was declared.
     """
 
     @property
@@ -134,11 +135,11 @@ class Prepared(Protocol):
         ...
 
     def audit(self, name: str, dims: Chosen, session: Session) -> Auditing | None:
-        """Return the audit of a tensor, where its evaluator takes a shortcut."""
+        """Return the audit of a tensor, or None where its evaluator takes no shortcut."""
         ...
 
     def blinding(self, name: str) -> HealthFinding | None:
-        """Return what makes a tensor's gradient vanish, whatever the code is; None where nothing is known to."""
+        """Return the reason why a tensor's gradient vanishes whatever the code is; None where no reason is known."""
         ...
 
 
@@ -151,7 +152,7 @@ class Case(Protocol):
     grads : mapping of str to array
         The analytic gradients, by tensor.
     evaluators : tuple of str
-        Names of the evaluators that it has; the first evaluates the function itself on both sides.
+        Names of the case's evaluators; the first evaluates the function itself on both sides.
     """
 
     evaluators: ClassVar[tuple[str, ...]]
@@ -160,13 +161,13 @@ class Case(Protocol):
     def grads(self) -> Mapping[str, np.ndarray]: ...
 
     def operand(self, name: str) -> np.ndarray:
-        """Return the values of a tensor, which differences move."""
+        """Return the values of a tensor, which differences perturb."""
         ...
 
     def described(self) -> dict[str, Any]:
-        """Return what a report says of the case itself."""
+        """Return the description of the case in its report."""
         ...
 
     def pipeline(self, settings: Settings) -> Pipeline:
-        """Return how it is checked with these settings; imports Numba."""
+        """Return the pipeline that checks the case with these settings. This imports Numba."""
         ...

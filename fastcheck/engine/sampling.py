@@ -1,4 +1,4 @@
-"""Which dimensions of which tensor are checked."""
+"""The choice of dimensions to check: all of a tensor's, or a seeded, stratified sample."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ AUTO_WORK = 2e10
 """Multiply-adds that ``dims="auto"`` may spend on a tensor before it samples: seconds on one core."""
 
 AUTO_SAMPLE = 1024
-"""Dimensions of a tensor that ``dims="auto"`` samples where it cannot take all (at least; see `_automatic`)."""
+"""Least number of dimensions of a tensor that ``dims="auto"`` samples where it cannot take all (see `_automatic`)."""
 
 
 def choose(dims: Any, shapes: Mapping[str, Shape], work: Mapping[str, int], seed: int) -> dict[str, np.ndarray | range]:
-    """Choose dimensions of every tensor.
+    """Choose the dimensions of every tensor.
 
     Parameters
     ----------
     dims : "auto", "all", int, or a mapping of tensor names to these
-        A number for all tensors is their total: it is spread over them evenly, and what a small tensor cannot
-        take goes to the others.
+        A single number is the total for all tensors. It is spread over them evenly, and what a small tensor cannot take
+        goes to the others.
     shapes : mapping of str to tuple of int
     work : mapping of str to int
         Multiply-adds of one dimension of each tensor.
@@ -52,7 +52,7 @@ def choose(dims: Any, shapes: Mapping[str, Shape], work: Mapping[str, int], seed
         if wanted[name] >= sizes[name]:
             continue
         rng = np.random.default_rng([seed, position])
-        # The bias continues through the filters where the weight stopped, so that together they meet the most.
+        # The bias continues through the filters where the weight stopped, so that together they include the most.
         first = wanted.get("weight", 0) if name == "bias" else 0
         chosen[name] = stratified(shape, wanted[name], rng, filters=_filter_order(shapes, seed), first=first)
     return chosen
@@ -64,7 +64,7 @@ def _filter_order(shapes: Mapping[str, Shape], seed: int) -> np.ndarray | None:
 
 
 def counts(dims: Any, sizes: Mapping[str, int], work: Mapping[str, int]) -> dict[str, int]:
-    """Return how many dimensions of each tensor are taken; arguments as of `choose`, with sizes for shapes."""
+    """Return the number of dimensions to take of each tensor; arguments as in `choose`, with sizes for shapes."""
     if isinstance(dims, Mapping):
         for name in dims:
             if name not in sizes:
@@ -96,35 +96,36 @@ def _automatic(size: int, work: int) -> int:
 
 
 def _spread(total: int, sizes: Mapping[str, int]) -> dict[str, int]:
-    """Give every tensor an even share of a total, the weight first to receive what is left over."""
-    given_to = dict.fromkeys(sizes, 0)
+    """Give every tensor an even share of a total; what is left over goes to the weight first."""
+    shares = dict.fromkeys(sizes, 0)
     order = sorted(sizes, key=lambda name: (name != "weight", name))
     left = min(total, sum(sizes.values()))
     while left:
-        open_ones = [name for name in order if given_to[name] < sizes[name]]
-        share = max(1, left // len(open_ones))
-        for name in open_ones:
-            given = min(share, sizes[name] - given_to[name], left)
-            given_to[name] += given
+        with_room = [name for name in order if shares[name] < sizes[name]]
+        share = max(1, left // len(with_room))
+        for name in with_room:
+            given = min(share, sizes[name] - shares[name], left)
+            shares[name] += given
             left -= given
-    return given_to
+    return shares
 
 
 def stratified(
     shape: Sequence[int], count: int, rng: np.random.Generator, filters: np.ndarray | None = None, first: int = 0
 ) -> np.ndarray | range:
-    """Draw flat indices so that few of them meet much: every entry of axes 0 and 1, and every border position.
+    """Draw flat indices so that few of them cover much: every entry of axes 0 and 1, and every border position.
 
     Parameters
     ----------
     shape : sequence of int
         Axes 0 and 1 (filters and channels, or samples and channels), then spatial axes (taps, or pixels).
     count : int
-        How many to draw, at most the size.
+        Number of indices to draw, at most the size.
     rng : Generator
     filters : int array, optional
-        An order of axis 0 to use where it fits, with the place ``first`` to start at.
+        Order in which to visit axis 0, used where its length fits.
     first : int
+        Position in that order at which to start.
 
     Returns
     -------
@@ -141,8 +142,8 @@ def stratified(
     row_order = filters if filters is not None and len(filters) == rows else rng.permutation(rows)
     column_order = rng.permutation(columns)
     j = np.arange(count)
-    # Each axis is walked in a cycle of its own; a cycle completed shifts the next axis, so that equal lengths do
-    # not lock in step and meet the same few combinations again and again.
+    # Each axis is walked in its own cycle. A completed cycle shifts the next axis: otherwise, axes of equal length
+    # would run in step, and draw the same few combinations again and again.
     row = row_order[(first + j) % rows]
     column = column_order[(j + j // rows) % columns]
     position = positions[(j + j // max(rows, columns)) % len(positions)]
@@ -155,7 +156,7 @@ def stratified(
 
 
 def _positions(spatial: tuple[int, ...], count: int, rng: np.random.Generator) -> np.ndarray:
-    """Order spatial positions: borders first (they meet the padding), for up to three quarters of the draws."""
+    """Return spatial positions in order of use: up to three quarters of the draws take borders, which touch padding."""
     if not spatial:
         return np.arange(1)
     first = rng.permutation(_border(spatial))[: max(1, 3 * count // 4)]
@@ -165,7 +166,7 @@ def _positions(spatial: tuple[int, ...], count: int, rng: np.random.Generator) -
 
 @lru_cache(maxsize=64)
 def _border(spatial: tuple[int, ...]) -> np.ndarray:
-    """Return the flat indices of the positions at either end of an axis that has two; callers leave it unchanged."""
+    """Return the flat indices of positions at an end of an axis longer than one; the array is shared, so read-only."""
     inside = np.zeros(spatial, dtype=bool)
     inside[tuple(slice(1, -1) if size > 1 else slice(None) for size in spatial)] = True
     return np.flatnonzero(~inside)

@@ -1,4 +1,4 @@
-"""Settings of a check, validated once."""
+"""The settings of a check, validated once."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fastcheck.engine.sampling import Dims
 from fastcheck.reports.report import requested
 
 KINKS = ("widen", "exclude")
-"""What ``kinks`` may be."""
+"""Values of the argument ``kinks``."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """Settings that decide a result; `fastcheck.check` says what each means."""
+    """The settings that decide a result; `fastcheck.check` documents each."""
 
     seed: int = 0
     dims: Dims = "auto"
@@ -30,13 +30,13 @@ class Request:
 
     @property
     def requested(self) -> dict[str, Any]:
-        """The settings as a report keeps them."""
+        """The settings in the form that a report keeps."""
         return requested(self.step, self.evaluator, self.dims, self.kinks)
 
 
 @dataclass(frozen=True)
 class Settings(Request):
-    """Settings of a check; `fastcheck.check` and `fastcheck.check_gradient` say what each means."""
+    """The settings of a check; `fastcheck.check` and `fastcheck.check_gradient` document each."""
 
     threads: int = 1
     keep: bool = False
@@ -60,19 +60,19 @@ class Settings(Request):
         progress: ProgressHook | None,
         **others: Any,
     ) -> Settings:
-        """Check the arguments that all checks have in common.
+        """Make settings, after checking the arguments that all checks have in common.
 
         Parameters
         ----------
         evaluators : collection of str
-            Names that ``evaluator`` may have beside ``"auto"``.
+            Names that ``evaluator`` may have besides ``"auto"``.
         default_threads : int, optional
-            Threads where ``threads`` is None; by default those of the machine.
+            Number of threads where ``threads`` is None; by default, the machine's.
 
         Raises
         ------
         FastcheckError
-            If an argument is none of what `fastcheck.check` takes.
+            If an argument is not one that `fastcheck.check` accepts.
         """
         refuse_unknown("evaluator", evaluator, ("auto", *evaluators))
         refuse_unknown("kinks", kinks, KINKS)
@@ -88,7 +88,7 @@ class Settings(Request):
 
     @property
     def black_box(self) -> bool:
-        """Whether the case is a function of which nothing is known: only these have a stencil."""
+        """Whether the case is a function of which nothing else is known: only these have a stencil."""
         return self.stencil is not None
 
     @property
@@ -98,14 +98,14 @@ class Settings(Request):
 
     @property
     def requested(self) -> dict[str, Any]:
-        """The settings as a report keeps them."""
+        """The settings in the form that a report keeps."""
         names = ("stencil", "noise", "relative_noise", "precision")
         own = {name: value for name in names if (value := getattr(self, name)) is not None}
         return super().requested | own
 
 
 def usable_step(step: Any) -> Any:
-    """Return a step as it is to be used, after checking it."""
+    """Return a step, after checking it: "auto", or a positive number as a float."""
     if not isinstance(step, str):
         return positive("step", step)
     if step != "auto":

@@ -1,4 +1,4 @@
-"""Finished parts of a tensor: they merge in any order to the last bit, and travel and rest as bytes."""
+"""The results of finished shards: they merge in any order to the last bit, and can be stored and sent as bytes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,24 @@ from fastcheck.reports.report import Kept
 _FINDINGS, _LISTS = ("least", "widest"), ("worst",)
 _SUMS = ("differences", "sums")
 
+_KEYS = {"inconclusive": "undecided"}
+"""Keys of the stored JSON that differ from a tally's attributes: ledgers hold these."""
+
+_ATTRIBUTES = {key: name for name, key in _KEYS.items()}
+
 MOST_BYTES = 2**22
-"""Of a part as JSON: it takes about two thousand, and more only where sums of many blocks overflow."""
+"""Bytes of a part as JSON at most. It takes about two thousand; only sums of many blocks that overflow take more."""
 
 
 class Noted(NamedTuple):
-    """What an audit keeps of a part.
+    """The values of a part that the audit needs.
 
     Attributes
     ----------
     dims, numeric, error_bar : tuples of numbers
-        Of the audited dimensions in it.
+        Flat indices, numeric values and error bars of the audited dimensions in the part.
     along, size, bars : tuples of float
-        Numbers whose sums are those over the part of direction * numeric, of \\|numeric\\| and of the error bars.
+        Numbers that add up to the sums of direction * numeric, of \\|numeric\\| and of the error bars over the part.
     """
 
     dims: tuple[int, ...] = ()
@@ -42,13 +47,13 @@ class Noted(NamedTuple):
 
     @classmethod
     def merged(cls, parts: Sequence[Noted]) -> Noted:
-        """Put parts together, sums as few numbers."""
+        """Merge the values of several parts; each sum becomes as few numbers as possible."""
         joined = [tuple(chain.from_iterable(column)) for column in zip(*parts, strict=True)] if parts else []
         return cls(*joined[:3], *map(exactly, joined[3:]))
 
 
 class Part(NamedTuple):
-    """What is known of some blocks of a tensor, kinks counted; ``kept`` where arrays are asked for."""
+    """The result of some blocks of a tensor, with kinks counted; ``kept`` holds arrays where these are asked for."""
 
     tally: Tally
     noted: Noted | None
@@ -56,12 +61,12 @@ class Part(NamedTuple):
 
     @property
     def reached(self) -> int:
-        """Dimensions that were differenced, those left out for a kink among them."""
+        """Number of dimensions differenced, including those left out for a kink."""
         return self.tally.dims + self.tally.excluded
 
     @classmethod
     def merged(cls, parts: Sequence[Part]) -> Part:
-        """Put parts together; their order decides nothing."""
+        """Merge parts; the result does not depend on their order."""
         noted = [part.noted for part in parts if part.noted is not None]
         kept = [part.kept for part in parts if part.kept is not None]
         return cls(
@@ -72,25 +77,27 @@ class Part(NamedTuple):
 
 
 def encode(part: Part) -> bytes:
-    """Return a part as bytes, its arrays left aside: about a kilobyte, however many blocks it has."""
+    """Return a part as bytes, without its arrays: about a kilobyte, however many blocks it has."""
     compact = part.tally.compact()
-    data = {name: value for name, value in compact.__dict__.items() if value != getattr(_EMPTY, name)}
+    changed = {name: value for name, value in compact.__dict__.items() if value != getattr(_EMPTY, name)}
+    data = {_KEYS.get(name, name): value for name, value in changed.items()}
     whole = {"tally": data, "noted": part.noted}
     return pack(whole, 9, MOST_BYTES)
 
 
 def decode(body: bytes) -> Part:
-    """Return what `encode` made bytes of.
+    """Return the part that `encode` turned into bytes.
 
     Raises
     ------
     FastcheckError
-        If it is something else.
+        If the bytes are something else.
     """
     try:
         whole = unpack(body, MOST_BYTES)
         noted = None if whole["noted"] is None else _noted(whole["noted"])
-        return Part(Tally(**{name: _decoded(name, value) for name, value in whole["tally"].items()}), noted)
+        named = {_ATTRIBUTES.get(key, key): value for key, value in whole["tally"].items()}
+        return Part(Tally(**{name: _decoded(name, value) for name, value in named.items()}), noted)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FastcheckError(f"a finished part is damaged: {error}") from None
 
@@ -131,7 +138,7 @@ def _sum(value: Any) -> ScaledSum:
 
 
 def _noted(value: Any) -> Noted:
-    columns = [_row(column, [0.0 if place else 0] * len(column)) for place, column in enumerate(value)]
+    columns = [_row(column, [0.0 if position else 0] * len(column)) for position, column in enumerate(value)]
     noted = Noted(*columns)
     if not len(noted.dims) == len(noted.numeric) == len(noted.error_bar):
         raise ValueError("it has audited dimensions without values")
@@ -139,6 +146,6 @@ def _noted(value: Any) -> Noted:
 
 
 def noted_of(dims: np.ndarray, numeric: np.ndarray, error_bar: np.ndarray, sums: Sequence[float]) -> Noted:
-    """Note some audited dimensions of a block, and its three sums."""
+    """Return the audited dimensions of a block, and its three sums."""
     along, size, bars = ((float(value),) for value in sums)
     return Noted(tuple(dims.tolist()), tuple(numeric.tolist()), tuple(error_bar.tolist()), along, size, bars)

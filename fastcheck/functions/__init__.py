@@ -1,1 +1,1 @@
-"""Functions of arrays: noise, steps, kinks."""
+"""Python functions of arrays: their noise, steps, error bars and kinks."""

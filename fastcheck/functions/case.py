@@ -1,4 +1,4 @@
-"""A Python function of arrays with the gradient that somebody wrote for it."""
+"""A Python loss of arrays, and the gradient that somebody wrote for it."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 
 ALONE = "params"
-"""The tensor's name where one array is given."""
+"""Name of the tensor where params is a single array."""
 
 START = "at the start point"
 
 SMALL = 2.0**-10
-"""An entry below this part of the typical one may be of its size by accident, or have a scale of its own."""
+"""An entry below this fraction of a typical one is either small by accident or has a scale of its own."""
 
 MOVED = 2.0**-10
-"""Part of params by which they are moved to see what the loss keeps of it."""
+"""Relative perturbation of params that shows how the loss scales, and what it remembers between calls."""
 
 
 class FunctionCase:
@@ -45,16 +45,16 @@ class FunctionCase:
     Parameters
     ----------
     loss : callable
-        Takes params, as float64 arrays in the form that they are given in, and returns a finite number (or an array of
-        size 1).
+        Takes params as float64 arrays, in the form in which they are given, and returns a finite number (or an array
+        of size 1).
     grad : callable, array or mapping
-        The gradient, or what returns it when called with params: shaped as params, float64, float32 or float16.
+        The gradient, or a function of params that returns it: shaped as params, float64, float32 or float16.
     params : array, or mapping of str to arrays
         float64, float32 or float16. They are converted to float64, which is exact.
     noise, relative_noise : float, optional
-        Accuracy of the loss: what a value may be off by, absolutely or as a part of its size at the start point.
+        Accuracy of the loss: the largest error of a value, absolute or relative to its size at the start point.
     precision : {"float64", "float32", "tf32", "float16", "bfloat16"}, optional
-        The arithmetic that made the gradient, where its dtype does not tell.
+        The arithmetic that computed the gradient, where its dtype does not show it.
 
     Attributes
     ----------
@@ -67,18 +67,18 @@ class FunctionCase:
     accuracy : float
         Declared bound on the error of a value of the loss; 0 without one.
     largest : float
-        The largest value of the loss, in size, that was seen.
+        The largest magnitude of the loss seen so far.
     scatter : float
         Standard deviation of the loss from call to call at params.
     findings : list of HealthFinding
-        What was found out about the functions themselves.
+        Findings about the functions themselves.
 
     Raises
     ------
     FastcheckError
         If an argument is none of these, a name or shape does not fit, a parameter is not finite, or the loss or its
         gradient raises at params, changes its argument, returns no finite number there or differs by more than its
-        last bits when called again. A non-finite *gradient* is no bad input.
+        last bits when called again. A non-finite *gradient* is not bad input: it fails the check.
     """
 
     evaluators: ClassVar[tuple[str, ...]] = ("full",)
@@ -107,8 +107,8 @@ class FunctionCase:
         self.accuracy = _accuracy(noise, relative_noise, first)
         if self.accuracy:
             self.findings.append(health.loss_accuracy(self.accuracy))
-        self.scatter, found = function_state.scatter(first, self._value_here, self.accuracy, self._scale)
-        self.findings += found
+        self.scatter, findings = function_state.scatter(first, self._value_here, self.accuracy, self._scale)
+        self.findings += findings
         self.grads = self._matched(grad) if self._grad is None else self._called_gradient()
         self.wavering = {name: np.zeros(array.shape) for name, array in self.params.items()}
         if self._grad is not None:
@@ -117,15 +117,15 @@ class FunctionCase:
 
     @property
     def has_function(self) -> bool:
-        """Whether the gradient is a function, which can be called elsewhere."""
+        """Whether the gradient is a function, which can be called at other points."""
         return self._grad is not None
 
     def label(self, name: str) -> str:
-        """Return what the user calls a tensor."""
+        """Return the user's name for a tensor."""
         return f"params[{name!r}]" if self._named else ALONE
 
     def index(self, name: str, dim: int) -> tuple[int, ...]:
-        """Return the index of a flat index."""
+        """Return the multi-index of a flat index."""
         return index_of(dim, self.params[name].shape)
 
     def shapes(self) -> dict[str, Shape]:
@@ -137,41 +137,39 @@ class FunctionCase:
         return self.params[name]
 
     def pipeline(self, settings: Settings) -> FunctionPipeline:
-        """Return how the case is checked with these settings; imports Numba."""
+        """Return the pipeline that checks the case with these settings; imports Numba."""
         from fastcheck.functions.pipeline import FunctionPipeline
 
         return FunctionPipeline(self, settings)
 
     def described(self) -> dict[str, Any]:
-        """Return the shapes, as a report tells them."""
+        """Return the shapes as a report states them."""
         return {name: list(shape) for name, shape in self.shapes().items()}
 
     def precision_of(self, name: str) -> str:
-        """Return what a gradient was computed in."""
+        """Return the precision that a gradient was computed in."""
         return self.precision or self.grads[name].dtype.name
 
     def half_unit(self, name: str) -> float:
-        """Return the unit round-off of a gradient in half precision (tf32 among these), 0 of a wider one."""
+        """Return the unit round-off of a gradient in half precision or tf32, 0 for a wider type."""
         unit = UNITS[self.precision_of(name)]
         return unit if unit > UNITS["float32"] else 0.0
 
     def size(self, name: str) -> float:
-        """Return the root mean square of a tensor's non-zero entries; where there are none, of all tensors', else 1."""
+        """Return the root mean square of a tensor's non-zero entries; without any, that of all tensors, else 1."""
         own = rms(self.params[name])
         return own or rms(np.array([rms(array) for array in self.params.values()])) or 1.0
 
     def small(self, name: str) -> np.ndarray:
-        """Return which entries of a tensor are far smaller than its typical one, zeros among them."""
-        found: np.ndarray = np.abs(self.params[name]) < SMALL * self.size(name)
-        return found
+        """Return which entries of a tensor are far smaller than a typical one, zeros included."""
+        return np.abs(self.params[name]) < SMALL * self.size(name)
 
     @functools.cached_property
     def promised(self) -> float:
-        """The largest change of the loss that the analytic gradient promises where an entry moves by its own size.
+        """The largest change of the loss that the analytic gradient promises when an entry moves by its own size.
 
-        It does not change when parameters are rescaled, and scales with the loss. Where entries that are not zero
-        promise nothing, zeros are taken to move by the typical size. A change that is lost in the loss's own rounding
-        is 0.
+        It is invariant under rescaling of the parameters, and scales with the loss. Where no non-zero entry promises a
+        change, zeros are assumed to move by the typical size. A change that the loss's own rounding hides counts as 0.
         """
         own, every = [], []
         with np.errstate(over="ignore", invalid="ignore"):
@@ -183,20 +181,20 @@ class FunctionCase:
         return largest if largest > U * abs(self.start) else 0.0
 
     def copies(self) -> Arrays:
-        """Return arrays of one's own to evaluate at."""
+        """Return private copies of params, which may be changed."""
         return {name: array.copy() for name, array in self.params.items()}
 
     def value(self, arrays: Arrays, where: Callable[[], str]) -> float:
-        """Evaluate the loss near params, whatever number it gives: nan where it raises, as outside of its domain."""
+        """Evaluate the loss near params and return any number it gives; nan where it raises, as outside its domain."""
         return self.attempt(arrays, where)[0]
 
     def attempt(self, arrays: Arrays, where: Callable[[], str]) -> tuple[float, FastcheckError | None]:
-        """Do the same, and return what it raised beside the value."""
+        """Evaluate as `value` does; return the value, and the error that the loss raised."""
         try:
-            found = self._evaluated(arrays)
+            returned = self._evaluated(arrays)
         except Exception as error:
             return math.nan, _raised("loss", error, where())
-        value = _number(found, where)
+        value = _number(returned, where)
         self._moved = self._moved or value != self.start
         if self.largest < abs(value) < math.inf:
             with self._lock:
@@ -207,18 +205,18 @@ class FunctionCase:
         """Evaluate the analytic gradient near params; None where it raises."""
         assert self._grad is not None
         try:
-            found = _quietly(self._grad, self._packed(arrays))
+            grad = _quietly(self._grad, self._packed(arrays))
         except Exception:
             return None
-        return self._matched(found)
+        return self._matched(grad)
 
     def examine_end(self) -> None:
-        """Add what is known after a check: whether the loss ever moved, and is still what it was at the start."""
+        """Add the findings of a finished check: whether the loss ever changed, and still repeats its first value."""
         if any(finding.verdict for finding in self.findings):
             return
         try:
             pairs = ((self.start, self._value_here()), *self._after_moves())
-        except FastcheckError:  # it was a finite number there before
+        except FastcheckError:  # it returned a finite number there before
             self.findings.append(health.loss_remembers(self.start, math.nan))
             return
         differing = [pair for pair in pairs if all(map(math.isfinite, pair)) and not self._same(*pair)]
@@ -229,12 +227,12 @@ class FunctionCase:
             self.findings.append(health.loss_never_moves(self.start, zero))
 
     def refuse_changes(self, arrays: Arrays, function: str) -> None:
-        """Check that arrays are still equal to params after a function was called with them."""
+        """Check that arrays still equal params after a function was called with them."""
         for name, array in self.params.items():
             if not np.array_equal(array, arrays[name]):
                 raise FastcheckError(
                     f"{function} changes {self.label(name)}, which it is given: expected a function that leaves its "
-                    "argument as it is"
+                    "argument unchanged"
                 )
 
     def _packed(self, arrays: Arrays) -> Any:
@@ -253,7 +251,7 @@ class FunctionCase:
         return _quietly(self._loss, self._packed(arrays))
 
     def _value_here(self) -> float:
-        """Evaluate the loss at params themselves, where it has to be a finite number."""
+        """Evaluate the loss at params themselves, where it must be a finite number."""
         arrays = self.copies()
         try:
             value = _number(self._evaluated(arrays), lambda: START)
@@ -267,11 +265,11 @@ class FunctionCase:
         return value
 
     def _scale(self) -> float:
-        """Return what the loss would change by, were it linear, if all params became zero."""
+        """Return how much the loss, if it were linear, would change when all params became zero."""
         changes = []
         for part in (1 + MOVED, 1 - MOVED):
             arrays = {name: part * array for name, array in self.params.items()}
-            changes.append(abs(self.value(arrays, lambda: "at params moved a little") - self.start) / MOVED)
+            changes.append(abs(self.value(arrays, lambda: "at slightly perturbed params") - self.start) / MOVED)
         return max((change for change in changes if math.isfinite(change)), default=0.0)
 
     def _same(self, before: float, after: float) -> bool:
@@ -279,12 +277,15 @@ class FunctionCase:
         return function_state.same(before, after, self._value_here, accuracy)
 
     def _after_moves(self) -> Iterator[tuple[float, float]]:
-        """Yield values that should be alike: somewhere else, with several arrays; and at params just after that."""
+        """Yield pairs of values that should be equal: at one other point in separate arrays, then at params again.
+
+        The last evaluation reuses an array of the other point, which exposes a loss that caches by identity.
+        """
         several = [self.copies() for _ in range(3)]
         for arrays in several:
             for array in arrays.values():
                 array *= 1 + MOVED
-        first, *others = [self.value(arrays, lambda: "at params moved a little") for arrays in several]
+        first, *others = [self.value(arrays, lambda: "at slightly perturbed params") for arrays in several]
         yield from ((first, other) for other in others)
         for name, array in several[0].items():
             array[...] = self.params[name]
@@ -294,30 +295,30 @@ class FunctionCase:
         arrays = self.copies()
         assert self._grad is not None
         try:
-            found = _quietly(self._grad, self._packed(arrays))
+            grad = _quietly(self._grad, self._packed(arrays))
         except Exception as error:
             raise _raised("grad", error, START) from error
-        matched = self._matched(found)
+        matched = self._matched(grad)
         self.refuse_changes(arrays, "grad")
         return matched
 
     def _examine_gradient(self, before: float) -> None:
-        """Call the gradient again, and the loss after it: both should be what they were."""
+        """Call the gradient again, then the loss: both should repeat their values."""
         again = self._called_gradient()
         self.start = self._value_here()
         if not self._same(before, self.start):
             self.findings.append(health.loss_changed_by_grad(before, self.start))
             return
         units = {name: self.half_unit(name) for name in self.grads}
-        self.wavering, found = function_state.compared(self.grads, again, self._called_gradient, units)
-        self.findings += found
+        self.wavering, findings = function_state.compared(self.grads, again, self._called_gradient, units)
+        self.findings += findings
 
     def _matched(self, grad: Any) -> Arrays:
         """Return copies of the gradient's arrays, in the order of params."""
         if self._named and not isinstance(grad, Mapping):
-            raise FastcheckError(f"grad is {_brief(grad)}: expected a mapping of names to arrays, as params is")
+            raise FastcheckError(f"grad is {_brief(grad)}: expected a mapping of names to arrays, like params")
         if not self._named and isinstance(grad, Mapping):
-            raise FastcheckError("grad is a mapping: expected an array, as params is")
+            raise FastcheckError("grad is a mapping: expected an array, like params")
         given = grad if self._named else {ALONE: grad}
         for name in given:
             if name not in self.params:
@@ -342,33 +343,35 @@ def _largest(values: np.ndarray) -> float:
 
 
 def _quietly(function: Callable[[Any], Any], params: Any) -> Any:
-    """Call a user's function, whose overflows are values like others."""
+    """Call a user's function without NumPy's warnings: an overflow is a value like any other."""
     with np.errstate(all="ignore"):
         return function(params)
 
 
 def _raised(name: str, error: Exception, where: str) -> FastcheckError:
-    """Return what a user's function raises as one line, chained."""
+    """Return a user function's exception as a one-line error, chained."""
     words = " ".join(str(error).split())
-    found = FastcheckError(f"{name} raises {type(error).__name__} {where}{': ' * bool(words)}{words}")
-    found.__cause__ = error
-    return found
+    chained = FastcheckError(f"{name} raises {type(error).__name__} {where}{': ' * bool(words)}{words}")
+    chained.__cause__ = error
+    return chained
 
 
 def _accuracy(noise: float | None, relative_noise: float | None, value: float) -> float:
-    """Return what is declared of the error of a value of the loss."""
+    """Return the declared bound on the error of a value of the loss."""
     absolute = 0.0 if noise is None else positive("noise", noise)
     relative = 0.0 if relative_noise is None else positive("relative_noise", relative_noise)
     if relative and not value:
-        raise FastcheckError(f"relative_noise is {relative_noise!r}, and the loss is 0 {START}: expected noise=")
+        raise FastcheckError(
+            f"relative_noise is {relative_noise!r}, but the loss is 0 {START}: expected noise= instead"
+        )
     return max(absolute, relative * abs(value))
 
 
-def _number(found: Any, where: Callable[[], str]) -> float:
-    value = found
+def _number(returned: Any, where: Callable[[], str]) -> float:
+    value = returned
     if isinstance(value, np.ma.MaskedArray):
         raise FastcheckError(f"loss returns a masked array {where()}: expected one number")
-    if hasattr(value, "item"):  # an array of NumPy's or of another library
+    if hasattr(value, "item"):  # an array of NumPy or another library
         size = math.prod(getattr(value, "shape", ()))
         if size != 1:
             raise FastcheckError(f"loss returns an array of shape {tuple(value.shape)} {where()}: expected one number")
@@ -376,7 +379,7 @@ def _number(found: Any, where: Callable[[], str]) -> float:
     if isinstance(value, np.floating):  # longdouble's item() is itself
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise FastcheckError(f"loss returns {_brief(found)} {where()}: expected one number")
+        raise FastcheckError(f"loss returns {_brief(returned)} {where()}: expected one number")
     try:
         return float(value)
     except OverflowError:
@@ -384,5 +387,5 @@ def _number(found: Any, where: Callable[[], str]) -> float:
 
 
 def _brief(value: Any) -> str:
-    """Return a value as a message quotes it, though its representation may have several lines."""
+    """Return a value as a message quotes it: on one line, even where its representation has several."""
     return brief(repr(value), LONGEST_VALUE)

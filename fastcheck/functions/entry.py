@@ -1,4 +1,4 @@
-"""One entry of a user's parameters, moved by itself: the loss there, steps and sizes."""
+"""One entry of a user's parameters, perturbed alone: the loss there, its steps and its sizes."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from fastcheck.functions.state import Arrays
 from fastcheck.functions.step_search import NOISES, Estimate, Level, Search, exponent_of
 
 LEAST = 2.0**-1074
-"""No loss is known better: float64's smallest number."""
+"""Smallest noise of a loss: float64's smallest number."""
 
 OWN_SIZE = 2.0**20
-"""Steps that an entry's own size is thought to be, where its value may be small by accident."""
+"""Assumed ratio of an entry's own size to its step, where its value may be small by accident."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """What entries of a tensor have in common.
+    """What all entries of a tensor share.
 
     Attributes
     ----------
     case : FunctionCase
     name : str
     noise : float
-        What rounding does to the loss where the tensor is moved, a standard deviation.
+        Standard deviation of the loss's rounding where the tensor is perturbed.
     errors : float64 array
-        What rounding does to the analytic gradient, flat.
+        Bounds on the rounding of the analytic gradient, flat.
     stencil : "auto", 3 or 5
     size : float
-        That of a typical entry.
+        Size of a typical entry.
     """
 
     case: FunctionCase
@@ -55,15 +55,14 @@ class Tensor:
         return self.case.params[self.name].reshape(-1)
 
     def arrays(self) -> Arrays:
-        """Return arrays of this thread's own."""
+        """Return this thread's own copies of params."""
         if not hasattr(self._private, "arrays"):
             self._private.arrays = self.case.copies()
-        arrays: Arrays = self._private.arrays
-        return arrays
+        return self._private.arrays
 
 
 class EntryDifferencer:
-    """One entry.
+    """Differences one entry.
 
     Parameters
     ----------
@@ -74,9 +73,9 @@ class EntryDifferencer:
     Attributes
     ----------
     small : bool
-        Whether it may have a size of its own, far below the others'.
+        Whether the entry may have a scale of its own, far below the others'.
     reach : float
-        How far it may be thought to move: by its own size, or that of a typical one.
+        How far the entry can be expected to move: by its own size or that of a typical entry, whichever is larger.
     """
 
     def __init__(self, tensor: Tensor, dim: int) -> None:
@@ -88,31 +87,31 @@ class EntryDifferencer:
         self.reach = max(tensor.size, abs(self._x))
         self._raised: FastcheckError | None = None
 
-    def outside(self, found: Estimate) -> bool:
-        """Tell whether the analytic value lies outside the error bar."""
-        return abs(self._analytic - found.numeric) > found.bar + self._error
+    def outside(self, estimate: Estimate) -> bool:
+        """Return whether the analytic value lies outside the error bar."""
+        return abs(self._analytic - estimate.numeric) > estimate.bar + self._error
 
-    def slope(self, found: Estimate) -> float:
-        """Return the slope that an error bar is measured by: one above `WIDE` of it tells little.
+    def slope(self, estimate: Estimate) -> float:
+        """Return the slope that an error bar is compared with: a bar above `precision.WIDE` of it is too wide.
 
-        It is the one by which a move of the entry by its own size changes the loss as much as the gradient promises
-        for any entry. Where it promises nothing, the slopes that were seen stand in; 0 where the loss never moved.
+        With this slope, a move of the entry by its own size changes the loss as much as the gradient promises for any
+        entry. Where the gradient promises nothing, the measured slopes stand in; 0 where the loss never changed.
         """
         reach = self.reach
-        if self.small and (not self._analytic or found.bar < abs(self._analytic)):
-            # The step that was found shows which size it moves at, if its bar is no larger than what it has to show.
-            reach = min(reach, max(abs(self._x), found.step * OWN_SIZE))
+        if self.small and (not self._analytic or estimate.bar < abs(self._analytic)):
+            # The step shows the scale on which the entry moves, if its bar is smaller than the value to be shown.
+            reach = min(reach, max(abs(self._x), estimate.step * OWN_SIZE))
         promised = self._case.promised
-        return promised / reach if promised else max(abs(self._case.start) / reach, found.slope)
+        return promised / reach if promised else max(abs(self._case.start) / reach, estimate.slope)
 
     def own_size(self) -> float:
-        """Return the size of the entry itself, of a zero that of the others."""
+        """Return the size of the entry itself; for a zero, that of the others."""
         return abs(self._x) or self.reach
 
     def other_size(self) -> float | None:
-        """Return the size that a small entry may have, if not the others'.
+        """Return the scale that a small entry may have instead of the others'; None where it has no other.
 
-        A zero's is guessed from its gradient: a move by it changes the loss as much as moves of others do.
+        A zero's scale is guessed from its gradient: a move of that size changes the loss as much as other entries do.
         """
         own, slope = abs(self._x), abs(self._analytic)
         if not own and 0 < slope < math.inf:
@@ -120,9 +119,9 @@ class EntryDifferencer:
         return own if self.small and LEAST < own < self.reach * SMALL else None
 
     def search(self, noise: float | None = None) -> Search:
-        """Return the search for its step; ``noise`` is that of the tensor by default."""
+        """Return the search for the entry's step; ``noise`` defaults to the tensor's."""
         least = max(exponent_of(float(np.spacing(abs(self._x)))) + 2, -1000)
-        # It is not moved beyond zero, where a domain may end, unless its size may be an accident.
+        # A step does not pass zero, where a domain may end, unless the entry may be small by accident.
         room = self.reach if self.small else abs(self._x)
         noise = self._tensor.noise if noise is None else noise
         most = max(least, exponent_of(room) - 2)
@@ -137,56 +136,56 @@ class EntryDifferencer:
         return Search(level, self._tensor.stencil, 0, 0).best(0, rounds=1)
 
     def own_noise(self) -> float:
-        """Return the noise of the loss where this entry alone moves, next to the point.
+        """Return the noise of the loss next to the point, where this entry alone is perturbed.
 
-        Other entries' kinks, which look like noise where all are moved, are not met.
+        This crosses no kinks of other entries, which look like noise when all entries are perturbed.
         """
         unit = LOSS_SPACINGS[0] * self.own_size()
 
-        def seen(side: float) -> float:
+        def measured(side: float) -> float:
             def sample(distance: float) -> np.ndarray:
-                return np.array(self._moved(side * distance))
+                return np.array(self._perturbed(side * distance))
 
             return float(noises.measured(sample, LOSS_SAMPLES, [unit]))
 
-        largest = max(seen(1.0), seen(-1.0))
+        largest = max(measured(1.0), measured(-1.0))
         least = max(U * abs(self._case.start), self._case.accuracy / NOISES, LEAST)
         return min(self._tensor.noise, max(largest, least)) if largest > 0 else self._tensor.noise
 
     def not_finite(self, step: float, given: bool) -> FastcheckError:
-        """Return why it cannot be differenced; ``step`` was given, or is where the search began."""
+        """Return why the entry cannot be differenced; ``step`` was ``given``, or is the first step of the search."""
         raised = self._raised
         cause = "" if raised is None else f"; {raised}"
         if given:
             message = (
-                f"step is {step!r}: the loss is not finite with {self._place()} moved by one, two or four of them; "
+                f"step is {step!r}: the loss is not finite with {self._label()} perturbed by one, two or four steps; "
                 f"expected a smaller step, or step='auto'{cause}"
             )
         else:
             message = (
-                f"loss is not finite around {self._place()}: no step from {step!r} downwards gives finite values on "
+                f"loss is not finite around {self._label()}: no step of {step!r} or less gives finite values on "
                 f"both sides{cause}"
             )
-        found = FastcheckError(message)
-        found.__cause__ = None if raised is None else raised.__cause__
-        return found
+        refusal = FastcheckError(message)
+        refusal.__cause__ = None if raised is None else raised.__cause__
+        return refusal
 
     def _level(self, step: float, noise: float) -> Level | None:
-        before, after = self._moved(-step), self._moved(step)
+        before, after = self._perturbed(-step), self._perturbed(step)
         return Level.of(step, (self._x - step, self._x, self._x + step), (before, self._case.start, after), noise)
 
-    def _moved(self, by: float) -> float:
-        """Evaluate the loss with the entry moved, and restore it."""
+    def _perturbed(self, by: float) -> float:
+        """Evaluate the loss with the entry perturbed, then restore it."""
         arrays = self._tensor.arrays()
         flat = arrays[self._tensor.name].reshape(-1)
         flat[self._dim] = self._x + by
         try:
-            value, raised = self._case.attempt(arrays, lambda: f"with {self._place()} moved by {by!r}")
+            value, raised = self._case.attempt(arrays, lambda: f"with {self._label()} perturbed by {by!r}")
             self._raised = self._raised or raised
             return value
         finally:
             flat[self._dim] = self._x
 
-    def _place(self) -> str:
+    def _label(self) -> str:
         index = self._case.index(self._tensor.name, self._dim)
         return f"{self._case.label(self._tensor.name)} at index {list(index)}"

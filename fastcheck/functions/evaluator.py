@@ -1,4 +1,4 @@
-"""Evaluator ``full`` of a user's function: the whole loss, at every step that a dimension needs."""
+"""Evaluator ``full`` for a user's function: the whole loss, at every step that a dimension needs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from fastcheck.functions.noise import UNMEASURED
 from fastcheck.functions.step_search import ROUNDS, Estimate, better, exponent_of
 
 BLOCK = 32
-"""Dimensions in a block: some hundred calls of the loss, after which Ctrl-C and progress are heard."""
+"""Dimensions in a block: a few hundred calls of the loss between checks for Ctrl-C and updates of progress."""
 
 PILOTS = 5
-"""Dimensions of a tensor that find its typical step, at which the others begin."""
+"""Dimensions of a tensor that find its typical step, at which the search of the others starts."""
 
 NEAR = 3
-"""Powers of two by which a step may be larger than the typical one where the loss has a scale far below its entries."""
+"""Powers of two by which a step may exceed the typical one where the loss has a scale far below its entries."""
 
 PILOT_STEP = -17
-"""Where they begin, as a power of two relative to the size of the entries: about the cube root of the unit round-off,
-where a difference of a function whose scale is that of its argument is balanced."""
+"""Start of the pilots' search, as a power of two relative to the size of the entries: about the cube root of the unit
+round-off, which balances the difference of a function that varies on the scale of its argument."""
 
 
 class FunctionEvaluator:
@@ -38,21 +38,21 @@ class FunctionEvaluator:
     name : str
         The tensor.
     noise : float
-        What rounding does to the loss where it is moved: `fastcheck.functions.noise.of_loss`.
+        Noise of the loss where the tensor is perturbed: `fastcheck.functions.noise.of_loss`.
     errors : float64 array
-        What rounding does to its analytic gradient: `fastcheck.functions.noise.of_gradient`.
+        Bounds on the rounding of its analytic gradient: `fastcheck.functions.noise.of_gradient`.
     step : float or "auto"
     stencil : "auto", 3 or 5
     seed : int
-        Of the pilots.
+        Random seed for the choice of pilots.
 
     Attributes
     ----------
     step : float
-        As given, or the median of what the pilots found best.
+        As given, or the median of the pilots' best steps.
     noise : float
     kinked : dict of int to Estimate
-        The dimensions that were found to be at a kink, with a subgradient.
+        Dimensions at a kink whose analytic value is a subgradient.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class FunctionEvaluator:
         self.noise, self.kinked = max(noise, LEAST), dict[int, Estimate]()
         self._tensor = Tensor(case, name, self.noise, errors.reshape(-1), stencil, case.size(name))
         types = WIDE_TYPES * (1 if case.has_function else UNMEASURED)
-        self._wide = max(WIDE, types * case.half_unit(name))
+        self._too_wide = max(WIDE, types * case.half_unit(name))
         self._fixed = None if step == "auto" else float(step)
         self._start, self._doubtful = PILOT_STEP, False
         self._pilots: dict[int, Estimate] = {}
@@ -84,48 +84,50 @@ class FunctionEvaluator:
         """Difference the dimensions of a block."""
         dims = indices(block)
         entries = [EntryDifferencer(self._tensor, dim) for dim in dims.tolist()]
-        found = [self._differenced(dim, entry) for dim, entry in zip(dims.tolist(), entries, strict=True)]
+        estimates = [self._differenced(dim, entry) for dim, entry in zip(dims.tolist(), entries, strict=True)]
         self._tensor.case.refuse_changes(self._tensor.arrays(), "loss")
-        bars = np.array([one.bar for one in found]) + self._tensor.errors[dims]
-        jumps = np.array([one.jump for one in found])
-        slopes = np.array([max(entry.slope(one), abs(one.numeric)) for entry, one in zip(entries, found, strict=True)])
+        bars = np.array([one.bar for one in estimates]) + self._tensor.errors[dims]
+        jumps = np.array([one.jump for one in estimates])
+        slopes = np.array(
+            [max(entry.slope(one), abs(one.numeric)) for entry, one in zip(entries, estimates, strict=True)]
+        )
         self.kinked |= {
             dim: one
-            for dim, entry, one in zip(dims.tolist(), entries, found, strict=True)
+            for dim, entry, one in zip(dims.tolist(), entries, estimates, strict=True)
             if one.jump and not entry.outside(one)
         }
         return Differences(
             dims,
-            np.array([one.numeric for one in found]),
+            np.array([one.numeric for one in estimates]),
             bars,
-            kinks=np.array([one.kinked for one in found], dtype=np.int64),
+            kinks=np.array([one.kinked for one in estimates], dtype=np.int64),
             jump=jumps,
-            wide=(bars - jumps > self._wide * slopes) & (slopes > 0),
+            too_wide=(bars - jumps > self._too_wide * slopes) & (slopes > 0),
         )
 
     def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
-        """Split the error bars of dimensions, which are differenced again."""
-        found = [self._differenced(dim, EntryDifferencer(self._tensor, dim)) for dim in dims.tolist()]
+        """Split the error bars of dimensions, by differencing them again."""
+        estimates = [self._differenced(dim, EntryDifferencer(self._tensor, dim)) for dim in dims.tolist()]
         return {
-            "round-off": np.array([one.roundoff for one in found]),
-            "truncation": np.array([one.safety * one.truncation for one in found]),
-            "kinks": np.array([one.widening for one in found]),
+            "round-off": np.array([one.roundoff for one in estimates]),
+            "truncation": np.array([one.safety * one.truncation for one in estimates]),
+            "kinks": np.array([one.widening for one in estimates]),
             "gradient": self._tensor.errors[dims],
-            "steps": np.array([one.doubt for one in found]),
+            "steps": np.array([one.doubt for one in estimates]),
         }
 
     def _send_pilots(self, rng: np.random.Generator) -> None:
-        """Find the typical step, relative to the size of entries, and whether the loss has a scale far below it."""
+        """Find the typical step relative to the size of entries, and whether the loss has a scale far below them."""
         usual = np.flatnonzero(~self._tensor.case.small(self._tensor.name))
         among = usual if usual.size else np.arange(len(self._tensor.values))
         pilots = {}
         for dim in rng.choice(among, min(PILOTS, len(among)), replace=False).tolist():
             entry = EntryDifferencer(self._tensor, dim)
             search = entry.search()
-            found = search.best(self._begin(entry.reach), opinions.ROUNDS)
-            if found is not None:
-                pilots[dim] = entry, search, found
-                contradicted = opinions.contradiction(entry, search, found) is not None
+            estimate = search.best(self._begin(entry.reach), opinions.ROUNDS)
+            if estimate is not None:
+                pilots[dim] = entry, search, estimate
+                contradicted = opinions.contradiction(entry, search, estimate) is not None
                 self._doubtful = self._doubtful or contradicted
         self._pilots = {dim: opinions.decided(*pilot, self._doubtful) for dim, pilot in pilots.items()}
         steps = [
@@ -136,37 +138,40 @@ class FunctionEvaluator:
     def _differenced(self, dim: int, entry: EntryDifferencer) -> Estimate:
         """Estimate one derivative."""
         if self._fixed is None:
-            found = self._pilots[dim] if dim in self._pilots else self._searched(entry)
+            estimate = self._pilots[dim] if dim in self._pilots else self._searched(entry)
         else:
-            found = self._with_fixed_step(entry, self._fixed)
-        if found is None:
+            estimate = self._with_fixed_step(entry, self._fixed)
+        if estimate is None:
             begin = math.ldexp(1.0, self._begin(entry.reach))
             raise entry.not_finite(self._fixed or begin, given=self._fixed is not None)
-        return found
+        return estimate
 
     def _searched(self, entry: EntryDifferencer, rounds: int = ROUNDS) -> Estimate | None:
-        """Search for the step, of a small entry from both of the sizes that it may have."""
+        """Search for the step; for a small entry, from both of the scales that it may have."""
         search, other_size = entry.search(), entry.other_size()
         begin = self._begin(entry.reach)
-        most = begin + NEAR if self._doubtful else None  # larger steps are another function's
-        found = search.best(begin, opinions.ROUNDS if entry.small else rounds, most)
+        most = begin + NEAR if self._doubtful else None  # larger steps see only the coarse scale of the loss
+        best = search.best(begin, opinions.ROUNDS if entry.small else rounds, most)
         if other_size is not None:
             other = search.best(self._begin(other_size), opinions.ROUNDS)
-            found = found if other is None else better(found, other)
-        return found and opinions.decided(entry, search, found, self._doubtful)
+            best = best if other is None else better(best, other)
+        return best and opinions.decided(entry, search, best, self._doubtful)
 
     def _with_fixed_step(self, entry: EntryDifferencer, step: float) -> Estimate | None:
-        """Take the user's step; where the gradient is outside, the best one tells whether that was to blame."""
-        found = entry.with_step(step)
-        if found is not None and found.jump and not opinions.at_the_point(entry, found).jump:
-            found = found._replace(jump=0.0)
-        if found is None or not entry.outside(found):
-            return found
+        """Estimate with the user's step; where the gradient is outside, the best step shows whether that is to blame.
+
+        If so, the bar is widened by how far apart the two are.
+        """
+        estimate = entry.with_step(step)
+        if estimate is not None and estimate.jump and not opinions.at_the_point(entry, estimate).jump:
+            estimate = estimate._replace(jump=0.0)
+        if estimate is None or not entry.outside(estimate):
+            return estimate
         other = self._searched(entry, opinions.ROUNDS)
-        if other is None or (entry.outside(other) and found.agrees(other)):
-            return found
-        apart = abs(found.numeric - other.numeric) + other.bar
-        return found._replace(truncation=found.truncation + apart)
+        if other is None or (entry.outside(other) and estimate.agrees(other)):
+            return estimate
+        apart = abs(estimate.numeric - other.numeric) + other.bar
+        return estimate._replace(truncation=estimate.truncation + apart)
 
     def _begin(self, size: float) -> int:
         return self._start + exponent_of(size)

@@ -1,4 +1,4 @@
-"""What rounding does to a user's loss and to the analytic gradient, measured along seeded directions."""
+"""The rounding noise of a user's loss and of its analytic gradient, measured along seeded directions."""
 
 from __future__ import annotations
 
@@ -13,50 +13,55 @@ from fastcheck.functions.state import Arrays
 from fastcheck.functions.step_search import NOISES as NOISES_OF_VALUES
 
 LOSS_SPACINGS = tuple(2.0**-k for k in (46, 41, 30, 22, 13, 10, 7))
-"""Fractions of the entries by which neighbouring samples are apart: tens of roundings of float64, then thousands, and
-few kinks. Larger ones are for losses that round their argument."""
+"""Spacings of neighbouring samples, as fractions of the entries: tens of roundings of float64, then thousands, with
+few kinks in between. The larger ones are for losses that round their argument."""
 
 LOSS_SAMPLES = 9
-"""Samples along each direction, and the number that Moré and Wild recommend at most."""
+"""Samples along each direction: the largest number that Moré and Wild recommend."""
 
 DIRECTIONS = 2
-"""Directions in which a tensor is moved, forth and back, since a unit may be flat on one side; the largest noise
+"""Directions in which a tensor is perturbed, each to both sides, since a unit may be flat on one; the largest noise
 counts."""
 
 UNKNOWN = 2.0**-64
-"""The first spacing for a tensor of zeros, whose scale is not known."""
+"""First spacing for a tensor of zeros, whose scale is unknown."""
 
 GRADIENT_SPACINGS = (2.0**-46, 2.0**-40, 2.0**-22)
-"""The last for a gradient that is computed in float32: there even its parameters differ by roundings."""
+"""Spacings for the gradient, as fractions of the entries. The last is for a gradient computed in float32: even its
+parameters then differ by whole roundings."""
 
 HALF_SPACINGS = (2.0**-13, 2.0**-10, 2.0**-7)
-"""More for one that is computed in half precision. Others would meet kinks at these."""
+"""Further spacings for a gradient computed in half precision. Any other would meet kinks at these."""
 
 GRADIENT_SAMPLES = 7
-"""Calls of the gradient for each spacing, the least that Moré and Wild recommend."""
+"""Calls of the gradient for each spacing: the smallest number that Moré and Wild recommend."""
 
 NOISES = 20.0
-"""Standard deviations that an entry of the gradient may be off by. Its noise is known from seven samples only, and
-roundings that are the same at all of them (those of data) are not seen: they are taken to be as large again."""
+"""Standard deviations by which an entry of the gradient may be off. Its noise is estimated from seven samples only, and
+roundings that are the same in all of them (those of data) stay hidden: they are assumed to be as large again."""
 
 HALF_NOISES = 15.0
-"""The same of a function in half precision: it rounds its argument, which shows all, and is measured to both sides."""
+"""The same for a function in half precision, which rounds its argument: that exposes every rounding, and its noise is
+measured on both sides."""
 
 UNMEASURED = 3.0
-"""Times as many where the gradient is an array, whose noise cannot be measured: correct ones of attention and recurrent
-layers, in float32 and in halves, came to 0.95 of their bars with this in 5,000 (`tests/helpers/hard_functions.py`)."""
+"""Further factor where the gradient is an array, whose noise cannot be measured. With it, correct gradients of
+attention and recurrent layers in float32 and in half precision came to at most 0.95 of their bars, in 5,000 cases
+(`tests/helpers/hard_functions.py`)."""
 
 SHARED, SHARED_HALF = 1 / 12, 1 / 6
-"""Part of the largest change of the loss that an array's entries are taken to be sums of, at least: what a backward
-pass carries from one tensor to the next is larger than what is left of it in some. In half precision that counts."""
+"""Smallest size of the terms of an array's entries, as a fraction of the largest change of the loss: what a backward
+pass carries from one tensor to the next is larger than what remains of it in some. The second is for half precision,
+where this matters more."""
 
 _SINGLE = UNITS["float32"]
 
 
 def of_loss(case: FunctionCase, name: str, seed: int) -> float:
-    """Return the standard deviation of the loss's rounding where a tensor is moved, 0 where nothing is seen of it.
+    """Return the standard deviation of the loss's rounding where a tensor is perturbed, 0 where none shows.
 
-    The differences of a dimension meet no more of it: moving one entry changes fewer roundings than moving all.
+    It bounds the noise in the differences of one dimension: perturbing one entry changes fewer roundings than
+    perturbing all.
     """
     arrays = case.copies()
     rng = np.random.default_rng([seed, *name.encode()])
@@ -76,19 +81,19 @@ def of_loss(case: FunctionCase, name: str, seed: int) -> float:
 
 
 def _rounding(values: np.ndarray) -> float:
-    """Return the deviation that values in float32 have, 0 where they use more bits, or as few as counts do.
+    """Return the rounding of values that are float32 numbers; 0 where they need more bits, or as few as counts do.
 
-    Beside a large constant such a loss may be the same number wherever it was sampled.
+    With a large constant added, such a loss may be the same number at all samples, which then show no noise.
     """
     values = values[np.isfinite(values)]
     return float(np.abs(values).max(initial=0.0)) * _SINGLE / math.sqrt(3) if _is_single(values) else 0.0
 
 
 def of_gradient(case: FunctionCase, seed: int) -> dict[str, np.ndarray]:
-    """Return a bound on what rounding does to every entry of the analytic gradient.
+    """Return a bound on the rounding of every entry of the analytic gradient.
 
-    The unit round-off of its arithmetic, relative to the entry or to a typical one; and, where the gradient is a
-    function, the noise of that function, the entry's own or a typical one.
+    It has the unit round-off of the gradient's arithmetic, relative to the entry or to a typical one; and, where the
+    gradient is a function, the noise of that function, of the entry itself or of a typical one.
 
     Returns
     -------
@@ -104,7 +109,7 @@ def _bound(case: FunctionCase, name: str, measured: np.ndarray | None) -> np.nda
     values = np.where(np.isfinite(grad), np.abs(grad.astype(np.float64)), 0.0)
     reach = _reach(case, name, values)
     result = case.half_unit(name)
-    # Of arrays nothing is known but their type: every rounding on the way may be one of it.
+    # Of an array only the type is known: any intermediate result may be rounded to it.
     unit = max(_unit(grad, case.precision), result if measured is None else 0.0)
     deviation = unit * np.maximum(values, _typical(values, reach))
     if measured is None:
@@ -114,35 +119,37 @@ def _bound(case: FunctionCase, name: str, measured: np.ndarray | None) -> np.nda
         measured = np.where(np.isfinite(measured), measured, 0.0)
         deviation = np.maximum(deviation, np.maximum(measured, _typical(measured, reach)))
         bound = (HALF_NOISES if result else NOISES) * deviation
-    found: np.ndarray = bound + result * values + SMALLEST[case.precision_of(name)]
-    return found
+    return bound + result * values + SMALLEST[case.precision_of(name)]
 
 
 def _reach(case: FunctionCase, name: str, slopes: np.ndarray) -> np.ndarray:
-    """Return how far entries move, those that are small by themselves; zeros as far as others change the loss."""
+    """Return the scale on which each entry moves.
+
+    That is the typical size; for a small entry its own size; for a zero, the move that changes the loss as much as
+    other entries do.
+    """
     size, own = case.size(name), np.abs(case.params[name])
     with np.errstate(all="ignore"):
         guessed = np.where(slopes > 0, np.fmin(size, case.promised / slopes), size)
-    found: np.ndarray = np.where(case.small(name), np.where(own > 0, own, guessed), size)
-    return found
+    return np.where(case.small(name), np.where(own > 0, own, guessed), size)
 
 
 def _typical(values: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    """Return a typical size for every entry: the root mean square, of the values or of what they do to the loss.
+    """Return a typical size for every entry: the root mean square of the values, or of their effects on the loss.
 
-    The second, value times reach over the entry's own reach, does not change when entries are rescaled. Where all have
-    one scale both are alike; else the smaller one counts.
+    The second, the root mean square of value * reach divided by the entry's own reach, is invariant under rescaling
+    of entries. Where all entries have one scale, both are the same; otherwise the smaller one counts.
     """
     with np.errstate(all="ignore"):  # sizes at the ends of the range of numbers
         scaled = _mean(values * reach) / reach
-    found: np.ndarray = np.fmin(scaled, _mean(values))
-    return found
+    return np.fmin(scaled, _mean(values))
 
 
 def _unit(grad: np.ndarray, precision: str | None) -> float:
-    """Return the unit round-off of the arithmetic that made an array: halves are taken to be summed in float32.
+    """Return the unit round-off of the arithmetic behind an array: half precision is assumed to be summed in float32.
 
-    float64 numbers that fit float32, and use more of it than counts and halves do, come from there.
+    float64 numbers that fit float32, and need more of its bits than counts and half precision do, are attributed to
+    float32.
     """
     if precision is not None:
         return U if precision == "float64" else _SINGLE
@@ -157,7 +164,7 @@ def _is_single(values: np.ndarray) -> bool:
 
 
 def _half(case: FunctionCase, name: str) -> bool:
-    """Tell whether a gradient is one of half precision, by its type or by its values."""
+    """Return whether a gradient has half precision, by its type or by its values."""
     grad = case.grads[name]
     significands = np.frexp(grad[np.isfinite(grad)].astype(np.float64))[0]
     return case.half_unit(name) > 0 or (_fits(significands, 11) and not _fits(significands, 5))
@@ -184,15 +191,15 @@ def _gradient_noise(case: FunctionCase, seed: int) -> dict[str, np.ndarray]:
 
     def sample(distance: float, side: float = 1.0) -> np.ndarray:
         _move(case, arrays, directions, side * distance)
-        found = case.gradient(arrays)
-        if found is None:
+        grads = case.gradient(arrays)
+        if grads is None:
             return np.full(total, np.nan)
-        return np.concatenate([found[name].astype(np.float64).ravel() for name in case.params])
+        return np.concatenate([grads[name].astype(np.float64).ravel() for name in case.params])
 
     half = any(_half(case, name) for name in case.grads)
     spacings = GRADIENT_SPACINGS + HALF_SPACINGS * half
     flat = ecnoise.measured(sample, GRADIENT_SAMPLES, spacings, rounded=half)
-    if half or np.isnan(flat).all():  # few roundings, or outside of its domain
+    if half or np.isnan(flat).all():  # few roundings, or outside its domain
         back = ecnoise.measured(lambda distance: sample(distance, -1.0), GRADIENT_SAMPLES, spacings, rounded=half)
         flat = np.where(np.isnan(flat + back), np.fmax(flat, back), np.hypot(flat, back) / math.sqrt(2))
     ends = np.cumsum([array.size for array in case.params.values()])[:-1]
@@ -201,15 +208,14 @@ def _gradient_noise(case: FunctionCase, seed: int) -> dict[str, np.ndarray]:
 
 
 def _direction(case: FunctionCase, name: str, rng: np.random.Generator) -> np.ndarray:
-    """Return a seeded direction in which every entry moves by half of its own size to all of it.
+    """Return a seeded direction that moves every entry by between half of its own size and all of it.
 
-    Zeros stay, unless there is nothing else, so that no entry leaves a domain that ends at zero. The lengths differ
-    since equal ones may lie in step with roundings.
+    Zeros stay, unless all entries are zero, so that none leaves a domain that ends there. The lengths vary, since
+    equal ones may lie in step with roundings.
     """
     values = case.params[name]
     sizes = np.abs(values) if values.any() else np.full(values.shape, case.size(name))
-    direction: np.ndarray = sizes * rng.uniform(0.5, 1.0, values.shape) * rng.choice([-1.0, 1.0], values.shape)
-    return direction
+    return sizes * rng.uniform(0.5, 1.0, values.shape) * rng.choice([-1.0, 1.0], values.shape)
 
 
 def _move(case: FunctionCase, arrays: Arrays, directions: Arrays, distance: float) -> None:
@@ -219,4 +225,4 @@ def _move(case: FunctionCase, arrays: Arrays, directions: Arrays, distance: floa
 
 
 def _away(case: FunctionCase, name: str) -> str:
-    return f"where its noise is measured, at {case.label(name)} moved a little"
+    return f"where its noise is measured, at slightly perturbed {case.label(name)}"

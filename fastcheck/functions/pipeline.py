@@ -1,4 +1,4 @@
-"""The path of a user's function: its gradient's noise, and one evaluator."""
+"""The pipeline of a user's function: its gradient's noise, and one evaluator."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from fastcheck.metrics.health import HealthFinding
 from fastcheck.reports.report import Report
 
 MOSTLY = 0.75
-"""Where more than this part of all derivatives is zero, little is shown."""
+"""Where more than this fraction of all derivatives is zero, a check shows little."""
 
 UNDERFLOW = 1e-290
-"""Smaller losses have few digits left, or their differences have."""
+"""Losses below this have few digits left, or their differences have."""
 
 AUTO_DIMS = 2048
-"""Dimensions of a tensor that ``dims="auto"`` takes all of: about 15,000 calls of the loss. Of more it takes
-`fastcheck.engine.sampling.AUTO_SAMPLE`, since what a call costs is not known."""
+"""Largest tensor that ``dims="auto"`` checks whole: about 15,000 calls of the loss. Of a larger one it samples
+`fastcheck.engine.sampling.AUTO_SAMPLE` dimensions, since the cost of a call is unknown."""
 
 
 class FunctionPipeline:
-    """The path of a `FunctionCase`.
+    """The pipeline of a `FunctionCase`.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class FunctionPipeline:
     Raises
     ------
     FastcheckError
-        If the plan's step is lost in a tensor's largest entry, or overflows with it.
+        If the requested step is lost in a tensor's largest entry, or overflows with it.
     """
 
     kind = "full"
@@ -64,7 +64,7 @@ class FunctionPipeline:
         return self._case.grads
 
     def precision(self, name: str) -> str:
-        """Return the type that a gradient was computed in."""
+        """Return the precision that a gradient was computed in."""
         return self._case.precision_of(name)
 
     def shapes(self) -> dict[str, Shape]:
@@ -72,7 +72,7 @@ class FunctionPipeline:
         return self._case.shapes()
 
     def work(self) -> dict[str, int]:
-        """Return a dimension's part of what ``dims="auto"`` may spend."""
+        """Return the share of the work of ``dims="auto"`` that one dimension takes, by tensor."""
         return dict.fromkeys(self._case.params, int(sampling.AUTO_WORK) // AUTO_DIMS)
 
     def described(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class FunctionPipeline:
         return self._case.described()
 
     def prepare(self, session: Session) -> FunctionPipeline:
-        """Measure what rounding does to the analytic gradient."""
+        """Measure the rounding noise of the analytic gradient."""
         with session.clock.of("seconds"):
             self._errors = function_noise.of_gradient(self._case, session.settings.seed)
         return self
@@ -96,42 +96,42 @@ class FunctionPipeline:
         return self._evaluators[name]
 
     def findings(self, report: Report) -> list[HealthFinding]:
-        """Return what is known of the functions after a check, whose report is as far as differences tell."""
+        """Return the findings about the functions after a check, whose ``report`` has the differences alone."""
         if report.interrupted:
             return self._case.findings
         self._case.examine_end()
-        found = [*self._case.findings, *self._tied()]
-        return found if any(one.verdict for one in found) else [*found, *self._vanishing(report)]
+        findings = [*self._case.findings, *self._tied()]
+        return findings if any(one.verdict for one in findings) else [*findings, *self._vanishing(report)]
 
     def _tied(self) -> Iterator[HealthFinding]:
         kinked = [
-            Kinked(name, dim, found.step, found.numeric, found.jump, found.convex)
+            Kinked(name, dim, estimate.step, estimate.numeric, estimate.jump, estimate.convex)
             for name, evaluator in self._evaluators.items()
-            for dim, found in sorted(evaluator.kinked.items())
+            for dim, estimate in sorted(evaluator.kinked.items())
         ]
         noise = max((evaluator.noise for evaluator in self._evaluators.values()), default=0.0)
-        found = ties.examined(self._case, kinked, noise)
-        if found is not None:
-            yield found
+        finding = ties.examined(self._case, kinked, noise)
+        if finding is not None:
+            yield finding
 
     def _vanishing(self, report: Report) -> Iterator[HealthFinding]:
-        """Yield what is known of a point at which there is little to see."""
+        """Yield the findings about a point at which derivatives vanish."""
         if report.verdict == "fail":
             return
         if report.verdict == "inconclusive" and 0 < self._case.largest < UNDERFLOW:
             yield health.loss_underflows(self._case.largest)
         tensors, grads = report.tensors.values(), self._case.grads
         dims = sum(one.dims_checked for one in tensors)
-        unresolved = sum(one.unresolved - one.at_kink for one in tensors)  # those at a kink are no zeros
+        unresolved = sum(one.unresolved - one.at_kink for one in tensors)  # derivatives at a kink are not zeros
         vanish = [np.abs(grads[name]) <= self._errors[name] for name in grads]
         zeros = sum(map(np.count_nonzero, vanish)) / sum(grad.size for grad in grads.values())
         if min(zeros, unresolved / dims) > (MOSTLY if report.passed else 1 - 1 / dims):
             yield health.nothing_shown(unresolved, dims, report.passed)
 
     def audit(self, name: str, dims: Chosen, session: Session) -> Auditing | None:
-        """Return nothing: the whole function is evaluated, and no shortcut taken."""
+        """Return None: the whole function is evaluated, without a shortcut to audit."""
         return None
 
     def blinding(self, name: str) -> HealthFinding | None:
-        """Return nothing: what is known of the point is found by `findings`."""
+        """Return None: `findings` examines the point instead."""
         return None

@@ -1,4 +1,4 @@
-"""Whether a user's functions give the same again when they are called again."""
+"""Whether a user's functions return the same values when they are called again."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ REPEATS = 8
 """Calls at the start point of a loss whose values differ there."""
 
 LAST_BITS = 1e-5
-"""Values that differ by less than this part of their size, from call to call, differ by rounding: sums in another
-order, in float32 as well. What differs by more is another function (a dropout mask, a new sample)."""
+"""Largest relative difference from call to call that is attributed to rounding: sums in another order, in float32 too.
+Values that differ by more are another function's (a dropout mask, a new sample)."""
 
 ROUNDINGS = 16
 """Roundings of a value by which it may differ from call to call in any case."""
 
 ALTERNATING = 1 / 8
-"""Part of a difference by which later ones go both ways where it is one of last bits."""
+"""Fraction of a difference by which later changes must go both ways for it to count as one of last bits."""
 
 HALF_BITS = 32
-"""Unit round-offs by which gradients in half precision differ, summed in another order."""
+"""Unit round-offs by which gradients in half precision may differ when summed in another order."""
 
 ALIKE = 1e-6
-"""Part of a gradient's size that what calls add to it may differ by."""
+"""Largest relative difference between what successive calls add to a gradient that counts as the same."""
 
 
 def scatter(
@@ -42,18 +42,18 @@ def scatter(
     Parameters
     ----------
     first : float
-        A value.
+        The value of the first call.
     again : callable
         Returns the value of another call at the same point.
     accuracy : float
         Declared bound on the error of a value.
     scale : callable
-        Returns what the loss changes by where its argument does, for a value that is small by cancellation.
+        Returns the size of the loss's changes with its argument, for a value that is small by cancellation.
 
     Raises
     ------
     FastcheckError
-        If the loss is another function in each call.
+        If the loss is a different function in each call.
     """
     second = again()
     if second == first:
@@ -65,17 +65,17 @@ def scatter(
     if spread > max(2 * accuracy, LAST_BITS * size):
         raise FastcheckError(
             f"loss is {first!r} and then {second!r} at the same point: expected the same value again "
-            "(fix the seed, or freeze the dropout mask; noise= declares a loss that is accurate to no more)"
+            "(fix the seed, or freeze the dropout mask; noise= declares the accuracy of a loss that never repeats)"
         )
     return float(values.std(ddof=1)), [health.loss_wavers(spread / size)]
 
 
 def same(before: float, after: float, again: Callable[[], float], accuracy: float) -> bool:
-    """Tell whether two values at one point are one value, as far as the loss repeats itself."""
+    """Return whether two values at one point are the same, as far as the loss repeats itself."""
     roundings = ROUNDINGS * U * abs(before)
     if abs(after - before) <= max(2 * accuracy, roundings):
         return True
-    # Last bits may be equal by chance where they were first compared; what settles goes one way, and less and less.
+    # Last bits may agree by chance in the first comparison; a loss that settles drifts one way, by less and less.
     changes = np.diff([after, *(again() for _ in range(REPEATS))]) / abs(after - before)
     wavers = (changes > ALTERNATING).any() and (changes < -ALTERNATING).any()
     return bool(wavers and abs(after - before) <= LAST_BITS * abs(before))
@@ -84,7 +84,7 @@ def same(before: float, after: float, again: Callable[[], float], accuracy: floa
 def compared(
     first: Arrays, second: Arrays, again: Callable[[], Arrays], units: Mapping[str, float]
 ) -> tuple[Arrays, list[HealthFinding]]:
-    """Compare the gradients of two calls; return how much they waver, and a finding if there is one.
+    """Compare the gradients of two calls; return how much they differ, and a finding if there is one.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def compared(
     again : callable
         Returns the gradient of another call.
     units : mapping of str to float
-        Unit round-off of each tensor in half precision, 0 of a wider one.
+        Unit round-off of each tensor in half precision, 0 for a wider type.
     """
     apart = {name: _apart(first[name], second[name]) for name in first}
     nothing = {name: np.zeros(array.shape) for name, array in first.items()}
@@ -113,21 +113,21 @@ def compared(
 
 
 def _apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the second minus the first, 0 where they are the same nan or infinity."""
+    """Return the second array minus the first, 0 where both are the same nan or infinity."""
     with np.errstate(all="ignore"):
-        found = other.astype(np.float64) - one
-    return np.where(np.isfinite(found), found, np.where((one == other) | np.isnan(one), 0.0, np.inf))
+        apart = other.astype(np.float64) - one
+    return np.where(np.isfinite(apart), apart, np.where((one == other) | np.isnan(one), 0.0, np.inf))
 
 
 def _part(apart: np.ndarray, whole: np.ndarray) -> float:
-    """Return the largest difference as a part of the largest value."""
+    """Return the largest difference as a fraction of the largest value."""
     size = float(np.abs(whole[np.isfinite(whole)].astype(np.float64)).max(initial=0.0))
     largest = float(np.abs(apart).max())
     return largest / size if size else math.inf * (largest > 0)
 
 
 def _factor(first: Arrays, second: Arrays, names: list[str]) -> float | None:
-    """Return how many times the first gradient the second is, None where it is no multiple."""
+    """Return the factor between the second gradient and the first, None where it is no multiple."""
     factors = set()
     for name in names:
         with np.errstate(all="ignore"):

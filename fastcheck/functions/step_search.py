@@ -1,19 +1,19 @@
-"""The step and the error bar of a black box, one model for both.
+"""The step and the error bar for a black box: one model for both.
 
 A two-sided difference D(h) of f errs by truncation, about h^2 f'''/6, and by the noise of two values, at most
-`NOISES` * noise / h. With f at the point and at three steps h, 2h and 4h, that is six values beside the first, the bar
-is the sum of three parts, each measured:
+`NOISES` * noise / h. From f at the point and at three steps h, 2h and 4h (six values beside the first), the bar is the
+sum of three parts, each measured:
 
-- round-off: noise is the standard deviation of a value (`ecnoise`), and not less than half of its rounding.
-- truncation: |D(2h) - D(h)|, three times what the difference of a smooth function errs by. For the five-point stencil
-  P(h) = (4 D(h) - D(2h)) / 3, which errs by h^4, it is |P(2h) - P(h)|, fifteen times what that one errs by.
-- kink: half of the jump between the one-sided slopes, J(h), extrapolated to h = 0. Of a smooth function next to
-  nothing is left: 2 J(h) - J(2h) is of order h^3, and the next extrapolation, for five points, of order h^5.
+- round-off: noise is the standard deviation of a value (`ecnoise`), and at least half of its rounding.
+- truncation: |D(2h) - D(h)|, three times the error of a smooth function's difference. For the five-point stencil
+  P(h) = (4 D(h) - D(2h)) / 3, whose error is of order h^4, it is |P(2h) - P(h)|, fifteen times that error.
+- kink: half of the jump J(h) between the one-sided slopes, extrapolated to h = 0. For a smooth function nearly nothing
+  remains: 2 J(h) - J(2h) is of order h^3, and the next extrapolation, for five points, of order h^5.
 
-Truncation and kink together are at least what a single kink in slope can do, wherever it lies, to D as to P
-(tests/functions/test_step_search.py): the differences see a part of its jump, and the slopes the rest. Several kinks
-can hide each other. What is small beside its neighbours, and should not be, counts for nothing (`_measured`,
-`_cancelled`), and the parts are multiplied (`ROUGH`) where the smallest bar is searched for.
+Truncation and kink together bound the effect of a single kink in slope on D and on P, wherever the kink lies
+(tests/functions/test_step_search.py): the differences see a part of its jump, and the slopes see the rest. Several
+kinks can hide each other. A part that is suspiciously small beside its neighbours is therefore replaced (`_measured`,
+`_cancelled`), and the parts are multiplied (`ROUGH`) where a search picks the smallest bar.
 
 A safe multiple of the truncation costs little, since the balanced bar grows with its cube root (fifth root).
 """
@@ -28,36 +28,37 @@ from typing import Literal, NamedTuple
 from fastcheck.common.precision import WIDE, U
 
 NOISES = 8.0
-"""Standard deviations of noise that a value may be off by (lambda). Two values of independent noise make a difference
-that exceeds them once in 10^28 checks; what it is for is an estimate of the noise that is too small by a factor of
-three, as one in some hundred is, and noise that repeats itself instead of being independent."""
+"""Standard deviations of noise by which a value may be off (lambda). The difference of two values with independent
+noise exceeds them once in 10^28 checks. The margin is for noise estimates that are too small by a factor of three, as
+about one in a hundred is, and for noise that repeats itself instead of being independent."""
 
 ROUNDS = 6
-"""Steps tried for a dimension."""
+"""Steps to try for a dimension."""
 
 LAST_ROUND = 12
-"""Steps tried where a kink or truncation still makes the bar wide, and smaller ones are left."""
+"""Steps to try where a kink or truncation still makes the bar too wide, and smaller steps are left."""
 
 CLEAR = 2.0
-"""Times the round-off that a kink must be to be told from it: the noise of the extrapolated jump is a third of that."""
+"""Multiple of the round-off from which a kink is distinguished from it: the noise of the extrapolated jump is a third
+of that."""
 
 NOISY_JUMP = 5.0
-"""Times the round-off that the noise of six values and that at the point can make of half a jump, at most."""
+"""Bound, in multiples of the round-off, on half of a jump that the noise of all seven values can make."""
 
 ROUGH = 4.0
-"""Times truncation and kink in the bar where the step is searched for. Several kinks may hide each other at one step,
-and a search for the smallest bar takes the steps at which they do. A smooth function loses a factor of two by it."""
+"""Factor on truncation and kink in the bar where the step is searched for. Several kinks may hide each other at one
+step, and a search for the smallest bar picks just those steps. It costs a smooth function a factor of two."""
 
 SWAMPED = 2.0**20
-"""Times the value at the point that the moved ones are where a step is far too large for its entry."""
+"""Ratio of the perturbed values to the value at the point from which a step is far too large for its entry."""
 
 NEARLY = 16.0
-"""Times smaller that an extrapolation has to leave an error to be believed: of kinks it takes that much away by chance
-once in so many cases."""
+"""Factor by which an extrapolation must reduce an error to be trusted: on kinks it does so by chance once in as many
+cases."""
 
 
 class Level(NamedTuple):
-    """One step, two-sided.
+    """Differences with one step, to both sides.
 
     Attributes
     ----------
@@ -67,9 +68,9 @@ class Level(NamedTuple):
     jump : float
         Right slope minus left slope.
     roundoff : float
-        What the quotient may be off by through the rounding of the values and of the steps.
+        Bound on the quotient's error from the rounding of the values and of the steps.
     growth : float
-        How many times as large as the value at the point the moved values are.
+        Ratio of the larger perturbed value to the value at the point.
     """
 
     step: float
@@ -80,26 +81,26 @@ class Level(NamedTuple):
 
     @classmethod
     def of(
-        cls, step: float, places: tuple[float, float, float], values: tuple[float, float, float], noise: float
+        cls, step: float, points: tuple[float, float, float], values: tuple[float, float, float], noise: float
     ) -> Level | None:
-        """Difference three values, at the places x - h, x and x + h as they were realised.
+        """Difference three values, at the realised points x - h, x and x + h.
 
-        Returns None where a value, or what follows from it, is not finite.
+        Returns None where a value, or a result from it, is not finite.
         """
-        (low, middle, high), (before, here, after) = places, values
+        (low, middle, high), (before, here, after) = points, values
         right, left = (after - here) / (high - middle), (here - before) / (middle - low)
         central, jump = (after - before) / (high - low), right - left
         uneven = abs((high - middle) - (middle - low)) / (high - low)
-        moved = max(abs(before), abs(after))
-        noisy = max(noise, U / 2 * max(moved, abs(here)))
-        growth = moved / abs(here) if here else 1.0
-        found = cls(step, central, jump, NOISES * noisy * 2 / (high - low) + abs(jump) * uneven, growth)
-        return found if all(map(math.isfinite, (*values, central, jump, found.roundoff))) else None
+        perturbed = max(abs(before), abs(after))
+        noisy = max(noise, U / 2 * max(perturbed, abs(here)))
+        growth = perturbed / abs(here) if here else 1.0
+        level = cls(step, central, jump, NOISES * noisy * 2 / (high - low) + abs(jump) * uneven, growth)
+        return level if all(map(math.isfinite, (*values, central, jump, level.roundoff))) else None
 
     def contradicts(self, other: Estimate) -> bool:
-        """Tell whether this cannot be the loss that another estimate is of, with a larger step.
+        """Return whether this step contradicts an estimate with a larger one.
 
-        Either its derivative is another one, or the slopes to both sides are further apart than with that step.
+        Either the derivatives differ, or the slopes to both sides are further apart here than with the larger step.
         """
         bent = max(0.0, other.slope - abs(other.numeric))
         apart, jump = abs(self.central - other.numeric), abs(self.jump) / 2
@@ -116,19 +117,19 @@ class Estimate(NamedTuple):
         The parts of the error, as measured.
     step : float
     order : int
-        Of the truncation error in the step: 2, or 4 of the five-point stencil.
+        Order of the truncation error in the step: 2, or 4 for the five-point stencil.
     kinked : bool
         Whether the jump is clear of the noise and does not vanish with the step.
     jump : float
         Half of the interval between the one-sided slopes where the kink is at the point itself, else 0.
     slope : float
-        The larger of the two one-sided slopes in size.
+        The larger magnitude of the two one-sided slopes.
     safety : float
-        Times truncation and kink in the bar; the jump is measured as well as anything.
+        Factor on truncation and kink in the bar; the jump needs none, since it is measured directly.
     doubt : float
-        Part of the bar that another step's contradicting quotient asks for.
+        Part of the bar that covers a contradicting quotient of another step.
     growth : float
-        As of the nearest `Level`.
+        Growth of the nearest `Level`.
     convex : bool
         Whether the right slope is the larger one.
     """
@@ -149,31 +150,31 @@ class Estimate(NamedTuple):
 
     @property
     def widening(self) -> float:
-        """The kink's part of the bar."""
+        """The part of the bar for the kink."""
         return self.safety * (self.kink - self.jump) + self.jump
 
     @property
     def bar(self) -> float:
-        """A bound on the error."""
+        """Bound on the error."""
         return self.roundoff + self.safety * self.truncation + self.widening + self.doubt
 
     def agrees(self, other: Estimate) -> bool:
-        """Tell whether both may be right, about the derivative and about a kink, if one of them has met any."""
+        """Return whether both estimates may be right about the derivative, and about a kink if either crosses one."""
         noisy = NOISY_JUMP * (self.roundoff + other.roundoff) + self.truncation + other.truncation
         kinks = not (self.kinked or other.kinked) or abs(self.kink - other.kink) <= noisy
         return abs(self.numeric - other.numeric) <= self.bar + other.bar and kinks
 
     def doubted(self, other: Estimate) -> Estimate:
-        """Return this estimate with a bar that holds another one's as well."""
+        """Return this estimate with a bar that also covers another estimate's."""
         return self._replace(doubt=self.doubt + abs(self.numeric - other.numeric) + other.bar)
 
     def shift(self) -> int:
-        """Return by which power of two another step would balance the parts better: 0 where they are balanced.
+        """Return the power of two by which to change the step to balance the parts: 0 where they are balanced.
 
-        Truncation that is hidden by round-off asks for a larger step, of unknown size: 1. A jump that the noise can
-        explain counts for nothing: that of the value at the point is the same for all dimensions.
+        Where round-off hides the truncation, the step should grow by an unknown factor: 1. A jump that noise can
+        explain is ignored: the noise of the value at the point is the same for all dimensions.
         """
-        if self.growth > SWAMPED:  # the round-off is that of the moved values, which grow with the step's square
+        if self.growth > SWAMPED:  # the round-off is that of the perturbed values, which grow with the step's square
             return -min(_FAR, round(math.log2(self.growth) / 2)) if self.growth < math.inf else -_FAR
         explained = self.truncation + self.kink * (self.kink > CLEAR * self.roundoff)
         if explained <= self.roundoff / 2:
@@ -184,11 +185,11 @@ class Estimate(NamedTuple):
 
 
 _FAR = 16
-"""Powers of two by which the step falls where nothing tells how far."""
+"""Powers of two by which the step falls where nothing shows how far it should."""
 
 
 def estimate(near: Level, middle: Level, far: Level, points: int) -> Estimate:
-    """Estimate from levels of steps h, 2h and 4h with the three-point or the five-point stencil."""
+    """Return an estimate from levels with steps h, 2h and 4h, by the three-point or the five-point stencil."""
     first, second = 2 * near.jump - middle.jump, 2 * middle.jump - far.jump
     fine, coarse = abs(middle.central - near.central), abs(far.central - middle.central)
     if points == 3:
@@ -200,11 +201,11 @@ def estimate(near: Level, middle: Level, far: Level, points: int) -> Estimate:
         roundoff = (4 * near.roundoff + middle.roundoff) / 3
         truncation = _cancelled(abs((4 * middle.central - far.central) / 3 - numeric), fine)
         jump = _cancelled(abs((8 * first - second) / 7), abs(first))
-    # A smooth function's is eight times smaller at half the step.
+    # The extrapolated jump of a smooth function is eight times smaller at half the step.
     kinked = abs(first) / 2 > CLEAR * near.roundoff and abs(first) > abs(second) / 2
-    # Of a kink at the distance t it changes with t / h, as the truncation does, but faster.
+    # For a kink at the distance t, the jump changes with t / h, as the truncation does, but faster.
     there = kinked and abs(first - second) <= 4 * CLEAR * near.roundoff + 2 * truncation
-    if kinked:  # the two sides may bend differently, which errs by h, and bends the jump's extrapolation
+    if kinked:  # the sides may curve differently: an error of order h, which also bends the jump's extrapolation
         truncation = 2 * truncation + abs(first - second) / 2
     slope = abs(near.central) + abs(near.jump) / 2
     return Estimate(
@@ -223,15 +224,15 @@ def estimate(near: Level, middle: Level, far: Level, points: int) -> Estimate:
 
 
 def _measured(fine: float, coarse: float, decay: int, noise: float) -> float:
-    """Return what is left of an error at a step, given that and the one at twice the step, ``decay`` times as large.
+    """Return an error at a step from its sizes there and at twice the step, where it should be ``decay`` times larger.
 
-    Where it is much smaller it is so by chance.
+    A size far below what the larger step predicts is small by chance; the larger step's then stands in.
     """
     return max(fine, coarse / decay) if coarse <= 2 * decay * max(fine, noise) else coarse
 
 
 def _cancelled(rest: float, whole: float) -> float:
-    """Return what an extrapolation leaves of an error: nothing less than the whole unless it takes nearly all away."""
+    """Return the error that an extrapolation leaves: at least the whole error, unless nearly all of it cancels."""
     return rest if rest <= whole / NEARLY else max(rest, whole)
 
 
@@ -240,12 +241,12 @@ def better(one: Estimate | None, other: Estimate) -> Estimate:
     if one is None:
         return other
     if one.agrees(other):
-        return min(one, other, key=lambda found: found.bar)
-    return min(one, other, key=lambda found: found.step)
+        return min(one, other, key=lambda estimate: estimate.bar)
+    return min(one, other, key=lambda estimate: estimate.step)
 
 
-def _is_wide(found: Estimate | None) -> bool:
-    return found is None or found.bar > WIDE * abs(found.numeric)
+def _is_too_wide(estimate: Estimate | None) -> bool:
+    return estimate is None or estimate.bar > WIDE * abs(estimate.numeric)
 
 
 class Search:
@@ -255,9 +256,9 @@ class Search:
     ----------
     level : callable
         Takes an exponent and returns the `Level` of that step, None where the function is not finite there. It is
-        called at most once for an exponent.
+        called at most once for each exponent.
     stencil : "auto", 3 or 5
-        With "auto" whichever has the smaller bar.
+        "auto" picks the stencil with the smaller bar.
     least, most : int
         Bounds on exponents.
     """
@@ -270,14 +271,14 @@ class Search:
         self._known: dict[int, Level | None] = {}
 
     def level(self, exponent: int) -> Level | None:
-        """Difference with one step, the smallest possible one where it is smaller still."""
+        """Return the level of one step, or of the smallest possible step if that is larger."""
         exponent = max(self._least, exponent)
         if exponent not in self._known:
             self._known[exponent] = self._level(exponent)
         return self._known[exponent]
 
     def at(self, exponent: int) -> list[Estimate]:
-        """Estimate with one step, by every stencil in turn; none where the function is not finite there."""
+        """Return the estimates with one step, one for each stencil; none where the function is not finite there."""
         levels = []
         for k in range(exponent, exponent + 3):
             level = self.level(k)
@@ -286,52 +287,52 @@ class Search:
             levels.append(level)
         near, middle, far = levels
         safety = ROUGH if self._least < self._most else 1.0
-        found = [estimate(near, middle, far, points)._replace(safety=safety) for points in self._points]
-        return [one for one in found if math.isfinite(one.numeric) and math.isfinite(one.bar)]
+        estimates = [estimate(near, middle, far, points)._replace(safety=safety) for points in self._points]
+        return [one for one in estimates if math.isfinite(one.numeric) and math.isfinite(one.bar)]
 
     def best(self, start: int, rounds: int = ROUNDS, most: int | None = None) -> Estimate | None:
-        """Walk from a step towards a better one; None where the function is finite at no step that was tried.
+        """Walk from a step towards better ones; return the best estimate, None where no step gave finite values.
 
-        Steps that are dominated by round-off bound the search from below, steps that are dominated by truncation,
-        reach a kink, leave the domain or contradict smaller ones from above. ``most`` is a bound of this walk alone.
+        A step dominated by round-off bounds the search from below. A step dominated by truncation, or one that reaches
+        a kink, leaves the domain or contradicts smaller ones, bounds it from above. ``most`` applies to this walk only.
         """
         most = self._most if most is None else max(self._least, min(self._most, most))
         best: Estimate | None = None
         low, high = self._least - 1, most + 1
         exponent, stride = min(max(start, self._least), most), 1
         for tried in itertools.count(1):
-            found = self.at(exponent)
-            shift = self._shift(found)
-            if shift > 0 and best is not None and not best.agrees(found[-1]):
+            estimates = self.at(exponent)
+            shift = self._shift(estimates)
+            if shift > 0 and best is not None and not best.agrees(estimates[-1]):
                 shift = -1
-            for one in found:
+            for one in estimates:
                 best = better(best, one)
             if shift == 0:
                 break
             low, high = (exponent, high) if shift > 0 else (low, exponent)
-            if shift > 0 or not found:  # how far is not known
+            if shift > 0 or not estimates:  # the distance is unknown
                 shift, stride = shift * stride, 2 * stride
-            # Smaller steps still narrow a wide bar; larger ones of a loss that rounds may never end.
-            allowed = LAST_ROUND if shift < 0 and _is_wide(best) else rounds
+            # Smaller steps still narrow a wide bar; a walk to larger ones may never end where the loss rounds.
+            allowed = LAST_ROUND if shift < 0 and _is_too_wide(best) else rounds
             if high - low < 2 or tried >= allowed:
                 break
             exponent = min(max(exponent + shift, low + 1), high - 1)
         return best
 
     @staticmethod
-    def _shift(found: list[Estimate]) -> int:
-        """Return by which power of two to move: as five points ask for, which need larger steps than three."""
-        if not found:
+    def _shift(estimates: list[Estimate]) -> int:
+        """Return the power of two by which to change the step: five points decide, since they need larger steps."""
+        if not estimates:
             return -4
-        if not found[0].agrees(found[-1]):  # the step is too large for one of them
-            return min(one.shift() for one in found)
-        return found[-1].shift()
+        if not estimates[0].agrees(estimates[-1]):  # the step is too large for one of them
+            return min(one.shift() for one in estimates)
+        return estimates[-1].shift()
 
-    def closer(self, found: Estimate, powers: int) -> list[Estimate]:
-        """Estimate with a step smaller than that of what was found by so many powers of two, by every stencil."""
-        return self.at(max(self._least, exponent_of(found.step) - powers))
+    def closer(self, estimate: Estimate, powers: int) -> list[Estimate]:
+        """Return the estimates of every stencil with a step smaller than the estimate's by some powers of two."""
+        return self.at(max(self._least, exponent_of(estimate.step) - powers))
 
 
 def exponent_of(value: float) -> int:
-    """Return the exponent of the largest power of two that is no larger."""
+    """Return the exponent of the largest power of two that does not exceed the value."""
     return math.frexp(value)[1] - 1

@@ -1,8 +1,8 @@
-"""Kinks that several entries share, such as a tied maximum: is the gradient right for all of them together?
+"""Kinks that several entries share, such as a tied maximum: whether the gradient is right for all of them together.
 
-One entry at a time, anything between the one-sided slopes is a subgradient. But a tie stays one where its winners move
-alike: along that line the loss has no kink, and every subgradient promises the same slope, that of the loss (it is the
-derivative of a smooth function). Winners that all get the whole slope, or all none, promise another one.
+For one entry alone, anything between the one-sided slopes is a subgradient. But a tie remains a tie where its winners
+move alike. Along that line the loss has no kink, and every subgradient promises the same slope: the loss's own, as for
+any smooth function. A gradient that gives every winner the whole slope, or none to any, promises another one.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from fastcheck.metrics import health
 from fastcheck.metrics.health import HealthFinding
 
 GROUPS = 32
-"""Groups of entries that are looked at: all, halves, quarters, and so on."""
+"""Largest number of groups of entries to examine: all, halves, quarters, and so on."""
 
 SMOOTH = 1e-3
-"""Part of the entries' own kinks that may be left along a line on which the loss counts as smooth."""
+"""Largest kink along a line, as a fraction of the entries' own kinks, with which the loss counts as smooth there."""
 
 ALONE = 0.1
-"""Part of an entry's kink by which what it adds may differ, where the kink is its own."""
+"""Relative tolerance for the kink that an entry adds, by which a kink is recognised as the entry's own."""
 
 CURVED = 4.0
-"""Times what the slope changes by from one step to two that it may be off by."""
+"""Allowed error of the slope, in multiples of its change from one step to two."""
 
 EXACT = 1e-9
-"""Part of the promise that does not count: what the gradient's own rounding may be."""
+"""Allowed error relative to the promised change: room for the gradient's own rounding."""
 
 
 class Kinked(NamedTuple):
-    """An entry at a kink, with a subgradient.
+    """An entry at a kink whose analytic value is a subgradient.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class Kinked(NamedTuple):
     step : float
         The step that showed the kink.
     central, jump : float
-        The central difference with it, and half of what the one-sided slopes differ by.
+        The central difference with that step, and half the difference of the one-sided slopes.
     convex : bool
         Whether the right slope is the larger one.
     """
@@ -59,7 +59,7 @@ class Kinked(NamedTuple):
 
 
 def examined(case: FunctionCase, kinked: Sequence[Kinked], noise: float) -> HealthFinding | None:
-    """Return what is wrong with the gradient at the kinks that entries share, None where nothing is.
+    """Return the finding that the gradient is wrong at kinks that entries share; None where it is right.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def examined(case: FunctionCase, kinked: Sequence[Kinked], noise: float) -> Heal
     noise : float
         Standard deviation of a value of the loss.
     """
-    # Kinks of both kinds together can cancel, which is no tie.
+    # Convex and concave kinks together can cancel, which is not a tie.
     kinds = ([one for one in kinked if one.convex is convex] for convex in (True, False))
     wrong = []
     for group in itertools.chain.from_iterable(_groups(_sharing(case, kind)) for kind in kinds):
@@ -83,9 +83,10 @@ def examined(case: FunctionCase, kinked: Sequence[Kinked], noise: float) -> Heal
 
 
 def _signs(case: FunctionCase, group: Sequence[Kinked]) -> Iterator[np.ndarray]:
-    """Yield ways in which winners may move alike: all one way, or each by what its slope is more than the central one.
+    """Yield signs with which the winners of a tie may move together.
 
-    The second is for a maximum of entries with factors of both signs, whose winners all get too much or too little.
+    First all move the same way. Then each moves with the sign of its slope's excess over the central difference: this
+    is for a maximum of entries with factors of both signs, whose winners all get too much or all too little.
     """
     yield np.ones(len(group))
     beyond = np.array([float(case.grads[one.tensor].reshape(-1)[one.dim]) - one.central for one in group])
@@ -94,7 +95,7 @@ def _signs(case: FunctionCase, group: Sequence[Kinked]) -> Iterator[np.ndarray]:
 
 
 def _sharing(case: FunctionCase, kinked: Sequence[Kinked]) -> Sequence[Kinked]:
-    """Leave out the entries whose kink is theirs alone: without one, all that is missing is its own kink."""
+    """Return the entries that share their kink. An entry has its own if, left out, it takes just that kink away."""
     if len(kinked) < 2:
         return kinked
     lines = [_Line(case, kinked, signs) for signs in _signs(case, kinked)]
@@ -102,7 +103,7 @@ def _sharing(case: FunctionCase, kinked: Sequence[Kinked]) -> Sequence[Kinked]:
 
 
 def _groups(kinked: Sequence[Kinked]) -> Iterator[Sequence[Kinked]]:
-    """Yield all, halves, quarters, ... of two and more."""
+    """Yield all entries, then halves, quarters, ..., in groups of at least two."""
     left, size = GROUPS, len(kinked)
     while size >= 2 and left > 0:
         starts = range(0, len(kinked) - 1, size)[:left]
@@ -112,13 +113,13 @@ def _groups(kinked: Sequence[Kinked]) -> Iterator[Sequence[Kinked]]:
 
 
 class _Line:
-    """The loss along a line on which the kinks of all entries, taken by themselves, are alike.
+    """The loss along a line on which every entry, taken alone, makes the same kink.
 
     Attributes
     ----------
     promise, change : float
-        By how much the loss changes in a step, as the gradient promises and as it does. No entry moves by more than
-        its own step.
+        Change of the loss in a step, as the gradient promises it and as measured. No entry moves by more than its own
+        step.
     """
 
     def __init__(self, case: FunctionCase, group: Sequence[Kinked], signs: np.ndarray) -> None:
@@ -132,30 +133,30 @@ class _Line:
         self._near, self._far = self._sides(1.0), self._sides(2.0)
         self.change = sum(self._near) / 2
 
-    def is_alone(self, place: int) -> bool:
-        """Tell whether the kink along the line is smaller by just that of one entry where it stays behind."""
+    def is_alone(self, position: int) -> bool:
+        """Return whether the kink along the line shrinks by exactly one entry's kink where that entry stays behind."""
         moves = self._moves.copy()
-        self._moves[place] = 0.0
+        self._moves[position] = 0.0
         before, after = self._sides(1.0)
         self._moves = moves
         missing = self._near[1] - self._near[0] - (after - before)
         return abs(abs(missing) - 2 * self._kink) <= 2 * ALONE * self._kink and missing * self._sign > 0
 
     def smooth(self, noise: float) -> bool:
-        """Tell whether the loss has no kink here, though each entry has one, and one that stands clear of the noise."""
+        """Return whether the loss has no kink along the line, though each entry alone has one clear of the noise."""
         kinks = self._kink * len(self._group)
         near, far = self._near[1] - self._near[0], self._far[1] - self._far[0]
-        bend = abs(far - 2 * near)  # nothing of a kink, and twice what curvature makes of the first
+        bend = abs(far - 2 * near)  # zero for a kink, and twice the contribution of curvature to ``near``
         return bool(NOISES * noise < SMOOTH * kinks and abs(near) <= SMOOTH * kinks + bend)
 
     def is_wrong(self, noise: float) -> bool:
-        """Tell whether the gradient promises another change than there is."""
+        """Return whether the gradient promises another change than the loss makes."""
         bend = abs(self.change - sum(self._far) / 4)
         slack = NOISES * noise + CURVED * bend + SMOOTH * self._kink + EXACT * abs(self.promise)
         return abs(self.promise - self.change) > slack
 
     def _sides(self, steps: float) -> tuple[float, float]:
-        """Return how the loss changes so many steps to both sides, as it does to the right."""
+        """Return how the loss rises from so many steps to the left up to the point, and from there to the right."""
         here = self._case.start
         return here - self._value(-steps), self._value(steps) - here
 
@@ -163,4 +164,4 @@ class _Line:
         arrays = self._case.copies()
         for one, by in zip(self._group, steps * self._moves, strict=True):
             arrays[one.tensor].reshape(-1)[one.dim] += by
-        return self._case.value(arrays, lambda: "where entries at a kink are moved together")
+        return self._case.value(arrays, lambda: "where entries at a kink are perturbed together")

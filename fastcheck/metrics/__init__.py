@@ -1,1 +1,1 @@
-"""Figures of a tensor, and the verdict that they make."""
+"""A tensor's figures, and the verdict that follows from them."""

@@ -1,8 +1,7 @@
-"""What a report says beside its numbers: one table of conditions and sentences for each occasion.
+"""The sentences that a report adds to its numbers: one table of sentences and conditions for each occasion.
 
-A row is a sentence and the condition that it holds under; of a table the first row that holds is said, so that the
-special stand before the general. A sentence may show what it is said of: ``{0.step:g}`` is the step of the
-`Circumstances`.
+A row is a sentence and the condition under which it holds. The first row of a table that holds is said, so special rows
+stand before general ones. A sentence may quote the `Circumstances`: ``{0.step:g}`` is their step.
 """
 
 from __future__ import annotations
@@ -19,55 +18,55 @@ if TYPE_CHECKING:
     from fastcheck.metrics.health import HealthFinding
 
 PARTS = ("round-off", "truncation", "kinks", "gradient", "steps")
-"""Parts of an error bar, as `Evaluator.parts` names them; "steps" is for black boxes alone."""
+"""The parts of an error bar, as `Evaluator.parts` names them. Only black boxes have "steps"."""
 
 CLOSE = 1e-4
-"""Where most dimensions fail and all of those agree better than this, that rarely comes from a mistake in a formula."""
+"""Where most dimensions fail, and all of them agree better than this, the cause is rarely a mistake in a formula."""
 
 LOOSE = 5e-3
-"""The same where every dimension fails, each by another factor."""
+"""The same limit where every dimension fails, each by a factor of its own."""
 
 NEARLY_ALL = 0.9
-"""A larger part of the dimensions is as good as all of them: what is wrong is not in their indices."""
+"""A larger fraction of the dimensions counts as all of them: the mistake does not depend on their indices."""
 
 NON_FINITE = "look for a division by zero, a logarithm of zero or an overflow in the backward pass"
-"""What to do where an analytic value is nan or infinite."""
+"""Advice where an analytic value is nan or infinite."""
 
 ALIKE = 1e-3
-"""Factors between numeric and analytic values are one constant where they differ by less, beside what parts them from
-one."""
+"""Factors between numeric and analytic values count as one constant where they differ by less than this fraction of
+their distance from one."""
 
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What is known of a tensor when a sentence about it is chosen.
+    """The facts about a tensor that decide which sentence is said of it.
 
     Attributes
     ----------
     tally : Tally
     shape : tuple of int
-        Of the tensor.
+        Shape of the tensor.
     evaluator : str
     step : float
-        The nominal step.
+        Nominal step.
     automatic : bool
         Whether the step was left to fastcheck.
     precision : str
-        That of the gradient.
+        Precision of the gradient.
     black_box : bool
-        Whether the loss is a function of which nothing else is known: without data points, maps or units.
+        Whether nothing is known of the loss but its values: it has no data points, maps or units.
     balanced : bool
-        Whether an automatic step balances round-off against truncation or kinks, so that no larger one is better.
+        Whether an automatic step balances round-off against truncation or kinks, so that a larger one is no better.
     declared : bool
         Whether the accuracy of the loss was declared.
     parts : mapping of int to mapping
         Parts of the error bars of ``tally.least`` and ``tally.widest``, by flat index; empty where they are unknown.
     disagreements : int
-        Of the audit.
+        Number of the audit's disagreements.
     blinding : HealthFinding, optional
-        What makes the gradient vanish at this point, whatever the code is.
+        The reason why the gradient vanishes at this point, whatever the code is.
     sampled : bool
-        Whether the dimensions are a whole sample of the tensor's.
+        Whether the checked dimensions are a complete sample of the tensor's.
     """
 
     tally: Tally
@@ -94,35 +93,35 @@ class Circumstances:
         """The largest part of the widest bar; empty where it is unknown."""
         return self._main_part(self.tally.widest)
 
-    def _main_part(self, found: Finding | None) -> str:
-        parts = None if found is None else self.parts.get(found.dim)
+    def _main_part(self, finding: Finding | None) -> str:
+        parts = None if finding is None else self.parts.get(finding.dim)
         return "" if parts is None else max(PARTS, key=lambda name: parts.get(name, 0.0))
 
     @property
     def blind(self) -> bool:
-        """Whether the point is the reason of bars that are too wide, and not kinks that a step crosses."""
+        """Whether bars are too wide because of the point, and not because of kinks that a step crosses."""
         return self.blinding is not None and self.widest != "kinks"
 
     @property
     def failing(self) -> tuple[Finding, ...]:
-        """The worst dimensions that lie outside their bars."""
+        """Those of the worst dimensions that lie outside their bars."""
         return tuple(one for one in self.tally.worst if not abs(one.analytic - one.numeric) <= one.error_bar)
 
     @property
     def apart(self) -> float:
-        """The largest relative difference of a failing dimension, as far as a report keeps them; 0 without any."""
+        """The largest relative difference of a failing dimension that the report keeps; 0 where none fails."""
         kept = self.failing
         ratio = max((relative_difference_of(one.analytic, one.numeric) for one in kept), default=0.0)
         return ratio if self.tally.beyond <= len(kept) else max(ratio, self.tally.max_ratio_resolved)
 
     @property
     def agreeing(self) -> int:
-        """Digits in which all failing dimensions agree."""
+        """Number of digits in which all failing dimensions agree."""
         return math.floor(-math.log10(self.apart)) if self.apart > 0 else 0
 
     @property
     def factor(self) -> float:
-        """The one constant numeric / analytic of several failing dimensions; nan where there is none."""
+        """The constant numeric / analytic that several failing dimensions share; nan where there is none."""
         kept = self.failing
         if len(kept) < 2 or any(one.analytic == 0 or one.numeric == 0 for one in kept):
             return math.nan
@@ -133,199 +132,212 @@ class Circumstances:
 
     @property
     def factor_in_words(self) -> str:
-        """The factor with as many digits as part it from one, and three more."""
+        """The factor, with three digits more than it takes to tell it from one."""
         apart = abs(self.factor - 1)
         return f"{self.factor:.{4 + max(0, math.ceil(-math.log10(apart)))}g}"
 
     @property
     def nearly_close(self) -> bool:
-        """Whether most fail and agree so well that the loss may be to blame; the others would show its accuracy."""
+        """Whether most dimensions fail, but agree so well that the loss's accuracy may be the cause.
+
+        Where many pass, they show that the loss is more accurate than that.
+        """
         if not math.isnan(self.factor) or self.tally.beyond <= self.tally.dims / 2:
             return False
         return 0 < self.apart < (LOOSE if self.tally.dims == 1 or self.nearly_all else CLOSE)
 
     @property
     def nearly_all(self) -> bool:
-        """Whether (nearly) every one of several dimensions fails."""
+        """Whether there are several dimensions and (nearly) all of them fail."""
         return self.tally.dims > 1 and self.tally.beyond >= NEARLY_ALL * self.tally.dims
 
 
 class Row(NamedTuple):
-    """A sentence, and when it is said."""
+    """A sentence, and the condition under which it is said."""
 
     sentence: str
-    holds: Callable[[Circumstances], bool] = lambda found: True
+    holds: Callable[[Circumstances], bool] = lambda facts: True
 
 
 Table = tuple[Row, ...]
 
 
-def said(table: Table, found: Circumstances) -> str:
-    """Return the first sentence of a table that holds; nothing where none does."""
-    return next((row.sentence.format(found) for row in table if row.holds(found)), "")
+def said(table: Table, facts: Circumstances) -> str:
+    """Return the first sentence of a table that holds, or an empty string where none does."""
+    return next((row.sentence.format(facts) for row in table if row.holds(facts)), "")
 
 
 MISTAKEN: Table = (
-    Row("report this as a bug of fastcheck", lambda found: found.evaluator == "full"),
-    Row("check with --evaluator full, and report this as a bug of fastcheck"),
+    Row("report this as a bug in fastcheck", lambda facts: facts.evaluator == "full"),
+    Row("check with evaluator='full' (--evaluator full), and report this as a bug in fastcheck"),
 )
-"""What to do where the audit disagrees."""
+"""Advice where the audit disagrees."""
 
 OUTSIDE: Table = (
     Row(
-        "the accuracy that was declared (noise=, relative_noise=) may be more than the loss has: declare less of it",
-        lambda found: found.declared and found.nearly_close,
+        "the loss may be less accurate than declared (noise=, relative_noise=): if so, declare a larger error",
+        lambda facts: facts.declared and facts.nearly_close,
     ),
     Row(
-        "all agree to at least {0.agreeing} digits, and the loss may be accurate to no more (a solver, an adaptive "
-        "integrator, a sum in another order): declare its accuracy by noise= (1e-8: absolute) or relative_noise=",
-        lambda found: found.black_box and found.nearly_close,
+        "all agree to at least {0.agreeing} digits, and the loss may be no more accurate than that (a solver, an "
+        "adaptive integrator, a sum in another order): if so, declare its error with noise= (absolute, 1e-8 say) or "
+        "relative_noise=",
+        lambda facts: facts.black_box and facts.nearly_close,
     ),
     Row(
         "the analytic values of the worst dimensions are zero: is a term missing, or were they never written?",
-        lambda found: bool(found.failing) and all(one.analytic == 0 for one in found.failing),
+        lambda facts: bool(facts.failing) and all(one.analytic == 0 for one in facts.failing),
     ),
     Row(
         "the numeric values of the worst dimensions are zero: does the loss depend on them at this point?",
-        lambda found: bool(found.failing) and all(one.numeric == 0 for one in found.failing),
+        lambda facts: bool(facts.failing) and all(one.numeric == 0 for one in facts.failing),
     ),
     Row(
-        "numeric / analytic is -1 in the worst dimensions: a sign?",
-        lambda found: (
-            bool(found.failing)
-            and all(abs(one.numeric + one.analytic) <= 2 * ALIKE * abs(one.analytic) for one in found.failing)
+        "numeric / analytic is -1 in the worst dimensions: look for a wrong sign",
+        lambda facts: (
+            bool(facts.failing)
+            and all(abs(one.numeric + one.analytic) <= 2 * ALIKE * abs(one.analytic) for one in facts.failing)
         ),
     ),
     Row(
-        "numeric / analytic is {0.factor_in_words} in the worst dimensions: a factor?",
-        lambda found: abs(found.factor - 1) > 0,
+        "numeric / analytic is {0.factor_in_words} in the worst dimensions: look for a wrong or missing factor",
+        lambda facts: abs(facts.factor - 1) > 0,
     ),
-    Row("compare the two values: is it a factor, a sign, or a missing term?", lambda found: math.prod(found.shape) < 2),
     Row(
-        "nearly all dimensions fail: look at what they share (a missing term, a wrong operand, another loss)",
-        lambda found: found.nearly_all,
+        "compare the two values: do they differ by a factor, a sign or a missing term?",
+        lambda facts: math.prod(facts.shape) < 2,
+    ),
+    Row(
+        "nearly all dimensions fail: look for one mistake behind all (a missing term, a wrong operand, another loss)",
+        lambda facts: facts.nearly_all,
     ),
     Row(
         "one dimension fails: what is special about its index (a border, the last one, one that is used twice)?",
-        lambda found: found.tally.beyond == 1,
+        lambda facts: facts.tally.beyond == 1,
     ),
     Row(
-        "start from the worst dimensions: what do their indices have in common (a filter, a channel, a border tap)?",
-        lambda found: len(found.shape) > 2 and not found.black_box,
+        "start with the worst dimensions: what do their indices have in common (a filter, a channel, a border tap)?",
+        lambda facts: len(facts.shape) > 2 and not facts.black_box,
     ),
     Row(
-        "start from the worst dimensions: what do their indices have in common (a row, a column)?",
-        lambda found: len(found.shape) > 1,
+        "start with the worst dimensions: what do their indices have in common (a row, a column)?",
+        lambda facts: len(facts.shape) > 1,
     ),
-    Row("start from the worst dimensions: what do their indices have in common?"),
+    Row("start with the worst dimensions: what do their indices have in common?"),
 )
 """Where to look first when dimensions lie outside their bars."""
 
 NARROWER: Table = (
-    Row("{0.blinding.advice}", lambda found: found.blind),
+    Row("{0.blinding.advice}", lambda facts: facts.blind),
     Row(
-        "two steps contradict each other beyond the noise that was declared: declare more (noise=), or check with "
-        "parameters of the scale that the loss varies on",
-        lambda found: found.widest == "steps" and found.declared,
+        "differences with two steps contradict each other by more than the declared noise: declare more (noise=), or "
+        "check at parameters of the scale on which the loss varies",
+        lambda facts: facts.widest == "steps" and facts.declared,
     ),
     Row(
-        "two steps contradict each other: the loss varies on a scale far below its entries, or has noise that was not "
-        "seen; declare the noise (noise=), or check with parameters of that scale",
-        lambda found: found.widest == "steps",
+        "differences with two steps contradict each other: the loss varies on a scale far below the parameters' size, "
+        "or has noise that was not detected; declare the noise (noise=), or check at parameters of that scale",
+        lambda facts: facts.widest == "steps",
     ),
     Row(
-        "a loss that is more accurate than noise= or relative_noise= declares: the bars come from that",
-        lambda found: found.widest in ("round-off", "truncation") and found.declared and found.automatic,
+        "use a loss that is more accurate than noise= or relative_noise= declares: the bars come from the declaration",
+        lambda facts: facts.widest in ("round-off", "truncation") and facts.declared and facts.automatic,
     ),
     Row(
-        "a loss that rounds less (float64 throughout, no large constant in it), or another point, where it bends less: "
-        "step='auto' has balanced the two",
-        lambda found: found.widest in ("round-off", "truncation") and found.automatic and found.black_box,
+        "use a loss that rounds less (float64 throughout, no large constant in it), or check at a point where it bends "
+        "less: step='auto' has balanced the two",
+        lambda facts: facts.widest in ("round-off", "truncation") and facts.automatic and facts.black_box,
     ),
     Row(
-        "another point, or data of more even sizes: step='auto' has balanced round-off against truncation and kinks",
-        lambda found: (
-            found.automatic and (found.widest == "truncation" or (found.widest == "round-off" and found.balanced))
+        "check at another point, or with data whose magnitudes vary less: step='auto' has balanced round-off against "
+        "truncation and kinks",
+        lambda facts: (
+            facts.automatic and (facts.widest == "truncation" or (facts.widest == "round-off" and facts.balanced))
         ),
     ),
     Row(
-        "a step larger than {0.step:g}, or data of more even sizes: the differences' round-off falls as 1/h",
-        lambda found: found.widest == "round-off" and found.automatic,
+        "use a step larger than {0.step:g}, or data whose magnitudes vary less: the round-off of differences falls as "
+        "1/h",
+        lambda facts: facts.widest == "round-off" and facts.automatic,
     ),
     Row(
-        "a larger step, or step='auto': the differences' round-off falls as 1/h",
-        lambda found: found.widest == "round-off",
+        "use a larger step, or step='auto': the round-off of differences falls as 1/h",
+        lambda facts: facts.widest == "round-off",
     ),
-    Row("a smaller step, or step='auto': truncation falls as h^2", lambda found: found.widest == "truncation"),
+    Row("use a smaller step, or step='auto': truncation falls as h^2", lambda facts: facts.widest == "truncation"),
     Row(
-        "a smaller step, or step='auto', which crosses fewer kinks; or kinks='exclude', which leaves them out",
-        lambda found: found.widest == "kinks" and not found.automatic and not found.black_box,
-    ),
-    Row(
-        "a smaller step, or step='auto', which crosses fewer kinks",
-        lambda found: found.widest == "kinks" and not found.automatic and found.tally.kinks > 0,
+        "use a smaller step, or step='auto', which crosses fewer kinks; or kinks='exclude', which leaves these "
+        "dimensions out",
+        lambda facts: facts.widest == "kinks" and not facts.automatic and not facts.black_box,
     ),
     Row(
-        "another step, or step='auto': the one-sided slopes differ, and no kink explains it",
-        lambda found: found.widest == "kinks" and not found.automatic,
+        "use a smaller step, or step='auto', which crosses fewer kinks",
+        lambda facts: facts.widest == "kinks" and not facts.automatic and facts.tally.kinks > 0,
     ),
     Row(
-        "fewer data points, another point, or kinks='exclude': these units are near their kinks",
-        lambda found: found.widest == "kinks" and not found.black_box,
+        "use another step, or step='auto': the one-sided slopes differ, and no kink explains it",
+        lambda facts: facts.widest == "kinks" and not facts.automatic,
     ),
     Row(
-        "another point, further from the kinks of the loss",
-        lambda found: found.widest == "kinks" and found.tally.kinks > 0,
-    ),
-    Row("another point: the one-sided slopes differ, and no kink explains it", lambda found: found.widest == "kinks"),
-    Row(
-        "a gradient whose sums cancel less: its own rounding is as large",
-        lambda found: found.widest == "gradient" and found.precision == "float64" and found.black_box,
-    ),
-    Row("a gradient computed in float64", lambda found: found.widest == "gradient" and found.black_box),
-    Row(
-        "another point, where the gradient's sums cancel less, or fewer terms to a sum (a smaller batch or map)",
-        lambda found: found.widest == "gradient" and found.precision == "float64",
+        "check with fewer data points, at another point, or with kinks='exclude': some units lie close to their kinks",
+        lambda facts: facts.widest == "kinks" and not facts.black_box,
     ),
     Row(
-        "fewer terms to a sum (a smaller batch or map), or a gradient computed in float64",
-        lambda found: found.widest == "gradient",
+        "check at another point, further from the kinks of the loss",
+        lambda facts: facts.widest == "kinks" and facts.tally.kinks > 0,
+    ),
+    Row(
+        "check at another point: the one-sided slopes differ, and no kink explains it",
+        lambda facts: facts.widest == "kinks",
+    ),
+    Row(
+        "compute the gradient with sums that cancel less: its own rounding makes the bars this wide",
+        lambda facts: facts.widest == "gradient" and facts.precision == "float64" and facts.black_box,
+    ),
+    Row("compute the gradient in float64", lambda facts: facts.widest == "gradient" and facts.black_box),
+    Row(
+        "check at a point where the gradient's sums cancel less, or with fewer terms in each (a smaller batch or map)",
+        lambda facts: facts.widest == "gradient" and facts.precision == "float64",
+    ),
+    Row(
+        "use fewer terms in each sum (a smaller batch or map), or compute the gradient in float64",
+        lambda facts: facts.widest == "gradient",
     ),
 )
-"""What would narrow the widest bar."""
+"""Ways to narrow the widest bar."""
 
 SOURCES: Table = (
-    Row("steps that contradict each other", lambda found: found.least == "steps"),
-    Row("round-off of the differences at h = {0.step:g}", lambda found: found.least == "round-off"),
+    Row("differences with two steps, which contradict each other", lambda facts: facts.least == "steps"),
+    Row("round-off of the differences at h = {0.step:g}", lambda facts: facts.least == "round-off"),
     Row(
         "truncation of the differences at h = {0.step:g}, which falls as h^2",
-        lambda found: found.least == "truncation",
+        lambda facts: facts.least == "truncation",
     ),
     Row(
         "kinks crossed between -h and +h, h = {0.step:g}",
-        lambda found: found.least == "kinks" and found.tally.kinks > 0,
+        lambda facts: facts.least == "kinks" and facts.tally.kinks > 0,
     ),
     Row(
-        "one-sided slopes at h = {0.step:g} that differ by what rounding or curvature leaves: no kink was found",
-        lambda found: found.least == "kinks",
+        "one-sided slopes at h = {0.step:g}, which differ through rounding or curvature (no kink was found)",
+        lambda facts: facts.least == "kinks",
     ),
     Row(
         "round-off of the gradient's own sums, computed in {0.precision}",
-        lambda found: found.least == "gradient",
+        lambda facts: facts.least == "gradient",
     ),
 )
-"""What the ratios of a tensor come from that lies inside its bars."""
+"""Sources of the ratios of a tensor that lies inside its bars."""
 
 NOTHING_RESOLVED: Table = (
     Row(
         "every dimension lies at a kink, where any slope between the one-sided ones is a subgradient",
-        lambda found: 0 < found.tally.at_kink == found.tally.dims,
+        lambda facts: 0 < facts.tally.at_kink == facts.tally.dims,
     ),
-    Row("all values are zero", lambda found: found.tally.vanishes),
+    Row("all values are zero", lambda facts: facts.tally.vanishes),
     Row(
         "no value exceeds its error bar: {0.tally.at_kink:,} lie at a kink, where any slope between the one-sided ones "
         "is a subgradient, and no other is distinguishable from zero",
-        lambda found: found.tally.at_kink > 0,
+        lambda facts: facts.tally.at_kink > 0,
     ),
     Row("no value exceeds its error bar: none is distinguishable from zero (a typical one is {0.tally.typical:.0e})"),
 )

@@ -1,4 +1,4 @@
-"""Findings about a function itself, whatever its gradient's values are: each with its words and the next step."""
+"""Findings about a function itself, whatever its gradient's values are: what was seen, and the next step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastcheck.metrics.judged import Verdict
 
 
 class HealthFinding(NamedTuple):
-    """One finding.
+    """A finding about a function.
 
     Attributes
     ----------
@@ -19,11 +19,11 @@ class HealthFinding(NamedTuple):
     words : str
         What was seen.
     advice : str
-        The next step, empty where there is none.
+        The next step; empty where there is none.
     verdict : {"fail", "inconclusive"} or None
-        What a check ends with, whatever its differences say; None where the finding is worth knowing, no more.
+        The verdict that the finding imposes on a check, whatever the differences say; None where it is for information.
     tensors : tuple of str
-        The tensors that it is of, empty where it is of all.
+        Names of the tensors concerned; empty where all are.
     """
 
     name: str
@@ -37,27 +37,33 @@ def loss_changed_by_grad(before: float, after: float) -> HealthFinding:
     """Describe a gradient function that changes what the loss reads."""
     return HealthFinding(
         "grad changes the loss",
-        f"the loss is another number after grad was called: {before!r} before and {after!r} after, at the same point",
+        f"a call of grad changes the loss at the same point: {before!r} before and {after!r} after",
         "look for what grad changes in place (an array that the loss reads too, a cache, a running mean), and copy it",
         "inconclusive",
     )
 
 
 def gradient_adds_up(factor: float | None, names: Sequence[str]) -> HealthFinding:
-    """Describe tensors of a gradient that every call adds to: ``factor`` times the first one, if it is a multiple."""
-    what = f"{factor:.4g} times the first" if factor is not None else "the first and something that each call adds"
+    """Describe a gradient to which every call adds, in the tensors named.
+
+    Parameters
+    ----------
+    factor : float or None
+        The second gradient over the first; None where it is not a multiple.
+    names : sequence of str
+    """
+    what = f"{factor:.4g} times the first result" if factor is not None else "the first result and something more"
     return HealthFinding(
         "grad adds up",
-        f"the second call of grad returns {what} in {listed(names)}, at the same point: it adds to what it returned "
-        "before",
-        "set the gradient to zero before it is computed, or write it with = in place of +=",
+        f"the second call of grad returns {what} in {listed(names)}, at the same point: each call adds to the last one",
+        "set the gradient to zero before computing it, or write = in place of +=",
         "fail",
         tuple(names),
     )
 
 
 def gradient_differs(size: float) -> HealthFinding:
-    """Describe a gradient that is another one when it is asked for again."""
+    """Describe a gradient that changes when it is computed again, by ``size`` relative to itself."""
     how = f": it differs by {size:.1g} of its size" if size < math.inf else ""
     return HealthFinding(
         "grad differs when called again",
@@ -71,7 +77,7 @@ def gradient_wavers(size: float) -> HealthFinding:
     """Describe a gradient that differs in its last bits from call to call."""
     return HealthFinding(
         "grad wavers",
-        f"grad differs by {size:.1g} of its size from call to call at the same point; the error bars hold that",
+        f"grad differs by {size:.1g} of its size from call to call at the same point; the error bars include that",
     )
 
 
@@ -80,12 +86,12 @@ def loss_wavers(size: float) -> HealthFinding:
     return HealthFinding(
         "the loss wavers",
         f"the loss differs by {size:.1g} of its size from call to call at the same point (sums in another order?); "
-        "that noise was measured, and the error bars come from it",
+        "this noise was measured, and the error bars come from it",
     )
 
 
 def loss_accuracy(accuracy: float) -> HealthFinding:
-    """Describe a declared accuracy."""
+    """Describe an accuracy of the loss that was declared."""
     return HealthFinding(
         "accuracy of the loss",
         f"the error bars come from the declared accuracy of the loss: a value may be off by {accuracy:.3g}",
@@ -93,7 +99,7 @@ def loss_accuracy(accuracy: float) -> HealthFinding:
 
 
 def loss_remembers(before: float, after: float) -> HealthFinding:
-    """Describe a loss that depends on where it was evaluated before: two values at one point."""
+    """Describe a loss with two values at one point, which depends on where it was evaluated before."""
     return HealthFinding(
         "the loss remembers",
         f"the loss is {before!r} and later {after!r} at the same point: it depends on where it was evaluated before",
@@ -103,13 +109,13 @@ def loss_remembers(before: float, after: float) -> HealthFinding:
 
 
 def loss_never_moves(value: float, zero: bool) -> HealthFinding:
-    """Describe a loss that is the same number everywhere; ``zero`` tells whether its gradient says so too."""
+    """Describe a loss that is the same number everywhere; ``zero`` is whether its gradient is zero, as it should be."""
     return HealthFinding(
         "the loss never moves",
-        f"the loss is {value!r} wherever it was evaluated: it does not read its argument, or its change is lost in "
+        f"the loss is {value!r} wherever it was evaluated: it does not read its argument, or its changes are lost in "
         "rounding or underflow",
-        "let the loss compute with the argument that it is given, not with an array of its own; if it does, scale it "
-        "up, or take a large constant out of it",
+        "make the loss compute with its argument, not with an array of its own; if it does, scale it up, or take a "
+        "large constant out of it",
         None if zero else "inconclusive",
     )
 
@@ -118,19 +124,26 @@ def loss_underflows(largest: float) -> HealthFinding:
     """Describe a loss that is too small for double precision."""
     return HealthFinding(
         "the loss underflows",
-        f"no value of the loss is larger than {largest:.2g}: it underflows, and few of its digits are left",
+        f"no value of the loss exceeds {largest:.2g}: it underflows, and few of its digits are left",
         "scale the loss up, or check at parameters where it is larger",
         "inconclusive",
     )
 
 
 def no_subgradient(entries: Sequence[str], tensors: Sequence[str], promise: float, change: float) -> HealthFinding:
-    """Describe a gradient that is wrong for entries at a kink together: what it promises, and what the loss does."""
+    """Describe a gradient that is wrong for several entries together, which share a kink.
+
+    Parameters
+    ----------
+    entries, tensors : sequence of str
+    promise, change : float
+        Change when these entries move alike: the one that the gradient promises, and the one of the loss.
+    """
     return HealthFinding(
         "no subgradient",
-        f"{listed(entries)} share a kink (a tied maximum?): where they move alike the loss is smooth, and changes by "
-        f"{change:.4g} where the gradient promises {promise:.4g}",
-        "let the winners of a tie share the slope: give it to one of them, or divide it by their number",
+        f"{listed(entries)} share a kink (a tied maximum?): when they move together, the loss is smooth and changes by "
+        f"{change:.4g}, but the gradient promises {promise:.4g}",
+        "make the winners of a tie share the slope: give it to one of them, or divide it by their number",
         "fail",
         tuple(tensors),
     )
@@ -140,9 +153,9 @@ def nothing_shown(zeros: int, dims: int, passed: bool) -> HealthFinding:
     """Describe a point at which most derivatives are zero, whatever the code is."""
     return HealthFinding(
         "nothing was shown",
-        f"{zeros:,} of {dims:,} derivatives are zero here, as far as arithmetic can tell: wrong code can give zeros "
+        f"{zeros:,} of {dims:,} derivatives are zero here, as far as arithmetic can tell: wrong code could give zeros "
         "too",
-        "check at another point (with live units, say), or with other weights of the outputs than ones: a sum of "
+        "check at another point (with live units, say), or weight the outputs by something other than ones: a sum of "
         "normalised values does not depend on its input",
         None if passed else "inconclusive",
     )
@@ -150,7 +163,7 @@ def nothing_shown(zeros: int, dims: int, passed: bool) -> HealthFinding:
 
 def nothing_to_gain(loss: float, softmax: bool) -> HealthFinding:
     """Describe a point at which the gradient of a network's loss vanishes."""
-    kind = "the softmax is saturated" if softmax else "the loss has nothing to gain"
+    kind = "the softmax is saturated" if softmax else "there is nothing left to gain"
     return HealthFinding(
         "vanishing gradients",
         f"the loss is {loss:.2g} and {kind}",
@@ -159,22 +172,29 @@ def nothing_to_gain(loss: float, softmax: bool) -> HealthFinding:
 
 
 def no_variance(where: str, equal: bool, cancelled: Sequence[str]) -> HealthFinding:
-    """Describe normalisations of one value: where they are, and whether ``equal`` data points are why.
+    """Describe normalisations without variance.
 
-    The gradients of the ``cancelled`` tensors are zero for it, but for rounding.
+    Parameters
+    ----------
+    where : str
+        The layers and channels.
+    equal : bool
+        Whether equal data points are the reason.
+    cancelled : sequence of str
+        Tensors whose gradients are zero for that reason, but for rounding.
     """
     return HealthFinding(
         "statistics",
-        f"the variance is zero but for rounding in {where}" + ", as all data points are equal" * equal,
-        "take data points that differ" if equal else "take other data points or parameters",
+        f"the variance is zero but for rounding in {where}" + ", since all data points are equal" * equal,
+        "use data points that differ" if equal else "use other data points or parameters",
         tensors=tuple(cancelled),
     )
 
 
 def no_output_counts(loss: str) -> HealthFinding:
-    """Describe a convolution whose loss, "relu" or "tanh", has no slope to speak of."""
+    """Describe a convolution whose loss, "relu" or "tanh", has almost no slope."""
     words = {"relu": "the relu lets no output through", "tanh": "the tanh is saturated"}
     advice = {"relu": "outputs above zero", "tanh": "outputs of less than ten"}
     return HealthFinding(
-        "vanishing gradients", words[loss], f"check with operands, or a bias, that make {advice[loss]}"
+        "vanishing gradients", words[loss], f"check with operands, or a bias, that give {advice[loss]}"
     )

@@ -1,4 +1,4 @@
-"""What a verdict is, and what has one."""
+"""Verdicts, their exit codes, and the base of everything that has a verdict."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Literal
 Verdict = Literal["pass", "fail", "inconclusive", "error"]
 
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 1, "inconclusive": 3, "error": 3}
-"""What the command line returns."""
+"""The exit code of the command line, by verdict."""
 
 _BY_WEIGHT: tuple[Verdict, ...] = ("fail", "error", "inconclusive", "pass")
 
 
 class Judged:
-    """What has a verdict. It is true where that is "pass", so that ``assert fastcheck.check(case)`` works in a test."""
+    """Base of what has a verdict. It is true if that is "pass", so ``assert fastcheck.check(case)`` works in a test."""
 
     if TYPE_CHECKING:
 
@@ -33,7 +33,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Judgement(Judged):
-    """A verdict, its reason, and the next thing to try (empty where there is nothing to do)."""
+    """A verdict, its reason, and what to try next (empty where there is nothing to do)."""
 
     verdict: Verdict
     reason: str
@@ -41,6 +41,6 @@ class Judgement(Judged):
 
 
 def heaviest(verdicts: Iterable[Verdict]) -> Verdict:
-    """Return the verdict that decides among several; nothing at all is inconclusive."""
+    """Return the verdict that decides among several; "inconclusive" where there is none."""
     present = set(verdicts)
     return next((verdict for verdict in _BY_WEIGHT if verdict in present), "inconclusive")

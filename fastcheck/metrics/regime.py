@@ -1,4 +1,4 @@
-"""What the numbers of a tensor come from, in words: which part of the error bars it is that leaves so many digits."""
+"""The source of a tensor's ratios in words: the part of the error bars that limits the digits."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from fastcheck.metrics import advice
 from fastcheck.metrics.advice import Circumstances
 
 SMALL = 0.1
-"""A value below this fraction of a typical one has fewer digits for its size alone."""
+"""A value below this fraction of a typical one has fewer digits because of its size alone."""
 
 
-def words(found: Circumstances) -> str:
-    """Say what the ratios of a tensor whose dimensions lie inside their bars come from."""
-    tally = found.tally
+def words(facts: Circumstances) -> str:
+    """Return the source of the ratios of a tensor whose dimensions lie inside their bars."""
+    tally = facts.tally
     least, digits = tally.least, tally.min_digits
-    if least is None or not found.least or digits is None:
-        return advice.said(advice.NOTHING_RESOLVED, found)
-    source = advice.said(advice.SOURCES, found)
-    whole = f"norm ratio {tally.norm_ratio:.0e}, {digits:.1f} digits at least: {source}"
+    if least is None or not facts.least or digits is None:
+        return advice.said(advice.NOTHING_RESOLVED, facts)
+    source = advice.said(advice.SOURCES, facts)
+    sentence = f"norm ratio {tally.norm_ratio:.0e}, at least {digits:.1f} digits: {source}"
     size = max(abs(least.analytic), abs(least.numeric))
     if not size < SMALL * tally.typical or not math.isfinite(tally.typical):
-        return whole
-    return f"{whole}; that value is only {size / tally.typical:.0e} of a typical one, so fewer of its digits are left"
+        return sentence
+    share = f"{size / tally.typical:.0e}"
+    return f"{sentence}; the value with the fewest digits is only {share} of a typical one, which costs it digits"

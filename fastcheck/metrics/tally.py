@@ -1,4 +1,4 @@
-"""Metrics of a tensor that merge: threads, machines and resumed runs are all the same operation."""
+"""Metrics of a tensor that can be merged: threads, machines and resumed runs all use the same operation."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import NamedTuple
 import numpy as np
 
 MOST_DIGITS = 16
-"""More decimal digits than double precision has: where two numbers agree entirely, this many are counted."""
+"""Digits counted where two numbers agree entirely: more than double precision has."""
 
 BINS = 4 * MOST_DIGITS + 1
-"""Quarter-digit bins of the histogram; the last one holds entire agreement."""
+"""Number of quarter-digit bins in the histogram; the last one holds entire agreement."""
 
 WORST = 10
-"""Dimensions that a report lists."""
+"""Number of worst dimensions that a report lists."""
 
 
 class Finding(NamedTuple):
-    """One dimension: its flat index, analytic and numeric value, error bar (nan where unknown) and rank.
+    """One dimension: flat index, analytic and numeric value, error bar (nan where unknown), and severity, its rank.
 
-    ``undecided`` tells that it lies inside a bar too wide to judge by.
+    ``inconclusive`` is whether it lies inside a bar too wide to judge by.
     """
 
     dim: int
@@ -32,11 +32,11 @@ class Finding(NamedTuple):
     numeric: float
     error_bar: float
     severity: float
-    undecided: bool = False
+    inconclusive: bool = False
 
 
 class ScaledSum(NamedTuple):
-    """The number ``value * 4 ** exponent``: a sum of squares that neither overflows nor underflows."""
+    """A sum of squares, ``value * 4 ** exponent``, which neither overflows nor underflows."""
 
     value: float
     exponent: int
@@ -44,40 +44,41 @@ class ScaledSum(NamedTuple):
 
 @dataclass(frozen=True)
 class Tally:
-    """What is known of some dimensions of a tensor.
+    """Metrics of some dimensions of a tensor.
 
     Attributes
     ----------
     dims : int
-        Dimensions folded in.
+        Number of dimensions folded in.
     unresolved, sign_mismatches, beyond, non_finite : int
-        Dimensions whose values do not exceed the error bar; resolved ones of opposite sign; ones outside the error
-        bar; ones whose analytic value is nan or infinite (counted as outside too).
+        Numbers of dimensions whose values do not exceed the error bar; resolved ones of opposite sign; ones outside the
+        error bar; ones whose analytic value is nan or infinite (counted as outside too).
     max_ratio, max_ratio_resolved : float
         The largest |a - n| / max(|a|, |n|), over all and over resolved dimensions.
     histogram : tuple of int
         Resolved dimensions by quarter digits of agreement.
     differences, sums : tuple of ScaledSum
-        Sums of (a - n)^2 and of (a + n)^2, one for each block: they are finished exactly, in any order.
+        Sums of (a - n)^2 and of (a + n)^2, one for each block. They are added up exactly, so their order is irrelevant.
     first_beyond : int or None
         The lowest flat index outside the error bar.
     worst : tuple of Finding
-        The most severe first.
+        The most severe dimensions, the worst first.
     least : Finding or None
         The resolved dimension that agrees in the fewest digits.
     kinks, excluded : int
-        Dimensions whose differences cross a kink, and ones left out for it (not among ``dims``).
-    undecided, subgradients : int
-        Dimensions inside bars too wide to judge by, and ones that lie inside for a kink at the point itself.
+        Numbers of dimensions whose differences cross a kink, and of those left out for it (not among ``dims``).
+    inconclusive, subgradients : int
+        Numbers of dimensions inside bars too wide to judge by, and of those inside only because of a kink at the point.
     widest : Finding or None
-        The undecided dimension with the widest bar.
+        The dimension inside a bar too wide to judge by whose bar is the widest.
     hidden : int
-        Unresolved dimensions whose analytic value is not zero.
+        Number of unresolved dimensions whose analytic value is not zero.
     at_kink : int
-        Unresolved dimensions at a kink in the point itself, whose slopes their bars hold: they may be far from zero.
+        Number of unresolved dimensions at a kink in the point itself. Their bars span its slopes, so their values may
+        be far from zero.
     automatic : int
-        Dimensions at a kink in the point itself that have what automatic differentiation makes of it, which no slope of
-        the loss is.
+        Number of dimensions at a kink in the point itself whose analytic value is that of automatic differentiation,
+        and not a slope of the loss.
     """
 
     dims: int = 0
@@ -95,7 +96,7 @@ class Tally:
     least: Finding | None = None
     kinks: int = 0
     excluded: int = 0
-    undecided: int = 0
+    inconclusive: int = 0
     subgradients: int = 0
     widest: Finding | None = None
     hidden: int = 0
@@ -103,12 +104,12 @@ class Tally:
     automatic: int = 0
 
     def compact(self) -> Tally:
-        """Return the same with sums as few numbers: those over many blocks, to the last bit."""
+        """Return the same tally with as few sums as possible, equal to those of all blocks to the last bit."""
         return replace(self, differences=_compact(self.differences), sums=_compact(self.sums))
 
     @property
     def typical(self) -> float:
-        """Root mean square of (a + n) / 2."""
+        """The root mean square of (a + n) / 2."""
         total, exponent = _norm(self.sums)
         with np.errstate(over="ignore", under="ignore"):
             return float(np.ldexp(total / 2 / math.sqrt(max(self.dims, 1)), exponent))
@@ -120,7 +121,7 @@ class Tally:
 
     @property
     def norm_ratio(self) -> float:
-        """Norm of a - n over norm of a + n, 0 where both are all zero."""
+        """The norm of a - n over the norm of a + n, 0 where both are all zero."""
         difference, difference_exponent = _norm(self.differences)
         total, total_exponent = _norm(self.sums)
         if difference == 0 and total == 0:
@@ -134,12 +135,12 @@ class Tally:
 
     @property
     def min_digits(self) -> float | None:
-        """Digits of the resolved dimension that agrees least, None where nothing is resolved."""
+        """The digits of the resolved dimension that agrees least, None where nothing is resolved."""
         return float(digits(np.array(self.max_ratio_resolved))) if sum(self.histogram) else None
 
     @property
     def median_digits(self) -> float | None:
-        """Lower edge of the quarter-digit bin that holds the median, None where nothing is resolved."""
+        """The lower edge of the quarter-digit bin that holds the median, None where nothing is resolved."""
         resolved = sum(self.histogram)
         if not resolved:
             return None
@@ -147,9 +148,9 @@ class Tally:
 
 
 def exactly(values: Iterable[float]) -> tuple[float, ...]:
-    """Return few numbers whose sum is exactly that of the values, by Shewchuk (1997), "Adaptive Precision".
+    """Return few numbers with exactly the same sum as the values, by Shewchuk (1997), "Adaptive Precision".
 
-    Values that are not finite, or overflow together, are returned as they are.
+    Values that are not finite, or whose sum overflows, are returned unchanged.
     """
     given, partials = tuple(values), list[float]()
     for value in given:
@@ -164,7 +165,7 @@ def exactly(values: Iterable[float]) -> tuple[float, ...]:
 
 
 def _compact(sums: tuple[ScaledSum, ...]) -> tuple[ScaledSum, ...]:
-    """Return few numbers for every exponent."""
+    """Replace the sums of each exponent by few numbers with the same total."""
     ordered = sorted(sums, key=lambda entry: entry.exponent)
     groups = groupby(ordered, key=lambda entry: entry.exponent)
     return tuple(
@@ -177,24 +178,23 @@ def _compact(sums: tuple[ScaledSum, ...]) -> tuple[ScaledSum, ...]:
 def digits(ratio: np.ndarray) -> np.ndarray:
     """Return -log10 of a relative difference, between 0 and `MOST_DIGITS`."""
     with np.errstate(divide="ignore"):
-        found: np.ndarray = np.clip(-np.log10(ratio), 0.0, MOST_DIGITS)
-    return found
+        clipped: np.ndarray = np.clip(-np.log10(ratio), 0.0, MOST_DIGITS)
+    return clipped
 
 
 def relative_difference(analytic: np.ndarray, numeric: np.ndarray) -> np.ndarray:
     """Return |a - n| / max(|a|, |n|): 0 where both are 0, infinity where either is not finite."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         larger = np.maximum(np.abs(analytic), np.abs(numeric))
-        # Divided before subtracted, where the difference itself overflows.
-        far = larger > 1e300
+        # Where the difference itself would overflow, divide before subtracting.
+        huge = larger > 1e300
         plain = np.abs(analytic - numeric) / np.where(larger > 0, larger, 1.0)
-        ratio = np.where(far, np.abs(analytic / larger - numeric / larger), plain)
-    found: np.ndarray = np.where(np.isfinite(larger), ratio, np.inf)
-    return found
+        ratio = np.where(huge, np.abs(analytic / larger - numeric / larger), plain)
+    return np.where(np.isfinite(larger), ratio, np.inf)
 
 
 def relative_difference_of(analytic: float, numeric: float) -> float:
-    """Return the same of one pair, to the last bit: an array of one would take as long as one of a thousand."""
+    """Return the same for one pair, to the last bit: an array of one entry takes as long as one of a thousand."""
     larger = max(abs(analytic), abs(numeric))
     if not (math.isfinite(analytic) and math.isfinite(numeric)):
         return math.inf
@@ -208,9 +208,9 @@ def fold(
     analytic: np.ndarray,
     numeric: np.ndarray,
     error_bar: np.ndarray | None,
-    undecided: np.ndarray | None = None,
+    inconclusive: np.ndarray | None = None,
 ) -> Tally:
-    """Make the tally of one block.
+    """Fold one block into a tally.
 
     Parameters
     ----------
@@ -218,10 +218,10 @@ def fold(
         Flat indices, ascending.
     analytic, numeric : float64 arrays
     error_bar : float64 array or None
-        None where only the two arrays are known: then every dimension but exact zeros counts as resolved, none as
+        None where only the two arrays are known. Then every dimension except exact zeros counts as resolved, none as
         outside, and severity is \\|a - n\\| itself.
-    undecided : bool array, optional
-        Dimensions inside bars too wide to judge by.
+    inconclusive : bool array, optional
+        Whether each dimension lies inside a bar too wide to judge by.
     """
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         difference = np.abs(analytic - numeric)
@@ -237,15 +237,15 @@ def fold(
             beyond = ~(difference <= error_bar) | ~finite
             severity = np.where(beyond & (error_bar == 0), np.inf, difference / np.where(error_bar > 0, error_bar, 1.0))
             severity = np.where(finite, severity, np.inf)
-        # The sign alone, since a product of small numbers underflows.
+        # By signs alone, since a product of small numbers underflows.
         opposite = resolved & (np.sign(analytic) * np.sign(numeric) < 0)
     bars = np.full(len(dims), np.nan) if error_bar is None else error_bar
     bins = (digits(ratio[resolved]) * 4).astype(np.int64)
     difference_sum, total_sum = _squares(analytic, numeric)
-    undecided = np.zeros(len(dims), dtype=bool) if undecided is None else undecided
+    inconclusive = np.zeros(len(dims), dtype=bool) if inconclusive is None else inconclusive
     lowest = [int(np.argmax(np.where(resolved, ratio, -1.0)))] if resolved.any() else []
-    wide = widest(undecided, dims, bars)
-    columns = (dims, analytic, numeric, bars, severity, undecided)
+    wide = widest(inconclusive, dims, bars)
+    columns = (dims, analytic, numeric, bars, severity, inconclusive)
     return Tally(
         dims=len(dims),
         unresolved=int(np.count_nonzero(~resolved)),
@@ -260,14 +260,14 @@ def fold(
         first_beyond=int(dims[beyond][0]) if beyond.any() else None,
         worst=findings(np.lexsort((dims, -severity))[:WORST], *columns),
         least=next(iter(findings(lowest, *columns)), None),
-        undecided=int(np.count_nonzero(undecided)),
+        inconclusive=int(np.count_nonzero(inconclusive)),
         widest=None if wide is None else findings([wide], *columns)[0],
         hidden=int(np.count_nonzero(~resolved & (analytic != 0))),
     )
 
 
 def merge(tallies: Iterable[Tally]) -> Tally:
-    """Add up tallies; the result does not depend on their order."""
+    """Merge tallies; the result does not depend on their order."""
     parts = list(tallies)
     if not parts:
         return Tally()
@@ -287,7 +287,7 @@ def merge(tallies: Iterable[Tally]) -> Tally:
         least=least(part.least for part in parts),
         kinks=sum(part.kinks for part in parts),
         excluded=sum(part.excluded for part in parts),
-        undecided=sum(part.undecided for part in parts),
+        inconclusive=sum(part.inconclusive for part in parts),
         subgradients=sum(part.subgradients for part in parts),
         widest=widest_of(part.widest for part in parts),
         hidden=sum(part.hidden for part in parts),
@@ -297,35 +297,35 @@ def merge(tallies: Iterable[Tally]) -> Tally:
     )
 
 
-def most_severe(found: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return the most severe findings, the lowest dimension first of equals."""
-    return tuple(heapq.nsmallest(WORST, found, key=lambda finding: (-finding.severity, finding.dim)))
+def most_severe(candidates: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return the `WORST` most severe findings; of equally severe ones, the lowest flat index comes first."""
+    return tuple(heapq.nsmallest(WORST, candidates, key=lambda finding: (-finding.severity, finding.dim)))
 
 
-def least(found: Iterable[Finding | None]) -> Finding | None:
+def least(candidates: Iterable[Finding | None]) -> Finding | None:
     """Return the finding that agrees in the fewest digits."""
 
     def rank(finding: Finding) -> tuple[float, int]:
         return -relative_difference_of(finding.analytic, finding.numeric), finding.dim
 
-    return min((finding for finding in found if finding is not None), key=rank, default=None)
+    return min((finding for finding in candidates if finding is not None), key=rank, default=None)
 
 
-def widest_of(found: Iterable[Finding | None]) -> Finding | None:
+def widest_of(candidates: Iterable[Finding | None]) -> Finding | None:
     """Return the finding with the widest bar."""
-    present = (finding for finding in found if finding is not None)
+    present = (finding for finding in candidates if finding is not None)
     return max(present, key=lambda finding: (finding.error_bar, -finding.dim), default=None)
 
 
-def findings(places: Iterable[int], *columns: np.ndarray) -> tuple[Finding, ...]:
-    """Return the findings at some places of arrays: dims, analytic, numeric, bars, severities and undecided."""
-    return tuple(Finding(*(column[place].item() for column in columns)) for place in places)
+def findings(rows: Iterable[int], *columns: np.ndarray) -> tuple[Finding, ...]:
+    """Return the findings in some rows of columns: dims, analytic, numeric, bars, severities and inconclusive."""
+    return tuple(Finding(*(column[row].item() for column in columns)) for row in rows)
 
 
-def widest(undecided: np.ndarray, dims: np.ndarray, bars: np.ndarray) -> int | None:
-    """Return the place of the undecided dimension with the widest bar."""
-    places = np.flatnonzero(undecided)
-    return int(places[np.lexsort((dims[places], -bars[places]))[0]]) if len(places) else None
+def widest(inconclusive: np.ndarray, dims: np.ndarray, bars: np.ndarray) -> int | None:
+    """Return the row of the inconclusive dimension with the widest bar."""
+    rows = np.flatnonzero(inconclusive)
+    return int(rows[np.lexsort((dims[rows], -bars[rows]))[0]]) if len(rows) else None
 
 
 def _squares(analytic: np.ndarray, numeric: np.ndarray) -> tuple[ScaledSum, ScaledSum]:
@@ -333,15 +333,15 @@ def _squares(analytic: np.ndarray, numeric: np.ndarray) -> tuple[ScaledSum, Scal
     with np.errstate(over="ignore", invalid="ignore"):
         largest = max(np.abs(analytic).max(initial=0.0), np.abs(numeric).max(initial=0.0))
         if largest == 0:
-            return ScaledSum(0.0, 0), ScaledSum(0.0, 0)  # a dot product of many would wake BLAS's threads
-        shift = 8 if 1e300 < largest < math.inf else 0  # keeps a + n itself from overflowing
+            return ScaledSum(0.0, 0), ScaledSum(0.0, 0)  # a long dot product would wake BLAS's threads for nothing
+        shift = 8 if 1e300 < largest < math.inf else 0  # so that a + n itself does not overflow
         a, n = (np.ldexp(analytic, -shift), np.ldexp(numeric, -shift)) if shift else (analytic, numeric)
         return _sum_of_squares(a - n, shift), _sum_of_squares(a + n, shift)
 
 
 def _sum_of_squares(values: np.ndarray, shift: int) -> ScaledSum:
-    """Sum squares of values * 2^shift, scaled only where squares would overflow or underflow."""
-    # `dot`, as in numpy.linalg.norm, so that two arrays in one block give NumPy's own norms to the last bit.
+    """Return the sum of squares of values * 2^shift, scaled only where squares would overflow or underflow."""
+    # With `dot`, as in numpy.linalg.norm, two arrays of a single block give NumPy's own norms to the last bit.
     plain = float(np.dot(values, values))
     if 1e-280 < plain < math.inf or math.isnan(plain):
         return ScaledSum(plain, shift)
@@ -354,11 +354,11 @@ def _sum_of_squares(values: np.ndarray, shift: int) -> ScaledSum:
 
 
 def _norm(sums: tuple[ScaledSum, ...]) -> tuple[float, int]:
-    """Return the root of a sum of squares as (value, exponent): value * 2^exponent."""
-    parts = [entry for entry in sums if entry.value != 0]
-    if any(not math.isfinite(entry.value) for entry in parts):
-        return (math.nan if any(math.isnan(entry.value) for entry in parts) else math.inf), 0
-    if not parts:
+    """Return the root of a sum of squares, value * 2^exponent, as (value, exponent)."""
+    nonzero = [entry for entry in sums if entry.value != 0]
+    if any(not math.isfinite(entry.value) for entry in nonzero):
+        return (math.nan if any(math.isnan(entry.value) for entry in nonzero) else math.inf), 0
+    if not nonzero:
         return 0.0, 0
-    top = max(entry.exponent for entry in parts)
-    return math.sqrt(math.fsum(math.ldexp(entry.value, 2 * (entry.exponent - top)) for entry in parts)), top
+    top = max(entry.exponent for entry in nonzero)
+    return math.sqrt(math.fsum(math.ldexp(entry.value, 2 * (entry.exponent - top)) for entry in nonzero)), top

@@ -171,7 +171,7 @@ class NetworkEvaluator:
             bars,
             kinks=found.kinks,
             jump=found.jump,
-            wide=self._are_wide(dims, bars - found.jump),
+            too_wide=self._are_wide(dims, bars - found.jump),
             harmless=np.where(found.crossed + found.jump > 0, 0, found.kinks),
             automatic=automatic,
         )

@@ -178,7 +178,8 @@ def _seeds(passes: Passes, chunk: Chunk, sums: float, errors: LocalErrors) -> No
         with np.errstate(divide="ignore", invalid="ignore"):
             exponent = np.nan_to_num(-np.log(known) * known)
         label = chunk.targets.reshape(-1, chunk.period) == np.arange(len(v))[:, None]
-        parts = exponent + sums * (3 * known + label[:, None])
+        # A narrow type rounds the probabilities themselves.
+        parts = exponent + (1 - sums) * known + sums * (3 * known + label[:, None])
     elif loss == "logistic":
         parts = known + sums * (2 * known + chunk.targets.reshape(v.shape))
     elif loss == "squared_error":

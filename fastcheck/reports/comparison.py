@@ -1,8 +1,8 @@
 """Two gradients that the user already has, judged by the rules of thumb.
 
-Nothing is known of how they came about: the rules go by the coarser type of the two, and what is round-off shows in the
-size of the other entries, and of the report's other tensors. Noise that stands beside noise, or beside zeros, resembles
-it neither in its values nor in their sizes: arrays that do are no noise, however small.
+Nothing is known of how they came about. So the rules follow the coarser type of the two, and the size of the other
+entries, and of the report's other tensors, shows what is round-off. Round-off resembles neither other round-off nor
+zeros, in its values or in their sizes: two arrays that resemble each other are no round-off, however small.
 """
 
 from __future__ import annotations
@@ -26,42 +26,42 @@ from fastcheck.metrics.verdict import MAX_RULE, NORM_RULE, norm_rule
 from fastcheck.reports.report import Kept, TensorReport
 
 FLOAT16_SUMS = 32 * 2.0**-11
-"""Norm ratio that sums of up to 10^4 terms of both signs leave where they are kept in float16, as some kernels do."""
+"""Norm ratio that sums of up to 10^4 terms of both signs leave when they are kept in float16, as some kernels do."""
 
 MULTIPLE = 1e-3
-"""Two sizes are in one ratio where they differ by less, relative to the larger one; a single one differs by chance."""
+"""Two ratios of sizes are equal where they differ by less, relative to the larger; any other equality is chance."""
 
 LEAST_NORMAL = {"float32": 2.0**-126, "tf32": 2.0**-126, "float16": 2.0**-14, "bfloat16": 2.0**-126}
-"""Below this a type holds fewer digits, by precision (float64 aside)."""
+"""Smallest normal number, by precision (except float64): below it, a type holds fewer digits."""
 
 RELATED = 3.0
-"""Norm ratios between a third and this are those of arrays that are uncorrelated, or of quite different sizes."""
+"""Norm ratios between a third and this belong to arrays that are uncorrelated, or of quite different sizes."""
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """Two arrays of which nothing else is known.
+    """Metrics of two arrays of which nothing else is known.
 
     Attributes
     ----------
     tally : Tally
     precision : str
-        Of the coarser one.
+        Precision of the coarser array.
     largest, apart : float
-        The largest value in size, and the largest difference.
+        The largest magnitude of a value, and of a difference.
     far, near : int
-        Entries that break `MAX_RULE`: by more than the norm rule leaves to a typical entry of these arrays, and by no
-        more. The latter are round-off of what the others have: of an entry 1e-12 of its neighbours no digit is left.
+        Numbers of entries that break `MAX_RULE`: by more than the norm rule grants a typical entry of these arrays, and
+        by no more. The latter are round-off of the larger entries: one of 1e-12 of its neighbours has no digit left.
     underflow : bool
-        Whether entries that differ by more than the norm rule leaves do so by no more than rounding changes below the
-        type's smallest normal number.
+        Whether entries that differ by more than the norm rule grants differ by no more than what rounding changes below
+        the type's smallest normal number.
     alike : bool
-        Whether they resemble each other as noise does not: in the sizes of most entries, but for one factor, or in
-        their values.
+        Whether the arrays resemble each other as noise does not: in the sizes of most entries, up to a common factor,
+        or in their values.
     scale : float
-        What is typical of the smaller one; 0 where a value is not finite.
+        Typical size of the smaller array's entries; 0 where a value is not finite.
     others : float
-        What is typical of the largest of the report's other tensors; 0 where there is none that gives a scale.
+        Typical size of the largest of the report's other tensors; 0 where none gives a scale.
     """
 
     tally: Tally
@@ -77,32 +77,32 @@ class Arrays:
 
     @property
     def rule(self) -> float:
-        """The largest norm ratio that is good."""
+        """The largest good norm ratio."""
         return norm_rule(self.precision)
 
     @property
     def rules(self) -> str:
         """The rule that depends on the precision, in words."""
-        return f"norm ratio at most {self.rule:.2g}: {self.precision}"
+        return f"norm ratio at most {self.rule:.2g} in {self.precision}"
 
     @property
     def kept(self) -> tuple[bool, bool]:
-        """Whether the rules of thumb hold, that of the norm ratio and that of the max ratio."""
+        """Whether the two rules of thumb hold: for the norm ratio, and for the max ratio."""
         return self.tally.norm_ratio <= self.rule, not self.far
 
     @property
     def reference(self) -> float:
-        """The scale that they give to the report's other tensors: none where they may themselves be noise."""
+        """The scale that these arrays give to the report's other tensors; 0 where they may be noise themselves."""
         return self.scale if all(self.kept) or self.scale > NORM_RULE else 0.0
 
     @property
     def least_normal(self) -> float:
-        """The smallest number of which the type of the coarser one holds all digits."""
+        """The smallest number that the coarser type holds with all its digits."""
         return LEAST_NORMAL.get(self.precision, 0.0)
 
     @property
     def broken(self) -> str:
-        """Which rules are broken, in words."""
+        """The broken rules, in words."""
         norm, largest = self.kept
         if not norm and not largest:
             return "both rules of thumb are broken"
@@ -110,7 +110,7 @@ class Arrays:
 
 
 class _Row(NamedTuple):
-    """How two arrays are judged where a condition holds."""
+    """The judgement on two arrays where a condition holds."""
 
     holds: Callable[[Arrays], bool]
     verdict: Verdict
@@ -119,82 +119,83 @@ class _Row(NamedTuple):
 
 
 _UNKNOWN_SCALE = "compare it in one call with tensors that are not zero: they show which values are round-off"
-_ONLY_ARRAYS = "two arrays cannot tell round-off from a bug: check the layer itself, where error bars are computed"
+_ONLY_ARRAYS = "check the layer itself, with error bars: two arrays alone cannot tell round-off from a bug"
 
 _ROWS = (
     _Row(
-        lambda found: found.tally.non_finite > 0,
+        lambda arrays: arrays.tally.non_finite > 0,
         "fail",
         "{0.tally.non_finite:,} of {0.tally.dims:,} analytic values are nan or infinite",
         advice.NON_FINITE,
     ),
-    _Row(lambda found: found.largest == 0, "pass", "all values are zero in both"),
+    _Row(lambda arrays: arrays.largest == 0, "pass", "all values are zero in both"),
     _Row(
-        lambda found: all(found.kept) and found.near > 0,
+        lambda arrays: all(arrays.kept) and arrays.near > 0,
         "pass",
-        "both rules of thumb hold ({0.rules}), but for {0.near:,} of {0.tally.dims:,} entries that differ by no more "
-        "than round-off of a typical one",
+        "both rules of thumb hold ({0.rules}), except for {0.near:,} of {0.tally.dims:,} entries, which differ by no "
+        "more than the round-off of a typical one",
     ),
-    _Row(lambda found: all(found.kept), "pass", "both rules of thumb hold ({0.rules})"),
+    _Row(lambda arrays: all(arrays.kept), "pass", "both rules of thumb hold ({0.rules})"),
     _Row(
-        lambda found: found.largest <= NORM_RULE * found.others and not found.alike,
+        lambda arrays: arrays.largest <= NORM_RULE * arrays.others and not arrays.alike,
         "pass",
-        "no value exceeds {0.largest:.1e}, round-off beside what is typical of another tensor ({0.others:.1e})",
+        "no value exceeds {0.largest:.1e}, which is round-off compared with the typical value of another tensor "
+        "({0.others:.1e})",
     ),
     _Row(
-        lambda found: found.largest <= NORM_RULE * found.others,
+        lambda arrays: arrays.largest <= NORM_RULE * arrays.others,
         "inconclusive",
-        "no value exceeds {0.largest:.1e}, little beside what is typical of another tensor ({0.others:.1e}), but the "
-        "arrays resemble each other, as round-off would not",
+        "no value exceeds {0.largest:.1e}, little compared with the typical value of another tensor ({0.others:.1e}), "
+        "but the arrays resemble each other, as round-off would not",
         _ONLY_ARRAYS,
     ),
     _Row(
-        lambda found: found.underflow,
+        lambda arrays: arrays.underflow,
         "inconclusive",
-        "{0.broken} ({0.rules}), by no more than rounding changes below the type's smallest normal number "
+        "{0.broken} ({0.rules}), but by no more than rounding changes below the type's smallest normal number "
         "({0.least_normal:.2g}), where digits are lost",
         "scale the loss up, so that the gradient's values are larger",
     ),
     _Row(
-        lambda found: found.largest <= found.rule * found.others or found.apart <= NORM_RULE * found.others,
+        lambda arrays: arrays.largest <= arrays.rule * arrays.others or arrays.apart <= NORM_RULE * arrays.others,
         "inconclusive",
-        "they differ by up to {0.apart:.1e}, which may be round-off beside what is typical of another tensor "
+        "they differ by up to {0.apart:.1e}, which may be round-off compared with the typical value of another tensor "
         "({0.others:.1e})",
         _ONLY_ARRAYS,
     ),
     _Row(
-        # Noise is not the exact opposite of noise.
-        lambda found: found.others == 0 and found.largest <= NORM_RULE and found.tally.norm_ratio < math.inf,
+        # Noise is never the exact opposite of noise.
+        lambda arrays: arrays.others == 0 and arrays.largest <= NORM_RULE and arrays.tally.norm_ratio < math.inf,
         "inconclusive",
         "no value exceeds {0.largest:.1e}: round-off around zero, or a small gradient that is wrong",
         _UNKNOWN_SCALE,
     ),
     _Row(
-        lambda found: (
-            found.precision == "float16"
-            and found.tally.norm_ratio <= FLOAT16_SUMS
-            and found.apart <= 10 * FLOAT16_SUMS * found.tally.typical
-            and not any(found.kept)
+        lambda arrays: (
+            arrays.precision == "float16"
+            and arrays.tally.norm_ratio <= FLOAT16_SUMS
+            and arrays.apart <= 10 * FLOAT16_SUMS * arrays.tally.typical
+            and not any(arrays.kept)
         ),
         "inconclusive",
-        "{0.broken} ({0.rules}), by no more than sums that are kept in float16 itself explain",
-        "keep sums in float32, or take fewer terms to a sum: then the rules can judge",
+        "{0.broken} ({0.rules}), but by no more than sums kept in float16 itself would explain",
+        "keep sums in float32, or take fewer terms in each sum: then the rules can judge",
     ),
     _Row(
-        lambda found: not any(found.kept),
+        lambda arrays: not any(arrays.kept),
         "fail",
         "{0.broken} ({0.rules})",
-        "start from the worst dimensions",
+        "start with the worst dimensions",
     ),
-    _Row(lambda found: True, "inconclusive", "{0.broken}, the other rule holds ({0.rules})", _ONLY_ARRAYS),
+    _Row(lambda arrays: True, "inconclusive", "{0.broken}, but the other rule holds ({0.rules})", _ONLY_ARRAYS),
 )
-"""Rows in order: the first that holds judges."""
+"""Judgements in order: the first row that holds decides."""
 
 
-def of_arrays(found: Arrays) -> Judgement:
+def of_arrays(arrays: Arrays) -> Judgement:
     """Judge two arrays by the two rules of thumb."""
-    row = next(row for row in _ROWS if row.holds(found))
-    return Judgement(row.verdict, row.reason.format(found), row.advice)
+    row = next(row for row in _ROWS if row.holds(arrays))
+    return Judgement(row.verdict, row.reason.format(arrays), row.advice)
 
 
 def compared(analytic: Any, numeric: Any, precision: str | None, keep: bool) -> dict[str, TensorReport]:
@@ -204,16 +205,16 @@ def compared(analytic: Any, numeric: Any, precision: str | None, keep: bool) -> 
     ------
     FastcheckError
         If shapes or names differ, an array is empty or of another dtype, a numeric value is not finite, or the
-        precision is none.
+        precision is not a known one.
     """
     if precision is not None:
         refuse_unknown("precision", precision, PRECISIONS)
     pairs = {name: _Pair.of(name, *pair) for name, pair in _matched(analytic, numeric).items()}
-    found = {name: pair.known(precision) for name, pair in pairs.items()}
+    measured = {name: pair.measured(precision) for name, pair in pairs.items()}
     reports = {}
     for name, pair in pairs.items():
-        others = max((one.reference for other, one in found.items() if other != name), default=0.0)
-        reports[name] = pair.report(replace(found[name], others=others), keep)
+        others = max((arrays.reference for other, arrays in measured.items() if other != name), default=0.0)
+        reports[name] = pair.report(replace(measured[name], others=others), keep)
     return reports
 
 
@@ -233,7 +234,7 @@ def _matched(analytic: Any, numeric: Any) -> dict[str, tuple[Any, Any]]:
 
 
 class _Pair(NamedTuple):
-    """Two arrays of a shape, flat and in float64, and the names of their types."""
+    """Two arrays of the same shape, flat and in float64, and the names of their types."""
 
     shape: tuple[int, ...]
     dtypes: tuple[str, str]
@@ -242,7 +243,7 @@ class _Pair(NamedTuple):
 
     @classmethod
     def of(cls, name: str, analytic: Any, numeric: Any) -> _Pair:
-        """Check two arrays."""
+        """Check two arrays, and convert them."""
         a, n = as_floating(f"analytic {name}", analytic), as_floating(f"numeric {name}", numeric)
         if a.shape != n.shape:
             raise FastcheckError(f"numeric {name} has shape {n.shape}: expected {a.shape}, that of analytic {name}")
@@ -250,47 +251,47 @@ class _Pair(NamedTuple):
             raise FastcheckError(f"analytic {name} is empty: it has shape {a.shape}")
         finite = np.isfinite(n).ravel()
         if not finite.all():
-            place = list(index_of(int(np.argmin(finite)), n.shape))
-            raise FastcheckError(f"numeric {name} is {n[tuple(place)]} at index {place}: expected finite numbers")
+            index = index_of(int(np.argmin(finite)), n.shape)
+            raise FastcheckError(f"numeric {name} is {n[index]} at index {list(index)}: expected finite numbers")
         dtypes = (a.dtype.newbyteorder("=").name, n.dtype.newbyteorder("=").name)
         return cls(a.shape, dtypes, a.astype(np.float64).ravel(), n.astype(np.float64).ravel())
 
-    def report(self, found: Arrays, keep: bool) -> TensorReport:
-        """Judge them by what is known of them."""
-        kept = Kept(np.arange(found.tally.dims), self.analytic, self.numeric, None) if keep else None
-        return TensorReport.of(found.tally, of_arrays(found), self.shape, precision=found.precision, kept=kept)
+    def report(self, arrays: Arrays, keep: bool) -> TensorReport:
+        """Judge the pair by its metrics."""
+        kept = Kept(np.arange(arrays.tally.dims), self.analytic, self.numeric, None) if keep else None
+        return TensorReport.of(arrays.tally, of_arrays(arrays), self.shape, precision=arrays.precision, kept=kept)
 
     @np.errstate(over="ignore", invalid="ignore")
-    def known(self, declared: str | None) -> Arrays:
-        """Measure them; their precision is their coarsest type, the declared one among them."""
-        found = tally.fold(np.arange(self.analytic.size), self.analytic, self.numeric, None)
+    def measured(self, declared: str | None) -> Arrays:
+        """Measure the pair. Its precision is the coarsest of the two types and the declared one."""
+        folded = tally.fold(np.arange(self.analytic.size), self.analytic, self.numeric, None)
         precision = max((*self.dtypes, *([] if declared is None else [declared])), key=norm_rule)
         apart = np.abs(self.analytic - self.numeric)
         breaking = tally.relative_difference(self.analytic, self.numeric) >= MAX_RULE
-        # The norm ratio is half of the relative difference. What overflows is no typical value.
-        far = breaking & ~(apart < min(2 * norm_rule(precision) * found.typical, np.finfo(np.float64).max))
+        # The norm ratio is half of the relative difference. A typical value that overflows grants nothing.
+        far = breaking & ~(apart < min(2 * norm_rule(precision) * folded.typical, np.finfo(np.float64).max))
         sizes = np.abs(self.analytic), np.abs(self.numeric)
         larger = np.maximum(*sizes)
         differing = apart > 2 * norm_rule(precision) * larger
-        # Of two arrays of the type both were rounded.
+        # Where both arrays have this type, both were rounded.
         lost = SMALLEST[precision] / 2 * max(1, self.dtypes.count(precision))
         return Arrays(
-            found,
+            folded,
             precision,
             largest=float(larger.max()),
             apart=float(apart.max()),
             far=int(np.count_nonzero(far)),
             near=int(np.count_nonzero(breaking & ~far)),
             underflow=bool(differing.any() and apart[differing].max() <= lost),
-            alike=not 1 / RELATED <= found.norm_ratio <= RELATED or _in_one_ratio(*sizes),
+            alike=not 1 / RELATED <= folded.norm_ratio <= RELATED or _in_one_ratio(*sizes),
             scale=min(_typical(size) for size in sizes),
         )
 
 
 def _in_one_ratio(sizes: np.ndarray, others: np.ndarray) -> bool:
-    """Tell whether most sizes are one multiple of the others, where either is not zero.
+    """Whether most sizes are the same multiple of the others, among entries where either is not zero.
 
-    A single size is a multiple of any other: that counts where the two are not of quite different sizes.
+    A single size is always a multiple of the other: it counts unless the two are of quite different sizes.
     """
     present = np.maximum(sizes, others) > 0
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
@@ -303,7 +304,7 @@ def _in_one_ratio(sizes: np.ndarray, others: np.ndarray) -> bool:
 
 
 def _typical(sizes: np.ndarray) -> float:
-    """Return the root mean square of sizes, 0 where one is not finite."""
+    """Return the root mean square of sizes, or 0 where one is not finite."""
     largest = float(sizes.max())
     if largest == 0 or not math.isfinite(largest):
         return 0.0

@@ -1,4 +1,4 @@
-"""Reports, and pairs of gradients, in files."""
+"""Reports and pairs of gradients in files."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import SuiteReport
 
 _COMPARED = 12
-"""Numbers that comparing takes for each entry of the largest tensor, beside what was read (measured)."""
+"""Float64 numbers that a comparison needs for each entry of the largest tensor, besides what was read (measured)."""
 
 Gradient = np.ndarray | dict[str, np.ndarray]
 """An array, or arrays by name."""
 
 
 def read_pair(analytic: Source, numeric: Source) -> tuple[Gradient, Gradient]:
-    """Read two gradients that are to be compared: of each an array from ``.npy``, or named arrays from ``.npz``.
+    """Read two gradients for a comparison: each is an array in an ``.npy`` file, or named arrays in an ``.npz`` file.
 
     Raises
     ------
     FastcheckError
-        If one cannot be read, or comparing them needs more memory than is free, which their headers tell.
+        If one cannot be read, or if, by their headers, comparing them needs more memory than is available.
     """
     with opened(analytic) as one, opened(numeric) as other:
         headers = [*_headers(one), *_headers(other)]
@@ -53,12 +53,12 @@ def _gradient(file: Opened) -> Gradient:
 
 
 def read_report(path: str | os.PathLike[str]) -> Report | SuiteReport:
-    """Read a JSON report, of one case or of several, from a file.
+    """Read a JSON report of one case or of several from a file.
 
     Raises
     ------
     FastcheckError
-        If the file cannot be read or is no report.
+        If the file cannot be read, or is not a report.
     """
     with opened(path) as file:
         try:

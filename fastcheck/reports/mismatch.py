@@ -1,4 +1,4 @@
-"""The exception of a check that did not pass."""
+"""The exception that reports a check which did not pass."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 
 class GradientMismatchError(AssertionError):
-    """A check that did not pass.
+    """Raised where a check did not pass.
 
     Attributes
     ----------
     report : Report or NetworkReport
-        What the check found.
+        Report of the check.
     """
 
     def __init__(self, message: str, report: Any) -> None:

@@ -1,4 +1,4 @@
-"""Reports read back from their JSON, every value checked."""
+"""Reports read back from their JSON. Every value is checked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastcheck.reports.report import SCHEMA, Entry, ForwardReport, Report, Tenso
 from fastcheck.reports.suite_report import Explanation, HygieneLine, NetworkReport, SuiteReport
 
 MOST_LEVELS = 32
-"""Of objects and lists inside each other; the reports of a suite with networks have about a dozen."""
+"""Nested objects and lists at most; the reports of a suite with networks have about a dozen levels."""
 
 
 def from_json(text: str) -> Report | SuiteReport:
@@ -27,7 +27,7 @@ def from_json(text: str) -> Report | SuiteReport:
     Raises
     ------
     FastcheckError
-        If the text is no report of this schema, or a value is missing or of the wrong kind.
+        If the text is not a report of this schema, or a value is missing or of the wrong kind.
     """
     try:
         data = json.loads(text)
@@ -42,7 +42,7 @@ def from_data(data: Any) -> Report | SuiteReport:
     Raises
     ------
     FastcheckError
-        If they are no report of this schema, or a value is missing or of the wrong kind.
+        If they are not a report of this schema, or a value is missing or of the wrong kind.
     """
     _refuse_deep(data)
     if not isinstance(data, dict) or "schema" not in data:
@@ -56,9 +56,9 @@ def from_data(data: Any) -> Report | SuiteReport:
 
 
 def run_part(data: Any) -> dict[str, Any]:
-    """Return what a report, or a ledger, tells of the machine and the moment, as it is, after checking it.
+    """Check the part of a report or a ledger that depends on the machine and the moment, and return it.
 
-    Values may be missing or None, except that who knows the seconds knows the threads.
+    Values may be missing or None, but where there are seconds there must be threads.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def run_part(data: Any) -> dict[str, Any]:
 
 
 def _refuse_deep(data: Any, levels: int = MOST_LEVELS) -> None:
-    """Refuse what is nested more deeply than any report: all that walks through one may call itself."""
+    """Refuse data nested more deeply than any report, so that functions which walk through a report may recurse."""
     if isinstance(data, (dict, list)):
         if not levels:
             raise FastcheckError(f"the report is damaged: it is nested more than {MOST_LEVELS} levels deep")
@@ -88,7 +88,7 @@ def _refuse_deep(data: Any, levels: int = MOST_LEVELS) -> None:
 
 
 STATUSES = ("done", "note", "warn")
-"""Of the hygiene panel's lines."""
+"""Statuses of the good-practice checklist's lines."""
 
 CROSSINGS = ("sign", "winner", "hinge")
 """Kinds of kinks that units cross."""
@@ -100,24 +100,23 @@ _MISSING = object()
 
 
 class _Reader:
-    """Reads typed values out of a JSON object, and says which one is damaged."""
+    """Reads typed values from a JSON object, and names the one that is damaged."""
 
     def __init__(self, data: Any, where: str) -> None:
         if not isinstance(data, dict):
-            raise FastcheckError(f"the report is damaged: {where} is no object")
+            raise FastcheckError(f"the report is damaged: {where} is not an object")
         self.data, self.where = data, where
 
     def _take(self, key: str, good: Callable[[Any], bool], expected: str, default: Any) -> Any:
         value = self.data.get(key, default)
         if value is _MISSING or not good(value):
-            message = "missing" if value is _MISSING else shown(value)
-            raise FastcheckError(f"the report is damaged: {self.where}.{key} is {message}: expected {expected}")
+            state = "missing" if value is _MISSING else shown(value)
+            raise FastcheckError(f"the report is damaged: {self.where}.{key} is {state}: expected {expected}")
         return value
 
     def text(self, key: str, default: Any = None) -> str:
         default = _MISSING if default is None else default
-        found = self._take(key, _is_text, "text", default)
-        return str(found)
+        return str(self._take(key, _is_text, "text", default))
 
     def texts(self, key: str) -> list[str]:
         def good(value: Any) -> bool:
@@ -132,11 +131,10 @@ class _Reader:
         return dict(self._take(key, good, "texts by name", _MISSING))
 
     def one_of(self, key: str, choices: tuple[str, ...]) -> Any:
-        return self._take(key, lambda value: value in choices, ", ".join(choices), _MISSING)
+        return self._take(key, lambda value: value in choices, f"one of {', '.join(choices)}", _MISSING)
 
     def verdict(self, key: str) -> Verdict:
-        found: Verdict = self.one_of(key, tuple(EXIT_CODES))
-        return found
+        return self.one_of(key, tuple(EXIT_CODES))
 
     def count(self, key: str, default: Any = None) -> int:
         default = _MISSING if default is None else default
@@ -158,24 +156,23 @@ class _Reader:
     def number_or_none(self, key: str) -> float | None:
         return None if self.data.get(key) is None else self.number(key)
 
-    def number_or_places(self, key: str) -> float | tuple[tuple[int, ...], ...]:
-        """Return what decides on one side of a kink: a number, or places in a map."""
+    def number_or_positions(self, key: str) -> float | tuple[tuple[int, ...], ...]:
+        """Return the value that decides on one side of a kink: a number, or positions in a map."""
 
         def good(value: Any) -> bool:
             return _is_number(value) or (
                 isinstance(value, list) and all(isinstance(entry, list) and _is_counts(entry, 1) for entry in value)
             )
 
-        found = self._take(key, good, "a number, or a list of lists of counts", _MISSING)
-        return tuple(tuple(place) for place in found) if isinstance(found, list) else float(found)
+        value = self._take(key, good, "a number, or a list of lists of counts", _MISSING)
+        return tuple(tuple(position) for position in value) if isinstance(value, list) else float(value)
 
     def object(self, key: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._take(key, lambda value: isinstance(value, dict), "an object", _MISSING)
-        return found
+        return self._take(key, lambda value: isinstance(value, dict), "an object", _MISSING)
 
     def objects(self, key: str) -> list[_Reader]:
-        found = self._take(key, lambda value: isinstance(value, list), "a list", _MISSING)
-        return [_Reader(entry, f"{self.where}.{key}[{place}]") for place, entry in enumerate(found)]
+        entries = self._take(key, lambda value: isinstance(value, list), "a list", _MISSING)
+        return [_Reader(entry, f"{self.where}.{key}[{position}]") for position, entry in enumerate(entries)]
 
     def counts(self, key: str, default: Any = None) -> tuple[int, ...]:
         default = _MISSING if default is None else default
@@ -198,7 +195,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_counts(value: Any, depth: int = 2) -> bool:
-    """Whether a value is a count, or a list of these: a stride, a shape, pairs of paddings."""
+    """Whether a value is a count, or a nested list of counts: a stride, a shape, pairs of paddings."""
     return _is_count(value) or (depth > 0 and type(value) is list and all(_is_counts(v, depth - 1) for v in value))
 
 
@@ -221,7 +218,7 @@ def _decode_case(data: _Reader) -> Report | NetworkReport:
 def _decode_network(top: _Reader) -> NetworkReport:
     phases = _decode_cases(top, _decode_report)
     if not phases:
-        raise FastcheckError("the report is damaged: it has no phase")
+        raise FastcheckError("the report is damaged: it has no phases")
     report = NetworkReport(
         phases,
         top.flag("interrupted", False),
@@ -233,7 +230,7 @@ def _decode_network(top: _Reader) -> NetworkReport:
 
 
 def _agreeing(top: _Reader, suite: _Suite) -> _Suite:
-    """Return several cases, unless the verdict that is told of them is another one."""
+    """Return a report of several cases, after checking that its stated verdict is that of its cases."""
     if top.verdict("verdict") != suite.verdict:
         raise FastcheckError(f"the report is damaged: its verdict is not that of its cases, {suite.verdict}")
     return suite
@@ -275,13 +272,13 @@ def _decode_crossing(data: _Reader) -> dict[str, Any]:
     if len(unit) < 2:
         raise FastcheckError(f"the report is damaged: {data.where}.unit is {list(unit)}: expected at least two counts")
     head = {"layer": data.text("layer"), "kind": data.one_of("kind", CROSSINGS), "unit": unit}
-    return head | {side: data.number_or_places(side) for side in ("minus", "at", "plus")}
+    return head | {side: data.number_or_positions(side) for side in ("minus", "at", "plus")}
 
 
 def _decode_report(top: _Reader) -> Report:
     for name in top.object("tensors"):
         if not _is_text(name):
-            raise FastcheckError("the report is damaged: a tensor's name is no text")
+            raise FastcheckError("the report is damaged: a tensor's name is not valid text")
     return Report(
         verdict=top.verdict("verdict"),
         seed=top.count("seed"),
@@ -307,36 +304,37 @@ def _decode_run(top: _Reader) -> dict[str, Any]:
 
 
 def _decode_operands(data: _Reader) -> dict[str, Any]:
-    networks: dict[str, Callable[[str], Any]] = {
+    of_networks: dict[str, Callable[[str], Any]] = {
         "layers": data.texts,
         "regularised": lambda key: _decode_penalties(data, key),
         "data_loss": data.number,
     }
-    found = {}
+    operands = {}
     for name, value in data.data.items():
-        if name not in networks and not (_is_text(name) and (_is_counts(value) or _is_text(value))):
-            raise FastcheckError(f"the report is damaged: {data.where}.{shown(name)} is no count and no list of counts")
-        found[name] = networks[name](name) if name in networks else value
-    return found
+        if name not in of_networks and not (_is_text(name) and (_is_counts(value) or _is_text(value))):
+            where = f"{data.where}.{shown(name)}"
+            raise FastcheckError(f"the report is damaged: {where} is neither a count, a list of counts nor text")
+        operands[name] = of_networks[name](name) if name in of_networks else value
+    return operands
 
 
 def _decode_penalties(data: _Reader, key: str) -> dict[str, Any]:
-    """Read the regularisation of tensors."""
-    found = {}
+    """Read the regularisation of each tensor."""
+    penalties = {}
     for name, entry in data.object(key).items():
         penalty = _Reader(entry, f"{data.where}.{key}.{shown(name)}")
         if not _is_text(name):
-            raise FastcheckError("the report is damaged: a tensor's name is no text")
-        found[name] = {part: penalty.number(part) for part in ("l2", "l1")}
-    return found
+            raise FastcheckError("the report is damaged: a tensor's name is not valid text")
+        penalties[name] = {part: penalty.number(part) for part in ("l2", "l1")}
+    return penalties
 
 
 def _decode_forward(data: _Reader) -> ForwardReport:
-    found = None
+    diagnosis = None
     if data.data.get("diagnosis") is not None:
-        diagnosis = _Reader(data.data["diagnosis"], "forward.diagnosis")
-        found = {key: diagnosis.text(key) for key in ("bug", "evidence", "try")}
-    return ForwardReport(data.verdict("verdict"), data.number("norm_ratio"), found)
+        reader = _Reader(data.data["diagnosis"], "forward.diagnosis")
+        diagnosis = {key: reader.text(key) for key in ("bug", "evidence", "try")}
+    return ForwardReport(data.verdict("verdict"), data.number("norm_ratio"), diagnosis)
 
 
 def _decode_tensor(data: _Reader) -> TensorReport:
@@ -381,13 +379,13 @@ def _decode_tensor(data: _Reader) -> TensorReport:
 
 
 def _decode_explained(data: _Reader) -> dict[str, Any]:
-    found = {}
+    decoded = {}
     explained = data.object("explained") if "explained" in data.data else {}
     for name in explained:
         entry = _Reader(explained[name], f"{data.where}.explained.{name}")
         parts = _Reader(entry.object("parts"), f"{entry.where}.parts")
-        found[name] = asdict(_decode_entry(entry)) | {"parts": {key: parts.number(key) for key in parts.data}}
-    return found
+        decoded[name] = asdict(_decode_entry(entry)) | {"parts": {key: parts.number(key) for key in parts.data}}
+    return decoded
 
 
 def _decode_swept(data: _Reader) -> dict[str, Any]:
@@ -403,11 +401,11 @@ def _decode_swept(data: _Reader) -> dict[str, Any]:
 
 
 def _decode_audit(data: _Reader) -> dict[str, Any]:
-    found = data.data | {key: data.count(key, 0) for key in ("dims", "disagreements")}
+    audit = data.data | {key: data.count(key, 0) for key in ("dims", "disagreements")}
     if data.data.get("direction") is not None:
         direction = _Reader(data.data["direction"], f"{data.where}.direction")
-        found["direction"] = {key: direction.number(key) for key in ("delta", "full", "difference", "error_bar")}
-    return found
+        audit["direction"] = {key: direction.number(key) for key in ("delta", "full", "difference", "error_bar")}
+    return audit
 
 
 def _decode_entry(data: _Reader) -> Entry:

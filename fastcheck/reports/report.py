@@ -19,13 +19,12 @@ from fastcheck.reports.mismatch import GradientMismatchError
 SCHEMA = 1
 """Version of the JSON report."""
 
-
 NOT_AUDITED: dict[str, Any] = {"dims": 0, "direction": None, "disagreements": 0}
-"""The audit of an evaluator that takes no shortcut."""
+"""The audit part of a report whose evaluator takes no shortcut."""
 
 
 def requested(step: Any, evaluator: Any, dims: Any, kinks: Any) -> dict[str, Any]:
-    """Return the settings that a check was asked for, as its report keeps them."""
+    """Return the settings that the caller asked for, as a report keeps them."""
     return {"step": step, "evaluator": evaluator, "dims": dims, "kinks": kinks}
 
 
@@ -37,14 +36,14 @@ class Entry(Judged):
     ----------
     index : tuple of int
     analytic, numeric, difference : float
-        difference is analytic - numeric.
+        The difference is analytic - numeric.
     same_sign : bool
     ratio : float
         |analytic - numeric| / max(|analytic|, |numeric|), 0 where both are 0.
     error_bar : float or None
         None where only two arrays were compared.
     verdict : {"pass", "fail", "inconclusive"} or None
-        Inconclusive inside an error bar that is too wide to judge by.
+        "inconclusive" inside an error bar too wide to judge by.
     """
 
     index: tuple[int, ...]
@@ -58,7 +57,7 @@ class Entry(Judged):
 
     @classmethod
     def of(cls, finding: Finding, shape: Shape) -> Entry:
-        """Describe a finding of a tensor of this shape."""
+        """Describe a finding in a tensor of this shape."""
         a, n = finding.analytic, finding.numeric
         difference = a - n
         known = not math.isnan(finding.error_bar)
@@ -77,12 +76,12 @@ class Entry(Judged):
 def _verdict(finding: Finding) -> Verdict:
     if not abs(finding.analytic - finding.numeric) <= finding.error_bar:
         return "fail"
-    return "inconclusive" if finding.undecided else "pass"
+    return "inconclusive" if finding.inconclusive else "pass"
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What a tensor keeps for each checked dimension, arrays of one length in ascending order of ``dims``."""
+    """The arrays kept for each checked dimension of a tensor, of equal length and in ascending order of ``dims``."""
 
     dims: np.ndarray
     analytic: np.ndarray
@@ -91,7 +90,7 @@ class Kept:
 
     @classmethod
     def joined(cls, parts: Sequence[Kept]) -> Kept:
-        """Put what parts keep in ascending order of flat indices."""
+        """Join the arrays of several parts, in ascending order of flat indices."""
         dims = np.concatenate([part.dims for part in parts])
         order = np.argsort(dims, kind="stable")
         bars = [part.error_bar for part in parts if part.error_bar is not None]
@@ -105,7 +104,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class TensorReport(Judged):
-    """Metrics of one tensor; the module's JSON has the same names. It is true where it passed.
+    """Metrics of one tensor, named as in the JSON report. It is true if the tensor passed.
 
     Attributes
     ----------
@@ -114,35 +113,35 @@ class TensorReport(Judged):
     evaluator : str or None
         None where two arrays were compared.
     step : float or None
-        The nominal step; the realised one is what divides.
+        The nominal step; differences are divided by the realised one.
     dims_total, dims_checked, unresolved, kinks, excluded, non_finite, sign_mismatches, beyond_error_bar : int
     norm_ratio, max_ratio, max_ratio_resolved : float
     audit : dict
-        How many "dims" were differenced again by ``local``; the "direction" differenced as a whole by ``full``: its
-        derivative by both, their "difference" and its "error_bar"; and how many of all these are "disagreements".
-        Nothing of these where the evaluator takes no shortcut.
+        "dims", the number of dimensions differenced again by ``local``; "direction", the derivative along one direction
+        by the evaluator ("delta") and by ``full`` ("full"), their "difference" and its "error_bar"; and
+        "disagreements", the number of all these that disagree. Empty where the evaluator takes no shortcut.
     digits : dict
-        "min" and "median" over resolved dimensions (None without any), and the quarter-digit "histogram".
+        "min" and "median" over resolved dimensions (None where there are none), and the quarter-digit "histogram".
     first_beyond : tuple of int or None
         The first index outside its error bar.
     undecided, subgradients, at_kink : int
-        Dimensions inside error bars too wide to judge by; ones that are a subgradient at a kink; and unresolved ones at
-        a kink, which may be far from zero.
+        Numbers of dimensions inside error bars too wide to judge by; of those that are a subgradient at a kink; and of
+        unresolved ones at a kink, which may be far from zero.
     regime : str
-        What the ratios of a tensor that did not fail come from, in words.
+        The source of the ratios of a tensor that did not fail, in words.
     explained : dict of str to dict
-        The dimension that agrees "least", and the one inside the "widest" bar too wide to judge by: what `Entry` tells
-        of it, and the "parts" of its error bar.
+        The dimension that agrees "least", and the one with the "widest" of the bars too wide to judge by: attributes
+        of `Entry`, and the "parts" of its error bar.
     worst : tuple of Entry
-        The largest |a - n| / error bar first.
+        The worst dimensions; the largest |a - n| / error bar comes first.
     diagnosis : dict or None
     precision : str or None
-        The coarser type of two arrays that were compared, by which they were judged; None of a check.
+        The coarser type of two arrays that were compared, by which they were judged; None in the report of a check.
     sweep : tuple of dict
-        Of the worst dimensions, where a failing tensor was explained: "index", "order", "slope", "best_step",
+        For the worst dimensions, where a failing tensor was explained: "index", "order", "slope", "best_step",
         "best_error", "reading" and "words" of `fastcheck.sweeps.curve.Curve`.
     dims, analytic, numeric, error_bar : array or None
-        Flat indices and the values there, with ``keep=True`` alone; not part of the JSON.
+        Flat indices and the values there, with ``keep=True`` only; not part of the JSON.
     """
 
     verdict: Verdict
@@ -191,7 +190,7 @@ class TensorReport(Judged):
         precision: str | None = None,
         kept: Kept | None = None,
     ) -> TensorReport:
-        """Describe a finished tally."""
+        """Make a tensor's report from its tally and judgement."""
         first = tally.first_beyond
         return cls(
             verdict=judgement.verdict,
@@ -215,7 +214,7 @@ class TensorReport(Judged):
             digits={"min": tally.min_digits, "median": tally.median_digits, "histogram": list(tally.histogram)},
             first_beyond=None if first is None else index_of(first, shape),
             worst=tuple(Entry.of(finding, shape) for finding in tally.worst),
-            undecided=tally.undecided,
+            undecided=tally.inconclusive,
             subgradients=tally.subgradients,
             at_kink=tally.at_kink,
             regime=regime,
@@ -247,14 +246,14 @@ class TensorReport(Judged):
 
 @dataclass(frozen=True)
 class ForwardReport(Judged):
-    """The declared output beside the computed one. It is true where it passed.
+    """The comparison of the declared output with the computed one. It is true if it passed.
 
     Attributes
     ----------
     verdict : {"pass", "fail"}
     norm_ratio : float
     diagnosis : dict or None
-        "bug", "evidence" and "try" of a mismatch.
+        "bug", "evidence" and "try", where the outputs differ.
     """
 
     verdict: Verdict
@@ -264,27 +263,27 @@ class ForwardReport(Judged):
 
 @dataclass(frozen=True)
 class Report(Judged):
-    """The answer to a check. It is true where the check passed: ``assert report`` works in a test.
+    """The report of a check. It is true if the check passed: ``assert report`` works in a test.
 
     Attributes
     ----------
     verdict : {"pass", "fail", "inconclusive", "error"}
     seed : int
     requested : dict
-        "step", "evaluator", "dims" and "kinks" as they were asked for.
+        "step", "evaluator", "dims" and "kinks" as the caller gave them.
     interrupted : bool
-        Whether the check was stopped: then the counts are those of the dimensions reached.
+        Whether the check was stopped. Counts are then those of the dimensions reached.
     forward : ForwardReport or None
         None without a declared output.
     tensors : dict of str to TensorReport
     run : dict
-        What depends on the machine and the moment: threads, seconds, peak_bytes, target, versions.
+        The part that depends on the machine and the moment: threads, seconds, peak_bytes, target, versions.
     operands : dict or None
         Shapes and parameters of the layer by name, where several layers are checked together.
     error : str or None
-        What went wrong, with the verdict "error".
+        The reason of the verdict "error", where the check itself went wrong.
     health : tuple of HealthFinding
-        What was found out about a user's functions themselves.
+        Findings about a user's functions themselves.
     """
 
     verdict: Verdict
@@ -300,13 +299,14 @@ class Report(Judged):
 
     @property
     def exit_code(self) -> int:
-        """What the command line returns for this report."""
+        """The command line's exit code for this report."""
         return 130 if self.interrupted else EXIT_CODES[self.verdict]
 
     def with_health(self, findings: Sequence[HealthFinding]) -> Report:
-        """Return the same with findings. The first that has a verdict, failures before others, decides for its tensors.
+        """Return the same report with findings added.
 
-        A failure by a tensor's own differences is said behind it.
+        Of the findings with a verdict, the first failure, else the first, decides the verdict of its tensors. Where a
+        tensor fails by its own differences too, that reason follows the finding's.
         """
         deciding = sorted((one for one in findings if one.verdict is not None), key=lambda one: one.verdict != "fail")
         tensors = dict(self.tensors)
@@ -332,7 +332,7 @@ class Report(Judged):
         Raises
         ------
         GradientMismatchError
-            It carries the report.
+            The exception carries the report.
         """
         if not self.passed:
             raise GradientMismatchError(self.summary(), self)
@@ -343,12 +343,12 @@ class Report(Judged):
         if self.forward is not None and self.forward.diagnosis is not None:
             parts.append(f"forward: {self.forward.diagnosis['bug']} ({self.forward.diagnosis['evidence']})")
         for name, tensor in self.tensors.items():
-            place = f", first at {list(tensor.first_beyond)}" if tensor.first_beyond is not None else ""
-            parts.append(f"{name}: {tensor.reason}{place}")
+            where = f", first at {list(tensor.first_beyond)}" if tensor.first_beyond is not None else ""
+            parts.append(f"{name}: {tensor.reason}{where}")
         return f"{self.verdict}: " + ("; ".join(parts) or "no dimension was checked")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON report as Python objects, with nan and infinities as strings."""
+        """Return the JSON report as Python objects; nan and infinities become strings."""
         tensors = {
             name: {f.name: getattr(tensor, f.name) for f in fields(tensor) if f.name != "kept"}
             for name, tensor in self.tensors.items()
@@ -364,8 +364,7 @@ class Report(Judged):
         health = [finding._asdict() for finding in self.health] or None
         optional = {"operands": self.operands, "error": self.error, "health": health}
         given = {key: value for key, value in optional.items() if value is not None}
-        encoded: dict[str, Any] = encode({**head, **given, "tensors": tensors, "run": self.run})
-        return encoded
+        return encode({**head, **given, "tensors": tensors, "run": self.run})
 
     def to_json(self) -> str:
         """Return the JSON report (schema 1), indented, with a final newline."""
@@ -373,11 +372,11 @@ class Report(Judged):
 
 
 _PLAIN = frozenset({str, int, bool, type(None)})
-"""Most of a report."""
+"""Types that JSON holds as they are: most of a report."""
 
 
 def encode(value: Any) -> Any:
-    """Return a value as JSON can hold it: dicts, lists, plain numbers, and nan and infinities as strings."""
+    """Return a value in the form that JSON can hold: dicts, lists, plain numbers; nan and infinities become strings."""
     if type(value) in _PLAIN:
         return value
     if isinstance(value, np.generic):

@@ -1,4 +1,4 @@
-"""Frozen reports of several checks: of a suite, and of the phases of a network."""
+"""Frozen reports of several checks: the cases of a suite, or the phases of a network."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from fastcheck.reports.report import SCHEMA, ForwardReport, Report, TensorReport
 
 @dataclass(frozen=True)
 class SuiteReport(Judged):
-    """The answer to several checks. It is true where all of them passed.
+    """The report of several checks. It is true if all of them passed.
 
     Attributes
     ----------
     cases : dict of str to Report or NetworkReport
-        By name, in the order of the suite.
+        Reports by name, in the order of the suite.
     interrupted : bool
-        Whether the suite was stopped: then the cases are those that were reached, the last one perhaps in part.
+        Whether the suite was stopped. The cases are then those that were reached, the last one perhaps in part.
     run : dict
-        What depends on the machine and the moment, as in `Report`; seconds are those of all cases together.
+        The part that depends on the machine and the moment, as in `Report`. Seconds are summed over all cases.
     """
 
     cases: Mapping[str, Report | NetworkReport]
@@ -34,24 +34,24 @@ class SuiteReport(Judged):
 
     @classmethod
     def of(cls, cases: Mapping[str, Report | NetworkReport], threads: int, *, interrupted: bool = False) -> SuiteReport:
-        """Put finished reports together."""
-        parts = ("seconds", "forward_seconds", "audit_seconds")
-        seconds = {part: sum(case.run.get(part, 0.0) for case in cases.values()) for part in parts}
+        """Combine finished reports."""
+        keys = ("seconds", "forward_seconds", "audit_seconds")
+        seconds = {key: sum(case.run.get(key, 0.0) for case in cases.values()) for key in keys}
         return cls(dict(cases), interrupted, machine.run_part(threads, **seconds))
 
     @property
     def verdict(self) -> Verdict:
-        """That of the worst case; without any, or with some missing, at best "inconclusive"."""
+        """The verdict of the worst case; at best "inconclusive" where there are no cases, or some are missing."""
         missing: list[Verdict] = ["inconclusive"] if self.interrupted else []
         return judged.heaviest([case.verdict for case in self.cases.values()] + missing)
 
     @property
     def exit_code(self) -> int:
-        """What the command line returns for this report."""
+        """The command line's exit code for this report."""
         return 130 if self.interrupted else EXIT_CODES[self.verdict]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON report as Python objects, with nan and infinities as strings."""
+        """Return the JSON report as Python objects; nan and infinities become strings."""
         return {
             "schema": SCHEMA,
             "verdict": self.verdict,
@@ -66,7 +66,7 @@ class SuiteReport(Judged):
 
 
 class HygieneLine(NamedTuple):
-    """One line of the hygiene panel: a topic, whether it was done or the user should act, and what or how."""
+    """A line of the good-practice checklist: topic, status (done, for the user to note, a warning) and text."""
 
     topic: str
     status: Literal["done", "note", "warn"]
@@ -75,22 +75,22 @@ class HygieneLine(NamedTuple):
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why one dimension agrees as it does.
+    """The reason why one dimension agrees to as many digits as it does.
 
     Attributes
     ----------
     tensor : str
     index : tuple of int
     analytic, numeric, digits : float
-        As the check found them, with ``step``.
+        The check's values, with its ``step``.
     step : float
     crossings : tuple of dict
         Units that cross a kink between -h and +h: "layer", "kind" ("sign", "winner" or "hinge"), "unit" (data point,
-        channel, place), and what decides "minus" (at -h), "at" (the point) and "plus".
+        channel, position), and the deciding value at -h ("minus"), at the point ("at") and at +h ("plus").
     quiet_step, quiet_numeric, quiet_digits : float or None
-        The largest step below, by factors of four, that crosses nothing, and what the numeric value is there.
+        The largest smaller step, by factors of four, that crosses nothing; the numeric value and digits there.
     sweep : dict
-        What the curve over the step tells: `fastcheck.sweeps.curve.Curve.brief`.
+        Summary of the curve over the step: `fastcheck.sweeps.curve.Curve.brief`.
     words : str
     """
 
@@ -110,16 +110,16 @@ class Explanation:
 
 @dataclass(frozen=True)
 class NetworkReport(SuiteReport):
-    """The answer to `fastcheck.check_network`: a report for each phase, regularisation off and then on.
+    """The result of `fastcheck.check_network`: a report for each phase, with regularisation off and then on.
 
-    It is true where every phase passed. What else is asked of a single report is that of the last phase, the whole
-    objective.
+    It is true if every phase passed. Attributes that it shares with a single report are those of the last phase, the
+    whole objective.
 
     Attributes
     ----------
     hygiene : tuple of HygieneLine
     explanations : tuple of Explanation
-        Of the worst dimensions that fail or are inconclusive, or else of the first layer's, where asked for.
+        Where asked for: explanations of the worst dimensions that fail or are inconclusive, else of the first layer's.
     """
 
     cases: Mapping[str, Report]
@@ -128,22 +128,22 @@ class NetworkReport(SuiteReport):
 
     @property
     def phases(self) -> Mapping[str, Report]:
-        """The reports of the phases, by name."""
+        """The phases' reports, by name."""
         return self.cases
 
     @property
     def tensors(self) -> dict[str, TensorReport]:
-        """Tensors of the last phase."""
+        """The last phase's tensors."""
         return self._last.tensors
 
     @property
     def forward(self) -> ForwardReport | None:
-        """The declared loss beside the computed one."""
+        """The comparison of the declared loss with the computed one."""
         return self._last.forward
 
     @property
     def seed(self) -> int:
-        """Of the sample."""
+        """The random seed of the sample."""
         return self._last.seed
 
     @property
@@ -156,7 +156,7 @@ class NetworkReport(SuiteReport):
         Raises
         ------
         GradientMismatchError
-            It carries the report.
+            The exception carries the report.
         """
         if not self.passed:
             raise GradientMismatchError(self.summary(), self)
@@ -169,7 +169,7 @@ class NetworkReport(SuiteReport):
         )
 
     def _checked(self) -> str:
-        """Say how many dimensions of how many were checked, and what the smallest sample would have missed."""
+        """Return how many of how many dimensions were checked, and what the smallest sample would have missed."""
         tensors = self.tensors
         checked, total = (
             sum(getattr(one, name) for one in tensors.values()) for name in ("dims_checked", "dims_total")
@@ -177,14 +177,14 @@ class NetworkReport(SuiteReport):
         if checked == total:
             return ""
         message = f"; {checked:,} of {total:,} dimensions were checked"
-        parts = {name: one.dims_checked / one.dims_total for name, one in tensors.items() if not one.excluded}
-        least = min(parts, key=lambda name: parts[name], default="")
-        if not 0 < parts.get(least, 0) < 1:
+        shares = {name: one.dims_checked / one.dims_total for name, one in tensors.items() if not one.excluded}
+        least = min(shares, key=lambda name: shares[name], default="")
+        if not 0 < shares.get(least, 0) < 1:
             return message
         return f"{message}: {reach.reach(tensors[least].dims_total, tensors[least].dims_checked, least)}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON report as Python objects, with nan and infinities as strings."""
+        """Return the JSON report as Python objects; nan and infinities become strings."""
         return super().to_dict() | {
             "hygiene": [line._asdict() for line in self.hygiene],
             "explanations": [encode(one) for one in self.explanations],
@@ -192,12 +192,12 @@ class NetworkReport(SuiteReport):
 
 
 def phases_of(case: Report | NetworkReport) -> Mapping[str, Report]:
-    """Return the reports of a case's phases by name; what is no network has one, without a name."""
+    """Return the reports of a case's phases by name; a case that is not a network has one, named ""."""
     return case.phases if isinstance(case, NetworkReport) else {"": case}
 
 
 def every_tensor(case: Report | NetworkReport) -> Iterator[tuple[str, str, TensorReport]]:
-    """Yield phase, name and report of every tensor of a case, phase after phase."""
+    """Yield the phase, name and report of every tensor of a case, phase by phase."""
     for phase, report in phases_of(case).items():
         for name, tensor in report.tensors.items():
             yield phase, name, tensor

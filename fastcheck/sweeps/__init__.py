@@ -1,1 +1,1 @@
-"""Sweeps of the step, and what a curve says."""
+"""Sweeps of the step, and the interpretation of their curves."""

@@ -1,4 +1,4 @@
-"""The curve of one dimension: how the error of its difference quotient changes with the step, and what that tells."""
+"""The curve of one dimension: how the error of its difference quotient changes with the step, and what that means."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastcheck.sweeps.interpretation import Reading, read
 from fastcheck.sweeps.quotients import examined, order_of, slope_of
 
 LEAST_STEPS = 4
-"""Fewer steps make no curve."""
+"""Smallest number of steps in a curve."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,16 @@ class Curve:
     steps, numeric, errors : tuple of float
         Steps h, the largest first; the quotients n(h) there; \\|n(h) - analytic\\|.
     error_bars : tuple of float or None
-        What arithmetic alone can explain of each error, where it is known.
+        Bounds on the errors that arithmetic alone can explain, where they are known.
     order : float or None
         The power of h with which n(h) converges before round-off takes over, None where it does not.
     slope : float or None
-        The power of h with which round-off grows, about -1, None where there is none to be seen.
+        The power of h with which round-off grows, about -1, None where none shows.
     best_step, best_error : float
-        Where n(h) wavers least, and the error there.
+        The step at which n(h) wavers least, and the error there.
     reading : {"truncation", "round-off", "coding mistake", "kink", "exact"}
     words : str
-        The reading explained, and the next thing to try.
+        An explanation of the reading, and the next thing to try.
     """
 
     tensor: str
@@ -55,7 +55,7 @@ class Curve:
     words: str
 
     def brief(self) -> dict[str, Any]:
-        """Return what a report tells of the curve: all but the curve itself."""
+        """Return the curve's entry in a report: everything but the curve itself."""
         keys = ("index", "order", "slope", "best_step", "best_error", "reading", "words")
         return {key: value for key, value in asdict(self).items() if key in keys}
 
@@ -77,7 +77,7 @@ def analyse(
     tensor: str = "",
     index: tuple[int, ...] = (),
 ) -> Curve:
-    """Read one dimension's curve.
+    """Return one dimension's curve and its interpretation.
 
     Parameters
     ----------
@@ -88,14 +88,14 @@ def analyse(
     analytic : float
         A value that is not finite is a coding mistake.
     error_bars : array, shape (m,), optional
-        Bounds on \\|numeric - analytic\\| that arithmetic alone can explain. Without them a plateau is a coding mistake
-        where it is far above what n(h) wavers by: give them where the analytic value has fewer digits than float64.
+        Bounds on \\|numeric - analytic\\| that arithmetic alone can explain. Without them, a plateau far above the
+        wavering of n(h) is a coding mistake: give them where the analytic value has fewer digits than float64.
     kinks : array, shape (m,), optional
-        How many kinks each difference crosses.
+        Number of kinks that each difference crosses.
     jumps : array, shape (m,), optional
         Half of the interval between the one-sided slopes at the point itself, 0 without a kink there.
     tensor, index : optional
-        Where the dimension is.
+        Tensor and multi-index of the dimension.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""A case opened once, to be differenced at chosen dimensions with any step: all that a sweep needs of it."""
+"""A case prepared once, then differenced at chosen dimensions with any step: all that a sweep needs of it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from fastcheck.engine.settings import Settings
 
 
 class Differencing(Protocol):
-    """Differences of one tensor's dimensions, given by ascending flat indices and returned in their order."""
+    """Differences one tensor's dimensions, given as ascending flat indices; the results are in the same order."""
 
     def __call__(self, tensor: str, dims: np.ndarray, step: float) -> Differences:
-        """Difference them with one step."""
+        """Difference the dimensions with one step."""
         ...
 
     def automatic(self, tensor: str) -> float:
@@ -48,7 +48,7 @@ class _Differencing:
 
 @dataclass(frozen=True)
 class Opening:
-    """How a case is to be differenced.
+    """A case, and how a sweep differences it.
 
     Parameters
     ----------
@@ -65,12 +65,12 @@ class Opening:
     progress: ProgressHook
 
     def worst(self) -> dict[str, list[int]]:
-        """Return flat indices of each tensor by a check, the worst first.
+        """Check the case and return each tensor's worst flat indices, the worst first.
 
         Raises
         ------
         GradientMismatchError
-            If the case's declared output is another function's.
+            If the case's declared output belongs to another function.
         """
         settings = replace(self._settings(), evaluator="auto")
         report = coordinator.run(self.case.pipeline(settings), settings)
@@ -85,12 +85,12 @@ class Opening:
 
     @contextmanager
     def differencing(self) -> Iterator[Differencing]:
-        """Prepare the case, and yield how it is differenced.
+        """Prepare the case, and yield its differencing.
 
         Raises
         ------
         GradientMismatchError
-            If the case's declared output is another function's.
+            If the case's declared output belongs to another function.
         """
         settings = self._settings()
         pipeline = self.case.pipeline(settings)
@@ -99,7 +99,7 @@ class Opening:
             settings.progress("preparing (the first run compiles the kernels)", 0, 0)
             prepared = pipeline.prepare(session)
             if prepared.forward is not None and prepared.forward.verdict == "fail":
-                coordinator.run(pipeline, settings).raise_if_failed()  # which ends with the forward pass
+                coordinator.run(pipeline, settings).raise_if_failed()  # this run stops after the forward check
             yield _Differencing(prepared, session)
 
     def _settings(self) -> Settings:
@@ -109,7 +109,7 @@ class Opening:
 
 
 def _joined(blocks: list[Differences]) -> Differences:
-    """Put blocks together, in ascending order of flat indices."""
+    """Return all blocks as one, in ascending order of flat indices."""
     order = np.argsort(np.concatenate([block.dims for block in blocks]))
     columns: Any = zip(*blocks, strict=True)
     return Differences._make(None if column[0] is None else np.concatenate(column)[order] for column in columns)

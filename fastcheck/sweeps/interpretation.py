@@ -1,4 +1,4 @@
-"""What a curve of errors means, in a word and in words."""
+"""The interpretation of a curve of errors: a reading in one word, and an explanation."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from fastcheck.sweeps.quotients import FIT, Quotients
 Reading = Literal["truncation", "round-off", "coding mistake", "kink", "exact"]
 
 _BEYOND = 30.0
-"""Without an error bar, an error is a mistake where it is so many times what n(h) itself wavers by."""
+"""Without an error bar, an error is a mistake where it exceeds the wavering of n(h) by this factor."""
 
 
 def read(seen: Quotients, order: float | None, slope: float | None) -> tuple[Reading, str]:
-    """Return the reading and its words."""
+    """Return the reading and its explanation."""
     if not math.isfinite(seen.a):
         return "coding mistake", (
-            f"The analytic value is {seen.a}, the numeric one {seen.n[seen.best]:.6g}. "
+            f"The analytic value is {seen.a}; the numeric value is {seen.n[seen.best]:.6g}. "
             "Look for a division by zero, a logarithm of zero or an overflow in the backward pass."
         )
     if not seen.errors.any():
-        return "exact", "The numeric value equals the analytic one to the last bit, at every step. Nothing is wrong."
+        return "exact", "The numeric value equals the analytic one to the last bit at every step. Nothing is wrong."
     worst = _mistaken(seen)
     if worst is not None:
         return "coding mistake", _mistake_words(seen, worst)
@@ -36,7 +36,7 @@ def read(seen: Quotients, order: float | None, slope: float | None) -> tuple[Rea
 
 
 def _plateau(seen: Quotients) -> tuple[int, int]:
-    """Return the first and the last step about the best one with an error like that there."""
+    """Return the first and the last of the steps around the best one whose errors are about the same."""
     alike = np.abs(seen.errors - seen.gap) <= seen.gap / 2
     alike[: seen.first] = False
     low = high = seen.best
@@ -48,7 +48,7 @@ def _plateau(seen: Quotients) -> tuple[int, int]:
 
 
 def _flat(seen: Quotients) -> bool:
-    """Tell whether the error stays the same over a range of steps, far above what n(h) wavers by."""
+    """Return whether the error stays the same over a range of steps, far above the wavering of n(h)."""
     low, high = _plateau(seen)
     size = max(abs(seen.a), float(np.abs(seen.n[seen.best])))
     wide = math.log10(seen.h[low] / seen.h[high]) >= FIT - 1e-9
@@ -56,7 +56,7 @@ def _flat(seen: Quotients) -> bool:
 
 
 def _mistaken(seen: Quotients) -> int | None:
-    """Return the step that shows best that the analytic value is wrong, None where none does."""
+    """Return the step that shows most clearly that the analytic value is wrong; None where none does."""
     if seen.bars is None:
         return seen.best if _flat(seen) and not seen.on_kink else None
     beyond = ~(seen.errors <= seen.bars) & ~_refuted(seen.errors, seen.bars)
@@ -68,13 +68,12 @@ def _mistaken(seen: Quotients) -> int | None:
 
 
 def _refuted(errors: np.ndarray, bars: np.ndarray) -> np.ndarray:
-    """Tell which bars smaller steps contradict, as of steps so large that more than h^2 is in the error.
+    """Return which bars are refuted by smaller steps: those of steps so large that the error has terms beyond h^2.
 
-    The analytic value errs by no more than any step's error and bar together, and by no less than their difference.
+    The analytic value errs by at most error + bar at any step, and by at least error - bar.
     """
     most = np.minimum.accumulate((errors + bars)[::-1])[::-1]
-    found: np.ndarray = errors - bars > np.append(most[1:], np.inf)
-    return found
+    return errors - bars > np.append(most[1:], np.inf)
 
 
 def _mistake_words(seen: Quotients, worst: int) -> str:
@@ -85,16 +84,16 @@ def _mistake_words(seen: Quotients, worst: int) -> str:
     else:
         stays = f"At h = {seen.h[worst]:.2g} the error is {seen.errors[worst]:.1e}"
     return (
-        f"{stays}, where the arithmetic explains {explained:.1e}: no step makes it smaller, so the analytic value is "
+        f"{stays}, where arithmetic explains only {explained:.1e}: no step makes it smaller, so the analytic value is "
         f"wrong ({_beside(seen.a, float(seen.n[worst]))}). Look at the code that computes this entry: its index, its "
         "factor, its sign."
     )
 
 
 def _beside(analytic: float, numeric: float) -> str:
-    """Return how the two compare, in a way that shows a factor as well as a last digit."""
+    """Return a comparison of both values that shows a constant factor as well as an error in a late digit."""
     if not analytic:
-        return f"it is 0, the numeric one {numeric:.6g}"
+        return f"it is 0, and the numeric value is {numeric:.6g}"
     ratio = numeric / analytic
     return (
         f"numeric / analytic is {ratio:.6g}" if abs(ratio - 1) > 1e-3 else f"numeric / analytic is 1 {ratio - 1:+.1e}"
@@ -104,40 +103,40 @@ def _beside(analytic: float, numeric: float) -> str:
 def _kink_words(seen: Quotients) -> str:
     if seen.on_kink:
         return (
-            "The function has a kink (relu, max, abs) at this very point, or nearer to it than any useful step: the "
+            "The function has a kink (relu, max, abs) at this very point, or closer to it than any useful step: the "
             "slopes to its left and right differ, and any value between them is a valid subgradient. "
             "Move the point a little, or leave this dimension out (--kinks exclude)."
         )
     above, below = seen.h[seen.first - 1], seen.h[seen.first]
     return (
-        f"The error falls suddenly between h = {above:.2g} and {below:.2g}: a larger step crosses a kink (relu, max, "
-        f"abs), or a bend as sharp. Below it the error is {seen.gap:.1e}. Check with a step of at most {below:.2g}, or "
-        "with --kinks exclude."
+        f"The error falls suddenly between h = {above:.2g} and {below:.2g}: larger steps cross a kink (relu, max, "
+        f"abs) or an equally sharp bend. Below, the error is {seen.gap:.1e}. Check with a step of at most {below:.2g}, "
+        "or with --kinks exclude."
     )
 
 
 def _truncation_words(seen: Quotients, order: float, slope: float | None) -> str:
-    rises = "" if slope is None else f", then round-off takes over and it rises as h^{slope:.1f}"
+    rises = "" if slope is None else f", then round-off takes over and the error rises as h^{slope:.1f}"
     converges = f"n(h) converges as h^{order:.1f} down to about h = {seen.h[seen.best]:.2g}{rises}"
-    if _wide(seen):
-        return f"{converges}. {_wide_words(seen)}"
+    if _too_wide(seen):
+        return f"{converges}. {_too_wide_words(seen)}"
     return (
         f"{converges}: a correct gradient of a curved loss looks like this.{_precision(seen)} "
-        f"Steps near {seen.h[seen.best]:.2g} tell most."
+        f"Steps near {seen.h[seen.best]:.2g} show most."
     )
 
 
 def _round_off_words(seen: Quotients, slope: float | None) -> str:
     best = seen.h[seen.best]
     wavers = "hardly wavers at all" if slope is None else f"wavers as h^{slope:.1f} below"
-    steadiest = f"n(h) is steadiest at about h = {best:.2g} and {wavers}"
+    steadiest = f"n(h) is steadiest near h = {best:.2g} and {wavers}"
     departs = abs(float(seen.n[seen.first] - seen.n[seen.best]))
-    if _wide(seen):
-        return f"{steadiest}; no order is seen. {_wide_words(seen)}"
+    if _too_wide(seen):
+        return f"{steadiest}; it shows no order. {_too_wide_words(seen)}"
     if departs > _BEYOND * seen.wavering:
         return (
-            f"{steadiest}; it departs by {departs:.1e} above, within too few steps to show an order. That is round-off "
-            f"that leaves little room for truncation, no bug.{_precision(seen)} Take steps near {best:.2g}."
+            f"{steadiest}; at larger steps it departs by {departs:.1e}, over too few steps to show an order. That is "
+            f"round-off with little room for truncation, no bug.{_precision(seen)} Take steps near {best:.2g}."
         )
     return (
         f"{steadiest}; nothing in it falls with h. That is round-off alone, no bug.{_precision(seen)} A loss that is "
@@ -145,8 +144,8 @@ def _round_off_words(seen: Quotients, slope: float | None) -> str:
     )
 
 
-def _wide(seen: Quotients) -> bool:
-    """Tell whether an error as large as the bar at the best step would be a bug."""
+def _too_wide(seen: Quotients) -> bool:
+    """Return whether the bar at the best step is too wide: an error as large as the bar could be a bug."""
     return seen.bars is not None and bool(seen.bars[seen.best] > WIDE * _value(seen))
 
 
@@ -155,24 +154,24 @@ def _value(seen: Quotients) -> float:
     return max(abs(seen.a), abs(float(seen.n[seen.best])))
 
 
-def _wide_words(seen: Quotients) -> str:
+def _too_wide_words(seen: Quotients) -> str:
     assert seen.bars is not None
     if _value(seen) <= seen.bars[seen.best]:
         return (
             f"Neither value exceeds the error bar there, {seen.bars[seen.best]:.1e}: either the derivative is zero, or "
-            "that is too wide to show a bug, and a loss or a gradient that rounds less tells more."
+            "the bar is too wide to show a bug; a loss or a gradient that rounds less would show more."
         )
     return (
         f"The error bar there, {seen.bars[seen.best]:.1e}, is too wide to show a bug: a loss or a gradient that rounds "
-        "less, or a larger step, tells more."
+        "less, or a larger step, would show more."
     )
 
 
 def _precision(seen: Quotients) -> str:
-    """Tell of a plateau within the error bar, where the analytic value has fewer digits than n(h)."""
+    """Return a sentence on a plateau inside the error bar, where the analytic value has fewer digits than n(h)."""
     if seen.bars is None or not _flat(seen):
         return ""
     return (
         f" The error stays near {seen.gap:.1e}, inside its error bar of {seen.bars[seen.best]:.1e}: the analytic value "
-        "has no more digits (float32? float64 tells more), or is off by less than shows: a larger step tells more."
+        "has no more digits (float32? float64 shows more), or is off by less than this: a larger step shows more."
     )

@@ -1,10 +1,10 @@
-"""Quotients n(h) of one dimension over many steps: what their noise, their falls, their order and their slope are.
+"""Quotients n(h) of one dimension over many steps: their noise, falls, order and slope.
 
 A two-sided quotient n(h) of a smooth function errs by C h^2 (truncation) and by about B / h (rounding of the function's
 values), so that its error falls with h and then rises: Nocedal and Wright, Numerical Optimization, section 8.1.
 
-Order and slope are read off n(h) alone, so that a wrong analytic value does not hide them. Round-off is random, and a
-single error can be tiny by accident: nothing here looks at one alone.
+Order and slope come from n(h) alone, so that a wrong analytic value does not hide them. Round-off is random, and a
+single error can be tiny by accident: nothing here relies on one alone.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ import numpy as np
 from fastcheck.common.precision import WIDE, U
 
 _NEAR = 0.5
-"""Steps within so many decades are looked at together."""
+"""Decades within which steps count as neighbours."""
 
 FIT = 1.0
-"""Decades of steps that an order, a slope or a plateau needs at least."""
+"""Smallest range of steps, in decades, that shows an order, a slope or a plateau."""
 
 _CLEAR = 10.0
-"""What is so many times as large as the noise stands clear of it."""
+"""Multiple of the noise from which a move is clear of it."""
 
 _CAUTION = 30.0
-"""Error bars are at most about so many times the round-off."""
+"""Largest ratio, about, of an error bar to the round-off."""
 
 _SUDDEN = 200.0
-"""A fall is sudden where it is so many times as large as the step's fourth power explains. Two smooth terms of opposite
-sign, C h^2 - D h^4, come to a hundred times that at most with one step in a decade, to eleven with more."""
+"""A fall is sudden where it exceeds what the step's fourth power explains by this factor. Two smooth terms of opposite
+sign, C h^2 - D h^4, reach at most 100 times that with one step in a decade, and 11 times with more."""
 
 
 class Quotients(NamedTuple):
-    """The arrays of one dimension, the largest step first, and what was found in them.
+    """The arrays of one dimension, the largest step first, and their features.
 
-    ``first`` is the first step below the last sudden fall, ``best`` where n(h) wavers least, and ``wavering`` by how
-    much it does there.
+    ``first`` is the first step below the last sudden fall, ``best`` the step where n(h) wavers least, and ``wavering``
+    the size of that.
     """
 
     h: np.ndarray
@@ -57,14 +57,14 @@ class Quotients(NamedTuple):
 
 
 def examined(h: np.ndarray, n: np.ndarray, a: float, bars: np.ndarray | None, kinked: np.ndarray) -> Quotients:
-    """Find the noise, the last sudden fall and the best step; ``kinked`` tells which steps meet a kink."""
+    """Find the noise, the last sudden fall and the best step; ``kinked`` marks the steps that meet a kink."""
     with np.errstate(over="ignore", invalid="ignore"):
         errors = np.abs(n - a)
         moves = np.abs(np.diff(n))
     noise = _noise(h, moves, bars)
     floor = np.maximum(3 * noise, 4 * U * np.abs(n))
     if bars is not None:
-        floor = np.fmax(floor, np.append(bars[1:], bars[-1]))  # that of the smaller step, which no longer crosses
+        floor = np.fmax(floor, np.append(bars[1:], bars[-1]))  # the smaller step's bar, which no longer has the kink
     first = _after_falls(h, moves, floor)
     level = np.maximum(_level(h[first:], n[first:]), noise[first:])
     if bars is not None:
@@ -74,19 +74,19 @@ def examined(h: np.ndarray, n: np.ndarray, a: float, bars: np.ndarray | None, ki
 
 
 def _narrow(n: np.ndarray, bars: np.ndarray) -> np.ndarray:
-    """Tell which bars are narrow beside n(h), all where none is.
+    """Return which bars are narrow beside n(h); all, where none is.
 
-    Far above a function's own scale n(h) falls as 1 / h, so that it hardly wavers and says nothing.
+    Far above a function's own scale n(h) falls as 1 / h: it hardly wavers there, which shows nothing.
     """
     narrow: np.ndarray = bars <= WIDE * np.abs(n)
     return narrow | ~narrow.any()
 
 
 def _noise(h: np.ndarray, moves: np.ndarray, bars: np.ndarray | None) -> np.ndarray:
-    """Return B / h: the round-off of n(h), as it shows between the smallest steps.
+    """Return B / h: the round-off of n(h), measured between the smallest steps.
 
-    Where those are too small to move the function at all, n(h) is exactly 0 and shows none, and a few quotients of a
-    coarsely rounded function may be alike by chance. The error bar knows of it.
+    Steps too small to change the function at all give n(h) = 0 and show no round-off, and a few quotients of a
+    coarsely rounded function may be equal by chance. The error bar then sets a lower bound.
     """
     smallest = h[1:] <= 100 * h[-1]
     least = 0.0 if bars is None else float(bars[-1] - bars.min()) * h[-1] / _CAUTION
@@ -94,9 +94,9 @@ def _noise(h: np.ndarray, moves: np.ndarray, bars: np.ndarray | None) -> np.ndar
 
 
 def _after_falls(h: np.ndarray, moves: np.ndarray, floor: np.ndarray) -> int:
-    """Return the first step below the last sudden fall of n(h)'s moves, 0 without one.
+    """Return the first step below the last sudden fall of n(h)'s moves; 0 without one.
 
-    Wherever a difference crosses a kink, n(h) moves by about as much as the slope changes there; below, it does not.
+    While a difference crosses a kink, n(h) moves by about as much as the slope changes there; below, it does not.
     """
     clear = np.maximum(moves, floor[:-1])
     for k in range(len(moves) - 3, -1, -1):
@@ -107,7 +107,7 @@ def _after_falls(h: np.ndarray, moves: np.ndarray, floor: np.ndarray) -> int:
 
 
 def _level(h: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Return by how much n wavers about each step: the root mean square of its moves nearby."""
+    """Return the wavering of n around each step: the root mean square of its moves nearby."""
     if n.size < 2:
         return np.zeros(n.size)
     moves = np.abs(np.diff(n))
@@ -119,13 +119,12 @@ def _nearby_rms(h: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return the root mean square of the values at steps within `_NEAR` decades of each."""
     decades = np.log10(h)
     near = np.abs(decades[:, None] - decades) <= _NEAR + 1e-9
-    size = float(np.abs(values).max(initial=0.0)) or 1.0  # whose squares neither overflow nor underflow
-    found: np.ndarray = size * np.sqrt(near @ (values / size) ** 2 / near.sum(axis=1))
-    return found
+    size = float(np.abs(values).max(initial=0.0)) or 1.0  # scaled by it, squares neither overflow nor underflow
+    return size * np.sqrt(near @ (values / size) ** 2 / near.sum(axis=1))
 
 
 def order_of(seen: Quotients) -> float | None:
-    """Return the power of h with which n(h) converges, by its moves from step to step.
+    """Return the power of h with which n(h) converges, from its moves between steps; None where it shows none.
 
     A move from h to r h is C h^2 (1 - r^2). The median of the local powers ignores both ends of the range, where terms
     beyond h^2 and round-off still show.
@@ -142,15 +141,15 @@ def order_of(seen: Quotients) -> float | None:
 
 
 def slope_of(seen: Quotients) -> float | None:
-    """Return the power of h with which n(h) departs from its best value, below the best step.
+    """Return the power of h with which n(h) departs from its best value below the best step; None where it shows none.
 
-    Logarithms of random errors scatter to the side of tiny ones; the root mean square nearby of h times the error,
-    which a slope of -1 leaves constant, hardly does.
+    Logarithms of random errors are skewed towards tiny ones. The root mean square, over neighbours, of h times the
+    error hardly is, and a slope of -1 leaves it constant.
     """
     h, n = seen.h, seen.n
     below = h <= h[seen.best] * 10**-_NEAR * (1 + 1e-9)
     if n[seen.best]:
-        below[np.flatnonzero(n)[-1] + 1 :] = False  # steps that are lost in rounding altogether
+        below[np.flatnonzero(n)[-1] + 1 :] = False  # steps that rounding hides altogether
     h, n = h[below], n[below]
     size = _nearby_rms(h, np.abs(n - seen.n[seen.best]) * h)
     unclear = np.flatnonzero(size <= 8 * U * np.abs(seen.n[seen.best]) * h)  # hidden by the rounding of n(h) itself
@@ -158,5 +157,5 @@ def slope_of(seen: Quotients) -> float | None:
     h, size = h[start:], size[start:]
     if h.size < 6 or math.log10(h[0] / h[-1]) < 2 * FIT:
         return None
-    found = float(np.polyfit(np.log(h), np.log(size), 1)[0]) - 1
-    return found if found < -0.5 else None
+    power = float(np.polyfit(np.log(h), np.log(size), 1)[0]) - 1
+    return power if power < -0.5 else None

@@ -15,18 +15,18 @@ from fastcheck.sweeps.curve import Curve
 
 @dataclass(frozen=True)
 class Sweep(Judged):
-    """Curves of several dimensions. It is true where none reads as a coding mistake.
+    """Curves of several dimensions. A sweep is true if none reads as a coding mistake.
 
     Attributes
     ----------
     curves : tuple of Curve
-        Tensor by tensor, the worst dimension first where they were not chosen.
+        Tensor by tensor, the worst dimension first unless dimensions were chosen.
     evaluator : str
     seed : int
     operands : dict or None
         Shapes and parameters of the case.
     run : dict
-        What depends on the machine and the moment, as in `fastcheck.Report`.
+        Values that depend on the machine and the moment, as in `fastcheck.Report`.
     """
 
     curves: tuple[Curve, ...]
@@ -52,7 +52,7 @@ class Sweep(Judged):
 
     @property
     def exit_code(self) -> int:
-        """What the command line returns: 1 where a curve reads as a coding mistake."""
+        """Exit code of the command line: 1 where a curve reads as a coding mistake, else 0."""
         return int(not self.passed)
 
     def of(self, tensor: str) -> tuple[Curve, ...]:
@@ -72,15 +72,15 @@ class Sweep(Judged):
         return f"{tensor}: {counted} (order {order}, round-off slope {slope})"
 
     def _medians(self, key: str) -> dict[str, float | None]:
-        found: dict[str, float | None] = {}
+        medians: dict[str, float | None] = {}
         for tensor in dict.fromkeys(curve.tensor for curve in self.curves):
             values = [value for curve in self.of(tensor) if (value := getattr(curve, key)) is not None]
-            found[tensor] = median(values) if values else None
-        return found
+            medians[tensor] = median(values) if values else None
+        return medians
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the sweep as JSON can hold it, with nan and infinities as strings."""
-        encoded: dict[str, Any] = encode(
+        """Return the sweep as a dict for JSON, with nan and infinities as strings."""
+        return encode(
             {
                 "schema": SCHEMA,
                 "evaluator": self.evaluator,
@@ -92,7 +92,6 @@ class Sweep(Judged):
                 "run": self.run,
             }
         )
-        return encoded
 
     def to_json(self) -> str:
         """Return the sweep as JSON (schema 1), indented, with a final newline."""

@@ -1,4 +1,4 @@
-"""Sweeps: chosen dimensions of a case differenced at many steps, and their curves read."""
+"""Sweeps: chosen dimensions of a case, differenced at many steps and interpreted."""
 
 from __future__ import annotations
 
@@ -44,37 +44,37 @@ def sweep(
     seed: int = 0,
     progress: ProgressHook | None = None,
 ) -> Sweep:
-    """Difference a few dimensions at many steps, and read what the curve of errors tells.
+    """Difference a few dimensions at many steps, and interpret their curves of errors.
 
     Parameters
     ----------
     case : ConvCase, FunctionCase or NetworkCase
     tensor : str, optional
-        One of those with a gradient; by default all of them.
+        A tensor with a gradient; by default all of them.
     dims : int or sequence, optional
-        So many of each tensor, the worst by a check (at most 10; by default 3), or flat indices or multi-indices of
-        ``tensor``.
+        Number of dimensions of each tensor, the worst by a check (at most 10; by default 3), or flat indices or
+        multi-indices of ``tensor``.
     steps : sequence of float, optional
         At least four different steps, used exactly as given. By default 1e-1 to 1e-12, four in each decade, without
-        those that are lost beside the tensor's largest entry, and the step that a check would take.
+        steps too small to change the tensor's largest entry; and the step that a check would take.
     evaluator : {"auto", "full", "local", "delta", "network"}
-        As in `fastcheck.check`; ``"auto"`` is ``local``. A function has ``full`` alone, a network ``network`` and
+        As in `fastcheck.check`; ``"auto"`` is ``local``. A function has ``full`` alone; a network has ``network`` and
         ``full``.
     threads, seed, progress : optional
-        As in `fastcheck.check` or `fastcheck.check_gradient`, whose sample of a large tensor decides which dimensions
+        As in `fastcheck.check` or `fastcheck.check_gradient`, whose sample of a large tensor limits which dimensions
         can be the worst.
 
     Returns
     -------
     Sweep
-        It is true where no curve reads as a coding mistake.
+        True if no curve reads as a coding mistake.
 
     Raises
     ------
     FastcheckError
         If an argument is none of the above.
     GradientMismatchError
-        If the case's declared output is another function's; it carries the report of that.
+        If the case's declared output belongs to another function; it carries the report of that.
     """
     if not isinstance(case, Case):
         raise FastcheckError(f"case is {type(case).__name__}: expected a ConvCase, a FunctionCase or a NetworkCase")
@@ -95,7 +95,7 @@ def sweep(
     used = case.evaluators[0] if evaluator == "auto" else evaluator
     opening = Opening(case, used, threads, seed, progress or silent)
     if count:
-        chosen = {name: found[:count] for name, found in opening.worst().items() if name in tensors}
+        chosen = {name: worst[:count] for name, worst in opening.worst().items() if name in tensors}
     return Sweep(
         curves=tuple(_curves(opening, chosen, given)),
         evaluator=opening.evaluator,
@@ -106,9 +106,9 @@ def sweep(
 
 
 def explained(case: Case, report: Report, *, threads: int, progress: ProgressHook) -> Report:
-    """Sweep the worst dimensions of every failing tensor, and put that on the report.
+    """Sweep the worst dimensions of every failing tensor, and return the report with the curves' readings.
 
-    A report stays as it is where its tensors cannot be swept: an explanation must not cost the verdict.
+    A report whose tensors cannot be swept is returned as it is: an explanation must not cost the verdict.
     """
     failing = {name: tensor for name, tensor in report.tensors.items() if tensor.verdict == "fail"}
     if report.interrupted or not failing:
@@ -144,32 +144,33 @@ def _curves(
     with opening.differencing() as differences:
         for name, dims in chosen.items():
             steps = given or _default(case, name, differences.automatic(name))
-            ascending, places = np.unique(np.asarray(dims, dtype=np.int64), return_inverse=True)
-            found: dict[float, Differences] = {}
+            ascending, positions = np.unique(np.asarray(dims, dtype=np.int64), return_inverse=True)
+            by_step: dict[float, Differences] = {}
             for count, step in enumerate(steps):
                 progress(f"{name}: steps", count, len(steps))
                 try:
-                    found[step] = differences(name, ascending, step)
+                    by_step[step] = differences(name, ascending, step)
                 except FastcheckError:
-                    if given is not None or len(steps) - count <= LEAST_STEPS - len(found):
-                        raise  # a step that leaves the function's domain can be missed where it is one of the default's
+                    # A default step that leaves the function's domain is skipped while enough others remain.
+                    if given is not None or len(steps) - count <= LEAST_STEPS - len(by_step):
+                        raise
             progress(f"{name}: steps", len(steps), len(steps))
-            for dim, place in zip(dims, places.tolist(), strict=True):
-                yield _curve(name, case.grads[name], dim, list(found), list(found.values()), place)
+            for dim, position in zip(dims, positions.tolist(), strict=True):
+                yield _curve(name, case.grads[name], dim, list(by_step), list(by_step.values()), position)
 
 
 def _curve(
-    tensor: str, analytic: np.ndarray, dim: int, steps: Sequence[float], found: Sequence[Differences], place: int
+    tensor: str, analytic: np.ndarray, dim: int, steps: Sequence[float], blocks: Sequence[Differences], position: int
 ) -> Curve:
     every, harmless, jumps = (
-        [_at(getattr(part, key), place) for part in found] for key in ("kinks", "harmless", "jump")
+        [_at(getattr(block, key), position) for block in blocks] for key in ("kinks", "harmless", "jump")
     )
     kinks = [count - none for count, none in zip(every, harmless, strict=True)]
     return analyse(
         steps,
-        [float(part.numeric[place]) for part in found],
+        [float(block.numeric[position]) for block in blocks],
         float(analytic.reshape(-1)[dim]),
-        [float(part.error_bar[place]) for part in found],
+        [float(block.error_bar[position]) for block in blocks],
         kinks=kinks,
         jumps=jumps,
         tensor=tensor,
@@ -177,8 +178,8 @@ def _curve(
     )
 
 
-def _at(values: np.ndarray | None, place: int) -> Any:
-    return 0 if values is None else values[place]
+def _at(values: np.ndarray | None, position: int) -> Any:
+    return 0 if values is None else values[position]
 
 
 def _tensors(case: Case, tensor: str | None) -> tuple[str, ...]:
@@ -195,24 +196,26 @@ def _picked(case: Case, tensors: tuple[str, ...], dims: Any) -> dict[str, list[i
 
 
 def _count(dims: Any) -> int | None:
-    """Return how many of the worst are asked for, None where indices are."""
+    """Return the requested number of worst dimensions; None where indices are given."""
     if dims is None:
         return SHOWN
     if not isinstance(dims, (int, np.integer)):
         return None
     if isinstance(dims, bool) or not 1 <= dims <= WORST:
-        raise FastcheckError(f"dims is {dims!r}: expected 1 to {WORST}, so many of the worst, or indices")
+        raise FastcheckError(f"dims is {dims!r}: expected a number of worst dimensions, 1 to {WORST}, or indices")
     return int(dims)
 
 
 def _indices(dims: Any, shape: Shape, tensor: str) -> list[int]:
-    """Return flat indices, in their order and once each."""
+    """Return flat indices in the given order, without repeats."""
     if isinstance(dims, (str, bytes)) or not isinstance(dims, Iterable):
-        raise FastcheckError(f"dims is {dims!r}: expected how many of the worst, or flat indices or multi-indices")
-    found = list(dict.fromkeys(_index(entry, shape, tensor) for entry in dims))
-    if not found:
+        raise FastcheckError(
+            f"dims is {dims!r}: expected a number of worst dimensions, or flat indices or multi-indices"
+        )
+    chosen = list(dict.fromkeys(_index(entry, shape, tensor) for entry in dims))
+    if not chosen:
         raise FastcheckError(f"dims is {dims!r}: expected at least one index")
-    return found
+    return chosen
 
 
 def _index(entry: Any, shape: Shape, tensor: str) -> int:
@@ -224,39 +227,39 @@ def _index(entry: Any, shape: Shape, tensor: str) -> int:
     try:
         index = tuple(int(integer("index", i, least=0)) for i in entry)
         return int(np.ravel_multi_index(index, shape))
-    except (TypeError, ValueError):  # of which FastcheckError is one
+    except (TypeError, ValueError):  # FastcheckError is a ValueError
         raise FastcheckError(f"dims has {entry!r}: expected indices into {tensor}, of shape {tuple(shape)}") from None
 
 
 def _given(case: Case, tensors: Iterable[str], steps: Any) -> tuple[float, ...] | None:
-    """Return the steps that are asked for, the largest first, None for the default ones."""
+    """Return the requested steps, the largest first; None for the default ones."""
     if steps is None:
         return None
     if isinstance(steps, (str, bytes)) or not isinstance(steps, Iterable):
         raise FastcheckError(f"steps is {steps!r}: expected at least {LEAST_STEPS} different positive numbers")
-    found = tuple(sorted({positive("steps", step) for step in steps}, reverse=True))
-    if len(found) < LEAST_STEPS:
-        raise FastcheckError(f"steps are {list(found)}: expected at least {LEAST_STEPS} different positive numbers")
+    chosen = tuple(sorted({positive("steps", step) for step in steps}, reverse=True))
+    if len(chosen) < LEAST_STEPS:
+        raise FastcheckError(f"steps are {list(chosen)}: expected at least {LEAST_STEPS} different positive numbers")
     for tensor in tensors:
-        for step in found:
+        for step in chosen:
             usable(step, case.operand(tensor), tensor)
-    return found
+    return chosen
 
 
 def _default(case: Case, tensor: str, automatic: float) -> tuple[float, ...]:
     """Return the default steps that a tensor can take, the largest first."""
     operand = case.operand(tensor)
-    found = tuple(step for step in sorted({*STEPS, automatic}, reverse=True) if takes(step, operand, tensor))
-    if len(found) < LEAST_STEPS:
+    steps = tuple(step for step in sorted({*STEPS, automatic}, reverse=True) if takes(step, operand, tensor))
+    if len(steps) < LEAST_STEPS:
         raise FastcheckError(
-            f"steps are {STEPS[0]:g} to {STEPS[-1]:g} by default, which are lost beside the largest entry of "
+            f"steps are {STEPS[0]:g} to {STEPS[-1]:g} by default, too small to change the largest entry of "
             f"{tensor}, {float(np.abs(operand).max())!r}: give larger ones"
         )
-    return found
+    return steps
 
 
 def takes(step: float, operand: np.ndarray, tensor: str) -> bool:
-    """Tell whether a step changes every entry of a tensor."""
+    """Return whether a step changes every entry of a tensor."""
     try:
         usable(step, operand, tensor)
     except FastcheckError:

@@ -213,23 +213,19 @@ def backward(params: Arrays, x: np.ndarray, y: np.ndarray, *, wrong_winner: bool
 def _patches(x: np.ndarray) -> np.ndarray:
     """Return the 3x3 neighbourhoods, with zeros outside the image: (N, channels, height, width, 3, 3)."""
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    patches: np.ndarray = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
-    return patches
+    return np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
 
 
 def _conv(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
-    z: np.ndarray = np.einsum("nchwij,fcij->nfhw", _patches(x), w, optimize=True) + b[:, None, None]
-    return z
+    return np.einsum("nchwij,fcij->nfhw", _patches(x), w, optimize=True) + b[:, None, None]
 
 
 def _conv_weight(x: np.ndarray, d: np.ndarray) -> np.ndarray:
-    dw: np.ndarray = np.einsum("nchwij,nfhw->fcij", _patches(x), d, optimize=True)
-    return dw
+    return np.einsum("nchwij,nfhw->fcij", _patches(x), d, optimize=True)
 
 
 def _conv_input(d: np.ndarray, w: np.ndarray) -> np.ndarray:
-    dx: np.ndarray = np.einsum("nfhwij,fcij->nchw", _patches(d), w[:, :, ::-1, ::-1], optimize=True)
-    return dx
+    return np.einsum("nfhwij,fcij->nchw", _patches(d), w[:, :, ::-1, ::-1], optimize=True)
 
 
 def _pool(a: np.ndarray, wrong_winner: bool = False) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
@@ -241,7 +237,6 @@ def _pool(a: np.ndarray, wrong_winner: bool = False) -> tuple[np.ndarray, Callab
 
     def back(d: np.ndarray) -> np.ndarray:
         spread = d[..., None] * (np.arange(4) == receiver[..., None])
-        da: np.ndarray = spread.reshape(n, c, h // 2, w // 2, 2, 2).transpose(0, 1, 2, 4, 3, 5).reshape(a.shape)
-        return da
+        return spread.reshape(n, c, h // 2, w // 2, 2, 2).transpose(0, 1, 2, 4, 3, 5).reshape(a.shape)
 
     return windows.max(axis=-1), back

@@ -85,8 +85,7 @@ def _cotangent(
     bias = np.zeros(geometry.shape_of("bias")) if b is None else b.astype(np.float64)
     z = passes.convolve(geometry, x.astype(np.float64), w.astype(np.float64), bias, pool)
     slope: np.ndarray = z if loss == "square" else z > 0 if loss == "relu" else 1 - np.tanh(z) ** 2
-    cotangent: np.ndarray = (v * slope).astype(v.dtype)
-    return cotangent
+    return (v * slope).astype(v.dtype)
 
 
 def _by_reference(

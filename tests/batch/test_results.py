@@ -197,7 +197,7 @@ def test_a_filter_that_nothing_is_like_is_said(reports, night, run, refused, tmp
     code, out, _ = run("show", tmp_path / "good", "--verdict", "fail,error")
     assert (code, out.splitlines()[0]) == (0, "no case matches")
     assert out.splitlines()[-1].startswith("nightly: 1 of 1 pass; ")
-    told = "a verdict is 'fial' (did you mean 'fail'?): expected pass, fail, inconclusive, error, waiting"
+    told = "a verdict is 'fial' (did you mean 'fail'?): expected one of pass, fail, inconclusive, error, waiting"
     assert told in refused("show", night, "--verdict", "fial")
     assert "no case is named 'grid/stride=1,groups=5' (did you mean 'grid/stride=1,groups=4'?)" in refused(
         "show", night, "--case", "grid/stride=1,groups=5"

@@ -244,7 +244,7 @@ BAD_ARRAYS = {
     "a stride of floats": ({"stride": np.array(2.0)}, "stride has dtype float64 and shape (): expected integers"),
     "a kernel larger than the input": ({"dilation": np.array(9)}, "larger than the padded input along height"),
     "groups that do not divide": ({"groups": np.array(4)}, "groups is 4: it must divide the 6 filters"),
-    "an unknown precision": ({"precision": np.array("half")}, "precision is 'half': expected float64"),
+    "an unknown precision": ({"precision": np.array("half")}, "precision is 'half': expected one of float64"),
 }
 
 

@@ -156,7 +156,7 @@ def test_a_flipped_sign_fails_with_its_index(cnn, run):
     assert "first at [1, 2, 0, 1]" in words(out)
     assert out.count("worst by difference / error bar") == 1
     assert "conv2.weight (data loss): worst" in out
-    assert "try (conv2.weight): numeric / analytic is -1 in the worst dimensions: a sign?" in words(out)
+    assert "try (conv2.weight): numeric / analytic is -1 in the worst dimensions: look for a wrong sign" in words(out)
 
 
 def test_missing_regularisation_fails_the_second_phase_alone(cnn, run):

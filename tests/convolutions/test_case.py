@@ -92,7 +92,7 @@ def test_a_layer_without_bias():
         ({"grads": {}}, "grads is {}: expected a mapping with at least one"),
         ({"grads": np.zeros(3)}, "expected a mapping"),
         ({"bias": None}, "grads has a gradient for bias, and the case has no bias"),
-        ({"precision": "float8"}, "precision is 'float8'.*did you mean 'float64'.*: expected float64"),
+        ({"precision": "float8"}, "precision is 'float8'.*did you mean 'float64'.*: expected one of float64"),
         ({"stride": 0}, "stride is 0"),
         ({"groups": 3}, "groups is 3: it must divide"),
     ],

@@ -340,5 +340,5 @@ def test_kinks_are_counted_and_widened_or_excluded(evaluator):
 def test_losses_and_kinks_are_checked():
     with pytest.raises(fastcheck.FastcheckError, match=r"loss is 'tanhh' \(did you mean 'tanh'"):
         case(WIDE, loss="tanhh")
-    with pytest.raises(fastcheck.FastcheckError, match="kinks is 'drop': expected widen, exclude"):
+    with pytest.raises(fastcheck.FastcheckError, match="kinks is 'drop': expected one of widen, exclude"):
         fastcheck.check(case(WIDE), kinks="drop")

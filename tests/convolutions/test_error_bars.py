@@ -15,9 +15,10 @@ from searches import part
 
 import fastcheck
 from fastcheck.common.precision import Precision
-from fastcheck.convolutions.error_bars import Bars, roundings
+from fastcheck.convolutions.error_bars import Bars, roundings, window
 from fastcheck.convolutions.steps import automatic
 from fastcheck.engine.magnitudes import SAMPLE, Structure, rms
+from fastcheck_kernels import error_bars as bar_kernel
 
 LAYER = layer((2, 6, 11, 11), (8, 3, 3, 3), stride=1, padding=1, groups=2)
 
@@ -114,6 +115,59 @@ def test_repeated_data_widen_the_bar():
     smooth = Bars(1, precision, Structure(1, 1), Structure(1, 1), 10_000)(one, _sums(10_000.0))[0]
     alike = Bars(1, precision, Structure(300, 1), Structure(200, 1), 10_000)(one, _sums(10_000.0))[0]
     assert alike > 5 * smooth
+
+
+def _quotient(rng, least, most, first, dtype):
+    """Return v and x with 1,000 products between two sizes, behind a large one."""
+    terms = np.append(first, rng.uniform(least, most, 999))
+    v = rng.uniform(0.9, 1.1, 1000).astype(dtype)
+    return v, (terms / v).astype(dtype)
+
+
+def _near(rng):
+    """Return numbers of float32 within a relative window of 2.4e-4, few of them equal."""
+    return (0.1 * (1 + rng.integers(0, 2000, 100_000) * 2.0**-23)).astype(np.float32)
+
+
+def _sorted(rng):
+    """Return v and x whose products come in descending order: partial sums are far larger than the result."""
+    v = rng.uniform(0.9, 1.1, 1_000_000)
+    return v, np.sort(rng.standard_normal(v.size))[::-1] / v
+
+
+RULES = {
+    "repeated": lambda rng: (
+        rng.choice(np.float32([0.1, 0.3, 0.7]), 100_000),
+        rng.choice(np.float32([0.2, 0.9]), 100_000),
+    ),
+    "crowded": lambda rng: (_near(rng), _near(rng)),
+    "few large terms": lambda rng: _quotient(rng, 0.5, 0.53, 1e6, np.float32),
+    "absorbed": lambda rng: _quotient(rng, 0.055, 0.06, 1e15, np.float64),
+    "partial sums": _sorted,
+}
+"""Data of which sums in their own type, term after term, need a rule of the bar (docs/error-bars.md)."""
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_of_the_bar_is_needed(rule):
+    """Without the rule the bar is exceeded."""
+    v, x = RULES[rule](np.random.default_rng(0))
+    n, precision, terms = len(v), Precision(v.dtype.name, 0), v.astype(float) * x.astype(float)
+    numeric = np.array([math.fsum(terms)])
+    error = abs(float(np.cumsum(v * x)[-1]) - numeric[0])
+    sizes, within = np.abs(terms), window(n, precision)
+    small = sizes < precision.tiny * sizes.sum()
+    sums = np.array([sizes.sum(), terms @ terms, n, sizes[small].sum(), np.count_nonzero(small), 0.0]).reshape(6, 1)
+    bars = Bars(1, precision, Structure.of(v.astype(float), within), Structure.of(x.astype(float), within), n)
+    assert error < bars(numeric, sums)[0]
+    if rule == "repeated":
+        bars = replace(bars, v=Structure.none(), x=Structure.none())
+    elif rule in ("crowded", "few large terms"):
+        bars._model[bar_kernel.CROWDED if rule == "crowded" else bar_kernel.PEAKED] = 0
+    elif rule == "absorbed":
+        sums[[bar_kernel.ABSORBED, bar_kernel.ABSORBED_TERMS]] = 0
+    unneeded = 0.75 * bars._model[bar_kernel.UNIT] * math.sqrt(n) * sizes.sum() if rule == "partial sums" else 0.0
+    assert error > bars(numeric, sums)[0] - unneeded
 
 
 def test_structure_counts_equal_and_close_magnitudes():

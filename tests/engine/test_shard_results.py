@@ -66,6 +66,12 @@ def test_any_grouping_gives_the_same_tally(seed, scale):
     assert replace(again, differences=(), sums=()) == replace(whole, differences=(), sums=())
 
 
+def test_stored_parts_have_the_keys_that_earlier_ledgers_hold():
+    part = Part(tally.Tally(dims=3, inconclusive=2), None)
+    assert unpack(encode(part), 10**6)["tally"] == {"dims": 3, "undecided": 2}
+    assert decode(encode(part)) == part
+
+
 @pytest.mark.parametrize("body", [b"", b"not zlib", encode(Part(tally.Tally(dims=3), None))[:-2]])
 def test_damaged_bytes_are_refused(body):
     with pytest.raises(FastcheckError, match="a finished part is damaged"):

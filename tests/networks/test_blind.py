@@ -31,10 +31,10 @@ def _scaled(size):
 NOTHING_TO_GAIN = {
     "softmax": ("softmax_cross_entropy", _scaled(400.0), np.arange(3), "the loss is 0 and the softmax is saturated"),
     "softmax, hardly": ("softmax_cross_entropy", _scaled(15.0), np.arange(3), "and the softmax is saturated"),
-    "hinge": ("multiclass_hinge", _scaled(2.0), np.arange(3), "the loss is 0 and the loss has nothing to gain"),
-    "logistic": ("logistic", _scaled(800.0), np.eye(3), "the loss is 0 and the loss has nothing to gain"),
-    "squared error": ("squared_error", _scaled(1.0), 2 * np.eye(3) - 1, "the loss is 0 and the loss has nothing"),
-    "zeros": ("squared_error", _scaled(0.0), np.zeros((3, 3)), "the loss is 0 and the loss has nothing to gain"),
+    "hinge": ("multiclass_hinge", _scaled(2.0), np.arange(3), "the loss is 0 and there is nothing left to gain"),
+    "logistic": ("logistic", _scaled(800.0), np.eye(3), "the loss is 0 and there is nothing left to gain"),
+    "squared error": ("squared_error", _scaled(1.0), 2 * np.eye(3) - 1, "the loss is 0 and there is nothing"),
+    "zeros": ("squared_error", _scaled(0.0), np.zeros((3, 3)), "the loss is 0 and there is nothing left to gain"),
 }
 
 
@@ -100,7 +100,7 @@ def test_a_step_that_is_too_small_is_not_a_loss_with_nothing_to_gain():
 NORMED = [Dense(5), BatchNorm(), Tanh(), Dense(3)]
 MAPS = [Conv(3, 3), BatchNorm(), ReLU(), Flatten(), Dense(3)]
 SHOWN = np.random.default_rng(3).normal(size=(4, 1, 5, 5))
-EQUAL = "the variance is zero but for rounding in batch_norm1 (all {} channels), as all data points are equal"
+EQUAL = "the variance is zero but for rounding in batch_norm1 (all {} channels), since all data points are equal"
 
 
 def _zero(name, place):
@@ -146,7 +146,7 @@ STATISTICS = {
     ),
     "a constant image in a layer normalisation": (
         *([LayerNorm(), *MAPS[:1], *MAPS[2:]], SHOWN * np.array([1, 1, 0, 1]).reshape(4, 1, 1, 1), _same),
-        *("in layer_norm1 (1 of 4 data points): eps", "eps alone decides there. Take"),
+        *("in layer_norm1 (1 of 4 data points): eps", "eps alone decides there. Use"),
     ),
     "images with a border": ([Conv(3, 3, padding=1), *MAPS[1:]], np.full((4, 1, 5, 5), 0.7), _same, "", ""),
     "points that differ": (NORMED, X, _same, "", ""),
@@ -170,7 +170,7 @@ def test_statistics_of_one_value_are_told(name):
     assert where in line.text
     assert tensors in line.text
     assert line.text.endswith(
-        "Take data points that differ" if "all data points" in where else "Take other data points or parameters"
+        "Use data points that differ" if "all data points" in where else "Use other data points or parameters"
     )
 
 
@@ -218,7 +218,7 @@ def test_zeros_are_those_of_the_statistics_that_make_them():
     network, x = Network(NORMED), np.tile(X[:1], (4, 1))
     params = network_examples.parameters(network, (6,), np.random.default_rng(0))
     report = fastcheck.check_network(network, params, torch_network.gradients(network, params, x, Y)[1], x, Y)
-    assert f"The gradient stops where {EQUAL.format(5)}: take data points" in _panel(report)["what was shown"].text
+    assert f"The gradient stops where {EQUAL.format(5)}: use data points" in _panel(report)["what was shown"].text
 
 
 @pytest.mark.parametrize(

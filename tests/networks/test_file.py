@@ -214,10 +214,10 @@ REFUSALS = {
     "loss": (
         'loss = "softmax_crossentropy"\n' + CONV,
         1,
-        "loss is 'softmax_crossentropy' (did you mean 'softmax_cross_entropy'?): expected softmax_cross_entropy, sq",
+        "loss is 'softmax_crossentropy' (did you mean 'softmax_cross_entropy'?): expected one of softmax_cross_entropy",
     ),
     "loss of the wrong type": ("loss = 1\n" + CONV, 1, "loss is 1: expected a string"),
-    "reduction": ('\nreduction = "average"\n' + CONV, 2, "reduction is 'average': expected mean, sum"),
+    "reduction": ('\nreduction = "average"\n' + CONV, 2, "reduction is 'average': expected one of mean, sum"),
     "margin": ("\n\nmargin = -1\n" + CONV, 3, "margin is -1.0: expected a finite number of at least 0"),
     "margin of the wrong type": ('margin = "1"\n' + CONV, 1, "margin is '1': expected a finite number"),
     "margin of nan": ("margin = nan\n" + CONV, 1, "margin is nan: expected a finite number"),

@@ -127,11 +127,14 @@ def test_a_damaged_report_is_refused_or_still_printed_and_never_a_traceback(valu
     [
         (lambda data: data.update(verdict="pass"), "its verdict is not that of its cases, inconclusive"),
         (lambda data: data.update(cases=[]), "it has no phase"),
-        (lambda data: data["hygiene"][0].update(status="good"), r"hygiene\[0\].status is 'good': expected done, note"),
+        (
+            lambda data: data["hygiene"][0].update(status="good"),
+            r"hygiene\[0\].status is 'good': expected one of done",
+        ),
         (lambda data: data["hygiene"][0].pop("text"), "text is missing"),
         (lambda data: data.pop("explanations"), "explanations is missing"),
         (lambda data: data["explanations"][0]["crossings"][0].update(unit=[1]), "expected at least two counts"),
-        (lambda data: data["explanations"][0]["crossings"][0].update(kind="bend"), "expected sign, winner"),
+        (lambda data: data["explanations"][0]["crossings"][0].update(kind="bend"), "expected one of sign, winner"),
         (lambda data: data["explanations"][0]["crossings"][0].update(at=[1]), "expected a number, or a list of lists"),
         (lambda data: data["cases"][0]["operands"].update(layers=[3]), "layers is .3.: expected a list of texts"),
         (lambda data: data["cases"][1]["operands"]["regularised"].update(w={"l2": 1}), "l1 is missing"),

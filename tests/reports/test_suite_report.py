@@ -139,8 +139,11 @@ def test_a_damaged_report_is_refused_or_still_printed_and_never_a_traceback(valu
         (lambda data: data.update(verdict="pass"), "its verdict is not that of its cases, fail"),
         (lambda data: data["cases"][1].update(name="pass"), "two cases are named 'pass'"),
         (lambda data: data["cases"][1].pop("name"), "name is missing"),
-        (lambda data: data["cases"][0]["operands"].update(stride=[1.5]), "operands.'stride' is no count"),
-        (lambda data: data["cases"].append(3), r"cases\[4\] is no object"),
+        (
+            lambda data: data["cases"][0]["operands"].update(stride=[1.5]),
+            "'stride' is neither a count, a list",
+        ),
+        (lambda data: data["cases"].append(3), r"cases\[4\] is not an object"),
     ],
 )
 def test_what_contradicts_itself_is_refused(change, message, suite):

@@ -109,7 +109,7 @@ def test_a_plateau_inside_the_error_bar_is_the_analytic_values_own_precision(see
     rounded = float(np.float32(1.3))
     curve = analyse(H, numeric, rounded, 1e-7 + H**2 + 1e-15 / H)
     assert curve.reading == "truncation"
-    assert "float32? float64 tells more" in curve.words
+    assert "float32? float64 shows more" in curve.words
     assert analyse(H, numeric, rounded, H**2 + 1e-15 / H).reading == "coding mistake"
 
 
@@ -269,11 +269,11 @@ BAD = {
     "a case that is none": (lambda c: fastcheck.sweep(3), "case is int"),
     "an unknown tensor": (lambda c: fastcheck.sweep(c, tensor="wieght"), "tensor is 'wieght' (did you mean 'weight'?)"),
     "an unknown evaluator": (lambda c: fastcheck.sweep(c, evaluator="locl"), "evaluator is 'locl' (did you mean"),
-    "no dims": (lambda c: fastcheck.sweep(c, dims=0), "dims is 0: expected 1 to 10"),
-    "a flag": (lambda c: fastcheck.sweep(c, dims=True), "dims is True: expected 1 to 10"),
+    "no dims": (lambda c: fastcheck.sweep(c, dims=0), "dims is 0: expected a number of worst dimensions, 1 to 10"),
+    "a flag": (lambda c: fastcheck.sweep(c, dims=True), "dims is True: expected a number of worst dimensions, 1 to 10"),
     "indices of no tensor": (lambda c: fastcheck.sweep(c, dims=[1]), "say of which tensor, one of input, weight, bias"),
     "no indices": (lambda c: fastcheck.sweep(c, tensor="bias", dims=[]), "expected at least one index"),
-    "a fraction": (lambda c: fastcheck.sweep(c, tensor="bias", dims=2.5), "dims is 2.5: expected how many"),
+    "a fraction": (lambda c: fastcheck.sweep(c, tensor="bias", dims=2.5), "dims is 2.5: expected a number"),
     "an index too large": (lambda c: fastcheck.sweep(c, tensor="bias", dims=[6]), "dims has 6: expected flat indices"),
     "a multi-index too long": (lambda c: fastcheck.sweep(c, tensor="bias", dims=[(0, 1)]), "dims has (0, 1): expected"),
     "a step": (lambda c: fastcheck.sweep(c, steps=1e-5), "steps is 1e-05: expected at least 4"),
@@ -500,7 +500,7 @@ def test_a_function_is_swept_as_a_layer_is():
     assert found.evaluator == "full"
     wrong = fastcheck.sweep(_log_sum_exp(1.01), dims=5)
     assert {curve.reading for curve in wrong.curves} == {"coding mistake"}
-    with pytest.raises(fastcheck.FastcheckError, match="evaluator is 'delta': expected auto, full"):
+    with pytest.raises(fastcheck.FastcheckError, match="evaluator is 'delta': expected one of auto, full"):
         fastcheck.sweep(_log_sum_exp(), evaluator="delta")
 
 
@@ -567,8 +567,8 @@ def test_an_order_is_no_clean_bill_where_the_bar_is_as_wide_as_the_value():
     for factor, bar, words in (
         (1, 1e-9, "a correct gradient"),
         (1, 0.1, "is too wide to show a bug: a loss or a gradient that rounds less, or a larger step"),
-        (1, 1.0, "either the derivative is zero, or that is too wide to show a bug"),
-        (0.5, 1.0, "either the derivative is zero, or that is too wide to show a bug"),
+        (1, 1.0, "either the derivative is zero, or the bar is too wide to show a bug"),
+        (0.5, 1.0, "either the derivative is zero, or the bar is too wide to show a bug"),
     ):
         curve = analyse(H, n, factor * right, bar + H**2 + 1e-14 / H)
         assert curve.reading == "truncation"

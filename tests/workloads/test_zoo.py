@@ -287,19 +287,19 @@ def test_layers_stream(monkeypatch):
 def test_what_cannot_fit_is_refused_before_anything_is_made(monkeypatch, refused):
     monkeypatch.setattr(zoo, "make_case", None)
     told = refused("zoo", "vgg16", "--batch", 100_000)
-    assert "conv1_1 with the input (100000, 3, 224, 224) needs " in told
+    assert "conv1_1 with input shape (100000, 3, 224, 224) needs " in told
     assert "bytes, and " in told
     monkeypatch.setattr(machine, "available_bytes", lambda: 10**9)
     assert "conv1_2 with" in refused("zoo", "vgg16", "--batch", 8, "--layers", "conv1_2,conv5_3")
 
 
 BAD_ARGUMENTS = {
-    "a network": (["vgg61"], "network is 'vgg61' (did you mean 'vgg16'?): expected alexnet, vgg16"),
+    "a network": (["vgg61"], "network is 'vgg61' (did you mean 'vgg16'?): expected one of alexnet, vgg16"),
     "a layer": (["tiny", "--layers", "stme"], "no layer is named 'stme' (did you mean 'stem'?)"),
     "a pattern": (["tiny", "--layers", "stem,layer9.*"], "no layer is named 'layer9.*'"),
     "a tensor": (
         ["tiny", "--tensors", "wieght"],
-        "'wieght' (did you mean 'weight'?): expected input, weight, bias",
+        "'wieght' (did you mean 'weight'?): expected one of input, weight, bias",
     ),
     "no tensor": (["resnet50", "--tensors", "bias"], "no chosen layer has bias"),
     "a backward": (["tiny", "--backward", "jax"], "'jax' is not one of 'reference', 'torch'"),

@@ -163,8 +163,7 @@ class Cluster:
                 f"the cluster's workers have different processors ({', '.join(sorted(targets))}): expected one kind, "
                 "so that results are identical to the last bit"
             )
-        target: str = targets.pop()
-        return target
+        return targets.pop()
 
     def _check(self, case: Planned, task: CaseTask, stop: Stop) -> Report | NetworkReport:
         calls = _WorkerCalls(self._client, case, stop, self.target, self._suspects)

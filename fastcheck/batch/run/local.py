@@ -97,8 +97,7 @@ class Processes(Threads):
             except (EOFError, OSError):  # OSError if it died in the middle of a message
                 raise _ChildEnded from None
             if kind == "report":
-                report: Report | NetworkReport = sent[0]
-                return report
+                return sent[0]
             if kind == "raised":
                 raise FastcheckError(*sent)
             if kind == "shard":

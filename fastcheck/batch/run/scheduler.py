@@ -240,8 +240,7 @@ class _EndedFuture(Future[_T]):
     def result(self, timeout: float | None = None) -> _T:
         if self._error is not None:
             raise self._error
-        value: _T = self._value
-        return value
+        return self._value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         return self._error

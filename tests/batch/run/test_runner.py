@@ -417,9 +417,9 @@ def test_a_file_that_changes_while_the_suite_runs_is_an_error_of_its_case(arrays
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (_link, "a part of its path is a symbolic link"),
-        (_link_folder, "a part of its path is a symbolic link"),
-        (_pipe, "it is no file"),
+        (_link, "since the suite was read, a part of its path has become a symbolic link"),
+        (_link_folder, "since the suite was read, a part of its path has become a symbolic link"),
+        (_pipe, "it is not a regular file"),
         (_folder, "Is a directory"),
         (lambda path, beside: path.unlink(), "No such file"),
     ],
@@ -528,7 +528,7 @@ SPOILT = [
     *((name, lambda path, _: path.unlink(), "No such file or directory") for name in FILES),
     *((name, lambda path, _: path.write_bytes(b"layer"), "not") for name in ("mine.npz", "net.toml")),
     ("mine.npz", _folder, "Is a directory"),
-    ("net.toml", _pipe, "it is no file"),
+    ("net.toml", _pipe, "it is not a regular file"),
     pytest.param(
         *("net.data.npz", lambda path, _: path.chmod(0), "Permission denied"),
         marks=pytest.mark.skipif(not os.geteuid(), reason="the superuser may read everything"),

@@ -486,7 +486,7 @@ REFUSALS = {
     "kernel of another rank": (
         NPZ + CONV.replace("= 3}", "= [3, 3, 3]}"),
         3,
-        "case 'a': kernel is (3, 3, 3): expected one integer, or 2, one for each spatial axis",
+        "case 'a': kernel is (3, 3, 3): expected one integer, or 2 of them, one per spatial axis",
     ),
     "empty kernel": (CONV.replace("= 3}", "= 0}"), 1, "case 'a': kernel is 0: expected an integer of at least 1"),
     "kernel that is too large": (
