@@ -281,7 +281,9 @@ def is_told(done, folder):
     """Make sure that a write that failed is told in one line, and that what was written before is there."""
     assert done.code == 2
     ledger = re.escape(str(folder / "ledger.sqlite"))
-    told = rf"fastcheck: (shard \d+ of .+|the report of .+) could not be written to {ledger}: .+; make room and .+\n"
+    told = (
+        rf"fastcheck: (shard \d+ of .+|the report of .+) could not be written to {ledger}: .+; free some space and .+\n"
+    )
     assert re.fullmatch(told, done.err)
     assert killed_runs.held(folder).shards
     assert '"verdict"' in killed_runs.final(folder)
