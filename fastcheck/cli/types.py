@@ -148,7 +148,7 @@ def examples(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 json_option = click.option(
-    "--json", "json_path", metavar="F", help="Write the JSON report to F; with -, print only the JSON."
+    "--json", "json_path", metavar="F", help="Write the JSON report to F; with -, print it alone on standard output."
 )
 table_option = click.option(
     "--table", "table_path", metavar="F.csv", help="Write every checked dimension to a CSV file."

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastcheck.common.precision import U
 from fastcheck.engine.differences import Chosen, Differences, indices
-from fastcheck.engine.shard_results import Noted, noted_of
+from fastcheck.engine.shard_results import AuditRecord, audit_record
 from fastcheck.networks.case import NetworkCase
 from fastcheck.networks.differencer import automatic
 from fastcheck.networks.error_bars import SAFETY, Baseline
@@ -57,12 +57,12 @@ class NetworkAudit:
         rng = np.random.default_rng([seed, DIMS])
         self._dims = np.sort(rng.choice(indices(chosen), min(count, len(chosen)), replace=False))
 
-    def note(self, found: Differences) -> Noted:
+    def note(self, found: Differences) -> AuditRecord:
         """Return the sums over a block that the audit needs."""
         sums = direction.along(found.dims, self._seed, found.numeric, found.error_bar)
-        return noted_of(found.dims[:0], found.numeric[:0], found.error_bar[:0], sums)
+        return audit_record(found.dims[:0], found.numeric[:0], found.error_bar[:0], sums)
 
-    def result(self, noted: Noted, pool: Executor) -> dict[str, Any]:
+    def result(self, noted: AuditRecord, pool: Executor) -> dict[str, Any]:
         """Difference again and compare; return the audit's part of a tensor's report."""
         full = Full(self._baseline.passes, self._tensor, self._baseline.roundoff.loss)
         disagreeing = self._cached("again", lambda: int(np.count_nonzero(self._again(full, pool))))
@@ -98,7 +98,7 @@ class NetworkAudit:
         """Return the standard deviation of the rounding of both evaluations, times h."""
         return 2 * math.hypot(self._baseline.roundoff.evaluated, full.noise)
 
-    def _directional(self, full: Full, noted: Noted) -> dict[str, float]:
+    def _directional(self, full: Full, noted: AuditRecord) -> dict[str, float]:
         """Compare the sum of direction * numeric with the derivative along that direction, by one forward pair.
 
         Where they differ, the reason may be the pair's truncation: shorter steps have less of it.
@@ -111,7 +111,7 @@ class NetworkAudit:
             best = min(best, shorter, key=lambda one: abs(one["difference"]) / one["error_bar"])
         return best
 
-    def _along(self, full: Full, noted: Noted, step: float, before: float) -> dict[str, float]:
+    def _along(self, full: Full, noted: AuditRecord, step: float, before: float) -> dict[str, float]:
         """Compare by one forward pair; ``before`` is the derivative from a longer step, 0 without one."""
         values = self._baseline.passes.point.params[self._tensor].reshape(-1)
         signs, dims = np.zeros(len(values)), indices(self._chosen)

@@ -83,7 +83,7 @@ class NetworkEvaluator:
             automatic=automatic,
         )
 
-    def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
+    def bar_components(self, dims: np.ndarray) -> dict[str, np.ndarray]:
         """Split the error bars of dimensions, by differencing them again."""
         settled = self._retries.settled(dims)
         return {

@@ -64,7 +64,7 @@ class PartialEvaluation:
             work = (arena, layout.places, spare)
             size = (chunk.points, chunk.period, layout.lanes, layout.lanes // 2)
             state = (chunk.net, chunk.cached, chunk.cotangents, chunk.known, chunk.targets)
-            network.difference(*state, work, self._tensor, dims, h, size, loss, table)
+            network.difference(state, work, self._tensor, dims, h, size, loss, table)
             total += table
         return total
 

@@ -250,8 +250,9 @@ def _channelwise(net, node, cached, cotangents, arena, places, low, high, size, 
                 network_kinks.note_signs(net, node, c, cached, cotangents, source, size, found)
 
 
-def _evaluate(net, node, cached, cotangents, arena, places, low, high, size, spare, found):
+def _evaluate(net, node, known, arena, places, low, high, size, spare, found):
     """Evaluate the channels of a layer that its perturbed inputs change."""
+    cached, cotangents = known
     table = net[0]
     row, a = table[node], table[node, A]
     kind = row[KIND]
@@ -295,7 +296,7 @@ def forward(net, cached, places, size, spare, targets, loss, out, after) -> None
     low, high, found = np.zeros(nodes, np.int64), np.zeros(nodes, np.int64), np.zeros((0, FOUND))
     high[0] = table[0, CHANNELS]
     for node in range(1, nodes):
-        _evaluate(net, node, cached, cached, cached, places, low, high, size, spare, found)
+        _evaluate(net, node, (cached, cached), cached, places, low, high, size, spare, found)
         after(node)
     score(net, cached, size, targets, loss, out)
 
@@ -360,7 +361,7 @@ def _width(row, bias):
 
 
 @kernel()
-def difference(net, cached, cotangents, known, targets, work, tensor, dims, step, size, loss, out):
+def difference(state, work, tensor, dims, step, size, loss, out):
     """Difference the loss at some dimensions of a tensor, in ascending order.
 
     A dimension perturbs a single channel of its layer, so that dimensions of the same channel share a pass: each is one
@@ -376,23 +377,23 @@ def difference(net, cached, cotangents, known, targets, work, tensor, dims, step
 
     Parameters
     ----------
-    net, size
-        As above; the lanes of ``size`` are the most that a pass takes.
-    cached, cotangents : float64 arrays
-        The unperturbed network's results, and the gradient of the loss (summed or averaged) with respect to them.
-    known, targets : float64 arrays
-        Probabilities of the output, and targets.
+    state : tuple
+        (net, cached, cotangents, known, targets): the network as above, its unperturbed results, the gradient of the
+        loss (summed or averaged) with respect to them, probabilities of the output, and targets.
     work : tuple of arrays
         The thread's own arena, places of the rows in it, and spare room.
     tensor : tuple of int
         (layer, whether it is the bias).
     dims : int64 array
     step : float
+    size : tuple of int
+        As above; its lanes are the most that a pass takes.
     loss : tuple
         (kind, margin, weight of a data point).
     out : float64 array
         (dimensions, `FOUND`).
     """
+    net, cached, cotangents, known, targets = state
     table = net[0]
     arena, widest, spare = work
     node, nodes, last = tensor[0], len(table), len(table) - 1
@@ -425,7 +426,7 @@ def difference(net, cached, cotangents, known, targets, work, tensor, dims, step
         low[node], high[node] = channel, channel + 1
         for n in range(node + 1, nodes):
             if _moved(table[n], low, high):
-                _inlined(net, n, cached, cotangents, arena, places, low, high, own, spare, found)
+                _inlined(net, n, (cached, cotangents), arena, places, low, high, own, spare, found)
         place = (places[last, 0], places[last, 1])
         span = (low[last] * pixels, high[last] * pixels, rows, pixels, lanes, period)
         losses.changes(loss[0], arena, place, logits, targets, known, loss[1], span, wide, moved)

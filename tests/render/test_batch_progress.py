@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 from suite_examples import entry
 
-from fastcheck.batch.run import plan as plans
 from fastcheck.batch.run import runner
+from fastcheck.batch.run.plan import plan
 from fastcheck.render.batch_progress import SHOWN, Lines, ProgressBars, watching
 
 HOSTILE = "a\x1b[2J\n[red]b"
@@ -39,7 +39,7 @@ def told(shown):
 
 def test_there_is_a_bar_for_all_and_one_for_every_case_that_runs():
     watch, shown, said = bars()
-    one, two = plans.plan([entry("one"), entry("two")], 1, 2**40)
+    one, two = plan([entry("one"), entry("two")], 1, 2**40)
     watch.began(3, 1, one.urgency + two.urgency)
     assert said == ["1 of 3 cases are finished; 2 to go\n"]
     assert told(shown) == ["1 of 3 cases"]
@@ -69,7 +69,7 @@ def test_no_more_bars_than_fit():
 
 def test_names_cannot_move_the_cursor():
     watch, shown, said = bars()
-    (case,) = plans.plan([entry(HOSTILE)], 1, 2**40)
+    (case,) = plan([entry(HOSTILE)], 1, 2**40)
     watch.began(1, 0, 1.0)
     watch.progress(HOSTILE, "weight", 0, 1)
     watch.ended(case, Report(), 1.0)
@@ -85,11 +85,11 @@ def test_a_pipe_gets_lines_alone(monkeypatch):
         assert type(watch) is Lines
         watch.began(2, 0, 1.0)
         watch.progress("one", "weight", 0, 1)
-        watch.ended(plans.plan([entry("one")], 1, 2**40)[0], Report(), 1.0)
+        watch.ended(plan([entry("one")], 1, 2**40)[0], Report(), 1.0)
     assert error.getvalue() == ""
     assert len(said) == 1
     with watching(None) as watch:
-        watch.ended(plans.plan([entry("one")], 1, 2**40)[0], Report(), 1.0)
+        watch.ended(plan([entry("one")], 1, 2**40)[0], Report(), 1.0)
 
 
 def test_a_case_tells_every_stage_once_it_takes_long_and_no_more_than_one_can_see(monkeypatch):
@@ -102,7 +102,7 @@ def test_a_case_tells_every_stage_once_it_takes_long_and_no_more_than_one_can_se
         progress=lambda case, *told: heard.append(told),
         failed=heard.append,
     )
-    task = runner.CaseTask(run, plans.plan([entry("one")], 1, 2**40)[0])
+    task = runner.CaseTask(run, plan([entry("one")], 1, 2**40)[0])
 
     def told(seconds, *what):
         clock[0] += seconds

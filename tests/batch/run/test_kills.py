@@ -29,7 +29,7 @@ from fastcheck.batch.run.runner import Options
 from fastcheck.batch.run.stop import Stop
 from fastcheck.batch.suite.file import read_suite
 from fastcheck.cli import main as cli
-from fastcheck.engine.shard_results import Part
+from fastcheck.engine.shard_results import ShardResult
 from fastcheck.metrics.tally import Tally
 from fastcheck.render.batch_progress import Lines
 
@@ -281,7 +281,9 @@ def is_told(done, folder):
     """Make sure that a write that failed is told in one line, and that what was written before is there."""
     assert done.code == 2
     ledger = re.escape(str(folder / "ledger.sqlite"))
-    told = rf"fastcheck: (shard \d+ of .+|the report of .+) could not be written to {ledger}: .+; make room and .+\n"
+    told = (
+        rf"fastcheck: (shard \d+ of .+|the report of .+) could not be written to {ledger}: .+; free some space and .+\n"
+    )
     assert re.fullmatch(told, done.err)
     assert killed_runs.held(folder).shards
     assert '"verdict"' in killed_runs.final(folder)
@@ -399,7 +401,7 @@ class Idle:
     def close(self):
         if self.task is not None:  # the first time, while the ledger has to be open
             assert self.task.over
-            self.task.keep(ShardId("", "weight", 0), Part(Tally(), None), 1.0)
+            self.task.keep(ShardId("", "weight", 0), ShardResult(Tally(), None), 1.0)
             self.task = None
 
 
