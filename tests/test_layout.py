@@ -31,7 +31,8 @@ COVERS = {
     "networks/test_error_bars": "analytic flips local_errors retries",
     "networks/test_file": "common/naming common/toml",
     "networks/test_program": "partial passes",
-    "networks/test_proofs": "audit case differenced differencer evaluator full hygiene job loss_check network penalty pipeline",
+    "networks/test_proofs": "audit case differenced differencer evaluator full hygiene job loss_check network penalty "
+    "pipeline",
     "sweeps/test_sweep": "curve differencer interpretation quotients report render/curves render/plot render/sweep",
     "batch/test_diff": "render/difference",
     "batch/test_results": "cli/show render/batch render/escape render/rows render/suite",
