@@ -153,7 +153,7 @@ class NetworkEvaluator:
     def blocks(self, dims: Chosen) -> list[Chosen]:
         """Cut dimensions into blocks of about `BLOCK_WORK`."""
         cost = work(self._passes.program, self._name, len(self._case.point.x), self._tables.kind)
-        return blocks_of(dims, cost, self._tables.group, self._tables.together)
+        return blocks_of(dims, cost, self._tables.group, self._tables.dims_per_pass)
 
     def __call__(self, block: Chosen) -> Differences:
         """Difference the dimensions of a block."""
@@ -433,13 +433,13 @@ def automatic(passes: Passes, name: str) -> float:
     return math.ldexp(MOVE, steps.within(max(round(math.log2(size) - math.log2(factor)), least), MOST_EXPONENT))
 
 
-def blocks_of(dims: Chosen, cost: int, group: int, together: int) -> list[Chosen]:
+def blocks_of(dims: Chosen, cost: int, group: int, dims_per_pass: int) -> list[Chosen]:
     """Cut dimensions that cost so much into blocks of about `BLOCK_WORK`.
 
     They have whole groups, dimensions that move the same channel, if one takes less. Otherwise they fill the lanes,
     even if that takes more: fewer dimensions would take as long.
     """
-    size = max(together, min(4096, int(BLOCK_WORK / cost)))
-    unit = group if group <= size else together
+    size = max(dims_per_pass, min(4096, int(BLOCK_WORK / cost)))
+    unit = group if group <= size else dims_per_pass
     size = size // unit * unit
     return [dims[start : start + size] for start in range(0, len(dims), size)]

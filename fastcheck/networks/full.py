@@ -88,7 +88,7 @@ class Full:
     """
 
     kind = "full"
-    group = together = 1
+    group = dims_per_pass = 1
 
     def __init__(self, passes: Passes, name: str, noise: float) -> None:
         self._passes, self._name, self.noise = passes, name, noise

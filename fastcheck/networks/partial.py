@@ -33,8 +33,8 @@ class PartialEvaluation:
         computed.
     group : int
         Dimensions that move the same channel: those which can be evaluated together.
-    together : int
-        As many of them as fill the lanes: fewer take as long.
+    dims_per_pass : int
+        Number of them that fills the lanes: fewer take as long.
     """
 
     kind = "network"
@@ -52,7 +52,7 @@ class PartialEvaluation:
         self._layouts = [known[chunk.points] for chunk in passes.chunks]
         self._private = threading.local()
         self.group = entries // passes.program.nodes[self._tensor[0]].columns["channels"]
-        self.together = max(layout.copies for layout in self._layouts)
+        self.dims_per_pass = max(layout.copies for layout in self._layouts)
 
     def __call__(self, dims: np.ndarray, h: float) -> np.ndarray:
         """Return a row for each dimension, summed over the data points: float64 (dimensions, `columns.FOUND`)."""
