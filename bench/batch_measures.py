@@ -23,7 +23,7 @@ from fastcheck.batch.suite.entries import ConvEntry, Entry, Suite
 from fastcheck.common import machine
 from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.engine.settings import Request
-from fastcheck.engine.shard_results import Noted, Part, encode
+from fastcheck.engine.shard_results import AuditRecord, ShardResult, encode
 from fastcheck.metrics import tally
 from fastcheck.render.batch_progress import Lines
 
@@ -96,7 +96,9 @@ def ledger(shards: int, dims: int) -> dict[str, Any]:
         with Ledger.open(Path(folder), "bench", "", "target") as opened:
             opened.sync([PlannedCase("large", "key", {}, 1.0)])
             for number in range(shards):
-                body = encode(Part(_tally(rng, number * dims, dims), Noted(along=(0.1,), size=(0.2,), bars=(0.3,))))
+                body = encode(
+                    ShardResult(_tally(rng, number * dims, dims), AuditRecord(along=(0.1,), size=(0.2,), bars=(0.3,)))
+                )
                 opened.keep_shard("key", "", "weight", number, dims=dims, seconds=1.0, worker="bench", body=body)
         size = (Path(folder) / "ledger.sqlite").stat().st_size
     return {"shards": shards, "dims": shards * dims, "numeric_bytes": 8 * shards * dims, "ledger_bytes": size}

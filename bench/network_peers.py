@@ -22,7 +22,8 @@ from torch.nn import functional
 
 from fastcheck import check_network
 from fastcheck.networks.case import Point
-from fastcheck.networks.evaluator import automatic, blocks_of
+from fastcheck.networks.differencer import automatic
+from fastcheck.networks.evaluator import blocks_of
 from fastcheck.networks.layers import Conv, Dense, Flatten, GlobalAvgPool, Layer, MaxPool, ReLU
 from fastcheck.networks.network import Network
 from fastcheck.networks.partial import PartialEvaluation, work
@@ -297,7 +298,7 @@ class Ours:
         moved, h = PartialEvaluation(passes, tensor), automatic(passes, tensor) / 8  # as small as the peers'
         every = whole_channels(passes.point.params[tensor].shape, dims)
         cost = work(passes.program, tensor, len(passes.point.x))
-        for block in blocks_of(every, cost, moved.group, moved.together):
+        for block in blocks_of(every, cost, moved.group, moved.dims_per_pass):
             yield lambda block=block: moved(block, h)[:, 0] / (2 * h)  # type: ignore[misc]
 
 

@@ -27,8 +27,9 @@ from fastcheck.engine import coordinator, folding
 from fastcheck.engine.differences import Chosen
 from fastcheck.engine.shard_results import encode
 from fastcheck.networks.case import NetworkCase, Point
+from fastcheck.networks.differencer import PILOT_STEPS, PILOTS, automatic
 from fastcheck.networks.error_bars import Baseline
-from fastcheck.networks.evaluator import PILOT_STEPS, PILOTS, NetworkEvaluator, automatic, blocks_of
+from fastcheck.networks.evaluator import NetworkEvaluator, blocks_of
 from fastcheck.networks.layers import Add, BatchNorm, Conv, Dense, GlobalAvgPool, Layer, MaxPool, ReLU
 from fastcheck.networks.network import Network
 from fastcheck.networks.partial import PartialEvaluation, needed_bytes, work
@@ -142,9 +143,9 @@ def tensors(passes: Passes) -> list[Tensor]:
     found = []
     for name, array in passes.point.params.items():
         cost, moved = work(passes.program, name, len(passes.point.x)), PartialEvaluation(passes, name)
-        block = len(blocks_of(range(array.size), cost, moved.group, moved.together)[0])
+        block = len(blocks_of(range(array.size), cost, moved.group, moved.dims_per_pass)[0])
         stage = name.replace(".", "_").partition("_")[0]
-        found.append(Tensor(name, stage, array.size, cost, block, block <= moved.together))
+        found.append(Tensor(name, stage, array.size, cost, block, block <= moved.dims_per_pass))
     return found
 
 
@@ -154,7 +155,7 @@ class Counted:
     def __init__(self, tables: PartialEvaluation) -> None:
         self._tables, self.dims = tables, 0
         self.kind, self.noise = tables.kind, tables.noise
-        self.group, self.together = tables.group, tables.together
+        self.group, self.dims_per_pass = tables.group, tables.dims_per_pass
 
     def __call__(self, dims: np.ndarray, h: float) -> np.ndarray:
         """Difference dimensions."""

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,14 @@ def test_check_and_sweep_stay_functions_whatever_is_imported_first():
     for first in ("import fastcheck.check", "import fastcheck.cli.main", "import fastcheck.sweeps.sweep"):
         code = f"{first}; import fastcheck; assert callable(fastcheck.check) and callable(fastcheck.sweep)"
         subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("documented", "room"), [("demo_network", "workloads"), ("layers", "networks"), ("zoo", "workloads")]
+)
+def test_documented_modules_are_those_of_their_rooms(documented, room):
+    names, own = (vars(import_module(f"fastcheck.{path}")) for path in (documented, f"{room}.{documented}"))
+    assert all(names.get(name) is value for name, value in own.items() if not name.startswith("_"))
 
 
 def test_the_environment_is_left_alone():

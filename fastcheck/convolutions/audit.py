@@ -20,7 +20,7 @@ from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.convolutions.steps import automatic
 from fastcheck.engine import sampling
 from fastcheck.engine.differences import Chosen, Differences, indices
-from fastcheck.engine.shard_results import Noted, noted_of
+from fastcheck.engine.shard_results import AuditRecord, audit_record
 from fastcheck_kernels import conv, curved, direction
 
 DIMS = 32
@@ -69,7 +69,7 @@ class Audit:
         else:
             self._dims = np.sort(rng.choice(chosen, min(DIMS, len(chosen)), replace=False))
 
-    def note(self, differences: Differences) -> Noted:
+    def note(self, differences: Differences) -> AuditRecord:
         """Return the audited dimensions of a block, and the block's sums along the direction."""
         dims, numeric, error_bar = differences.dims, differences.numeric, differences.error_bar
         if self._ascending:
@@ -78,10 +78,10 @@ class Audit:
         else:
             audited = np.flatnonzero(np.isin(dims, self._dims, assume_unique=True))
         sums = direction.along(dims, self._seed, numeric, error_bar)
-        return noted_of(dims[audited], numeric[audited], error_bar[audited], sums)
+        return audit_record(dims[audited], numeric[audited], error_bar[audited], sums)
 
     @np.errstate(over="ignore", invalid="ignore")
-    def result(self, noted: Noted, pool: Executor) -> dict[str, Any]:
+    def result(self, noted: AuditRecord, pool: Executor) -> dict[str, Any]:
         """Difference again, compare, and return the audit's part of a tensor's report."""
         dims, numeric, bars = np.array(noted.dims, np.int64), np.array(noted.numeric), np.array(noted.error_bar)
         disagreeing = int(np.count_nonzero(self._disagree(dims, numeric, bars, pool)))
@@ -102,7 +102,7 @@ class Audit:
         allowed = np.concatenate([part.error_bar for part in parts]) + bars[order]
         return np.abs(again - numeric[order]) > allowed
 
-    def _directional(self, noted: Noted, pool: Executor) -> dict[str, float]:
+    def _directional(self, noted: AuditRecord, pool: Executor) -> dict[str, float]:
         """Compare the sum of direction * numeric with the derivative along the direction, by one pair of forwards."""
         geometry, scaled = self._case.geometry, self._scaled
         factor = FACTORS[self._tensor]
@@ -131,7 +131,7 @@ class Audit:
         sizes = np.tile(_crude_sizes(case, scaled, self._tensor, h), samples)
         planes = [array.reshape(samples * filters, -1) for array in (plus, minus, self._output, scaled.grad_output)]
         table = np.empty((samples * filters, curved.COLUMNS))
-        parts = passes.parts(len(table), plus.size)
+        parts = passes.thread_ranges(len(table), plus.size)
         passes.share(pool, lambda r: curved.planes(*planes, sizes, 2 * h, model, r[0], r[1], table), parts)
         return table
 
@@ -139,7 +139,7 @@ class Audit:
         """Return all outputs with the operand moved along the direction by h."""
         moved = arrays | {self._tensor: arrays[self._tensor].copy()}
         flat = moved[self._tensor].reshape(-1)
-        pieces = [self._chosen[lo:hi] for lo, hi in passes.parts(len(self._chosen), len(self._chosen))]
+        pieces = [self._chosen[lo:hi] for lo, hi in passes.thread_ranges(len(self._chosen), len(self._chosen))]
         passes.share(pool, lambda part: direction.move(indices(part), self._seed, h, flat), pieces)
         return passes.convolve(self._case.geometry, moved["input"], moved["weight"], moved["bias"], pool)
 

@@ -17,7 +17,7 @@ from fastcheck.convolutions.error_bars import bars_of
 from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.convolutions.lowering import InputLowering, InputPhase, Planes
 from fastcheck.convolutions.packing import packed
-from fastcheck.convolutions.passes import parts, share
+from fastcheck.convolutions.passes import share, thread_ranges
 from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.convolutions.steps import BLOCK_DIMS, BLOCK_WORK, Step
 from fastcheck.engine.differences import Chosen, Differences
@@ -133,9 +133,9 @@ class InputDelta:
         numeric = self._bars.rescaled(numeric, dims, "input", self._geometry.input_shape)
         return Differences(dims, numeric, bar, too_wide=wide)
 
-    def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
+    def bar_components(self, dims: np.ndarray) -> dict[str, np.ndarray]:
         """Split the error bars of dimensions."""
-        return self._bars.linear_parts(*self._one_by_one(dims))
+        return self._bars.linear_components(*self._one_by_one(dims))
 
     def _one_by_one(self, dims: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the quotients of single dimensions, and their bars' sums."""
@@ -275,7 +275,7 @@ class _Bounds:
         taps = math.prod(geometry.weight_shape[2:])
         sums = np.empty((groups, 4, size))
         blocks = [a.reshape(groups, filters, size) for a in (z, v)]
-        share(pool, lambda r: planes.channel_sums(*blocks, r[0], r[1], sums), parts(groups, len(z)))
+        share(pool, lambda r: planes.channel_sums(*blocks, r[0], r[1], sums), thread_ranges(groups, len(z)))
         matrix = weight.reshape(groups, filters, channels, taps)
         met, weights = [], []
         for phase in phases:

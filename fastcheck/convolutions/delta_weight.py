@@ -14,7 +14,7 @@ from fastcheck.convolutions.error_bars import bars_of
 from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.convolutions.lowering import Planes, WeightLowering
 from fastcheck.convolutions.packing import packed
-from fastcheck.convolutions.passes import parts, share
+from fastcheck.convolutions.passes import share, thread_ranges
 from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.convolutions.steps import BLOCK_DIMS, BLOCK_WORK, Step
 from fastcheck.engine.differences import Chosen, Differences
@@ -128,9 +128,9 @@ class WeightDelta:
         bar, wide = self._bars(numeric, sums, repeat)
         return Differences(dims, self._bars.rescaled(numeric, dims, self._tensor, self._shape), bar, too_wide=wide)
 
-    def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
+    def bar_components(self, dims: np.ndarray) -> dict[str, np.ndarray]:
         """Split the error bars of dimensions."""
-        return self._bars.linear_parts(*self._one_by_one(dims))
+        return self._bars.linear_components(*self._one_by_one(dims))
 
     def _one_by_one(self, dims: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the quotients of single dimensions, and their bars' sums."""
@@ -303,7 +303,7 @@ def _powers(array: np.ndarray, pool: Executor) -> np.ndarray:
     """Return `planes.power_sums` of every sample and channel: shape (N, C, 4)."""
     rows = array.reshape(array.shape[0] * array.shape[1], -1)
     out = np.empty((len(rows), 4))
-    share(pool, lambda r: planes.power_sums(rows, r[0], r[1], out), parts(len(rows), array.size))
+    share(pool, lambda r: planes.power_sums(rows, r[0], r[1], out), thread_ranges(len(rows), array.size))
     return out.reshape(*array.shape[:2], 4)
 
 
@@ -311,5 +311,5 @@ def _products(z: np.ndarray, v: np.ndarray, pool: Executor) -> np.ndarray:
     """Return the sum of |v z| of every sample and filter."""
     rows_z, rows_v = (a.reshape(a.shape[0] * a.shape[1], -1) for a in (z, v))
     out = np.empty((len(rows_z), 2))
-    share(pool, lambda r: planes.product_sums(rows_z, rows_v, r[0], r[1], out), parts(len(rows_z), z.size))
+    share(pool, lambda r: planes.product_sums(rows_z, rows_v, r[0], r[1], out), thread_ranges(len(rows_z), z.size))
     return out[:, 0].reshape(z.shape[:2])

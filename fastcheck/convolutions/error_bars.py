@@ -101,7 +101,7 @@ class Bars:
         return self._computed(numeric, sums, repeat, self._model)
 
     @np.errstate(over="ignore", invalid="ignore")
-    def linear_parts(self, numeric: np.ndarray, sums: np.ndarray) -> dict[str, np.ndarray]:
+    def linear_components(self, numeric: np.ndarray, sums: np.ndarray) -> dict[str, np.ndarray]:
         """Split the bars of a linear loss, which has neither truncation nor kinks."""
         gradient, none = self._gradients_part(numeric, sums), np.zeros(len(numeric))
         whole = self(numeric, np.ascontiguousarray(sums))[0]
@@ -198,7 +198,7 @@ class Bars:
         return crossing[wide & (2 * part > bar)]
 
     @np.errstate(over="ignore", invalid="ignore")
-    def parts(self, table: np.ndarray) -> dict[str, np.ndarray]:
+    def bar_components(self, table: np.ndarray) -> dict[str, np.ndarray]:
         """Split the bars of a table into what they are made of."""
         numeric, sums = np.ascontiguousarray(table[:, curved.NUMERIC]), _sums(table)
         known = {

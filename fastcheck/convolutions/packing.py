@@ -8,7 +8,7 @@ import numpy as np
 
 from fastcheck.common.arguments import Shape
 from fastcheck.convolutions.lowering import Planes
-from fastcheck.convolutions.passes import parts, share
+from fastcheck.convolutions.passes import share, thread_ranges
 from fastcheck_kernels import planes
 
 WHOLE = np.zeros((1, 3), dtype=np.int64)
@@ -52,6 +52,6 @@ def packed(
     channels = source.shape[1]
     out = np.empty((channels, len(phases), size))
     described = layout.layout(strides, counts, lead)
-    ranges = parts(channels, out.size)
+    ranges = thread_ranges(channels, out.size)
     share(pool, lambda r: planes.pack(source, described, phases, scale, r[0], r[1], out), ranges)
     return out.reshape(-1)

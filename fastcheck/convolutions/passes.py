@@ -103,11 +103,15 @@ def backward(
     grads = {}
     if "input" in tensors:
         grad_input = np.zeros_like(x)
-        share(pool, lambda r: conv.adjoint(v, w, vector, r[0], r[1], grad_input), parts(x.shape[0] * x.shape[1], work))
+        share(
+            pool,
+            lambda r: conv.adjoint(v, w, vector, r[0], r[1], grad_input),
+            thread_ranges(x.shape[0] * x.shape[1], work),
+        )
         grads["input"] = grad_input.reshape(geometry.input_shape)
     if "weight" in tensors:
         grad_weight = np.empty_like(w)
-        share(pool, lambda r: conv.weight_vjp(x, v, vector, r[0], r[1], grad_weight), parts(w.shape[0], work))
+        share(pool, lambda r: conv.weight_vjp(x, v, vector, r[0], r[1], grad_weight), thread_ranges(w.shape[0], work))
         grads["weight"] = grad_weight.reshape(geometry.weight_shape)
     if "bias" in tensors:
         grads["bias"] = v.sum(axis=(0, 2, 3, 4))
@@ -119,7 +123,7 @@ def worth(work: int) -> int:
     return max(1, min(PIECES, work // LEAST_WORK))
 
 
-def parts(count: int, work: int) -> list[tuple[int, int]]:
+def thread_ranges(count: int, work: int) -> list[tuple[int, int]]:
     """Cut range(count) into parts for threads; ``work`` is what all of it takes, in entries or multiply-adds."""
     return ranges(count, worth(work))
 

@@ -94,9 +94,9 @@ class Reevaluation:
         dims = indices(block)
         return self._bars.differences(dims, self._table(dims), self._tensor, self._shape)
 
-    def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
+    def bar_components(self, dims: np.ndarray) -> dict[str, np.ndarray]:
         """Split the error bars of dimensions."""
-        return self._bars.parts(self._table(dims))
+        return self._bars.bar_components(self._table(dims))
 
     def _table(self, dims: np.ndarray) -> np.ndarray:
         return closer(self._once, dims, self._step, self._bars) if self._searching else self._once(dims, self._step)

@@ -21,7 +21,7 @@ from fastcheck.engine.differences import Chosen, Evaluator
 from fastcheck.engine.folding import FoldedBlock
 from fastcheck.engine.pipeline import Clock, Pipeline, Prepared, Session
 from fastcheck.engine.settings import Settings
-from fastcheck.engine.shard_results import Part
+from fastcheck.engine.shard_results import ShardResult
 from fastcheck.metrics import judged, regime, verdict
 from fastcheck.metrics.advice import Circumstances
 from fastcheck.metrics.health import HealthFinding
@@ -160,7 +160,7 @@ class OpenTensor:
         return folded._replace(kinks=kinks, excluded=count - len(dims), noted=noted, kept=kept)
 
 
-def _difference(tensor: OpenTensor, session: Session) -> tuple[Part, bool]:
+def _difference(tensor: OpenTensor, session: Session) -> tuple[ShardResult, bool]:
     """Difference a tensor on the pool; return the merged result, and whether it was interrupted.
 
     Without a keeper, a task is a block. With one, it is a shard: a run of blocks that the keeper stores as a whole.
@@ -176,18 +176,18 @@ def _difference(tensor: OpenTensor, session: Session) -> tuple[Part, bool]:
         else:
             done.append(part)
 
-    def shard(task: tuple[int, Sequence[Any]]) -> Part:
+    def shard(task: tuple[int, Sequence[Any]]) -> ShardResult:
         number, shard_blocks = task
         start = time.perf_counter()
         part = folding.joined([tensor.difference(block) for block in shard_blocks])
         return keeper.keep(tensor.name, number, part, time.perf_counter() - start)
 
     fresh, interrupted = _pooled(shard, left, sum(part.reached for part in done), tensor, session)
-    return Part.merged([*done, *fresh]), interrupted
+    return ShardResult.merged([*done, *fresh]), interrupted
 
 
 _Task = TypeVar("_Task")
-_Done = TypeVar("_Done", FoldedBlock, Part)
+_Done = TypeVar("_Done", FoldedBlock, ShardResult)
 
 
 def _pooled(
@@ -235,7 +235,7 @@ def _next(ended: SimpleQueue[Future[Any]], session: Session) -> Future[Any]:
 def _reported(
     pipeline: Pipeline,
     name: str,
-    result: Part,
+    result: ShardResult,
     settings: Settings,
     bar_parts: dict[int, dict[str, float]],
     step: float,
@@ -280,7 +280,7 @@ def _bar_parts(evaluator: Evaluator, merged: Tally) -> dict[int, dict[str, float
     dims = sorted({finding.dim for finding in (merged.least, merged.widest) if finding is not None})
     if not dims:
         return {}
-    columns = evaluator.parts(np.array(dims, dtype=np.int64))
+    columns = evaluator.bar_components(np.array(dims, dtype=np.int64))
     return {dim: {name: float(values[i]) for name, values in columns.items()} for i, dim in enumerate(dims)}
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from fastcheck.engine.shard_results import Noted
+from fastcheck.engine.shard_results import AuditRecord
 
 Chosen = np.ndarray | range
 """Flat indices of a tensor in ascending order; a range stands for all of them."""
@@ -83,7 +83,7 @@ class Evaluator(Protocol):
         """Difference the dimensions of a block."""
         ...
 
-    def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
+    def bar_components(self, dims: np.ndarray) -> dict[str, np.ndarray]:
         """Split the error bars of some dimensions, in ascending order, into their parts by name.
 
         The parts are "round-off" and "truncation" of the differences, what the "kinks" they cross can change, and the
@@ -95,10 +95,10 @@ class Evaluator(Protocol):
 class Auditing(Protocol):
     """The audit of an evaluator that takes a shortcut, for one tensor."""
 
-    def note(self, differences: Differences) -> Noted:
+    def note(self, differences: Differences) -> AuditRecord:
         """Return what the audit needs of a block."""
         ...
 
-    def result(self, noted: Noted, pool: Executor) -> dict[str, Any]:
+    def result(self, noted: AuditRecord, pool: Executor) -> dict[str, Any]:
         """Difference again, compare, and return the audit's part of a tensor's report."""
         ...

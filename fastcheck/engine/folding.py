@@ -11,7 +11,7 @@ import numpy as np
 
 from fastcheck.common.precision import WIDE
 from fastcheck.engine.differences import Differences
-from fastcheck.engine.shard_results import Noted, Part
+from fastcheck.engine.shard_results import AuditRecord, ShardResult
 from fastcheck.metrics import tally
 from fastcheck.metrics.tally import BINS, WORST, Finding, ScaledSum, Tally
 from fastcheck.reports.report import Kept
@@ -56,7 +56,7 @@ class FoldedBlock(NamedTuple):
     tally: Tally | None
     kinks: int = 0
     excluded: int = 0
-    noted: Noted | None = None
+    noted: AuditRecord | None = None
     kept: Kept | None = None
 
     @property
@@ -176,14 +176,14 @@ def merge(folded: Sequence[FoldedBlock]) -> Tally:
     return replace(merged, **known)
 
 
-def joined(blocks: Sequence[FoldedBlock]) -> Part:
+def joined(blocks: Sequence[FoldedBlock]) -> ShardResult:
     """Make one shard's result of its blocks."""
     noted = [block.noted for block in blocks if block.noted is not None]
     kept = [block.kept for block in blocks if block.kept is not None]
     kinks, excluded = sum(block.kinks for block in blocks), sum(block.excluded for block in blocks)
-    return Part(
+    return ShardResult(
         replace(merge(blocks), kinks=kinks, excluded=excluded),
-        Noted.merged(noted) if noted else None,
+        AuditRecord.merged(noted) if noted else None,
         Kept.joined(kept) if kept else None,
     )
 

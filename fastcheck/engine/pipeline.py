@@ -15,7 +15,7 @@ from fastcheck.common.arguments import Shape
 from fastcheck.common.interrupts import Interrupts
 from fastcheck.engine.differences import Auditing, Chosen, Evaluator
 from fastcheck.engine.settings import Settings
-from fastcheck.engine.shard_results import Part
+from fastcheck.engine.shard_results import ShardResult
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.reports.report import ForwardReport, Report
 
@@ -41,11 +41,11 @@ class Clock:
 class Keeper(Protocol):
     """A store of finished shards that outlives the process which differenced them."""
 
-    def known(self, tensor: str, number: int) -> Part | None:
+    def known(self, tensor: str, number: int) -> ShardResult | None:
         """Return a shard that was finished earlier, or None."""
         ...
 
-    def keep(self, tensor: str, number: int, part: Part, seconds: float) -> Part:
+    def keep(self, tensor: str, number: int, part: ShardResult, seconds: float) -> ShardResult:
         """Store a finished shard, in the thread that differenced it; return what the check holds in memory of it."""
         ...
 

@@ -27,7 +27,7 @@ MOST_BYTES = 2**22
 """Bytes of a part as JSON at most. It takes about two thousand; only sums of many blocks that overflow take more."""
 
 
-class Noted(NamedTuple):
+class AuditRecord(NamedTuple):
     """The values of a part that the audit needs.
 
     Attributes
@@ -46,17 +46,17 @@ class Noted(NamedTuple):
     bars: tuple[float, ...] = ()
 
     @classmethod
-    def merged(cls, parts: Sequence[Noted]) -> Noted:
+    def merged(cls, parts: Sequence[AuditRecord]) -> AuditRecord:
         """Merge the values of several parts; each sum becomes as few numbers as possible."""
         joined = [tuple(chain.from_iterable(column)) for column in zip(*parts, strict=True)] if parts else []
         return cls(*joined[:3], *map(exactly, joined[3:]))
 
 
-class Part(NamedTuple):
+class ShardResult(NamedTuple):
     """The result of some blocks of a tensor, with kinks counted; ``kept`` holds arrays where these are asked for."""
 
     tally: Tally
-    noted: Noted | None
+    noted: AuditRecord | None
     kept: Kept | None = None
 
     @property
@@ -65,18 +65,18 @@ class Part(NamedTuple):
         return self.tally.dims + self.tally.excluded
 
     @classmethod
-    def merged(cls, parts: Sequence[Part]) -> Part:
+    def merged(cls, parts: Sequence[ShardResult]) -> ShardResult:
         """Merge parts; the result does not depend on their order."""
         noted = [part.noted for part in parts if part.noted is not None]
         kept = [part.kept for part in parts if part.kept is not None]
         return cls(
             tally.merge(part.tally for part in parts),
-            Noted.merged(noted) if noted else None,
+            AuditRecord.merged(noted) if noted else None,
             Kept.joined(kept) if kept else None,
         )
 
 
-def encode(part: Part) -> bytes:
+def encode(part: ShardResult) -> bytes:
     """Return a part as bytes, without its arrays: about a kilobyte, however many blocks it has."""
     compact = part.tally.compact()
     changed = {name: value for name, value in compact.__dict__.items() if value != getattr(_EMPTY, name)}
@@ -85,7 +85,7 @@ def encode(part: Part) -> bytes:
     return pack(whole, 9, MOST_BYTES)
 
 
-def decode(body: bytes) -> Part:
+def decode(body: bytes) -> ShardResult:
     """Return the part that `encode` turned into bytes.
 
     Raises
@@ -97,7 +97,7 @@ def decode(body: bytes) -> Part:
         whole = unpack(body, MOST_BYTES)
         noted = None if whole["noted"] is None else _noted(whole["noted"])
         named = {_ATTRIBUTES.get(key, key): value for key, value in whole["tally"].items()}
-        return Part(Tally(**{name: _decoded(name, value) for name, value in named.items()}), noted)
+        return ShardResult(Tally(**{name: _decoded(name, value) for name, value in named.items()}), noted)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FastcheckError(f"a finished part is damaged: {error}") from None
 
@@ -137,15 +137,15 @@ def _sum(value: Any) -> ScaledSum:
     return ScaledSum(*_row(value, (0.0, 0)))
 
 
-def _noted(value: Any) -> Noted:
+def _noted(value: Any) -> AuditRecord:
     columns = [_row(column, [0.0 if position else 0] * len(column)) for position, column in enumerate(value)]
-    noted = Noted(*columns)
+    noted = AuditRecord(*columns)
     if not len(noted.dims) == len(noted.numeric) == len(noted.error_bar):
         raise ValueError("it has audited dimensions without values")
     return noted
 
 
-def noted_of(dims: np.ndarray, numeric: np.ndarray, error_bar: np.ndarray, sums: Sequence[float]) -> Noted:
+def audit_record(dims: np.ndarray, numeric: np.ndarray, error_bar: np.ndarray, sums: Sequence[float]) -> AuditRecord:
     """Return the audited dimensions of a block, and its three sums."""
     along, size, bars = ((float(value),) for value in sums)
-    return Noted(tuple(dims.tolist()), tuple(numeric.tolist()), tuple(error_bar.tolist()), along, size, bars)
+    return AuditRecord(tuple(dims.tolist()), tuple(numeric.tolist()), tuple(error_bar.tolist()), along, size, bars)

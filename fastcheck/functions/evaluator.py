@@ -105,7 +105,7 @@ class FunctionEvaluator:
             too_wide=(bars - jumps > self._too_wide * slopes) & (slopes > 0),
         )
 
-    def parts(self, dims: np.ndarray) -> dict[str, np.ndarray]:
+    def bar_components(self, dims: np.ndarray) -> dict[str, np.ndarray]:
         """Split the error bars of dimensions, by differencing them again."""
         estimates = [self._differenced(dim, EntryDifferencer(self._tensor, dim)) for dim in dims.tolist()]
         return {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fastcheck.metrics.health import HealthFinding
 
 PARTS = ("round-off", "truncation", "kinks", "gradient", "steps")
-"""The parts of an error bar, as `Evaluator.parts` names them. Only black boxes have "steps"."""
+"""The parts of an error bar, as `Evaluator.bar_components` names them. Only black boxes have "steps"."""
 
 CLOSE = 1e-4
 """Where most dimensions fail, and all of them agree better than this, the cause is rarely a mistake in a formula."""

@@ -1,1 +1,1 @@
-"""Networks: layers, passes, evaluators, error bars, the check phase by phase."""
+"""Networks: layers, passes, evaluators, error bars, and the check phase by phase."""

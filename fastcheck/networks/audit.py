@@ -1,4 +1,4 @@
-"""The audit of the ``network`` evaluator: a few dimensions, and a direction over all, by whole forward passes."""
+"""The audit of evaluator ``network``: a few dimensions, and one direction over all, again by whole forward passes."""
 
 from __future__ import annotations
 
@@ -11,27 +11,25 @@ import numpy as np
 
 from fastcheck.common.precision import U
 from fastcheck.engine.differences import Chosen, Differences, indices
-from fastcheck.engine.shard_results import Noted, noted_of
+from fastcheck.engine.shard_results import AuditRecord, audit_record
 from fastcheck.networks.case import NetworkCase
+from fastcheck.networks.differencer import automatic
 from fastcheck.networks.error_bars import SAFETY, Baseline
-from fastcheck.networks.evaluator import automatic
 from fastcheck.networks.full import Full
 from fastcheck.networks.network import Penalty
 from fastcheck.networks.partial import PartialEvaluation
 from fastcheck.networks.penalty import difference as penalty_difference
 from fastcheck_kernels import columns, direction
 
-DIMS = 32
-"""Dimensions that are differenced again, at most."""
-
-FEWEST = 4
+DIMS, FEWEST = 32, 4
+"""Largest and smallest number of dimensions to difference again."""
 
 SHORTER = tuple(16.0**-times for times in range(1, 6))
-"""Parts of a step that are tried, one after the other, where whole passes contradict the differences. What each leaves
-of truncation is taken to be a sixteenth of what there was; of h^2 it is a sixteenth of that."""
+"""Shorter steps, relative to the first, to try in turn where whole passes contradict the differences. Each is assumed
+to leave a sixteenth of the truncation before it; where truncation is of order h^2, it leaves a sixteenth of that."""
 
 WORK = 5e8
-"""Multiply-adds that whole forward passes for them may take: some tenths of a second."""
+"""Multiply-adds that whole forward passes for these dimensions may take: a few tenths of a second."""
 
 
 class NetworkAudit:
@@ -45,7 +43,7 @@ class NetworkAudit:
     chosen : Chosen
         The dimensions that are checked.
     step : float or "auto"
-        As asked for.
+        As requested.
     seed : int
     """
 
@@ -59,80 +57,79 @@ class NetworkAudit:
         rng = np.random.default_rng([seed, DIMS])
         self._dims = np.sort(rng.choice(indices(chosen), min(count, len(chosen)), replace=False))
 
-    def note(self, found: Differences) -> Noted:
-        """Keep what the audit needs of a block."""
+    def note(self, found: Differences) -> AuditRecord:
+        """Return the sums over a block that the audit needs."""
         sums = direction.along(found.dims, self._seed, found.numeric, found.error_bar)
-        return noted_of(found.dims[:0], found.numeric[:0], found.error_bar[:0], sums)
+        return audit_record(found.dims[:0], found.numeric[:0], found.error_bar[:0], sums)
 
-    def result(self, noted: Noted, pool: Executor) -> dict[str, Any]:
-        """Difference again, and compare: the audit's part of a tensor's report."""
+    def result(self, noted: AuditRecord, pool: Executor) -> dict[str, Any]:
+        """Difference again and compare; return the audit's part of a tensor's report."""
         full = Full(self._baseline.passes, self._tensor, self._baseline.roundoff.loss)
-        disagreeing = self._known("again", lambda: int(np.count_nonzero(self._again(full, pool))))
-        found = self._directional(full, noted)
-        apart = not abs(found["difference"]) <= found["error_bar"]
-        return {"dims": len(self._dims), "direction": found, "disagreements": disagreeing + apart}
+        disagreeing = self._cached("again", lambda: int(np.count_nonzero(self._again(full, pool))))
+        directional = self._directional(full, noted)
+        apart = not abs(directional["difference"]) <= directional["error_bar"]
+        return {"dims": len(self._dims), "direction": directional, "disagreements": disagreeing + apart}
 
-    def _known(self, what: str, find: Callable[[], Any]) -> Any:
-        """Return what an earlier phase found, whose differences are the same."""
+    def _cached(self, what: str, find: Callable[[], Any]) -> Any:
+        """Return the result of an earlier phase, whose differences are the same; compute it without one."""
         return self._baseline.cached((what, self._tensor, self._step, self._seed), find)
 
     def _again(self, full: Full, pool: Executor) -> np.ndarray:
-        """Tell which dimensions whole forward passes find elsewhere, with the same step and with shorter ones.
+        """Return which dimensions disagree with whole forward passes at the first step and at all shorter ones.
 
-        Beyond the scale on which the loss bends, what crossings can change is no longer known.
+        Beyond the scale on which the loss bends, the effect of crossings is no longer known to first order.
         """
         outside = np.ones(len(self._dims), bool)
         for part in (1.0, *SHORTER):
-            places = np.flatnonzero(outside)
-            if len(places):
-                outside[places] = self._apart(self._dims[places], self._step * part, full, pool)
+            left = np.flatnonzero(outside)
+            if len(left):
+                outside[left] = self._apart(self._dims[left], self._step * part, full, pool)
         return outside
 
     def _apart(self, dims: np.ndarray, h: float, full: Full, pool: Executor) -> np.ndarray:
-        """Tell which dimensions whole forward passes find elsewhere with one step."""
+        """Return which dimensions disagree with whole forward passes at one step."""
         again = np.concatenate(list(pool.map(lambda some: full.numeric(some, h), np.array_split(dims, 2))))
-        moved = PartialEvaluation(self._baseline.passes, self._tensor)(dims, h)
-        apart = np.abs(again - moved[:, columns.NUMERIC]) / (2 * h)
-        # Rounding may put a unit on the other side of its kink; that changes a part of what the crossing can change.
-        outside: np.ndarray = ~(apart <= (SAFETY * self._noise(full) + moved[:, columns.WIDENING]) / h)
-        return outside
+        table = PartialEvaluation(self._baseline.passes, self._tensor)(dims, h)
+        apart = np.abs(again - table[:, columns.NUMERIC]) / (2 * h)
+        # Rounding may put a unit on the other side of its kink, which changes at most that crossing's widening.
+        return ~(apart <= (SAFETY * self._noise(full) + table[:, columns.WIDENING]) / h)
 
     def _noise(self, full: Full) -> float:
-        """Return the standard deviation that the rounding of both has, times h."""
+        """Return the standard deviation of the rounding of both evaluations, times h."""
         return 2 * math.hypot(self._baseline.roundoff.evaluated, full.noise)
 
-    def _directional(self, full: Full, noted: Noted) -> dict[str, float]:
+    def _directional(self, full: Full, noted: AuditRecord) -> dict[str, float]:
         """Compare the sum of direction * numeric with the derivative along that direction, by one forward pair.
 
-        Where they differ it may be the pair's truncation, which shorter moves have less of.
+        Where they differ, the reason may be the pair's truncation: shorter steps have less of it.
         """
-        found = self._along(full, noted, self._step, 0.0)
+        best = self._along(full, noted, self._step, 0.0)
         for part in SHORTER:
-            if abs(found["difference"]) <= found["error_bar"]:
+            if abs(best["difference"]) <= best["error_bar"]:
                 break
-            shorter = self._along(full, noted, self._step * part, found["full"])
-            found = min(found, shorter, key=lambda one: abs(one["difference"]) / one["error_bar"])
-        return found
+            shorter = self._along(full, noted, self._step * part, best["full"])
+            best = min(best, shorter, key=lambda one: abs(one["difference"]) / one["error_bar"])
+        return best
 
-    def _along(self, full: Full, noted: Noted, step: float, before: float) -> dict[str, float]:
-        """Compare by one pair of moves; ``before`` is the derivative that a longer one found, 0 without one."""
+    def _along(self, full: Full, noted: AuditRecord, step: float, before: float) -> dict[str, float]:
+        """Compare by one forward pair; ``before`` is the derivative from a longer step, 0 without one."""
         values = self._baseline.passes.point.params[self._tensor].reshape(-1)
         signs, dims = np.zeros(len(values)), indices(self._chosen)
         direction.move(dims, self._seed, 1.0, signs)
         signs = signs[dims]
-        # All entries move at once, and what they change adds up like a random walk.
+        # All entries move at once, and their effects add up like a random walk.
         h = step * 2.0 ** -round(math.log2(math.sqrt(len(dims))))
-        right, left = self._known(f"along {step / self._step}", lambda: full.along(dims, signs, h))
+        right, left = self._cached(f"along {step / self._step}", lambda: full.along(dims, signs, h))
         quotient = float((right + left).sum()) / (2 * h)
         penalty, *unsure = penalty_difference(
             self._case.penalties.get(self._tensor, Penalty()), values[dims], self._step
         )
         quotient += float(signs @ penalty)
         total, size, bars = map(math.fsum, (noted.along, noted.size, noted.bars))
-        # Kinks and curvature show in how one-sided slopes differ, data point by data point.
+        # Kinks and curvature show in the difference of one-sided slopes, data point by data point.
         uneven = float(np.abs(right - left).sum()) / h
-        moves = 2 * U * float(np.abs(values).max()) / h * size
-        # Dimensions may have been differenced with smaller steps, which cross fewer kinks of the penalty.
+        moves = 2 * U * float(np.abs(values).max()) / h * size  # the rounding of the entries' own moves
+        # The dimensions may have been differenced with smaller steps, which cross fewer kinks of the penalty.
         bars += float(sum(part.sum() for part in unsure[:3]))
         if before:
             bars += max(SHORTER) * abs(quotient - before)
@@ -141,7 +138,7 @@ class NetworkAudit:
 
 
 def _cost(baseline: Baseline) -> int:
-    """Return about how many multiply-adds two forward passes of all data points take."""
+    """Return the approximate multiply-adds of two forward passes over all data points."""
     total = 0
     for node in baseline.passes.program.nodes:
         total += node.entries * max(1, node.columns["per_group"] * node.columns["taps"])

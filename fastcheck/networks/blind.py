@@ -1,4 +1,4 @@
-"""Points at which a network shows little of its code: a loss with nothing to gain, and statistics without variance."""
+"""Points at which a network shows little about its code: a loss with nothing to gain, statistics without variance."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from fastcheck.networks.error_bars import Baseline
 from fastcheck.networks.passes import Passes, lanes
 
 SATURATED, NOISY = 1e-6, 2.0**12
-"""Cotangents of the output below both, a part of what they can be and a number of unit round-offs of that, are those of
-a loss that has nothing to gain."""
+"""A loss has nothing to gain where the output's cotangents are below both: this fraction of their possible size, and
+this number of unit round-offs of it."""
 
 ALIKE = 16
-"""Unit round-offs by which entries may differ that are one number to a normalisation."""
+"""Unit round-offs by which entries may differ and still be one value to a normalisation."""
 
 CANCELLED = 1e-6
-"""A gradient below this part of its terms is what their rounding leaves."""
+"""A gradient below this fraction of its terms is nothing but their rounding."""
 
 _AXES = {"batch_norm": (1, 2), "layer_norm": (0, 1)}
-"""What a normalisation takes its statistics over: axes of (channels, pixels, points)."""
+"""Axes of (channels, pixels, points) over which a normalisation takes its statistics."""
 
 
 def blinding(baseline: Baseline, name: str, unit: float) -> HealthFinding | None:
-    """Return what makes a tensor's gradient vanish, whatever the code is; None where nothing is known to.
+    """Return why a tensor's gradient vanishes at this point with any code; None where no reason is known.
 
     Parameters
     ----------
@@ -36,17 +36,17 @@ def blinding(baseline: Baseline, name: str, unit: float) -> HealthFinding | None
     name : str
         The tensor.
     unit : float
-        Unit round-off of its gradient.
+        Unit round-off of the tensor's gradient.
     """
-    found = statistics(baseline, unit)
-    return saturated(baseline.passes, unit) or (found if found is not None and name in found.tensors else None)
+    finding = statistics(baseline, unit)
+    return saturated(baseline.passes, unit) or (finding if finding is not None and name in finding.tensors else None)
 
 
 def saturated(passes: Passes, unit: float) -> HealthFinding | None:
-    """Return that the loss has nothing to gain, where it is so; ``unit`` is the unit round-off of the gradient.
+    """Return the finding that the loss has nothing to gain, if so; ``unit`` is the unit round-off of the gradient.
 
-    A cotangent of the output is a difference of numbers no larger than about one, under a squared error than outputs
-    and targets.
+    A cotangent of the output is a difference of numbers of at most about one; for a squared error, of outputs and
+    targets.
     """
     largest, point = max(float(np.abs(chunk.seeds).max()) for chunk in passes.chunks), passes.point
     scale = 1.0
@@ -58,7 +58,7 @@ def saturated(passes: Passes, unit: float) -> HealthFinding | None:
 
 
 def statistics(baseline: Baseline, unit: float) -> HealthFinding | None:
-    """Return which normalisations see one value where they take a variance, and which tensors' gradients that cancels.
+    """Return which normalisations take the variance of a single value, and which tensors' gradients cancel for it.
 
     ``unit`` is the unit round-off of the gradient.
     """
@@ -67,73 +67,72 @@ def statistics(baseline: Baseline, unit: float) -> HealthFinding | None:
         alike = list(_alike(baseline.passes, unit))
         if not alike:
             return None
-        names = [name for name in baseline.passes.program.places if _cancelled(baseline, name, alike)]
-        batches = all(one.kind == "batch_norm" for one in alike)  # others see each data point by itself
+        names = [name for name in baseline.passes.program.slices if _cancelled(baseline, name, alike)]
+        batches = all(one.kind == "batch_norm" for one in alike)  # others see each data point alone
         return health.no_variance(listed(map(str, alike)), batches and all_equal(baseline.passes.point.x), names)
 
-    found: HealthFinding | None = baseline.cached(("statistics", unit), find)
-    return found
+    return baseline.cached(("statistics", unit), find)
 
 
 def all_equal(x: np.ndarray) -> bool:
-    """Tell whether there are several data points, all of them equal."""
+    """Return whether there are several data points, all of them equal."""
     return len(x) > 1 and bool((x == x[:1]).all())
 
 
 class _Alike(NamedTuple):
-    """A row that normalises, of so many channels or data points, and those of them that have one value each."""
+    """A normalisation, and its groups (channels, or data points) that hold a single value each, out of a total."""
 
     row: int
     kind: str
     layer: str
-    places: list[int]
+    groups: list[int]
     total: int
 
     @property
     def whole(self) -> bool:
-        return len(self.places) == self.total
+        return len(self.groups) == self.total
 
     def __str__(self) -> str:
         if self.kind == "layer_norm":
-            where = f"{len(self.places)} of {self.total} data points"
+            where = f"{len(self.groups)} of {self.total} data points"
         else:
-            where = f"all {self.total} channels" if self.whole else f"channel {listed(map(str, self.places))}"
+            where = f"all {self.total} channels" if self.whole else f"channel {listed(map(str, self.groups))}"
         return f"{self.layer} ({where})"
 
 
 def _alike(passes: Passes, unit: float) -> Iterator[_Alike]:
-    """Yield the normalisations that see one value somewhere, with a variance below eps."""
-    for place, node in enumerate(passes.program.nodes):
+    """Yield the normalisations with a group of a single value, whose variance is below eps."""
+    for row, node in enumerate(passes.program.nodes):
         if node.kind not in _AXES:
             continue
         source, axes = node.columns["a"], _AXES[node.kind]
         z = np.concatenate([lanes(passes, chunk, chunk.cached, source) for chunk in passes.chunks], axis=2)
         spread, size = np.ptp(z, axis=axes), np.abs(z).max(axis=axes)
-        found = np.flatnonzero((spread <= ALIKE * unit * size) & (spread * spread <= node.reals[0]))
-        if len(found):
-            yield _Alike(place, node.kind, passes.program.layer_name(place), found.tolist(), len(spread))
+        groups = np.flatnonzero((spread <= ALIKE * unit * size) & (spread * spread <= node.reals[0]))
+        if len(groups):
+            yield _Alike(row, node.kind, passes.program.layer_name(row), groups.tolist(), len(spread))
 
 
 def _cancelled(baseline: Baseline, name: str, alike: list[_Alike]) -> bool:
-    """Tell whether one of these normalisations makes a gradient zero, but for rounding.
+    """Return whether one of these normalisations makes a tensor's gradient zero but for rounding.
 
-    That of its own weight multiplies what is zero everywhere; those before it may be zero, whose terms cancel.
+    Its own weight multiplies zeros alone. Tensors before it may have terms that cancel.
     """
-    place, bias = baseline.passes.program.node_of(name)
-    if any(one.row == place and one.whole for one in alike):
+    row, bias = baseline.passes.program.node_of(name)
+    if any(one.row == row and one.whole for one in alike):
         return not bias
-    if not any(place in _before(baseline.passes, one.row) for one in alike):
+    if not any(row in _before(baseline.passes, one.row) for one in alike):
         return False
     gradient = np.abs(baseline.passes.named(baseline.gradient)[name]).reshape(-1)
     return bool((gradient <= CANCELLED * baseline.terms(name)[1]).all())
 
 
 def _before(passes: Passes, row: int) -> set[int]:
-    """Return the rows that lead to one."""
-    found, waiting = set[int](), [row]
+    """Return the rows that lead to a row."""
+    before, waiting = set[int](), [row]
     while waiting:
         columns = passes.program.nodes[waiting.pop()].columns
-        fresh = {columns["a"], columns["b"]} - {-1} - found
-        found |= fresh
+        fresh = {columns["a"], columns["b"]} - {-1} - before
+        before |= fresh
         waiting += fresh
-    return found
+    return before

@@ -1,4 +1,4 @@
-"""A network at one point: its parameters, data points and targets, and the gradients that somebody computed for it."""
+"""A network at one point: parameters, data points and targets, and the gradients that somebody computed there."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Point:
-    """Where a network is evaluated, all arrays checked and float64.
+    """A point at which a network is evaluated, all arrays checked and float64.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Point:
         By "layer.tensor", in the network's order.
     x : array, shape (N, ...)
     targets : array, shape (N, targets of a data point)
-        One class for each data point, or a number for each entry of the output.
+        One class for each data point, or one number for each entry of the output.
     masks : dict of str to array, shape (N, entries)
         Factors of dropout layers: mask / (1 - p).
     """
@@ -53,18 +53,18 @@ class Point:
 
     @classmethod
     def of(cls, network: Network, params: Any, x: Any, y: Any, masks: Any = None) -> Point:
-        """Check all that a network is evaluated at.
+        """Check everything that a network is evaluated at, and return the point.
 
         Parameters
         ----------
         network : Network
         params : mapping
-            Of "layer.tensor" to arrays, or of layers to mappings of tensors to arrays.
+            From "layer.tensor" to arrays, or from layers to mappings of tensors to arrays.
         x : array, shape (N, channels, spatial...) or (N, features)
         y : array
             Labels 0 to K - 1 of shape (N,) for softmax and hinge, else an array shaped as the output.
         masks : mapping of dropout layers to arrays of zeros and ones, optional
-            Those of the analytic pass, shaped as the layer's output. Without one a layer is off.
+            The analytic pass's masks, shaped as the layer's output. A dropout layer without a mask is off.
 
         Raises
         ------
@@ -92,14 +92,14 @@ class Point:
 
     @classmethod
     def outline(cls, network: Network, shape: Shape, masked: Collection[str] = ()) -> Point:
-        """Return a point whose data have this shape, and dropout layers of these names masks, which takes no memory.
+        """Return a point of data of this shape, with masks for the named dropout layers, that takes no memory.
 
-        It is for what is known before data are: its arrays hold a single number, one.
+        It serves estimates made before the data are read: each of its arrays repeats the number one.
 
         Raises
         ------
         FastcheckError
-            If there are no such data, or the network cannot take them.
+            If there are no data of this shape, or the network cannot take them.
         """
         _, wanted, kept = _shapes(network, shape)
         params, buffers = (
@@ -113,13 +113,13 @@ class Point:
         """Shape of a data point."""
         return self.x.shape[1:]
 
-    def taking(self, places: np.ndarray) -> Point:
-        """Return the same with some of the data points."""
-        masks = {name: factors[places] for name, factors in self.masks.items()}
-        return Point(self.network, self.params, self.buffers, self.x[places], self.targets[places], masks)
+    def taking(self, chosen: np.ndarray) -> Point:
+        """Return the point with the chosen data points alone."""
+        masks = {name: factors[chosen] for name, factors in self.masks.items()}
+        return Point(self.network, self.params, self.buffers, self.x[chosen], self.targets[chosen], masks)
 
     def with_params(self, params: Arrays) -> Point:
-        """Return the same with other parameters."""
+        """Return the point with other parameters."""
         return Point(self.network, params, self.buffers, self.x, self.targets, self.masks)
 
 
@@ -131,13 +131,13 @@ class NetworkCase:
     ----------
     point : Point
     grads : dict of str to array
-        Of the tensors that are to be checked; float64, float32 or float16.
+        Gradients of the tensors to check; float64, float32 or float16.
     penalties : dict of str to Penalty
         Regularisation that is part of the objective; empty where it is off.
     removed : dict of str to Penalty
-        Regularisation whose gradient was taken off the one given.
+        Regularisation whose gradient was subtracted from the given one.
     precision : str or None
-        How the analytic pass computed, where the gradients' dtype does not tell.
+        Precision of the analytic pass, where the gradients' dtype does not show it.
     """
 
     point: Point
@@ -159,12 +159,12 @@ class NetworkCase:
         masks: Any = None,
         precision: str | None = None,
     ) -> NetworkCase:
-        """Check all that a network and its gradient are given by; arguments as of `fastcheck.check_network`.
+        """Check a network, its point and its gradient; the arguments are those of `fastcheck.check_network`.
 
         Raises
         ------
         FastcheckError
-            If one does not fit.
+            If an argument does not fit.
         """
         precision_known(precision)
         point = Point.of(network, params, x, y, masks)
@@ -176,7 +176,7 @@ class NetworkCase:
         return self.point.params[name]
 
     def pipeline(self, settings: Settings) -> NetworkPipeline:
-        """Return how the case is checked by itself with these settings; imports Numba."""
+        """Return the pipeline that checks the case alone with these settings; imports Numba."""
         from fastcheck.networks.error_bars import Baseline
         from fastcheck.networks.passes import Passes
         from fastcheck.networks.pipeline import NetworkPipeline
@@ -184,24 +184,24 @@ class NetworkCase:
         return NetworkPipeline(self, settings, Baseline.of(Passes(self.point), settings.seed))
 
     def described(self) -> dict[str, Any]:
-        """Return the network and its data, as a report tells them."""
+        """Return the network and its data as a report states them."""
         regularised = {name: {"l2": penalty.l2, "l1": penalty.l1} for name, penalty in self.penalties.items()}
         return self.point.network.described() | {"x": list(self.point.x.shape), "regularised": regularised}
 
     def precision_of(self, name: str) -> str:
-        """Return how a gradient was computed."""
+        """Return the precision that a gradient was computed in."""
         return self.precision or self.grads[name].dtype.newbyteorder("=").name
 
 
 def gradients(label: str, grads: Any, point: Point, only: tuple[str, ...] | None = None) -> Arrays:
-    """Return the gradients of the tensors that are to be checked, after checking names, dtypes and shapes.
+    """Return the gradients of the tensors to check, after checking names, dtypes and shapes.
 
     Parameters
     ----------
     label : str
-        What the user calls them.
+        The user's name for the gradients.
     grads : mapping
-        As params are given.
+        In the form of params.
     point : Point
     only : tuple of str, optional
         Layers and tensors to check; by default all.
@@ -209,39 +209,41 @@ def gradients(label: str, grads: Any, point: Point, only: tuple[str, ...] | None
     Raises
     ------
     FastcheckError
-        If a name is missing or unknown, or a shape or dtype does not fit. A gradient that is not finite is no bad
-        input.
+        If a name is missing or unknown, or a shape or dtype does not fit. A gradient that is not finite is not bad
+        input: it fails the check.
     """
     wanted = {name: array.shape for name, array in point.params.items()}
     chosen = list(wanted) if only is None else _chosen(only, wanted)
     named = flat(label, grads)
     _known(label, named, {**wanted, **{name: array.shape for name, array in point.buffers.items()}})
-    found = {}
+    matched = {}
     for name in chosen:
         if name not in named:
-            raise FastcheckError(f"{label} has no {name!r}: expected {', '.join(chosen)} (name what to check by only=)")
+            raise FastcheckError(
+                f"{label} has no {name!r}: expected {', '.join(chosen)} (only= limits what is checked)"
+            )
         array = as_floating(f"{label}[{name!r}]", named[name])
         _fits(f"{label}[{name!r}]", array, wanted[name])
-        found[name] = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
-    return found
+        matched[name] = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+    return matched
 
 
 def precision_known(precision: Any) -> None:
-    """Refuse a precision that is none."""
+    """Refuse an unknown precision."""
     if precision is not None:
         refuse_unknown("precision", precision, PRECISIONS)
 
 
 def flat(label: str, given: Any) -> dict[str, Any]:
-    """Return arrays by "layer.tensor", whether they are given so or in a mapping for each layer."""
+    """Return arrays by "layer.tensor", given in that form or as one mapping for each layer."""
     if not isinstance(given, Mapping):
         raise FastcheckError(f"{label} is {type(given).__name__}: expected a mapping of layers' names to arrays")
-    found: dict[str, Any] = {}
+    named: dict[str, Any] = {}
     for name, value in given.items():
         inner = value.items() if isinstance(value, Mapping) else [("", value)]
         for tensor, array in inner:
-            found[f"{name}.{tensor}" if tensor else str(name)] = array
-    return found
+            named[f"{name}.{tensor}" if tensor else str(name)] = array
+    return named
 
 
 def _chosen(only: tuple[str, ...], wanted: Mapping[str, Shape]) -> list[str]:
@@ -265,12 +267,12 @@ def _matched(label: str, named: Mapping[str, Any], wanted: Mapping[str, Shape]) 
     missing = [name for name in wanted if name not in named]
     if missing:
         raise FastcheckError(f"{label} has no {', '.join(map(repr, missing))}: expected {', '.join(wanted)}")
-    found = {}
+    matched = {}
     for name, shape in wanted.items():
         array = as_floating(f"{label}[{name!r}]", named[name])
         _fits(f"{label}[{name!r}]", array, shape)
-        found[name] = finite(f"{label}[{name!r}]", array)
-    return found
+        matched[name] = finite(f"{label}[{name!r}]", array)
+    return matched
 
 
 def _fits(label: str, array: np.ndarray, shape: Shape) -> None:
@@ -279,11 +281,11 @@ def _fits(label: str, array: np.ndarray, shape: Shape) -> None:
 
 
 def _shapes(network: Network, shape: Shape) -> tuple[list[Shape], dict[str, Shape], dict[str, Shape]]:
-    """Return the shapes of outputs, parameters and buffers for data of some shape, (N, ...)."""
+    """Return the shapes of outputs, parameters and buffers for data of a shape (N, ...)."""
     if 0 in shape:
         raise FastcheckError(f"x is empty: it has shape {shape}")
     if len(shape) < 2:
-        raise FastcheckError(f"x has shape {shape}: expected data points along axis 0, and their entries")
+        raise FastcheckError(f"x has shape {shape}: expected data points along axis 0, then the axes of each")
     point = shape[1:]
     shapes, wanted = network.shapes(point), network.parameter_shapes(point)
     if not wanted:
@@ -292,11 +294,11 @@ def _shapes(network: Network, shape: Shape) -> tuple[list[Shape], dict[str, Shap
 
 
 def _enough(network: Network, shapes: list[Shape], x: np.ndarray) -> None:
-    """Refuse batch statistics of a single entry, of which nothing is left."""
+    """Refuse batch statistics of a single entry: normalised, it is always zero."""
     for layer, shape in zip(network.layers, shapes, strict=True):
         if isinstance(layer, BatchNorm) and not layer.frozen and len(x) * math.prod(shape[1:]) == 1:
             raise FastcheckError(
-                f"layer {layer.name!r} (batch_norm): it got one entry a channel ({len(x)} data point of {shape}), "
+                f"layer {layer.name!r} (batch_norm): it got one entry per channel ({len(x)} data point of {shape}), "
                 "whose variance is zero: expected at least two data points, or frozen=True"
             )
 
@@ -324,8 +326,8 @@ def _labels(loss: str, y: Any, points: int, output: Shape) -> np.ndarray:
         raise FastcheckError(f"y has shape {array.shape}: expected ({points},), a class for each data point of x")
     outside = (array < 0) | (array >= output[0])
     if outside.any():
-        place = int(np.argmax(outside))
-        raise FastcheckError(f"y is {array[place]} at index {place}: expected classes from 0 to {output[0] - 1}")
+        position = int(np.argmax(outside))
+        raise FastcheckError(f"y is {array[position]} at index {position}: expected classes from 0 to {output[0] - 1}")
     return array.astype(np.float64)[:, None]
 
 
@@ -334,8 +336,8 @@ def _factors(network: Network, masks: Any, points: int, shapes: list[Shape]) -> 
     given = {} if masks is None else masks
     if not isinstance(given, Mapping):
         raise FastcheckError(f"masks is {type(given).__name__}: expected a mapping of dropout layers' names to arrays")
-    known = {str(layer.name): place for place, layer in enumerate(network.layers) if isinstance(layer, Dropout)}
-    found = {}
+    known = {str(layer.name): number for number, layer in enumerate(network.layers) if isinstance(layer, Dropout)}
+    factors = {}
     for name, mask in given.items():
         if name not in known:
             expected = ", ".join(known) or "none, since the network has no dropout"
@@ -345,7 +347,7 @@ def _factors(network: Network, masks: Any, points: int, shapes: list[Shape]) -> 
         _fits(f"masks[{name!r}]", array, (points, *shapes[known[name]]))
         if not np.isin(array, (0, 1)).all():
             raise FastcheckError(
-                f"masks[{name!r}] has entries other than 0 and 1: expected what is kept, before 1/(1 - p)"
+                f"masks[{name!r}] has entries other than 0 and 1: expected 1 where an entry is kept, before 1/(1 - p)"
             )
-        found[name] = array.astype(np.float64).reshape(points, -1) / (1.0 - layer.p)
-    return found
+        factors[name] = array.astype(np.float64).reshape(points, -1) / (1.0 - layer.p)
+    return factors

@@ -1,4 +1,4 @@
-"""The public check of a whole network, phase by phase."""
+"""`check_network`, the public check of a whole network, phase by phase."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_network(
     keep: bool = False,
     progress: ProgressHook | None = None,
 ) -> NetworkReport:
-    """Difference a whole network through its loss, and judge the gradient of every parameter.
+    """Difference a whole network through its loss, and check the gradient of every parameter.
 
     A regularised network is checked in two phases: the data loss alone, then the whole objective.
 
@@ -56,37 +56,38 @@ def check_network(
     y : array
         Classes of shape (N,) for softmax and hinge, else an array shaped as the output.
     loss : float, optional
-        What your forward pass gave at this point, with or without regularisation. It is compared first: gradients of
-        another function are not judged.
+        The loss of your forward pass at this point, with or without regularisation. It is compared first: gradients of
+        another function are not checked.
     data_grads : as ``grads``, optional
-        The gradient with regularisation switched off. Without it the first phase takes off ``grads`` what they have of
-        the regularisation's gradient: all of it, none, half, twice or with the opposite sign, tensor by tensor. The
-        second phase passes where it is all.
+        The gradient with regularisation switched off. Without it, the first phase subtracts from ``grads`` whatever
+        they contain of the regularisation's gradient: all of it, none, half, twice or with the opposite sign, tensor by
+        tensor. The second phase passes where that is all of it.
     masks : mapping of dropout layers to arrays of zeros and ones, optional
-        Those of the analytic pass. Without one dropout is off.
+        The analytic pass's masks. A dropout layer without a mask is off.
     points : int, optional
-        How many data points to use, a seeded sample. By default all, or 8 where the gradients are functions.
+        Number of data points to use, a seeded sample. By default all, or 8 where the gradients are functions.
     burn_in : int
         Steps of plain SGD by the reference gradient before the check; the gradients must be functions.
     learning_rate : float
-        Of these steps.
+        Learning rate of these steps.
     only : sequence of str, optional
         Layers and tensors to check.
     dims, step, kinks, threads, seed, keep, progress : optional
-        As in `fastcheck.check`. With ``step="auto"`` each tensor has a power of two that moves its layer's results by
-        about 2^-17 of their size, and a dimension that crosses a kink is tried again with smaller ones.
+        As in `fastcheck.check`. With ``step="auto"``, each tensor's step is a power of two that perturbs its layer's
+        results by about 2^-17 of their size, and a dimension that crosses a kink is retried with smaller steps.
     evaluator : {"auto", "network", "full"}
-        ``network``, which ``"auto"`` picks, evaluates what a dimension moves; ``full`` the whole network, twice.
+        ``network``, the choice of ``"auto"``, evaluates only what a dimension changes; ``full`` evaluates the whole
+        network, twice.
     precision : str, optional
-        How the analytic pass computed, where the gradients' dtype does not tell ("tf32", "bfloat16", ...).
+        Precision of the analytic pass, where the gradients' dtype does not show it ("tf32", "bfloat16", ...).
     explain : bool
-        Name the units that the worst dimensions cross, and sweep the step there: those of the failing tensors nearest
-        the loss, or else of the first inconclusive ones, or else of the first layer.
+        Name the units that the worst dimensions cross, and sweep the step there: in the failing tensors nearest the
+        loss, or else in the first inconclusive ones, or else in the first layer.
 
     Returns
     -------
     NetworkReport
-        It is true where every phase passed.
+        True if every phase passed.
 
     Raises
     ------
@@ -128,5 +129,5 @@ def check_network(
 
 
 def _light(report: Report) -> Report:
-    """Return a report without the arrays that only explanations needed."""
+    """Return a report without the arrays that were kept for explanations alone."""
     return replace(report, tensors={name: replace(tensor, kept=None) for name, tensor in report.tensors.items()})

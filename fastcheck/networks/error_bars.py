@@ -1,14 +1,17 @@
-"""Error bars of a network's differences and of the gradient that they are compared with.
+"""Error bars of a network's differences, and of the gradient that they are compared with.
 
-The differences' round-off is a model, scaled by a measurement. In the model every result of a layer errs by what
-`fastcheck.networks.local_errors` says, and what that changes of the loss is its cotangent times that; independent
-errors add up by their squares. A few pilot dimensions, differenced with steps near one another, show how much n really
-scatters. A model alone would have to assume the worst of every sum, and a measurement alone would miss a channel of
-another scale.
+The differences' round-off is a model, scaled by a measurement. In the model, every result of a layer has the local
+error that `fastcheck.networks.local_errors` gives it; times the result's cotangent, that is its effect on the loss, and
+the squares of independent effects add up. A few pilot dimensions, differenced with steps near one another, then show
+how much n really scatters (`fastcheck.networks.differencer`). A model alone would have to assume the worst of every
+sum, and a measurement alone would miss a channel of another scale.
 
-The analytic side has two parts. Its own last sums follow the bounds of a convolution's (`fastcheck.step`). What
-rounding in all layers before does to it, forth and back, is seen by adding noise to the layers' results in place of it,
-and by turning the units whose piece rounding decides.
+The analytic side has two parts. Its last sums follow the bounds of a convolution's
+(`fastcheck.convolutions.error_bars`). The effect of rounding in all layers before, forward and backward, is measured:
+noise is added to the layers' results in place of rounding, and units whose piece rounding decides are flipped.
+
+bench/network_false_alarms.py searches for correct gradients outside these bars and for wrong ones inside them;
+tests/networks/test_error_bars.py has the points that were hardest.
 """
 
 from __future__ import annotations
@@ -34,85 +37,84 @@ from fastcheck_kernels import moments
 SAFETY = 6.0
 """Standard deviations of the differences' round-off in a bar."""
 
-SHAKEN_SAFETY, NARROW_SAFETY = 5.0, 8.0
-"""Standard deviations of what noise does to the gradient; and where results are kept in half precision, where numbers
-repeat, and so do their roundings. The largest errors found were 0.4 and 0.8 of such bars."""
+NOISE_SAFETY, NARROW_SAFETY = 5.0, 8.0
+"""Standard deviations of the noise's effect on the gradient in a bar; the second where results are stored in half
+precision, where numbers repeat, and so do their roundings. The largest errors found were 0.4 and 0.8 of such bars."""
 
 DOUBT = 5.0
-"""Standard deviations of its rounding up to which a unit may be on the other side of its kink."""
+"""Standard deviations of its rounding within which a unit may be on the other side of its kink."""
 
 TYPICAL = 0.5
-"""An entry's standard deviation, known from a few passes, is taken to be at least about this part of that which entries
-with such terms have in the tensor."""
+"""An entry's standard deviation, known from a few passes, is assumed to be at least this fraction of the typical one of
+entries with terms of the same size."""
 
 
 class RoundOff:
-    """What rounding of the layers' results does to the loss, by row and channel: standard deviations.
+    """The effect on the loss of rounding the layers' results, by row and channel: standard deviations.
 
     Parameters
     ----------
     passes : Passes
         After a backward pass.
     errors : sequence of LocalErrors
-        Those of all chunks, in float64.
+        Local errors of all chunks, in float64.
 
     Attributes
     ----------
     loss, evaluated : float
-        What evaluating the loss of the outputs adds, and that with all layers before it.
+        The rounding of the loss as computed from the outputs, and that together with all layers before it.
     """
 
     def __init__(self, passes: Passes, errors: Sequence[LocalErrors]) -> None:
         self._passes = passes
         nodes = passes.program.nodes
         self._own: list[np.ndarray] = [np.zeros(nodes[0].columns["channels"])]
-        for place in range(1, len(nodes)):
+        for row in range(1, len(nodes)):
             pairs = zip(passes.chunks, errors, strict=True)
-            self._own.append(sum((_squares(passes, *pair, place) for pair in pairs), start=np.zeros(1)))
+            self._own.append(sum((_squares(passes, *pair, row) for pair in pairs), start=np.zeros(1)))
         totals = np.array([squares.sum() for squares in self._own])
         self._after = np.append(np.cumsum(totals[::-1])[::-1][1:], 0.0)
-        # exp, log and the sum over classes: some eight roundings of numbers as large as the loss and the outputs.
+        # exp, log and the sum over classes: about eight roundings of numbers as large as the loss and the outputs.
         sizes = np.concatenate([np.abs(chunk.losses) for chunk in passes.chunks]) + np.abs(passes.outputs()).max(axis=1)
         if passes.point.network.loss == "multiclass_hinge":
             sizes += passes.point.network.margin
         self.loss = 8 * U * passes.weight * math.sqrt(float(sizes @ sizes))
         self.evaluated = math.hypot(math.sqrt(float(totals.sum())), self.loss)
 
-    def of(self, place: int) -> np.ndarray:
-        """Return it for moves of each channel of a row, which all later rows follow."""
-        found: np.ndarray = np.sqrt(self._own[place] + self._after[place])
-        return found
+    def of(self, row: int) -> np.ndarray:
+        """Return the standard deviations for perturbing each channel of a row, which changes all later rows."""
+        return np.sqrt(self._own[row] + self._after[row])
 
-    def coherent(self, place: int) -> np.ndarray:
-        """Bound what adding moves to each channel of a row does, where all of its entries are rounded the same way.
+    def coherent(self, row: int) -> np.ndarray:
+        """Bound the rounding of z + d in each channel of a row, where all entries are rounded in the same direction.
 
-        Inputs of few values, as of images, move many entries by the same: how z + d rounds follows from d and from the
-        binade of z alone. A factor of two is for what the next layer, or the loss, makes of it.
+        Inputs with few different values, such as images, perturb many entries by the same d. The rounding of z + d then
+        follows from d and from the binade of z alone. The factor of two is for the next layer, or for the loss.
         """
-        found = np.zeros(self._passes.program.nodes[place].columns["channels"])
+        bounds = np.zeros(self._passes.program.nodes[row].columns["channels"])
         for chunk in self._passes.chunks:
-            z, v = (lanes(self._passes, chunk, array, place) for array in (chunk.cached, chunk.cotangents))
-            found += 2 * U * np.abs(z * v).sum(axis=(1, 2))
-        return found
+            z, v = (lanes(self._passes, chunk, array, row) for array in (chunk.cached, chunk.cotangents))
+            bounds += 2 * U * np.abs(z * v).sum(axis=(1, 2))
+        return bounds
 
 
-def _squares(passes: Passes, chunk: Chunk, errors: LocalErrors, place: int) -> np.ndarray:
-    """Return sums over a channel's entries of the squares of what their rounding does to the loss."""
-    v = lanes(passes, chunk, chunk.cotangents, place)
-    own = U * lanes(passes, chunk, errors.results, place) * v
-    found: np.ndarray = (own * own).sum(axis=(1, 2))
-    if place in errors.shared_results:
-        shared = errors.shared_results[place]
+def _squares(passes: Passes, chunk: Chunk, errors: LocalErrors, row: int) -> np.ndarray:
+    """Return, for each channel, the sum over its entries of the squares of their rounding's effect on the loss."""
+    v = lanes(passes, chunk, chunk.cotangents, row)
+    own = U * lanes(passes, chunk, errors.results, row) * v
+    squares: np.ndarray = (own * own).sum(axis=(1, 2))
+    if row in errors.shared_results:
+        shared = errors.shared_results[row]
         shared = U * shared[..., : chunk.points] if shared.shape[2] > 1 else U * shared
         axes = tuple(axis for axis in range(3) if shared.shape[axis] == 1)
-        # A group has one error, and counts by the channels that it is of.
+        # A group has one error: its entries' effects add up before they are squared, and its channels share the square.
         groups = (v * shared).sum(axis=axes, keepdims=True) ** 2
-        found = found + (groups.sum(axis=(1, 2)) if shared.shape[0] > 1 else groups.sum() / len(found))
-    return found
+        squares = squares + (groups.sum(axis=(1, 2)) if shared.shape[0] > 1 else groups.sum() / len(squares))
+    return squares
 
 
 LARGEST = 2.0**200
-"""Values beyond it have error bars, made of squares of products, that may overflow."""
+"""Largest value for which error bars, which are made of squares of products, cannot overflow."""
 
 
 def refuse_what_overflows(passes: Passes) -> None:
@@ -136,14 +138,14 @@ def refuse_what_overflows(passes: Passes) -> None:
         check(f"entries of {name}", array)
     check("entries of x", passes.point.x)
     for chunk in passes.chunks:
-        for place in range(1, len(passes.program.nodes)):
-            name = passes.program.layer_name(place)
-            check(f"results of layer {name!r}", lanes(passes, chunk, chunk.cached, place))
-            check(f"cotangents of layer {name!r}", lanes(passes, chunk, chunk.cotangents, place))
+        for row in range(1, len(passes.program.nodes)):
+            name = passes.program.layer_name(row)
+            check(f"results of layer {name!r}", lanes(passes, chunk, chunk.cached, row))
+            check(f"cotangents of layer {name!r}", lanes(passes, chunk, chunk.cotangents, row))
 
 
 class GradientRounding:
-    """What rounding may have done to the analytic gradient of every tensor.
+    """Bounds on the rounding of every tensor's analytic gradient.
 
     Parameters
     ----------
@@ -152,7 +154,7 @@ class GradientRounding:
     gradient : float64 array
         The reference gradient.
     seed : int
-        Of the noise.
+        Random seed for the noise.
     """
 
     def __init__(self, passes: Passes, gradient: np.ndarray, seed: int) -> None:
@@ -160,20 +162,20 @@ class GradientRounding:
         self._known: dict[str, tuple[np.ndarray, ...]] = {}
 
     def _before(self, precision: str) -> tuple[np.ndarray, ...]:
-        """Return what rounding of all layers does to every entry, in vectors: standard deviations, least and most.
+        """Return the effects on every entry of rounding in all layers, as vectors: standard deviations, least and most.
 
-        The latter two are for units whose piece rounding decides.
+        Least and most are the effects of units whose piece rounding decides.
         """
         if precision not in self._known:
             unit = UNITS[precision]
-            shaken = round_off_noise.of(self._passes, self._gradient, precision, self._seed)
-            sizes = [DOUBT * unit * own for own in shaken.results]
+            deviations = round_off_noise.of(self._passes, self._gradient, precision, self._seed)
+            sizes = [DOUBT * unit * own for own in deviations.results]
             flips = network_flips.doubted(self._passes, sizes, self._seed)
-            self._known[precision] = unit * shaken.gradient, *flips
+            self._known[precision] = unit * deviations.gradient, *flips
         return self._known[precision]
 
     def moments(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return T1, T2 and the number of terms of a tensor's entries."""
+        """Return T1, T2 and the number of terms of each of a tensor's entries."""
         passes = self._passes
         out = np.zeros((passes.point.params[name].size, 3))
         for chunk in passes.chunks:
@@ -182,56 +184,56 @@ class GradientRounding:
         return out[:, 0], np.sqrt(out[:, 1]), out[:, 2]
 
     def deviations(self, precision: str, name: str) -> np.ndarray:
-        """Return the standard deviations of what rounding of all layers does to a tensor's gradient."""
-        found: np.ndarray = self._before(precision)[0][self._passes.program.places[name]]
-        return found
+        """Return the standard deviations of a tensor's gradient that come from rounding in all layers."""
+        return self._before(precision)[0][self._passes.program.slices[name]]
 
     def flipped(self, case: NetworkCase, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the least and the most that units whose piece rounding decides may add to a tensor's gradient."""
-        place = self._passes.program.places[name]
+        entries = self._passes.program.slices[name]
         _, least, most = self._before(case.precision_of(name))
-        return least[place], most[place]
+        return least[entries], most[entries]
 
     def of(self, case: NetworkCase, name: str, terms: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
-        """Return the bars of a tensor's gradient, what `flipped` says left aside."""
+        """Return the error bars of a tensor's gradient, without the effect of units that `flipped` gives."""
         precision, given = case.precision_of(name), case.grads[name].reshape(-1)
         stored = given.dtype.name
-        place = self._passes.program.places[name]
-        shaken = self.deviations(precision, name)
-        own = self._sums(name, terms, np.abs(self._gradient[place]), ACCUMULATOR[precision])
-        nothing = terms[1] <= shaken  # whose terms are rounding: none of them is known better than the others
-        shaken = np.where(nothing, np.maximum(shaken, rms(shaken[nothing]) if nothing.any() else 0.0), shaken)
+        entries = self._passes.program.slices[name]
+        noise = self.deviations(precision, name)
+        own = self._sums(name, terms, np.abs(self._gradient[entries]), ACCUMULATOR[precision])
+        nothing = terms[1] <= noise  # entries whose terms are rounding: none is known better than the others
+        noise = np.where(nothing, np.maximum(noise, rms(noise[nothing]) if nothing.any() else 0.0), noise)
         total = float(terms[1] @ terms[1])
-        typical = math.sqrt(float(shaken @ shaken) / total) if total else 0.0
-        before = (NARROW_SAFETY if RESULT[precision] else SHAKEN_SAFETY) * np.hypot(
-            shaken, TYPICAL * typical * terms[1]
-        )
+        typical = math.sqrt(float(noise @ noise) / total) if total else 0.0
+        before = (NARROW_SAFETY if RESULT[precision] else NOISE_SAFETY) * np.hypot(noise, TYPICAL * typical * terms[1])
         penalty = case.penalties.get(name) or case.removed.get(name, Penalty())
         values = np.abs(case.point.params[name].reshape(-1))
         result = max(UNITS[stored], RESULT[precision])
+        # The penalty's own sum: three roundings where it is accumulated, two where it is stored.
         added = (abs(penalty.l2) * values + abs(penalty.l1)) * (3 * max(ACCUMULATOR[precision], result) + 2 * result)
         with np.errstate(over="ignore", invalid="ignore"):
             sizes = np.nan_to_num(np.abs(given.astype(np.float64)), posinf=0.0)
-        found: np.ndarray = own + before + added + 2 * result * sizes + SMALLEST[stored]
-        return found
+        return own + before + added + 2 * result * sizes + SMALLEST[stored]
 
     def _sums(
         self, name: str, terms: tuple[np.ndarray, np.ndarray, np.ndarray], size: np.ndarray, u: float
     ) -> np.ndarray:
-        """Bound the rounding of the last sums, by the law that `fastcheck.step` has for a convolution's."""
+        """Bound the rounding of the last sums, by the law for a convolution's (`fastcheck.convolutions.error_bars`).
+
+        In terms of T1, T2, the number of terms and the size of the sum: the square-root law where roundings cancel,
+        plus the linear worst case in the measure (``drift``) that the data keep them from it; never beyond that case.
+        """
         first, second, count = terms
         worst: np.ndarray = count * first * u
-        if u == U:  # which is small beside the differences' own, and needs no finer bound
+        if u == U:  # small beside the differences' own rounding, and in no need of a finer bound
             return worst
         with np.errstate(divide="ignore", invalid="ignore"):
             skew = np.nan_to_num(np.sqrt(count) * second / first, posinf=1.0)
         drift = 0.5 if self._alike(name) else np.minimum(0.5, 8 * count * u * np.maximum(1.0, skew))
         likely = (np.sqrt(count) * (1.75 * (second + size) + 0.75 * first) + drift * count * first) * u
-        found: np.ndarray = np.minimum(worst, likely)
-        return found
+        return np.minimum(worst, likely)
 
     def _alike(self, name: str) -> bool:
-        """Tell whether magnitudes repeat so often that roundings add up instead of cancel."""
+        """Return whether magnitudes repeat so often that roundings add up instead of cancelling."""
         passes = self._passes
         node, bias = passes.program.node_of(name)
         source = passes.program.nodes[node].columns["a"]
@@ -248,7 +250,7 @@ class GradientRounding:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What all tensors of a network, and both phases of a check, share.
+    """The unperturbed network, shared by all tensors and by both phases of a check.
 
     Attributes
     ----------
@@ -258,9 +260,9 @@ class Baseline:
     roundoff : RoundOff
     rounding : GradientRounding
     remembering : bool
-        Whether differences are kept, since a second phase takes the same ones.
+        Whether differences are kept for a second phase, which needs the same ones.
     known : dict
-        What was found of tensors, by any key.
+        Cached results, by any key.
     """
 
     passes: Passes
@@ -272,36 +274,33 @@ class Baseline:
 
     @classmethod
     def of(cls, passes: Passes, seed: int, *, phases: int = 1) -> Baseline:
-        """Run the backward passes of a point."""
+        """Run the backward passes, and prepare the error bars."""
         gradient = passes.gradient()
         refuse_what_overflows(passes)
         errors = [LocalErrors.of(passes, chunk, "float64") for chunk in passes.chunks]
         return cls(passes, gradient, RoundOff(passes, errors), GradientRounding(passes, gradient, seed), phases > 1)
 
     def cached(self, key: tuple[Any, ...], find: Callable[[], Any]) -> Any:
-        """Return what is known under a key, and find it first where nothing is."""
+        """Return the result cached under a key, computing it on first use."""
         if key not in self.known:
             self.known[key] = find()
         return self.known[key]
 
     def choices(self, name: str) -> list[np.ndarray]:
-        """Return what automatic differentiation may make of a tensor's gradient where kinks lie at the point itself."""
-        place = self.passes.program.places[name]
+        """Return the gradients that automatic differentiation may give a tensor where kinks lie at the point itself."""
+        entries = self.passes.program.slices[name]
         every = self.cached(("choices",), lambda: network_flips.choices(self.passes, self.gradient))
-        return [choice[place] for choice in every]
+        return [choice[entries] for choice in every]
 
     def terms(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return a tensor's moments: `GradientRounding.moments`."""
-        found: tuple[np.ndarray, np.ndarray, np.ndarray] = self.cached(
-            ("terms", name), lambda: self.rounding.moments(name)
-        )
-        return found
+        """Return a tensor's moments, `GradientRounding.moments`, computed once."""
+        return self.cached(("terms", name), lambda: self.rounding.moments(name))
 
     def natural_slope(self, name: str) -> float:
-        """Return the slope that bars of a tensor without any gradient are measured by.
+        """Return the slope with which the bars of a tensor without any gradient are compared.
 
-        The largest change of the loss that moving any tensor's entry by the tensor's size promises, per size of this
-        one.
+        It is the largest change of the loss that the gradient promises for moving an entry of any tensor by that
+        tensor's size, divided by the size of this one.
         """
         params = self.passes.point.params
         sizes = {other: rms(array) or 1.0 for other, array in params.items()}

@@ -1,4 +1,4 @@
-"""Why the worst dimensions of a network agree as they do: units that they cross, and smaller steps."""
+"""Explanations of a network's worst dimensions: the units that cross kinks, a step without crossings, a sweep."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from fastcheck.reports.suite_report import Explanation
 from fastcheck.sweeps.sweep import sweep, takes
 
 SHOWN = 3
-"""Dimensions that are explained."""
+"""Largest number of dimensions to explain."""
 
 NAMED = 3
-"""Units that words name."""
+"""Largest number of units that an explanation names."""
 
 TRIED = 8
-"""Smaller steps, by factors of four, until none is crossed."""
+"""Largest number of smaller steps to try, by factors of four, until no kink is crossed."""
 
 
 def of_worst(
@@ -44,23 +44,23 @@ def of_worst(
     case : NetworkCase
     baseline : Baseline
     report : Report
-        Of a check that kept the per-dimension arrays.
+        A report that kept the per-dimension arrays.
     settings : Settings
     points : sequence of int
-        What the user calls the data points.
+        The user's numbers of the data points.
     """
-    # A mistake reaches the gradients of its own layer and of all before it: the last that fail are nearest to it, and
-    # the first that are inconclusive have met whatever mistake there may be.
+    # A mistake reaches the gradients of its own layer and of all layers before it. So the last tensors that fail are
+    # nearest to it, and the first inconclusive ones would show any mistake.
     failed, unsure = (named(report.tensors, verdict) for verdict in ("fail", "inconclusive"))
     names = failed[-SHOWN:] or unsure[:SHOWN] or list(report.tensors)[:1]
     each = -(-SHOWN // len(names)) if names else 0
-    found = [_of_tensor(case, baseline, report.tensors[name], name, each, settings, points) for name in names]
-    return tuple(itertools.chain.from_iterable(found))[:SHOWN]
+    explained = [_of_tensor(case, baseline, report.tensors[name], name, each, settings, points) for name in names]
+    return tuple(itertools.chain.from_iterable(explained))[:SHOWN]
 
 
-def named(found: Mapping[str, Report] | Mapping[str, TensorReport], verdict: str) -> list[str]:
-    """Return the names of what has a verdict."""
-    return [name for name, one in found.items() if one.verdict == verdict]
+def named(reports: Mapping[str, Report] | Mapping[str, TensorReport], verdict: str) -> list[str]:
+    """Return the names of the reports that have a verdict."""
+    return [name for name, one in reports.items() if one.verdict == verdict]
 
 
 def _of_tensor(
@@ -72,23 +72,23 @@ def _of_tensor(
     settings: Settings,
     points: Sequence[int],
 ) -> Iterator[Explanation]:
-    """Explain a tensor's worst dimensions."""
+    """Yield explanations of a tensor's worst dimensions."""
     if tensor.kept is None or tensor.step is None:
         return
-    places = _worst(tensor.kept)[:count]
-    dims = [int(tensor.kept.dims[place]) for place in places]
+    positions = _worst(tensor.kept)[:count]
+    dims = [int(tensor.kept.dims[position]) for position in positions]
     if not dims:
         return
     swept = sweep(case, tensor=name, dims=dims, threads=settings.threads, seed=settings.seed)
     explaining = _Explaining(case, baseline, name, settings.seed, points)
-    for place, curve in zip(places, swept.curves, strict=True):
-        yield explaining.of(tensor.kept, place, tensor.step, curve.brief())
+    for position, curve in zip(positions, swept.curves, strict=True):
+        yield explaining.of(tensor.kept, position, tensor.step, curve.brief())
 
 
 def _worst(kept: Kept) -> list[int]:
-    """Return the places of the worst dimensions: those outside their error bars, or else those that agree least.
+    """Return the positions of the worst dimensions: those outside their error bars, or else those that agree least.
 
-    What is not finite is outside of any, and comes first.
+    A value that is not finite is outside any bar, and comes first.
     """
     ratio = tally.relative_difference(kept.analytic, kept.numeric)
     larger = np.maximum(np.abs(kept.analytic), np.abs(kept.numeric))
@@ -97,7 +97,7 @@ def _worst(kept: Kept) -> list[int]:
     with np.errstate(invalid="ignore"):
         beyond = ~finite | (np.abs(kept.analytic - kept.numeric) > bars)
     large = larger > 1e-9 * larger[finite].max(initial=0.0)
-    # A kink can make a bar as wide as the value itself, and is what is to be explained.
+    # A kink can make a bar as wide as the value itself; such a dimension needs explaining too.
     seen = finite & ((larger > bars) | (ratio > 1e-6))
     score = np.where(beyond if beyond.any() else seen, np.where(large, ratio, 0.0), -1.0)
     score = np.where(finite, score, np.inf)
@@ -111,14 +111,16 @@ class _Explaining:
         self._case, self._baseline, self._name, self._seed, self._points = case, baseline, name, seed, points
         self._full = Full(baseline.passes, name, baseline.roundoff.loss)
 
-    def of(self, kept: Kept, place: int, step: float, swept: dict[str, Any]) -> Explanation:
-        """Explain the dimension at a place of what was kept."""
-        dim, analytic, numeric = int(kept.dims[place]), float(kept.analytic[place]), float(kept.numeric[place])
-        found_at = self._full.crossings(dim, step)
-        crossings = [one._replace(unit=(self._points[one.unit[0]], *one.unit[1:])) for one in found_at]
+    def of(self, kept: Kept, position: int, step: float, swept: dict[str, Any]) -> Explanation:
+        """Explain the dimension at a position of the kept arrays."""
+        dim = int(kept.dims[position])
+        analytic, numeric = float(kept.analytic[position]), float(kept.numeric[position])
+        crossings = [
+            one._replace(unit=(self._points[one.unit[0]], *one.unit[1:])) for one in self._full.crossings(dim, step)
+        ]
         quiet = self._quiet(dim, step) if crossings else None
         value = None if quiet is None else self._numeric(dim, quiet)
-        found = Explanation(
+        explanation = Explanation(
             tensor=self._name,
             index=index_of(dim, self._case.grads[self._name].shape),
             analytic=analytic,
@@ -135,26 +137,26 @@ class _Explaining:
             words="",
         )
         shown = "" if quiet is None else self._shown(dim, analytic, quiet, swept["reading"] == "coding mistake")
-        bar = 0.0 if kept.error_bar is None else float(kept.error_bar[place])
-        return _with_words(found, crossings, shown, bar)
+        bar = 0.0 if kept.error_bar is None else float(kept.error_bar[position])
+        return _with_words(explanation, crossings, shown, bar)
 
     def _quiet(self, dim: int, step: float) -> float | None:
-        """Return the largest step, by factors of four, with which a dimension crosses nothing."""
+        """Return the largest step, by factors of four, with which a dimension crosses no kink; None without one."""
         steps = [step * 0.25**count for count in range(1, TRIED + 1)]
         usable = [smaller for smaller in steps if takes(smaller, self._case.operand(self._name), self._name)]
         return next((smaller for smaller in usable if not self._full.crossings(dim, smaller)), None)
 
     def _numeric(self, dim: int, step: float) -> float:
-        """Return the numeric value with another step by whole forward passes, regularisation included."""
+        """Return the numeric value with another step, by whole forward passes, regularisation included."""
         own = penalty.difference(
             self._case.penalties.get(self._name, Penalty()), self._case.operand(self._name).reshape(-1)[[dim]], step
         )
         return float(self._full.numeric(np.array([dim]), step)[0]) / (2 * step) + float(own[0][0])
 
     def _shown(self, dim: int, analytic: float, step: float, mistaken: bool) -> str:
-        """Say what a step that crosses nothing shows; the sweep, which has other steps, may have shown a mistake."""
-        moved = PartialEvaluation(self._baseline.passes, self._name)
-        there = NetworkEvaluator(self._case, self._baseline, moved, self._name, step, self._seed)(np.array([dim]))
+        """Return the conclusion from a step that crosses nothing; ``mistaken`` if the sweep shows a mistake."""
+        tables = PartialEvaluation(self._baseline.passes, self._name)
+        there = NetworkEvaluator(self._case, self._baseline, tables, self._name, step, self._seed)(np.array([dim]))
         numeric, bar = float(there.numeric[0]), float(there.error_bar[0])
         if mistaken or not abs(analytic - numeric) <= bar:
             return "the kinks are not the whole reason"
@@ -167,37 +169,42 @@ def _digits(a: float, n: float) -> float:
     return float(tally.digits(np.array(tally.relative_difference_of(a, n)))) + 0.0  # never -0.0
 
 
-def _with_words(found: Explanation, crossings: list[Crossing], shown: str, bar: float) -> Explanation:
-    place, h = f"{found.tensor}{list(found.index)}", f"at h = {found.step:.3g}"
-    words = [f"{place} agrees in {found.digits:.1f} digits {h}."]
-    if not crossings and max(abs(found.analytic), abs(found.numeric)) <= bar:  # of noise digits are noise
-        words = [f"Neither value of {place} exceeds its error bar, {bar:.1e} {h}."]
+def _with_words(explanation: Explanation, crossings: list[Crossing], shown: str, bar: float) -> Explanation:
+    """Return an explanation with its sentences."""
+    entry, h = f"{explanation.tensor}{list(explanation.index)}", f"at h = {explanation.step:.3g}"
+    words = [f"{entry} agrees to {explanation.digits:.1f} digits {h}."]
+    # Where both values are noise, so are their digits.
+    if not crossings and max(abs(explanation.analytic), abs(explanation.numeric)) <= bar:
+        words = [f"Neither value of {entry} exceeds its error bar, {bar:.1e} {h}."]
     if not crossings:
         words.append("No unit crosses a kink between -h and +h.")
     else:
         largest = sorted(crossings, key=lambda crossing: -crossing.amount)
         count = len(crossings)
-        words.append(f"Between -h and +h {count} unit{'s cross' if count > 1 else ' crosses'} a kink:")
-        words.append("; ".join(_told(crossing) for crossing in largest[:NAMED]) + ("; ..." if count > NAMED else "."))
-    if found.quiet_digits is not None:
-        words.append(f"At h = {found.quiet_step:.3g} none does, and {found.quiet_digits:.1f} digits agree: {shown}.")
-    words.append(f"The sweep over h reads: {found.sweep['reading']}. {found.sweep['words']}")
-    return replace(found, words=" ".join(words))
+        words.append(f"Between -h and +h, {count} unit{'s cross' if count > 1 else ' crosses'} a kink:")
+        words.append("; ".join(map(_described, largest[:NAMED])) + ("; ..." if count > NAMED else "."))
+    if explanation.quiet_digits is not None:
+        words.append(
+            f"At h = {explanation.quiet_step:.3g} none does, and {explanation.quiet_digits:.1f} digits agree: {shown}."
+        )
+    words.append(f"The sweep over h reads: {explanation.sweep['reading']}. {explanation.sweep['words']}")
+    return replace(explanation, words=" ".join(words))
 
 
-def _told(crossing: Crossing) -> str:
-    """Say what one unit does."""
+def _described(crossing: Crossing) -> str:
+    """Return a description of one unit's crossing."""
     if crossing.kind == "hinge":
         return (
             f"the hinge's term of data point {crossing.unit[0]} and class {crossing.unit[1]} goes from "
             f"{crossing.minus:.2g} to {crossing.plus:.2g}"
         )
-    point, channel, *place = crossing.unit
-    unit = f"{crossing.layer}, data point {point}, channel {channel}" + (f", place {tuple(place)}" if place else "")
+    point, channel, *position = crossing.unit
+    where = f", position {tuple(position)}" if position else ""
+    unit = f"{crossing.layer}, data point {point}, channel {channel}{where}"
     if crossing.kind == "winner":
-        return f"{unit}: the largest entry is at {_places(crossing.minus)} and then at {_places(crossing.plus)}"
+        return f"{unit}: the largest entry moves from {_listed(crossing.minus)} to {_listed(crossing.plus)}"
     return f"{unit}: {crossing.minus:.2g} becomes {crossing.plus:.2g}"
 
 
-def _places(places: tuple[tuple[int, ...], ...]) -> str:
-    return " and ".join(str(place) for place in places[:2]) + (" and more" if len(places) > 2 else "")
+def _listed(positions: tuple[tuple[int, ...], ...]) -> str:
+    return " and ".join(map(str, positions[:2])) + (" and more" if len(positions) > 2 else "")

@@ -1,4 +1,4 @@
-"""Networks from TOML files: every value checked, and every refusal with the line that it is about."""
+"""Networks from TOML files: every value is checked, and every refusal names its line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastcheck.networks.layers import KINDS, Layer
 from fastcheck.networks.network import INPUT, Network
 
 Padding = int | Literal["same", "valid"] | tuple[int | tuple[int, int], ...]
-"""What a layer's ``padding`` may be, where its dataclass says Any."""
+"""Type of a layer's ``padding``, where its dataclass says Any."""
 
 _LAYER = "layer"
 
@@ -36,8 +36,8 @@ def read_network(path: Source) -> Network:
     Raises
     ------
     FastcheckError
-        If the file cannot be read, is not TOML, or describes no network: its line, the key, what it was and what was
-        expected.
+        If the file cannot be read, is not TOML, or describes no network; the message has the line, the key, its value
+        and what was expected.
     """
     return read(path, _network)
 
@@ -46,7 +46,7 @@ def _network(document: Document) -> Network:
     options = _settings()
     refuse_unknown((), "the file", document.data, (_LAYER, *options))
     given = {name: _setting(name, document.data[name], kind) for name, kind in options.items() if name in document.data}
-    layers = [_layer(place, table) for place, table in enumerate(tables(document.data, _LAYER))]
+    layers = [_layer(number, table) for number, table in enumerate(tables(document.data, _LAYER))]
     try:
         return Network(layers, **given)
     except FastcheckError as error:
@@ -55,7 +55,7 @@ def _network(document: Document) -> Network:
 
 @functools.cache
 def _settings() -> dict[str, Any]:
-    """Return the types of what a network takes beside its layers."""
+    """Return a network's arguments other than its layers, with their types."""
     return {key: kind for key, kind in get_type_hints(Network.__init__).items() if key not in ("layers", "return")}
 
 
@@ -67,13 +67,13 @@ def _setting(name: str, value: Any, kind: Any) -> Any:
 
 def _weighted(name: str, tensor: str, value: Any) -> Any:
     note = ""
-    if isinstance(value, dict):  # conv1.bias = 0 is a table in TOML, "conv1.bias" = 0 is not
+    if isinstance(value, dict):  # in TOML, conv1.bias = 0 is a table and "conv1.bias" = 0 is not
         note = ' (the name of a tensor stands in quotes: "conv1.bias")'
     return checked((name, tensor), f"{name}[{shown(tensor)}]", value, float, note)
 
 
-def _layer(place: int, table: dict[str, Any]) -> Layer:
-    where: TomlPath = (_LAYER, place)
+def _layer(number: int, table: dict[str, Any]) -> Layer:
+    where: TomlPath = (_LAYER, number)
     layer = KINDS[_kind(where, table)]
     hints = get_type_hints(layer)
     kinds = {one.name: Padding if hints[one.name] is Any else hints[one.name] for one in fields(layer)}
@@ -85,10 +85,10 @@ def _layer(place: int, table: dict[str, Any]) -> Layer:
         if one.name not in table and one.default is MISSING and one.default_factory is MISSING:
             raise Refused(where, f"{layer.kind} has no key {one.name!r}: expected {expected(kinds[one.name])}")
     given = {key: checked((*where, key), key, value, kinds[key]) for key, value in table.items() if key != "kind"}
-    found = layer(**given)
-    with blamed((*where, "other"), f"{layer.kind}: "):  # here, since no name stands in it by which to find the line
-        found.others()
-    return found
+    described = layer(**given)
+    with blamed((*where, "other"), f"{layer.kind}: "):  # checked here, where the line is known: no name leads to it
+        described.others()
+    return described
 
 
 def _kind(where: TomlPath, table: dict[str, Any]) -> str:
@@ -106,26 +106,27 @@ def _kind(where: TomlPath, table: dict[str, Any]) -> str:
 
 
 def _blamed(message: str, layers: list[Layer], data: dict[str, Any]) -> TomlPath:
-    """Return the place that a refusal of `Network` is about, by how it begins."""
-    return next((place for start, place in _beginnings(layers, data) if message.startswith(start)), ())
+    """Return the path in the file that a refusal of `Network` is about, from the beginning of its message."""
+    return next((path for start, path in _beginnings(layers, data) if message.startswith(start)), ())
 
 
 def _beginnings(layers: list[Layer], data: dict[str, Any]) -> Iterator[tuple[str, TomlPath]]:
+    """Yield the beginnings of messages, each with the path that it is about."""
     for key, value in data.items():
         for entry in value if isinstance(value, dict) else ():
             yield f"{key} names {entry!r}", (key, entry)
             yield f"{key}[{entry!r}] ", (key, entry)
         yield f"{key} is ", (key,)
-    for place in range(len(layers)):
-        yield f"layers[{place}] ", (_LAYER, place, "name")
-    for place, (layer, name) in enumerate(zip(layers, _names(layers), strict=True)):
-        yield f"layer {name!r} takes {layer.input!r}", (_LAYER, place, "input")
+    for number in range(len(layers)):
+        yield f"layers[{number}] ", (_LAYER, number, "name")
+    for number, (layer, name) in enumerate(zip(layers, _names(layers), strict=True)):
+        yield f"layer {name!r} takes {layer.input!r}", (_LAYER, number, "input")
         for entry, other in enumerate(layer.others()):
-            yield f"layer {name!r} takes {other!r}", (_LAYER, place, "other", entry)
-        yield f"layer {name!r} ", (_LAYER, place)
+            yield f"layer {name!r} takes {other!r}", (_LAYER, number, "other", entry)
+        yield f"layer {name!r} ", (_LAYER, number)
 
 
 def _names(layers: list[Layer]) -> tuple[str, ...]:
-    """Return the names that layers have in a network, found in one where each takes the layer before it."""
+    """Return the names that layers get in a network, by making one in which each takes the layer before it."""
     chain = [replace(layer, input=None, **({"other": INPUT} if layer.others() else {})) for layer in layers]
     return Network(chain).names

@@ -1,4 +1,4 @@
-"""The whole network again, with one parameter moved: the gold standard, and which units cross their kinks."""
+"""Evaluator ``full``: the whole network again with one parameter perturbed, and the units that cross their kinks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastcheck_kernels import columns
 
 
 class Crossing(NamedTuple):
-    """A unit on whose other side -h and +h are, or that changes its winner.
+    """A unit on opposite sides of its kink at -h and +h, or a pooling window with different winners.
 
     Attributes
     ----------
@@ -24,12 +24,12 @@ class Crossing(NamedTuple):
         "loss" for a term of the hinge.
     kind : {"sign", "winner", "hinge"}
     unit : tuple of int
-        Data point, channel and place in the map; of the hinge data point and class.
+        Data point, channel and position in the map; for the hinge, data point and class.
     minus, at, plus : float or tuple
-        What decides, at -h, at the point and at +h: the number whose sign it is, or the winners' places in the
+        What decides at -h, at the point and at +h: the number whose sign counts, or the winners' positions in the
         input's map.
     amount : float
-        How much it changes the loss's difference at most.
+        Bound on the crossing's effect on the loss's difference.
     """
 
     layer: str
@@ -43,22 +43,22 @@ class Crossing(NamedTuple):
 
 @dataclass
 class _Kinks:
-    """Kinks of one row, or of the loss, of a chunk: arrays over its units.
+    """Kinks of one row of a chunk, or of its loss: arrays over the units.
 
     Attributes
     ----------
-    place : int
-        The row, -1 for the loss.
+    row : int
+        -1 for the loss.
     kind : str
     crossed : bool array
     amount : float64 array
-        What crossing changes at most.
+        Bounds on the effect of crossing.
     at_point : bool array
     decides : sequence of arrays
         What decides at -h, at the point and at +h.
     """
 
-    place: int
+    row: int
     kind: str
     crossed: np.ndarray
     amount: np.ndarray
@@ -67,16 +67,15 @@ class _Kinks:
 
     @property
     def changed(self) -> np.ndarray:
-        """Units whose sign or winners differ: those that cross, less the ties that stay ties."""
+        """Units whose sign or winners differ: those that cross, without ties that remain ties."""
         low, _, high = self.decides
         return self.crossed & (low != high).any(axis=1) if self.kind == "winner" else self.crossed
 
 
 class Full:
-    """Rows like those of `networks.partial.PartialEvaluation`, by two whole forward passes for each dimension.
+    """Tables like those of `fastcheck.networks.partial.PartialEvaluation`, by two whole forward passes per dimension.
 
-    Nothing that was kept of the unperturbed network is used for the numeric value; kinks are told by comparing all
-    units.
+    Numeric values use nothing that was cached from the unperturbed network. Kinks are found by comparing all units.
 
     Parameters
     ----------
@@ -84,7 +83,7 @@ class Full:
     name : str
         The tensor.
     noise : float
-        Standard deviation of what evaluating the loss adds: `fastcheck.networks.error_bars.RoundOff.loss`.
+        Standard deviation of the rounding of the loss itself: `fastcheck.networks.error_bars.RoundOff.loss`.
     """
 
     kind = "full"
@@ -96,8 +95,8 @@ class Full:
 
     def __call__(self, dims: np.ndarray, h: float) -> np.ndarray:
         """Return a row for each dimension, summed over the data points: float64 (dimensions, `columns.FOUND`)."""
-        found = np.zeros((len(dims), columns.FOUND))
-        for row, dim in zip(found, dims.tolist(), strict=True):
+        table = np.zeros((len(dims), columns.FOUND))
+        for row, dim in zip(table, dims.tolist(), strict=True):
             plus, minus = self._both(dim, h)
             right, left = self._scale(dim, h) * np.array(self._sides(plus, minus))
             row[columns.NUMERIC], row[columns.RIGHT], row[columns.LEFT] = (
@@ -110,23 +109,23 @@ class Full:
                 row[columns.WIDENING] += kinks.amount[kinks.crossed].sum()
                 row[columns.JUMP] += kinks.amount[kinks.crossed & kinks.at_point].sum()
                 row[columns.HERE] += np.count_nonzero(kinks.crossed & kinks.at_point)
-        return found
+        return table
 
     def numeric(self, dims: np.ndarray, h: float) -> np.ndarray:
-        """Return the two-sided differences alone, without comparing units."""
-        found = []
+        """Return the two-sided differences alone, without a comparison of units."""
+        differences = []
         for dim in dims.tolist():
             right, left = self.along(np.array([dim]), np.ones(1), h)
-            found.append(self._scale(dim, h) * (right + left).sum())
-        return np.array(found)
+            differences.append(self._scale(dim, h) * (right + left).sum())
+        return np.array(differences)
 
     def along(self, dims: np.ndarray, direction: np.ndarray, h: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return how far every data point's loss moves, weighted, from the point to +h and from -h to it."""
-        plus, minus = (self._moved(dims, by * direction, whole=False) for by in (h, -h))
+        """Return how much every data point's weighted loss rises from the point to +h, and from -h to the point."""
+        plus, minus = (self._perturbed(dims, by * direction, whole=False) for by in (h, -h))
         return self._sides(plus, minus)
 
     def crossings(self, dim: int, h: float) -> list[Crossing]:
-        """Return every unit that crosses a kink between -h and +h of a dimension; ties that stay ties are left out."""
+        """Return every unit that crosses a kink between -h and +h of a dimension, without ties that remain ties."""
         return [
             self._crossing(kinks, unit, first)
             for first, kinks in self._kinks(*self._both(dim, h))
@@ -134,7 +133,7 @@ class Full:
         ]
 
     def _both(self, dim: int, h: float) -> tuple[list[Chunk], list[Chunk]]:
-        plus, minus = (self._moved(np.array([dim]), np.array([by])) for by in (h, -h))
+        plus, minus = (self._perturbed(np.array([dim]), np.array([by])) for by in (h, -h))
         return plus, minus
 
     def _sides(self, plus: list[Chunk], minus: list[Chunk]) -> tuple[np.ndarray, np.ndarray]:
@@ -144,14 +143,14 @@ class Full:
         return self._passes.weight * (after - base), self._passes.weight * (base - before)
 
     def _scale(self, dim: int, h: float) -> float:
-        """Return 2h as a part of how far the entry really moves; the table is one of quotients by 2h."""
-        value = float(self._passes.params[self._passes.program.places[self._name].start + dim])
+        """Return 2h divided by the distance that the entry really moves: the table's differences are divided by 2h."""
+        value = float(self._passes.params[self._passes.program.slices[self._name].start + dim])
         return 2 * h / ((value + h) - (value - h))
 
-    def _moved(self, dims: np.ndarray, by: np.ndarray, *, whole: bool = True) -> list[Chunk]:
-        """Evaluate with some entries moved, and restore them; keep all results, or the losses alone."""
-        own, place = self._own(), self._passes.program.places[self._name]
-        own.params[place.start + dims] += by
+    def _perturbed(self, dims: np.ndarray, by: np.ndarray, *, whole: bool = True) -> list[Chunk]:
+        """Evaluate with some entries perturbed, then restore them; keep all results, or the losses alone."""
+        own, entries = self._own(), self._passes.program.slices[self._name]
+        own.params[entries.start + dims] += by
         try:
             own.pack()
             for chunk in own.chunks:
@@ -164,36 +163,35 @@ class Full:
             own.params[:] = self._passes.params
 
     def _own(self) -> Passes:
-        """Return this thread's own copy of all that a forward pass writes to."""
+        """Return this thread's own copy of everything that a forward pass writes to."""
         if not hasattr(self._private, "own"):
             self._private.own = Passes(self._passes.point, self._passes.program)
-        own: Passes = self._private.own
-        return own
+        return self._private.own
 
     def _kinks(self, plus: list[Chunk], minus: list[Chunk]) -> Iterator[tuple[int, _Kinks]]:
-        """Yield the kinks of every row with any, each with the first data point of its chunk."""
+        """Yield the kinks of every row that has any, each with the first data point of its chunk."""
         passes, first = self._passes, 0
         for chunks in zip(minus, passes.chunks, plus, strict=True):
-            for place, node in enumerate(passes.program.nodes):
+            for row, node in enumerate(passes.program.nodes):
                 if node.kind in SIGNS:
-                    yield first, self._signs(place, chunks)
+                    yield first, self._signs(row, chunks)
                 elif node.kind == "max_pool":
-                    yield first, self._winners(place, chunks)
+                    yield first, self._winners(row, chunks)
             if passes.point.network.loss == "multiclass_hinge":
                 yield first, self._hinge(chunks, first)
             first += chunks[1].points
 
-    def _signs(self, place: int, chunks: tuple[Chunk, ...]) -> _Kinks:
-        node = self._passes.program.nodes[place]
+    def _signs(self, row: int, chunks: tuple[Chunk, ...]) -> _Kinks:
+        node = self._passes.program.nodes[row]
         low, at, high = (lanes(self._passes, chunk, chunk.cached, node.columns["a"]) for chunk in chunks)
-        slopes = np.abs(lanes(self._passes, chunks[1], chunks[1].cotangents, place))
+        slopes = np.abs(lanes(self._passes, chunks[1], chunks[1].cotangents, row))
         real = float(node.reals[0])
         amount = _excess(node.kind, real, at, low) + _excess(node.kind, real, at, high)
         at_point = _at_point(low, at, high) & (amount > 0)
-        return _Kinks(place, "sign", (high > 0) != (low > 0), amount * slopes, at_point, (low, at, high))
+        return _Kinks(row, "sign", (high > 0) != (low > 0), amount * slopes, at_point, (low, at, high))
 
-    def _winners(self, place: int, chunks: tuple[Chunk, ...]) -> _Kinks:
-        node = self._passes.program.nodes[place]
+    def _winners(self, row: int, chunks: tuple[Chunk, ...]) -> _Kinks:
+        node = self._passes.program.nodes[row]
         assert node.lookup is not None
         seen = [_windows(lanes(self._passes, chunk, chunk.cached, node.columns["a"]), node.lookup) for chunk in chunks]
         tops = [values.max(axis=1) for values in seen]
@@ -203,9 +201,9 @@ class Full:
             top - np.take_along_axis(values, leader, 1)[:, 0] for top, values in list(zip(tops, seen, strict=True))[::2]
         )
         crossed = (low != high).any(axis=1) | ((low.sum(axis=1) > 1) & (tops[0] != tops[2]))
-        slopes = np.abs(lanes(self._passes, chunks[1], chunks[1].cotangents, place))
+        slopes = np.abs(lanes(self._passes, chunks[1], chunks[1].cotangents, row))
         at_point = (at.sum(axis=1) > 1) & (amount > 0)
-        return _Kinks(place, "winner", crossed, amount * slopes, at_point, (low, at, high))
+        return _Kinks(row, "winner", crossed, amount * slopes, at_point, (low, at, high))
 
     def _hinge(self, chunks: tuple[Chunk, ...], first: int) -> _Kinks:
         passes = self._passes
@@ -228,22 +226,22 @@ class Full:
             low, at, high = (float(array[unit]) for array in kinks.decides)
             return Crossing("loss", "hinge", (first + n, k), low, at, high, float(kinks.amount[unit]))
         c, p, n = unit
-        node = lowered.nodes[kinks.place]
+        node = lowered.nodes[kinks.row]
         decides: list[Any] = [float(array[unit]) for array in kinks.decides if array.ndim == 3]
         if node.lookup is not None:
             won = [node.lookup[array[c, :, p, n], p].tolist() for array in kinks.decides]
             decides = [tuple(self._pixel(node.columns["a"], pixel) for pixel in pixels) for pixels in won]
-        where = (first + n, c, *self._pixel(kinks.place, p))
+        where = (first + n, c, *self._pixel(kinks.row, p))
         low, at, high = decides
-        return Crossing(lowered.layer_name(kinks.place), kinks.kind, where, low, at, high, float(kinks.amount[unit]))
+        return Crossing(lowered.layer_name(kinks.row), kinks.kind, where, low, at, high, float(kinks.amount[unit]))
 
-    def _pixel(self, place: int, pixel: int) -> tuple[int, ...]:
-        """Return a place in a row's map, axis by axis."""
-        return index_of(pixel, self._passes.program.nodes[place].shape[1:])
+    def _pixel(self, row: int, pixel: int) -> tuple[int, ...]:
+        """Return the multi-index of a pixel in a row's map."""
+        return index_of(pixel, self._passes.program.nodes[row].shape[1:])
 
 
 def _excess(kind: str, real: float, at: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Return how far an activation is from the piece that holds at a point, continued to z."""
+    """Return the distance at z between an activation and the continuation of its piece at the point."""
     if kind == "relu":
         size = np.abs(z)
     elif kind == "leaky_relu":
@@ -251,16 +249,13 @@ def _excess(kind: str, real: float, at: np.ndarray, z: np.ndarray) -> np.ndarray
     else:
         with np.errstate(over="ignore"):
             size = np.abs(z - real * np.expm1(z))
-    found: np.ndarray = np.where((at > 0) == (z > 0), 0.0, size)
-    return found
+    return np.where((at > 0) == (z > 0), 0.0, size)
 
 
 def _at_point(low: np.ndarray, at: np.ndarray, high: np.ndarray) -> np.ndarray:
-    found: np.ndarray = np.abs(at) <= columns.AT_POINT * np.abs(high - low)
-    return found
+    return np.abs(at) <= columns.AT_POINT * np.abs(high - low)
 
 
 def _windows(values: np.ndarray, lookup: np.ndarray) -> np.ndarray:
     """Return the entries of every window, -inf for padding: (channels, taps, pixels, points)."""
-    found: np.ndarray = np.where(lookup[None, :, :, None] >= 0, values[:, lookup], -np.inf)
-    return found
+    return np.where(lookup[None, :, :, None] >= 0, values[:, lookup], -np.inf)

@@ -1,4 +1,4 @@
-"""The hygiene panel: what good practice asks for, a line each, with what was done or what the user should do."""
+"""The good-practice checklist of a network's report: for each item, a line on what was done or is left to the user."""
 
 from __future__ import annotations
 
@@ -23,56 +23,56 @@ if TYPE_CHECKING:
     from fastcheck.networks.penalty import Share
 
 MANY_POINTS = 64
-"""More data points than this make kinks likely, and tell nothing more."""
+"""More data points than this make kinks likely, and show nothing more."""
 
 FRESH = 0.05
-"""A loss this near to that of a network that knows nothing, as a part of it, looks like its initialisation."""
+"""Relative distance to the loss of a network that knows nothing, within which a point looks like an initialisation."""
 
 SWAMPED = 1.0
-"""Regularisation is too large where its gradient's norm is so many times the data loss's."""
+"""Ratio of the regularisation's gradient norm to the data loss's above which the regularisation is too large."""
 
 MOSTLY = 0.75
-"""Most of what was checked is zero where this part of the dimensions is. Half of a relu network often is."""
+"""Fraction of zero dimensions above which a check shows little. In a relu network half of them often are zero."""
 
 STOPPED = 1e-12
-"""A unit whose gradient falls to this part of what reaches it passes none on."""
+"""A unit passes no gradient on where this fraction, or less, of what reaches it is left."""
 
 AMOUNTS = {
     1.0: "all of {}",
-    0.0: "nothing of {}",
+    0.0: "none of {}",
     0.5: "half of {}",
     2.0: "{} twice",
     -1.0: "{} with the opposite sign",
 }
-"""How much of the regularisation a gradient has, by its factor."""
+"""Words for the amount of regularisation in a gradient, by its factor."""
 
 PENALTY = (
-    "l2 * w + l1 * sign(w), the gradient of l2 / 2 * sum(w^2) + l1 * sum(|w|), is to be added once (a loss with "
+    "add l2 * w + l1 * sign(w), the gradient of l2 / 2 * sum(w^2) + l1 * sum(|w|), once (a loss with "
     "reg * sum(w^2) has l2 = 2 * reg, and 2 * reg * w in its gradient)"
 )
-"""What the regularisation is."""
+"""The right amount of regularisation."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the panel tells of.
+    """The facts that the checklist is written from.
 
     Attributes
     ----------
-    network, point, ground, penalties
+    network, point, baseline, penalties
         What was checked.
     cases : mapping of str to NetworkCase
-        Of the phases, by name.
+        The phases' cases, by name.
     reports : mapping of str to Report
-        Of the phases, by name.
+        The phases' reports, by name.
     requested_step : float or "auto"
     total : int
-        Data points that were given.
+        Number of data points that were given.
     burn_in : int
     shares : mapping of str to Share
-        How much of its regularisation is in every regularised tensor's gradient.
+        Share of the regularisation in every regularised tensor's gradient.
     data_shares : mapping of str to Share
-        The same of the data loss's gradients, where they were given.
+        The same for the data loss's gradients, where they were given.
     """
 
     network: Network
@@ -89,11 +89,11 @@ class Facts:
 
 
 def panel(facts: Facts) -> tuple[HygieneLine, ...]:
-    """Return the lines of the panel."""
+    """Return the lines of the checklist."""
     return (
         _precision(facts),
         HygieneLine(
-            "differences", "done", "two-sided, (f(w + h) - f(w - h)) / 2h, and one-sided ones beside them at kinks"
+            "differences", "done", "two-sided, (f(w + h) - f(w - h)) / 2h, with one-sided ones beside them at kinks"
         ),
         _step(facts),
         _points(facts),
@@ -108,7 +108,7 @@ def panel(facts: Facts) -> tuple[HygieneLine, ...]:
 
 
 def _tensors(facts: Facts) -> list[TensorReport]:
-    """Return the tensors of the last phase; none where a wrong loss ended the check."""
+    """Return the last phase's tensors; none where a wrong loss ended the check."""
     return list(list(facts.reports.values())[-1].tensors.values())
 
 
@@ -117,30 +117,33 @@ def _precision(facts: Facts) -> HygieneLine:
     computed = {case.precision_of(name) for case, name in gradients} - {"float64"}
     narrow = sorted(computed | {case.grads[name].dtype.name for case, name in gradients} - {"float64"})
     if not narrow:
-        return HygieneLine("double precision", "done", "all is evaluated in float64, and the gradients are float64")
+        return HygieneLine(
+            "double precision", "done", "everything is evaluated in float64, and the gradients are float64"
+        )
     message = (
-        f"all is evaluated in float64; the gradients are {' and '.join(narrow)}, whose rounding is in the error bars"
+        f"everything is evaluated in float64; the gradients are {' and '.join(narrow)}, and the error bars include "
+        "that rounding"
     )
     make = "compute" if computed else "keep"
     return HygieneLine("double precision", "note", f"{message}: {make} them in float64 to see more digits")
 
 
 def _unit(facts: Facts) -> float:
-    """Return the unit round-off of the gradients' coarsest precision, that of float64 where none is checked."""
+    """Return the unit round-off of the gradients' coarsest precision; float64's where no gradient is checked."""
     return max((UNITS[case.precision_of(name)] for case in facts.cases.values() for name in case.grads), default=U)
 
 
 def _step(facts: Facts) -> HygieneLine:
     if facts.requested_step != "auto":
         return HygieneLine(
-            "step", "note", f"h = {facts.requested_step:g} as given; step='auto' chooses one for each tensor"
+            "step", "note", f"h = {facts.requested_step:g}, as given; step='auto' chooses one for each tensor"
         )
     steps = [tensor.step for report in facts.reports.values() for tensor in report.tensors.values() if tensor.step]
     span = f", {min(steps):.2g} to {max(steps):.2g}" if steps else ""
     return HygieneLine(
         "step",
         "done",
-        f"a power of two for each tensor that moves its layer's results by about 2^-17 of their size{span}: "
+        f"for each tensor a power of two that perturbs its layer's results by about 2^-17 of their size{span}: "
         "rounding and truncation are about equal there, and few units cross a kink",
     )
 
@@ -153,10 +156,10 @@ def _points(facts: Facts) -> HygieneLine:
     message = f"a seeded {used} of {facts.total:,}" if used < facts.total else f"all {used:,} that were given"
     if blind.all_equal(facts.point.x):
         return HygieneLine(
-            "data points", "warn", f"{message}, which are equal, and show what one of them does; take some that differ"
+            "data points", "warn", f"{message}; all are equal and show no more than one of them: take some that differ"
         )
     if used > MANY_POINTS:
-        return HygieneLine("data points", "warn", f"{message}; take a few, 4 to 16 say: {why}")
+        return HygieneLine("data points", "warn", f"{message}; a few are enough, say 4 to 16: {why}")
     return HygieneLine("data points", "done", f"{message}: {why}")
 
 
@@ -167,8 +170,8 @@ def _point(facts: Facts) -> HygieneLine:
     return HygieneLine(
         "not at initialisation",
         "warn",
-        f"{done}, which look like an initialisation ({_why_fresh(facts)}): gradients there are unlike those of "
-        "training and can hide a mistake. Train for a few steps first, or by burn_in",
+        f"{done}, which look like an initialisation ({_why_fresh(facts)}): gradients there are unlike those during "
+        "training and can hide a mistake. Train for a few steps first, or use burn_in",
     )
 
 
@@ -190,13 +193,13 @@ def _knows_nothing(facts: Facts) -> bool:
 
 
 def _classes(facts: Facts) -> int:
-    """Return how many classes the network tells apart."""
+    """Return the number of classes."""
     return facts.baseline.passes.program.nodes[-1].entries
 
 
 def _why_fresh(facts: Facts) -> str:
     if _knows_nothing(facts):
-        return f"the loss is near ln {_classes(facts)}, that of a network that knows nothing"
+        return f"the loss is near ln {_classes(facts)}, the loss of a network that knows nothing"
     return "all biases are zero"
 
 
@@ -204,32 +207,32 @@ def _regularisation(facts: Facts) -> HygieneLine:
     if not facts.penalties:
         return HygieneLine("regularisation", "done", "none; one phase, the data loss")
     shares = ", ".join(f"{name} {share:.1g}" for name, share in _shares(facts).items())
-    message = f"off first, then on; its gradient's norm as a part of the data loss's: {shares}"
-    wrong = [f"The gradients of {names} have {amount} in them" for amount, names in _amounts(facts).items()]
+    message = f"off first, then on; ratio of its gradient's norm to the data loss's: {shares}"
+    wrong = [f"The gradients of {names} contain {amount}" for amount, names in _amounts(facts).items()]
     kept = [name for name, share in facts.data_shares.items() if share.explains and (share.l2 or share.l1)]
     advice = [PENALTY] * bool(wrong)
     if kept:
-        wrong.append(f"The data_grads of {listed(kept)} have regularisation in them")
-        advice.append("data_grads are those of the data loss alone")
+        wrong.append(f"The data_grads of {listed(kept)} contain regularisation")
+        advice.append("data_grads must be those of the data loss alone")
     if not wrong:
         return HygieneLine("regularisation", "done", message)
     return HygieneLine("regularisation", "warn", f"{message}. {'. '.join(wrong)}: {'; '.join(advice)}")
 
 
 def _amounts(facts: Facts) -> dict[str, str]:
-    """Return the tensors that have something else in their gradients than their regularisation, by what that is."""
-    data, whole = (list(facts.reports.values())[place].tensors for place in (0, -1))
-    found: dict[str, list[str]] = {}
+    """Return the tensors whose gradients contain a wrong amount of regularisation, by that amount in words."""
+    data, whole = (list(facts.reports.values())[phase].tensors for phase in (0, -1))
+    tensors: dict[str, list[str]] = {}
     for name, share in facts.shares.items():
         if share.wrong:
-            found.setdefault(_amount(share, facts.penalties[name]), []).append(name)
+            tensors.setdefault(_amount(share, facts.penalties[name]), []).append(name)
         elif name in whole and whole[name].verdict == "fail" and data[name].verdict == "pass":
-            found.setdefault("something other than all of the regularisation", []).append(name)
-    return {amount: listed(names) for amount, names in found.items()}
+            tensors.setdefault("something other than all of the regularisation", []).append(name)
+    return {amount: listed(names) for amount, names in tensors.items()}
 
 
 def _amount(share: Share, penalty: Penalty) -> str:
-    """Return in words how much of a tensor's regularisation is in its gradient."""
+    """Return the amount of a tensor's regularisation in its gradient, in words."""
     if share.l2 == share.l1 or not (penalty.l2 and penalty.l1):
         return AMOUNTS[share.l2].format("the regularisation") if share.l2 else "no regularisation"
     return " and ".join(
@@ -241,13 +244,13 @@ def _shares(facts: Facts) -> dict[str, float]:
     from fastcheck.networks.penalty import gradient
 
     named = facts.baseline.passes.named(facts.baseline.gradient)
-    found = {}
+    shares = {}
     for name, penalty in facts.penalties.items():
         own = gradient(penalty, facts.point.params[name])
         with np.errstate(over="ignore"):
             size, data = (float(np.linalg.norm(part)) for part in (own, named[name]))
-        found[name] = size / data if data else math.inf if size else 0.0
-    return found
+        shares[name] = size / data if data else math.inf if size else 0.0
+    return shares
 
 
 def _swamped(facts: Facts) -> Iterator[HygieneLine]:
@@ -257,7 +260,7 @@ def _swamped(facts: Facts) -> Iterator[HygieneLine]:
             "regularisation's size",
             "warn",
             f"the regularisation swamps the data loss in {listed(names)}: with both on, a wrong gradient of the "
-            "data loss would hardly show; go by the first phase there",
+            "data loss would hardly show; rely on the first phase there",
         )
 
 
@@ -268,14 +271,14 @@ def _dropout(facts: Facts) -> HygieneLine:
     frozen = [name for name in layers if name in facts.point.masks]
     off = [name for name, p in layers.items() if p and name not in facts.point.masks]
     if not (frozen or off):
-        return HygieneLine("dropout", "done", f"p is 0 in {listed(layers)}, which pass on all that they get")
-    message = [f"the mask frozen in {listed(frozen)}, the same at +h, at -h and in the analytic pass"] * bool(frozen)
+        return HygieneLine("dropout", "done", f"p is 0 in {listed(layers)}, which let everything through")
+    message = [f"mask frozen in {listed(frozen)}: the same at +h, at -h and in the analytic pass"] * bool(frozen)
     if not off:
         return HygieneLine("dropout", "done", *message)
-    data_loss = next(iter(facts.reports.values()))  # regularisation knows no masks
+    data_loss = next(iter(facts.reports.values()))  # regularisation does not depend on masks
     message.append(
-        f"off in {listed(off)}, which pass on all that they get: gradients that were computed with a mask are those "
-        "of another function; give it as masks= (mask.NAME in data.npz)"
+        f"off in {listed(off)}, which let everything through: gradients that were computed with a mask belong to "
+        "another function; give the mask as masks= (mask.NAME in data.npz)"
     )
     return HygieneLine("dropout", "warn" if data_loss.verdict == "fail" else "note", "; ".join(message))
 
@@ -288,7 +291,7 @@ def _sampling(facts: Facts) -> HygieneLine:
     return HygieneLine(
         "dimensions",
         "done",
-        f"{checked:,} of {total:,}, sampled for each tensor by itself, so that biases are not drowned by weights",
+        f"{checked:,} of {total:,}, sampled tensor by tensor, so that weights do not crowd out biases",
     )
 
 
@@ -297,44 +300,44 @@ def _kinks(facts: Facts) -> HygieneLine:
     kinks, checked, excluded = (
         sum(getattr(one, name) for one in tensors) for name in ("kinks", "dims_checked", "excluded")
     )
-    retried = " (after smaller steps where that got away from them)" if facts.requested_step == "auto" else ""
+    retried = " (after smaller steps, where those avoid it)" if facts.requested_step == "auto" else ""
     message = f"{kinks:,} of {checked + excluded:,} dimensions cross one{retried}"
     if excluded:
         return HygieneLine("kinks", "note", f"{message}; {excluded:,} were left out")
     if kinks:
-        return HygieneLine("kinks", "note", f"{message}; their error bars are wider by what the crossing can change")
+        return HygieneLine("kinks", "note", f"{message}; their error bars include what the crossing can change")
     return HygieneLine("kinks", "done", message)
 
 
 def _statistics(facts: Facts) -> Iterator[HygieneLine]:
-    """Warn where a normalisation takes the variance of one value."""
+    """Warn where a normalisation takes the variance of a single value."""
     from fastcheck.networks import blind
 
-    found = blind.statistics(facts.baseline, _unit(facts))
-    if found is not None:
-        zeros = f", and the gradients of {listed(found.tensors)} are zero but for rounding, which it makes larger"
-        message = f"{found.words}: eps alone decides there{zeros * bool(found.tensors)}"
-        yield HygieneLine(found.name, "warn", f"{message}. {found.advice.capitalize()}")
+    finding = blind.statistics(facts.baseline, _unit(facts))
+    if finding is not None:
+        zeros = f", and the gradients of {listed(finding.tensors)} are zero but for rounding, which it amplifies"
+        message = f"{finding.words}: eps alone decides there{zeros * bool(finding.tensors)}"
+        yield HygieneLine(finding.name, "warn", f"{message}. {finding.advice.capitalize()}")
 
 
 def _vanishing(facts: Facts) -> Iterator[HygieneLine]:
-    """Warn where the loss has nothing to gain, and no dimension of its gradient can be judged."""
+    """Warn where the loss has nothing to gain and no dimension of its gradient can be judged."""
     from fastcheck.networks import blind
 
-    found = blind.saturated(facts.baseline.passes, _unit(facts))
+    finding = blind.saturated(facts.baseline.passes, _unit(facts))
     tensors = next(iter(facts.reports.values())).tensors.values()
-    if found is not None and all(max(one.unresolved, one.undecided) == one.dims_checked for one in tensors):
-        message = f"{found.words}: all gradients vanish here, and a wrong one would look right"
-        yield HygieneLine(found.name, "warn", f"{message}. {found.advice.capitalize()}")
+    if finding is not None and all(max(one.unresolved, one.undecided) == one.dims_checked for one in tensors):
+        message = f"{finding.words}: all gradients vanish here, and a wrong one would look right"
+        yield HygieneLine(finding.name, "warn", f"{message}. {finding.advice.capitalize()}")
 
 
 def _nothing_shown(facts: Facts) -> Iterator[HygieneLine]:
-    """Warn where most of the data loss's gradient is zero, or all of a tensor whose zeros are no rule."""
+    """Warn where most of the data loss's gradient is zero, or all of a tensor in which zeros are not normal."""
     tensors = next(iter(facts.reports.values())).tensors
     zeros = {name: _zeros(tensor, facts.baseline.natural_slope(name)) for name, tensor in tensors.items()}
     checked = sum(tensor.dims_checked for tensor in tensors.values())
     whole = [name for name, tensor in tensors.items() if tensor.dims_checked and zeros[name] == tensor.dims_checked]
-    # A normalisation takes away the bias before it, in every right network: what its weight shows is enough.
+    # A normalisation cancels the bias before it in every correct network: it is enough that the weight shows something.
     odd = [name for name in whole if not name.endswith(".bias")]
     if not checked or not (odd or sum(zeros.values()) > MOSTLY * checked):
         return
@@ -343,59 +346,62 @@ def _nothing_shown(facts: Facts) -> Iterator[HygieneLine]:
         "what was shown",
         "warn",
         f"{sum(zeros.values()):,} of {checked:,} dimensions are zero within their error bars{named}: right and wrong "
-        f"code give the same zeros here, and show nothing. {_why_zero(facts, whole)}",
+        f"code give the same zeros here, which show nothing. {_why_zero(facts, whole)}",
     )
 
 
 def _zeros(tensor: TensorReport, slope: float) -> int:
     """Count the dimensions whose values are both zero within bars that are small beside the network's slopes.
 
-    The bars of those at a kink hold its slopes, and those that are undecided are not all unresolved.
+    Dimensions at a kink do not count, since their bars hold its slopes; nor do inconclusive ones with too wide a bar.
     """
     if tensor.verdict == "fail":
         return 0
-    wide = "widest" in tensor.explained and tensor.explained["widest"]["error_bar"] > WIDE * slope
-    return max(0, tensor.unresolved - tensor.at_kink - tensor.undecided * wide)
+    too_wide = "widest" in tensor.explained and tensor.explained["widest"]["error_bar"] > WIDE * slope
+    return max(0, tensor.unresolved - tensor.at_kink - tensor.undecided * too_wide)
 
 
 def _why_zero(facts: Facts, whole: list[str]) -> str:
-    """Return what stops the gradient, and what would show something; ``whole`` are tensors that show nothing."""
+    """Return what stops the gradient, and what to try; ``whole`` are the tensors that show nothing."""
     from fastcheck.networks import blind
 
     passing = {name: (np.count_nonzero(mask), mask.size) for name, mask in facts.point.masks.items()}
-    if closed := {name: found for name, found in passing.items() if found[0] < (1 - MOSTLY) * found[1]}:
+    if closed := {name: counts for name, counts in passing.items() if counts[0] < (1 - MOSTLY) * counts[1]}:
         message = ", ".join(f"{count:,} of {of:,} entries of {name}" for name, (count, of) in closed.items())
-        return f"The mask lets {message} through: take another one"
+        return f"The mask lets only {message} through: take another one"
     blinding = blind.statistics(facts.baseline, _unit(facts))
     if blinding is not None and set(whole) & set(blinding.tensors):
         return f"The gradient stops where {blinding.words}: {blinding.advice}"
     if stopped := _stopped(facts):
         message = ", ".join(f"{count} of {of} units of {name}" for name, (count, of) in stopped.items())
-        return f"{message} are dead or saturated for all data points: take others, another initialisation or a burn_in"
+        return (
+            f"{message} are dead or saturated for all data points: take other data points, another initialisation or "
+            "a burn_in"
+        )
     blank = [name for name, array in facts.point.params.items() if name.endswith(".weight") and not array.any()]
     if blank:
-        return f"{listed(blank)} is zero, and stops what comes before it: take other parameters, or a burn_in"
+        return f"{listed(blank)} is zero, and stops all gradients before it: take other parameters, or a burn_in"
     if any(layer.kind in ("batch_norm", "layer_norm") for layer in facts.network.layers):
         return (
-            "A normalisation takes away how the layers before it shift and scale, and a loss that weighs its results "
-            "alike sees nothing of them: check other tensors as well, and take targets that differ from one another"
+            "A normalisation cancels the shift and scale of the layers before it, and a loss that weighs its results "
+            "equally sees nothing of them: check other tensors as well, and take targets that differ from one another"
         )
     return "Take other data points, targets or parameters"
 
 
 def _stopped(facts: Facts) -> dict[str, tuple[int, int]]:
-    """Return for every activation how many of how many units let no gradient through, where there are any."""
+    """Return, for every activation that has such units, how many of how many let no gradient through."""
     from fastcheck.networks.passes import lanes
 
-    passes, found = facts.baseline.passes, {}
-    for place, node in enumerate(passes.program.nodes):
+    passes, stopped = facts.baseline.passes, {}
+    for activation, node in enumerate(passes.program.nodes):
         if node.kind not in ACTIVATIONS:
             continue
         before, after = (
             np.max([np.abs(lanes(passes, chunk, chunk.cotangents, row)).max((1, 2)) for chunk in passes.chunks], axis=0)
-            for row in (node.columns["a"], place)
+            for row in (node.columns["a"], activation)
         )
         count = int(np.count_nonzero((after > 0) & (before <= STOPPED * after)))
         if count:
-            found[passes.program.layer_name(place)] = (count, len(after))
-    return found
+            stopped[passes.program.layer_name(activation)] = (count, len(after))
+    return stopped

@@ -1,4 +1,4 @@
-"""A network made ready to be checked: its passes run, and what is checked in every phase."""
+"""A network prepared for its check: the passes that all phases share, and one pipeline for each phase."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from fastcheck.networks.program import Program
 
 CHECK_POINTS = 8
-"""Data points that are used where the gradient is a function, which can be called for any."""
+"""Number of data points to use where the gradient is a function, which can be called for any number."""
 
 DATA, WHOLE = "data loss", "with regularisation"
-"""The phases' names."""
+"""Names of the phases."""
 
 Gradient = Any
 """Arrays by name, or a function of (params, x, y) that returns them."""
@@ -52,7 +52,7 @@ def prepare(
     only: Sequence[str] | None = None,
     precision: str | None = None,
 ) -> NetworkJob:
-    """Make a network ready to be checked; arguments as of `fastcheck.check_network`."""
+    """Prepare a network for its check; the arguments are those of `fastcheck.check_network`."""
     cases.precision_known(precision)
     given = _Given(
         network,
@@ -74,13 +74,13 @@ def fitting(point: Point, threads: int) -> Program:
     Parameters
     ----------
     point : Point
-        Its outline is enough.
+        An outline is enough.
     threads : int
 
     Raises
     ------
     FastcheckError
-        It tells what the network needs and what there is.
+        If the network needs more than that; the message has both numbers.
     """
     from fastcheck.networks import partial
     from fastcheck.networks import passes as network_pass  # imports Numba
@@ -99,7 +99,7 @@ def fitting(point: Point, threads: int) -> Program:
 
 @dataclass(frozen=True)
 class _Given:
-    """What a check begins with; ``chosen`` are the data points that are used, of ``total`` that were given."""
+    """The arguments of a check, checked; ``chosen`` are the data points that are used, of ``total`` that were given."""
 
     network: Network
     point: Point
@@ -116,19 +116,19 @@ class _Given:
         return callable(self.grads) and (self.data_grads is None or callable(self.data_grads))
 
     def burnt_in(self, steps: int, learning_rate: float, seed: int) -> _Given:
-        """Return the same at parameters that were trained a little."""
+        """Return the arguments at parameters that were trained for a few steps."""
         if not steps:
             return self
         if not self._functions:
             raise FastcheckError(
-                f"burn_in is {steps}: it changes the parameters, so that gradients must be functions of (params, x, y)"
+                f"burn_in is {steps}: it changes the parameters, so the gradients must be functions of (params, x, y)"
             )
         from fastcheck.networks import training  # imports Numba
 
         return replace(self, point=self.point.with_params(training.burn_in(self.point, steps, learning_rate, seed)))
 
     def with_points(self, points: int | None, seed: int) -> _Given:
-        """Return the same with a sample of the data points."""
+        """Return the arguments with a sample of the data points."""
         total = len(self.point.x)
         if points is None:
             count = min(CHECK_POINTS, total) if self._functions and not self.point.masks else total
@@ -136,14 +136,14 @@ class _Given:
             count = min(total, integer("points", points, least=1))
         if count < total and not self._functions:
             raise FastcheckError(
-                f"points is {count}: the gradients given are those of all {total}; expected functions of (params, x, y)"
+                f"points is {count}: the given gradients are those of all {total}; expected functions of (params, x, y)"
             )
         chosen = np.sort(np.random.default_rng([seed, total]).choice(total, count, replace=False))
         point = self.point.taking(chosen)
         return replace(self, point=point, y=self.y[chosen], total=total, chosen=tuple(chosen.tolist()))
 
     def arrays(self, label: str, gradient: Gradient) -> Arrays:
-        """Return a gradient's arrays, those of a function called with copies."""
+        """Return a gradient's arrays; a function is called with copies."""
         if callable(gradient):
             point = self.point
             params = {name: array.copy() for name, array in (point.params | point.buffers).items()}
@@ -161,7 +161,7 @@ class NetworkJob:
     Attributes
     ----------
     pipelines : dict of str to NetworkPipeline
-        Of every phase, by name.
+        One for each phase, by name.
     """
 
     def __init__(self, given: _Given, settings: Settings, loss: float | None, burn_in: int) -> None:
@@ -189,16 +189,16 @@ class NetworkJob:
         }
 
     def settings(self, phase: str) -> Settings:
-        """Return a phase's plan, whose progress tells its name where there are several."""
+        """Return a phase's settings; where there are several phases, progress names the phase."""
         if len(self.pipelines) == 1:
             return self._settings
-        tell = self._settings.progress
-        return replace(self._settings, progress=lambda stage, done, total: tell(f"{phase}, {stage}", done, total))
+        progress = self._settings.progress
+        return replace(self._settings, progress=lambda stage, done, total: progress(f"{phase}, {stage}", done, total))
 
     def explanations(self, reports: Mapping[str, Report]) -> tuple[Explanation, ...]:
-        """Explain the worst dimensions of the last phase that failed, or else is inconclusive, or else of the last.
+        """Explain the worst dimensions of the last phase that failed, or else was inconclusive, or else ran.
 
-        The arrays of every phase must have been kept.
+        The reports must have kept their per-dimension arrays.
         """
         from fastcheck.networks import explanation
 
@@ -212,7 +212,7 @@ class NetworkJob:
             )
 
     def report(self, reports: Mapping[str, Report], explanations: tuple[Explanation, ...] = ()) -> NetworkReport:
-        """Put the phases' reports together."""
+        """Return the phases' reports as one, with the checklist of good practice."""
         facts = hygiene.Facts(
             network=self._given.network,
             point=self._given.point,
@@ -231,7 +231,7 @@ class NetworkJob:
         return NetworkReport(dict(reports), interrupted, suite.run, hygiene.panel(facts), explanations)
 
     def run(self, check: Callable[[str], Report]) -> dict[str, Report]:
-        """Check phase after phase, unless one ends it: interrupted, or with another loss than declared."""
+        """Check phase after phase, until one is interrupted or finds another loss than the declared one."""
         reports: dict[str, Report] = {}
         for name in self.pipelines:
             reports[name] = check(name)
@@ -252,12 +252,12 @@ def _phases(
     baseline: Baseline,
     shares: Mapping[str, Share],
 ) -> dict[str, NetworkCase]:
-    """Return what is checked in every phase."""
+    """Return the case of each phase, by name."""
     if not penalties:
         return {DATA: NetworkCase(given.point, whole if data is None else data, {}, given.precision)}
     removed: dict[str, Penalty] = {}
     if data is None:
-        removed = {name: found.of(penalties[name]) for name, found in shares.items()}
+        removed = {name: share.of(penalties[name]) for name, share in shares.items()}
         data = _without(whole, removed, given.point.params, baseline.passes.named(baseline.gradient))
     return {
         DATA: NetworkCase(given.point, data, {}, given.precision, removed),
@@ -266,31 +266,30 @@ def _phases(
 
 
 def _shares(given: _Given, whole: Arrays, penalties: dict[str, Penalty], baseline: Baseline) -> dict[str, Share]:
-    """Return how much of its regularisation is in every regularised tensor's gradient, by the reference gradient."""
+    """Return the share of its regularisation in every regularised tensor's gradient, by the reference gradient."""
     from fastcheck.networks import penalty
 
     most = penalty.Share(max(penalty.FACTORS), max(penalty.FACTORS), False)
     reference, params = baseline.passes.named(baseline.gradient), given.point.params
     twice = {name: most.of(penalties[name]) for name in penalties}
     case = NetworkCase(given.point, whole, {}, given.precision, twice)
-    found = {}
+    shares = {}
     for name in (name for name in whole if name in penalties):
         bars = baseline.rounding.of(case, name, baseline.terms(name)).reshape(whole[name].shape)
         with np.errstate(over="ignore", invalid="ignore"):
             rest = whole[name].astype(np.float64) - reference[name]
-        # The reference is rounded as a gradient in float64 is.
-        found[name] = penalty.share(penalties[name], params[name], rest, 2 * bars)
-    return found
+        # Twice the bars: the reference, in float64, is rounded by no more than the given gradient.
+        shares[name] = penalty.share(penalties[name], params[name], rest, 2 * bars)
+    return shares
 
 
 def _without(whole: Arrays, removed: dict[str, Penalty], params: Arrays, reference: Arrays) -> Arrays:
-    """Return gradients with those of regularisation taken off."""
+    """Return gradients without their share of the regularisation's."""
     from fastcheck.networks.penalty import taken_off
 
     def without(name: str, array: np.ndarray) -> np.ndarray:
         taken = taken_off(removed[name], params[name], array - reference[name])
-        found: np.ndarray = (array - taken).astype(array.dtype)
-        return found
+        return (array - taken).astype(array.dtype)
 
     with np.errstate(over="ignore", invalid="ignore"):
         return {name: without(name, array) if name in removed else array for name, array in whole.items()}

@@ -1,6 +1,6 @@
-"""The layers that a `fastcheck.Network` is described with. They hold numbers and names alone, and compile nothing.
+"""Descriptions of the layers of a `fastcheck.Network`. They hold only numbers and names, and compile nothing.
 
-Shapes here are those of one data point: (channels, spatial axes...), or (features,) without any.
+Shapes here are those of one data point: (channels, spatial axes...), or (features,) without spatial axes.
 """
 
 from __future__ import annotations
@@ -18,24 +18,23 @@ from fastcheck.common.errors import FastcheckError
 from fastcheck.convolutions.geometry import ConvGeometry
 
 Extent = int | tuple[int, ...]
-"""One integer, or one for each spatial axis."""
+"""An integer, or one for each spatial axis."""
 
 
 LARGEST = 1e300
-"""Bound on every number of a layer."""
+"""Upper bound on every number of a layer."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What all layers have.
+    """The base of all layers.
 
     Attributes
     ----------
     name : str, optional
         By default the kind and a number: "conv1".
     input : str, optional
-        The name of the layer whose output this one takes; by default the layer before it. ``"x"`` is the network's
-        input.
+        Name of the layer whose output this one takes; by default the layer before it. ``"x"`` is the network's input.
     """
 
     kind: ClassVar[str]
@@ -43,29 +42,29 @@ class Layer:
     input: str | None = field(default=None, kw_only=True)
 
     def named(self, name: str) -> Layer:
-        """Return the same layer with a name."""
+        """Return the layer with a name."""
         return replace(self, name=name)
 
     def others(self) -> tuple[str, ...]:
-        """Return the names of the layers that it takes beside its input."""
+        """Return the names of the layers that it takes besides its input."""
         return ()
 
     def shape(self, *inputs: Shape) -> Shape:
-        """Return the shape of its output.
+        """Return the shape of the output.
 
         Raises
         ------
         FastcheckError
-            If it cannot take these inputs.
+            If the layer cannot take these inputs.
         """
         return inputs[0]
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
-        """Return the shapes of what is learnt, for an input of some shape."""
+        """Return the shapes of the parameters, for an input of some shape."""
         return {}
 
     def buffers(self, shape: Shape) -> dict[str, Shape]:
-        """Return the shapes of the other arrays that it needs, which have no gradient."""
+        """Return the shapes of the other arrays that the layer needs, which have no gradient."""
         return {}
 
 
@@ -87,7 +86,7 @@ class Conv(Layer):
     in_channels: int | None = None
 
     def geometry(self, shape: Shape) -> ConvGeometry:
-        """Return the geometry, for one data point."""
+        """Return the convolution's geometry for one data point."""
         _spatial(shape)
         filters = integer("out_channels", self.out_channels, least=1)
         kernel = _extents("kernel_size", self.kernel_size, len(shape) - 1)
@@ -142,21 +141,21 @@ class _Pool(Layer):
     dilation: ClassVar[Extent] = 1
 
     def geometry(self, shape: Shape) -> ConvGeometry:
-        """Return the geometry of the windows, of one channel; the stride is the kernel's size unless told."""
+        """Return the geometry of the windows on one channel; the stride is the kernel's size by default."""
         _spatial(shape)
         kernel = _extents("kernel_size", self.kernel_size, len(shape) - 1)
-        found = ConvGeometry.of(
+        windows = ConvGeometry.of(
             (1, 1, *shape[1:]),
             (1, 1, *kernel),
             stride=kernel if self.stride is None else _plain(self.stride),
             padding=_plain(self.padding),
             dilation=_plain(self.dilation),
         )
-        if any(2 * max(pads) > k for pads, k in zip(found.padding, kernel, strict=True)):
+        if any(2 * max(pads) > k for pads, k in zip(windows.padding, kernel, strict=True)):
             raise FastcheckError(f"padding is {self.padding!r}: expected at most half of kernel_size {kernel}")
-        if not all(_all_see(found, axis) for axis in range(found.rank)):
+        if not all(_all_see(windows, axis) for axis in range(windows.rank)):
             raise FastcheckError(f"a window sees nothing but padding of the {shape[1:]} map: expected less dilation")
-        return found
+        return windows
 
     def shape(self, *inputs: Shape) -> Shape:
         return (inputs[0][0], *self.geometry(inputs[0]).output_shape[2:])
@@ -164,7 +163,7 @@ class _Pool(Layer):
 
 @dataclass(frozen=True)
 class MaxPool(_Pool):
-    """The largest entry of every window; of equal ones the first has the gradient."""
+    """The largest entry of every window; of several equal ones, the first gets the gradient."""
 
     kind: ClassVar[str] = "max_pool"
     dilation: Extent = 1  # type: ignore[misc]
@@ -172,7 +171,7 @@ class MaxPool(_Pool):
 
 @dataclass(frozen=True)
 class AvgPool(_Pool):
-    """The average of every window, over its padding as well unless ``count_include_pad=False``."""
+    """The average of every window, padding included unless ``count_include_pad=False``."""
 
     kind: ClassVar[str] = "avg_pool"
     count_include_pad: bool = True
@@ -180,7 +179,7 @@ class AvgPool(_Pool):
 
 @dataclass(frozen=True)
 class GlobalAvgPool(Layer):
-    """The average of every channel: (channels,)."""
+    """The average of every channel, of shape (channels,)."""
 
     kind: ClassVar[str] = "global_avg_pool"
 
@@ -193,8 +192,8 @@ class GlobalAvgPool(Layer):
 class BatchNorm(Layer):
     """Batch normalisation with a weight and a bias for each channel (Ioffe and Szegedy 2015).
 
-    Statistics are those of the batch (the variance divided by the number of entries), or ``frozen``: then
-    ``running_mean`` and ``running_var`` are given beside the parameters and have no gradient.
+    The statistics are the batch's (with the variance divided by the number of entries). If ``frozen``, they are
+    ``running_mean`` and ``running_var``, given along with the parameters and without a gradient.
     """
 
     kind: ClassVar[str] = "batch_norm"
@@ -214,7 +213,7 @@ class BatchNorm(Layer):
 
 @dataclass(frozen=True)
 class LayerNorm(Layer):
-    """Normalisation of every data point over all its axes, with a weight and a bias for each entry."""
+    """Normalisation of each data point over all its axes, with a weight and a bias for each entry."""
 
     kind: ClassVar[str] = "layer_norm"
     eps: float = 1e-5
@@ -229,7 +228,7 @@ class LayerNorm(Layer):
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """Dropout. It is off in a check unless that is given the analytic pass's mask: then mask / (1 - p) multiplies."""
+    """Dropout. It is off unless the check is given the analytic pass's mask; then it multiplies by mask / (1 - p)."""
 
     kind: ClassVar[str] = "dropout"
     p: float = 0.5
@@ -242,7 +241,7 @@ class Dropout(Layer):
 
 @dataclass(frozen=True)
 class Flatten(Layer):
-    """All entries of a data point in one axis, channel by channel."""
+    """All entries of a data point along one axis, channel by channel."""
 
     kind: ClassVar[str] = "flatten"
 
@@ -259,7 +258,7 @@ class ReLU(Layer):
 
 @dataclass(frozen=True)
 class LeakyReLU(Layer):
-    """z for positive z, else negative_slope * z."""
+    """z where z is positive, else negative_slope * z."""
 
     kind: ClassVar[str] = "leaky_relu"
     negative_slope: float = 0.01
@@ -271,7 +270,7 @@ class LeakyReLU(Layer):
 
 @dataclass(frozen=True)
 class ELU(Layer):
-    """z for positive z, else alpha * (exp(z) - 1)."""
+    """z where z is positive, else alpha * (exp(z) - 1)."""
 
     kind: ClassVar[str] = "elu"
     alpha: float = 1.0
@@ -283,7 +282,7 @@ class ELU(Layer):
 
 @dataclass(frozen=True)
 class GELU(Layer):
-    """z * Phi(z) with Phi the normal distribution's, or its approximation by tanh (Hendrycks and Gimpel 2016)."""
+    """z * Phi(z), Phi the normal distribution function, or its approximation by tanh (Hendrycks and Gimpel 2016)."""
 
     kind: ClassVar[str] = "gelu"
     approximate: Literal["none", "tanh"] = "none"
@@ -329,7 +328,7 @@ class Softplus(Layer):
 
 @dataclass(frozen=True)
 class Add(Layer):
-    """A residual connection: its input plus the outputs of other layers, by name."""
+    """A residual connection: its input plus the outputs of other layers, given by name."""
 
     kind: ClassVar[str] = "add"
     other: str | tuple[str, ...] = ()
@@ -346,7 +345,7 @@ class Add(Layer):
 
 @dataclass(frozen=True)
 class Concat(Layer):
-    """The channels of its input, followed by those of other layers, by name."""
+    """The channels of its input, followed by those of other layers, given by name."""
 
     kind: ClassVar[str] = "concat"
     other: str | tuple[str, ...] = ()
@@ -369,7 +368,7 @@ KINDS: dict[str, type[Layer]] = {
         *(ReLU, LeakyReLU, ELU, GELU, SiLU, Tanh, Sigmoid, Softplus, Add, Concat),
     )
 }
-"""Every kind of layer by the name that files give it."""
+"""Every kind of layer, by its name in files."""
 
 
 def _names(other: Any) -> tuple[str, ...]:
@@ -390,7 +389,7 @@ def _expected(name: str, declared: int | None, got: int, what: str) -> None:
 
 
 def _all_see(windows: ConvGeometry, axis: int) -> bool:
-    """Tell whether all windows meet an entry of the map along an axis."""
+    """Return whether every window covers an entry of the map along an axis."""
     size, (low, _) = windows.input_shape[2 + axis], windows.padding[axis]
     first = windows.stride[axis] * np.arange(windows.output_shape[2 + axis])[:, None] - low
     seen = first + windows.dilation[axis] * np.arange(windows.weight_shape[2 + axis])

@@ -1,9 +1,15 @@
-"""Local errors of a network's operations: what rounding adds to every result and every cotangent, where it is computed.
+"""Local errors of a network's operations: the rounding of every result and every cotangent where it is computed.
 
-They are standard deviations, about, in units of the round-off of a stored number. What an operation makes of errors in
-its operands is none of its local error.
+They are approximate standard deviations, in units of the round-off of a stored number. Errors of an operation's
+operands are not part of its local error: passes with noise (`fastcheck.networks.round_off_noise`) carry those on.
 
-An error is *shared* where all entries of a normalisation's group have the same: that of a mean.
+An error is *shared* where all entries of a normalisation's group have the same one: the error of their mean. Shared
+errors do not average out over the group (test_a_float32_bias_before_a_batch_normalisation in
+tests/networks/test_error_bars.py).
+
+The formulas follow common code. In tails, the error comes from the intermediate result that is rounded near 1 (1 + erf
+of a gelu, 1 - t^2 of a tanh), not from the tiny final one; far in the tail that is exactly 0 or 1, and nothing is left
+to err. test_local_errors_are_those_of_pytorch_in_float32 compares every activation with PyTorch from -12 to 12.
 """
 
 from __future__ import annotations
@@ -24,10 +30,11 @@ SIGNS = ("relu", "leaky_relu", "elu")
 """Kinds of rows with a kink at zero."""
 
 NOTHING = 0.2
-"""Part of a round-off up to which slopes in a gelu's tail may be taken for zero, as PyTorch's in float32 below -6.5."""
+"""Fraction of a round-off up to which code may compute slopes in a gelu's tail as zero, as PyTorch's does in float32
+below -6.5."""
 
 ERF = 2.5
-"""Round-offs by which a vectorised erf errs: PyTorch's gelu in float32 is off by up to 15 of them at z = 3.3."""
+"""Error of a vectorised erf in round-offs: PyTorch's gelu in float32 is off by up to 15 of them at z = 3.3."""
 
 NORMS = ("batch_norm", "frozen_norm", "layer_norm")
 """Kinds of rows that normalise."""
@@ -40,11 +47,10 @@ class LocalErrors:
     Attributes
     ----------
     results, cotangents : float64 arrays
-        Laid out as the chunk's ``cached``: those of normalised inputs are there as well.
+        Laid out as the chunk's ``cached``, normalised inputs included.
     shared_results, shared_inputs, shared_cotangents : dict of int to array
-        Errors that all entries of a group have in common, by row: those of a normalisation's results, of its normalised
-        inputs, and, by the row that it takes, of the cotangents that it hands on. They broadcast to (channels, pixels,
-        lanes).
+        Errors that all entries of a group share: of a normalisation's results and of its normalised inputs, by its row;
+        and of the cotangents that it passes back, by its input's row. They broadcast to (channels, pixels, lanes).
     """
 
     results: np.ndarray
@@ -55,18 +61,18 @@ class LocalErrors:
 
     @classmethod
     def of(cls, passes: Passes, chunk: Chunk, precision: str) -> LocalErrors:
-        """Find those of a chunk in some precision, after a backward pass."""
-        found = cls(np.zeros_like(chunk.cached), np.zeros_like(chunk.cached))
-        for place in range(1, len(passes.program.nodes)):
-            _RowErrors(passes, chunk, place, precision).add_to(found)
-        _seeds(passes, chunk, sums_of(precision), found)
-        return found
+        """Return the local errors of a chunk in some precision, after a backward pass."""
+        errors = cls(np.zeros_like(chunk.cached), np.zeros_like(chunk.cached))
+        for row in range(1, len(passes.program.nodes)):
+            _RowErrors(passes, chunk, row, precision).add_to(errors)
+        _seeds(passes, chunk, sums_of(precision), errors)
+        return errors
 
 
 def sums_of(precision: str) -> float:
-    """Return the round-off of the arithmetic inside an operation, as a part of that of a stored number.
+    """Return the round-off of the arithmetic inside an operation, relative to that of a stored number.
 
-    It is one in float64 and float32, and far less where float16 is stored and float32 computed with.
+    It is 1 in float64 and float32, and far less where float16 is stored but float32 computed.
     """
     return ACCUMULATOR[precision] / UNITS[precision]
 
@@ -74,14 +80,14 @@ def sums_of(precision: str) -> float:
 class _RowErrors:
     """One row of a chunk: its input and output, and the cotangents of both."""
 
-    def __init__(self, passes: Passes, chunk: Chunk, place: int, precision: str) -> None:
-        self._passes, self._chunk, self._place, self._precision = passes, chunk, place, precision
-        self._node, self._sums = passes.program.nodes[place], sums_of(precision)
+    def __init__(self, passes: Passes, chunk: Chunk, row: int, precision: str) -> None:
+        self._passes, self._chunk, self._row, self._precision = passes, chunk, row, precision
+        self._node, self._sums = passes.program.nodes[row], sums_of(precision)
 
     def add_to(self, errors: LocalErrors) -> None:
-        """Add the local errors of the row's results, and of the cotangents that it hands to its inputs."""
+        """Add the local errors of the row's results, and of the cotangents that it passes to its inputs."""
         kind, node = self._node.kind, self._node
-        out = row_of(self._passes, self._chunk, errors.results, self._place)
+        out = row_of(self._passes, self._chunk, errors.results, self._row)
         if kind in NORMS:
             self._norm(errors)
             return
@@ -100,20 +106,19 @@ class _RowErrors:
         if kind in ("avg_pool", "max_pool", "dropout"):
             back[0][:] = np.hypot(back[0], np.abs(self._values("cotangents", node.columns["a"])))
 
-    def _values(self, name: str, place: int | None = None, normalised: bool = False) -> np.ndarray:
-        row = self._place if place is None else place
+    def _values(self, name: str, row: int | None = None, normalised: bool = False) -> np.ndarray:
+        row = self._row if row is None else row
         return row_of(self._passes, self._chunk, getattr(self._chunk, name), row, normalised)
 
     def _sources(self) -> list[int]:
         return [source for source in (self._node.columns["a"], self._node.columns["b"]) if source >= 0]
 
     def _summed(self, values: np.ndarray, terms: int) -> np.ndarray:
-        """Return the error of sums of so many terms, which may be larger than what is left of them."""
+        """Return the errors of sums of so many terms: their partial sums are of typical size even where they cancel."""
         size = np.abs(values)
         typical = np.sqrt((values * values).mean(axis=(1, 2), keepdims=True))
-        # What is exactly zero is a sum of zeros, or of terms that any order cancels.
-        found: np.ndarray = np.hypot(size, self._sums * math.sqrt(terms) * np.maximum(size, typical)) * (size > 0)
-        return found
+        # A sum that is exactly zero has zero terms only, or terms that cancel in any order.
+        return np.hypot(size, self._sums * math.sqrt(terms) * np.maximum(size, typical)) * (size > 0)
 
     def _activation(self, out: np.ndarray, back: np.ndarray) -> None:
         z, result = self._values("cached", self._node.columns["a"]), self._values("cached")
@@ -121,22 +126,22 @@ class _RowErrors:
         inner, real = ACCUMULATOR[self._precision], float(self._node.reals[0])
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             value, slope, stored = ACTIVATIONS[self._node.kind](z, real, inner)
-            out[:] = (np.abs(result) + self._sums * (value + np.abs(result))) * (result != 0)  # which is exact
+            out[:] = (np.abs(result) + self._sums * (value + np.abs(result))) * (result != 0)  # a zero is exact
             slope = self._sums * slope + stored * _left(_rest(self._node.kind, z), UNITS[self._precision])
         back[:] = np.hypot(back, np.nan_to_num(slope) * np.abs(v) + np.abs(into))
 
     def _norm(self, errors: LocalErrors) -> None:
-        """Add those of a normalisation, whose means and products with them err alike in a whole group."""
-        passes, chunk, place, node = self._passes, self._chunk, self._place, self._node
+        """Add the errors of a normalisation, whose means and products with them err alike in a whole group."""
+        passes, chunk, row, node = self._passes, self._chunk, self._row, self._node
         axes = {"batch_norm": (1, 2), "layer_norm": (0, 1)}.get(node.kind)
-        x, unit = self._values("cached", node.columns["a"]), self._values("cached", place, normalised=True)
+        x, unit = self._values("cached", node.columns["a"]), self._values("cached", row, normalised=True)
         mean, inverse = _statistics(node, x, axes)
         weight = self._weight()
-        # Means and 1 / sigma are stored.
+        # The mean and 1 / sigma are stored, so that each is rounded once more.
         shared = (1 + self._sums) * np.abs(mean) * inverse
         own = self._sums * (inverse * (np.abs(x) + np.abs(mean)) + np.abs(unit)) + np.abs(unit)
-        row_of(passes, chunk, errors.results, place, normalised=True)[:] = own
-        row_of(passes, chunk, errors.results, place)[:] = np.abs(weight) * own + np.abs(self._values("cached"))
+        row_of(passes, chunk, errors.results, row, normalised=True)[:] = own
+        row_of(passes, chunk, errors.results, row)[:] = np.abs(weight) * own + np.abs(self._values("cached"))
         v = weight * self._values("cotangents")
         back = row_of(passes, chunk, errors.cotangents, node.columns["a"])
         into = np.abs(self._values("cotangents", node.columns["a"]))
@@ -146,8 +151,8 @@ class _RowErrors:
         total, product = (v.mean(axis=axes, keepdims=True), (v * unit).mean(axis=axes, keepdims=True))
         parts = 2 * np.abs(v) + np.abs(total) + np.abs(unit * product)
         back[:] = np.hypot(back, into + inverse * (self._sums * parts + 2 * np.abs(unit * product)))
-        errors.shared_inputs[place] = shared
-        errors.shared_results[place] = np.abs(weight) * shared
+        errors.shared_inputs[row] = shared
+        errors.shared_results[row] = np.abs(weight) * shared
         typical = np.sqrt((v * v).mean(axis=axes, keepdims=True))
         errors.shared_cotangents[node.columns["a"]] = self._sums * inverse * (np.abs(total) + typical)
 
@@ -192,32 +197,29 @@ def _seeds(passes: Passes, chunk: Chunk, sums: float, errors: LocalErrors) -> No
 def _sigmoid(z: np.ndarray) -> np.ndarray:
     """Return 1 / (1 + exp(-z))."""
     e = np.exp(-np.abs(z))
-    found: np.ndarray = np.where(z >= 0, 1.0, e) / (1.0 + e)
-    return found
+    return np.where(z >= 0, 1.0, e) / (1.0 + e)
 
 
 def _left(rest: np.ndarray, unit: float) -> np.ndarray:
-    """Return by what part of a round-off 1 - a number errs that is ``rest``.
+    """Return the error, in round-offs, of a difference 1 - x that should be ``rest``.
 
-    Where the number itself is rounded to one, nothing is left of it, and that is no error.
+    It is a whole round-off, unless x is so near to 1 that it is rounded to 1: then nothing is left, and nothing errs.
     """
-    found: np.ndarray = np.minimum(1.0, 4 * rest / unit)
-    return found
+    return np.minimum(1.0, 4 * rest / unit)
 
 
 def _nothing(slope: np.ndarray, unit: float) -> np.ndarray:
-    """Return the error of code that takes a slope far below a round-off for zero, as vectorised exp and erf do."""
-    found: np.ndarray = np.minimum(NOTHING, np.abs(slope) / unit)
-    return found
+    """Return the error of code that computes a slope far below a round-off as zero, as vectorised exp and erf do."""
+    return np.minimum(NOTHING, np.abs(slope) / unit)
 
 
 def _rest(kind: str, z: np.ndarray) -> np.ndarray:
-    """Return 1 - |result| of a tanh, and 1 - result of a sigmoid."""
+    """Return 1 - |result| for a tanh, and 1 - result for a sigmoid."""
     return 2 * _sigmoid(-2 * np.abs(z)) if kind == "tanh" else _sigmoid(-z)
 
 
 def _normal(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the normal density, and about what its distribution has below z: never less, and at most twice that."""
+    """Return the normal density, and a bound on its integral below z: never too small, at most twice too large."""
     density = np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
     return density, np.where(z < 0, density / np.maximum(np.abs(z), 0.8), 0.5)
 
@@ -248,7 +250,7 @@ def _silu(z: np.ndarray, real: float, unit: float) -> Parts:
 
 def _elu(z: np.ndarray, real: float, unit: float) -> Parts:
     small = real * np.exp(np.minimum(z, 0.0))
-    # Where the slope is computed from the result, it is a difference of numbers as large as alpha.
+    # Code that computes the slope from the result takes a difference of numbers as large as alpha.
     return 0.0, np.where(z > 0, 0.0, real + 2 * small), 0.0
 
 
@@ -277,6 +279,6 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray, float, float], Parts]] = {
     "sigmoid": _sigmoid_parts,
     "softplus": _softplus,
 }
-"""Errors that arithmetic inside an activation leaves in its result, beside that of the result's size, and in its slope;
-and what the rounding of the stored result leaves in a slope that is computed from it. They are functions of z, the
-activation's number, and the round-off of that arithmetic."""
+"""Errors from the arithmetic inside an activation: of its result, in excess of a rounding of that result; of its slope;
+and of a slope that is computed from the stored, rounded result. They are functions of z, the activation's number and
+the round-off of that arithmetic."""

@@ -1,4 +1,4 @@
-"""A declared loss beside the computed one, before any gradient is judged."""
+"""The comparison of a declared loss with the computed one, before any gradient is checked."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def compared(loss: Any, baseline: Baseline, penalties: Mapping[str, Penalty], pr
     baseline : Baseline
     penalties : mapping of str to Penalty
     precision : str or None
-        How the declared one was computed. Without it, one that float32 can hold counts as float32's.
+        Precision of the declared loss. Without it, a loss that float32 can hold counts as float32's.
 
     Raises
     ------
     FastcheckError
-        If the declared loss is no number.
+        If the declared loss is not a number.
     """
     try:
         declared = float(loss)
     except (TypeError, ValueError, OverflowError):
-        raise FastcheckError(f"loss is {loss!r}: expected the number that your forward pass gave") from None
+        raise FastcheckError(f"loss is {loss!r}: expected the number that your forward pass returned") from None
     if not math.isfinite(declared):
         attempt = "look for a logarithm of zero, a division by zero or an overflow in the forward pass"
-        evidence = f"the declared loss is {declared}; computed {baseline.passes.loss():.9g}"
+        evidence = f"the declared loss is {declared}; the computed one is {baseline.passes.loss():.9g}"
         diagnosis = {"bug": "a loss that is not finite", "evidence": evidence, "try": attempt}
         return ForwardReport("fail", math.inf, diagnosis)
     data, penalty = baseline.passes.loss(), regularisation(baseline, penalties)
@@ -50,17 +50,18 @@ def compared(loss: Any, baseline: Baseline, penalties: Mapping[str, Penalty], pr
         return ForwardReport("pass", ratio, None)
     for bug, value, attempt in _mistakes(baseline, data, penalty):
         if abs(declared - value) <= bar:
-            evidence = f"the declared loss {declared:.9g} is that of {bug}; computed {nearest:.9g}"
+            evidence = f"the declared loss, {declared:.9g}, is that of {bug}; the computed one is {nearest:.9g}"
             return ForwardReport("fail", ratio, {"bug": bug, "evidence": evidence, "try": attempt})
     message = (
-        f"the declared loss {declared:.9g} differs from the computed {nearest:.9g} by more than rounding, {bar:.1g}"
+        f"the declared loss, {declared:.9g}, differs from the computed one, {nearest:.9g}, by more than rounding, "
+        f"{bar:.1g}"
     )
     attempt = "compare the layers' outputs one by one: the two networks are different functions"
     return ForwardReport("fail", ratio, {"bug": "another function", "evidence": message, "try": attempt})
 
 
 def _of_float32(loss: Any, declared: float) -> bool:
-    """Tell whether a loss was computed in float32: by its type, or by bits that a float64 result would hardly lack."""
+    """Return whether a loss was computed in float32: by its type, or by low bits that hardly vanish in float64."""
     if isinstance(loss, (np.float32, np.float16)):
         return True
     significand, _ = math.frexp(declared)
@@ -68,7 +69,7 @@ def _of_float32(loss: Any, declared: float) -> bool:
 
 
 def regularisation(baseline: Baseline, penalties: Mapping[str, Penalty]) -> float:
-    """Return the regularisation's part of the objective, infinity where it overflows."""
+    """Return the regularisation's part of the objective; infinity where it overflows."""
     params = baseline.passes.point.params
     with np.errstate(over="ignore"):
         parts = [
@@ -82,13 +83,13 @@ def regularisation(baseline: Baseline, penalties: Mapping[str, Penalty]) -> floa
 
 
 def _mistakes(baseline: Baseline, data: float, penalty: float) -> Iterator[tuple[str, float, str]]:
-    """Yield likely mistakes: what to call it, the loss that it gives, and what to do."""
+    """Yield likely mistakes: a name, the loss that the mistake gives, and what to do."""
     points = len(baseline.passes.point.x)
     whole = "mean" if baseline.passes.point.network.reduction == "mean" else "sum"
     scale, other = (points, "sum") if whole == "mean" else (1 / points, "mean")
-    reduce = f"reduction={other!r}, or divide as the network says"
-    yield f"the {other} over data points where the network says {whole}", scale * data, reduce
-    yield f"the {other} over data points where the network says {whole}", scale * data + penalty, reduce
+    reduce = f"set reduction={other!r}, or take the {whole} as the network does"
+    yield f"the {other} over data points where the network takes the {whole}", scale * data, reduce
+    yield f"the {other} over data points where the network takes the {whole}", scale * data + penalty, reduce
     half = "the regularisation here is l2 / 2 * sum(w^2): double l2, or halve yours"
     yield "regularisation without its factor of a half", data + 2 * penalty, half
     yield "half of the regularisation", data + penalty / 2, half

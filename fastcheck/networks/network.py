@@ -1,4 +1,4 @@
-"""A network as data: layers by name, what each takes, the loss and its regularisation. Nothing is compiled here."""
+"""A network as data: named layers and their inputs, the loss and its regularisation. Nothing is compiled here."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from fastcheck.common.naming import nearest, refuse_unknown
 from fastcheck.networks.layers import BatchNorm, Conv, Dense, Layer, LayerNorm
 
 LOSSES = ("softmax_cross_entropy", "squared_error", "multiclass_hinge", "logistic")
-"""The loss of a data point with output z and target y: -log softmax(z)[y]; sum (z - y)^2 / 2; sum over the other
+"""Losses of a data point with output z and target y: -log softmax(z)[y]; sum (z - y)^2 / 2; the sum over the other
 classes of max(0, z_j - z_y + margin) (Weston and Watkins 1999); sum log(1 + exp(z)) - y z."""
 
 REDUCTIONS = ("mean", "sum")
-"""How data points are put together."""
+"""Reductions over data points."""
 
 LEARNT = (Conv, Dense, BatchNorm, LayerNorm)
 """Layers with parameters."""
 
 TENSORS = ("weight", "bias")
-"""What layers learn."""
+"""Parameters of a layer."""
 
 INPUT = "x"
-"""The name of the network's input."""
+"""Name of the network's input."""
 
 
 @dataclass(frozen=True)
@@ -45,28 +45,29 @@ class Network:
     Parameters
     ----------
     layers : sequence of Layer
-        In order: each takes the output of the one before, unless its ``input`` names another. The last one's output
-        is that of the network.
+        In order: each takes the output of the layer before, unless its ``input`` names another. The output of the last
+        layer is the network's.
     loss : {"softmax_cross_entropy", "squared_error", "multiclass_hinge", "logistic"}
     l2, l1 : float, or mapping of names to floats
-        Regularisation: l2 / 2 * sum(w^2) + l1 * sum(\\|w\\|). One number is for the weights of all convolutions and
-        dense layers; a mapping names parameter groups: a layer ("conv1") for its weight, or a tensor ("conv1.bias").
+        Regularisation: l2 / 2 * sum(w^2) + l1 * sum(\\|w\\|). A single number is for the weights of all convolutions
+        and dense layers. A mapping names parameter groups: a layer ("conv1") for its weight, or a tensor
+        ("conv1.bias").
     margin : float
-        Of the hinge.
+        Margin of the hinge.
     reduction : {"mean", "sum"}
-        Over data points. Regularisation is added after it.
+        Reduction over data points. Regularisation is added afterwards.
 
     Attributes
     ----------
     layers : tuple of Layer
         All with a name.
     sources : tuple of tuple of int
-        For every layer the positions of the layers that it takes; -1 is the network's input.
+        For every layer, the positions of the layers that it takes; -1 is the network's input.
 
     Raises
     ------
     FastcheckError
-        If a name stands twice or does not exist, or an argument is none of these. Shapes are checked when they are
+        If a name occurs twice or does not exist, or an argument is none of these. Shapes are checked once they are
         known.
     """
 
@@ -90,7 +91,7 @@ class Network:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The layers' names."""
+        """Names of the layers."""
         return tuple(str(layer.name) for layer in self.layers)
 
     def shapes(self, input_shape: Shape) -> list[Shape]:
@@ -99,19 +100,19 @@ class Network:
         Raises
         ------
         FastcheckError
-            If they do not chain: which layer, what it got and what it expects.
+            If they do not chain; the message names the layer, what it got and what it expects.
         """
-        found: list[Shape] = []
+        shapes: list[Shape] = []
         for layer, taken in zip(self.layers, self.sources, strict=True):
-            inputs = [tuple(input_shape) if place < 0 else found[place] for place in taken]
+            inputs = [tuple(input_shape) if position < 0 else shapes[position] for position in taken]
             try:
-                found.append(layer.shape(*inputs))
+                shapes.append(layer.shape(*inputs))
             except FastcheckError as error:
                 raise FastcheckError(f"layer {layer.name!r} ({layer.kind}): {error}") from None
-        return found
+        return shapes
 
     def parameter_shapes(self, input_shape: Shape) -> dict[str, Shape]:
-        """Return the shapes of all that is learnt, by "layer.tensor"."""
+        """Return the shapes of all parameters, by "layer.tensor"."""
         return self._arrays(input_shape, buffers=False)
 
     def buffer_shapes(self, input_shape: Shape) -> dict[str, Shape]:
@@ -120,12 +121,12 @@ class Network:
 
     def _arrays(self, input_shape: Shape, buffers: bool) -> dict[str, Shape]:
         shapes = self.shapes(input_shape)
-        found = {}
+        named = {}
         for layer, taken in zip(self.layers, self.sources, strict=True):
             shape = tuple(input_shape) if taken[0] < 0 else shapes[taken[0]]
             arrays = layer.buffers(shape) if buffers else layer.parameters(shape)
-            found.update({f"{layer.name}.{name}": array for name, array in arrays.items()})
-        return found
+            named.update({f"{layer.name}.{name}": array for name, array in arrays.items()})
+        return named
 
     def penalties(self, names: Sequence[str]) -> dict[str, Penalty]:
         """Return the regularisation of every tensor that has one.
@@ -139,28 +140,28 @@ class Network:
             for name in groups:
                 if name not in names:
                     raise FastcheckError(f"{option} names {name!r}{nearest(name, names)}: expected {', '.join(names)}")
-        found = {name: Penalty(self._l2.get(name, 0.0), self._l1.get(name, 0.0)) for name in names}
-        return {name: penalty for name, penalty in found.items() if penalty.l2 or penalty.l1}
+        every = {name: Penalty(self._l2.get(name, 0.0), self._l1.get(name, 0.0)) for name in names}
+        return {name: penalty for name, penalty in every.items() if penalty.l2 or penalty.l1}
 
     def initial(self, input_shape: Shape, seed: int = 0) -> dict[str, np.ndarray]:
-        """Return parameters to begin training with: He's normal weights, zero biases, normalisations at one."""
+        """Return parameters to start training from: He's normal weights, zero biases, normalisations at one."""
         rng = np.random.default_rng(seed)
         kinds = {str(layer.name): layer for layer in self.layers}
-        found = {}
+        params = {}
         for name, shape in self.parameter_shapes(input_shape).items():
             layer, tensor = kinds[name.rpartition(".")[0]], name.rpartition(".")[2]
             if tensor == "bias":
-                found[name] = np.zeros(shape)
+                params[name] = np.zeros(shape)
             elif isinstance(layer, (Conv, Dense)):
-                found[name] = rng.normal(0, math.sqrt(2 / math.prod(shape[1:])), shape)
+                params[name] = rng.normal(0, math.sqrt(2 / math.prod(shape[1:])), shape)
             else:
-                found[name] = np.ones(shape)
+                params[name] = np.ones(shape)
         for name, shape in self.buffer_shapes(input_shape).items():
-            found[name] = np.zeros(shape) if name.endswith("mean") else np.ones(shape)
-        return found
+            params[name] = np.zeros(shape) if name.endswith("mean") else np.ones(shape)
+        return params
 
     def described(self) -> dict[str, Any]:
-        """Return what a report tells of the network."""
+        """Return the network's entry in a report."""
         return {
             "layers": [f"{layer.name} ({layer.kind})" for layer in self.layers],
             "loss": self.loss,
@@ -169,39 +170,39 @@ class Network:
 
     def _sources(self) -> tuple[tuple[int, ...], ...]:
         names = self.names
-        found = []
-        for place, layer in enumerate(self.layers):
+        sources = []
+        for position, layer in enumerate(self.layers):
             wanted = [*([] if layer.input is None else [layer.input]), *layer.others()]
-            positions = [self._position(name, place) for name in wanted]
-            found.append(tuple(positions if layer.input is not None else [place - 1, *positions]))
-        unread = set(range(len(names) - 1)) - {place for taken in found for place in taken}
+            positions = [self._position(name, position) for name in wanted]
+            sources.append(tuple(positions if layer.input is not None else [position - 1, *positions]))
+        unread = set(range(len(names) - 1)) - {position for taken in sources for position in taken}
         if unread:
             raise FastcheckError(f"layer {names[min(unread)]!r} leads nowhere: no later layer takes its output")
-        return tuple(found)
+        return tuple(sources)
 
-    def _position(self, name: str, place: int) -> int:
-        names, layer = self.names, self.layers[place]
+    def _position(self, name: str, position: int) -> int:
+        names, layer = self.names, self.layers[position]
         if name == INPUT:
             return -1
         if name not in names:
             raise FastcheckError(
-                f"layer {layer.name!r} takes {name!r}{nearest(name, names[:place])}, which does not exist: expected "
-                f"one of {', '.join((INPUT, *names[:place]))}"
+                f"layer {layer.name!r} takes {name!r}{nearest(name, names[:position])}, which does not exist: expected "
+                f"one of {', '.join((INPUT, *names[:position]))}"
             )
-        if names.index(name) >= place:
+        if names.index(name) >= position:
             raise FastcheckError(
                 f"layer {layer.name!r} takes {name!r}, which does not come before it: that would be a cycle"
             )
         return names.index(name)
 
     def _groups(self, option: str, value: Any) -> dict[str, float]:
-        """Return the regularisation of every tensor, by its name."""
+        """Return the regularisation's weight for every tensor that has one, by name."""
         kinds = {str(layer.name): layer for layer in self.layers}
         if not isinstance(value, Mapping):
             number = _number(option, value)
             weighted = [name for name, layer in kinds.items() if isinstance(layer, (Conv, Dense))]
             return {f"{name}.weight": number for name in weighted} if number else {}
-        found = {}
+        weights = {}
         for group, entry in value.items():
             name = str(group)
             layer = kinds.get(name) or kinds.get(name.rpartition(".")[0])
@@ -214,10 +215,10 @@ class Network:
                 raise FastcheckError(
                     f"{option} names {name!r}{nearest(name, _tensors(kinds))}: expected a weight or bias"
                 )
-            if tensor in found:
+            if tensor in weights:
                 raise FastcheckError(f"{option} names {tensor!r} twice: expected {name!r} or the layer alone")
-            found[tensor] = _number(f"{option}[{name!r}]", entry)
-        return found
+            weights[tensor] = _number(f"{option}[{name!r}]", entry)
+        return weights
 
 
 def _tensors(names: Iterable[str]) -> list[str]:
@@ -225,16 +226,16 @@ def _tensors(names: Iterable[str]) -> list[str]:
 
 
 def _named(layers: Any) -> tuple[Layer, ...]:
-    """Return the layers, those without a name numbered by kind."""
-    found: list[Layer] = []
+    """Return the layers, all named; those without a name get their kind and a number."""
+    named: list[Layer] = []
     if not isinstance(layers, Iterable):
         raise FastcheckError(f"layers is {layers!r}: expected a sequence of layers of fastcheck.networks.layers")
     layers = tuple(layers)
     taken = {layer.name for layer in layers if isinstance(layer, Layer) and layer.name is not None}
     counts: dict[str, int] = {}
-    for place, layer in enumerate(layers):
+    for position, layer in enumerate(layers):
         if not isinstance(layer, Layer):
-            raise FastcheckError(f"layers[{place}] is {layer!r}: expected a layer of fastcheck.networks.layers")
+            raise FastcheckError(f"layers[{position}] is {layer!r}: expected a layer of fastcheck.networks.layers")
         name = layer.name
         while name is None:
             counts[layer.kind] = counts.get(layer.kind, 0) + 1
@@ -242,16 +243,17 @@ def _named(layers: Any) -> tuple[Layer, ...]:
             name = None if candidate in taken else candidate
         if not isinstance(name, str) or not name or name == INPUT or "." in name or not name.isprintable():
             raise FastcheckError(
-                f"layers[{place}] has the name {name!r}: expected printable characters without a dot, and not {INPUT!r}"
+                f"layers[{position}] has the name {name!r}: expected printable characters without a dot, and not "
+                f"{INPUT!r}"
             )
-        if any(name == other.name for other in found):
+        if any(name == other.name for other in named):
             raise FastcheckError(
-                f"layers[{place}] has the name {name!r}, as another layer has: expected different ones"
+                f"layers[{position}] has the name {name!r}, as another layer has: expected different ones"
             )
-        found.append(layer.named(name))
-    if not found:
+        named.append(layer.named(name))
+    if not named:
         raise FastcheckError("layers is empty: expected at least one layer")
-    return tuple(found)
+    return tuple(named)
 
 
 def _number(name: str, value: Any) -> float:

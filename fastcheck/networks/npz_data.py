@@ -1,4 +1,4 @@
-"""Data points of a network in ``.npz`` files."""
+"""A network's data points in ``.npz`` files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DATA, _MASK = ("x", "y"), "mask."
 
 
 class NetworkData(NamedTuple):
-    """What a network is evaluated on: data points, targets, the declared loss if there is one, and dropout masks."""
+    """Data of a check: data points, targets, the declared loss if there is one, and dropout masks."""
 
     x: np.ndarray
     y: np.ndarray
@@ -30,7 +30,7 @@ def load_network_data(path: Source) -> NetworkData:
     Parameters
     ----------
     path : path
-        Keys ``x`` and ``y``, and optionally ``loss`` and, for dropout layers, ``mask.LAYER``.
+        It has keys ``x`` and ``y``, and optionally ``loss`` and, for dropout layers, ``mask.LAYER``.
 
     Returns
     -------
@@ -49,14 +49,14 @@ def load_network_data(path: Source) -> NetworkData:
 
 
 class DataOutline(NamedTuple):
-    """What the headers of a network's data tell: the shape of x, and the dropout layers that have a mask."""
+    """The headers of a network's data: the shape of x, and the dropout layers that have a mask."""
 
     x: Shape
     masked: tuple[str, ...]
 
 
 def network_data_outline(path: Source) -> DataOutline:
-    """Read the headers of a network's data, and nothing else; raises as `load_network_data` does."""
+    """Read the headers of a network's data, and no more; raises as `load_network_data` does."""
     with opened(path) as file:
         archive = _data_archive(file)
         masked = (key.removeprefix(_MASK) for key in archive.keys if key.startswith(_MASK))

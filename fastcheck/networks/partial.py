@@ -1,4 +1,4 @@
-"""What moving one parameter of a network does to its loss, found by evaluating only what moves."""
+"""Evaluator ``network``: perturbed losses by partial evaluation, of only what a parameter changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastcheck_kernels import columns, network
 
 
 class PartialEvaluation:
-    """Tables of `fastcheck_kernels.network.difference`, of one tensor.
+    """Tables of `fastcheck_kernels.network.difference` for one tensor.
 
     Parameters
     ----------
@@ -27,14 +27,14 @@ class PartialEvaluation:
     Attributes
     ----------
     kind : str
-        The evaluator's name.
+        Name of the evaluator.
     noise : float
-        Standard deviation of what evaluating the loss itself adds to its differences: none, since they are what is
-        computed.
+        Standard deviation that evaluating the loss itself adds to its differences: 0, since the kernel computes the
+        differences directly.
     group : int
-        Dimensions that move the same channel: those which can be evaluated together.
+        Number of dimensions that perturb the same channel, and can be evaluated in one pass.
     dims_per_pass : int
-        Number of them that fills the lanes: fewer take as long.
+        Number of these that fill the lanes: fewer take as long.
     """
 
     kind = "network"
@@ -60,26 +60,25 @@ class PartialEvaluation:
         total = np.zeros((len(dims), columns.FOUND))
         loss = (passes.kind, passes.point.network.margin, passes.weight)
         for chunk, layout in zip(passes.chunks, self._layouts, strict=True):
-            found = np.empty_like(total)
+            table = np.empty_like(total)
             work = (arena, layout.places, spare)
             size = (chunk.points, chunk.period, layout.lanes, layout.lanes // 2)
             state = (chunk.net, chunk.cached, chunk.cotangents, chunk.known, chunk.targets)
-            network.difference(*state, work, self._tensor, dims, h, size, loss, found)
-            total += found
+            network.difference(state, work, self._tensor, dims, h, size, loss, table)
+            total += table
         return total
 
     def _rooms(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return this thread's own."""
+        """Return this thread's own arena and spare room."""
         if not hasattr(self._private, "rooms"):
             sizes = (max(getattr(layout, name) for layout in self._layouts) for name in ("arena", "spare"))
             self._private.rooms = tuple(_aligned(size) for size in sizes)
-        rooms: tuple[np.ndarray, np.ndarray] = self._private.rooms
-        return rooms
+        return self._private.rooms
 
 
 @dataclass
 class _Layout:
-    """Lanes of a chunk, how many dimensions fill them, and where rows' results are in a thread's rooms."""
+    """Lanes for a chunk, the number of copies on each side of them, and the layout of rows in a thread's arena."""
 
     lanes: int
     copies: int
@@ -96,14 +95,14 @@ class _Layout:
 
 
 def _aligned(size: int) -> np.ndarray:
-    """Return an array whose first entry begins a line of the cache."""
+    """Return an array that is aligned to a cache line."""
     raw = np.zeros(size + 8)
     shift = -raw.ctypes.data // 8 % 8
     return raw[shift : shift + size]
 
 
 def thread_bytes(lowered: program.Program, point: Point) -> int:
-    """Return the most that a thread's rooms take, whichever tensor is differenced."""
+    """Return the bytes of a thread's rooms for the tensor that needs the most."""
     layouts = [
         _Layout(lowered, points, period, lowered.node_of(name)[0], array.size)
         for name, array in point.params.items()
@@ -113,29 +112,29 @@ def thread_bytes(lowered: program.Program, point: Point) -> int:
 
 
 def needed_bytes(lowered: program.Program, point: Point, threads: int) -> int:
-    """Return the most bytes that checking a network takes, beside what it is given.
+    """Return a bound on the bytes that checking a network takes, its arguments aside.
 
-    Results and cotangents of all layers are kept, and while noise is added once more, with their local errors and what
-    the noise does to results; every thread has rooms of its own, and results of its own for the audit; and there are a
-    dozen numbers for each parameter.
+    Results and cotangents of all layers are kept, and once more while noise is added, together with their local errors
+    and the noise's effect on results. Every thread has its own rooms, and its own results for the audit. Each parameter
+    takes a dozen numbers.
     """
     caches = (9 + 2 * threads) * cache_bytes(lowered, point)
     return caches + threads * thread_bytes(lowered, point) + 12 * 8 * lowered.params_size + OVERHEAD
 
 
 def work(lowered: program.Program, name: str, points: int, evaluator: str = PartialEvaluation.kind) -> int:
-    """Return about how many multiply-adds a dimension of a tensor takes, both signs and all data points together.
+    """Return the approximate multiply-adds for a dimension of a tensor, both signs and all data points together.
 
-    By ``full`` it takes as many as one of the first tensor, which moves everything.
+    With ``full``, every dimension takes as many as one of the first tensor, which changes everything.
     """
-    first, _ = lowered.node_of(next(iter(lowered.places)) if evaluator == "full" else name)
-    moved = program.moved(lowered, first)
+    first, _ = lowered.node_of(next(iter(lowered.slices)) if evaluator == "full" else name)
+    perturbed = program.perturbed(lowered, first)
     total = 0
-    for place, count in moved.items():
-        node = lowered.nodes[place]
+    for row, count in perturbed.items():
+        node = lowered.nodes[row]
         total += 8 * count
-        if node.kind == "conv" and place != first:
+        if node.kind == "conv" and row != first:
             source = node.columns["a"]
-            share = moved[source] / lowered.nodes[source].entries
+            share = perturbed[source] / lowered.nodes[source].entries
             total += int(share * count * node.columns["per_group"] * node.columns["taps"])
     return total * 2 * points

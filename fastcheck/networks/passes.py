@@ -1,4 +1,4 @@
-"""Forward and backward passes of a network: what is kept of the unperturbed one, and the reference gradient."""
+"""Forward and backward passes of the unperturbed network: cached results, and the reference gradient."""
 
 from __future__ import annotations
 
@@ -15,73 +15,73 @@ from fastcheck.networks.program import Program
 from fastcheck_kernels import columns, network, tile, vjp
 
 CHUNK = 16
-"""Data points that go through a network together, where no layer needs all of them."""
+"""Largest number of data points that go through a network together, where no layer needs all of them."""
 
 Net = tuple[np.ndarray, ...]
 
 Hook = Callable[["Chunk", int], None]
-"""What is called with a chunk and the number of a row whose results, or cotangents, are complete."""
+"""Called with a chunk and the number of a row whose results, or cotangents, are complete."""
 
 
-def _nothing(chunk: Chunk, place: int) -> None:
-    """Leave a row as it is."""
+def _nothing(chunk: Chunk, row: int) -> None:
+    """Leave a row unchanged."""
 
 
 def lowered(point: Point) -> Program:
-    """Lower a network for the inputs of a point."""
+    """Return a network lowered for the inputs of a point."""
     return Program(point.network, point.shape, point.buffers, tuple(point.masks), tile.CHANNELS, tile.VECTOR)
 
 
 def vector(program: Program, params: Arrays) -> np.ndarray:
-    """Return all parameters in one vector."""
-    found = np.empty(program.params_size)
-    for name, place in program.places.items():
-        found[place] = params[name].reshape(-1)
-    return found
+    """Return all parameters as one vector."""
+    flat = np.empty(program.params_size)
+    for name, entries in program.slices.items():
+        flat[entries] = params[name].reshape(-1)
+    return flat
 
 
 def pieces(point: Point) -> list[np.ndarray]:
-    """Cut the data points into chunks: powers of two, which fill lanes well; or all at once where they are mixed."""
+    """Cut the data points into chunks: powers of two, which fill lanes well; or one, where a layer mixes all points."""
     total = np.arange(len(point.x))
     if any(layer.kind == "batch_norm" and not getattr(layer, "frozen", False) for layer in point.network.layers):
         return [total]
-    found, at = [], 0
+    chunks, at = [], 0
     while at < len(total):
         size = min(CHUNK, 1 << ((len(total) - at).bit_length() - 1))
-        found.append(total[at : at + size])
+        chunks.append(total[at : at + size])
         at += size
-    return found
+    return chunks
 
 
 def sizes(point: Point) -> list[tuple[int, int]]:
-    """Return the data points and the lanes of every chunk's caches."""
-    return [(len(places), math.lcm(len(places), tile.LANES)) for places in pieces(point)]
+    """Return the numbers of data points and of cache lanes of every chunk."""
+    return [(len(chosen), math.lcm(len(chosen), tile.LANES)) for chosen in pieces(point)]
 
 
 def cache_bytes(program: Program, point: Point) -> int:
-    """Return what the results of all layers take, for all data points."""
+    """Return the bytes of all layers' results, for all data points."""
     return 8 * program.slots()[2] * sum(period for _, period in sizes(point))
 
 
 @dataclass
 class Chunk:
-    """Some data points, and what the unperturbed network makes of them.
+    """Some data points, and the unperturbed network's results for them.
 
     Attributes
     ----------
     net : tuple of arrays
-        As `fastcheck_kernels.columns` describes it.
+        Described in `fastcheck_kernels.columns`.
     number : int
-        Its place among the chunks.
+        Position among the chunks.
     points, period : int
-        Data points, and lanes of the caches, which show them again and again.
+        Numbers of data points and of cache lanes; the lanes repeat the data points.
     targets : float64 array, (rows, period), flat
     cached, cotangents : float64 arrays
         Every row's output, and the objective's gradient with respect to it (empty before the backward pass).
     known, seeds : float64 arrays
         Probabilities and cotangents of the output.
     losses : float64 array
-        Of every data point.
+        Loss of every data point.
     """
 
     net: Net
@@ -97,20 +97,20 @@ class Chunk:
 
     @property
     def size(self) -> tuple[int, int, int, int]:
-        """What kernels want to know of the caches' lanes."""
+        """The caches' lanes, as the kernels' ``size``."""
         return self.points, self.period, self.period, 0
 
 
 class Passes:
-    """A network at a point: forward passes kept, backward passes on request.
+    """A network at a point: forward passes with all results cached, and backward passes on request.
 
     Parameters
     ----------
     point : Point
     program : Program, optional
-        Where it was lowered before.
+        The lowered network, if it exists already.
     params : float64 array, optional
-        In place of the point's, as one vector.
+        Parameters in place of the point's, as one vector.
     after : callable, optional
         May change the results of every row in the forward pass.
     """
@@ -129,7 +129,7 @@ class Passes:
         self.kind = LOSSES.index(point.network.loss)
         self.weight = 1.0 / len(point.x) if point.network.reduction == "mean" else 1.0
         chunks = zip(pieces(point), sizes(point), strict=True)
-        self.chunks = [self._chunk(number, places, *size) for number, (places, size) in enumerate(chunks)]
+        self.chunks = [self._chunk(number, chosen, *size) for number, (chosen, size) in enumerate(chunks)]
         self.pack()
         for chunk in self.chunks:
             self.forward(chunk, after)
@@ -145,15 +145,14 @@ class Passes:
         """Return the network's output, (N, entries)."""
         return np.concatenate([self.row(chunk, -1) for chunk in self.chunks])
 
-    def row(self, chunk: Chunk, place: int) -> np.ndarray:
+    def row(self, chunk: Chunk, row: int) -> np.ndarray:
         """Return a row's output for the data points of a chunk, (points, entries)."""
-        node, at = self.program.nodes[place], self.program.slots()[0][place] * chunk.period
+        node, at = self.program.nodes[row], self.program.slots()[0][row] * chunk.period
         lanes = chunk.cached[at : at + node.entries * chunk.period].reshape(node.entries, chunk.period)
-        found: np.ndarray = lanes[:, : chunk.points].T
-        return found
+        return lanes[:, : chunk.points].T
 
     def gradient(self, before: Hook = _nothing) -> np.ndarray:
-        """Return the reference gradient of the data points' loss, as one vector; keep the cotangents.
+        """Return the reference gradient of the data points' loss, as one vector, and cache the cotangents.
 
         ``before`` may change the cotangents of every row's results.
         """
@@ -165,46 +164,46 @@ class Passes:
         return total
 
     def named(self, flat: np.ndarray) -> Arrays:
-        """Return the tensors of a vector laid out as the parameters."""
+        """Return the tensors, by name, of a vector laid out as the parameters."""
         program = self.program
-        return {name: flat[place].reshape(program.shapes[name]) for name, place in program.places.items()}
+        return {name: flat[entries].reshape(program.shapes[name]) for name, entries in program.slices.items()}
 
     def pack(self) -> None:
         """Pack all weights for the kernels, after they changed."""
-        for place, node in enumerate(self.program.nodes):
+        for row, node in enumerate(self.program.nodes):
             if node.kind == "conv":
                 for transposed in (False, True):
-                    network.pack(self.chunks[0].net, place, transposed)
+                    network.pack(self.chunks[0].net, row, transposed)
 
     def forward(self, chunk: Chunk, after: Hook = _nothing) -> None:
-        """Evaluate the network from its input on."""
+        """Evaluate the network for a chunk, from its input on."""
         arguments = (chunk.net, chunk.cached, self._places(chunk), chunk.size, np.empty(0), chunk.targets)
         loss = (self.kind, self.point.network.margin, chunk.known, chunk.seeds)
-        network.forward(*arguments, loss, chunk.losses, lambda place: after(chunk, place))
+        network.forward(*arguments, loss, chunk.losses, lambda row: after(chunk, row))
 
     def score(self, chunk: Chunk, margin: float) -> None:
-        """Write every data point's loss, and the output's cotangents, of the output that is there."""
+        """Write every data point's loss, and the output's cotangents, from the cached output."""
         loss = (self.kind, margin, chunk.known, chunk.seeds)
         network.score(chunk.net, chunk.cached, chunk.size, chunk.targets, loss, chunk.losses)
 
     def backward(self, chunk: Chunk, grads: np.ndarray, before: Hook = _nothing) -> None:
-        """Write the gradient of a chunk's losses, weighted, and keep its cotangents."""
+        """Write the gradient of a chunk's weighted losses, and cache the chunk's cotangents."""
         chunk.cotangents = np.zeros_like(chunk.cached)
         last = self.program.nodes[-1]
         at = self.program.slots()[0][-1] * chunk.period
         chunk.cotangents[at : at + last.entries * chunk.period] = self.weight * chunk.seeds
         arguments = (chunk.net, chunk.cached, chunk.cotangents, self._places(chunk), chunk.size, grads)
-        vjp.backward(*arguments, lambda place: before(chunk, place))
+        vjp.backward(*arguments, lambda row: before(chunk, row))
 
     def _places(self, chunk: Chunk) -> np.ndarray:
         table = chunk.net[0]
         pitch = table[:, columns.PIXELS] * chunk.period
         return np.ascontiguousarray(np.stack([table[:, columns.CACHED], pitch], axis=1))
 
-    def _chunk(self, number: int, places: np.ndarray, count: int, period: int) -> Chunk:
+    def _chunk(self, number: int, chosen: np.ndarray, count: int, period: int) -> Chunk:
         """Lay out the lanes of some data points."""
         program = self.program
-        shown = places[np.arange(period) % count]
+        shown = chosen[np.arange(period) % count]
         masks = {name: factors[shown] for name, factors in self.point.masks.items()}
         table, reals = program.table(period, masks)
         cached = np.zeros(program.slots()[2] * period)
@@ -225,17 +224,17 @@ class Passes:
         )
 
 
-def row_of(passes: Passes, chunk: Chunk, array: np.ndarray, place: int, normalised: bool = False) -> np.ndarray:
-    """Return a row's lanes in an array laid out as the cache, or those of its normalised input."""
-    node, (results, inputs, _) = passes.program.nodes[place], passes.program.slots()
-    at = (inputs if normalised else results)[place] * chunk.period
+def row_of(passes: Passes, chunk: Chunk, array: np.ndarray, row: int, normalised: bool = False) -> np.ndarray:
+    """Return a row's lanes in an array laid out as the cache, or the lanes of its normalised input."""
+    node, (results, inputs, _) = passes.program.nodes[row], passes.program.slots()
+    at = (inputs if normalised else results)[row] * chunk.period
     shape = (node.columns["channels"], node.columns["pixels"], chunk.period)
     return array[at : at + math.prod(shape)].reshape(shape)
 
 
-def lanes(passes: Passes, chunk: Chunk, array: np.ndarray, place: int) -> np.ndarray:
-    """Return a row's entries in an array laid out as the cache, without copies: (channels, pixels, points)."""
-    return row_of(passes, chunk, array, place)[:, :, : chunk.points]
+def lanes(passes: Passes, chunk: Chunk, array: np.ndarray, row: int) -> np.ndarray:
+    """Return a row's entries in an array laid out as the cache, without repeats: (channels, pixels, points)."""
+    return row_of(passes, chunk, array, row)[:, :, : chunk.points]
 
 
 def refuse_non_finite(passes: Passes) -> None:
@@ -244,15 +243,15 @@ def refuse_non_finite(passes: Passes) -> None:
     Raises
     ------
     FastcheckError
-        Where it is not: the first layer whose output is not finite.
+        If it is not; the message names the first layer whose output is not finite.
     """
     if math.isfinite(passes.loss()):
         return
-    for place in range(1, len(passes.program.nodes)):
-        if not all(np.isfinite(passes.row(chunk, place)).all() for chunk in passes.chunks):
-            name = passes.program.layer_name(place)
+    for row in range(1, len(passes.program.nodes)):
+        if not all(np.isfinite(passes.row(chunk, row)).all() for chunk in passes.chunks):
+            name = passes.program.layer_name(row)
             raise FastcheckError(
-                f"loss is {passes.loss()} at the given parameters: the first values that are not finite come out of "
+                f"loss is {passes.loss()} at the given parameters: the first values that are not finite come from "
                 f"layer {name!r}; expected a finite loss"
             )
     raise FastcheckError(f"loss is {passes.loss()} at the given parameters: expected a finite loss")

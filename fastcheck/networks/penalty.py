@@ -1,4 +1,4 @@
-"""Differences of regularisation, a sum over the parameters themselves, and how much of it is in a gradient."""
+"""Differences of regularisation, a sum over the parameters themselves, and the share of it in a gradient."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from fastcheck.common.precision import U
 from fastcheck.networks.network import Penalty
 
 FACTORS = (1.0, 0.0, 0.5, 2.0, -1.0)
-"""Multiples of regularisation's gradient that right or mistaken code leaves in a gradient."""
+"""Multiples of the regularisation's gradient that correct or mistaken code leaves in a gradient."""
 
 
 class Share(NamedTuple):
-    """How many times the gradients of ``l2 / 2 * w^2`` and of ``l1 * |w|`` are in a given one.
+    """The multiples of the gradients of ``l2 / 2 * w^2`` and of ``l1 * |w|`` in a given gradient.
 
-    It is the pair of `FACTORS` that comes nearest. ``explains`` is true where it leaves the data loss's gradient in
-    every entry, and no other that is as likely does.
+    They are the pair of `FACTORS` that comes nearest. ``explains`` is true where this pair leaves the data loss's
+    gradient in every entry, and no other pair that is as likely does.
     """
 
     l2: float
@@ -27,28 +27,28 @@ class Share(NamedTuple):
 
     @property
     def wrong(self) -> bool:
-        """Whether another share than the right one is known to be in the gradient."""
+        """Whether the gradient is known to contain another share than the right one."""
         return self.explains and not self.l2 == self.l1 == 1
 
     def of(self, penalty: Penalty) -> Penalty:
-        """Return this share of a penalty."""
+        """Return the share of a penalty."""
         return Penalty(self.l2 * penalty.l2, self.l1 * penalty.l1)
 
 
 def difference(penalty: Penalty, w: np.ndarray, h: float) -> tuple[np.ndarray, ...]:
-    """Difference l2 / 2 * w^2 + l1 * |w| at some parameters.
+    """Return the difference of l2 / 2 * w^2 + l1 * |w| at some parameters.
 
     Returns
     -------
     value, roundoff, crossed, jump : float64 arrays
-        The two-sided difference quotient, and what rounding, the kink of |w| at zero where it is crossed, and that kink
-        at the point itself make of it.
+        The two-sided difference quotient, and bounds on its errors: from rounding, from the kink of |w| at zero where
+        that is crossed, and from that kink at the point itself.
     kinks : int64 array
     """
     with np.errstate(over="ignore", invalid="ignore"):
         plus, minus = w + h, w - h
-        moved = plus - minus
-        value = (penalty.l2 / 2 * (plus * plus - minus * minus) + penalty.l1 * (np.abs(plus) - np.abs(minus))) / moved
+        width = plus - minus
+        value = (penalty.l2 / 2 * (plus * plus - minus * minus) + penalty.l1 * (np.abs(plus) - np.abs(minus))) / width
         size = np.abs(w) + h
         roundoff = 2 * U * size * (penalty.l2 * size + penalty.l1) / h
         at_point = (w == 0) & (penalty.l1 > 0)
@@ -60,12 +60,11 @@ def difference(penalty: Penalty, w: np.ndarray, h: float) -> tuple[np.ndarray, .
 def gradient(penalty: Penalty, w: np.ndarray) -> np.ndarray:
     """Return l2 * w + l1 * sign(w)."""
     with np.errstate(over="ignore", invalid="ignore"):
-        found: np.ndarray = penalty.l2 * w + penalty.l1 * np.sign(w)
-    return found
+        return penalty.l2 * w + penalty.l1 * np.sign(w)
 
 
 def share(penalty: Penalty, w: np.ndarray, rest: np.ndarray, bars: np.ndarray) -> Share:
-    """Find how much of a penalty's gradient is in another one.
+    """Return the share of a penalty's gradient in another gradient.
 
     Parameters
     ----------
@@ -73,19 +72,19 @@ def share(penalty: Penalty, w: np.ndarray, rest: np.ndarray, bars: np.ndarray) -
     w : array
         The parameters.
     rest : array
-        The given gradient less the data loss's.
+        The given gradient minus the data loss's.
     bars : array
-        What arithmetic can explain of a difference between the two.
+        Bounds on a difference between the two that arithmetic can explain.
     """
     left = {pair: _left(penalty, w, rest, bars, *pair) for pair in _pairs(penalty)}
     explaining = [pair for pair, (entries, _) in left.items() if entries == rest.size]
-    # Where the signs of w are as good as w itself, a pair of one factor is the likelier one.
+    # Where w and its signs explain equally well, a pair of equal factors is likelier.
     likely = [pair for pair in explaining if pair[0] == pair[1]] or explaining
     return Share(*max(likely or left, key=lambda pair: left[pair]), len(likely) == 1)
 
 
 def _pairs(penalty: Penalty) -> list[tuple[float, float]]:
-    """Return the factors of l2 and of l1 that can be told from one another."""
+    """Return the pairs of factors of l2 and l1 that can be distinguished."""
     if penalty.l2 and penalty.l1:
         return list(itertools.product(FACTORS, FACTORS))
     return [(factor, factor) for factor in FACTORS]
@@ -94,7 +93,7 @@ def _pairs(penalty: Penalty) -> list[tuple[float, float]]:
 def _left(
     penalty: Penalty, w: np.ndarray, rest: np.ndarray, bars: np.ndarray, l2: float, l1: float
 ) -> tuple[int, float]:
-    """Return how many entries a share of the penalty explains, and minus the size of what it leaves."""
+    """Return how many entries a share of the penalty explains, and the negative size of the rest that it leaves."""
     taken = Share(l2, l1, False).of(penalty)
     with np.errstate(over="ignore", invalid="ignore"):
         left = np.abs(rest - taken_off(taken, w, rest))
@@ -102,16 +101,16 @@ def _left(
 
 
 def taken_off(penalty: Penalty, w: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    """Return the gradient of a penalty, and at zeros of w that with the sign of 0 that comes nearest to another.
+    """Return the gradient of a penalty; at zeros of w, with the sign of 0 that comes nearest to a given rest.
 
-    Its sign is -1, 0 or 1 in code, the same at all zeros, or at all that have a minus and at all that have none. Any
-    subgradient of l1 * |w|, or one for each zero, would hide errors of the data loss as large as l1.
+    In code that sign is -1, 0 or 1, the same at all zeros, or at all negative zeros and at all positive ones. To allow
+    any subgradient of l1 * |w|, or one for each zero, would hide errors of the data loss as large as l1.
     """
-    found = gradient(penalty, w)
+    taken = gradient(penalty, w)
     for zeros in ((w == 0) & np.signbit(w), (w == 0) & ~np.signbit(w)):
         left = rest[zeros & np.isfinite(rest)]
         if penalty.l1 and left.size:
             size = abs(penalty.l1)
             with np.errstate(over="ignore"):
-                found[zeros] = size * np.clip(np.rint(np.median(left) / size), -1, 1)
-    return found
+                taken[zeros] = size * np.clip(np.rint(np.median(left) / size), -1, 1)
+    return taken

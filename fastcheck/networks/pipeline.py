@@ -1,4 +1,4 @@
-"""The path of a network: its passes, evaluators of its tensors, and the audit by whole forward passes."""
+"""The pipeline of a network: its passes, the evaluators of its tensors, and the audit by whole forward passes."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from fastcheck.networks.passes import cache_bytes
 from fastcheck.reports.report import ForwardReport, Report
 
 AUTOMATIC = "network"
-"""What ``evaluator="auto"`` picks."""
+"""The evaluator that ``evaluator="auto"`` picks."""
 
 
 class NetworkPipeline:
-    """The path of a `NetworkCase`.
+    """The pipeline of a `NetworkCase`.
 
     Parameters
     ----------
     case : NetworkCase
     settings : Settings
     baseline : Baseline
-        What both phases share.
+        The unperturbed network, which both phases share.
     forward : ForwardReport or None
-        The declared loss beside the computed one.
+        The comparison of the declared loss with the computed one.
 
     Raises
     ------
     FastcheckError
-        If the plan's step is lost in a tensor's largest entry, or overflows with it.
+        If the requested step is lost in a tensor's largest entry, or overflows with it.
     """
 
     balanced = True
@@ -62,7 +62,7 @@ class NetworkPipeline:
         return self._case.grads
 
     def precision(self, name: str) -> str:
-        """Return how a gradient was computed."""
+        """Return the precision that a gradient was computed in."""
         return self._case.precision_of(name)
 
     def shapes(self) -> dict[str, Shape]:
@@ -70,12 +70,12 @@ class NetworkPipeline:
         return {name: grad.shape for name, grad in self._case.grads.items()}
 
     def work(self) -> dict[str, int]:
-        """Return what a dimension of each tensor costs, in multiply-adds."""
+        """Return the cost of a dimension of each tensor, in multiply-adds."""
         points, lowered = len(self._case.point.x), self._baseline.passes.program
         return {name: work(lowered, name, points, self.kind) for name in self._case.grads}
 
     def described(self) -> dict[str, Any]:
-        """Return the network and its data, as a report tells them."""
+        """Return the network and its data as a report states them."""
         passes = self._baseline.passes
         return self._case.described() | {
             "data_loss": passes.loss(),
@@ -84,11 +84,11 @@ class NetworkPipeline:
         }
 
     def prepare(self, session: Session) -> NetworkPipeline:
-        """Return this pipeline: its passes have been run."""
+        """Return this pipeline: its passes have been run already."""
         return self
 
     def findings(self, report: Report) -> Sequence[HealthFinding]:
-        """Return nothing: hygiene says what is known of a network."""
+        """Return nothing: the checklist of good practice reports on a network."""
         return ()
 
     def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
@@ -107,5 +107,5 @@ class NetworkPipeline:
         return NetworkAudit(self._case, self._baseline, name, dims, settings.step, settings.seed)
 
     def blinding(self, name: str) -> HealthFinding | None:
-        """Return what makes a tensor's gradient vanish, whatever the code is."""
+        """Return why a tensor's gradient vanishes at this point with any code; None where no reason is known."""
         return blind.blinding(self._baseline, name, UNITS[self.precision(name)])

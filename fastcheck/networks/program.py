@@ -1,4 +1,7 @@
-"""A network lowered to a table of layers and one vector of parameters, as `fastcheck_kernels.columns` reads them."""
+"""A network lowered to a table of rows and one vector of parameters, in the form that the kernels read.
+
+`fastcheck_kernels.columns` describes the form. A row is one operation: a layer has at most one, and some have none.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from fastcheck.networks.layers import Layer
 from fastcheck.networks.network import Network
 
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus")
-"""Kinds of rows whose units can be dead or saturated."""
+"""Kinds of rows with units that can be dead or saturated."""
 
 NODE_KINDS = (
     *("input", "conv", "max_pool", "avg_pool", "batch_norm", "frozen_norm", "layer_norm", "dropout", "flatten"),
@@ -26,29 +29,29 @@ NODE_KINDS = (
 """Kinds of rows of the table, in the order of the numbers of `fastcheck_kernels.layers`
 (`tests/networks/test_program.py`)."""
 
-_NODE = {kind: place for place, kind in enumerate(NODE_KINDS)}
+_NODE = {kind: number for number, kind in enumerate(NODE_KINDS)}
 
 COLUMNS = (
     *("kind", "a", "b", "channels", "pixels", "cached", "starts", "lookup", "taps", "filters", "per_group"),
     *("weight", "bias", "packed", "init", "real", "extra", "back", "back_packed"),
 )
-"""Columns of the table, in the order of `fastcheck_kernels.columns`, which says what they hold."""
+"""Columns of the table, in the order of `fastcheck_kernels.columns`, which describes them."""
 
 STAGE, MOST = 3 << 18, 256
-"""Bytes of a row and its sources, and lanes, up to which more lanes make differencing faster."""
+"""Limits up to which more lanes make differencing faster: bytes of a row and its sources, and lanes."""
 
 
 @dataclass
 class Node:
-    """A row of the table before it is one: its columns, and what it adds to the other arrays.
+    """A row of the table in the making: its columns, and its parts of the other arrays.
 
     Attributes
     ----------
     layer : int
-        Position of the network's layer that it belongs to; -1 for the input.
+        Position of its layer in the network; -1 for the input.
     columns : dict of str to int
     shape : tuple of int
-        Of its output for one data point.
+        Shape of its output for one data point.
     lookup : int array or None, shape (taps, pixels)
         Input pixel for every tap and output pixel, -1 for padding.
     reals : float64 array
@@ -66,21 +69,21 @@ class Node:
 
     @property
     def entries(self) -> int:
-        """Entries of its output, of one data point."""
+        """Entries of its output for one data point."""
         return self.columns["channels"] * self.columns["pixels"]
 
 
 class Program:
-    """A network for inputs of one shape, lowered.
+    """A network lowered for inputs of one shape.
 
-    Dropout without a mask, and what else changes nothing, have no row. A dense layer is a convolution of one pixel,
-    global pooling an average over the whole map.
+    Layers that change nothing, such as dropout without a mask, have no row. A dense layer becomes a convolution of one
+    pixel, and global pooling an average over the whole map.
 
     Parameters
     ----------
     network : Network
     input_shape : tuple of int
-        Of one data point.
+        Shape of one data point.
     buffers : mapping of str to arrays
         Running statistics of frozen batch normalisations, by "layer.running_mean".
     masked : collection of str
@@ -93,8 +96,8 @@ class Program:
     Attributes
     ----------
     nodes : list of Node
-    places : dict of str to slice
-        Where every tensor is in the vector of parameters.
+    slices : dict of str to slice
+        Every tensor's entries in the vector of parameters.
     params_size, packed_size : int
     starts, spots, lookup : int64 arrays
     """
@@ -112,7 +115,7 @@ class Program:
         self._tile, self._vector, self._buffers, self._masked = tile, vector, buffers, masked
         self.shapes = network.parameter_shapes(input_shape)
         ends = list(itertools.accumulate((math.prod(shape) for shape in self.shapes.values()), initial=0))
-        self.places = {name: slice(*bounds) for name, bounds in zip(self.shapes, itertools.pairwise(ends), strict=True)}
+        self.slices = {name: slice(*bounds) for name, bounds in zip(self.shapes, itertools.pairwise(ends), strict=True)}
         self.params_size = ends[-1]
         self.nodes: list[Node] = []
         self.outputs = self._lowered()
@@ -120,27 +123,27 @@ class Program:
         self.packed_size = self._packing()
 
     def node_of(self, tensor: str) -> tuple[int, bool]:
-        """Return the row whose parameter a tensor is, and whether it is a bias."""
+        """Return the row that a tensor belongs to, and whether it is a bias."""
         layer, _, name = tensor.rpartition(".")
-        place = self.network.names.index(layer)
-        return next(i for i, node in enumerate(self.nodes) if node.layer == place), name == "bias"
+        position = self.network.names.index(layer)
+        return next(row for row, node in enumerate(self.nodes) if node.layer == position), name == "bias"
 
     def layer_name(self, node: int) -> str:
         """Return the name of the layer that a row belongs to."""
         return self.network.names[self.nodes[node].layer]
 
     def readers(self) -> list[list[int]]:
-        """Return for every row which others take its output."""
-        found: list[list[int]] = [[] for _ in self.nodes]
-        for place, node in enumerate(self.nodes[1:], start=1):
+        """Return, for every row, the rows that take its output."""
+        readers: list[list[int]] = [[] for _ in self.nodes]
+        for row, node in enumerate(self.nodes[1:], start=1):
             for source in {node.columns["a"], node.columns["b"]} - {-1}:
-                found[source].append(place)
-        return found
+                readers[source].append(row)
+        return readers
 
     def slots(self) -> tuple[list[int], list[int], int]:
-        """Return where rows' outputs and normalised inputs begin in a cache of one lane each, and its size.
+        """Return the offsets of rows' outputs and of their normalised inputs in a cache with one lane, and its size.
 
-        Tiles write whole, so that a filter that does not exist has a channel behind the others.
+        Kernels write whole tiles of filters. The filters that fill up the last tile need channels behind the real ones.
         """
         at, outputs, extras = 0, [], []
         for node in self.nodes:
@@ -152,7 +155,7 @@ class Program:
         return outputs, extras, at
 
     def table(self, period: int, masks: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the table and the numbers of layers for caches of ``period`` lanes.
+        """Return the table and the layers' ``reals`` for caches of ``period`` lanes.
 
         Parameters
         ----------
@@ -164,50 +167,50 @@ class Program:
         rows = np.zeros((len(self.nodes), len(COLUMNS)), np.int64)
         reals: list[np.ndarray] = []
         at = 0
-        for place, node in enumerate(self.nodes):
+        for row, node in enumerate(self.nodes):
             numbers = node.reals
             if node.kind == "dropout":
-                numbers = masks[self.layer_name(place)].T.reshape(-1)
-            columns = node.columns | {"cached": outputs[place] * period, "extra": extras[place] * period, "real": at}
-            rows[place] = [columns[name] for name in COLUMNS]
+                numbers = masks[self.layer_name(row)].T.reshape(-1)
+            columns = node.columns | {"cached": outputs[row] * period, "extra": extras[row] * period, "real": at}
+            rows[row] = [columns[name] for name in COLUMNS]
             reals.append(numbers)
             at += numbers.size
         return rows, np.concatenate(reals)
 
     def _lowered(self) -> list[int]:
-        """Make the rows, and return for every layer the one that holds its output."""
+        """Make the rows; return, for every layer, the row that holds its output."""
         shapes = self.network.shapes(self.input_shape)
         self._add(-1, "input", (-1, -1), self.input_shape)
         outputs: list[int] = []
-        for place, (layer, taken) in enumerate(zip(self.network.layers, self.network.sources, strict=True)):
+        for position, (layer, taken) in enumerate(zip(self.network.layers, self.network.sources, strict=True)):
             inputs = [0 if source < 0 else outputs[source] for source in taken]
             before = [self.input_shape if source < 0 else shapes[source] for source in taken]
-            outputs.append(self._layer(place, layer, inputs, before, shapes[place]))
+            outputs.append(self._layer(position, layer, inputs, before, shapes[position]))
         return outputs
 
-    def _layer(self, place: int, layer: Layer, inputs: list[int], before: list[Shape], shape: Shape) -> int:
+    def _layer(self, position: int, layer: Layer, inputs: list[int], before: list[Shape], shape: Shape) -> int:
         source, given = inputs[0], before[0]
         if isinstance(layer, (layers.Add, layers.Concat)):
-            return self._combined(place, layer, inputs, before)
+            return self._combined(position, layer, inputs, before)
         if isinstance(layer, layers.Conv):
-            return self._conv(place, layer.geometry(given), source, shape)
+            return self._conv(position, layer.geometry(given), source, shape)
         if isinstance(layer, layers.Dense):
-            return self._dense(place, source, given, shape)
+            return self._dense(position, source, given, shape)
         if isinstance(layer, (layers.MaxPool, layers.AvgPool)):
-            return self._pool(place, layer, source, given, shape)
+            return self._pool(position, layer, source, given, shape)
         if isinstance(layer, layers.GlobalAvgPool):
             pixels = math.prod(given[1:])
             every = np.arange(pixels)[:, None]
-            return self._add(place, "avg_pool", (source, -1), shape, lookup=every, reals=np.full(1, 1 / pixels))
+            return self._add(position, "avg_pool", (source, -1), shape, lookup=every, reals=np.full(1, 1 / pixels))
         if isinstance(layer, (layers.BatchNorm, layers.LayerNorm)):
-            return self._norm(place, layer, source, shape)
+            return self._norm(position, layer, source, shape)
         if isinstance(layer, layers.Flatten):
             pixels = math.prod(given[1:])
-            return source if pixels == 1 and len(given) == 1 else self._flat(place, source, shape, pixels)
+            return source if pixels == 1 and len(given) == 1 else self._flat(position, source, shape, pixels)
         if isinstance(layer, layers.Dropout):
-            return self._add(place, "dropout", (source, -1), shape) if layer.name in self._masked else source
+            return self._add(position, "dropout", (source, -1), shape) if layer.name in self._masked else source
         kind, real = _activation(layer)
-        return self._add(place, kind, (source, -1), shape, reals=np.full(1, real))
+        return self._add(position, kind, (source, -1), shape, reals=np.full(1, real))
 
     def _add(
         self,
@@ -219,7 +222,7 @@ class Program:
         reals: np.ndarray | None = None,
         **columns: int,
     ) -> int:
-        """Append a row, and return its place."""
+        """Append a row, and return its number."""
         given = {
             "kind": _NODE[kind],
             "a": sources[0],
@@ -234,17 +237,17 @@ class Program:
         )
         return len(self.nodes) - 1
 
-    def _flat(self, place: int, source: int, shape: Shape, pixels: int) -> int:
-        return self._add(place, "flatten", (source, -1), shape, taps=pixels)
+    def _flat(self, position: int, source: int, shape: Shape, pixels: int) -> int:
+        return self._add(position, "flatten", (source, -1), shape, taps=pixels)
 
-    def _parameters(self, place: int) -> dict[str, Any]:
-        name = self.network.names[place]
-        found = {"weight": self.places[f"{name}.weight"].start}
-        return found | ({"bias": self.places[f"{name}.bias"].start} if f"{name}.bias" in self.places else {})
+    def _parameters(self, position: int) -> dict[str, Any]:
+        name = self.network.names[position]
+        starts = {"weight": self.slices[f"{name}.weight"].start}
+        return starts | ({"bias": self.slices[f"{name}.bias"].start} if f"{name}.bias" in self.slices else {})
 
-    def _conv(self, place: int, geometry: ConvGeometry, source: int, shape: Shape) -> int:
+    def _conv(self, position: int, geometry: ConvGeometry, source: int, shape: Shape) -> int:
         return self._add(
-            place,
+            position,
             "conv",
             (source, -1),
             shape,
@@ -252,47 +255,47 @@ class Program:
             taps=math.prod(geometry.weight_shape[2:]),
             filters=geometry.weight_shape[0] // geometry.groups,
             per_group=geometry.weight_shape[1],
-            **self._parameters(place),
+            **self._parameters(position),
         )
 
-    def _dense(self, place: int, source: int, given: Shape, shape: Shape) -> int:
+    def _dense(self, position: int, source: int, given: Shape, shape: Shape) -> int:
         one = np.zeros((1, 1), np.int64)
         sizes: dict[str, Any] = {"taps": 1, "filters": shape[0], "per_group": given[0]}
-        return self._add(place, "conv", (source, -1), shape, lookup=one, **sizes, **self._parameters(place))
+        return self._add(position, "conv", (source, -1), shape, lookup=one, **sizes, **self._parameters(position))
 
-    def _pool(self, place: int, layer: Any, source: int, given: Shape, shape: Shape) -> int:
+    def _pool(self, position: int, layer: Any, source: int, given: Shape, shape: Shape) -> int:
         geometry = layer.geometry(given)
         lookup = _meeting(geometry)
         if isinstance(layer, layers.MaxPool):
-            return self._add(place, "max_pool", (source, -1), shape, lookup=lookup)
+            return self._add(position, "max_pool", (source, -1), shape, lookup=lookup)
         counts = np.count_nonzero(lookup >= 0, axis=0)
         if layer.count_include_pad:
             counts = np.full_like(counts, len(lookup))
-        return self._add(place, "avg_pool", (source, -1), shape, lookup=lookup, reals=1.0 / counts)
+        return self._add(position, "avg_pool", (source, -1), shape, lookup=lookup, reals=1.0 / counts)
 
-    def _norm(self, place: int, layer: Any, source: int, shape: Shape) -> int:
+    def _norm(self, position: int, layer: Any, source: int, shape: Shape) -> int:
         reals, kind = np.full(1, layer.eps), layer.kind
         if isinstance(layer, layers.BatchNorm) and layer.frozen:
             mean, var = (self._buffers[f"{layer.name}.running_{name}"] for name in ("mean", "var"))
             reals, kind = np.concatenate([reals, mean, 1.0 / np.sqrt(var + layer.eps)]), "frozen_norm"
-        return self._add(place, kind, (source, -1), shape, reals=reals, **self._parameters(place))
+        return self._add(position, kind, (source, -1), shape, reals=reals, **self._parameters(position))
 
-    def _combined(self, place: int, layer: Layer, inputs: list[int], before: list[Shape]) -> int:
-        """Put two together at a time."""
-        found, channels = inputs[0], before[0][0]
+    def _combined(self, position: int, layer: Layer, inputs: list[int], before: list[Shape]) -> int:
+        """Add rows that combine two inputs at a time; return the last one."""
+        combined, channels = inputs[0], before[0][0]
         for other, shape in zip(inputs[1:], before[1:], strict=True):
             joined = (channels + shape[0], *shape[1:]) if layer.kind == "concat" else shape
-            found = self._add(place, layer.kind, (found, other), joined, taps=channels)
+            combined = self._add(position, layer.kind, (combined, other), joined, taps=channels)
             channels = joined[0]
-        return found
+        return combined
 
     def _tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return ``starts``, ``spots`` and ``lookup`` of all rows, which learn where theirs begin."""
+        """Return ``starts``, ``spots`` and ``lookup`` of all rows, and write each row's offsets into its columns."""
         starts, spots, lookups = [np.zeros(0, np.int64)], [np.zeros((0, 2), np.int64)], [np.zeros(1, np.int64)]
         counts = {"starts": 0, "spots": 0, "lookup": 1}
 
         def add(pairs: np.ndarray, owners: np.ndarray, pixels: int) -> int:
-            """Add (pixel, tap) pairs of output pixels in ascending order."""
+            """Add (pixel, tap) pairs, in ascending order of the output pixels that own them; return their first row."""
             begin = counts["starts"]
             bounds = np.searchsorted(owners, np.arange(pixels + 1)) + counts["spots"]
             starts.append(bounds)
@@ -319,7 +322,7 @@ class Program:
         return np.concatenate(starts), np.ascontiguousarray(np.concatenate(spots)), np.concatenate(lookups)
 
     def _packing(self) -> int:
-        """Say where packed weights of all rows are, and return how much there is."""
+        """Write the offsets of packed weights into all rows, and return their total size."""
         at = 0
         for node in self.nodes:
             if node.kind != "conv":
@@ -341,22 +344,22 @@ class Program:
 def _meeting(geometry: ConvGeometry) -> np.ndarray:
     """Return the input pixel for every tap and output pixel, -1 for padding: int64 (taps, pixels)."""
     sizes, taps, outputs = geometry.input_shape[2:], geometry.weight_shape[2:], geometry.output_shape[2:]
-    found = np.zeros((1, 1), np.int64)
+    pixels = np.zeros((1, 1), np.int64)
     for axis, size in enumerate(sizes):
         t, o = np.arange(taps[axis])[:, None], np.arange(outputs[axis])[None]
-        place = o * geometry.stride[axis] - geometry.padding[axis][0] + t * geometry.dilation[axis]
-        place = np.where((place >= 0) & (place < size), place, -1)
+        along = o * geometry.stride[axis] - geometry.padding[axis][0] + t * geometry.dilation[axis]
+        along = np.where((along >= 0) & (along < size), along, -1)
         joined = np.where(
-            (found[:, None, :, None] >= 0) & (place[None, :, None] >= 0),
-            found[:, None, :, None] * size + place[None, :, None],
+            (pixels[:, None, :, None] >= 0) & (along[None, :, None] >= 0),
+            pixels[:, None, :, None] * size + along[None, :, None],
             -1,
         )
-        found = joined.reshape(len(found) * len(place), -1)
-    return found
+        pixels = joined.reshape(len(pixels) * len(along), -1)
+    return pixels
 
 
 def _activation(layer: Layer) -> tuple[str, float]:
-    """Return the kind of row of an activation, and its number."""
+    """Return an activation's kind of row, and its number (a slope or a scale; 0 without one)."""
     if isinstance(layer, layers.GELU):
         return ("gelu" if layer.approximate == "none" else "gelu_tanh"), 0.0
     numbers = {"leaky_relu": "negative_slope", "elu": "alpha", "softplus": "beta"}
@@ -364,50 +367,57 @@ def _activation(layer: Layer) -> tuple[str, float]:
 
 
 def arena(program: Program, first: int, lanes: int) -> tuple[np.ndarray, int]:
-    """Place the outputs of a row and of those after it, for ``lanes`` lanes.
+    """Lay out the perturbed outputs of a row and of the rows after it in one arena, for ``lanes`` lanes.
 
-    Rooms are used again when all that read them are done. Where one channel moves alone, all channels share its room.
-    All distances are multiples of the lanes, so that fewer lanes need but scale them. Channels of maps are a pixel
-    further apart than they are long, as the same pixel of all of them would fall on few lines of the cache otherwise;
-    those that are flattened are not, and flattening them moves nothing.
+    The arena is nearly all the memory that differencing takes beside the caches, and each thread has one, so that rows
+    share it as variables share registers. A row's room is free again once all its readers are evaluated
+    (tests/networks/test_program.py: never while it is still read). Where a single channel is perturbed, all channels
+    stand for that one and share its room: their pitch is 0.
+
+    All offsets and pitches are multiples of the lanes, so that for fewer lanes they need only be scaled. Channels of
+    maps are one pixel further apart than they are long: with pitches near powers of two, the same pixel of all channels
+    would fall on few lines of the cache (bench/test_network_speed.py measures the speed). Channels that are flattened
+    are not spread, since flattening then moves no data: the flat row shares its input's room.
 
     Returns
     -------
     int64 array, shape (rows, 2)
-        Offset of channel 0, and distance between channels.
+        Offset of channel 0, and pitch of channels.
     int
-        Entries in all.
+        Size of the arena.
     """
     places = np.zeros((len(program.nodes), 2), np.int64)
-    alone, moved = _alone(program, first)
+    alone, reached = _reached(program, first)
     readers = program.readers()
+    # A row's room ends with its last reader; the output has none, and its room is never free.
     ends = [max(rows, default=len(program.nodes)) for rows in readers]
-    flat = {place for place, node in enumerate(program.nodes) if node.kind == "flatten"}
-    for place in sorted(flat, reverse=True):
-        source = program.nodes[place].columns["a"]
-        ends[source] = max(ends[source], ends[place])
+    flat = {row for row, node in enumerate(program.nodes) if node.kind == "flatten"}
+    for row in sorted(flat, reverse=True):  # a flat row's readers read its input's room
+        source = program.nodes[row].columns["a"]
+        ends[source] = max(ends[source], ends[row])
     taken: list[tuple[int, int, int]] = []
     size = 0
-    for place in sorted(moved):
-        node = program.nodes[place]
+    for row in sorted(reached):
+        node = program.nodes[row]
         source = node.columns["a"]
-        if place in flat and source not in alone:
-            places[place] = places[source, 0], lanes
+        if row in flat and source not in alone:
+            places[row] = places[source, 0], lanes
             continue
-        spaced = node.columns["pixels"] > 1 and not flat & set(readers[place])
-        pitch = 0 if place in alone else (node.columns["pixels"] + spaced) * lanes
-        spill = program._tile if node.kind == "conv" else 0
+        spaced = node.columns["pixels"] > 1 and not flat & set(readers[row])
+        pitch = 0 if row in alone else (node.columns["pixels"] + spaced) * lanes
+        spill = program._tile if node.kind == "conv" else 0  # for tiles that are written whole
         needed = (node.columns["channels"] + spill) * pitch or node.columns["pixels"] * lanes
-        taken = [room for room in taken if room[2] >= place]
+        # Rooms that end before this row are free. One that ends with it is not: it is still being read.
+        taken = [room for room in taken if room[2] >= row]
         at = _gap(taken, needed)
-        taken.append((at, at + needed, ends[place]))
-        places[place] = at, pitch
+        taken.append((at, at + needed, ends[row]))
+        places[row] = at, pitch
         size = max(size, at + needed)
     return places, size
 
 
 def _gap(taken: list[tuple[int, int, int]], needed: int) -> int:
-    """Return the lowest offset with enough room between others."""
+    """Return the lowest offset with enough room between the rooms (low, high, last reader) that are taken."""
     at = 0
     for low, high, _ in sorted(taken):
         if at + needed <= low:
@@ -416,44 +426,42 @@ def _gap(taken: list[tuple[int, int, int]], needed: int) -> int:
     return at
 
 
-def _alone(program: Program, first: int) -> tuple[set[int], set[int]]:
-    """Return the rows of which one channel moves where one of the first does, and all that move."""
-    alone, moved = {first}, {first}
-    for place, node in enumerate(program.nodes[first + 1 :], start=first + 1):
-        sources = {node.columns["a"], node.columns["b"]} & moved
+def _reached(program: Program, first: int) -> tuple[set[int], set[int]]:
+    """Return the rows that a perturbed channel of the first row reaches in one channel only, and all that it does."""
+    alone, reached = {first}, {first}
+    for row, node in enumerate(program.nodes[first + 1 :], start=first + 1):
+        sources = {node.columns["a"], node.columns["b"]} & reached
         if not sources:
             continue
-        moved.add(place)
+        reached.add(row)
         joined = node.kind in ("add", "concat") and len(sources) > 1
-        joined |= node.kind == "concat" and node.columns["a"] == node.columns["b"]  # which moves two
+        joined |= node.kind == "concat" and node.columns["a"] == node.columns["b"]  # perturbed in two channels
         spreads = node.kind == "layer_norm" or (node.kind == "conv" and node.columns["filters"] > 1)
         spreads |= node.kind == "flatten" and node.columns["taps"] > 1
-        if node.kind == "layer_norm":  # which needs all channels of its input
+        if node.kind == "layer_norm":  # needs all channels of its input, cached ones included
             alone -= sources
         if sources <= alone and not joined and not spreads:
-            alone.add(place)
-    return alone, moved
+            alone.add(row)
+    return alone, reached
 
 
-def moved(program: Program, first: int) -> dict[int, int]:
-    """Return the rows that move with a channel of one of them, with about how many of their entries do."""
-    alone, rows = _alone(program, first)
-    sizes = {place: program.nodes[place].columns for place in sorted(rows)}
-    return {place: size["pixels"] * (1 if place in alone else size["channels"]) for place, size in sizes.items()}
+def perturbed(program: Program, first: int) -> dict[int, int]:
+    """Return the rows that a perturbed channel of the first row reaches, with about how many of their entries."""
+    alone, rows = _reached(program, first)
+    sizes = {row: program.nodes[row].columns for row in sorted(rows)}
+    return {row: size["pixels"] * (1 if row in alone else size["channels"]) for row, size in sizes.items()}
 
 
 def lanes(program: Program, first: int, points: int, period: int, dims: int) -> int:
-    """Return how many lanes to give copies of which one channel of a row moves: a multiple of two periods.
+    """Return the number of lanes for copies of a network with one perturbed channel: a multiple of two periods.
 
-    As many as keep a row and what it reads within `STAGE`, but no more than `MOST`; evenly filled by the ``dims``
-    dimensions of a channel.
+    There are as many as keep a row and its sources within `STAGE`, at most `MOST`; the ``dims`` dimensions of a channel
+    fill them evenly.
     """
     unit = 2 * period
-    counts = moved(program, first)
-    sources = {place: {program.nodes[place].columns[side] for side in "ab"} & counts.keys() for place in counts}
-    widest = max(
-        count + max((counts[source] for source in sources[place]), default=0) for place, count in counts.items()
-    )
+    counts = perturbed(program, first)
+    sources = {row: {program.nodes[row].columns[side] for side in "ab"} & counts.keys() for row in counts}
+    widest = max(count + max((counts[source] for source in sources[row]), default=0) for row, count in counts.items())
     units = max(1, min(MOST, STAGE // (8 * widest)) // unit)
     needed = -(-dims * points // period)
     return unit * -(-needed // -(-needed // units))

@@ -1,4 +1,4 @@
-"""A few steps of plain SGD, so that a network is not checked at its initialisation."""
+"""A few steps of plain SGD, so that a network need not be checked at its initialisation."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fastcheck.networks.case import Arrays, Point
 from fastcheck.networks.passes import Passes, lowered
 
 BATCH = 32
-"""Data points in a step."""
+"""Number of data points in a step."""
 
 DIVERGED = 1e3
-"""A loss so many times the first one is no training."""
+"""Ratio of the loss to the first one from which training has diverged."""
 
 
 def burn_in(point: Point, steps: int, learning_rate: float, seed: int) -> Arrays:
@@ -27,12 +27,12 @@ def burn_in(point: Point, steps: int, learning_rate: float, seed: int) -> Arrays
     steps : int
     learning_rate : float
     seed : int
-        Of the batches.
+        Random seed for the batches.
 
     Raises
     ------
     FastcheckError
-        If the loss grows beyond all bounds.
+        If the loss diverges.
     """
     program, rng = lowered(point), np.random.default_rng(seed)
     params = {name: array.copy() for name, array in point.params.items()}
@@ -45,7 +45,7 @@ def burn_in(point: Point, steps: int, learning_rate: float, seed: int) -> Arrays
         if not math.isfinite(loss) or abs(loss) > DIVERGED * max(abs(first), 1.0):
             raise FastcheckError(
                 f"learning_rate is {learning_rate!r}: the loss is {loss:.3g} after {count} steps of burn_in, from "
-                f"{first:.3g} at first; expected a smaller one"
+                f"{first:.3g} at the start; expected a smaller one"
             )
         for name, gradient in whole_gradient(passes).items():
             params[name] = params[name] - learning_rate * gradient
@@ -55,7 +55,7 @@ def burn_in(point: Point, steps: int, learning_rate: float, seed: int) -> Arrays
 def whole_gradient(passes: Passes) -> Arrays:
     """Return the reference gradient of the whole objective, regularisation included, by name."""
     params = passes.point.params
-    found = passes.named(passes.gradient())
+    gradients = passes.named(passes.gradient())
     for name, own in passes.point.network.penalties(list(params)).items():
-        found[name] = found[name] + penalty.gradient(own, params[name])
-    return found
+        gradients[name] = gradients[name] + penalty.gradient(own, params[name])
+    return gradients

@@ -144,7 +144,7 @@ def _unit(one: dict[str, Any]) -> str:
     point, second, *position = one["unit"]
     if one["kind"] == "hinge":
         return f"data point {point}, class {second}"
-    return f"data point {point}, channel {second}{f', place {tuple(position)}' if position else ''}"
+    return f"data point {point}, channel {second}{f', position {tuple(position)}' if position else ''}"
 
 
 def _side(value: Any) -> str:

@@ -1,15 +1,15 @@
 """Layers of a network, on arrays of lanes.
 
-An activation is (channels, pixels, lanes), flat, lanes last: a lane is one data point of one perturbed copy of the
-network, so that every loop's vector direction is lanes, whatever a layer's geometry. Pixels are those of all spatial
-axes; which of them meet is told by tables of ``spots``: for every output pixel ``starts[p] : starts[p + 1]`` are rows
-(input pixel, tap).
+An activation is (channels, pixels, lanes), flat, lanes last. A lane is one data point of one perturbed copy of the
+network, so that every loop's vector direction is lanes, whatever the layer's geometry. Pixels run over all spatial
+axes. Tables of ``spots`` list which of them meet: for output pixel p, rows ``starts[p] : starts[p + 1]`` are (input
+pixel, tap).
 
-A *place* is (offset of channel 0, distance between channels). A channel range is lo <= c < hi: a perturbation
-moves few channels at first, and nothing is computed for the others.
+A *place* is (offset of channel 0, pitch of channels). A channel range is lo <= c < hi: a perturbation changes few
+channels at first, and nothing is computed for the others.
 
 Cached activations of the unperturbed network have ``period`` lanes, a multiple of the data points and of eight: lane l
-of any array shows data point l mod period, mod the number of data points.
+of any array holds data point l mod period, mod the number of data points.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
 
 @kernel()
 def copy(source, target):
-    """Copy as many entries as the target has. Assigned slices take half a second more to compile, each."""
+    """Copy as many entries as the target has. An assigned slice would take half a second more to compile."""
     for i in range(target.size):
         target[i] = source[i]
 
@@ -80,7 +80,7 @@ def fill(cached, target, place, span, lanes, period):
 
 @kernel()
 def add_cached(cached, target, place, span, lanes, period):
-    """Add cached channels to all lanes; arguments as of `fill`."""
+    """Add cached channels to all lanes; the arguments are those of `fill`."""
     at, lo, hi, pixels = span
     for c in range(lo, hi):
         for p in range(pixels):
@@ -94,7 +94,7 @@ def add_cached(cached, target, place, span, lanes, period):
 
 @kernel()
 def moves(cached, source, place, span, lanes, period, out):
-    """Write how far channels are from the cached ones: to ``out``, from lo on, with a pixel between channels."""
+    """Write the changes of channels from the cached ones to ``out``: from lo on, with a pixel between channels."""
     at, lo, hi, pixels = span
     for c in range(lo, hi):
         for p in range(pixels):
@@ -117,7 +117,7 @@ def multiply(source, packed, init, target, spots, starts, shape, start):
     source, packed, init, target : float64 arrays
         Flat.
     spots, starts : int64 arrays
-        Of this layer.
+        The layer's own.
     shape : tuple of int
         (source offset, source pitch, input channels, packed offset, entries of a tile's filters, taps, target offset,
         target pitch, filters, output pixels, lanes).
@@ -139,7 +139,7 @@ def multiply(source, packed, init, target, spots, starts, shape, start):
         shown = 0
         for lane in range(0, lanes, tile.LANES):
             second = shown + tile.VECTOR if shown + tile.VECTOR < period else 0
-            # Filters inside, so that what lanes were read stays near; weights are read in order.
+            # Filters in the inner loop: the lanes that were read stay in the cache, and weights are read in order.
             for first in range(0, filters, tile.CHANNELS):
                 span = (
                     to + first * to_pitch + p * lanes + lane,
@@ -157,7 +157,7 @@ def multiply(source, packed, init, target, spots, starts, shape, start):
 
 @kernel("contract")
 def accumulate(source, weights, target, spots, starts, shape):
-    """Add products as `multiply` does, filter by filter: for groups with too few filters to fill a tile.
+    """Add products as `multiply` does, but filter by filter, for groups with too few filters to fill a tile.
 
     ``shape`` is (source offset, source pitch, input channels, first weight, weights of a filter, taps, target
     offset, target pitch, filters, output pixels, lanes).
@@ -177,7 +177,7 @@ def accumulate(source, weights, target, spots, starts, shape):
 
 @kernel()
 def max_pool(source, target, spots, starts, lanes):
-    """Take the largest entry of every window of one channel."""
+    """Write the largest entry of every window of one channel."""
     for p in range(starts.size - 1):
         out = tile.cut(target, p * lanes, lanes)
         copy(source[spots[starts[p], 0] * lanes :], out)
@@ -190,7 +190,7 @@ def max_pool(source, target, spots, starts, lanes):
 
 @kernel()
 def avg_pool(source, target, spots, starts, shares, lanes):
-    """Average the windows of one channel; ``shares`` is one over the number that each is divided by."""
+    """Write the averages of the windows of one channel; ``shares`` are the inverses of the windows' sizes."""
     for p in range(starts.size - 1):
         out = tile.cut(target, p * lanes, lanes)
         put(0.0, out)
@@ -229,7 +229,7 @@ def _sum_pixels(source, lanes, total):
 
 @kernel()
 def _average(values, points, count):
-    """Replace the lanes of each copy of the network by their sum over data points, divided."""
+    """Replace the lanes of each copy of the network by their sum over data points, divided by ``count``."""
     for first in range(0, values.size, points):
         total = 0.0
         for n in range(points):
@@ -335,7 +335,7 @@ def softplus(z):
 
 @kernel()
 def slope(kind, real, z):
-    """Return the derivative of an activation; at a kink that of the left piece, as PyTorch does."""
+    """Return the derivative of an activation; at a kink, the left piece's, as PyTorch does."""
     if kind == RELU:
         return 1.0 if z > 0.0 else 0.0
     if kind == LEAKY_RELU:
@@ -361,7 +361,7 @@ def slope(kind, real, z):
 
 @kernel()
 def excess(kind, real, at, z):
-    """Return how far an activation is from the piece that holds at ``at``, continued to z."""
+    """Return the distance at z between an activation and the continuation of the piece that holds at ``at``."""
     if (at > 0.0) == (z > 0.0):
         return 0.0
     if kind == RELU:
@@ -373,7 +373,7 @@ def excess(kind, real, at, z):
 
 @kernel()
 def crossings(z, lanes):
-    """Count entries of one channel that are positive in one half of the lanes alone."""
+    """Count entries of one channel that are positive in only one half of the lanes."""
     half, count = lanes // 2, 0
     for p in range(z.size // lanes):
         plus, minus = tile.cut(z, p * lanes, half), tile.cut(z, p * lanes + half, half)
@@ -384,9 +384,10 @@ def crossings(z, lanes):
 
 @kernel()
 def other_winners(source, largest, window, p, lanes):
-    """Count lanes of a pooling window whose winners differ between the halves, or tie where the window moves.
+    """Count lanes of a pooling window whose winners differ between the halves, or tie while the window's value changes.
 
-    ``window`` has the input pixels of output pixel p. Where only their number matters, a winner beyond one is a tie.
+    ``window`` has the input pixels of output pixel p. Only whether the count is 0 matters: every winner after the first
+    counts as a tie.
     """
     half, others, ties = lanes // 2, 0, 0
     top, bottom = tile.cut(largest, p * lanes, half), tile.cut(largest, p * lanes + half, half)

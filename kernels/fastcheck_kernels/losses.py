@@ -1,7 +1,11 @@
-"""Losses of a network's output: their values, their cotangents, and how far they move.
+"""Losses of a network's output: their values, their cotangents, and their changes.
 
-Rows are (channel, pixel) of the output, lanes as in `fastcheck_kernels.layers`. ``targets`` has one row of ``period``
-lanes with a class for `SOFTMAX` and `HINGE`, and a row for each of the output's otherwise.
+Rows are (channel, pixel) of the output, lanes as in `fastcheck_kernels.layers`. For `SOFTMAX` and `HINGE`, ``targets``
+has one row of ``period`` lanes with a class each; otherwise it has a row for each row of the output.
+
+A change is computed from the changes of the outputs, never as a difference of two losses: that would have only the
+digits that a small step leaves of a loss's own rounding (test_a_loss_moves_without_cancelling in
+tests/networks/test_error_bars.py).
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from .layers import sigmoid, softplus
 SOFTMAX, SQUARED, HINGE, LOGISTIC = range(4)
 
 NEAR = 1.0 / 16.0
-"""Moves of an output up to which `_expm1` and `_log1p` hold to the last bits."""
+"""Largest change of an output for which `_expm1` and `_log1p` are right to the last bits."""
 
 
 @kernel("contract")
@@ -65,7 +69,7 @@ def values(kind, z, targets, margin, rows, period, points, known, seeds, out):
                 known[r * period + q] /= total
                 seeds[r * period + q] = known[r * period + q]
                 others += known[r * period + q] if r != label else 0.0
-            # Not p - 1, which leaves nothing of a class that is nearly certain.
+            # Not p - 1, which loses all digits where the label is nearly certain.
             seeds[label * period + q] = -others
             total = math.log(total) + top - z[label * period + q]
         elif kind == HINGE:
@@ -93,10 +97,10 @@ def values(kind, z, targets, margin, rows, period, points, known, seeds, out):
 
 @kernel()
 def widened(kind, cached, known, targets, rows, period, lanes):
-    """Repeat what `changes` needs of the cached output for all lanes: (4, rows, lanes).
+    """Return what `changes` needs of the cached output, repeated for all lanes: (4, rows, lanes).
 
-    These are the output, probabilities, targets, and ones. A logistic loss is that of the likelier class of its target,
-    whose outputs have the sign in the last row: softplus(z) - y z = softplus(-z) + (1 - y) z. Its probabilities are
+    These are the output, probabilities, targets, and ones. A logistic loss is written for the likelier class of its
+    target, with the sign of z in the last row: softplus(z) - y z = softplus(-z) + (1 - y) z. Its probabilities are
     those of the other class, and its targets the factors of z.
     """
     wide = np.empty((4, rows, lanes))
@@ -116,20 +120,20 @@ def widened(kind, cached, known, targets, rows, period, lanes):
 
 @kernel("contract")
 def changes(kind, z, place, cached, targets, known, margin, span, wide, out):
-    """Write how far every lane's loss is from the cached one.
+    """Write the difference of every lane's loss from the cached one.
 
     Parameters
     ----------
     kind : int
     z : float64 array
-        Lanes of the output, rows of channels at ``place``.
+        Lanes of the output, with rows of channels at ``place``.
     cached, known : float64 arrays
         The cached output and its probabilities.
     targets : float64 array
     margin : float
-        Of the hinge.
+        Margin of the hinge.
     span : tuple of int
-        (first and end of the rows that moved, rows in all, pixels, lanes, period).
+        (first and end of the perturbed rows, number of rows, pixels, lanes, period).
     wide : float64 array
         As `widened` returns it, for these lanes or more.
     out : float64 array
@@ -152,7 +156,7 @@ def changes(kind, z, place, cached, targets, known, margin, span, wide, out):
                 d = row[lane] - base[lane]
                 out[lane] += 0.5 * d * (d + 2.0 * (base[lane] - target[lane]))
         elif kind == SOFTMAX:
-            # Beside the label's move, so that a class that is nearly certain loses no digits.
+            # Relative to the label's change, so that a label that is nearly certain loses no digits.
             for lane in range(lanes):
                 d = row[lane] - base[lane] - own[lane]
                 far += not abs(d) <= NEAR
@@ -175,7 +179,7 @@ def changes(kind, z, place, cached, targets, known, margin, span, wide, out):
 
 @kernel()
 def _own(z, place, span, wide, own):
-    """Write how far the label's output moved."""
+    """Write the change of the label's output."""
     low, high, _, pixels, lanes, _ = span
     for r in range(low, high):
         start = place[0] + r // pixels * place[1] + r % pixels * lanes
@@ -186,7 +190,7 @@ def _own(z, place, span, wide, own):
 
 @kernel("contract")
 def _unmoved(span, wide, own, out):
-    """Add what the classes that did not move are beside the label's move; return how many lanes moved far."""
+    """Add the terms of the unperturbed classes, relative to the label's change; return how many lanes changed far."""
     low, high, rows, _, lanes, _ = span
     chance, far = np.zeros(lanes), 0
     for r in range(rows):
@@ -201,7 +205,7 @@ def _unmoved(span, wide, own, out):
 
 @kernel()
 def _moved(z, place, cached, row, span, lane):
-    """Return how far a row of the output moved."""
+    """Return the change of a row of the output."""
     low, high, _, pixels, lanes, period = span
     if not low <= row < high:
         return 0.0
@@ -211,7 +215,7 @@ def _moved(z, place, cached, row, span, lane):
 
 @kernel()
 def _far(kind, z, place, cached, targets, known, span, wide, lane):
-    """Return how far one lane's loss is from the cached one, however far its outputs are."""
+    """Return the difference of one lane's loss from the cached one, however far its outputs change."""
     low, high, rows, _, _, period = span
     q = lane % period
     if kind == LOGISTIC:
@@ -229,7 +233,7 @@ def _far(kind, z, place, cached, targets, known, span, wide, lane):
         near += known[r * period + q] * math.expm1(min(move, 1.0))
     if top < 1.0 and near > -0.5:
         return math.log1p(near)
-    # Classes of no probability may be the likeliest now.
+    # Classes that had no probability may be the likeliest now.
     top, base = -np.inf, -np.inf
     for r in range(rows):
         base = max(base, cached[r * period + q])
@@ -243,7 +247,7 @@ def _far(kind, z, place, cached, targets, known, span, wide, lane):
 
 @kernel()
 def hinge_term(z, place, cached, label, other, margin, span, lane):
-    """Return one class's term of the hinge before it is cut at 0, as it is cached, and how far the lane moved it."""
+    """Return one class's cached term of the hinge, before it is cut at 0, and the term's change in a lane."""
     q, period = lane % span[5], span[5]
     base = cached[other * period + q] - cached[label * period + q] + margin
     return base, _moved(z, place, cached, other, span, lane) - _moved(z, place, cached, label, span, lane)
@@ -251,7 +255,7 @@ def hinge_term(z, place, cached, label, other, margin, span, lane):
 
 @kernel()
 def _hinge_change(z, place, cached, label, margin, span, lane):
-    """Return how far one lane's hinge loss is from the cached one."""
+    """Return the difference of one lane's hinge loss from the cached one."""
     low, high, rows = span[:3]
     total = 0.0
     first, last = (0, rows) if low <= label < high else (low, high)
@@ -261,6 +265,6 @@ def _hinge_change(z, place, cached, label, margin, span, lane):
         base, move = hinge_term(z, place, cached, label, r, margin, span, lane)
         if (base > 0.0) != (base + move > 0.0):
             total += max(base + move, 0.0) - max(base, 0.0)
-        elif base > 0.0:  # the move itself, which base + move would round at the size of the margin
+        elif base > 0.0:  # the change itself: base + move would be rounded at the size of the margin
             total += move
     return total

@@ -1,6 +1,7 @@
-"""A network's forward pass, and what perturbed copies make of their losses.
+"""A network's forward pass, and the losses of perturbed copies of it.
 
-``net`` and ``size`` are described in `fastcheck_kernels.columns`.
+``net`` and ``size`` are described in `fastcheck_kernels.columns`. ``arena`` holds the perturbed outputs of rows, each
+at its place of ``places`` (`fastcheck_kernels.layers`).
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ from .columns import (
 )
 
 FEW = 4
-"""Filters of a group up to which tiles, mostly empty, are slower than `layers.accumulate`."""
+"""Largest number of filters in a group for which tiles, mostly empty, are slower than `layers.accumulate`."""
 
 
 def pack(net, node, transposed) -> None:
-    """Pack the weights and initial values of a layer with weights, of all its groups."""
+    """Pack the weights and initial values of a layer, for all its groups."""
     row, params, packed = net[0][node], net[5], net[6]
     filters, channels, taps = row[FILTERS], row[PER_GROUP], row[TAPS]
     groups = row[CHANNELS] // filters
@@ -59,7 +60,10 @@ def pack(net, node, transposed) -> None:
 
 @kernel()
 def _reach(row, low, high):
-    """Return the channels of a layer that channels of its inputs can change; the latter are not all empty."""
+    """Return the range of a layer's channels that the perturbed channels of its inputs can change.
+
+    ``low`` and ``high`` are the ranges of all rows; at least one of the inputs' ranges is not empty.
+    """
     a, b = row[A], row[B]
     first, last = low[a], high[a]
     if row[KIND] == layers.CONV:
@@ -80,13 +84,13 @@ def _reach(row, low, high):
 
 @kernel()
 def _moved(row, low, high):
-    """Tell whether any input of a layer moved."""
+    """Return whether any input of a layer is perturbed."""
     return low[row[A]] < high[row[A]] or (row[B] >= 0 and low[row[B]] < high[row[B]])
 
 
 @kernel()
 def _complete(row, node, cached, arena, places, low, high, size):
-    """Fill the channels of a layer that did not move."""
+    """Fill the unperturbed channels of a layer with cached values."""
     at, pixels, none = row[CACHED], row[PIXELS], np.int64(0)
     layers.fill(cached, arena, (places[node, 0], places[node, 1]), (at, none, low[node], pixels), size[2], size[1])
     rest = (at, high[node], row[CHANNELS], pixels)
@@ -96,7 +100,11 @@ def _complete(row, node, cached, arena, places, low, high, size):
 
 @kernel()
 def _convolve(net, node, cached, arena, places, low, high, size, spare):
-    """Evaluate a convolution, group by group: whole, or moved by the channels of its input that moved."""
+    """Evaluate a convolution, group by group.
+
+    Where all channels of a group's input are perturbed, the group is evaluated whole. Otherwise the convolution of the
+    perturbed channels' changes is added to its cached output: a convolution is linear.
+    """
     table, starts, spots, _, _, params, packed = net
     row, a = table[node], table[node, A]
     lanes, period, channels, filters, taps = size[2], size[1], row[PER_GROUP], row[FILTERS], row[TAPS]
@@ -134,7 +142,7 @@ def _convolve(net, node, cached, arena, places, low, high, size, spare):
 
 @kernel()
 def _begin(row, cached, arena, params, place, first, whole, size):
-    """Write what a group's sums begin with: biases, or the cached outputs."""
+    """Write the initial values of a group's sums: biases, or the cached outputs."""
     for f in range(row[FILTERS]):
         c = first + f
         if whole:
@@ -148,7 +156,7 @@ def _begin(row, cached, arena, params, place, first, whole, size):
 
 @kernel()
 def _normalise(net, node, arena, places, low, high, size, cached):
-    """Evaluate a normalisation; keep its normalised input among the cached arrays in a forward pass."""
+    """Evaluate a normalisation; in a forward pass, cache its normalised input."""
     table, _, _, _, reals, params, _ = net
     row, a = table[node], table[node, A]
     lanes, pixels, eps = size[2], row[PIXELS], reals[row[REAL]]
@@ -184,7 +192,7 @@ def _line(arena, places, node, channel, length):
 
 @kernel()
 def _combine(net, node, cached, arena, places, low, high, size):
-    """Evaluate a sum or a concatenation: of what moved, and of cached channels elsewhere."""
+    """Evaluate a sum or a concatenation of perturbed channels, with cached ones elsewhere."""
     table = net[0]
     row, lanes = table[node], size[2]
     for part in range(2):
@@ -213,7 +221,7 @@ def _combine(net, node, cached, arena, places, low, high, size):
 
 @kernel()
 def _channelwise(net, node, cached, cotangents, arena, places, low, high, size, found):
-    """Evaluate the channels of a layer that moved one by one, and note kinks where lanes have halves."""
+    """Evaluate the perturbed channels of a layer one by one, and note kinks where the lanes have two halves."""
     table, starts, spots, reals = net[0], net[1], net[2], net[4]
     row, a = table[node], table[node, A]
     kind, lanes = row[KIND], size[2]
@@ -242,12 +250,13 @@ def _channelwise(net, node, cached, cotangents, arena, places, low, high, size, 
                 network_kinks.note_signs(net, node, c, cached, cotangents, source, size, found)
 
 
-def _evaluate(net, node, cached, cotangents, arena, places, low, high, size, spare, found):
-    """Evaluate the channels of a layer that moved."""
+def _evaluate(net, node, known, arena, places, low, high, size, spare, found):
+    """Evaluate the channels of a layer that its perturbed inputs change."""
+    cached, cotangents = known
     table = net[0]
     row, a = table[node], table[node, A]
     kind = row[KIND]
-    # Moves of many channels cost more than all of them; a layer normalisation needs all.
+    # Moves of more than half of the channels cost more than the whole convolution; a layer normalisation needs all.
     if kind == layers.LAYER_NORM or (kind == layers.CONV and 2 * (high[a] - low[a]) > table[a, CHANNELS]):
         _complete(table[a], a, cached, arena, places, low, high, size)
     low[node], high[node] = _reach(row, low, high)
@@ -262,38 +271,38 @@ def _evaluate(net, node, cached, cotangents, arena, places, low, high, size, spa
 
 
 _inlined = numba.njit(inline="always")(_evaluate)
-"""The same as a part of the kernel that calls it; a kernel of its own would compile all layers once more."""
+"""`_evaluate` as a part of the kernel that calls it: a kernel of its own would compile all layers once more."""
 
 
 def forward(net, cached, places, size, spare, targets, loss, out, after) -> None:
-    """Evaluate all layers into ``cached``, whose input's lanes are there already, and every data point's loss.
+    """Evaluate all layers into ``cached``, which holds the input's lanes already, and every data point's loss.
 
-    Layer by layer from Python, so that the layers are compiled once.
+    The loop over layers is Python, so that the layers are compiled once.
 
     Parameters
     ----------
     net, cached, places, size, spare
-        As above; lanes are ``period``, and have no halves.
+        As above; there are ``period`` lanes, without halves.
     targets : float64 array
     loss : tuple
         (kind, margin, probabilities and cotangents of the output's rows).
     out : float64 array
-        A loss for each data point.
+        The loss of each data point.
     after : callable
-        Called with the number of each layer when that is evaluated.
+        Called with the number of each layer once that is evaluated.
     """
     table = net[0]
     nodes = len(table)
     low, high, found = np.zeros(nodes, np.int64), np.zeros(nodes, np.int64), np.zeros((0, FOUND))
     high[0] = table[0, CHANNELS]
     for node in range(1, nodes):
-        _evaluate(net, node, cached, cached, cached, places, low, high, size, spare, found)
+        _evaluate(net, node, (cached, cached), cached, places, low, high, size, spare, found)
         after(node)
     score(net, cached, size, targets, loss, out)
 
 
 def score(net, cached, size, targets, loss, out) -> None:
-    """Write every data point's loss, and the cotangents of the output; arguments as of `forward`."""
+    """Write every data point's loss, and the cotangents of the output; the arguments are those of `forward`."""
     kind, margin, known, seeds = loss
     last = net[0][-1]
     rows = last[CHANNELS] * last[PIXELS]
@@ -303,9 +312,10 @@ def score(net, cached, size, targets, loss, out) -> None:
 
 @kernel()
 def _perturb(net, cached, arena, places, tensor, channel, dims, step, size):
-    """Write the one channel that some dimensions move, a copy for each: cached, and moved by h times an operand.
+    """Write the channel that some dimensions perturb, one copy for each: the cached channel plus or minus h times x.
 
-    ``tensor`` is (layer, whether it is the bias). Copies without a dimension do not move.
+    x is the operand that the dimension multiplies. ``tensor`` is (layer, whether it is the bias). Copies without a
+    dimension are not perturbed.
     """
     table, lookup = net[0], net[3]
     node, bias = tensor
@@ -321,7 +331,7 @@ def _perturb(net, cached, arena, places, tensor, channel, dims, step, size):
             operand = table[row[A], CACHED] + source * table[row[A], PIXELS] * period
         met = row[LOOKUP] + k % taps * pixels if conv else 0
         for p in range(pixels):
-            # What the move is multiplied with: an entry of the cached arrays, one, or nothing.
+            # The operand: an entry of the cached arrays (at), 1 for a bias, or 0 (in padding, or at other pixels).
             at, move = -1, 0.0
             if b < len(dims) and (row[KIND] != layers.LAYER_NORM or k == p):
                 pixel = lookup[met + p] if conv else p
@@ -344,35 +354,46 @@ def _perturb(net, cached, arena, places, tensor, channel, dims, step, size):
 
 @kernel()
 def _width(row, bias):
-    """Return how many dimensions of a tensor move the same channel."""
+    """Return how many dimensions of a tensor perturb the same channel."""
     if row[KIND] == layers.LAYER_NORM:
         return row[PIXELS]
     return 1 if bias or row[KIND] != layers.CONV else row[PER_GROUP] * row[TAPS]
 
 
 @kernel()
-def difference(net, cached, cotangents, known, targets, work, tensor, dims, step, size, loss, out):
+def difference(state, work, tensor, dims, step, size, loss, out):
     """Difference the loss at some dimensions of a tensor, in ascending order.
+
+    A dimension perturbs a single channel of its layer, so that dimensions of the same channel share a pass: each is one
+    copy of the network at +h, in the first half of the lanes, and one at -h, in the second. From that channel on,
+    ``low`` and ``high`` hold the range of perturbed channels of every row. Rows without perturbed inputs are skipped;
+    of the others only the channels in range are evaluated, since everything else is cached. Losses are never subtracted
+    from one another: their changes are computed from the outputs' changes (`losses.changes`;
+    test_a_loss_moves_without_cancelling in tests/networks/test_error_bars.py), and +h's change less -h's is the
+    difference. The network enters by arrays alone, so that a new one compiles nothing.
+
+    test_full_and_network_find_the_same in tests/networks/test_proofs.py compares this kernel with whole forward passes;
+    bench/test_network_speed.py measures it beside PyTorch.
 
     Parameters
     ----------
-    net, size
-        As above; as many dimensions of one channel go together as fill half of the lanes, or fewer in fewer lanes.
-    cached, cotangents : float64 arrays
-        Of the unperturbed network: layers' results, and what the loss (as summed or averaged) makes of moving them.
-    known, targets : float64 arrays
-        Probabilities of the output, and targets.
+    state : tuple
+        (net, cached, cotangents, known, targets): the network as above, its unperturbed results, the gradient of the
+        loss (summed or averaged) with respect to them, probabilities of the output, and targets.
     work : tuple of arrays
-        This thread's own: arena, places of the layers in it, spare room.
+        The thread's own arena, places of the rows in it, and spare room.
     tensor : tuple of int
         (layer, whether it is the bias).
     dims : int64 array
     step : float
+    size : tuple of int
+        As above; its lanes are the most that a pass takes.
     loss : tuple
         (kind, margin, weight of a data point).
     out : float64 array
         (dimensions, `FOUND`).
     """
+    net, cached, cotangents, known, targets = state
     table = net[0]
     arena, widest, spare = work
     node, nodes, last = tensor[0], len(table), len(table) - 1
@@ -389,7 +410,7 @@ def difference(net, cached, cotangents, known, targets, work, tensor, dims, step
         end = first + 1
         while end < min(len(dims), first + copies) and dims[end] < (channel + 1) * width:
             end += 1
-        # No more lanes than these copies need, in rooms that shrink with them.
+        # Only as many lanes as these copies need. Offsets and pitches in the arena are multiples of the lanes: scaled.
         needed = 2 * (((end - first) * points + period - 1) // period) * period
         if needed != lanes:
             lanes = needed
@@ -405,7 +426,7 @@ def difference(net, cached, cotangents, known, targets, work, tensor, dims, step
         low[node], high[node] = channel, channel + 1
         for n in range(node + 1, nodes):
             if _moved(table[n], low, high):
-                _inlined(net, n, cached, cotangents, arena, places, low, high, own, spare, found)
+                _inlined(net, n, (cached, cotangents), arena, places, low, high, own, spare, found)
         place = (places[last, 0], places[last, 1])
         span = (low[last] * pixels, high[last] * pixels, rows, pixels, lanes, period)
         losses.changes(loss[0], arena, place, logits, targets, known, loss[1], span, wide, moved)

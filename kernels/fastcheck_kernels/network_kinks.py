@@ -1,4 +1,4 @@
-"""Kinks that copies of a network cross between -h and +h: how many, and what they can change at most.
+"""Kinks that copies of a network cross between -h and +h: their number, and bounds on their effect on the loss.
 
 ``net`` and ``size`` are described in `fastcheck_kernels.columns`.
 """
@@ -14,7 +14,7 @@ from .columns import AT_POINT, CACHED, HERE, JUMP, KIND, KINKS, PIXELS, REAL, ST
 
 @kernel()
 def _note(found, copy, amount, at_point):
-    """Count a kink of a copy, by how much it can change the loss, and whether it lies at the point itself."""
+    """Count a kink of a copy: ``amount`` bounds its effect on the loss, ``at_point`` if it lies at the point itself."""
     if copy < len(found):
         found[copy, KINKS] += 1.0
         found[copy, WIDENING] += amount
@@ -25,7 +25,7 @@ def _note(found, copy, amount, at_point):
 
 @kernel()
 def note_signs(net, node, c, cached, cotangents, z, size, found):
-    """Note the units of an activation's channel whose sign differs between +h and -h."""
+    """Note the units of an activation's channel whose signs differ between +h and -h."""
     table, reals = net[0], net[4]
     row = table[node]
     points, period, lanes, half = size
@@ -42,7 +42,7 @@ def note_signs(net, node, c, cached, cotangents, z, size, found):
 
 @kernel()
 def note_winners(net, node, c, cached, cotangents, source, largest, size, found):
-    """Note the windows of a pooling's channel whose winner differs between +h and -h, or ties where it moves."""
+    """Note the windows of a pooled channel whose winner differs between +h and -h, or ties while its value changes."""
     table, starts, spots = net[0], net[1], net[2]
     row = table[node]
     points, period, lanes, half = size
@@ -63,7 +63,7 @@ def note_winners(net, node, c, cached, cotangents, source, largest, size, found)
 
 @kernel()
 def _decided(source, window, plus, minus, lane, lanes):
-    """Tell whether one entry alone is a lane's largest on both sides, or nothing moves."""
+    """Return whether a single entry is a lane's largest on both sides, or its value does not change."""
     winners = 0
     for j in range(len(window)):
         at = window[j] * lanes + lane
@@ -76,7 +76,7 @@ def _decided(source, window, plus, minus, lane, lanes):
 
 @kernel()
 def _winner(cached, at, window, period):
-    """Return the pixel of the first of a window's largest cached entries, and how far the next one is below."""
+    """Return the pixel of the first of a window's largest cached entries, and its lead over the next one."""
     best, gap = 0, np.inf
     for j in range(1, len(window)):
         lead = cached[at + window[j] * period] - cached[at + window[best] * period]
@@ -89,7 +89,7 @@ def _winner(cached, at, window, period):
 
 @kernel()
 def note_hinge(z, place, cached, targets, loss, span, size, found):
-    """Note the terms of a hinge loss that are positive on one side alone."""
+    """Note the terms of a hinge loss that are positive on one side only."""
     points, period, _, half = size
     low, high, rows = span[:3]
     for lane in range(half):

@@ -21,7 +21,7 @@ from fastcheck.convolutions.pipeline import ConvPipeline
 from fastcheck.engine import coordinator
 from fastcheck.engine.pipeline import Session
 from fastcheck.engine.settings import Settings
-from fastcheck.engine.shard_results import Part, decode, encode
+from fastcheck.engine.shard_results import ShardResult, decode, encode
 from fastcheck.metrics import tally
 from fastcheck.metrics.tally import exactly
 
@@ -50,29 +50,31 @@ def part_of(rng, size=30, scale=1.0):
     analytic = rng.standard_normal(size) * scale
     numeric = analytic * (1 + 1e-9 * rng.standard_normal(size))
     found = tally.fold(dims, analytic, numeric, np.full(size, 1e-9 * scale), rng.random(size) < 0.1)
-    return Part(found, None)
+    return ShardResult(found, None)
 
 
 @given(st.integers(0, 2**31), st.sampled_from([1e-200, 1e-100, 1.0, 1e100]))
 def test_any_grouping_gives_the_same_tally(seed, scale):
     rng = np.random.default_rng(seed)
     parts = [part_of(rng, scale=scale if i % 2 else 1.0) for i in range(8)]
-    whole = Part.merged(parts).tally
+    whole = ShardResult.merged(parts).tally
     random.Random(seed).shuffle(parts)
     cut = int(rng.integers(1, 8))
-    again = Part.merged([decode(encode(Part.merged(group))) for group in (parts[:cut], parts[cut:])]).tally
+    again = ShardResult.merged(
+        [decode(encode(ShardResult.merged(group))) for group in (parts[:cut], parts[cut:])]
+    ).tally
     assert again.norm_ratio == whole.norm_ratio
     assert again.typical == whole.typical
     assert replace(again, differences=(), sums=()) == replace(whole, differences=(), sums=())
 
 
 def test_stored_parts_have_the_keys_that_earlier_ledgers_hold():
-    part = Part(tally.Tally(dims=3, inconclusive=2), None)
+    part = ShardResult(tally.Tally(dims=3, inconclusive=2), None)
     assert unpack(encode(part), 10**6)["tally"] == {"dims": 3, "undecided": 2}
     assert decode(encode(part)) == part
 
 
-@pytest.mark.parametrize("body", [b"", b"not zlib", encode(Part(tally.Tally(dims=3), None))[:-2]])
+@pytest.mark.parametrize("body", [b"", b"not zlib", encode(ShardResult(tally.Tally(dims=3), None))[:-2]])
 def test_damaged_bytes_are_refused(body):
     with pytest.raises(FastcheckError, match="a finished part is damaged"):
         decode(body)

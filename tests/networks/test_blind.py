@@ -211,7 +211,7 @@ def test_equal_data_points_are_told_without_statistics_too():
         y = Y[: len(x)]
         report = fastcheck.check_network(network, params, torch_network.gradients(network, params, x, y)[1], x, y)
         line = _panel(report)["data points"]
-        assert (line.status, "which are equal" in line.text) == (status, status == "warn")
+        assert (line.status, "all are equal" in line.text) == (status, status == "warn")
 
 
 def test_zeros_are_those_of_the_statistics_that_make_them():
@@ -225,13 +225,9 @@ def test_zeros_are_those_of_the_statistics_that_make_them():
     ("dtype", "precision", "told"),
     [
         (np.float64, None, "the gradients are float64"),
-        (np.float32, None, "the gradients are float32, whose rounding is in the error bars: compute them in float64"),
-        (
-            np.float64,
-            "float32",
-            "the gradients are float32, whose rounding is in the error bars: compute them in float64",
-        ),
-        (np.float32, "float64", "the gradients are float32, whose rounding is in the error bars: keep them in float64"),
+        (np.float32, None, "float32, and the error bars include that rounding: compute them in float64"),
+        (np.float64, "float32", "float32, and the error bars include that rounding: compute them in float64"),
+        (np.float32, "float64", "float32, and the error bars include that rounding: keep them in float64"),
     ],
 )
 def test_float64_is_advised_where_it_was_not_used(dtype, precision, told):

@@ -260,7 +260,7 @@ def test_units_whose_piece_rounding_decides_are_flipped_one_by_one():
     for by in (1e-6, -1e-6):
         other["dense1.bias"][1] = case.params["dense1.bias"][1] + by
         slopes.append(torch_network.gradients(case.network, other, case.x, case.y)[1])
-    for name, place in passes.program.places.items():
+    for name, place in passes.program.slices.items():
         both = [slope[name].reshape(-1) for slope in slopes]
         np.testing.assert_allclose(gradient[place] + least[place], np.minimum(*both), atol=1e-5)
         np.testing.assert_allclose(gradient[place] + most[place], np.maximum(*both), atol=1e-5)

@@ -119,7 +119,7 @@ def test_what_is_inconclusive_is_explained_where_nothing_fails():
 
 def test_no_digits_are_no_negative_zero():
     report = _explained("cnn", change=_scaling("dense1.weight", 0.0))
-    assert all("agrees in 0.0 digits" in found.words for found in report.explanations)
+    assert all("agrees to 0.0 digits" in found.words for found in report.explanations)
 
 
 def test_dimensions_outside_their_bars_are_explained_first():

@@ -88,7 +88,7 @@ def test_crossings_hold_numbers_and_places(reports):
     again = from_json(report.to_json())
     assert again.to_json() == report.to_json()
     assert math.isnan(again.explanations[0].crossings[0]["minus"])
-    assert "data point 0, channel 1, place (2, 3) nan inf -inf" in _words(again)
+    assert "data point 0, channel 1, position (2, 3) nan inf -inf" in _words(again)
 
 
 def _paths(data, path=()):

@@ -13,7 +13,7 @@ from fastcheck.common.interrupts import Interrupts
 from fastcheck.common.progress import ProgressHook, silent
 from fastcheck.engine import coordinator
 from fastcheck.engine.pipeline import Session
-from fastcheck.engine.shard_results import Part, decode
+from fastcheck.engine.shard_results import ShardResult, decode
 from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import NetworkReport
 
@@ -26,7 +26,7 @@ class ShardId(NamedTuple):
     number: int
 
 
-Keep = Callable[[ShardId, Part, float], Part]
+Keep = Callable[[ShardId, ShardResult, float], ShardResult]
 """Called as keep(shard_id, part, seconds) with a finished shard; returns the part that the check keeps in memory."""
 
 
@@ -81,11 +81,11 @@ class _Keeper:
     def __init__(self, phase: str, known: Mapping[ShardId, bytes], keep: Keep) -> None:
         self._phase, self._known, self._keep = phase, known, keep
 
-    def known(self, tensor: str, number: int) -> Part | None:
+    def known(self, tensor: str, number: int) -> ShardResult | None:
         """Return a shard finished earlier, or None."""
         body = self._known.get(ShardId(self._phase, tensor, number))
         return None if body is None else decode(body)
 
-    def keep(self, tensor: str, number: int, part: Part, seconds: float) -> Part:
+    def keep(self, tensor: str, number: int, part: ShardResult, seconds: float) -> ShardResult:
         """Keep a finished shard."""
         return self._keep(ShardId(self._phase, tensor, number), part, seconds)

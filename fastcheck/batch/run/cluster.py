@@ -37,7 +37,7 @@ from fastcheck.common import machine
 from fastcheck.common.interrupts import Interrupts, sigint_blocked
 from fastcheck.engine import coordinator, folding
 from fastcheck.engine.pipeline import Prepared, Session
-from fastcheck.engine.shard_results import Part
+from fastcheck.engine.shard_results import ShardResult
 from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import NetworkReport
 
@@ -187,7 +187,7 @@ class Shard(NamedTuple):
     """A shard that a worker finished."""
 
     shard_id: ShardId
-    part: Part
+    part: ShardResult
     seconds: float
     worker: str
 
@@ -355,7 +355,7 @@ def _whole(entry: Entry, operands: Operands, numeric: bool, known: Mapping[Shard
     """Check a case, skipping the shards that are already known."""
     shards: list[Shard] = []
 
-    def keep(shard_id: ShardId, part: Part, seconds: float) -> Part:
+    def keep(shard_id: ShardId, part: ShardResult, seconds: float) -> ShardResult:
         shards.append(Shard(shard_id, part, seconds, _name()))
         return part._replace(kept=None)
 
@@ -396,7 +396,7 @@ class _OpenCase:
                 shard_ids += [ShardId(phase, name, number) for number in range(count)]
         return shard_ids
 
-    def difference(self, shard_id: ShardId) -> Part:
+    def difference(self, shard_id: ShardId) -> ShardResult:
         """Difference a shard."""
         tensor = self._opened(shard_id.phase, shard_id.tensor)
         return folding.joined([tensor.difference(block) for block in tensor.shards()[shard_id.number]])

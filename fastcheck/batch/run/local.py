@@ -16,7 +16,7 @@ from fastcheck.batch.run.stop import Stop
 from fastcheck.common import machine
 from fastcheck.common.errors import FastcheckError, one_line
 from fastcheck.common.interrupts import sigint_blocked
-from fastcheck.engine.shard_results import Part
+from fastcheck.engine.shard_results import ShardResult
 from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import NetworkReport
 
@@ -122,7 +122,7 @@ class ProcessDied(Exception):
 def _child(theirs: Connection, case: Planned, known: dict[ShardId, bytes], numeric: bool) -> None:
     """Check a case, and send shards, progress and the report to the parent process."""
 
-    def keep(shard_id: ShardId, part: Part, seconds: float) -> Part:
+    def keep(shard_id: ShardId, part: ShardResult, seconds: float) -> ShardResult:
         theirs.send(("shard", shard_id, part, seconds))
         return part._replace(kept=None)
 

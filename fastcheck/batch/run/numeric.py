@@ -15,7 +15,7 @@ from fastcheck.batch.ledger.schema import NUMERIC
 from fastcheck.batch.run.check_one import ShardId
 from fastcheck.common import npz, writing
 from fastcheck.common.errors import FastcheckError
-from fastcheck.engine.shard_results import Part
+from fastcheck.engine.shard_results import ShardResult
 
 _LONGEST_NAME = 100
 """Characters of a folder's name that come from the case's name."""
@@ -47,7 +47,7 @@ class NumericFiles:
         """Whether a shard's values are on disk."""
         return self._piece(shard_id).is_file()
 
-    def keep(self, shard_id: ShardId, part: Part) -> None:
+    def keep(self, shard_id: ShardId, part: ShardResult) -> None:
         """Write a shard's values.
 
         Raises

@@ -22,7 +22,7 @@ from fastcheck.batch.suite.entries import Suite
 from fastcheck.common import machine
 from fastcheck.common.errors import FastcheckError, one_line
 from fastcheck.common.interrupts import Interrupts, listening
-from fastcheck.engine.shard_results import Part, decode, encode
+from fastcheck.engine.shard_results import ShardResult, decode, encode
 from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import NetworkReport
 
@@ -269,12 +269,12 @@ class CaseTask:
             return bodies
         return {shard_id: body for shard_id, body in bodies.items() if self.numeric.has(shard_id)}
 
-    def keep(self, shard_id: ShardId, part: Part, seconds: float) -> Part:
+    def keep(self, shard_id: ShardId, part: ShardResult, seconds: float) -> ShardResult:
         """Store a finished shard in the ledger, under the name of this thread."""
         self.keep_from(shard_id, part, seconds, f"thread {threading.get_ident()}")
         return part._replace(kept=None)
 
-    def keep_from(self, shard_id: ShardId, part: Part, seconds: float, worker: str) -> bytes:
+    def keep_from(self, shard_id: ShardId, part: ShardResult, seconds: float, worker: str) -> bytes:
         """Store a finished shard in the ledger, under the name of a worker; return it as bytes."""
         body = encode(part)
         with self.ending():

@@ -29,7 +29,7 @@ from fastcheck.batch.run.runner import Options
 from fastcheck.batch.run.stop import Stop
 from fastcheck.batch.suite.file import read_suite
 from fastcheck.cli import main as cli
-from fastcheck.engine.shard_results import Part
+from fastcheck.engine.shard_results import ShardResult
 from fastcheck.metrics.tally import Tally
 from fastcheck.render.batch_progress import Lines
 
@@ -401,7 +401,7 @@ class Idle:
     def close(self):
         if self.task is not None:  # the first time, while the ledger has to be open
             assert self.task.over
-            self.task.keep(ShardId("", "weight", 0), Part(Tally(), None), 1.0)
+            self.task.keep(ShardId("", "weight", 0), ShardResult(Tally(), None), 1.0)
             self.task = None
 
 

@@ -1,0 +1,128 @@
+"""Tests lie where the code lies: tests/ROOM/test_MODULE.py, or in the file that `COVERS` names."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+OTHERS = {"helpers", "hardening", "kernels"}
+"""Folders of tests/ that are no rooms of fastcheck: what tests share, files made wrong, and tests of kernels/."""
+
+COVERS = {
+    "test_check": "functions/case functions/entry functions/evaluator functions/pipeline engine/settings",
+    "test_command": "__main__ common/version",
+    "test_extremes": "convolutions/scaling",
+    "test_imports": "demo_network layers zoo",
+    "common/test_array_file": "npz convolutions/npz_case",
+    "metrics/test_health": "functions/state functions/ties",
+    "metrics/test_verdict": "judged regime",
+    "reports/test_network_report": "reader render/network render/page render/text",
+    "reports/test_report": "mismatch render/report convolutions/diagnosis",
+    "engine/test_sampling": "metrics/reach",
+    "engine/test_shard_results": "coordinator pipeline common/packing common/progress",
+    "convolutions/test_delta": "audit cost delta_input delta_weight lowering packing engine/differences",
+    "convolutions/test_delta_curved": "closer slopes engine/folding",
+    "convolutions/test_error_bars": "pipeline steps common/precision engine/magnitudes engine/steps",
+    "convolutions/test_geometry": "common/arguments",
+    "functions/test_verdicts": "noise opinions",
+    "networks/test_check": "layers round_off_noise",
+    "networks/test_error_bars": "analytic flips local_errors retries",
+    "networks/test_file": "common/naming common/toml",
+    "networks/test_program": "partial passes",
+    "networks/test_proofs": (
+        "audit case differenced differencer evaluator full hygiene job loss_check network penalty pipeline"
+    ),
+    "sweeps/test_sweep": "curve differencer interpretation quotients report render/curves render/plot render/sweep",
+    "batch/test_diff": "render/difference",
+    "batch/test_results": "cli/show render/batch render/escape render/rows render/suite",
+    "batch/suite/test_file": "case entries folder grid keys kinds",
+    "batch/ledger/test_ledger": "lock schema",
+    "batch/run/test_kills": "check_one cluster",
+    "batch/run/test_runner": "estimates jobs local numeric plan planned stop cli/batch render/plan",
+    "workloads/test_benchmark": "roofline render/benchmark",
+    "workloads/test_zoo": "adapters/torch",
+    "kernels/test_conv": "convolutions/passes",
+    "cli/test_main": "output types common/errors common/writing reports/files render/progress render/table",
+    "cli/test_network": "networks/npz_data networks/training",
+}
+"""Modules without a test file of their own name, by the file that covers them: of the same room, or as ROOM/MODULE."""
+
+
+def _names(folder, pattern="*.py"):
+    """Return the files of a folder, as ROOM/NAME."""
+    return {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob(pattern)}
+
+
+MODULES = {name for name in _names(ROOT / "fastcheck") if not name.endswith("__init__")}
+FILES = _names(ROOT / "tests", "test_*.py")
+
+
+def _breaches(modules, files, covers):
+    """Yield every breach of the rule, in few words."""
+    listed = {_beside(file, name): file for file, names in covers.items() for name in names.split()}
+    for module in sorted(modules | set(listed)):
+        own = _beside(module, f"test_{Path(module).name}") in files
+        if module not in modules:
+            yield f"{module}: listed, and no module"
+        elif own == (module in listed):
+            yield f"{module}: {'listed, and has its own test file' if own else 'no test file'}"
+    for file in sorted(set(covers) - files):
+        yield f"{file}: listed, and no test file"
+    rooms = {str(Path(module).parent) for module in modules} | OTHERS
+    for folder in sorted({str(Path(file).parent) for file in files} - rooms):
+        yield f"{folder}: no room"
+
+
+def _beside(file, name):
+    """Return ROOM/NAME, in the room of this file where the name has none."""
+    return name if "/" in name else (Path(file).parent / name).as_posix()
+
+
+def test_every_module_has_its_test_file_in_its_room():
+    assert list(_breaches(MODULES, FILES, COVERS)) == []
+
+
+TREE = {"check", "sweeps/sweep", "sweeps/curve"}, {"test_check", "sweeps/test_sweep"}, {"sweeps/test_sweep": "curve"}
+"""A small tree in order: its modules, test files and list."""
+
+
+@pytest.mark.parametrize(
+    ("modules", "files", "covers", "breach"),
+    [
+        ({"sweeps/new"}, {}, {}, "sweeps/new: no test file"),
+        ({}, {}, {"test_check": "sweeps/gone"}, "sweeps/gone: listed, and no module"),
+        ({}, {}, {"test_check": "sweeps/sweep"}, "sweeps/sweep: listed, and has its own test file"),
+        ({"sweeps/new"}, {}, {"sweeps/test_gone": "new"}, "sweeps/test_gone: listed, and no test file"),
+        ({}, {"nowhere/test_sweep"}, {}, "nowhere: no room"),
+    ],
+)
+def test_a_planted_breach_is_found(modules, files, covers, breach):
+    assert list(_breaches(*TREE)) == []
+    assert list(_breaches(TREE[0] | {*modules}, TREE[1] | {*files}, TREE[2] | covers)) == [breach]
+
+
+TEXTS = [
+    *(ROOT / ".ci" / "run", ROOT / "pyproject.toml", *ROOT.glob("*.md"), *ROOT.glob("docs/*.md")),
+    *(path for folder in ("fastcheck", "kernels", "tests", "bench") for path in (ROOT / folder).rglob("*.py")),
+]
+
+_CITED = re.compile(r"\b((?:tests|bench)/[a-z0-9_/]*)(?:\{([a-z0-9_,]+)\})?([a-z0-9_]*\.py)\b")
+
+
+def _cited(text):
+    """Yield the files of tests/ and bench/ that a text names; braces stand for several, as in a shell."""
+    for start, names, end in _CITED.findall(text):
+        yield from (f"{start}{name}{end}" for name in names.split(","))
+
+
+def test_what_texts_cite_is_there():
+    cited = {name: path for path in TEXTS if path != Path(__file__) for name in _cited(path.read_text())}
+    assert {name: path for name, path in cited.items() if not (ROOT / name).is_file()} == {}
+    assert len(cited) > 30
+
+
+def test_a_file_that_is_cited_is_found():
+    text = "`tests/a/b.py`, tests/test_{c,d}.py and bench/e.md"
+    assert list(_cited(text)) == ["tests/a/b.py", "tests/test_c.py", "tests/test_d.py"]
