@@ -21,7 +21,7 @@ from fastcheck.convolutions.steps import Step
 from fastcheck.engine.differences import Chosen, Differences, indices
 from fastcheck_kernels import curved
 
-BLOCK = 4096
+BLOCK_DIMS = 4096
 """Most dimensions in a block."""
 
 BLOCK_WORK = 2**22
@@ -69,8 +69,8 @@ class CurvedDelta:
         self(range(0))  # compiles here, in the caller's thread, where Ctrl-C is heard
 
     def blocks(self, dims: Chosen) -> list[Chosen]:
-        """Cut dimensions into blocks of at most `BLOCK`, fewer where a dimension moves many outputs."""
-        size = int(np.clip(BLOCK_WORK // self._work, 1, BLOCK))
+        """Cut dimensions into blocks of at most `BLOCK_DIMS`, fewer where a dimension moves many outputs."""
+        size = int(np.clip(BLOCK_WORK // self._work, 1, BLOCK_DIMS))
         return [dims[start : start + size] for start in range(0, len(dims), size)]
 
     def __call__(self, block: Chosen) -> Differences:

@@ -19,15 +19,16 @@ from fastcheck.convolutions.lowering import InputLowering, InputPhase, Planes
 from fastcheck.convolutions.packing import packed
 from fastcheck.convolutions.passes import share, thread_ranges
 from fastcheck.convolutions.scaling import ScaledOperands
-from fastcheck.convolutions.steps import BLOCK, BLOCK_WORK, Step
+from fastcheck.convolutions.steps import BLOCK_DIMS, BLOCK_WORK, Step
 from fastcheck.engine.differences import Chosen, Differences
 from fastcheck_kernels import bounds, curved, delta, planes
 
 POSITIONS = 512
 """Positions that lie side by side in a block: four rows of sums, and the outputs that they read, fit a small cache."""
 
-FEW = 4
-"""With fewer filters in a group the bars' sums are summed exactly: bounds would be as much work, and wider."""
+LEAST_BOUNDED_FILTERS = 4
+"""Least number of filters in a group for which the bars' sums are bounded. With fewer they are summed exactly: bounds
+would be as much work, and wider."""
 
 
 class InputTile(NamedTuple):
@@ -94,14 +95,14 @@ class InputDelta:
         self._phases = [_lowered(geometry, lowering, phase) for phase in lowering.phases]
         self._positions = lowering.planes.positions
         self._bounds = None
-        if self._group >= FEW:
+        if self._group >= LEAST_BOUNDED_FILTERS:
             self._bounds = _Bounds.of(self._z, self._v, geometry, self._phases, self._factors, self._positions, pool)
         self(InputTile(0, 0, 0, 0, 0))  # compiles here, in the caller's thread, where Ctrl-C is heard
 
     def blocks(self, dims: Chosen) -> list[InputTile] | list[np.ndarray]:
         """Cut all dimensions into rectangles, or a sample into runs."""
         terms = max(1, max(len(phase.terms) for phase in self._phases))
-        size = int(np.clip(BLOCK_WORK // terms, 1, BLOCK))
+        size = int(np.clip(BLOCK_WORK // terms, 1, BLOCK_DIMS))
         if not isinstance(dims, range):
             return [dims[start : start + size] for start in range(0, len(dims), size)]
         span = min(POSITIONS, self._positions)

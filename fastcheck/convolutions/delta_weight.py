@@ -16,7 +16,7 @@ from fastcheck.convolutions.lowering import Planes, WeightLowering
 from fastcheck.convolutions.packing import packed
 from fastcheck.convolutions.passes import share, thread_ranges
 from fastcheck.convolutions.scaling import ScaledOperands
-from fastcheck.convolutions.steps import BLOCK, BLOCK_WORK, Step
+from fastcheck.convolutions.steps import BLOCK_DIMS, BLOCK_WORK, Step
 from fastcheck.engine.differences import Chosen, Differences
 from fastcheck_kernels import bounds, curved, delta, planes
 
@@ -90,7 +90,7 @@ class WeightDelta:
 
     def blocks(self, dims: Chosen) -> list[WeightTile] | list[np.ndarray]:
         """Cut all dimensions into rectangles, or a sample into runs."""
-        size = int(np.clip(BLOCK_WORK // self._elements, self._taps, BLOCK))
+        size = int(np.clip(BLOCK_WORK // self._elements, self._taps, BLOCK_DIMS))
         if not isinstance(dims, range):
             return [dims[start : start + size] for start in range(0, len(dims), size)]
         width = self._channels * self._taps

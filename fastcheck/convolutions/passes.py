@@ -30,7 +30,7 @@ def output(case: ConvCase | ScaledOperands, geometry: ConvGeometry, pool: Execut
     return convolve(geometry, case.input, case.weight, case.bias, pool)
 
 
-def compile() -> None:
+def compile_kernels() -> None:
     """Compile the forward kernel in the caller's thread, where Ctrl-C is noticed."""
     one = np.ones((1, 1, 1, 1, 1))
     region = np.array([(0, 1, 1)] * 5, dtype=np.int64)

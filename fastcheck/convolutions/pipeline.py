@@ -79,7 +79,7 @@ class ConvPipeline:
         """Scale the operands, run the forward passes, and compare the declared output where there is one."""
         case, clock, pool = self._case, session.clock, session.pool
         with clock.of("seconds"):
-            passes.compile()
+            passes.compile_kernels()
             session.interrupts.raise_if_interrupted()
             scaled = ScaledOperands.of(case)
         delta, declared, curved = self.kind == "delta", case.output is not None, case.loss != "vjp"

@@ -19,7 +19,7 @@ from fastcheck_kernels import conv, curved, difference
 
 _SLOTS = {"input": difference.INPUT, "weight": difference.WEIGHT, "bias": difference.BIAS}
 
-BLOCK = 4096
+BLOCK_DIMS = 4096
 """Most dimensions in a block."""
 
 BLOCK_WORK = 2**27
@@ -85,8 +85,8 @@ class Reevaluation:
         self(range(0))  # compiles here, in the caller's thread, where Ctrl-C is heard
 
     def blocks(self, dims: Chosen) -> list[Chosen]:
-        """Cut dimensions into blocks of at most `BLOCK`, fewer where a dimension is costly."""
-        size = int(np.clip(BLOCK_WORK // max(1, self._work), 1, BLOCK))
+        """Cut dimensions into blocks of at most `BLOCK_DIMS`, fewer where a dimension is costly."""
+        size = int(np.clip(BLOCK_WORK // max(1, self._work), 1, BLOCK_DIMS))
         return [dims[start : start + size] for start in range(0, len(dims), size)]
 
     def __call__(self, block: Chosen) -> Differences:

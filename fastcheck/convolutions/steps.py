@@ -12,7 +12,7 @@ from fastcheck.convolutions.error_bars import FACTORS
 from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.engine.steps import within
 
-BLOCK = 2**14
+BLOCK_DIMS = 2**14
 """Most dimensions in a block: with 4,096 a block of a 14-wide layer takes no longer than handing it to a thread."""
 
 BLOCK_WORK = 2**25

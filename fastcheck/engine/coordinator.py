@@ -73,7 +73,7 @@ def prepare(pipeline: Pipeline, session: Session) -> Prepared:
     """Prepare what all tensors need, and compare the declared forward result where there is one."""
     with session.clock.of("seconds"):
         session.settings.progress("preparing (the first run compiles the kernels)", 0, 0)
-        folding.compile()
+        folding.compile_kernels()
     return pipeline.prepare(session)
 
 

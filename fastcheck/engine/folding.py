@@ -65,7 +65,7 @@ class FoldedBlock(NamedTuple):
         return self.dims + self.excluded
 
 
-def compile() -> None:
+def compile_kernels() -> None:
     """Compile the kernel in the caller's thread, where Ctrl-C is heard."""
     one = np.ones(1)
     fold(Differences(np.zeros(1, dtype=np.int64), one, one), one)

@@ -32,7 +32,7 @@ ALONE = "params"
 
 START = "at the start point"
 
-SMALL = 2.0**-10
+SMALL_ENTRY = 2.0**-10
 """An entry below this fraction of a typical one is either small by accident or has a scale of its own."""
 
 MOVED = 2.0**-10
@@ -162,7 +162,7 @@ class FunctionCase:
 
     def small(self, name: str) -> np.ndarray:
         """Return which entries of a tensor are far smaller than a typical one, zeros included."""
-        return np.abs(self.params[name]) < SMALL * self.size(name)
+        return np.abs(self.params[name]) < SMALL_ENTRY * self.size(name)
 
     @functools.cached_property
     def promised(self) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.precision import U
 from fastcheck.functions import ecnoise as noises
-from fastcheck.functions.case import SMALL, FunctionCase
+from fastcheck.functions.case import SMALL_ENTRY, FunctionCase
 from fastcheck.functions.noise import LOSS_SAMPLES, LOSS_SPACINGS
 from fastcheck.functions.state import Arrays
 from fastcheck.functions.step_search import NOISES, Estimate, Level, Search, exponent_of
@@ -83,7 +83,7 @@ class EntryDifferencer:
         self._x = float(tensor.values[dim])
         self._analytic = float(tensor.case.grads[tensor.name].reshape(-1)[dim])
         self._error = float(tensor.errors[dim])
-        self.small = abs(self._x) < SMALL * tensor.size
+        self.small = abs(self._x) < SMALL_ENTRY * tensor.size
         self.reach = max(tensor.size, abs(self._x))
         self._raised: FastcheckError | None = None
 
@@ -116,7 +116,7 @@ class EntryDifferencer:
         own, slope = abs(self._x), abs(self._analytic)
         if not own and 0 < slope < math.inf:
             own = self._case.promised / slope
-        return own if self.small and LEAST < own < self.reach * SMALL else None
+        return own if self.small and LEAST < own < self.reach * SMALL_ENTRY else None
 
     def search(self, noise: float | None = None) -> Search:
         """Return the search for the entry's step; ``noise`` defaults to the tensor's."""

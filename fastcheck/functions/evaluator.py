@@ -15,7 +15,7 @@ from fastcheck.functions.entry import LEAST, EntryDifferencer, Tensor
 from fastcheck.functions.noise import UNMEASURED
 from fastcheck.functions.step_search import ROUNDS, Estimate, better, exponent_of
 
-BLOCK = 32
+BLOCK_DIMS = 32
 """Dimensions in a block: a few hundred calls of the loss between checks for Ctrl-C and updates of progress."""
 
 PILOTS = 5
@@ -77,8 +77,8 @@ class FunctionEvaluator:
         self.step = self._fixed or math.ldexp(1.0, self._start + exponent_of(self._tensor.size))
 
     def blocks(self, dims: Chosen) -> list[Chosen]:
-        """Cut dimensions into blocks of `BLOCK`."""
-        return [dims[start : start + BLOCK] for start in range(0, len(dims), BLOCK)]
+        """Cut dimensions into blocks of `BLOCK_DIMS`."""
+        return [dims[start : start + BLOCK_DIMS] for start in range(0, len(dims), BLOCK_DIMS)]
 
     def __call__(self, block: Chosen) -> Differences:
         """Difference the dimensions of a block."""

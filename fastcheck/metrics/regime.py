@@ -7,7 +7,7 @@ import math
 from fastcheck.metrics import advice
 from fastcheck.metrics.advice import Circumstances
 
-SMALL = 0.1
+SMALL_VALUE = 0.1
 """A value below this fraction of a typical one has fewer digits because of its size alone."""
 
 
@@ -20,7 +20,7 @@ def words(facts: Circumstances) -> str:
     source = advice.said(advice.SOURCES, facts)
     sentence = f"norm ratio {tally.norm_ratio:.0e}, at least {digits:.1f} digits: {source}"
     size = max(abs(least.analytic), abs(least.numeric))
-    if not size < SMALL * tally.typical or not math.isfinite(tally.typical):
+    if not size < SMALL_VALUE * tally.typical or not math.isfinite(tally.typical):
         return sentence
     share = f"{size / tally.typical:.0e}"
     return f"{sentence}; the value with the fewest digits is only {share} of a typical one, which costs it digits"

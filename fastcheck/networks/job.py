@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fastcheck.networks.penalty import Share
     from fastcheck.networks.program import Program
 
-FEW = 8
+CHECK_POINTS = 8
 """Number of data points to use where the gradient is a function, which can be called for any number."""
 
 DATA, WHOLE = "data loss", "with regularisation"
@@ -131,7 +131,7 @@ class _Given:
         """Return the arguments with a sample of the data points."""
         total = len(self.point.x)
         if points is None:
-            count = min(FEW, total) if self._functions and not self.point.masks else total
+            count = min(CHECK_POINTS, total) if self._functions and not self.point.masks else total
         else:
             count = min(total, integer("points", points, least=1))
         if count < total and not self._functions:

@@ -353,7 +353,7 @@ def _umask():
 
 def test_ctrl_c_stops_at_the_next_block_with_a_partial_report(run, path, monkeypatch):
     """No block ends once it was pressed, until the check has: what that has found, it had before."""
-    monkeypatch.setattr(reevaluation, "BLOCK", 64)
+    monkeypatch.setattr(reevaluation, "BLOCK_DIMS", 64)
     difference, numbers, begun, gate = coordinator.OpenTensor.difference, count(), [], threading.Event()
 
     def interrupting(tensor, block):

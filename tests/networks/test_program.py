@@ -79,16 +79,18 @@ def test_rooms_are_used_again_and_never_shared_while_read():
         assert ends[0][1] <= ends[1][0] or ends[1][1] <= ends[0][0]
 
 
-@given(size=st.integers(1, 20_000), cost=st.integers(1, 10**9), group=st.integers(1, 300), together=st.integers(1, 64))
-def test_blocks_fill_the_lanes_and_have_whole_channels(size, cost, group, together):
-    blocks = blocks_of(range(size), cost, group, together)
+@given(
+    size=st.integers(1, 20_000), cost=st.integers(1, 10**9), group=st.integers(1, 300), dims_per_pass=st.integers(1, 64)
+)
+def test_blocks_fill_the_lanes_and_have_whole_channels(size, cost, group, dims_per_pass):
+    blocks = blocks_of(range(size), cost, group, dims_per_pass)
     assert [dim for block in blocks for dim in block] == list(range(size))
-    each = len(blocks[0]) if len(blocks) > 1 else max(together, size)
+    each = len(blocks[0]) if len(blocks) > 1 else max(dims_per_pass, size)
     assert all(len(block) == each for block in blocks[:-1])
-    assert each >= min(group, together)  # a lane that is empty takes as long as one that is not
-    assert each <= max(together, BLOCK_WORK / cost) or len(blocks) == 1
+    assert each >= min(group, dims_per_pass)  # a lane that is empty takes as long as one that is not
+    assert each <= max(dims_per_pass, BLOCK_WORK / cost) or len(blocks) == 1
     if len(blocks) > 1:
-        assert each % group == 0 or each % together == 0
+        assert each % group == 0 or each % dims_per_pass == 0
 
 
 @pytest.mark.jit
