@@ -47,6 +47,7 @@ ROOM = {"float64": 0.0, "float32": 1e-6, "half": 2.0**-6}
 OUTCOMES = {
     "found": "found",
     "inconclusive": "inconclusive",
+    "alike": "as the right one",
     "error": "error",
     "below": "below the bar",
     "wide": "wide bar",
@@ -56,7 +57,7 @@ OUTCOMES = {
     "outside": "outside the slopes",
     "defect": "above the bar",
 }
-"""What becomes of a wrong gradient: it fails; it is inconclusive, or an error; or it passes. Then the entry whose error
+"""What becomes of a wrong gradient: it fails; it is inconclusive, as the right gradient is or not, or an error; or it passes. Then the entry whose error
 is largest beside its bar decides: the bar is at most 1 % of its value, at most the value, or larger; or it is a
 subgradient, or passes as one though it lies outside the one-sided slopes of the loss, where PyTorch's choice does
 so too, or does not; or the error is more than twice the bar. The last two must not occur."""
@@ -130,8 +131,10 @@ def examine(seed, everything=False):
         arrays, computed = next(counts for most, counts in BUDGET.items() if size <= most)
         for kind, wrong in planted(hard, seed, arrays, computed):
             outcome, words = _outcome(hard, wrong)
+            if outcome == verdict == "inconclusive":
+                outcome = "alike"
             found.outcomes.append((kind, outcome))
-            if everything or not (outcome == "found" or (outcome == verdict == "inconclusive")):
+            if everything or outcome not in ("found", "alike"):
                 found.lines.append(f"{label} | {kind} | {OUTCOMES[outcome]}: {words}")
     found.seconds = time.perf_counter() - start
     return found
@@ -277,8 +280,8 @@ def told(rows):
 
 
 def _share(faults, kinds):
-    """Say how many of some faults were found; at a kink some are none."""
-    keys = ("planted", "found", "subgradient", "choice")
+    """Say how many of some faults were found; at a kink some are none, and where nothing is decided none is found."""
+    keys = ("planted", "found", "alike", "subgradient", "choice")
     planted, found, *none = (sum(row[key] for row in faults if row["fault"] in kinds) for key in keys)
     return f"{found:,} of {planted - sum(none):,} ({found / max(planted - sum(none), 1):.1%})"
 
