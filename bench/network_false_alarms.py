@@ -57,10 +57,11 @@ OUTCOMES = {
     "outside": "outside the slopes",
     "defect": "above the bar",
 }
-"""What becomes of a wrong gradient: it fails; it is inconclusive, as the right gradient is or not, or an error; or it passes. Then the entry whose error
-is largest beside its bar decides: the bar is at most 1 % of its value, at most the value, or larger; or it is a
-subgradient, or passes as one though it lies outside the one-sided slopes of the loss, where PyTorch's choice does
-so too, or does not; or the error is more than twice the bar. The last two must not occur."""
+"""What becomes of a wrong gradient: it fails; it is inconclusive, or an error; or it passes. Where the right gradient
+is inconclusive, too, that is counted apart. Of one that passes, the entry whose error is largest beside its bar
+decides: the bar is at most 1 % of its value, at most the value, or larger; or it is a subgradient, or passes as one
+though it lies outside the one-sided slopes of the loss, where PyTorch's choice does so too, or does not; or the error
+is more than twice the bar. The last two must not occur."""
 
 MUST_NOT = ("outside", "defect")
 
