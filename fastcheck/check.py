@@ -45,8 +45,10 @@ def check(
         tensors and stratified to include border taps, every filter and every channel. ``"auto"`` takes all where that
         is a matter of seconds, else a sample.
     step : float or "auto"
-        The step h, used exactly as given. ``"auto"`` takes a power of two about the operand's own scale: the loss is
-        linear in each operand, so there is no truncation error to keep small.
+        The step h, used exactly as given. ``"auto"`` takes a power of two. Where there is no truncation error, it moves
+        a typical output by about its own size (loss ``vjp``; ``delta`` by twice that) or half of that (``square``). For
+        ``relu`` it moves it by 2^-17 of that size, so that few outputs cross the kink; for ``tanh`` by 2^-17, where
+        rounding and truncation are about equal.
     evaluator : {"auto", "full", "local", "delta"}
         ``full`` evaluates every output twice for each dimension, ``local`` only the outputs that it can affect.
         ``delta``, which ``"auto"`` picks, keeps the outputs and adds what the dimension contributes; an audit

@@ -301,8 +301,8 @@ def _network_demo(threads: int | None, seed: int) -> int:
     from fastcheck.render.text import as_text
     from fastcheck.workloads import demo_network
 
-    def show(message: NetworkReport | str) -> None:
-        say(message if isinstance(message, str) else as_text(message, sys.stdout))
+    def show(item: NetworkReport | str) -> None:
+        say(item if isinstance(item, str) else as_text(item, sys.stdout))
 
     with progress_bar() as hook:
         return demo_network.run(threads=threads, seed=seed, say=show, progress=hook)
