@@ -40,8 +40,8 @@ OUTCOMES = {
     "defect": "passes above the bar",
 }
 """What becomes of a wrong gradient: it fails; it is inconclusive or refused; or it passes. Then the error is below the
-bar and the bar below the value; the bar is above the value, which is counted as inconclusive, as a subgradient (of a kink
-too near to tell apart), as unresolved, or nowhere; or the error is above the bar. The last two must not occur."""
+bar and the bar below the value; the bar is above the value, which is counted as inconclusive, as a subgradient (of a
+kink too near to tell apart), as unresolved, or nowhere; or the error is above the bar. The last two must not occur."""
 
 CALLS = {"differences": "calls that difference a dimension", "calls": "all calls a dimension"}
 """Medians over functions; the other calls are for noise, and at the point."""

@@ -156,7 +156,9 @@ def _points(facts: Facts) -> HygieneLine:
     message = f"a seeded {used} of {facts.total:,}" if used < facts.total else f"all {used:,} that were given"
     if blind.all_equal(facts.point.x):
         return HygieneLine(
-            "data points", "warn", f"{message}; all are equal and show no more than one of them: take some that differ"
+            "data points",
+            "warn",
+            f"{message}; all are identical, so they show no more than one would: use different data points",
         )
     if used > MANY_POINTS:
         return HygieneLine("data points", "warn", f"{message}; a few are enough, say 4 to 16: {why}")
@@ -277,8 +279,8 @@ def _dropout(facts: Facts) -> HygieneLine:
         return HygieneLine("dropout", "done", *notes)
     data_loss = next(iter(facts.reports.values()))  # regularisation does not depend on masks
     notes.append(
-        f"off in {listed(off)}, which let everything through: gradients that were computed with a mask belong to "
-        "another function; give the mask as masks= (mask.NAME in data.npz)"
+        f"off in {listed(off)}, which let everything through: gradients computed with a mask belong to another "
+        "function; pass the mask as masks= (mask.NAME in data.npz)"
     )
     return HygieneLine("dropout", "warn" if data_loss.verdict == "fail" else "note", "; ".join(notes))
 
@@ -345,8 +347,8 @@ def _nothing_shown(facts: Facts) -> Iterator[HygieneLine]:
     yield HygieneLine(
         "what was shown",
         "warn",
-        f"{sum(zeros.values()):,} of {checked:,} dimensions are zero within their error bars{named}: right and wrong "
-        f"code give the same zeros here, which show nothing. {_why_zero(facts, whole)}",
+        f"{sum(zeros.values()):,} of {checked:,} dimensions are zero within their error bars{named}: correct and "
+        f"wrong code would both give zero here, so these show nothing. {_why_zero(facts, whole)}",
     )
 
 

@@ -100,7 +100,7 @@ class Network:
         Raises
         ------
         FastcheckError
-            If they do not chain; the message names the layer, what it got and what it expects.
+            If they do not fit together; the message names the layer, what it got and what it expects.
         """
         shapes: list[Shape] = []
         for layer, taken in zip(self.layers, self.sources, strict=True):
