@@ -1,4 +1,4 @@
-"""Right gradients of hard functions: how many are called wrong, or undecided; and which wrong ones pass.
+"""Right gradients of hard functions: how many are called wrong, or inconclusive; and which wrong ones pass.
 
 python bench/black_box_false_alarms.py [--cases 2400] [--seed N] [--family NAME] [--only SEED] [--json F]
 
@@ -33,15 +33,15 @@ OUTCOMES = {
     "found": "found",
     "inconclusive": "inconclusive",
     "below": "below the bar",
-    "undecided": "undecided",
+    "wide": "as inconclusive",
     "subgradient": "as a subgradient",
     "unresolved": "unresolved",
     "unseen": "counted nowhere",
     "defect": "passes above the bar",
 }
 """What becomes of a wrong gradient: it fails; it is inconclusive or refused; or it passes. Then the error is below the
-bar and the bar below the value; the bar is above the value, which is counted as undecided, as a subgradient (of a kink
-too near to tell apart), as unresolved, or nowhere; or the error is above the bar. The last two must not occur."""
+bar and the bar below the value; the bar is above the value, which is counted as inconclusive, as a subgradient (of a
+kink too near to tell apart), as unresolved, or nowhere; or the error is above the bar. The last two must not occur."""
 
 CALLS = {"differences": "calls that difference a dimension", "calls": "all calls a dimension"}
 """Medians over functions; the other calls are for noise, and at the point."""
@@ -88,7 +88,7 @@ def outcome(function, right, wrong):
     if value > bar:
         return "below", words
     if tensor.undecided:
-        return "undecided", words
+        return "wide", words
     if tensor.subgradients:
         return "subgradient", words
     return "unresolved" if tensor.unresolved else "unseen", words

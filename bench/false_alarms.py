@@ -1,4 +1,4 @@
-"""Correct gradients of random convolutions: how many are called wrong, or undecided, and how tight their bars are.
+"""Correct gradients of random convolutions: how many are called wrong, or inconclusive, and how tight their bars are.
 
 python bench/false_alarms.py [--cases 5000] [--seed N] [--json F]
 """

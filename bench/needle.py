@@ -63,12 +63,12 @@ def main():
     missed = 0
     for shapes, dtype, loss, step, relative in ROWS:
         right, wrong, named, seconds = found(shapes, dtype, loss, step, relative)
-        undecided = right.tensors["weight"].undecided
+        inconclusive = right.tensors["weight"].undecided
         layer = f"512 to 512, {shapes[0][-1]} wide"
-        told = f"{right.verdict}, {undecided} undecided"
-        cells = (layer, dtype, loss, step, f"{relative:g}", told, wrong.verdict, named, f"{seconds:.1f}")
+        without = f"{right.verdict}, {inconclusive} inconclusive"
+        cells = (layer, dtype, loss, step, f"{relative:g}", without, wrong.verdict, named, f"{seconds:.1f}")
         print(f"| {' | '.join(map(str, cells))} |")
-        missed += not (right.passed and not undecided and named)
+        missed += not (right.passed and not inconclusive and named)
     sys.exit(missed)
 
 

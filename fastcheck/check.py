@@ -42,11 +42,13 @@ def check(
     case : ConvCase
     dims : "auto", "all", int, or a mapping from tensor names to these
         Dimensions to check. ``"all"`` takes all of them. A number takes a seeded sample of that size, spread over the
-        tensors and stratified to include border taps, every filter and every channel. ``"auto"`` takes all where that
-        is a matter of seconds, else a sample.
+        tensors and stratified to include border taps, every filter and every channel. ``"auto"`` checks everything if
+        that takes seconds, otherwise a sample.
     step : float or "auto"
-        The step h, used exactly as given. ``"auto"`` takes a power of two about the operand's own scale: the loss is
-        linear in each operand, so there is no truncation error to keep small.
+        The step h, used exactly as given. ``"auto"`` takes a power of two. Where there is no truncation error, it moves
+        a typical output by about its own size (loss ``vjp``; ``delta`` by twice that) or half of that (``square``). For
+        ``relu`` it moves it by 2^-17 of that size, so that few outputs cross the kink; for ``tanh`` by 2^-17, where
+        rounding and truncation are about equal.
     evaluator : {"auto", "full", "local", "delta"}
         ``full`` evaluates every output twice for each dimension, ``local`` only the outputs that it can affect.
         ``delta``, which ``"auto"`` picks, keeps the outputs and adds what the dimension contributes; an audit
@@ -74,7 +76,7 @@ def check(
     Raises
     ------
     FastcheckError
-        If an argument is none of the above.
+        If an argument is invalid.
     """
     if not isinstance(case, ConvCase):
         raise FastcheckError(f"case is {type(case).__name__}: expected a ConvCase")
@@ -126,7 +128,7 @@ def check_gradient(
     params : array, or mapping of names to arrays
         Point at which to check; float64, float32 or float16. The tensor of a single array is called ``"params"``.
     dims : "auto", "all", int, or a mapping from tensor names to these
-        As in `check`; ``"auto"`` takes all entries of a tensor of up to 2,048, and 1,024 of a larger one.
+        As in `check`; ``"auto"`` checks tensors of up to 2,048 entries whole, and samples 1,024 entries of larger ones.
     step : float or "auto"
         The step h, used exactly as given for every dimension (with 2h and 4h, for the error bar). ``"auto"`` finds a
         power of two for each dimension that balances truncation against the loss's own noise.
@@ -152,13 +154,13 @@ def check_gradient(
     Report
         It is true if the gradient passed, so ``assert check_gradient(loss, grad, params)`` works in a test. After
         Ctrl-C it is partial, and ``interrupted`` is set. ``tensors[name].step`` is a typical step. ``health`` lists
-        findings about the functions themselves: a gradient that adds up from call to call or changes what the loss
-        reads, a loss that never moves or remembers where it was, winners of a tie that do not share a slope.
+        findings about the functions themselves: a gradient that accumulates across calls or modifies the loss's data; a
+        loss that never changes or depends on earlier calls; tied winners that do not share the slope.
 
     Raises
     ------
     FastcheckError
-        If an argument is none of the above; if the loss raises or is not finite at ``params``, or at every step tried
+        If an argument is invalid; if the loss raises or is not finite at ``params``, or at every step tried
         around an entry; or if it differs by more than its last bits when called again. Elsewhere an exception counts
         as nan: a reason to try a smaller step.
 
@@ -193,7 +195,7 @@ def check_gradient(
 def compare(analytic: Any, numeric: Any, *, precision: str | None = None, keep: bool = False) -> Report:
     """Compare two gradients that you already have, by both ratios, digits and signs.
 
-    Nothing is known here of how the arrays came about, so there are no error bars. The verdict follows the two rules of
+    How the arrays were computed is unknown, so there are no error bars. The verdict follows the two rules of
     thumb (norm ratio at most 1e-9, max ratio below 1e-2), and is inconclusive where they disagree. For types narrower
     than float64, `fastcheck.metrics.verdict.norm_rule` replaces the first. Entries that differ by no more than the
     first rule grants a typical entry do not break the second.
@@ -222,7 +224,7 @@ def compare(analytic: Any, numeric: Any, *, precision: str | None = None, keep: 
     ------
     FastcheckError
         If shapes or names differ, an array is empty or of another dtype, a numeric value is not finite, or the
-        precision is none of the above.
+        precision is unknown.
     """
     start = time.perf_counter()
     tensors = comparison.compared(analytic, numeric, precision, keep)

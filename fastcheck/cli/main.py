@@ -58,13 +58,21 @@ _COMPLETE = "_FASTCHECK_COMPLETE"
 _CASE_OPTIONS = (
     click.argument("case_path", metavar="CASE.npz"),
     click.option(
-        "--stride", type=Integers(), help="Overrides the file, as do --padding, --dilation, --groups and --loss."
+        "--stride",
+        type=Integers(),
+        help="Stride: one integer, or one per axis (2,1). Overrides the file, as do the options up to --loss.",
     ),
-    click.option("--padding", type=Padding(), help="1, 1,2, low:high pairs such as 0:1,2:2, same or valid."),
-    click.option("--dilation", type=Integers()),
-    click.option("--groups", type=int),
     click.option(
-        "--loss", type=click.Choice(LOSSES), help="The loss is sum(grad_output * phi(output)); vjp: phi(z) = z."
+        "--padding",
+        type=Padding(),
+        help="Padding: one integer, one per axis (1,2), pairs low:high (0:1,2:2), same or valid.",
+    ),
+    click.option("--dilation", type=Integers(), help="Dilation: one integer, or one per axis (2,1)."),
+    click.option("--groups", type=int, help="Number of groups of channels."),
+    click.option(
+        "--loss",
+        type=click.Choice(LOSSES),
+        help="phi in the loss sum(grad_output * phi(output)); vjp means phi(z) = z.",
     ),
     precision_option,
 )
@@ -167,7 +175,7 @@ cli.add_command(run_command)
 
 @cli.command("sweep")
 @_case_options
-@click.option("--tensor", help="input, weight or bias. Default: all that have a gradient.")
+@click.option("--tensor", help="Tensor to sweep: input, weight or bias. Default: all with a gradient.")
 @click.option(
     "--dims",
     type=Indices(),
@@ -199,7 +207,7 @@ def sweep_command(
     """Difference a few dimensions at many steps h, and interpret the curve of errors.
 
     As h decreases, the error of a correct gradient falls as h^2 (truncation), then rises as 1/h (round-off). A plateau
-    means a coding mistake, a sudden drop a kink. The exit status is 1 if a dimension reads as a coding mistake.
+    means a coding mistake, a sudden drop a kink. The exit status is 1 if any curve indicates a coding mistake.
     """
     from fastcheck.render.page import text_for
     from fastcheck.render.progress import progress_bar
@@ -301,8 +309,8 @@ def _network_demo(threads: int | None, seed: int) -> int:
     from fastcheck.render.text import as_text
     from fastcheck.workloads import demo_network
 
-    def show(message: NetworkReport | str) -> None:
-        say(message if isinstance(message, str) else as_text(message, sys.stdout))
+    def show(item: NetworkReport | str) -> None:
+        say(item if isinstance(item, str) else as_text(item, sys.stdout))
 
     with progress_bar() as hook:
         return demo_network.run(threads=threads, seed=seed, say=show, progress=hook)
@@ -363,9 +371,10 @@ def zoo_command(network: str, json_path: str | None, **options: Any) -> int:
 @json_option
 @examples("fastcheck bench --json bench.json")
 def bench_command(threads: int | None, json_path: str | None) -> int:
-    """Benchmark this machine in about a minute: the limit of its vectors, and checks of published layers beside it.
+    """Benchmark this machine in about a minute: its peak vector rate, and how close checks of published
+    layers come to it.
 
-    If PyTorch is installed, its own backward passes are measured too, in turns with the checks.
+    If PyTorch is installed, its own backward passes are measured too, alternating with the checks.
     """
     from fastcheck.render.benchmark import write_benchmark
     from fastcheck.render.page import text_for

@@ -41,7 +41,11 @@ _TRAINING_OPTIONS = ("learning_rate", "save_path")
 @click.option("--params", "params_path", metavar="P.npz", required=True, help='Arrays named "layer.tensor".')
 @click.option("--grads", "grads_path", metavar="G.npz", help="Gradient of the whole objective, named as in --params.")
 @click.option(
-    "--data", "data_path", metavar="D.npz", required=True, help="x and y; optionally loss, and mask.LAYER for dropouts."
+    "--data",
+    "data_path",
+    metavar="D.npz",
+    required=True,
+    help="Arrays x and y; optionally loss, and mask.LAYER for each dropout layer.",
 )
 @click.option("--data-grads", "data_grads_path", metavar="G0.npz", help="Gradient with regularisation switched off.")
 @click.option("--loss", type=float, help="Loss computed by your forward pass; overrides the key in --data.")

@@ -51,8 +51,7 @@ class Bars:
     Attributes
     ----------
     chain : int
-        Roundings that a product meets in the forward pass before an output is moved: see
-        `fastcheck.convolutions.error_bars.roundings`.
+        Roundings that a product meets in the forward pass before an output is moved: see `roundings`.
     precision : Precision
         Of the analytic pass.
     v, x : Structure

@@ -57,7 +57,7 @@ class ScaledOperands:
         """
         step = float(np.ldexp(given, -self.exponents[tensor]))
         if not step:
-            raise FastcheckError(f"step is {given!r}: too small for {tensor} to move an output beside the bias")
+            raise FastcheckError(f"step is {given!r}: too small to change any output, because the bias dominates")
         return step
 
     def cached(self, key: tuple[str, ...], find: Callable[[], Any]) -> Any:

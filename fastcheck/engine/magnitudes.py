@@ -21,7 +21,7 @@ class Structure:
     multiplicity : int
         The largest number of equal ones.
     crowd : int
-        The largest number within one relative window (`_window`).
+        The largest number within one relative window (the argument ``window``).
     """
 
     multiplicity: int

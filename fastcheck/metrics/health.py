@@ -64,7 +64,7 @@ def gradient_adds_up(factor: float | None, names: Sequence[str]) -> HealthFindin
 
 def gradient_differs(size: float) -> HealthFinding:
     """Describe a gradient that changes when it is computed again, by ``size`` relative to itself."""
-    how = f": it differs by {size:.1g} of its size" if size < math.inf else ""
+    how = f": it differs by a relative {size:.1g}" if size < math.inf else ""
     return HealthFinding(
         "grad differs when called again",
         f"the second call of grad returns another gradient at the same point{how}",
@@ -77,7 +77,7 @@ def gradient_wavers(size: float) -> HealthFinding:
     """Describe a gradient that differs in its last bits from call to call."""
     return HealthFinding(
         "grad wavers",
-        f"grad differs by {size:.1g} of its size from call to call at the same point; the error bars include that",
+        f"grad differs by a relative {size:.1g} from call to call at the same point; the error bars include that",
     )
 
 
@@ -85,7 +85,7 @@ def loss_wavers(size: float) -> HealthFinding:
     """Describe a loss that differs in its last bits from call to call."""
     return HealthFinding(
         "the loss wavers",
-        f"the loss differs by {size:.1g} of its size from call to call at the same point (sums in another order?); "
+        f"the loss differs by a relative {size:.1g} from call to call at the same point (sums in another order?); "
         "this noise was measured, and the error bars come from it",
     )
 
@@ -114,8 +114,8 @@ def loss_never_moves(value: float, zero: bool) -> HealthFinding:
         "the loss never moves",
         f"the loss is {value!r} wherever it was evaluated: it does not read its argument, or its changes are lost in "
         "rounding or underflow",
-        "make the loss compute with its argument, not with an array of its own; if it does, scale it up, or take a "
-        "large constant out of it",
+        "use the argument inside the loss, not a captured array; if it is used, scale the loss up or remove a large "
+        "constant",
         None if zero else "inconclusive",
     )
 

@@ -23,4 +23,4 @@ def words(facts: Circumstances) -> str:
     if not size < SMALL_VALUE * tally.typical or not math.isfinite(tally.typical):
         return sentence
     share = f"{size / tally.typical:.0e}"
-    return f"{sentence}; the value with the fewest digits is only {share} of a typical one, which costs it digits"
+    return f"{sentence}; the value with the fewest digits is only {share} of a typical value, so it has fewer digits"

@@ -93,7 +93,7 @@ def _exceptions(tally: Tally) -> str:
     """Return what a pass owes to kinks, to bars too wide to judge by, and to bars that may hide a zero."""
     counts = (
         (tally.subgradients, "as subgradients at a kink"),
-        (tally.automatic, "with the value of automatic differentiation at a kink, which is no derivative"),
+        (tally.automatic, "equal to what automatic differentiation returns at a kink, which is not a derivative"),
         (tally.inconclusive, "inconclusive, since their error bars are too wide"),
         (tally.hidden, "not zero, but no larger than their error bars"),
     )

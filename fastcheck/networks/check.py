@@ -56,8 +56,8 @@ def check_network(
     y : array
         Classes of shape (N,) for softmax and hinge, else an array shaped as the output.
     loss : float, optional
-        The loss of your forward pass at this point, with or without regularisation. It is compared first: gradients of
-        another function are not checked.
+        The loss of your forward pass at this point, with or without regularisation. It is compared first; if it
+        differs, the check stops.
     data_grads : as ``grads``, optional
         The gradient with regularisation switched off. Without it, the first phase subtracts from ``grads`` whatever
         they contain of the regularisation's gradient: all of it, none, half, twice or with the opposite sign, tensor by
@@ -92,7 +92,8 @@ def check_network(
     Raises
     ------
     FastcheckError
-        If an argument is none of the above, the shapes do not chain, or the loss is not finite at the point itself.
+        If an argument is invalid, the layers' shapes do not fit together, or the loss is not finite at the point
+        itself.
     """
     settings = Settings.of(
         NetworkCase.evaluators,

@@ -9,7 +9,6 @@ import numpy as np
 
 from fastcheck.common.precision import U
 from fastcheck.engine import magnitudes, steps
-from fastcheck.engine.steps import usable
 from fastcheck.networks.case import NetworkCase
 from fastcheck.networks.differenced import DifferencedBlock
 from fastcheck.networks.error_bars import SAFETY, Baseline
@@ -88,7 +87,7 @@ class TensorDifferencer:
         self._passes = baseline.passes
         self._values = case.point.params[name].reshape(-1)
         self.step = automatic(self._passes, name) if step == "auto" else float(step)
-        usable(self.step, self._values, name)
+        steps.usable(self.step, self._values, name)
         node, _ = self._passes.program.node_of(name)
         self._per_channel = len(self._values) // self._passes.program.nodes[node].columns["channels"]
         self._coherent = baseline.roundoff.coherent(node)
@@ -133,17 +132,17 @@ class TensorDifferencer:
         rng = np.random.default_rng([seed, len(self._values)])
         dims = np.sort(rng.choice(len(self._values), min(PILOTS, len(self._values)), replace=False))
         # h * n scatters alike for every h.
-        steps = automatic(self._passes, self._name) * rng.uniform(*PILOT_REACH, PILOT_STEPS)
-        tables = [self._tables(dims, h) for h in steps.tolist()]
-        numeric = np.stack([table[:, columns.NUMERIC] / (2 * h) for table, h in zip(tables, steps, strict=True)])
+        pilot_steps = automatic(self._passes, self._name) * rng.uniform(*PILOT_REACH, PILOT_STEPS)
+        tables = [self._tables(dims, h) for h in pilot_steps.tolist()]
+        numeric = np.stack([table[:, columns.NUMERIC] / (2 * h) for table, h in zip(tables, pilot_steps, strict=True)])
         kinked = np.stack([table[:, columns.KINKS] for table in tables]).any(axis=0)
         # A fit of a + b h^2 removes the value and its truncation; the rest is scatter.
-        smooth = np.stack([np.ones(PILOT_STEPS), (steps / steps.mean()) ** 2], axis=1)
+        smooth = np.stack([np.ones(PILOT_STEPS), (pilot_steps / pilot_steps.mean()) ** 2], axis=1)
         rest = numeric - smooth @ np.linalg.lstsq(smooth, numeric, rcond=None)[0]
-        scatter = steps.mean() * np.sqrt((rest**2).sum(axis=0) / (PILOT_STEPS - 2))
+        scatter = pilot_steps.mean() * np.sqrt((rest**2).sum(axis=0) / (PILOT_STEPS - 2))
         expected, model = self._noise(dims), self._channel_noise
-        usable = ~kinked & (expected > 0)
-        strong = usable & (expected > STRONG * expected.max())
+        clean = ~kinked & (expected > 0)
+        strong = clean & (expected > STRONG * expected.max())
         factor = max(LEAST_SCATTER, float((scatter[strong] / expected[strong]).max(initial=0.0)))
         noise: np.ndarray = model * (factor if not kinked.all() else 1.0)
         weak = np.flatnonzero(~kinked & ~strong)

@@ -156,7 +156,9 @@ def _points(facts: Facts) -> HygieneLine:
     message = f"a seeded {used} of {facts.total:,}" if used < facts.total else f"all {used:,} that were given"
     if blind.all_equal(facts.point.x):
         return HygieneLine(
-            "data points", "warn", f"{message}; all are equal and show no more than one of them: take some that differ"
+            "data points",
+            "warn",
+            f"{message}; all are identical, so they show no more than one would: use different data points",
         )
     if used > MANY_POINTS:
         return HygieneLine("data points", "warn", f"{message}; a few are enough, say 4 to 16: {why}")
@@ -272,15 +274,15 @@ def _dropout(facts: Facts) -> HygieneLine:
     off = [name for name, p in layers.items() if p and name not in facts.point.masks]
     if not (frozen or off):
         return HygieneLine("dropout", "done", f"p is 0 in {listed(layers)}, which let everything through")
-    message = [f"mask frozen in {listed(frozen)}: the same at +h, at -h and in the analytic pass"] * bool(frozen)
+    notes = [f"mask frozen in {listed(frozen)}: the same at +h, at -h and in the analytic pass"] * bool(frozen)
     if not off:
-        return HygieneLine("dropout", "done", *message)
+        return HygieneLine("dropout", "done", *notes)
     data_loss = next(iter(facts.reports.values()))  # regularisation does not depend on masks
-    message.append(
-        f"off in {listed(off)}, which let everything through: gradients that were computed with a mask belong to "
-        "another function; give the mask as masks= (mask.NAME in data.npz)"
+    notes.append(
+        f"off in {listed(off)}, which let everything through: gradients computed with a mask belong to another "
+        "function; pass the mask as masks= (mask.NAME in data.npz)"
     )
-    return HygieneLine("dropout", "warn" if data_loss.verdict == "fail" else "note", "; ".join(message))
+    return HygieneLine("dropout", "warn" if data_loss.verdict == "fail" else "note", "; ".join(notes))
 
 
 def _sampling(facts: Facts) -> HygieneLine:
@@ -345,8 +347,8 @@ def _nothing_shown(facts: Facts) -> Iterator[HygieneLine]:
     yield HygieneLine(
         "what was shown",
         "warn",
-        f"{sum(zeros.values()):,} of {checked:,} dimensions are zero within their error bars{named}: right and wrong "
-        f"code give the same zeros here, which show nothing. {_why_zero(facts, whole)}",
+        f"{sum(zeros.values()):,} of {checked:,} dimensions are zero within their error bars{named}: correct and "
+        f"wrong code would both give zero here, so these show nothing. {_why_zero(facts, whole)}",
     )
 
 
@@ -367,15 +369,15 @@ def _why_zero(facts: Facts, whole: list[str]) -> str:
 
     passing = {name: (np.count_nonzero(mask), mask.size) for name, mask in facts.point.masks.items()}
     if closed := {name: counts for name, counts in passing.items() if counts[0] < (1 - MOSTLY) * counts[1]}:
-        message = ", ".join(f"{count:,} of {of:,} entries of {name}" for name, (count, of) in closed.items())
-        return f"The mask lets only {message} through: take another one"
+        listing = ", ".join(f"{count:,} of {of:,} entries of {name}" for name, (count, of) in closed.items())
+        return f"The mask lets only {listing} through: take another one"
     blinding = blind.statistics(facts.baseline, _unit(facts))
     if blinding is not None and set(whole) & set(blinding.tensors):
         return f"The gradient stops where {blinding.words}: {blinding.advice}"
     if stopped := _stopped(facts):
-        message = ", ".join(f"{count} of {of} units of {name}" for name, (count, of) in stopped.items())
+        listing = ", ".join(f"{count} of {of} units of {name}" for name, (count, of) in stopped.items())
         return (
-            f"{message} are dead or saturated for all data points: take other data points, another initialisation or "
+            f"{listing} are dead or saturated for all data points: take other data points, another initialisation or "
             "a burn_in"
         )
     blank = [name for name, array in facts.point.params.items() if name.endswith(".weight") and not array.any()]

@@ -100,7 +100,7 @@ class Network:
         Raises
         ------
         FastcheckError
-            If they do not chain; the message names the layer, what it got and what it expects.
+            If they do not fit together; the message names the layer, what it got and what it expects.
         """
         shapes: list[Shape] = []
         for layer, taken in zip(self.layers, self.sources, strict=True):
@@ -229,13 +229,13 @@ def _named(layers: Any) -> tuple[Layer, ...]:
     """Return the layers, all named; those without a name get their kind and a number."""
     named: list[Layer] = []
     if not isinstance(layers, Iterable):
-        raise FastcheckError(f"layers is {layers!r}: expected a sequence of layers of fastcheck.networks.layers")
+        raise FastcheckError(f"layers is {layers!r}: expected a sequence of layers of fastcheck.layers")
     layers = tuple(layers)
     taken = {layer.name for layer in layers if isinstance(layer, Layer) and layer.name is not None}
     counts: dict[str, int] = {}
     for position, layer in enumerate(layers):
         if not isinstance(layer, Layer):
-            raise FastcheckError(f"layers[{position}] is {layer!r}: expected a layer of fastcheck.networks.layers")
+            raise FastcheckError(f"layers[{position}] is {layer!r}: expected a layer of fastcheck.layers")
         name = layer.name
         while name is None:
             counts[layer.kind] = counts.get(layer.kind, 0) + 1

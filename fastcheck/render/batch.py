@@ -66,17 +66,17 @@ def chat_line(name: str, suite: SuiteReport, waiting: int) -> str:
     parts = [f"{counts['pass']:,} of {len(suite.cases) + waiting:,} pass"]
     worst_first: tuple[Verdict, ...] = ("fail", "error", "inconclusive")
     present = [verdict for verdict in worst_first if counts[verdict]]
-    message = [f"{counts[verdict]:,} {verdict}" for verdict in present]
+    not_passed = [f"{counts[verdict]:,} {verdict}" for verdict in present]
     if waiting:
-        message.append(f"{waiting:,} {WAITING}")
+        not_passed.append(f"{waiting:,} {WAITING}")
     elif suite.interrupted:
-        message.append("interrupted")
+        not_passed.append("interrupted")
     head, tail = f"{_cut(printable(name), _LONGEST_NAME)}: ", f"; {_speed(suite)}"
     if present:
-        room = LONGEST - len(head + ", ".join(parts + message) + tail) - len(" ()")
+        room = LONGEST - len(head + ", ".join(parts + not_passed) + tail) - len(" ()")
         decisive = [entry for entry in suite.cases.items() if entry[1].verdict == present[0]]
-        message[0] += _details([_cause(*entry) for entry in decisive[:_DETAILED]], len(decisive), room)
-    return head + ", ".join(parts + message) + tail
+        not_passed[0] += _details([_cause(*entry) for entry in decisive[:_DETAILED]], len(decisive), room)
+    return head + ", ".join(parts + not_passed) + tail
 
 
 def _details(cases: Sequence[str], total: int, room: int) -> str:

@@ -63,8 +63,8 @@ def _test(suite_name: str, name: str, case: Report | NetworkReport) -> Element:
         return _skipped(suite_name, name, "interrupted", _seconds(case))
     test = _testcase(suite_name, name, _seconds(case))
     if not case.passed:
-        message = {"type": case.verdict, "message": printable(why(case))}
-        SubElement(test, _TAGS[case.verdict], message).text = "\n".join(map(printable, _lines(case)))
+        attributes = {"type": case.verdict, "message": printable(why(case))}
+        SubElement(test, _TAGS[case.verdict], attributes).text = "\n".join(map(printable, _lines(case)))
     return test
 
 

@@ -125,7 +125,7 @@ def _kinks(report: Report) -> Iterator[str]:
 
 
 def _broken(names: list[str]) -> str:
-    return f"(broken by {', '.join(names)})" if names else "(kept)"
+    return f"(broken by {', '.join(names)})" if names else "(met)"
 
 
 def _cells(entry: Entry) -> tuple[Cell, ...]:

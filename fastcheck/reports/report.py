@@ -125,8 +125,9 @@ class TensorReport(Judged):
     first_beyond : tuple of int or None
         The first index outside its error bar.
     undecided, subgradients, at_kink : int
-        Numbers of dimensions inside error bars too wide to judge by; of those that are a subgradient at a kink; and of
-        unresolved ones at a kink, which may be far from zero.
+        Numbers of dimensions inside error bars too wide to judge by (``undecided`` is the frozen JSON key of
+        inconclusive ones); of those that are a subgradient at a kink; and of unresolved ones at a kink, which may be
+        far from zero.
     regime : str
         The source of the ratios of a tensor that did not fail, in words.
     explained : dict of str to dict

@@ -139,7 +139,7 @@ def _round_off_words(seen: Quotients, slope: float | None) -> str:
             f"round-off with little room for truncation, no bug.{_precision(seen)} Take steps near {best:.2g}."
         )
     return (
-        f"{steadiest}; nothing in it falls with h. That is round-off alone, no bug.{_precision(seen)} A loss that is "
+        f"{steadiest}; no part of it falls with h: round-off alone, not a bug.{_precision(seen)} A loss that is "
         f"linear or quadratic in this entry looks like this: take steps of {best:.2g} or more."
     )
 

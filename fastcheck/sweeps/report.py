@@ -15,7 +15,7 @@ from fastcheck.sweeps.curve import Curve
 
 @dataclass(frozen=True)
 class Sweep(Judged):
-    """Curves of several dimensions. A sweep is true if none reads as a coding mistake.
+    """Curves of several dimensions. A sweep is true if none indicates a coding mistake.
 
     Attributes
     ----------
@@ -47,12 +47,12 @@ class Sweep(Judged):
 
     @property
     def passed(self) -> bool:
-        """Whether no curve reads as a coding mistake."""
+        """Whether no curve indicates a coding mistake."""
         return all(curve.reading != "coding mistake" for curve in self.curves)
 
     @property
     def exit_code(self) -> int:
-        """Exit code of the command line: 1 where a curve reads as a coding mistake, else 0."""
+        """Exit code of the command line: 1 where a curve indicates a coding mistake, else 0."""
         return int(not self.passed)
 
     def of(self, tensor: str) -> tuple[Curve, ...]:

@@ -67,12 +67,12 @@ def sweep(
     Returns
     -------
     Sweep
-        True if no curve reads as a coding mistake.
+        True if no curve indicates a coding mistake.
 
     Raises
     ------
     FastcheckError
-        If an argument is none of the above.
+        If an argument is invalid.
     GradientMismatchError
         If the case's declared output belongs to another function; it carries the report of that.
     """
@@ -191,7 +191,7 @@ def _tensors(case: Case, tensor: str | None) -> tuple[str, ...]:
 
 def _picked(case: Case, tensors: tuple[str, ...], dims: Any) -> dict[str, list[int]]:
     if len(tensors) > 1:
-        raise FastcheckError(f"dims are indices: say of which tensor, one of {', '.join(tensors)}")
+        raise FastcheckError(f"dims are indices: give tensor=, one of {', '.join(tensors)}")
     return {name: _indices(dims, case.grads[name].shape, name) for name in tensors}
 
 

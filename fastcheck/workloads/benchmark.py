@@ -64,7 +64,7 @@ def run(
     Raises
     ------
     FastcheckError
-        If an argument is none of the above.
+        If an argument is invalid.
     """
     count = machine.thread_count(threads)
     rounds = ROUNDS if rounds is None else integer("rounds", rounds, least=1)

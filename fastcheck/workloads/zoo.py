@@ -76,7 +76,7 @@ def run(
     Raises
     ------
     FastcheckError
-        If an argument is none of the above, or a layer does not fit in memory; then no layer is made.
+        If an argument is invalid, or a layer does not fit in memory; then no layer is made.
     """
     chosen = chosen_layers(network, layers, tensors)
     refuse_unknown("backward", backward, seeded.BACKWARDS)

@@ -1,4 +1,4 @@
-"""What belongs to every dimension of a block beside its quotient: its index, and bounds on the sums of its error bar.
+"""What belongs to every dimension of a block besides its quotient: its index, and bounds on the sums of its error bar.
 
 In NumPy that took some fifteen operations a block, each of which gives up the interpreter, so that threads which check
 small layers waited for each other (bench/test_batch.py).
@@ -93,7 +93,7 @@ def of_weights(v, x, magnitude, pairs, layout, rounding, tiny, sums):
     pairs : int64 array
         Their flat indices in a table of all filters and the channels of a group.
     layout : int64 array, shape (3,)
-        Channels and filters of a group, and by how many channels the next group's begin later.
+        Channels and filters of a group, and the number of channels from one group's first to the next group's.
     rounding : float
         What the products are multiplied by.
     tiny : float

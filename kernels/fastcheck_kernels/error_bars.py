@@ -24,7 +24,7 @@ from ._jit import kernel
     PEAKED,  # whether few large terms count as drift
     UNDERFLOW,  # what a product may lose to underflow
     LEAST,  # what a result may lose to underflow
-    WIDE,  # the part of what terms add up to that a bar may be
+    WIDE,  # largest bar that can be judged by, as a fraction of what the terms add up to
     TYPICAL,  # what the terms of a typical dimension of the tensor add up to
 ) = range(14)
 CONSTANTS = 14
@@ -117,7 +117,7 @@ def bars(numeric, sums, repeat, model, exponent, out, wide):
         The bars are multiplied by 2^exponent.
     out : float64 array, shape (pairs * repeat,)
     wide : bool array, shape (pairs * repeat,)
-        Whether a bar is too wide: see `fastcheck.evaluators.Differences`.
+        Whether a bar is too wide: see `fastcheck.engine.differences.Differences`.
 
     Returns
     -------

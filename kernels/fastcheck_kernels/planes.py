@@ -1,7 +1,7 @@
 """Activations as flat planes, in which every tap of a convolution is one constant offset.
 
 A plane holds one channel (or one of its phases, for a stride): samples, depth slices, rows and columns one after
-another at fixed pitches, with zeros between them that stand for the padding. See `fastcheck.lowering`.
+another at fixed pitches, with zeros between them that stand for the padding. See `fastcheck.convolutions.lowering`.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ def test_compare(run, tmp_path):
     np.savez(tmp_path / "n.npz", w=a)
     code, out, _ = run("compare", tmp_path / "a.npy", tmp_path / "n.npy")
     assert code == 0
-    assert "rules of thumb: norm ratio at most 1e-09 (kept); max ratio below 0.01 (kept)" in out
+    assert "rules of thumb: norm ratio at most 1e-09 (met); max ratio below 0.01 (met)" in out
     assert run("compare", tmp_path / "a.npy", tmp_path / "wrong.npy")[0] == 1
     assert run("compare", tmp_path / "a.npy", tmp_path / "near.npy")[0] == 3
     assert run("compare", tmp_path / "a.npz", tmp_path / "n.npz", "--table", tmp_path / "t.csv")[0] == 0

@@ -211,7 +211,7 @@ def test_equal_data_points_are_told_without_statistics_too():
         y = Y[: len(x)]
         report = fastcheck.check_network(network, params, torch_network.gradients(network, params, x, y)[1], x, y)
         line = _panel(report)["data points"]
-        assert (line.status, "all are equal" in line.text) == (status, status == "warn")
+        assert (line.status, "all are identical" in line.text) == (status, status == "warn")
 
 
 def test_zeros_are_those_of_the_statistics_that_make_them():

@@ -235,7 +235,7 @@ def test_zero_gammas_before_a_kink(activation):
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(-1.0, ""), (0.0, "no derivative"), (-2.0, "no derivative"), (-1.99, None), (-0.5, None), (0.5, None)],
+    [(-1.0, ""), (0.0, "not a derivative"), (-2.0, "not a derivative"), (-1.99, None), (-0.5, None), (0.5, None)],
 )
 def test_kinks_that_cancel_leave_one_slope(value, words):
     network = Network([Dense(1), Dense(2), ReLU(), Dense(1)], loss="squared_error")

@@ -113,7 +113,7 @@ def test_the_frozen_mask_passes_and_a_redrawn_one_fails():
     line = _line(report, "dropout")
     assert line.status == "warn"
     assert "off in dropout1" in line.text
-    assert "give the mask as masks=" in line.text
+    assert "pass the mask as masks=" in line.text
     off = torch_network.gradients(network, params, x, y)[1]
     report = _check(network, params, off, x, y)
     assert report.passed

@@ -271,7 +271,7 @@ BAD = {
     "an unknown evaluator": (lambda c: fastcheck.sweep(c, evaluator="locl"), "evaluator is 'locl' (did you mean"),
     "no dims": (lambda c: fastcheck.sweep(c, dims=0), "dims is 0: expected a number of worst dimensions, 1 to 10"),
     "a flag": (lambda c: fastcheck.sweep(c, dims=True), "dims is True: expected a number of worst dimensions, 1 to 10"),
-    "indices of no tensor": (lambda c: fastcheck.sweep(c, dims=[1]), "say of which tensor, one of input, weight, bias"),
+    "indices of no tensor": (lambda c: fastcheck.sweep(c, dims=[1]), "give tensor=, one of input, weight, bias"),
     "no indices": (lambda c: fastcheck.sweep(c, tensor="bias", dims=[]), "expected at least one index"),
     "a fraction": (lambda c: fastcheck.sweep(c, tensor="bias", dims=2.5), "dims is 2.5: expected a number"),
     "an index too large": (lambda c: fastcheck.sweep(c, tensor="bias", dims=[6]), "dims has 6: expected flat indices"),
@@ -421,7 +421,7 @@ def test_what_cannot_be_drawn_or_swept_is_told_in_a_line(refused, path, tmp_path
     assert "is not a folder" in refused("sweep", path, "--plot", tmp_path / "no" / "s.svg")
     assert "named twice" in refused("sweep", path, "--plot", tmp_path / "s.svg", "--json", tmp_path / "s.svg")
     assert "'a,b': expected a number, or flat indices" in refused("sweep", path, "--dims", "a,b")
-    assert "say of which tensor" in refused("sweep", path, "--dims", "3,17")
+    assert "give tensor=, one of" in refused("sweep", path, "--dims", "3,17")
     assert "tensor is 'wait'" in refused("sweep", path, "--tensor", "wait")
     assert "'small': expected comma-separated numbers" in refused("sweep", path, "--steps", "small")
     assert "expected at least 4 different" in refused("sweep", path, "--steps", "1e-3,1e-4")

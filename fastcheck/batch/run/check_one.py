@@ -65,11 +65,11 @@ def check(
         Whether to pass the numeric values to ``keep`` as well.
     """
     job = jobs.made(entry, operands, pool, threads, progress=progress, keep=numeric)
-    interrupted = Interrupts() if interrupts is None else interrupts
+    interrupts = Interrupts() if interrupts is None else interrupts
 
     def phase(name: str) -> Report:
         keeper = _Keeper(name, known, keep)
-        session = Session(job.settings(name), pool, interrupted, keeper=keeper, run_pending=run_pending)
+        session = Session(job.settings(name), pool, interrupts, keeper=keeper, run_pending=run_pending)
         return coordinator.run_in(job.pipelines[name], session)
 
     return job.report(job.run(phase))

@@ -95,8 +95,8 @@ def shape(axes: range, expected: str) -> Key:
 def filled(name: str, value: Sequence[Any]) -> Any:
     """Refuse an empty string or array."""
     if not value:
-        message, entry = ("''", "a character") if isinstance(value, str) else ("[]", "an entry")
-        raise FastcheckError(f"{name} is {message}: expected at least {entry}")
+        quoted, entry = ("''", "a character") if isinstance(value, str) else ("[]", "an entry")
+        raise FastcheckError(f"{name} is {quoted}: expected at least {entry}")
     return value
 
 
