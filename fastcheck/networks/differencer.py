@@ -9,7 +9,6 @@ import numpy as np
 
 from fastcheck.common.precision import U
 from fastcheck.engine import magnitudes, steps
-from fastcheck.engine.steps import usable
 from fastcheck.networks.case import NetworkCase
 from fastcheck.networks.differenced import DifferencedBlock
 from fastcheck.networks.error_bars import SAFETY, Baseline
@@ -88,7 +87,7 @@ class TensorDifferencer:
         self._passes = baseline.passes
         self._values = case.point.params[name].reshape(-1)
         self.step = automatic(self._passes, name) if step == "auto" else float(step)
-        usable(self.step, self._values, name)
+        steps.refuse_unusable(self.step, self._values, name)
         node, _ = self._passes.program.node_of(name)
         self._per_channel = len(self._values) // self._passes.program.nodes[node].columns["channels"]
         self._coherent = baseline.roundoff.coherent(node)
