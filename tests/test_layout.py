@@ -23,7 +23,7 @@ COVERS = {
     "engine/test_sampling": "metrics/reach",
     "engine/test_shard_results": "coordinator pipeline common/packing common/progress",
     "convolutions/test_delta": "audit cost delta_input delta_weight lowering packing engine/differences",
-    "convolutions/test_delta_curved": "closer slopes engine/folding",
+    "convolutions/test_delta_curved": "closer slopes table_evaluator engine/folding",
     "convolutions/test_error_bars": "pipeline steps common/precision engine/magnitudes engine/steps",
     "convolutions/test_geometry": "common/arguments",
     "functions/test_verdicts": "noise opinions",
