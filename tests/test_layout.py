@@ -23,7 +23,7 @@ COVERS = {
     "engine/test_sampling": "metrics/reach",
     "engine/test_shard_results": "coordinator pipeline common/packing common/progress",
     "convolutions/test_delta": "audit cost delta_input delta_weight lowering packing engine/differences",
-    "convolutions/test_delta_curved": "closer slopes engine/folding",
+    "convolutions/test_delta_curved": "closer slopes table_evaluator engine/folding",
     "convolutions/test_error_bars": "pipeline steps common/precision engine/magnitudes engine/steps",
     "convolutions/test_geometry": "common/arguments",
     "functions/test_verdicts": "noise opinions",
@@ -34,9 +34,9 @@ COVERS = {
     "networks/test_proofs": (
         "audit case differenced differencer evaluator full hygiene job loss_check network penalty pipeline"
     ),
-    "sweeps/test_sweep": "curve differencer interpretation quotients report render/curves render/plot render/sweep",
-    "batch/test_diff": "render/difference",
-    "batch/test_results": "cli/show render/batch render/escape render/rows render/suite",
+    "sweeps/test_sweep": "curve interpretation opening quotients report render/curves render/plot render/sweep",
+    "batch/test_diff": "render/diff",
+    "batch/test_results": "cli/show render/batch render/escape render/suite render/suite_csv",
     "batch/suite/test_file": "case entries folder grid keys kinds",
     "batch/ledger/test_ledger": "lock schema",
     "batch/run/test_kills": "check_one cluster",
@@ -44,7 +44,7 @@ COVERS = {
     "workloads/test_benchmark": "roofline render/benchmark",
     "workloads/test_zoo": "adapters/torch",
     "kernels/test_conv": "convolutions/passes",
-    "cli/test_main": "output types common/errors common/writing reports/files render/progress render/table",
+    "cli/test_main": "output types common/errors common/writing reports/files render/dimensions_csv render/progress",
     "cli/test_network": "networks/npz_data networks/training",
 }
 """Modules without a test file of their own name, by the file that covers them: of the same room, or as ROOM/MODULE."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 from fastcheck.batch.ledger.ledger import WAITING
 from fastcheck.batch.results import Case, SuiteResults
 from fastcheck.common.errors import FastcheckError
-from fastcheck.reports.report import SCHEMA, Entry, TensorReport, encode
+from fastcheck.reports.report import SCHEMA, Entry, TensorReport, WithJson, encode
 from fastcheck.reports.suite_report import every_tensor
 
 ABSENT = "not checked"
@@ -110,7 +109,7 @@ class Pace(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(WithJson):
     """What changed from one run of a suite to another.
 
     Attributes
@@ -164,10 +163,6 @@ class Difference:
                 "paces": {name: pace.to_dict() for name, pace in self.paces.items()},
             }
         )
-
-    def to_json(self) -> str:
-        """Return the JSON, indented, with a final newline."""
-        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
 
 def difference(before: SuiteResults, after: SuiteResults) -> Difference:

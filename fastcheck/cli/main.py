@@ -17,17 +17,19 @@ from fastcheck.cli.network import network_command
 from fastcheck.cli.output import check_paths, complain, deliver, deliver_report, deliver_table, say
 from fastcheck.cli.show import diff_command, show_command
 from fastcheck.cli.types import (
-    Dims,
     Indices,
     Integers,
     Names,
     Padding,
     StepList,
+    dims_option,
+    evaluator_option,
     examples,
     json_option,
     kinks_option,
     precision_option,
     printing,
+    seed_option,
     step_option,
     table_option,
     threads_option,
@@ -106,18 +108,12 @@ def cli() -> None:
 
 @cli.command("conv")
 @_case_options
-@click.option(
-    "--dims",
-    type=Dims(),
-    default="auto",
-    show_default=True,
-    help="Dimensions to check; a number is divided among the tensors.",
-)
+@dims_option("auto", "Dimensions to check; a number is divided among the tensors.")
 @step_option
-@click.option("--evaluator", type=click.Choice(("auto", *EVALUATORS)), default="auto", show_default=True)
+@evaluator_option(EVALUATORS)
 @kinks_option
 @threads_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed for the sample.")
+@seed_option("Random seed for the sample.")
 @click.option("--explain", is_flag=True, help="Sweep the step at the worst dimensions of each failing tensor.")
 @table_option
 @json_option
@@ -184,9 +180,9 @@ cli.add_command(run_command)
     help="Number of dimensions per tensor, the worst by a check; or flat indices of --tensor: 3,17.",
 )
 @click.option("--steps", type=StepList(), help="Steps h. Default: 1e-1 to 1e-12, four per decade.")
-@click.option("--evaluator", type=click.Choice(("auto", *EVALUATORS)), default="auto", show_default=True)
+@evaluator_option(EVALUATORS)
 @threads_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed for the check.")
+@seed_option("Random seed for the check.")
 @click.option(
     "--plot", "plot_path", metavar="F.svg|F.png", help='Save a plot to a file; needs: pip install "fastcheck[plot]".'
 )
@@ -270,9 +266,7 @@ def compare_command(
 @cli.command("demo")
 @click.argument("name", metavar="[network]", type=click.Choice(("network",)), required=False)
 @threads_option
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed for the network demo."
-)
+@seed_option("Random seed for the network demo.")
 @examples("fastcheck demo; fastcheck demo network")
 def demo_command(name: str | None, threads: int | None, seed: int) -> int:
     """Check the first layers of two published networks on a real photograph, then watch a real bug fail.
@@ -328,19 +322,11 @@ def _network_demo(threads: int | None, seed: int) -> int:
 @click.option("--tensors", type=Names(), default="weight,bias", show_default=True, help="Tensors to check.")
 @click.option("--layers", type=Names(), help="Names, or patterns such as layer1.*. Default: all.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Number of samples.")
-@click.option(
-    "--dims",
-    type=Dims(),
-    default="all",
-    show_default=True,
-    help="Dimensions to check in each layer; a number is divided among its tensors.",
-)
+@dims_option("all", "Dimensions to check in each layer; a number is divided among its tensors.")
 @step_option
-@click.option("--evaluator", type=click.Choice(("auto", *EVALUATORS)), default="auto", show_default=True)
+@evaluator_option(EVALUATORS)
 @threads_option
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed for data and sample."
-)
+@seed_option("Random seed for data and sample.")
 @json_option
 @examples("fastcheck zoo resnet50 --layers 'layer1.*' --tensors weight,input --dims 1000")
 def zoo_command(network: str, json_path: str | None, **options: Any) -> int:

@@ -12,12 +12,14 @@ from click.core import ParameterSource
 
 from fastcheck.cli.output import check_paths, deliver_report, deliver_table, say
 from fastcheck.cli.types import (
-    Dims,
     Names,
+    dims_option,
+    evaluator_option,
     examples,
     json_option,
     kinks_option,
     precision_option,
+    seed_option,
     step_option,
     table_option,
     threads_option,
@@ -50,26 +52,14 @@ _TRAINING_OPTIONS = ("learning_rate", "save_path")
 @click.option("--data-grads", "data_grads_path", metavar="G0.npz", help="Gradient with regularisation switched off.")
 @click.option("--loss", type=float, help="Loss computed by your forward pass; overrides the key in --data.")
 @click.option("--only", type=Names(), help="Layers and tensors to check: conv1,dense1.bias. Default: all.")
-@click.option(
-    "--dims",
-    type=Dims(),
-    default="auto",
-    show_default=True,
-    help="Dimensions to check; a number is divided among the tensors.",
-)
+@dims_option("auto", "Dimensions to check; a number is divided among the tensors.")
 @step_option
-@click.option("--evaluator", type=click.Choice(("auto", *EVALUATORS)), default="auto", show_default=True)
+@evaluator_option(EVALUATORS)
 @kinks_option
 @precision_option
 @click.option("--explain", is_flag=True, help="Name the units that the worst dimensions push across a kink.")
 @threads_option
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Random seed for the sample, or for the batches of --burn-in.",
-)
+@seed_option("Random seed for the sample, or for the batches of --burn-in.")
 @table_option
 @json_option
 @click.option(

@@ -48,7 +48,7 @@ def _refuse_ledgers_own(path: str, folder: str) -> None:
 
 def deliver_table(report: Report, table_path: str | None) -> None:
     """Write the table of a report, if it was requested."""
-    from fastcheck.render.table import write_table
+    from fastcheck.render.dimensions_csv import write_table
 
     if table_path is not None:
         writing.write_whole(table_path, lambda stream: write_table(report, stream))

@@ -96,7 +96,7 @@ class _OutputFiles(NamedTuple):
     def write_tables(self, shown: SuiteResults) -> None:
         """Write the CSV and JUnit files."""
         from fastcheck.render.junit import junit
-        from fastcheck.render.rows import write_rows
+        from fastcheck.render.suite_csv import write_rows
 
         if self.csv is not None:
             writing.write_whole(self.csv, lambda stream: write_rows(shown, stream))
@@ -143,7 +143,7 @@ def diff_command(before_path: str, after_path: str, json_path: str | None) -> in
     sum of both error bars, and a ratio above 1e-12 if it differs by more than a factor of ten.
     """
     from fastcheck.batch.diff import difference
-    from fastcheck.render.difference import write_difference
+    from fastcheck.render.diff import write_difference
     from fastcheck.render.page import text_for
 
     check_paths(None, json_path, read=(before_path, after_path), folders=(before_path, after_path))

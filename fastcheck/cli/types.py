@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import click
@@ -156,6 +156,23 @@ table_option = click.option(
 step_option = click.option(
     "--step", type=StepType(), default="auto", show_default=True, help="Step h of the differences."
 )
+
+
+def evaluator_option(names: Collection[str]) -> Callable[[Any], Any]:
+    """Return the option that chooses among evaluators."""
+    return click.option("--evaluator", type=click.Choice(("auto", *names)), default="auto", show_default=True)
+
+
+def dims_option(default: str, help: str) -> Callable[[Any], Any]:
+    """Return the option for the number of dimensions to check."""
+    return click.option("--dims", type=Dims(), default=default, show_default=True, help=help)
+
+
+def seed_option(help: str) -> Callable[[Any], Any]:
+    """Return the option for the random seed."""
+    return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help=help)
+
+
 kinks_option = click.option(
     "--kinks",
     type=click.Choice(KINKS),

@@ -18,6 +18,9 @@ from fastcheck.common.version import __version__
 MOST_THREADS = 4096
 """More than the processors of any one machine: a larger number is a mistake, and every thread takes memory."""
 
+OVERHEAD = 64 * 2**20
+"""Bytes that a check may take besides its operands and results."""
+
 
 def default_threads() -> int:
     """Return the number of processors that this process may use."""

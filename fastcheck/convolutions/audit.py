@@ -21,6 +21,7 @@ from fastcheck.convolutions.steps import automatic
 from fastcheck.engine import sampling
 from fastcheck.engine.differences import Chosen, Differences, indices
 from fastcheck.engine.shard_results import AuditRecord, audit_record
+from fastcheck.engine.sharing import share, thread_ranges, worth
 from fastcheck_kernels import conv, curved, direction
 
 DIMS = 32
@@ -96,7 +97,7 @@ class Audit:
         arrays = magnitude, self._output
         local = Reevaluation("local", self._case, self._scaled, self._tensor, *arrays, self._step, size)
         work = len(dims) * self._case.geometry.products_per_dimension(self._tensor)
-        pieces = np.array_split(dims[order], min(PIECES, passes.worth(work)))
+        pieces = np.array_split(dims[order], min(PIECES, worth(work)))
         parts = list(pool.map(local, pieces))
         again = np.concatenate([part.numeric for part in parts])
         allowed = np.concatenate([part.error_bar for part in parts]) + bars[order]
@@ -131,16 +132,16 @@ class Audit:
         sizes = np.tile(_crude_sizes(case, scaled, self._tensor, h), samples)
         planes = [array.reshape(samples * filters, -1) for array in (plus, minus, self._output, scaled.grad_output)]
         table = np.empty((samples * filters, curved.COLUMNS))
-        parts = passes.thread_ranges(len(table), plus.size)
-        passes.share(pool, lambda r: curved.planes(*planes, sizes, 2 * h, model, r[0], r[1], table), parts)
+        parts = thread_ranges(len(table), plus.size)
+        share(pool, lambda r: curved.planes(*planes, sizes, 2 * h, model, r[0], r[1], table), parts)
         return table
 
     def _moved(self, arrays: dict[str, np.ndarray], h: float, pool: Executor) -> np.ndarray:
         """Return all outputs with the operand moved along the direction by h."""
         moved = arrays | {self._tensor: arrays[self._tensor].copy()}
         flat = moved[self._tensor].reshape(-1)
-        pieces = [self._chosen[lo:hi] for lo, hi in passes.thread_ranges(len(self._chosen), len(self._chosen))]
-        passes.share(pool, lambda part: direction.move(indices(part), self._seed, h, flat), pieces)
+        pieces = [self._chosen[lo:hi] for lo, hi in thread_ranges(len(self._chosen), len(self._chosen))]
+        share(pool, lambda part: direction.move(indices(part), self._seed, h, flat), pieces)
         return passes.convolve(self._case.geometry, moved["input"], moved["weight"], moved["bias"], pool)
 
 

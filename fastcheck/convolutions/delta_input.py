@@ -17,10 +17,10 @@ from fastcheck.convolutions.error_bars import bars_of
 from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.convolutions.lowering import InputLowering, InputPhase, Planes
 from fastcheck.convolutions.packing import packed
-from fastcheck.convolutions.passes import share, thread_ranges
 from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.convolutions.steps import BLOCK_DIMS, BLOCK_WORK, Step
 from fastcheck.engine.differences import Chosen, Differences
+from fastcheck.engine.sharing import share, thread_ranges
 from fastcheck_kernels import bounds, curved, delta, planes
 
 POSITIONS = 512

@@ -5,11 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from fastcheck.common.machine import refuse_beyond
+from fastcheck.common.machine import OVERHEAD, refuse_beyond
 from fastcheck.convolutions.geometry import ConvGeometry
-
-OVERHEAD = 64 * 2**20
-"""Bytes that a check may take besides twice its operands and results."""
 
 
 def needed_bytes(geometry: ConvGeometry, tensors: Collection[str]) -> int:

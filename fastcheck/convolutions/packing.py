@@ -8,7 +8,7 @@ import numpy as np
 
 from fastcheck.common.arguments import Shape
 from fastcheck.convolutions.lowering import Planes
-from fastcheck.convolutions.passes import share, thread_ranges
+from fastcheck.engine.sharing import share, thread_ranges
 from fastcheck_kernels import planes
 
 WHOLE = np.zeros((1, 3), dtype=np.int64)

@@ -51,7 +51,7 @@ class ConvPipeline:
         self.kind = cost.kind_of(settings.evaluator)
         self.balanced = case.loss in ("relu", "tanh")
         for name in case.grads if settings.step != "auto" else ():
-            steps.usable(settings.step, case.operand(name), name)
+            steps.refuse_unusable(settings.step, case.operand(name), name)
 
     @property
     def grads(self) -> Mapping[str, np.ndarray]:

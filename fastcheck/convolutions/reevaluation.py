@@ -9,25 +9,17 @@ from typing import Literal
 import numpy as np
 
 from fastcheck.convolutions.case import TENSORS, ConvCase
-from fastcheck.convolutions.closer import closer
 from fastcheck.convolutions.error_bars import FACTORS, bars_of, loss_model, roundings
 from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.convolutions.steps import automatic
-from fastcheck.engine.differences import Chosen, Differences, indices
+from fastcheck.convolutions.table_evaluator import TableEvaluator
 from fastcheck.engine.magnitudes import rms
 from fastcheck_kernels import conv, curved, difference
 
 _SLOTS = {"input": difference.INPUT, "weight": difference.WEIGHT, "bias": difference.BIAS}
 
-BLOCK_DIMS = 4096
-"""Most dimensions in a block."""
 
-BLOCK_WORK = 2**27
-"""Multiply-adds after which a block ends: about a tenth of a second, so that Ctrl-C and progress need not wait.
-It depends on the case alone, as everything does that decides how sums are grouped."""
-
-
-class Reevaluation:
+class Reevaluation(TableEvaluator):
     """Difference one tensor of a convolution by evaluating its forward kernel at +h and at -h.
 
     Parameters
@@ -48,6 +40,10 @@ class Reevaluation:
         `fastcheck.engine.magnitudes.rms` of ``magnitude``, where it is known.
     """
 
+    BLOCK_WORK = 2**27
+    """Multiply-adds after which a block ends: about a tenth of a second, so that Ctrl-C and progress need not wait.
+    It depends on the case alone, as everything does that decides how sums are grouped."""
+
     def __init__(
         self,
         name: str,
@@ -64,44 +60,26 @@ class Reevaluation:
         own = scaled.exponents[tensor]
         if step == "auto":
             size = rms(magnitude) if size is None else size
-            self._step = automatic(size, None if factor is None else scaled.rms(factor), case.loss)
+            h = automatic(size, None if factor is None else scaled.rms(factor), case.loss)
         else:
-            self._step = scaled.step_of(tensor, step)
+            h = scaled.step_of(tensor, step)
         with np.errstate(over="ignore"):  # a bias whose outputs are beyond float64 is moved by as much
-            self.step = float(np.ldexp(self._step, own))
-        self._tensor, self._shape = tensor, geometry.shape_of(tensor)
+            self.step = float(np.ldexp(h, own))
         self._whole = name == "full"
         self._slot = _SLOTS[tensor]
         self._operands = (geometry.lift(scaled.input), geometry.lift(scaled.weight), scaled.bias)
         self._vector = geometry.vector()
         v = scaled.grad_output
         self._seen = tuple(geometry.lift(array) for array in (v if output is None else output, v, magnitude))
-        work = math.prod(geometry.output_shape) * geometry.terms
-        self._work = work if self._whole else geometry.products_per_dimension(tensor)
-        self._searching = step == "auto"
-        self._bars = bars_of(case, scaled, tensor, chain=1 + roundings(geometry.terms, conv.TAPS))
-        self._model = loss_model(case, scaled, tensor, chain=self._bars.chain)
+        bars = bars_of(case, scaled, tensor, chain=1 + roundings(geometry.terms, conv.TAPS))
+        self._model = loss_model(case, scaled, tensor, chain=bars.chain)
         self._private = threading.local()
-        self(range(0))  # compiles here, in the caller's thread, where Ctrl-C is heard
+        whole = math.prod(geometry.output_shape) * geometry.terms
+        work = whole if self._whole else geometry.products_per_dimension(tensor)
+        super().__init__(tensor, geometry.shape_of(tensor), bars, h=h, searching=step == "auto", work=work)
 
-    def blocks(self, dims: Chosen) -> list[Chosen]:
-        """Cut dimensions into blocks of at most `BLOCK_DIMS`, fewer where a dimension is costly."""
-        size = int(np.clip(BLOCK_WORK // max(1, self._work), 1, BLOCK_DIMS))
-        return [dims[start : start + size] for start in range(0, len(dims), size)]
-
-    def __call__(self, block: Chosen) -> Differences:
-        """Difference the dimensions of a block."""
-        dims = indices(block)
-        return self._bars.differences(dims, self._table(dims), self._tensor, self._shape)
-
-    def bar_components(self, dims: np.ndarray) -> dict[str, np.ndarray]:
-        """Split the error bars of dimensions."""
-        return self._bars.bar_components(self._table(dims))
-
-    def _table(self, dims: np.ndarray) -> np.ndarray:
-        return closer(self._once, dims, self._step, self._bars) if self._searching else self._once(dims, self._step)
-
-    def _once(self, dims: np.ndarray, h: float) -> np.ndarray:
+    def with_step(self, dims: np.ndarray, h: float) -> np.ndarray:
+        """Return the table of dimensions, differenced with one step of the scaled operands."""
         operands = self._operands
         if self._whole:
             # `perturb` writes to the operand that it perturbs: a copy for each thread, the others shared.

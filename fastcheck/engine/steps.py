@@ -17,8 +17,8 @@ def within(exponent: int, most: int = MOST_EXPONENT) -> int:
     return max(-most, min(exponent, most))
 
 
-def usable(step: float, operand: np.ndarray, name: str) -> None:
-    """Check that a step changes every entry of an operand.
+def refuse_unusable(step: float, operand: np.ndarray, name: str) -> None:
+    """Refuse a step that does not change every entry of an operand.
 
     Raises
     ------
@@ -33,3 +33,12 @@ def usable(step: float, operand: np.ndarray, name: str) -> None:
         )
     if not math.isfinite(largest + 2 * step):
         raise FastcheckError(f"step is {step!r}: too large beside the largest entry of {name}, {largest!r}")
+
+
+def is_usable(step: float, operand: np.ndarray, name: str) -> bool:
+    """Return whether a step changes every entry of an operand."""
+    try:
+        refuse_unusable(step, operand, name)
+    except FastcheckError:
+        return False
+    return True

@@ -56,7 +56,7 @@ class FunctionPipeline:
         self._errors: Mapping[str, np.ndarray] = {}
         self._evaluators: dict[str, FunctionEvaluator] = {}
         for name in case.params if settings.step != "auto" else ():
-            steps.usable(settings.step, case.params[name], case.label(name))
+            steps.refuse_unusable(settings.step, case.params[name], case.label(name))
 
     @property
     def grads(self) -> Mapping[str, np.ndarray]:

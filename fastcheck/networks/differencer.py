@@ -87,7 +87,7 @@ class TensorDifferencer:
         self._passes = baseline.passes
         self._values = case.point.params[name].reshape(-1)
         self.step = automatic(self._passes, name) if step == "auto" else float(step)
-        steps.usable(self.step, self._values, name)
+        steps.refuse_unusable(self.step, self._values, name)
         node, _ = self._passes.program.node_of(name)
         self._per_channel = len(self._values) // self._passes.program.nodes[node].columns["channels"]
         self._coherent = baseline.roundoff.coherent(node)

@@ -12,6 +12,7 @@ import numpy as np
 from fastcheck.common.arguments import index_of
 from fastcheck.common.precision import WIDE
 from fastcheck.engine.settings import Settings
+from fastcheck.engine.steps import is_usable
 from fastcheck.metrics import tally
 from fastcheck.networks import penalty
 from fastcheck.networks.case import NetworkCase
@@ -22,7 +23,7 @@ from fastcheck.networks.network import Penalty
 from fastcheck.networks.partial import PartialEvaluation
 from fastcheck.reports.report import Kept, Report, TensorReport
 from fastcheck.reports.suite_report import Explanation
-from fastcheck.sweeps.sweep import sweep, takes
+from fastcheck.sweeps.sweep import sweep
 
 SHOWN = 3
 """Largest number of dimensions to explain."""
@@ -143,7 +144,7 @@ class _Explaining:
     def _quiet(self, dim: int, step: float) -> float | None:
         """Return the largest step, by factors of four, with which a dimension crosses no kink; None without one."""
         steps = [step * 0.25**count for count in range(1, TRIED + 1)]
-        usable = [smaller for smaller in steps if takes(smaller, self._case.operand(self._name), self._name)]
+        usable = [smaller for smaller in steps if is_usable(smaller, self._case.operand(self._name), self._name)]
         return next((smaller for smaller in usable if not self._full.crossings(dim, smaller)), None)
 
     def _numeric(self, dim: int, step: float) -> float:

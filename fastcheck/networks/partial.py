@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastcheck.convolutions.memory import OVERHEAD
+from fastcheck.common.machine import OVERHEAD
 from fastcheck.networks import program
 from fastcheck.networks.case import Point
 from fastcheck.networks.passes import Passes, cache_bytes, sizes

@@ -54,7 +54,7 @@ class NetworkPipeline:
         self._case, self._baseline, self.forward = case, baseline, forward
         self.kind = AUTOMATIC if settings.evaluator == "auto" else settings.evaluator
         for name in case.grads if settings.step != "auto" else ():
-            steps.usable(settings.step, case.point.params[name], name)
+            steps.refuse_unusable(settings.step, case.point.params[name], name)
 
     @property
     def grads(self) -> Mapping[str, np.ndarray]:

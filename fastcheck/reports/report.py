@@ -6,21 +6,50 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastcheck.common import machine
 from fastcheck.common.arguments import Shape, index_of
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.metrics.judged import EXIT_CODES, Judged, Judgement, Verdict, heaviest
 from fastcheck.metrics.tally import Finding, Tally, relative_difference_of
-from fastcheck.reports.mismatch import GradientMismatchError
+from fastcheck.reports.mismatch import RaisesMismatch
 
 SCHEMA = 1
 """Version of the JSON report."""
 
 NOT_AUDITED: dict[str, Any] = {"dims": 0, "direction": None, "disagreements": 0}
 """The audit part of a report whose evaluator takes no shortcut."""
+
+
+class WithJson:
+    """Base of what is written as JSON."""
+
+    if TYPE_CHECKING:
+
+        def to_dict(self) -> dict[str, Any]: ...
+
+    def to_json(self) -> str:
+        """Return the JSON report (schema 1), indented, with a final newline."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+
+
+class CheckReport(Judged, WithJson):
+    """Base of the reports of one check or several: their exit code and JSON."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def verdict(self) -> Verdict: ...
+        @property
+        def interrupted(self) -> bool: ...
+
+    @property
+    def exit_code(self) -> int:
+        """The command line's exit code for this report."""
+        return 130 if self.interrupted else EXIT_CODES[self.verdict]
 
 
 def requested(step: Any, evaluator: Any, dims: Any, kinks: Any) -> dict[str, Any]:
@@ -263,7 +292,7 @@ class ForwardReport(Judged):
 
 
 @dataclass(frozen=True)
-class Report(Judged):
+class Report(CheckReport, RaisesMismatch):
     """The report of a check. It is true if the check passed: ``assert report`` works in a test.
 
     Attributes
@@ -298,10 +327,22 @@ class Report(Judged):
     error: str | None = None
     health: tuple[HealthFinding, ...] = ()
 
-    @property
-    def exit_code(self) -> int:
-        """The command line's exit code for this report."""
-        return 130 if self.interrupted else EXIT_CODES[self.verdict]
+    @classmethod
+    def crashed(
+        cls, why: str, *, seed: int, requested: dict[str, Any], threads: int, operands: dict[str, Any] | None = None
+    ) -> Report:
+        """Return an error report for a check that did not complete."""
+        return cls(
+            verdict="error",
+            seed=seed,
+            requested=requested,
+            interrupted=False,
+            forward=None,
+            tensors={},
+            operands=operands,
+            run=machine.run_part(threads, 0.0),
+            error=why,
+        )
 
     def with_health(self, findings: Sequence[HealthFinding]) -> Report:
         """Return the same report with findings added.
@@ -326,17 +367,6 @@ class Report(Judged):
         if self.interrupted:
             verdicts.append("inconclusive")
         return replace(self, tensors=tensors, verdict=heaviest(verdicts), health=tuple(findings))
-
-    def raise_if_failed(self) -> None:
-        """Raise unless the check passed.
-
-        Raises
-        ------
-        GradientMismatchError
-            The exception carries the report.
-        """
-        if not self.passed:
-            raise GradientMismatchError(self.summary(), self)
 
     def summary(self) -> str:
         """Return the verdict and its reasons in one line."""
@@ -366,10 +396,6 @@ class Report(Judged):
         optional = {"operands": self.operands, "error": self.error, "health": health}
         given = {key: value for key, value in optional.items() if value is not None}
         return encode({**head, **given, "tensors": tensors, "run": self.run})
-
-    def to_json(self) -> str:
-        """Return the JSON report (schema 1), indented, with a final newline."""
-        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
 
 _PLAIN = frozenset({str, int, bool, type(None)})

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from fastcheck.common import machine
 from fastcheck.metrics import judged, reach
-from fastcheck.metrics.judged import EXIT_CODES, Judged, Verdict
-from fastcheck.reports.mismatch import GradientMismatchError
-from fastcheck.reports.report import SCHEMA, ForwardReport, Report, TensorReport, encode
+from fastcheck.metrics.judged import Verdict
+from fastcheck.reports.mismatch import RaisesMismatch
+from fastcheck.reports.report import SCHEMA, CheckReport, ForwardReport, Report, TensorReport, encode
 
 
 @dataclass(frozen=True)
-class SuiteReport(Judged):
+class SuiteReport(CheckReport):
     """The report of several checks. It is true if all of them passed.
 
     Attributes
@@ -45,11 +44,6 @@ class SuiteReport(Judged):
         missing: list[Verdict] = ["inconclusive"] if self.interrupted else []
         return judged.heaviest([case.verdict for case in self.cases.values()] + missing)
 
-    @property
-    def exit_code(self) -> int:
-        """The command line's exit code for this report."""
-        return 130 if self.interrupted else EXIT_CODES[self.verdict]
-
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON report as Python objects; nan and infinities become strings."""
         return {
@@ -59,10 +53,6 @@ class SuiteReport(Judged):
             "cases": [{"name": name} | case.to_dict() for name, case in self.cases.items()],
             "run": encode(self.run),
         }
-
-    def to_json(self) -> str:
-        """Return the JSON report (schema 1), indented, with a final newline."""
-        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
 
 class HygieneLine(NamedTuple):
@@ -109,7 +99,7 @@ class Explanation:
 
 
 @dataclass(frozen=True)
-class NetworkReport(SuiteReport):
+class NetworkReport(SuiteReport, RaisesMismatch):
     """The result of `fastcheck.check_network`: a report for each phase, with regularisation off and then on.
 
     It is true if every phase passed. Attributes that it shares with a single report are those of the last phase, the
@@ -149,17 +139,6 @@ class NetworkReport(SuiteReport):
     @property
     def _last(self) -> Report:
         return list(self.cases.values())[-1]
-
-    def raise_if_failed(self) -> None:
-        """Raise unless the check passed.
-
-        Raises
-        ------
-        GradientMismatchError
-            The exception carries the report.
-        """
-        if not self.passed:
-            raise GradientMismatchError(self.summary(), self)
 
     def summary(self) -> str:
         """Return the verdict and its reasons in one line."""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from fastcheck.metrics.judged import Judged
-from fastcheck.reports.report import SCHEMA, encode
+from fastcheck.reports.report import SCHEMA, WithJson, encode
 from fastcheck.sweeps.curve import Curve
 
 
 @dataclass(frozen=True)
-class Sweep(Judged):
+class Sweep(Judged, WithJson):
     """Curves of several dimensions. A sweep is true if none indicates a coding mistake.
 
     Attributes
@@ -92,7 +91,3 @@ class Sweep(Judged):
                 "run": self.run,
             }
         )
-
-    def to_json(self) -> str:
-        """Return the sweep as JSON (schema 1), indented, with a final newline."""
-        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"

@@ -16,7 +16,7 @@ from fastcheck.common.naming import refuse_unknown
 from fastcheck.common.progress import ProgressHook, silent
 from fastcheck.engine.differences import Differences
 from fastcheck.engine.pipeline import Case
-from fastcheck.engine.steps import usable
+from fastcheck.engine.steps import is_usable, refuse_unusable
 from fastcheck.functions.case import FunctionCase
 from fastcheck.metrics.tally import WORST
 from fastcheck.reports.report import Report
@@ -24,7 +24,7 @@ from fastcheck.sweeps.curve import LEAST_STEPS, Curve, analyse
 from fastcheck.sweeps.report import Sweep
 
 if TYPE_CHECKING:
-    from fastcheck.sweeps.differencer import Opening
+    from fastcheck.sweeps.opening import Opening
 
 STEPS = tuple(10.0 ** (-k / 4) for k in range(4, 49))
 """The steps of a sweep: 1e-1 to 1e-12, four in each decade."""
@@ -89,7 +89,7 @@ def sweep(
     given = _given(case, tensors, steps)
     count = _count(dims)
     chosen = {} if count else _picked(case, tensors, dims)
-    from fastcheck.sweeps.differencer import Opening  # imports Numba
+    from fastcheck.sweeps.opening import Opening  # imports Numba
 
     start = time.perf_counter()
     used = case.evaluators[0] if evaluator == "auto" else evaluator
@@ -113,7 +113,7 @@ def explained(case: Case, report: Report, *, threads: int, progress: ProgressHoo
     failing = {name: tensor for name, tensor in report.tensors.items() if tensor.verdict == "fail"}
     if report.interrupted or not failing:
         return report
-    from fastcheck.sweeps.differencer import Opening  # imports Numba
+    from fastcheck.sweeps.opening import Opening  # imports Numba
 
     chosen = {
         name: [
@@ -242,26 +242,17 @@ def _given(case: Case, tensors: Iterable[str], steps: Any) -> tuple[float, ...] 
         raise FastcheckError(f"steps are {list(chosen)}: expected at least {LEAST_STEPS} different positive numbers")
     for tensor in tensors:
         for step in chosen:
-            usable(step, case.operand(tensor), tensor)
+            refuse_unusable(step, case.operand(tensor), tensor)
     return chosen
 
 
 def _default(case: Case, tensor: str, automatic: float) -> tuple[float, ...]:
     """Return the default steps that a tensor can take, the largest first."""
     operand = case.operand(tensor)
-    steps = tuple(step for step in sorted({*STEPS, automatic}, reverse=True) if takes(step, operand, tensor))
+    steps = tuple(step for step in sorted({*STEPS, automatic}, reverse=True) if is_usable(step, operand, tensor))
     if len(steps) < LEAST_STEPS:
         raise FastcheckError(
             f"steps are {STEPS[0]:g} to {STEPS[-1]:g} by default, too small to change the largest entry of "
             f"{tensor}, {float(np.abs(operand).max())!r}: give larger ones"
         )
     return steps
-
-
-def takes(step: float, operand: np.ndarray, tensor: str) -> bool:
-    """Return whether a step changes every entry of a tensor."""
-    try:
-        usable(step, operand, tensor)
-    except FastcheckError:
-        return False
-    return True

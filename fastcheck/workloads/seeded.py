@@ -1,15 +1,17 @@
-"""Convolutions on seeded data, with gradients from a backward pass to be checked."""
+"""Convolutions and networks on seeded data, with gradients from a backward pass to be checked."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor
+from typing import Any
 
 import numpy as np
 
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.networks.network import Network
 
 
 def conv_case(
@@ -120,3 +122,32 @@ def _by_torch(
 _BACKWARDS = {"reference": _by_reference, "torch": _by_torch}
 BACKWARDS = tuple(_BACKWARDS)
 """Values of ``backward``."""
+
+
+def network_point(
+    network: Network, shape: tuple[int, ...], seed: int
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Return parameters, data points and targets: initial weights, and everything else standard normal or uniform.
+
+    Biases and normalisations are shifted by about a tenth, since at their initial values many results would coincide.
+    """
+    rng = np.random.default_rng([seed, len(shape)])
+    params = network.initial(shape[1:], seed)
+    for array in params.values():
+        if array.ndim == 1:
+            array += 0.1 * np.abs(rng.standard_normal(array.shape))
+    x = rng.standard_normal(shape)
+    output = network.shapes(shape[1:])[-1]
+    if network.loss in ("softmax_cross_entropy", "multiclass_hinge"):
+        return params, x, rng.integers(0, output[0], shape[0])
+    size = (shape[0], *output)
+    return params, x, rng.uniform(size=size) if network.loss == "logistic" else rng.standard_normal(size)
+
+
+def reference_gradient(network: Network) -> Callable[[Any, Any, Any], dict[str, np.ndarray]]:
+    """Return a function that computes the reference gradient of a network."""
+    from fastcheck.networks.case import Point  # this and the following import Numba
+    from fastcheck.networks.passes import Passes
+    from fastcheck.networks.training import whole_gradient
+
+    return lambda params, x, y: whole_gradient(Passes(Point.of(network, params, x, y)))

@@ -165,16 +165,12 @@ class _Job:
 
     def crashed(self, layer: ConvLayer, error: Exception) -> Report:
         """Return the report of a layer whose check raised an unexpected exception."""
-        return Report(
-            verdict="error",
+        return Report.crashed(
+            " ".join(f"{type(error).__name__}: {error}".split()),
             seed=self.seed,
             requested=self.requested,
-            interrupted=False,
-            forward=None,
-            tensors={},
+            threads=self.threads,
             operands=layer.geometry(self.batch).described(),
-            run=machine.run_part(self.threads, 0.0),
-            error=" ".join(f"{type(error).__name__}: {error}".split()),
         )
 
 

@@ -20,8 +20,8 @@ from fastcheck.batch.ledger import ledger as ledger_module
 from fastcheck.batch.ledger.ledger import Ledger
 from fastcheck.batch.results import suite_report
 from fastcheck.render.batch import LONGEST, MOST_LISTED, chat_line
-from fastcheck.render.rows import COLUMNS
 from fastcheck.render.suite import case_line
+from fastcheck.render.suite_csv import COLUMNS
 from fastcheck.render.text import as_text
 from fastcheck.reports.reader import from_json
 from fastcheck.reports.report import Report

@@ -22,8 +22,8 @@ import fastcheck
 from fastcheck.common import writing
 from fastcheck.convolutions import reevaluation
 from fastcheck.engine import coordinator
+from fastcheck.render.dimensions_csv import write_table
 from fastcheck.render.progress import progress_bar
-from fastcheck.render.table import write_table
 
 LAYER = layer((2, 4, 9, 9), (6, 2, 3, 3), stride=2, padding=1, groups=2)
 

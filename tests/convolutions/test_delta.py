@@ -12,6 +12,7 @@ from hypothesis import given
 from layer_examples import case, layer, layers, operands, torch_forward
 
 import fastcheck
+from fastcheck.common import machine
 from fastcheck.convolutions import lowering, memory, passes
 from fastcheck.convolutions.audit import Audit
 from fastcheck.convolutions.delta_input import InputDelta
@@ -218,7 +219,7 @@ def test_memory_stays_within_the_promise(a_layer, tensors):
     finally:
         tracemalloc.stop()
     assert held + peak <= memory.needed_bytes(alone.geometry, tensors)
-    assert held + peak <= memory.needed_bytes(alone.geometry, tensors) - memory.OVERHEAD + 24 * 2**20
+    assert held + peak <= memory.needed_bytes(alone.geometry, tensors) - machine.OVERHEAD + 24 * 2**20
 
 
 def test_planes_that_padding_makes_too_large_are_refused():

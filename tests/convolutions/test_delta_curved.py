@@ -208,8 +208,8 @@ def test_a_smaller_step_is_tried_where_kinks_are_crossed(evaluator):
 @pytest.mark.parametrize(("scale", "steps"), [(1.0, 1), (1e6, 3)])
 @pytest.mark.parametrize(("kind", "evaluator"), [(CurvedDelta, "delta"), (Reevaluation, "local")])
 def test_only_what_kinks_leave_undecided_is_differenced_again(monkeypatch, kind, evaluator, scale, steps):
-    taken, cached = set(), kind._once
-    monkeypatch.setattr(kind, "_once", lambda self, dims, h: taken.add(h) or cached(self, dims, h))
+    taken, cached = set(), kind.with_step
+    monkeypatch.setattr(kind, "with_step", lambda self, dims, h: taken.add(h) or cached(self, dims, h))
     x, w, b = random(PADDED)
     case = made(PADDED, "relu", "float64", (x * scale, w, b))
     case.grads = {"bias": case.grads["bias"]}

@@ -7,7 +7,6 @@ import numpy as np
 import planted
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from layer_examples import case, layer, layers, operands
 from searches import examples
 
@@ -16,15 +15,6 @@ from fastcheck.convolutions import passes, reevaluation
 from fastcheck_kernels import difference
 
 RICH = layer((2, 4, 9, 9), (6, 2, 3, 3), stride=2, padding=1, dilation=2, groups=2)
-
-
-@given(count=st.integers(0, 300), pieces=st.integers(1, 40))
-def test_ranges_are_alike_and_leave_nothing_out(count, pieces):
-    found = passes.ranges(count, pieces)
-    assert [place for lo, hi in found for place in range(lo, hi)] == list(range(count))
-    sizes = [hi - lo for lo, hi in found]
-    assert len(sizes) == min(count, pieces)
-    assert not sizes or (min(sizes) >= 1 and max(sizes) - min(sizes) <= 1)
 
 
 @settings(max_examples=examples(80))

@@ -11,12 +11,12 @@ from toml_text import toml
 from trials import Trial
 
 import fastcheck
-from fastcheck.batch.run.jobs import seeded_point
 from fastcheck.networks.case import Point
 from fastcheck.networks.file import read_network
 from fastcheck.networks.layers import KINDS
 from fastcheck.networks.passes import Passes
 from fastcheck.networks.training import whole_gradient
+from fastcheck.workloads import seeded
 
 _MAPS = """
 l2 = 0.01
@@ -131,7 +131,7 @@ def networks(folder):
 def _network(text, folder):
     (folder / "net.toml").write_text(text)
     network = read_network(folder / "net.toml")
-    params, x, y = seeded_point(network, _SHAPES[text], 0)
+    params, x, y = seeded.network_point(network, _SHAPES[text], 0)
     params |= {name: np.ones(shape) for name, shape in network.buffer_shapes(x.shape[1:]).items()}
     point = Point.of(network, params, x, y)
     return text, {"params": params, "grads": whole_gradient(Passes(point)), "data": {"x": x, "y": y}}

@@ -7,8 +7,6 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from fastcheck.batch.run.planned import Planned
 from fastcheck.batch.suite.entries import ConvEntry, Entry, NetworkEntry, NpzEntry
 from fastcheck.common import npz
@@ -22,7 +20,6 @@ from fastcheck.engine.pipeline import Pipeline
 from fastcheck.engine.settings import Settings
 from fastcheck.networks import job, npz_data
 from fastcheck.networks.file import read_network
-from fastcheck.networks.network import Network
 from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import NetworkReport
 from fastcheck.workloads import seeded
@@ -185,34 +182,7 @@ def _network(entry: NetworkEntry, operands: Operands, settings: Settings) -> Job
         params, grads, data = arrays
         return job.prepare(network, params, grads, data.x, data.y, settings, loss=data.loss, masks=data.masks)
     assert entry.input is not None
-    params, x, y = seeded_point(network, entry.input, settings.seed)
-    return job.prepare(network, params, _reference(network), x, y, settings, points=len(x), burn_in=entry.burn_in)
-
-
-def seeded_point(
-    network: Network, shape: tuple[int, ...], seed: int
-) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Return parameters, data points and targets: initial weights, and everything else standard normal or uniform.
-
-    Biases and normalisations are shifted by about a tenth, since at their initial values many results would coincide.
-    """
-    rng = np.random.default_rng([seed, len(shape)])
-    params = network.initial(shape[1:], seed)
-    for array in params.values():
-        if array.ndim == 1:
-            array += 0.1 * np.abs(rng.standard_normal(array.shape))
-    x = rng.standard_normal(shape)
-    output = network.shapes(shape[1:])[-1]
-    if network.loss in ("softmax_cross_entropy", "multiclass_hinge"):
-        return params, x, rng.integers(0, output[0], shape[0])
-    size = (shape[0], *output)
-    return params, x, rng.uniform(size=size) if network.loss == "logistic" else rng.standard_normal(size)
-
-
-def _reference(network: Network) -> Callable[[Any, Any, Any], dict[str, np.ndarray]]:
-    """Return a function that computes the reference gradient of a network."""
-    from fastcheck.networks.case import Point  # this and the following import Numba
-    from fastcheck.networks.passes import Passes
-    from fastcheck.networks.training import whole_gradient
-
-    return lambda params, x, y: whole_gradient(Passes(Point.of(network, params, x, y)))
+    params, x, y = seeded.network_point(network, entry.input, settings.seed)
+    return job.prepare(
+        network, params, seeded.reference_gradient(network), x, y, settings, points=len(x), burn_in=entry.burn_in
+    )

@@ -24,7 +24,7 @@ from fastcheck.common.errors import FastcheckError, one_line
 from fastcheck.common.interrupts import Interrupts, listening
 from fastcheck.engine.shard_results import ShardResult, decode, encode
 from fastcheck.reports.report import Report
-from fastcheck.reports.suite_report import NetworkReport
+from fastcheck.reports.suite_report import NetworkReport, every_tensor
 
 BUDGET = 0.8
 """Default memory budget, as a fraction of the memory that is free at the start."""
@@ -330,7 +330,8 @@ class CaseTask:
     def _join_numeric(self, report: Report | NetworkReport) -> None:
         if self.numeric is not None:
             with self.ending():
-                self.numeric.finish(_shapes(report))
+                shapes = {(phase, name): tensor.shape for phase, name, tensor in every_tensor(report)}
+                self.numeric.finish(shapes)
 
     @contextmanager
     def ending(self) -> Iterator[None]:
@@ -344,16 +345,7 @@ class CaseTask:
     def _crashed(self, why: str) -> Report:
         """Return an error report for a check that did not complete."""
         request = self.case.entry.request
-        return Report(
-            verdict="error",
-            seed=request.seed,
-            requested=request.requested,
-            interrupted=False,
-            forward=None,
-            tensors={},
-            run=machine.run_part(self._run.options.threads, 0.0),
-            error=why,
-        )
+        return Report.crashed(why, seed=request.seed, requested=request.requested, threads=self._run.options.threads)
 
 
 def _refuse_damaged(bodies: Iterable[bytes], path: Path) -> None:
@@ -363,9 +355,3 @@ def _refuse_damaged(bodies: Iterable[bytes], path: Path) -> None:
             decode(body)
         except FastcheckError as error:
             raise damaged(path, str(error)) from None
-
-
-def _shapes(report: Report | NetworkReport) -> dict[tuple[str, str], tuple[int, ...]]:
-    """Return the shapes of the differenced tensors, by phase and name."""
-    phases = report.cases if isinstance(report, NetworkReport) else {"": report}
-    return {(phase, name): tensor.shape for phase, one in phases.items() for name, tensor in one.tensors.items()}

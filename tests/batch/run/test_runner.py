@@ -38,6 +38,7 @@ from fastcheck.convolutions import npz_case
 from fastcheck.engine import coordinator
 from fastcheck.networks.file import read_network
 from fastcheck.render.batch_progress import Lines
+from fastcheck.workloads import seeded
 from fastcheck.workloads.published import NETWORKS, ConvLayer, PublishedNetwork
 
 SUITE = """
@@ -330,10 +331,10 @@ def arrays_path(tmp_path):
     save(folder / "mine.npz", layer_case(layer((1, 3, 6, 6), (4, 3, 3, 3), padding=1)))
     (folder / "net.toml").write_text(NET)
     network = read_network(folder / "net.toml")
-    params, x, y = jobs.seeded_point(network, (3, 1, 5, 5), 0)
+    params, x, y = seeded.network_point(network, (3, 1, 5, 5), 0)
     np.savez(folder / "net.params.npz", **params)
     np.savez(folder / "net.data.npz", x=x, y=y)
-    grads = jobs._reference(network)(params, x, y)
+    grads = seeded.reference_gradient(network)(params, x, y)
     np.savez(folder / "net.grads.npz", **grads)
     (folder / "suite.toml").write_text('[[case]]\nnpz = "mine.npz"\n[[case]]\nnetwork = "net.toml"\n')
     return folder / "suite.toml"
