@@ -22,13 +22,12 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from fastcheck.common.arguments import Shape, index_of
-from fastcheck.common.errors import FastcheckError
+from fastcheck.common.arguments import Shape
 from fastcheck.common.precision import WIDE, WIDE_TYPES, Precision, U
 from fastcheck.convolutions.case import LOSSES, ConvCase
 from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.convolutions.slopes import Typical, slopes
-from fastcheck.engine.differences import Differences
+from fastcheck.engine.differences import Differences, refuse_overflow
 from fastcheck.engine.magnitudes import Structure, share_of_nonzeros
 from fastcheck_kernels import conv, curved
 from fastcheck_kernels import error_bars as bar_kernel
@@ -221,9 +220,8 @@ class Bars:
                 numeric = np.ldexp(numeric, self.exponent)
         with np.errstate(over="ignore", invalid="ignore"):  # a finite sum has finite terms
             total = float(numeric.sum())
-        if not math.isfinite(total) and not (finite := np.isfinite(numeric)).all():
-            index = list(index_of(int(dims[np.argmin(finite)]), shape))
-            raise FastcheckError(f"the derivative by {tensor} at index {index} overflows float64: scale the case")
+        if not math.isfinite(total):
+            refuse_overflow(numeric, dims, tensor, shape)
         return numeric
 
 

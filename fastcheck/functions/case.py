@@ -12,7 +12,7 @@ import numpy as np
 
 from fastcheck.common.arguments import Shape, index_of, positive
 from fastcheck.common.arrays import as_floating, finite
-from fastcheck.common.errors import FastcheckError
+from fastcheck.common.errors import FastcheckError, raised_by
 from fastcheck.common.naming import LONGEST_VALUE, brief, nearest, refuse_unknown
 from fastcheck.common.precision import PRECISIONS, UNITS, U
 from fastcheck.engine.magnitudes import rms
@@ -193,7 +193,7 @@ class FunctionCase:
         try:
             returned = self._evaluated(arrays)
         except Exception as error:
-            return math.nan, _raised("loss", error, where())
+            return math.nan, raised_by("loss", error, where())
         value = _number(returned, where)
         self._moved = self._moved or value != self.start
         if self.largest < abs(value) < math.inf:
@@ -258,7 +258,7 @@ class FunctionCase:
         except FastcheckError:
             raise
         except Exception as error:
-            raise _raised("loss", error, START) from error
+            raise raised_by("loss", error, START) from error
         self.refuse_changes(arrays, "loss")
         if not math.isfinite(value):
             raise FastcheckError(f"loss is {value!r} {START}: expected a finite number")
@@ -297,7 +297,7 @@ class FunctionCase:
         try:
             grad = _quietly(self._grad, self._packed(arrays))
         except Exception as error:
-            raise _raised("grad", error, START) from error
+            raise raised_by("grad", error, START) from error
         matched = self._matched(grad)
         self.refuse_changes(arrays, "grad")
         return matched
@@ -346,14 +346,6 @@ def _quietly(function: Callable[[Any], Any], params: Any) -> Any:
     """Call a user's function without NumPy's warnings: an overflow is a value like any other."""
     with np.errstate(all="ignore"):
         return function(params)
-
-
-def _raised(name: str, error: Exception, where: str) -> FastcheckError:
-    """Return a user function's exception as a one-line error, chained."""
-    words = " ".join(str(error).split())
-    chained = FastcheckError(f"{name} raises {type(error).__name__} {where}{': ' * bool(words)}{words}")
-    chained.__cause__ = error
-    return chained
 
 
 def _accuracy(noise: float | None, relative_noise: float | None, value: float) -> float:

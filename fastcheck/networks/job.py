@@ -10,7 +10,7 @@ import numpy as np
 
 from fastcheck.common import machine
 from fastcheck.common.arguments import integer, positive
-from fastcheck.common.errors import FastcheckError
+from fastcheck.common.errors import FastcheckError, raised_by
 from fastcheck.common.interrupts import listening
 from fastcheck.networks import case as cases
 from fastcheck.networks import hygiene
@@ -150,8 +150,7 @@ class _Given:
             try:
                 gradient = gradient(params, point.x.copy(), self.y.copy())
             except Exception as error:
-                message = " ".join(str(error).split())
-                raise FastcheckError(f"{label} raises {type(error).__name__}{': ' * bool(message)}{message}") from error
+                raise raised_by(label, error) from error
         return cases.gradients(label, gradient, self.point, self.only)
 
 
