@@ -65,8 +65,8 @@ def main():
         right, wrong, named, seconds = found(shapes, dtype, loss, step, relative)
         undecided = right.tensors["weight"].undecided
         layer = f"512 to 512, {shapes[0][-1]} wide"
-        told = f"{right.verdict}, {undecided} undecided"
-        cells = (layer, dtype, loss, step, f"{relative:g}", told, wrong.verdict, named, f"{seconds:.1f}")
+        outcome = f"{right.verdict}, {undecided} undecided"
+        cells = (layer, dtype, loss, step, f"{relative:g}", outcome, wrong.verdict, named, f"{seconds:.1f}")
         print(f"| {' | '.join(map(str, cells))} |")
         missed += not (right.passed and not undecided and named)
     sys.exit(missed)

@@ -17,7 +17,7 @@ from fastcheck.common.naming import LONGEST_VALUE, brief, nearest, refuse_unknow
 from fastcheck.common.precision import PRECISIONS, UNITS, U
 from fastcheck.engine.magnitudes import rms
 from fastcheck.engine.settings import Settings
-from fastcheck.functions import state as function_state
+from fastcheck.functions import state
 from fastcheck.functions.state import Arrays
 from fastcheck.functions.step_search import NOISES
 from fastcheck.metrics import health
@@ -107,7 +107,7 @@ class FunctionCase:
         self.accuracy = _accuracy(noise, relative_noise, first)
         if self.accuracy:
             self.findings.append(health.loss_accuracy(self.accuracy))
-        self.scatter, findings = function_state.scatter(first, self._value_here, self.accuracy, self._scale)
+        self.scatter, findings = state.scatter(first, self._value_here, self.accuracy, self._scale)
         self.findings += findings
         self.grads = self._matched(grad) if self._grad is None else self._called_gradient()
         self.wavering = {name: np.zeros(array.shape) for name, array in self.params.items()}
@@ -274,7 +274,7 @@ class FunctionCase:
 
     def _same(self, before: float, after: float) -> bool:
         accuracy = max(self.accuracy, NOISES * self.scatter)
-        return function_state.same(before, after, self._value_here, accuracy)
+        return state.same(before, after, self._value_here, accuracy)
 
     def _after_moves(self) -> Iterator[tuple[float, float]]:
         """Yield pairs of values that should be equal: at one other point in separate arrays, then at params again.
@@ -310,7 +310,7 @@ class FunctionCase:
             self.findings.append(health.loss_changed_by_grad(before, self.start))
             return
         units = {name: self.half_unit(name) for name in self.grads}
-        self.wavering, findings = function_state.compared(self.grads, again, self._called_gradient, units)
+        self.wavering, findings = state.compared(self.grads, again, self._called_gradient, units)
         self.findings += findings
 
     def _matched(self, grad: Any) -> Arrays:

@@ -50,7 +50,7 @@ def wide(part, kinks=0, **more):
     found = folded([1.0], [1.1], bar=0.5).worst[0]
     tally = Tally(dims=1, least=found, widest=found, kinks=kinks, histogram=(1,))
     parts = dict.fromkeys(advice.PARTS, 0.1) | {part: 0.2}
-    return known(tally, parts={0: parts}, **more)
+    return known(tally, bar_components={0: parts}, **more)
 
 
 UNLIKE = [2.0, 0.7, -3.0]
