@@ -27,7 +27,7 @@ KINDS = {
 
 def known(tally=None, kind="conv", shape=(4, 3, 3, 3), automatic=True, precision="float64", **more):
     """Return circumstances of a tensor of many dimensions."""
-    defaults = {"evaluator": "delta", "black_box": False, "balanced": False, "declared": False, "parts": {}}
+    defaults = {"evaluator": "delta", "black_box": False, "balanced": False, "declared": False, "bar_components": {}}
     defaults |= KINDS[kind] | more
     return Circumstances(tally or Tally(), shape, step=0.5, automatic=automatic, precision=precision, **defaults)
 
