@@ -161,7 +161,7 @@ class Search:
         return {"families": families, "errors": errors}
 
 
-def told(rows):
+def print_tables(rows):
     """Print the figures as tables, and return whether any is what it must not be."""
     families, errors = rows["families"], rows["errors"]
     headings = ("family", *VERDICTS, "no difference decides", *CALLS.values(), "seconds")
@@ -203,7 +203,7 @@ def main():
     rows = search.rows()
     if asked.json:
         Path(asked.json).write_text(json.dumps(rows, indent=1) + "\n")
-    sys.exit(told(rows))
+    sys.exit(print_tables(rows))
 
 
 if __name__ == "__main__":

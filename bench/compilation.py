@@ -34,12 +34,12 @@ def compiled() -> list[dict[str, Any]]:
 def _outermost(events: list[tuple[float, event.Event]]) -> Iterator[dict[str, Any]]:
     """Yield the compilations that no other one asked for: a kernel's helpers are compiled within its own."""
     running: list[float] = []
-    for moment, told in events:
-        if told.is_start:
+    for moment, entry in events:
+        if entry.is_start:
             running.append(moment)
             continue
         start = running.pop()
-        function = told.data["dispatcher"].py_func
+        function = entry.data["dispatcher"].py_func
         if not running:
             name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
             yield {"kernel": name, "seconds": moment - start}

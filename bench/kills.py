@@ -91,8 +91,8 @@ class Trial:
             print(f"status {done.code}: {(done.err or done.out)[-2000:]}", file=sys.stderr)
 
     def _tell(self) -> None:
-        told = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
-        print(told, file=sys.stderr, flush=True)
+        counts = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
+        print(counts, file=sys.stderr, flush=True)
 
 
 def local(trial: Trial, wanted: int) -> None:

@@ -65,8 +65,8 @@ def main():
         right, wrong, named, seconds = found(shapes, dtype, loss, step, relative)
         inconclusive = right.tensors["weight"].undecided
         layer = f"512 to 512, {shapes[0][-1]} wide"
-        without = f"{right.verdict}, {inconclusive} inconclusive"
-        cells = (layer, dtype, loss, step, f"{relative:g}", without, wrong.verdict, named, f"{seconds:.1f}")
+        outcome = f"{right.verdict}, {inconclusive} inconclusive"
+        cells = (layer, dtype, loss, step, f"{relative:g}", outcome, wrong.verdict, named, f"{seconds:.1f}")
         print(f"| {' | '.join(map(str, cells))} |")
         missed += not (right.passed and not inconclusive and named)
     sys.exit(missed)

@@ -258,7 +258,7 @@ HALF = ("planted", "found", *MUST_NOT)
 """What tables have of half precision."""
 
 
-def told(rows):
+def print_tables(rows):
     """Print the figures as tables, and return whether any is what it must not be."""
     families, faults = rows["families"], rows["faults"]
     _table(("family", "type", *VERDICTS, "bar / value", "seconds"), [[*row.values()] for row in families])
@@ -320,7 +320,7 @@ def main():
     rows = tables(networks)
     if asked.json:
         Path(asked.json).write_text(json.dumps(rows, indent=1) + "\n")
-    sys.exit(told(rows))
+    sys.exit(print_tables(rows))
 
 
 if __name__ == "__main__":

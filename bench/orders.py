@@ -59,8 +59,8 @@ def main():
         found = fastcheck.sweep(case, tensor=tensor, dims=dims)
         order, slope = found.order[tensor], found.slope[tensor]
         readings = sorted({curve.reading for curve in found.curves})
-        told = "none" if order is None else f"{order:.2f}"
-        print(f"| {name} | {len(found.curves)} | {told} | {slope:.2f} | {', '.join(readings)} |")
+        shown = "none" if order is None else f"{order:.2f}"
+        print(f"| {name} | {len(found.curves)} | {shown} | {slope:.2f} | {', '.join(readings)} |")
         curved = name.endswith(("tanh", "exp"))
         wrong += (abs(order - 2) > 0.1 if order is not None else curved) or (order is not None and not curved)
         wrong += abs(slope + 1) > 0.1

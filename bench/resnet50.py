@@ -287,14 +287,14 @@ def table(found: dict[str, Any]) -> str:
         lines.append((row["stage"], *counts, *hours, f"{row['shards']:,}"))
     whole = found["stages"][-1]
     opening, pilots = found["opening_seconds"], whole["pilot_seconds"]
-    told = [
+    notes = [
         f"{CORES:,} cores: {whole['hours'] / CORES:,.2f} hours of differencing; before it "
         f"{(opening + pilots) / 3600:,.2f} hours of each worker: {opening:,.0f} s of passes, {pilots:,.0f} s of pilots",
         f"memory of a worker: at most {found['needed_bytes'] / 2**30:,.1f} GiB; this took "
         f"{(found['peak_bytes'] or 0) / 2**30:,.1f} GiB",
         f"ledger: {whole['ledger_bytes'] / 1e9:,.1f} GB",
     ]
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *told])
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *notes])
 
 
 if __name__ == "__main__":

@@ -228,11 +228,11 @@ def compare(analytic: Any, numeric: Any, *, precision: str | None = None, keep: 
     """
     start = time.perf_counter()
     tensors = comparison.compared(analytic, numeric, precision, keep)
-    asked = requested(None, None, "all", None)
+    request = requested(None, None, "all", None)
     return Report(
         verdict=judged.heaviest(tensor.verdict for tensor in tensors.values()),
         seed=0,
-        requested=asked if precision is None else asked | {"precision": precision},
+        requested=request if precision is None else request | {"precision": precision},
         interrupted=False,
         forward=None,
         tensors=tensors,

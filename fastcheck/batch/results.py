@@ -47,7 +47,7 @@ class SuiteResults:
         return (*self.suite.cases, *self.waiting)
 
 
-def suite_report(folder: Path) -> SuiteResults:
+def read_results(folder: Path) -> SuiteResults:
     """Read the results from the ledger in a folder, even while a run is writing it.
 
     Raises

@@ -117,7 +117,7 @@ def _list(suite: Suite, options: dict[str, Any]) -> int:
 
 
 def _run(suite: Suite, folder: Path, json_path: str | None, junit_path: str | None, options: dict[str, Any]) -> int:
-    from fastcheck.batch.results import suite_report
+    from fastcheck.batch.results import read_results
     from fastcheck.batch.run import local, runner
     from fastcheck.render.batch import chat_line
     from fastcheck.render.batch_progress import watching
@@ -127,7 +127,7 @@ def _run(suite: Suite, folder: Path, json_path: str | None, junit_path: str | No
     settings = runner.Options.of(**options)
     with watching(None if json_path == "-" else say) as watch:
         outcome = runner.run(suite, folder, settings, watch, _backend(dask, settings, local))
-    results = suite_report(folder)
+    results = read_results(folder)
     report, waiting = results.suite, results.waiting
     if junit_path is not None:
         writing.write_whole(junit_path, lambda stream: stream.write(junit(suite.name, report, waiting)))

@@ -110,7 +110,7 @@ def _read(path: str) -> tuple[Report | SuiteReport, SuiteResults]:
     from fastcheck.batch import results
 
     if os.path.isdir(path):
-        suite_results = results.suite_report(Path(path))
+        suite_results = results.read_results(Path(path))
         return suite_results.suite, suite_results
     report = read_report(path)
     return report, results.from_report(report, Path(path).stem)

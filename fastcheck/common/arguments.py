@@ -27,6 +27,11 @@ def index_of(position: int, shape: Shape) -> Shape:
     return tuple(reversed(index))
 
 
+def position_of(index: Shape, shape: Shape) -> int:
+    """Return the flat position of an index."""
+    return int(np.ravel_multi_index(index, shape))
+
+
 def integer(name: str, value: Any, least: int, most: int = LARGEST - 1) -> int:
     """Return an integer between ``least`` and ``most`` as an int; refuse anything else."""
     try:

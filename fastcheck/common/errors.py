@@ -24,6 +24,15 @@ class FastcheckError(ValueError):
         super().__init__(shortened(message))
 
 
+def raised_by(name: str, error: Exception, where: str = "") -> FastcheckError:
+    """Return a user function's exception as a one-line error, chained."""
+    words = " ".join(str(error).split())
+    after = f" {where}" * bool(where) + f": {words}" * bool(words)
+    chained = FastcheckError(f"{name} raises {type(error).__name__}{after}")
+    chained.__cause__ = error
+    return chained
+
+
 def one_line(error: BaseException) -> str:
     """Return an error as one line of at most `LONGEST` characters."""
     kind = "" if isinstance(error, FastcheckError) else f"{type(error).__name__}: "

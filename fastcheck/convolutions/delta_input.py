@@ -109,18 +109,18 @@ class InputDelta:
         rows = max(4, size // span)
         # Bounds belong to a group.
         unit = self._channels if self._bounds is not None else self._geometry.input_shape[1]
-        found = []
-        for place, phase in enumerate(self._phases):
+        tiles = []
+        for number, phase in enumerate(self._phases):
             # Positions are cut where inputs are, so that no block is without any.
             edges = [*np.searchsorted(phase.live, np.arange(0, self._positions, span)).tolist(), len(phase.live)]
             spans = [(int(phase.live[a]), int(phase.live[b - 1]) + 1) for a, b in itertools.pairwise(edges) if a < b]
-            found += [
-                InputTile(place, lo, min(lo + rows, first + unit), left, right)
+            tiles += [
+                InputTile(number, lo, min(lo + rows, first + unit), left, right)
                 for first in range(0, self._geometry.input_shape[1], unit)
                 for lo in range(first, first + unit, rows)
                 for left, right in spans
             ]
-        return found
+        return tiles
 
     def __call__(self, block: InputTile | np.ndarray) -> Differences:
         """Difference the dimensions of a block."""
@@ -129,9 +129,9 @@ class InputDelta:
         else:
             dims = np.asarray(block, dtype=np.int64)
             numeric, sums = self._one_by_one(dims)
-        bar, wide = self._bars(numeric, np.ascontiguousarray(sums))
+        bar, too_wide = self._bars(numeric, np.ascontiguousarray(sums))
         numeric = self._bars.rescaled(numeric, dims, "input", self._geometry.input_shape)
-        return Differences(dims, numeric, bar, too_wide=wide)
+        return Differences(dims, numeric, bar, too_wide=too_wide)
 
     def bar_components(self, dims: np.ndarray) -> dict[str, np.ndarray]:
         """Split the error bars of dimensions."""
@@ -139,23 +139,25 @@ class InputDelta:
 
     def _one_by_one(self, dims: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the quotients of single dimensions, and their bars' sums."""
-        found = [self._tile(tile) for tile in self._tiles(dims)]
-        return np.concatenate([part[1] for part in found]), np.concatenate([part[2] for part in found], axis=1)
+        parts = [self._tile(tile) for tile in self._tiles(dims)]
+        return np.concatenate([part[1] for part in parts]), np.concatenate([part[2] for part in parts], axis=1)
 
     def _tiles(self, dims: np.ndarray) -> list[InputTile]:
         """Return a tile for each of some flat indices."""
-        places, channels, positions = _located(self._geometry, self._phases, dims)
-        found = zip(places.tolist(), channels.tolist(), positions.tolist(), strict=True)
-        return [InputTile(place, channel, channel + 1, position, position + 1) for place, channel, position in found]
+        phase_numbers, channels, positions = _located(self._geometry, self._phases, dims)
+        located = zip(phase_numbers.tolist(), channels.tolist(), positions.tolist(), strict=True)
+        return [
+            InputTile(number, channel, channel + 1, position, position + 1) for number, channel, position in located
+        ]
 
     def _tile(self, tile: InputTile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the flat indices, quotients and sums of a tile."""
         phase = self._phases[tile.phase]
         channels = np.arange(tile.lo, tile.hi)
-        rows, places = _rows(self._geometry, self._size, channels, np.array(tile.left))
+        rows, offsets = _rows(self._geometry, self._size, channels, np.array(tile.left))
         shape = (tile.hi - tile.lo, tile.right - tile.left)
         out = np.empty(shape)
-        delta.spread(self._z, self._v, phase.starts, self._moves, rows, places, phase.terms, self._step.quotient, out)
+        delta.spread(self._z, self._v, phase.starts, self._moves, rows, offsets, phase.terms, self._step.quotient, out)
         a, b = (bisect_left(phase.live, edge) for edge in (tile.left, tile.right))
         live = phase.live[a:b]
         columns = live - tile.left
@@ -166,7 +168,7 @@ class InputDelta:
             return dims, numeric, self._bounds.sums(tile, live, self._step.quotient)
         sums = np.empty((6, *shape))
         tiny, quotient = self._bars.precision.tiny, self._step.quotient
-        delta.weigh(self._z, self._v, phase.starts, self._factors, rows, places, phase.terms, tiny, quotient, sums)
+        delta.weigh(self._z, self._v, phase.starts, self._factors, rows, offsets, phase.terms, tiny, quotient, sums)
         return dims, numeric, sums[..., columns].reshape(6, -1)
 
 
@@ -177,12 +179,12 @@ def _located(
     plane = math.prod(geometry.input_shape[2:])
     channels = dims % (plane * geometry.input_shape[1]) // plane
     rest = dims - channels * plane
-    places, positions = np.empty_like(dims), np.empty_like(dims)
-    for place, phase in enumerate(phases):
+    phase_numbers, positions = np.empty_like(dims), np.empty_like(dims)
+    for number, phase in enumerate(phases):
         order = np.minimum(np.searchsorted(phase.dims, rest), len(phase.dims) - 1)
         here = phase.dims[order] == rest
-        places[here], positions[here] = place, phase.live[order[here]]
-    return places, channels, positions
+        phase_numbers[here], positions[here] = number, phase.live[order[here]]
+    return phase_numbers, channels, positions
 
 
 def _rows(
@@ -220,10 +222,10 @@ class InputPlanes(NamedTuple):
 
     def fill(self, dims: np.ndarray, h: float, model: np.ndarray, table: np.ndarray) -> None:
         """Difference dimensions into a table of `fastcheck_kernels.curved`'s columns."""
-        places, channels, positions = _located(self.geometry, self.phases, dims)
+        phase_numbers, channels, positions = _located(self.geometry, self.phases, dims)
         begins = np.stack(_rows(self.geometry, self.size, channels, positions))
-        for place, phase in enumerate(self.phases):
-            here = np.flatnonzero(places == place)
+        for number, phase in enumerate(self.phases):
+            here = np.flatnonzero(phase_numbers == number)
             part = np.empty((len(here), curved.COLUMNS))
             curved.along_terms(
                 *self.arrays,

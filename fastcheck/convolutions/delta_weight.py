@@ -125,8 +125,8 @@ class WeightDelta:
             dims = np.asarray(block, dtype=np.int64)
             numeric, sums = self._one_by_one(dims)
             repeat = 1
-        bar, wide = self._bars(numeric, sums, repeat)
-        return Differences(dims, self._bars.rescaled(numeric, dims, self._tensor, self._shape), bar, too_wide=wide)
+        bar, too_wide = self._bars(numeric, sums, repeat)
+        return Differences(dims, self._bars.rescaled(numeric, dims, self._tensor, self._shape), bar, too_wide=too_wide)
 
     def bar_components(self, dims: np.ndarray) -> dict[str, np.ndarray]:
         """Split the error bars of dimensions."""

@@ -22,13 +22,12 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from fastcheck.common.arguments import Shape, index_of
-from fastcheck.common.errors import FastcheckError
+from fastcheck.common.arguments import Shape
 from fastcheck.common.precision import WIDE, WIDE_TYPES, Precision, U
 from fastcheck.convolutions.case import LOSSES, ConvCase
 from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.convolutions.slopes import Typical, slopes
-from fastcheck.engine.differences import Differences
+from fastcheck.engine.differences import Differences, refuse_overflow
 from fastcheck.engine.magnitudes import Structure, share_of_nonzeros
 from fastcheck_kernels import conv, curved
 from fastcheck_kernels import error_bars as bar_kernel
@@ -129,13 +128,13 @@ class Bars:
         if self.lost:
             sums = sums.copy()
             sums[bar_kernel.ROUNDING] += self.lost
-        found, wide = np.empty(numeric.size), np.empty(numeric.size, dtype=np.bool_)
-        marked = bar_kernel.bars(numeric, sums, repeat, model, self.exponent, found, wide)
-        if not math.isfinite(found.sum()):  # a finite sum has finite terms
-            unknown = ~np.isfinite(found)
-            found[unknown], wide[unknown] = np.inf, True
+        bars, too_wide = np.empty(numeric.size), np.empty(numeric.size, dtype=np.bool_)
+        marked = bar_kernel.bars(numeric, sums, repeat, model, self.exponent, bars, too_wide)
+        if not math.isfinite(bars.sum()):  # a finite sum has finite terms
+            unknown = ~np.isfinite(bars)
+            bars[unknown], too_wide[unknown] = np.inf, True
             marked += np.count_nonzero(unknown)
-        return found, wide if marked else None
+        return bars, too_wide if marked else None
 
     @cached_property
     def _model(self) -> np.ndarray:
@@ -159,7 +158,7 @@ class Bars:
 
     @np.errstate(over="ignore", invalid="ignore")
     def differences(self, dims: np.ndarray, table: np.ndarray, tensor: str, shape: Shape) -> Differences:
-        """Judge a table of `fastcheck_kernels.curved`'s columns.
+        """Return the differences in a table of `fastcheck_kernels.curved`'s columns, with their bars.
 
         Raises
         ------
@@ -168,17 +167,18 @@ class Bars:
         """
         numeric = np.ascontiguousarray(table[:, curved.NUMERIC])
         sums, jump = _sums(table), table[:, curved.JUMP]
-        bar, wide = self(numeric, sums)
-        if wide is not None and jump.any():  # at a kink itself, the interval of subgradients is no lack of precision
+        bar, too_wide = self(numeric, sums)
+        if too_wide is not None and jump.any():
+            # At a kink itself, the interval of subgradients is no lack of precision.
             sums[bar_kernel.ROUNDING] -= jump
-            wide = self(numeric, sums)[1]
+            too_wide = self(numeric, sums)[1]
         return Differences(
             dims,
             self.rescaled(numeric, dims, tensor, shape),
             bar,
             table[:, curved.KINKS].astype(np.int64),
             np.ldexp(jump, self.exponent),
-            wide,
+            too_wide,
         )
 
     @np.errstate(over="ignore", invalid="ignore")
@@ -190,11 +190,11 @@ class Bars:
             return crossing
         sums = _sums(table[crossing])
         sums[bar_kernel.ROUNDING] -= jump[crossing]
-        bar, wide = self(np.ascontiguousarray(table[crossing, curved.NUMERIC]), sums)
-        if wide is None:
+        bar, too_wide = self(np.ascontiguousarray(table[crossing, curved.NUMERIC]), sums)
+        if too_wide is None:
             return crossing[:0]
         part = np.ldexp(table[crossing, curved.WIDENING] - jump[crossing], self.exponent)
-        return crossing[wide & (2 * part > bar)]
+        return crossing[too_wide & (2 * part > bar)]
 
     @np.errstate(over="ignore", invalid="ignore")
     def bar_components(self, table: np.ndarray) -> dict[str, np.ndarray]:
@@ -220,9 +220,8 @@ class Bars:
                 numeric = np.ldexp(numeric, self.exponent)
         with np.errstate(over="ignore", invalid="ignore"):  # a finite sum has finite terms
             total = float(numeric.sum())
-        if not math.isfinite(total) and not (finite := np.isfinite(numeric)).all():
-            index = list(index_of(int(dims[np.argmin(finite)]), shape))
-            raise FastcheckError(f"the derivative by {tensor} at index {index} overflows float64: scale the case")
+        if not math.isfinite(total):
+            refuse_overflow(numeric, dims, tensor, shape)
         return numeric
 
 
@@ -236,7 +235,7 @@ def _sums(table: np.ndarray) -> np.ndarray:
 def bars_of(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) -> Bars:
     """Describe the bars of one tensor of a case, whose quotients are those of the scaled operands.
 
-    Those of a curved loss are what `describe` found.
+    Those of a curved loss are what `prepare_curved_bars` found.
     """
 
     def linear() -> Bars:
@@ -249,7 +248,7 @@ def bars_of(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) -> 
     return replace(known, chain=chain)
 
 
-def describe(case: ConvCase, scaled: ScaledOperands, output: np.ndarray, pool: Executor) -> None:
+def prepare_curved_bars(case: ConvCase, scaled: ScaledOperands, output: np.ndarray, pool: Executor) -> None:
     """Find what the bars of a curved loss depend on: the cotangent of the outputs, at the point.
 
     ``output`` is the forward result of the scaled operands.
@@ -258,9 +257,9 @@ def describe(case: ConvCase, scaled: ScaledOperands, output: np.ndarray, pool: E
 
     def bent(tensor: str) -> Bars:
         typical = Typical(case.geometry, scaled, tensor, pool)
-        found = _bars(case, scaled, tensor, v, typical(v))
-        saturated = case.loss == "tanh" and found.typical < SATURATED * typical(scaled.grad_output)
-        return replace(found, saturated=saturated)
+        bars = _bars(case, scaled, tensor, v, typical(v))
+        saturated = case.loss == "tanh" and bars.typical < SATURATED * typical(scaled.grad_output)
+        return replace(bars, saturated=saturated)
 
     for tensor in case.grads:
         scaled.cached(("bars", tensor), partial(bent, tensor))

@@ -95,7 +95,7 @@ class ConvPipeline:
                 _refuse_overflow(magnitude)
         if curved and output is not None:
             with clock.of("seconds"):
-                error_bars.describe(case, scaled, output, pool)
+                error_bars.prepare_curved_bars(case, scaled, output, pool)
         forward = None
         if declared and output is not None and magnitude is not None:
             with clock.of("forward_seconds"):

@@ -102,7 +102,7 @@ def _check_tensor(
         tensor = OpenTensor(pipeline, prepared, name, dims, session)
         result, interrupted = _difference(tensor, session)
         # Skipped after Ctrl-C: it takes as long as differencing a few dimensions.
-        bar_parts = {} if interrupted else _bar_parts(tensor.evaluator, result.tally)
+        bar_components = {} if interrupted else _bar_components(tensor.evaluator, result.tally)
         step, audit = tensor.evaluator.step, tensor.audit
         del tensor  # frees the evaluator's planes before the audit allocates its own memory
     audited = NOT_AUDITED
@@ -112,7 +112,7 @@ def _check_tensor(
             audited = audit.result(result.noted, session.pool)
     sampled = not interrupted and len(dims) < math.prod(pipeline.grads[name].shape)
     blinding = prepared.blinding(name)
-    state.tensors[name] = _reported(pipeline, name, result, settings, bar_parts, step, audited, sampled, blinding)
+    state.tensors[name] = _reported(pipeline, name, result, settings, bar_components, step, audited, sampled, blinding)
     if interrupted:
         raise KeyboardInterrupt
 
@@ -170,19 +170,19 @@ def _difference(tensor: OpenTensor, session: Session) -> tuple[ShardResult, bool
         return folding.joined(blocks), interrupted
     keeper, done, left = session.keeper, [], []
     for number, shard_blocks in enumerate(tensor.shards()):
-        part = keeper.known(tensor.name, number)
-        if part is None:
+        result = keeper.known(tensor.name, number)
+        if result is None:
             left.append((number, shard_blocks))
         else:
-            done.append(part)
+            done.append(result)
 
     def shard(task: tuple[int, Sequence[Any]]) -> ShardResult:
         number, shard_blocks = task
         start = time.perf_counter()
-        part = folding.joined([tensor.difference(block) for block in shard_blocks])
-        return keeper.keep(tensor.name, number, part, time.perf_counter() - start)
+        result = folding.joined([tensor.difference(block) for block in shard_blocks])
+        return keeper.keep(tensor.name, number, result, time.perf_counter() - start)
 
-    fresh, interrupted = _pooled(shard, left, sum(part.reached for part in done), tensor, session)
+    fresh, interrupted = _pooled(shard, left, sum(result.reached for result in done), tensor, session)
     return ShardResult.merged([*done, *fresh]), interrupted
 
 
@@ -237,7 +237,7 @@ def _reported(
     name: str,
     result: ShardResult,
     settings: Settings,
-    bar_parts: dict[int, dict[str, float]],
+    bar_components: dict[int, dict[str, float]],
     step: float,
     audited: dict[str, Any],
     sampled: bool,
@@ -255,13 +255,15 @@ def _reported(
         black_box=settings.black_box,
         balanced=pipeline.balanced,
         declared=settings.declared,
-        parts=bar_parts,
+        bar_components=bar_components,
         disagreements=audited["disagreements"],
         blinding=blinding,
         sampled=sampled,
     )
     judgement = verdict.of_tensor(facts)
-    explained = (bar_parts or merged.least is None) and merged.dims and judgement.verdict in ("pass", "inconclusive")
+    explained = (
+        (bar_components or merged.least is None) and merged.dims and judgement.verdict in ("pass", "inconclusive")
+    )
     return TensorReport.of(
         merged,
         judgement,
@@ -270,13 +272,13 @@ def _reported(
         step=step,
         audit=audited,
         regime=regime.words(facts) if explained else "",
-        parts=bar_parts,
+        parts=bar_components,
         kept=result.kept,
     )
 
 
-def _bar_parts(evaluator: Evaluator, merged: Tally) -> dict[int, dict[str, float]]:
-    """Return the parts of the error bars of the dimensions that a report explains, by flat index."""
+def _bar_components(evaluator: Evaluator, merged: Tally) -> dict[int, dict[str, float]]:
+    """Return the components of the error bars of the dimensions that a report explains, by flat index."""
     dims = sorted({finding.dim for finding in (merged.least, merged.widest) if finding is not None})
     if not dims:
         return {}

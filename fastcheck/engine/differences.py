@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from fastcheck.common.arguments import Shape, index_of
+from fastcheck.common.errors import FastcheckError
 from fastcheck.engine.shard_results import AuditRecord
 
 Chosen = np.ndarray | range
@@ -102,3 +104,17 @@ class Auditing(Protocol):
     def result(self, noted: AuditRecord, pool: Executor) -> dict[str, Any]:
         """Difference again, compare, and return the audit's part of a tensor's report."""
         ...
+
+
+def refuse_overflow(numeric: np.ndarray, dims: np.ndarray, tensor: str, shape: Shape) -> None:
+    """Refuse quotients of which one overflows float64.
+
+    Raises
+    ------
+    FastcheckError
+        Naming the tensor and the index of the first.
+    """
+    finite = np.isfinite(numeric)
+    if not finite.all():
+        index = list(index_of(int(dims[np.argmin(finite)]), shape))
+        raise FastcheckError(f"the derivative by {tensor} at index {index} overflows float64: scale the case")

@@ -72,13 +72,13 @@ def compile_kernels() -> None:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def fold(found: Differences, analytic: np.ndarray) -> FoldedBlock:
-    """Fold a block, whose analytic values are float64, in the order of ``found.dims``."""
-    dims, numeric, error_bar = found.dims, found.numeric, found.error_bar
+def fold(differences: Differences, analytic: np.ndarray) -> FoldedBlock:
+    """Fold a block, whose analytic values are float64, in the order of ``differences.dims``."""
+    dims, numeric, error_bar = differences.dims, differences.numeric, differences.error_bar
     counts = np.empty(fold_kernel.WORST + WORST + BINS, np.int64)
     reals = np.empty(fold_kernel.SEVERITY + WORST)
     fold_kernel.fold(analytic, numeric, error_bar, _EDGES, _FIRST, WORST, counts, reals)
-    inconclusive = _inconclusive(found, analytic)
+    inconclusive = _inconclusive(differences, analytic)
     exact = None
     whole = 1e-200 < reals[fold_kernel.DIFFERENCES] + reals[fold_kernel.TOTALS] < 1e200
     if not whole and (numeric.any() or analytic.any()):
@@ -90,79 +90,82 @@ def fold(found: Differences, analytic: np.ndarray) -> FoldedBlock:
     first = int(dims[np.abs(analytic - numeric) > error_bar].min(initial=_LAST)) if counts[fold_kernel.BEYOND] else -1
     least = int(counts[fold_kernel.LEAST_DIGITS])
     wide = None if inconclusive is None else tally.widest(inconclusive, dims, error_bar)
-    places = {*worst, *([least] if least >= 0 else []), *([] if wide is None else [wide])}
-    listed = _findings(places, (dims, analytic, numeric, error_bar), severity, inconclusive)
+    positions = {*worst, *([least] if least >= 0 else []), *([] if wide is None else [wide])}
+    listed = _findings(positions, (dims, analytic, numeric, error_bar), severity, inconclusive)
     return FoldedBlock(
         len(dims),
         counts,
         reals,
-        tuple(listed[place] for place in worst),
+        tuple(listed[position] for position in worst),
         listed.get(least),
         None if wide is None else listed[wide],
         first,
         0 if inconclusive is None else int(np.count_nonzero(inconclusive)),
-        _subgradients(found, analytic),
-        0 if found.automatic is None else int(np.count_nonzero(found.automatic)),
-        _hidden(found, analytic) if counts[fold_kernel.UNRESOLVED] else 0,
-        _at_kink(found, analytic) if counts[fold_kernel.UNRESOLVED] else 0,
+        _subgradients(differences, analytic),
+        0 if differences.automatic is None else int(np.count_nonzero(differences.automatic)),
+        _hidden(differences, analytic) if counts[fold_kernel.UNRESOLVED] else 0,
+        _at_kink(differences, analytic) if counts[fold_kernel.UNRESOLVED] else 0,
         exact,
     )
 
 
 def _findings(
-    places: Iterable[int], columns: tuple[np.ndarray, ...], severity: dict[int, float], inconclusive: np.ndarray | None
+    positions: Iterable[int],
+    columns: tuple[np.ndarray, ...],
+    severity: dict[int, float],
+    inconclusive: np.ndarray | None,
 ) -> dict[int, Finding]:
-    """Return the findings at some places, by place. ``columns`` are dims, analytic, numeric and error bars."""
+    """Return the findings at some positions, by position. ``columns`` are dims, analytic, numeric and error bars."""
     dims, analytic, numeric, bars = columns
     return {
-        place: Finding(
-            dims.item(place),
-            analytic.item(place),
-            numeric.item(place),
-            bars.item(place),
-            severity.get(place, 0.0),
-            inconclusive is not None and inconclusive.item(place),
+        position: Finding(
+            dims.item(position),
+            analytic.item(position),
+            numeric.item(position),
+            bars.item(position),
+            severity.get(position, 0.0),
+            inconclusive is not None and inconclusive.item(position),
         )
-        for place in places
+        for position in positions
     }
 
 
-def _inconclusive(found: Differences, analytic: np.ndarray) -> np.ndarray | None:
+def _inconclusive(differences: Differences, analytic: np.ndarray) -> np.ndarray | None:
     """Mark dimensions inside bars that are wide beside their terms and beside their own values; None without any."""
-    if found.too_wide is None:
+    if differences.too_wide is None:
         return None
-    larger = np.maximum(np.abs(analytic), np.abs(found.numeric))
-    inside = np.abs(analytic - found.numeric) <= found.error_bar
-    bar = found.error_bar if found.jump is None else found.error_bar - found.jump
-    inconclusive: np.ndarray = found.too_wide & inside & ~(bar <= WIDE * larger)
+    larger = np.maximum(np.abs(analytic), np.abs(differences.numeric))
+    inside = np.abs(analytic - differences.numeric) <= differences.error_bar
+    bar = differences.error_bar if differences.jump is None else differences.error_bar - differences.jump
+    inconclusive: np.ndarray = differences.too_wide & inside & ~(bar <= WIDE * larger)
     return inconclusive if inconclusive.any() else None
 
 
-def _subgradients(found: Differences, analytic: np.ndarray) -> int:
+def _subgradients(differences: Differences, analytic: np.ndarray) -> int:
     """Count dimensions that the slopes at a kink in the point itself explain, and nothing else."""
-    if found.jump is None or not found.jump.any():
+    if differences.jump is None or not differences.jump.any():
         return 0
-    difference = np.abs(analytic - found.numeric)
-    explained = (difference <= found.error_bar) & (difference > found.error_bar - found.jump)
-    return int(np.count_nonzero(explained if found.automatic is None else explained & ~found.automatic))
+    difference = np.abs(analytic - differences.numeric)
+    explained = (difference <= differences.error_bar) & (difference > differences.error_bar - differences.jump)
+    return int(np.count_nonzero(explained if differences.automatic is None else explained & ~differences.automatic))
 
 
-def _hidden(found: Differences, analytic: np.ndarray) -> int:
+def _hidden(differences: Differences, analytic: np.ndarray) -> int:
     """Count dimensions whose analytic value is not zero and does not exceed the bar, and neither does the numeric.
 
     Of a kink at the point the slopes are known, and hide nothing.
     """
-    larger = np.maximum(np.abs(analytic), np.abs(found.numeric))
-    bar = found.error_bar if found.jump is None else found.error_bar - found.jump
+    larger = np.maximum(np.abs(analytic), np.abs(differences.numeric))
+    bar = differences.error_bar if differences.jump is None else differences.error_bar - differences.jump
     return int(np.count_nonzero((analytic != 0) & (larger <= bar)))
 
 
-def _at_kink(found: Differences, analytic: np.ndarray) -> int:
+def _at_kink(differences: Differences, analytic: np.ndarray) -> int:
     """Count dimensions at a kink in the point itself whose values do not exceed the bar."""
-    if found.jump is None or not found.jump.any():
+    if differences.jump is None or not differences.jump.any():
         return 0
-    larger = np.maximum(np.abs(analytic), np.abs(found.numeric))
-    return int(np.count_nonzero((found.jump > 0) & (larger <= found.error_bar)))
+    larger = np.maximum(np.abs(analytic), np.abs(differences.numeric))
+    return int(np.count_nonzero((differences.jump > 0) & (larger <= differences.error_bar)))
 
 
 def merge(folded: Sequence[FoldedBlock]) -> Tally:

@@ -45,7 +45,7 @@ class Keeper(Protocol):
         """Return a shard that was finished earlier, or None."""
         ...
 
-    def keep(self, tensor: str, number: int, part: ShardResult, seconds: float) -> ShardResult:
+    def keep(self, tensor: str, number: int, result: ShardResult, seconds: float) -> ShardResult:
         """Store a finished shard, in the thread that differenced it; return what the check holds in memory of it."""
         ...
 

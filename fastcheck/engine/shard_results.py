@@ -65,28 +65,28 @@ class ShardResult(NamedTuple):
         return self.tally.dims + self.tally.excluded
 
     @classmethod
-    def merged(cls, parts: Sequence[ShardResult]) -> ShardResult:
-        """Merge parts; the result does not depend on their order."""
-        noted = [part.noted for part in parts if part.noted is not None]
-        kept = [part.kept for part in parts if part.kept is not None]
+    def merged(cls, results: Sequence[ShardResult]) -> ShardResult:
+        """Merge results; the result does not depend on their order."""
+        noted = [result.noted for result in results if result.noted is not None]
+        kept = [result.kept for result in results if result.kept is not None]
         return cls(
-            tally.merge(part.tally for part in parts),
+            tally.merge(result.tally for result in results),
             AuditRecord.merged(noted) if noted else None,
             Kept.joined(kept) if kept else None,
         )
 
 
-def encode(part: ShardResult) -> bytes:
-    """Return a part as bytes, without its arrays: about a kilobyte, however many blocks it has."""
-    compact = part.tally.compact()
+def encode(result: ShardResult) -> bytes:
+    """Return a shard's result as bytes, without its arrays: about a kilobyte, however many blocks it has."""
+    compact = result.tally.compact()
     changed = {name: value for name, value in compact.__dict__.items() if value != getattr(_EMPTY, name)}
     data = {_KEYS.get(name, name): value for name, value in changed.items()}
-    whole = {"tally": data, "noted": part.noted}
+    whole = {"tally": data, "noted": result.noted}
     return pack(whole, 9, MOST_BYTES)
 
 
 def decode(body: bytes) -> ShardResult:
-    """Return the part that `encode` turned into bytes.
+    """Return the result that `encode` turned into bytes.
 
     Raises
     ------

@@ -12,12 +12,12 @@ import numpy as np
 
 from fastcheck.common.arguments import Shape, index_of, positive
 from fastcheck.common.arrays import as_floating, finite
-from fastcheck.common.errors import FastcheckError
+from fastcheck.common.errors import FastcheckError, raised_by
 from fastcheck.common.naming import LONGEST_VALUE, brief, nearest, refuse_unknown
 from fastcheck.common.precision import PRECISIONS, UNITS, U
 from fastcheck.engine.magnitudes import rms
 from fastcheck.engine.settings import Settings
-from fastcheck.functions import state as function_state
+from fastcheck.functions import state
 from fastcheck.functions.state import Arrays
 from fastcheck.functions.step_search import NOISES
 from fastcheck.metrics import health
@@ -107,7 +107,7 @@ class FunctionCase:
         self.accuracy = _accuracy(noise, relative_noise, first)
         if self.accuracy:
             self.findings.append(health.loss_accuracy(self.accuracy))
-        self.scatter, findings = function_state.scatter(first, self._value_here, self.accuracy, self._scale)
+        self.scatter, findings = state.scatter(first, self._value_here, self.accuracy, self._scale)
         self.findings += findings
         self.grads = self._matched(grad) if self._grad is None else self._called_gradient()
         self.wavering = {name: np.zeros(array.shape) for name, array in self.params.items()}
@@ -193,7 +193,7 @@ class FunctionCase:
         try:
             returned = self._evaluated(arrays)
         except Exception as error:
-            return math.nan, _raised("loss", error, where())
+            return math.nan, raised_by("loss", error, where())
         value = _number(returned, where)
         self._moved = self._moved or value != self.start
         if self.largest < abs(value) < math.inf:
@@ -258,7 +258,7 @@ class FunctionCase:
         except FastcheckError:
             raise
         except Exception as error:
-            raise _raised("loss", error, START) from error
+            raise raised_by("loss", error, START) from error
         self.refuse_changes(arrays, "loss")
         if not math.isfinite(value):
             raise FastcheckError(f"loss is {value!r} {START}: expected a finite number")
@@ -274,7 +274,7 @@ class FunctionCase:
 
     def _same(self, before: float, after: float) -> bool:
         accuracy = max(self.accuracy, NOISES * self.scatter)
-        return function_state.same(before, after, self._value_here, accuracy)
+        return state.same(before, after, self._value_here, accuracy)
 
     def _after_moves(self) -> Iterator[tuple[float, float]]:
         """Yield pairs of values that should be equal: at one other point in separate arrays, then at params again.
@@ -297,7 +297,7 @@ class FunctionCase:
         try:
             grad = _quietly(self._grad, self._packed(arrays))
         except Exception as error:
-            raise _raised("grad", error, START) from error
+            raise raised_by("grad", error, START) from error
         matched = self._matched(grad)
         self.refuse_changes(arrays, "grad")
         return matched
@@ -310,7 +310,7 @@ class FunctionCase:
             self.findings.append(health.loss_changed_by_grad(before, self.start))
             return
         units = {name: self.half_unit(name) for name in self.grads}
-        self.wavering, findings = function_state.compared(self.grads, again, self._called_gradient, units)
+        self.wavering, findings = state.compared(self.grads, again, self._called_gradient, units)
         self.findings += findings
 
     def _matched(self, grad: Any) -> Arrays:
@@ -346,14 +346,6 @@ def _quietly(function: Callable[[Any], Any], params: Any) -> Any:
     """Call a user's function without NumPy's warnings: an overflow is a value like any other."""
     with np.errstate(all="ignore"):
         return function(params)
-
-
-def _raised(name: str, error: Exception, where: str) -> FastcheckError:
-    """Return a user function's exception as a one-line error, chained."""
-    words = " ".join(str(error).split())
-    chained = FastcheckError(f"{name} raises {type(error).__name__} {where}{': ' * bool(words)}{words}")
-    chained.__cause__ = error
-    return chained
 
 
 def _accuracy(noise: float | None, relative_noise: float | None, value: float) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.precision import U
-from fastcheck.functions import ecnoise as noises
+from fastcheck.functions import ecnoise
 from fastcheck.functions.case import SMALL_ENTRY, FunctionCase
 from fastcheck.functions.noise import LOSS_SAMPLES, LOSS_SPACINGS
 from fastcheck.functions.state import Arrays
@@ -146,7 +146,7 @@ class EntryDifferencer:
             def sample(distance: float) -> np.ndarray:
                 return np.array(self._perturbed(side * distance))
 
-            return float(noises.measured(sample, LOSS_SAMPLES, [unit]))
+            return float(ecnoise.measured(sample, LOSS_SAMPLES, [unit]))
 
         largest = max(measured(1.0), measured(-1.0))
         least = max(U * abs(self._case.start), self._case.accuracy / NOISES, LEAST)

@@ -12,8 +12,7 @@ from fastcheck.engine import sampling, steps
 from fastcheck.engine.differences import Auditing, Chosen, Evaluator
 from fastcheck.engine.pipeline import Session
 from fastcheck.engine.settings import Settings
-from fastcheck.functions import noise as function_noise
-from fastcheck.functions import ties
+from fastcheck.functions import noise, ties
 from fastcheck.functions.case import FunctionCase
 from fastcheck.functions.evaluator import FunctionEvaluator
 from fastcheck.functions.ties import Kinked
@@ -82,14 +81,14 @@ class FunctionPipeline:
     def prepare(self, session: Session) -> FunctionPipeline:
         """Measure the rounding noise of the analytic gradient."""
         with session.clock.of("seconds"):
-            self._errors = function_noise.of_gradient(self._case, session.settings.seed)
+            self._errors = noise.of_gradient(self._case, session.settings.seed)
         return self
 
     def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
         """Prepare a tensor to be differenced."""
         settings = session.settings
         if name not in self._noise:
-            self._noise[name] = function_noise.of_loss(self._case, name, settings.seed)
+            self._noise[name] = noise.of_loss(self._case, name, settings.seed)
         self._evaluators[name] = FunctionEvaluator(
             self._case, name, self._noise[name], self._errors[name], step, settings.stencil or "auto", settings.seed
         )
@@ -109,8 +108,8 @@ class FunctionPipeline:
             for name, evaluator in self._evaluators.items()
             for dim, estimate in sorted(evaluator.kinked.items())
         ]
-        noise = max((evaluator.noise for evaluator in self._evaluators.values()), default=0.0)
-        finding = ties.examined(self._case, kinked, noise)
+        largest_noise = max((evaluator.noise for evaluator in self._evaluators.values()), default=0.0)
+        finding = ties.examined(self._case, kinked, largest_noise)
         if finding is not None:
             yield finding
 

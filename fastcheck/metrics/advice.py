@@ -59,8 +59,9 @@ class Circumstances:
         Whether an automatic step balances round-off against truncation or kinks, so that a larger one is no better.
     declared : bool
         Whether the accuracy of the loss was declared.
-    parts : mapping of int to mapping
-        Parts of the error bars of ``tally.least`` and ``tally.widest``, by flat index; empty where they are unknown.
+    bar_components : mapping of int to mapping
+        Components of the error bars of ``tally.least`` and ``tally.widest``, by flat index; empty where they
+        are unknown.
     disagreements : int
         Number of the audit's disagreements.
     blinding : HealthFinding, optional
@@ -78,7 +79,7 @@ class Circumstances:
     black_box: bool
     balanced: bool
     declared: bool
-    parts: Mapping[int, Mapping[str, float]]
+    bar_components: Mapping[int, Mapping[str, float]]
     disagreements: int = 0
     blinding: HealthFinding | None = None
     sampled: bool = False
@@ -94,8 +95,8 @@ class Circumstances:
         return self._main_part(self.tally.widest)
 
     def _main_part(self, finding: Finding | None) -> str:
-        parts = None if finding is None else self.parts.get(finding.dim)
-        return "" if parts is None else max(PARTS, key=lambda name: parts.get(name, 0.0))
+        components = None if finding is None else self.bar_components.get(finding.dim)
+        return "" if components is None else max(PARTS, key=lambda name: components.get(name, 0.0))
 
     @property
     def blind(self) -> bool:

@@ -57,10 +57,10 @@ class NetworkAudit:
         rng = np.random.default_rng([seed, DIMS])
         self._dims = np.sort(rng.choice(indices(chosen), min(count, len(chosen)), replace=False))
 
-    def note(self, found: Differences) -> AuditRecord:
+    def note(self, differences: Differences) -> AuditRecord:
         """Return the sums over a block that the audit needs."""
-        sums = direction.along(found.dims, self._seed, found.numeric, found.error_bar)
-        return audit_record(found.dims[:0], found.numeric[:0], found.error_bar[:0], sums)
+        sums = direction.along(differences.dims, self._seed, differences.numeric, differences.error_bar)
+        return audit_record(differences.dims[:0], differences.numeric[:0], differences.error_bar[:0], sums)
 
     def result(self, noted: AuditRecord, pool: Executor) -> dict[str, Any]:
         """Difference again and compare; return the audit's part of a tensor's report."""

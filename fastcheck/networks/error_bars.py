@@ -26,8 +26,7 @@ import numpy as np
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.precision import ACCUMULATOR, RESULT, SMALLEST, UNITS, U
 from fastcheck.engine.magnitudes import Structure, rms
-from fastcheck.networks import flips as network_flips
-from fastcheck.networks import round_off_noise
+from fastcheck.networks import flips, round_off_noise
 from fastcheck.networks.case import NetworkCase
 from fastcheck.networks.local_errors import LocalErrors
 from fastcheck.networks.network import Penalty
@@ -170,8 +169,8 @@ class GradientRounding:
             unit = UNITS[precision]
             deviations = round_off_noise.of(self._passes, self._gradient, precision, self._seed)
             sizes = [DOUBT * unit * own for own in deviations.results]
-            flips = network_flips.doubted(self._passes, sizes, self._seed)
-            self._known[precision] = unit * deviations.gradient, *flips
+            doubted = flips.doubted(self._passes, sizes, self._seed)
+            self._known[precision] = unit * deviations.gradient, *doubted
         return self._known[precision]
 
     def moments(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -289,7 +288,7 @@ class Baseline:
     def choices(self, name: str) -> list[np.ndarray]:
         """Return the gradients that automatic differentiation may give a tensor where kinks lie at the point itself."""
         entries = self.passes.program.slices[name]
-        every = self.cached(("choices",), lambda: network_flips.choices(self.passes, self.gradient))
+        every = self.cached(("choices",), lambda: flips.choices(self.passes, self.gradient))
         return [choice[entries] for choice in every]
 
     def terms(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

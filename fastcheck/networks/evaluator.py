@@ -6,9 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from fastcheck.common.arguments import index_of
-from fastcheck.common.errors import FastcheckError
-from fastcheck.engine.differences import Chosen, Differences, indices
+from fastcheck.engine.differences import Chosen, Differences, indices, refuse_overflow
 from fastcheck.networks.analytic import AnalyticTensor
 from fastcheck.networks.case import NetworkCase
 from fastcheck.networks.differencer import TensorDifferencer
@@ -68,10 +66,7 @@ class NetworkEvaluator:
         settled = self._retries.settled(dims)
         automatic = self._analytic.widen_for_choices(dims, settled)
         bars = self._analytic.bars(dims, settled)
-        finite = np.isfinite(settled.numeric)
-        if not finite.all():
-            index = list(index_of(int(dims[np.argmin(finite)]), self._case.grads[self._name].shape))
-            raise FastcheckError(f"the derivative by {self._name} at index {index} overflows float64: scale the case")
+        refuse_overflow(settled.numeric, dims, self._name, self._case.grads[self._name].shape)
         return Differences(
             dims,
             settled.numeric,

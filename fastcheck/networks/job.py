@@ -10,11 +10,10 @@ import numpy as np
 
 from fastcheck.common import machine
 from fastcheck.common.arguments import integer, positive
-from fastcheck.common.errors import FastcheckError
+from fastcheck.common.errors import FastcheckError, raised_by
 from fastcheck.common.interrupts import listening
-from fastcheck.networks import case as cases
 from fastcheck.networks import hygiene
-from fastcheck.networks.case import Arrays, NetworkCase, Point
+from fastcheck.networks.case import Arrays, NetworkCase, Point, gradients, precision_known
 from fastcheck.networks.network import Network, Penalty
 from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import Explanation, NetworkReport, SuiteReport
@@ -53,8 +52,8 @@ def prepare(
     precision: str | None = None,
 ) -> NetworkJob:
     """Prepare a network for its check; the arguments are those of `fastcheck.check_network`."""
-    cases.precision_known(precision)
-    given = _Given(
+    precision_known(precision)
+    arguments = _Arguments(
         network,
         Point.of(network, params, x, y, masks),
         np.asarray(y),
@@ -64,8 +63,8 @@ def prepare(
         precision,
     )
     seed, rate = settings.seed, positive("learning_rate", learning_rate)
-    given = given.burnt_in(integer("burn_in", burn_in, least=0), rate, seed).with_points(points, seed)
-    return NetworkJob(given, settings, loss, burn_in)
+    arguments = arguments.burnt_in(integer("burn_in", burn_in, least=0), rate, seed).with_points(points, seed)
+    return NetworkJob(arguments, settings, loss, burn_in)
 
 
 def fitting(point: Point, threads: int) -> Program:
@@ -82,10 +81,9 @@ def fitting(point: Point, threads: int) -> Program:
     FastcheckError
         If the network needs more than that; the message has both numbers.
     """
-    from fastcheck.networks import partial
-    from fastcheck.networks import passes as network_pass  # imports Numba
+    from fastcheck.networks import partial, passes  # imports Numba
 
-    lowered, points = network_pass.lowered(point), len(point.x)
+    lowered, points = passes.lowered(point), len(point.x)
     needed = partial.needed_bytes(lowered, point, threads)
     machine.refuse_beyond(
         needed,
@@ -98,7 +96,7 @@ def fitting(point: Point, threads: int) -> Program:
 
 
 @dataclass(frozen=True)
-class _Given:
+class _Arguments:
     """The arguments of a check, checked; ``chosen`` are the data points that are used, of ``total`` that were given."""
 
     network: Network
@@ -115,7 +113,7 @@ class _Given:
     def _functions(self) -> bool:
         return callable(self.grads) and (self.data_grads is None or callable(self.data_grads))
 
-    def burnt_in(self, steps: int, learning_rate: float, seed: int) -> _Given:
+    def burnt_in(self, steps: int, learning_rate: float, seed: int) -> _Arguments:
         """Return the arguments at parameters that were trained for a few steps."""
         if not steps:
             return self
@@ -127,7 +125,7 @@ class _Given:
 
         return replace(self, point=self.point.with_params(training.burn_in(self.point, steps, learning_rate, seed)))
 
-    def with_points(self, points: int | None, seed: int) -> _Given:
+    def with_points(self, points: int | None, seed: int) -> _Arguments:
         """Return the arguments with a sample of the data points."""
         total = len(self.point.x)
         if points is None:
@@ -150,9 +148,8 @@ class _Given:
             try:
                 gradient = gradient(params, point.x.copy(), self.y.copy())
             except Exception as error:
-                message = " ".join(str(error).split())
-                raise FastcheckError(f"{label} raises {type(error).__name__}{': ' * bool(message)}{message}") from error
-        return cases.gradients(label, gradient, self.point, self.only)
+                raise raised_by(label, error) from error
+        return gradients(label, gradient, self.point, self.only)
 
 
 class NetworkJob:
@@ -164,26 +161,26 @@ class NetworkJob:
         One for each phase, by name.
     """
 
-    def __init__(self, given: _Given, settings: Settings, loss: float | None, burn_in: int) -> None:
+    def __init__(self, arguments: _Arguments, settings: Settings, loss: float | None, burn_in: int) -> None:
         from fastcheck.networks import loss_check  # imports Numba
         from fastcheck.networks.error_bars import Baseline
         from fastcheck.networks.passes import Passes, refuse_non_finite
         from fastcheck.networks.pipeline import NetworkPipeline
 
-        self._given, self._settings, self._burn_in = given, settings, burn_in
-        point = given.point
-        self._whole = given.arrays("grads", given.grads)
-        self._data = None if given.data_grads is None else given.arrays("data_grads", given.data_grads)
+        self._arguments, self._settings, self._burn_in = arguments, settings, burn_in
+        point = arguments.point
+        self._whole = arguments.arrays("grads", arguments.grads)
+        self._data = None if arguments.data_grads is None else arguments.arrays("data_grads", arguments.data_grads)
         settings.progress("evaluating the network (the first run compiles the kernels)", 0, 0)
         lowered = fitting(point, settings.threads)
         passes = Passes(point, lowered)
         refuse_non_finite(passes)
-        self._penalties = given.network.penalties(list(point.params))
+        self._penalties = arguments.network.penalties(list(point.params))
         self._baseline = baseline = Baseline.of(passes, settings.seed, phases=2 if self._penalties else 1)
-        forward = None if loss is None else loss_check.compared(loss, baseline, self._penalties, given.precision)
-        self._shares = _shares(given, self._whole, self._penalties, baseline)
-        self._data_shares = _shares(given, self._data or {}, self._penalties, baseline)
-        self._cases = _phases(given, self._whole, self._data, self._penalties, baseline, self._shares)
+        forward = None if loss is None else loss_check.compared(loss, baseline, self._penalties, arguments.precision)
+        self._shares = _shares(arguments, self._whole, self._penalties, baseline)
+        self._data_shares = _shares(arguments, self._data or {}, self._penalties, baseline)
+        self._cases = _phases(arguments, self._whole, self._data, self._penalties, baseline, self._shares)
         self.pipelines = {
             name: NetworkPipeline(case, settings, baseline, forward) for name, case in self._cases.items()
         }
@@ -208,20 +205,20 @@ class NetworkJob:
         name = (failed or unsure or list(reports))[-1]
         with listening():
             return explanation.of_worst(
-                self._cases[name], self._baseline, reports[name], self._settings, self._given.chosen
+                self._cases[name], self._baseline, reports[name], self._settings, self._arguments.chosen
             )
 
     def report(self, reports: Mapping[str, Report], explanations: tuple[Explanation, ...] = ()) -> NetworkReport:
         """Return the phases' reports as one, with the checklist of good practice."""
         facts = hygiene.Facts(
-            network=self._given.network,
-            point=self._given.point,
+            network=self._arguments.network,
+            point=self._arguments.point,
             baseline=self._baseline,
             penalties=self._penalties,
             cases=self._cases,
             reports=reports,
             requested_step=self._settings.step,
-            total=self._given.total,
+            total=self._arguments.total,
             burn_in=self._burn_in,
             shares=self._shares,
             data_shares=self._data_shares,
@@ -245,7 +242,7 @@ def _ends(report: Report) -> bool:
 
 
 def _phases(
-    given: _Given,
+    arguments: _Arguments,
     whole: Arrays,
     data: Arrays | None,
     penalties: dict[str, Penalty],
@@ -254,25 +251,27 @@ def _phases(
 ) -> dict[str, NetworkCase]:
     """Return the case of each phase, by name."""
     if not penalties:
-        return {DATA: NetworkCase(given.point, whole if data is None else data, {}, given.precision)}
+        return {DATA: NetworkCase(arguments.point, whole if data is None else data, {}, arguments.precision)}
     removed: dict[str, Penalty] = {}
     if data is None:
         removed = {name: share.of(penalties[name]) for name, share in shares.items()}
-        data = _without(whole, removed, given.point.params, baseline.passes.named(baseline.gradient))
+        data = _without(whole, removed, arguments.point.params, baseline.passes.named(baseline.gradient))
     return {
-        DATA: NetworkCase(given.point, data, {}, given.precision, removed),
-        WHOLE: NetworkCase(given.point, whole, penalties, given.precision),
+        DATA: NetworkCase(arguments.point, data, {}, arguments.precision, removed),
+        WHOLE: NetworkCase(arguments.point, whole, penalties, arguments.precision),
     }
 
 
-def _shares(given: _Given, whole: Arrays, penalties: dict[str, Penalty], baseline: Baseline) -> dict[str, Share]:
+def _shares(
+    arguments: _Arguments, whole: Arrays, penalties: dict[str, Penalty], baseline: Baseline
+) -> dict[str, Share]:
     """Return the share of its regularisation in every regularised tensor's gradient, by the reference gradient."""
     from fastcheck.networks import penalty
 
     most = penalty.Share(max(penalty.FACTORS), max(penalty.FACTORS), False)
-    reference, params = baseline.passes.named(baseline.gradient), given.point.params
+    reference, params = baseline.passes.named(baseline.gradient), arguments.point.params
     twice = {name: most.of(penalties[name]) for name in penalties}
-    case = NetworkCase(given.point, whole, {}, given.precision, twice)
+    case = NetworkCase(arguments.point, whole, {}, arguments.precision, twice)
     shares = {}
     for name in (name for name in whole if name in penalties):
         bars = baseline.rounding.of(case, name, baseline.terms(name)).reshape(whole[name].shape)

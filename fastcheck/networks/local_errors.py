@@ -224,16 +224,16 @@ def _normal(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return density, np.where(z < 0, density / np.maximum(np.abs(z), 0.8), 0.5)
 
 
-Parts = tuple["np.ndarray | float", "np.ndarray | float", "np.ndarray | float"]
+ActivationErrors = tuple["np.ndarray | float", "np.ndarray | float", "np.ndarray | float"]
 
 
-def _gelu(z: np.ndarray, real: float, unit: float) -> Parts:
+def _gelu(z: np.ndarray, real: float, unit: float) -> ActivationErrors:
     density, tail = _normal(z)
     sides = ERF * _left(2 * tail, unit)  # 1 + erf
     return np.abs(z) * sides, sides + np.abs(z) * density * (3 + z * z) + _nothing(z * density, unit), 0.0
 
 
-def _gelu_tanh(z: np.ndarray, real: float, unit: float) -> Parts:
+def _gelu_tanh(z: np.ndarray, real: float, unit: float) -> ActivationErrors:
     inner = GELU_SCALE * (z + GELU_CUBE * z**3)
     sides = _left(2 * _sigmoid(2 * inner), unit)  # 1 + tanh
     steepness = 4 * _sigmoid(2 * inner) * _sigmoid(-2 * inner)  # 1 - tanh^2
@@ -243,33 +243,33 @@ def _gelu_tanh(z: np.ndarray, real: float, unit: float) -> Parts:
     return np.abs(z) * (sides + 2 * steepness * np.abs(inner)), slope, 0.0
 
 
-def _silu(z: np.ndarray, real: float, unit: float) -> Parts:
+def _silu(z: np.ndarray, real: float, unit: float) -> ActivationErrors:
     s, rest = _sigmoid(z), _sigmoid(-z)
     return np.abs(z) * s, 3 * s + np.abs(z) * s * (3 * rest + _left(rest, unit)), 0.0
 
 
-def _elu(z: np.ndarray, real: float, unit: float) -> Parts:
+def _elu(z: np.ndarray, real: float, unit: float) -> ActivationErrors:
     small = real * np.exp(np.minimum(z, 0.0))
     # Code that computes the slope from the result takes a difference of numbers as large as alpha.
     return 0.0, np.where(z > 0, 0.0, real + 2 * small), 0.0
 
 
-def _tanh(z: np.ndarray, real: float, unit: float) -> Parts:
+def _tanh(z: np.ndarray, real: float, unit: float) -> ActivationErrors:
     t = np.tanh(z)
     return np.abs(t), 2 * t * t * _left(_rest("tanh", z), unit) + (1 - t * t), 2 * t * t
 
 
-def _sigmoid_parts(z: np.ndarray, real: float, unit: float) -> Parts:
+def _sigmoid_parts(z: np.ndarray, real: float, unit: float) -> ActivationErrors:
     s, rest = _sigmoid(z), _sigmoid(-z)
     return s, 2 * s * (_left(rest, unit) + rest), s
 
 
-def _softplus(z: np.ndarray, real: float, unit: float) -> Parts:
+def _softplus(z: np.ndarray, real: float, unit: float) -> ActivationErrors:
     s = _sigmoid(real * z)
     return np.abs(z) * s, s * (2 + np.abs(real * z) * _sigmoid(-real * z)), 0.0
 
 
-ACTIVATIONS: dict[str, Callable[[np.ndarray, float, float], Parts]] = {
+ACTIVATIONS: dict[str, Callable[[np.ndarray, float, float], ActivationErrors]] = {
     "leaky_relu": lambda z, real, unit: (0.0, np.where(z > 0, 0.0, real), 0.0),
     "elu": _elu,
     "gelu": _gelu,

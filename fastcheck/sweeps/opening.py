@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fastcheck.common.arguments import position_of
 from fastcheck.common.interrupts import listening
 from fastcheck.common.progress import ProgressHook
 from fastcheck.engine import coordinator
@@ -79,7 +80,7 @@ class Opening:
         if report.forward is not None and report.forward.verdict == "fail":
             report.raise_if_failed()
         return {
-            name: [int(np.ravel_multi_index(entry.index, tensor.shape)) for entry in tensor.worst]
+            name: [position_of(entry.index, tensor.shape) for entry in tensor.worst]
             for name, tensor in report.tensors.items()
         }
 

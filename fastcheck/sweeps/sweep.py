@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from fastcheck.common import machine
-from fastcheck.common.arguments import Shape, index_of, integer, positive
+from fastcheck.common.arguments import Shape, index_of, integer, position_of, positive
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import refuse_unknown
 from fastcheck.common.progress import ProgressHook, silent
@@ -116,11 +116,7 @@ def explained(case: Case, report: Report, *, threads: int, progress: ProgressHoo
     from fastcheck.sweeps.opening import Opening  # imports Numba
 
     chosen = {
-        name: [
-            int(np.ravel_multi_index(entry.index, tensor.shape))
-            for entry in tensor.worst[:SHOWN]
-            if entry.verdict == "fail"
-        ]
+        name: [position_of(entry.index, tensor.shape) for entry in tensor.worst[:SHOWN] if entry.verdict == "fail"]
         for name, tensor in failing.items()
     }
     try:
@@ -226,7 +222,7 @@ def _index(entry: Any, shape: Shape, tensor: str) -> int:
         raise FastcheckError(f"dims has {entry}: expected flat indices below {size}, the size of {tensor}")
     try:
         index = tuple(int(integer("index", i, least=0)) for i in entry)
-        return int(np.ravel_multi_index(index, shape))
+        return position_of(index, shape)
     except (TypeError, ValueError):  # FastcheckError is a ValueError
         raise FastcheckError(f"dims has {entry!r}: expected indices into {tensor}, of shape {tuple(shape)}") from None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -69,6 +71,15 @@ class Scene:
         )
 
 
+@contextmanager
+def needing_demo_extra() -> Iterator[None]:
+    """Refuse an import that fails: a package of the extra ``demo``."""
+    try:
+        yield
+    except ImportError as error:
+        raise FastcheckError(f'the demo needs {error.name}: pip install "fastcheck[demo]"') from None
+
+
 def photograph(name: str = "china.jpg") -> np.ndarray:
     """Return a photograph from scikit-learn as a normalised batch of one: float64, shape (1, 3, 224, 224).
 
@@ -77,11 +88,9 @@ def photograph(name: str = "china.jpg") -> np.ndarray:
     FastcheckError
         If the extra ``demo`` is not installed.
     """
-    try:
+    with needing_demo_extra():
         from PIL import Image
         from sklearn.datasets import load_sample_image
-    except ImportError as error:
-        raise FastcheckError(f'the demo needs {error.name}: pip install "fastcheck[demo]"') from None
     picture = Image.fromarray(load_sample_image(name))
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastcheck.common.errors import FastcheckError
 from fastcheck.common.progress import ProgressHook
 from fastcheck.metrics.judged import Verdict
 from fastcheck.networks.check import check_network
 from fastcheck.networks.layers import Conv, Dense, Flatten, MaxPool, ReLU
 from fastcheck.networks.network import Network
 from fastcheck.reports.suite_report import NetworkReport
+from fastcheck.workloads.demo import needing_demo_extra
 
 Arrays = dict[str, np.ndarray]
 
@@ -156,10 +156,8 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     FastcheckError
         If the extra ``demo`` is not installed.
     """
-    try:
+    with needing_demo_extra():
         from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise FastcheckError(f'the demo needs {error.name}: pip install "fastcheck[demo]"') from None
     dataset = load_digits()
     return dataset.images[:, None] / 16.0, dataset.target
 

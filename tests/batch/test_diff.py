@@ -12,7 +12,7 @@ import pytest
 
 from fastcheck import FastcheckError
 from fastcheck.batch.diff import ABSENT, FLOOR, difference
-from fastcheck.batch.results import SuiteResults, suite_report
+from fastcheck.batch.results import SuiteResults, read_results
 from fastcheck.reports.suite_report import SuiteReport
 
 
@@ -266,7 +266,7 @@ def test_diff_tells_all_of_it(nights_of_a_week, reports, run, tmp_path):
 def test_diff_of_reports_is_that_of_their_folders(nights_of_a_week, run, tmp_path):
     paths = [tmp_path / f"{folder.name}.json" for folder in nights_of_a_week]
     for folder, path in zip(nights_of_a_week, paths, strict=True):
-        path.write_text(suite_report(folder).suite.to_json())
+        path.write_text(read_results(folder).suite.to_json())
     _, whole, _ = run("diff", *nights_of_a_week, "--json", "-")
     code, out, _ = run("diff", paths[0], nights_of_a_week[1], "--json", "-")
     assert (code, out) == (1, whole)

@@ -18,7 +18,7 @@ import pytest
 from fastcheck import FastcheckError
 from fastcheck.batch.ledger import ledger as ledger_module
 from fastcheck.batch.ledger.ledger import Ledger
-from fastcheck.batch.results import suite_report
+from fastcheck.batch.results import read_results
 from fastcheck.render.batch import LONGEST, MOST_LISTED, chat_line
 from fastcheck.render.suite import case_line
 from fastcheck.render.suite_csv import COLUMNS
@@ -53,7 +53,7 @@ def _harmless(text):
 
 
 def test_a_ledger_becomes_the_report_of_a_suite_in_its_order(night, reports):
-    found = suite_report(night)
+    found = read_results(night)
     assert (found.name, found.waiting) == ("nightly", ("late",))
     assert list(found.suite.cases) == ["z/1", "grid/stride=1,groups=4", "a", "net", "b[2]"]
     assert found.suite.interrupted
@@ -64,7 +64,7 @@ def test_a_ledger_becomes_the_report_of_a_suite_in_its_order(night, reports):
 
 
 def test_its_run_part_is_that_of_the_last_run_and_of_all_cases(night, reports):
-    run = suite_report(night).suite.run
+    run = read_results(night).suite.run
     expected = {"threads", "seconds", "audit_seconds", "forward_seconds", "peak_bytes", "target", "versions"}
     assert set(run) == expected
     assert (run["threads"], run["target"], run["versions"]) == (3, "x86_64 tested", {"fastcheck": "9.9"})
@@ -75,19 +75,19 @@ def test_its_run_part_is_that_of_the_last_run_and_of_all_cases(night, reports):
 
 
 def test_a_case_that_crashed_took_what_the_ledger_tells(night):
-    assert suite_report(night).suite.cases["a"].run["seconds"] == 2.0
+    assert read_results(night).suite.cases["a"].run["seconds"] == 2.0
 
 
 def test_a_ledger_without_a_run_still_has_a_report(tmp_path):
     with Ledger.open(tmp_path / "empty", "nothing", "", "some target"):
         pass
-    found = suite_report(tmp_path / "empty")
+    found = read_results(tmp_path / "empty")
     assert (found.suite.verdict, found.suite.run["target"], found.names) == ("inconclusive", "some target", ())
     assert from_json(found.suite.to_json()).to_json() == found.suite.to_json()
 
 
 def test_json_of_a_suite_with_a_network_reads_back(night):
-    suite = suite_report(night).suite
+    suite = read_results(night).suite
     again = from_json(suite.to_json())
     assert isinstance(again.cases["net"], NetworkReport)
     assert again.to_json() == suite.to_json()
@@ -102,7 +102,7 @@ def test_json_of_a_suite_with_a_network_reads_back(night):
 
 
 def test_a_network_is_shown_with_its_last_phase_and_why_any_failed(night, reports):
-    text = as_text(suite_report(night).suite, io.StringIO())
+    text = as_text(read_results(night).suite, io.StringIO())
     rows = [line.split() for line in text.splitlines() if line.startswith(" net ")]
     assert [row[1:3] for row in rows] == [[name, "pass"] for name in ("input", "weight", "bias")]
     (why,) = (line for line in text.splitlines() if line.startswith("net: "))
@@ -121,11 +121,11 @@ def test_a_report_that_no_reader_understands_is_told_with_its_case(reports, tmp_
 
     ledgers.ledger(tmp_path / "odd", {"first\x1b": Odd()})
     with pytest.raises(FastcheckError, match=r"ledger.sqlite, case 'first\\x1b': .*seed is -1"):
-        suite_report(tmp_path / "odd")
+        read_results(tmp_path / "odd")
     whole = SuiteReport.of({"a": reports["pass"]}, threads=1)
     ledgers.ledger(tmp_path / "suite", {"nested": whole})
     with pytest.raises(FastcheckError, match="the report of a suite, not of a case"):
-        suite_report(tmp_path / "suite")
+        read_results(tmp_path / "suite")
 
 
 def test_an_error_that_names_a_file_as_the_system_has_it(reports, run, tmp_path):
@@ -359,7 +359,7 @@ def test_any_value_in_any_column_is_shown_or_told(value, night, run, tmp_path):
 def test_any_run_part_is_shown_or_told(value, night, run, tmp_path):
     known = {"threads", "seconds", "audit_seconds", "forward_seconds", "peak_bytes", "target", "versions"}
     report, refused = tmp_path / "r.json", set()
-    suite = suite_report(night).suite.to_dict()
+    suite = read_results(night).suite.to_dict()
     for part in (*known, "new"):
         facts, told = json.dumps({"threads": 1, part: value}), json.loads(json.dumps(suite))
         ledgers.damage(night, "runs", "facts", f"'{facts}'")
@@ -492,7 +492,7 @@ def test_nor_where_a_terminal_is_coloured(columns, hostile, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    text = as_text(suite_report(hostile).suite, Terminal(), "title\x1b[1A")
+    text = as_text(read_results(hostile).suite, Terminal(), "title\x1b[1A")
     assert "\x1b[" in text
     assert _harmless(re.sub("\x1b\\[[0-9;]*m", "", text))
     assert "\x1b[5m" not in text

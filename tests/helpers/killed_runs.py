@@ -21,7 +21,7 @@ import processes
 import psutil
 from processes import PATIENCE
 
-from fastcheck.batch.results import suite_report
+from fastcheck.batch.results import read_results
 
 LOOKING = 0.01
 
@@ -224,7 +224,7 @@ def run(suite, folder, *options, **how):
 
 def final(folder):
     """Return what ``fastcheck show --json`` tells, without what depends on machine and moment."""
-    return json.dumps(_without_runs(json.loads(suite_report(folder).suite.to_json())))
+    return json.dumps(_without_runs(json.loads(read_results(folder).suite.to_json())))
 
 
 def _without_runs(value):

@@ -27,7 +27,7 @@ KINDS = {
 
 def known(tally=None, kind="conv", shape=(4, 3, 3, 3), automatic=True, precision="float64", **more):
     """Return circumstances of a tensor of many dimensions."""
-    defaults = {"evaluator": "delta", "black_box": False, "balanced": False, "declared": False, "parts": {}}
+    defaults = {"evaluator": "delta", "black_box": False, "balanced": False, "declared": False, "bar_components": {}}
     defaults |= KINDS[kind] | more
     return Circumstances(tally or Tally(), shape, step=0.5, automatic=automatic, precision=precision, **defaults)
 
@@ -50,7 +50,7 @@ def wide(part, kinks=0, **more):
     found = folded([1.0], [1.1], bar=0.5).worst[0]
     tally = Tally(dims=1, least=found, widest=found, kinks=kinks, histogram=(1,))
     parts = dict.fromkeys(advice.PARTS, 0.1) | {part: 0.2}
-    return known(tally, parts={0: parts}, **more)
+    return known(tally, bar_components={0: parts}, **more)
 
 
 UNLIKE = [2.0, 0.7, -3.0]

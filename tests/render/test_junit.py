@@ -9,7 +9,7 @@ import pytest
 import xmlschema
 
 from fastcheck.batch.ledger.ledger import Ledger
-from fastcheck.batch.results import suite_report
+from fastcheck.batch.results import read_results
 from fastcheck.render.junit import junit
 from fastcheck.reports.suite_report import SuiteReport
 
@@ -27,7 +27,7 @@ def _tree(text):
 
 
 def _of_folder(folder):
-    found = suite_report(folder)
+    found = read_results(folder)
     return junit(found.name, found.suite, found.waiting)
 
 
@@ -57,7 +57,7 @@ def test_totals_are_those_of_the_ledger(reports, tmp_path):
     assert found["all"] == len(cases) == sum(counts.values())
     assert (found["passed"], found["failure"], found["skipped"]) == (counts["pass"], counts["fail"], counts["waiting"])
     assert found["error"] == counts["error"] + counts["inconclusive"] == 3
-    run = suite_report(folder).suite.run
+    run = read_results(folder).suite.run
     assert float(tree.get("time")) == pytest.approx(run["seconds"], abs=1e-3)
     assert run["seconds"] > seconds == 4.0
     times = [float(test.get("time")) for test in tree.iter("testcase")]

@@ -27,7 +27,8 @@ class ShardId(NamedTuple):
 
 
 Keep = Callable[[ShardId, ShardResult, float], ShardResult]
-"""Called as keep(shard_id, part, seconds) with a finished shard; returns the part that the check keeps in memory."""
+"""Called as keep(shard_id, result, seconds) with a finished shard; returns the result that the check keeps in
+memory."""
 
 
 def check(
@@ -86,6 +87,6 @@ class _Keeper:
         body = self._known.get(ShardId(self._phase, tensor, number))
         return None if body is None else decode(body)
 
-    def keep(self, tensor: str, number: int, part: ShardResult, seconds: float) -> ShardResult:
+    def keep(self, tensor: str, number: int, result: ShardResult, seconds: float) -> ShardResult:
         """Keep a finished shard."""
-        return self._keep(ShardId(self._phase, tensor, number), part, seconds)
+        return self._keep(ShardId(self._phase, tensor, number), result, seconds)

@@ -187,7 +187,7 @@ class Shard(NamedTuple):
     """A shard that a worker finished."""
 
     shard_id: ShardId
-    part: ShardResult
+    result: ShardResult
     seconds: float
     worker: str
 
@@ -346,8 +346,8 @@ def _shards(key: str, entry: Entry, operands: Operands, numeric: bool, shard_ids
     opened, shards = _opened(key, entry, operands, numeric), []
     for shard_id in shard_ids:
         start = time.perf_counter()
-        part = opened.difference(shard_id)
-        shards.append(Shard(shard_id, part, time.perf_counter() - start, _name()))
+        result = opened.difference(shard_id)
+        shards.append(Shard(shard_id, result, time.perf_counter() - start, _name()))
     return shards
 
 
@@ -355,9 +355,9 @@ def _whole(entry: Entry, operands: Operands, numeric: bool, known: Mapping[Shard
     """Check a case, skipping the shards that are already known."""
     shards: list[Shard] = []
 
-    def keep(shard_id: ShardId, part: ShardResult, seconds: float) -> ShardResult:
-        shards.append(Shard(shard_id, part, seconds, _name()))
-        return part._replace(kept=None)
+    def keep(shard_id: ShardId, result: ShardResult, seconds: float) -> ShardResult:
+        shards.append(Shard(shard_id, result, seconds, _name()))
+        return result._replace(kept=None)
 
     report = check_one.check(entry, operands, known, keep, pool=InlineExecutor(), threads=1, numeric=numeric)
     return FinishedCase(report, shards)

@@ -43,10 +43,7 @@ def _of_conv(request: Request, geometry: ConvGeometry, loss: str, tensors: tuple
 
 
 def _of_network(entry: NetworkEntry, threads: int) -> CostEstimate:
-    from fastcheck.networks import (
-        partial,
-        passes,  # imports Numba
-    )
+    from fastcheck.networks import partial, passes  # imports Numba
 
     point = _point(entry)
     lowered = passes.lowered(point)

@@ -122,9 +122,9 @@ class ProcessDied(Exception):
 def _child(theirs: Connection, case: Planned, known: dict[ShardId, bytes], numeric: bool) -> None:
     """Check a case, and send shards, progress and the report to the parent process."""
 
-    def keep(shard_id: ShardId, part: ShardResult, seconds: float) -> ShardResult:
-        theirs.send(("shard", shard_id, part, seconds))
-        return part._replace(kept=None)
+    def keep(shard_id: ShardId, result: ShardResult, seconds: float) -> ShardResult:
+        theirs.send(("shard", shard_id, result, seconds))
+        return result._replace(kept=None)
 
     def progress(*update: Any) -> None:
         theirs.send(("progress", *update))

@@ -47,7 +47,7 @@ class NumericFiles:
         """Whether a shard's values are on disk."""
         return self._piece(shard_id).is_file()
 
-    def keep(self, shard_id: ShardId, part: ShardResult) -> None:
+    def keep(self, shard_id: ShardId, result: ShardResult) -> None:
         """Write a shard's values.
 
         Raises
@@ -55,9 +55,9 @@ class NumericFiles:
         FastcheckError
             If they cannot be written.
         """
-        assert part.kept is not None
+        assert result.kept is not None
         stream = io.BytesIO()
-        np.savez(stream, dims=part.kept.dims, numeric=part.kept.numeric)
+        np.savez(stream, dims=result.kept.dims, numeric=result.kept.numeric)
         self._write(self._piece(shard_id), stream.getvalue())
 
     def finish(self, shapes: dict[tuple[str, str], tuple[int, ...]]) -> None:

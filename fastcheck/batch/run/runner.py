@@ -269,19 +269,19 @@ class CaseTask:
             return bodies
         return {shard_id: body for shard_id, body in bodies.items() if self.numeric.has(shard_id)}
 
-    def keep(self, shard_id: ShardId, part: ShardResult, seconds: float) -> ShardResult:
+    def keep(self, shard_id: ShardId, result: ShardResult, seconds: float) -> ShardResult:
         """Store a finished shard in the ledger, under the name of this thread."""
-        self.keep_from(shard_id, part, seconds, f"thread {threading.get_ident()}")
-        return part._replace(kept=None)
+        self.keep_from(shard_id, result, seconds, f"thread {threading.get_ident()}")
+        return result._replace(kept=None)
 
-    def keep_from(self, shard_id: ShardId, part: ShardResult, seconds: float, worker: str) -> bytes:
+    def keep_from(self, shard_id: ShardId, result: ShardResult, seconds: float, worker: str) -> bytes:
         """Store a finished shard in the ledger, under the name of a worker; return it as bytes."""
-        body = encode(part)
+        body = encode(result)
         with self.ending():
-            if self.numeric is not None and part.kept is not None:
-                self.numeric.keep(shard_id, part)
+            if self.numeric is not None and result.kept is not None:
+                self.numeric.keep(shard_id, result)
             self._run.ledger.keep_shard(
-                self.case.key, *shard_id, dims=part.reached, seconds=seconds, worker=worker, body=body
+                self.case.key, *shard_id, dims=result.reached, seconds=seconds, worker=worker, body=body
             )
         return body
 
@@ -349,7 +349,7 @@ class CaseTask:
 
 
 def _refuse_damaged(bodies: Iterable[bytes], path: Path) -> None:
-    """Refuse parts that cannot be read. Done here, this ends the run; a worker could only blame the case."""
+    """Refuse shards that cannot be read. Done here, this ends the run; a worker could only blame the case."""
     for body in bodies:
         try:
             decode(body)

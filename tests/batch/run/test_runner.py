@@ -24,7 +24,7 @@ from suite_examples import entry, suite_of
 import fastcheck
 from fastcheck import FastcheckError
 from fastcheck.batch.ledger.ledger import Ledger
-from fastcheck.batch.results import suite_report
+from fastcheck.batch.results import read_results
 from fastcheck.batch.run import cluster, estimates, jobs, local, runner, stop
 from fastcheck.batch.run.plan import plan
 from fastcheck.batch.run.planned import RESERVE
@@ -141,7 +141,7 @@ def without_run(value):
 
 
 def result(out):
-    return without_run(suite_report(out).suite.to_dict())
+    return without_run(read_results(out).suite.to_dict())
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def counted(monkeypatch):
 def test_every_kind_of_case_is_checked_and_told(suite_path, tmp_path):
     outcome, names = run_suite(suite_path, tmp_path / "out")
     assert outcome == (False, False)
-    found = suite_report(tmp_path / "out")
+    found = read_results(tmp_path / "out")
     assert list(found.suite.cases) == [one.name for one in read_suite(suite_path).entries]
     assert sorted(names) == sorted(found.suite.cases)
     assert len(names) == CASES
@@ -216,7 +216,7 @@ def test_one_byte_changed_runs_that_case_alone(suite_path, tmp_path):
     arrays["grad_weight"][0, 0, 0, 0] = -arrays["grad_weight"][0, 0, 0, 0]
     np.savez(path, **arrays)
     assert run_suite(suite_path, tmp_path / "out")[1] == ["mine"]
-    assert suite_report(tmp_path / "out").suite.cases["mine"].verdict == "fail"
+    assert read_results(tmp_path / "out").suite.cases["mine"].verdict == "fail"
 
 
 @pytest.mark.jit
@@ -307,18 +307,18 @@ def test_a_case_that_is_late_is_an_error_and_runs_again(tmp_path, monkeypatch):
     monkeypatch.setattr(coordinator.OpenTensor, "difference", difference)
     monkeypatch.setattr(stop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     run_suite(suite_of(slow, entry("quick")), tmp_path / "out", threads=1, timeout=60)
-    found = suite_report(tmp_path / "out").suite.cases
+    found = read_results(tmp_path / "out").suite.cases
     assert (found["slow"].verdict, found["slow"].error) == ("error", "it took longer than 60 s")
     assert found["quick"].verdict == "pass"
     assert run_suite(suite_of(slow), tmp_path / "out")[1] == ["slow"]
-    assert suite_report(tmp_path / "out").suite.passed
+    assert read_results(tmp_path / "out").suite.passed
 
 
 @pytest.mark.jit
 def test_bad_input_of_one_case_is_an_error_of_that_case(suite_path, tmp_path):
     (suite_path.parent / "cases" / "mine.npz").write_bytes(b"no archive")
     assert len(run_suite(suite_path, tmp_path / "out")[1]) == CASES
-    found = suite_report(tmp_path / "out").suite.cases["mine"]
+    found = read_results(tmp_path / "out").suite.cases["mine"]
     assert found.verdict == "error"
     assert "is not an .npz file" in found.error
 
@@ -407,11 +407,11 @@ def _changing(backend, path, change, beside):
 def test_a_file_that_changes_while_the_suite_runs_is_an_error_of_its_case(arrays_path, tmp_path, name, change):
     path, out, case = arrays_path.parent / name, tmp_path / "out", FILES[name]
     run_suite(arrays_path, out, _changing(local.Threads, path, change, tmp_path), threads=1)
-    found = suite_report(out).suite.cases
+    found = read_results(out).suite.cases
     assert {name: one.verdict for name, one in found.items()} == {"mine": "pass", "net": "pass", case: "error"}
     assert found[case].error == f"{path} changed while the suite ran: run the same command again"
     assert run_suite(arrays_path, out)[1] == [case]
-    assert suite_report(out).suite.cases[case].verdict == "fail"
+    assert read_results(out).suite.cases[case].verdict == "fail"
 
 
 @pytest.mark.jit
@@ -429,7 +429,7 @@ def test_paths_lead_while_the_suite_runs_where_they_led_when_it_was_read(arrays_
     path = arrays_path.parent / "mine.npz"
     suite = Suite("made", "", tuple(one for one in read_suite(arrays_path).entries if one.name == "mine"))
     run_suite(suite, tmp_path / "out", _changing(local.Threads, path, change, tmp_path), threads=1)
-    found = suite_report(tmp_path / "out").suite.cases["mine"]
+    found = read_results(tmp_path / "out").suite.cases["mine"]
     assert found.verdict == "error"
     assert found.error.startswith(f"{path} cannot be read: ")
     assert told in found.error
@@ -453,9 +453,9 @@ def test_a_file_that_is_rewritten_while_its_case_reads_it_is_an_error(arrays_pat
 
     run_suite(suite, tmp_path / "out", _changing(local.Threads, path, change, tmp_path), threads=1)
     assert array_file.read_array is real
-    assert suite_report(tmp_path / "out").suite.cases["mine"].verdict == "error"
+    assert read_results(tmp_path / "out").suite.cases["mine"].verdict == "error"
     assert run_suite(suite, tmp_path / "out")[1] == ["mine"]
-    assert suite_report(tmp_path / "out").suite.cases["mine"].verdict == "fail"
+    assert read_results(tmp_path / "out").suite.cases["mine"].verdict == "fail"
 
 
 @pytest.mark.jit
@@ -470,9 +470,9 @@ def test_a_link_that_leads_elsewhere_meanwhile_gives_the_result_of_the_file_that
         link.symlink_to("wrong.npz")
 
     run_suite(arrays_path, tmp_path / "out", _changing(local.Threads, link, change, tmp_path), threads=1)
-    assert suite_report(tmp_path / "out").suite.passed
+    assert read_results(tmp_path / "out").suite.passed
     assert run_suite(arrays_path, tmp_path / "out")[1] == ["link"]
-    assert suite_report(tmp_path / "out").suite.cases["link"].verdict == "fail"
+    assert read_results(tmp_path / "out").suite.cases["link"].verdict == "fail"
 
 
 @pytest.mark.jit
@@ -480,7 +480,7 @@ def test_a_file_that_was_written_again_and_holds_the_same_is_the_same(arrays_pat
     path = arrays_path.parent / "mine.npz"
     backend = _changing(local.Threads, path, lambda path, beside: path.write_bytes(path.read_bytes()), tmp_path)
     run_suite(arrays_path, tmp_path / "out", backend, threads=1)
-    assert suite_report(tmp_path / "out").suite.passed
+    assert read_results(tmp_path / "out").suite.passed
 
 
 @pytest.mark.jit
@@ -488,7 +488,7 @@ def test_a_file_that_changes_before_a_process_of_its_case_reads_it(arrays_path, 
     path = arrays_path.parent / "mine.npz"
     suite = Suite("made", "", read_suite(arrays_path).entries[:1])
     run_suite(suite, tmp_path / "out", _changing(local.Processes, path, _rewrite, tmp_path), threads=1)
-    found = suite_report(tmp_path / "out").suite.cases["mine"]
+    found = read_results(tmp_path / "out").suite.cases["mine"]
     assert (found.verdict, found.error) == ("error", f"{path} changed while the suite ran: run the same command again")
 
 
@@ -506,7 +506,7 @@ def test_a_file_that_changes_before_it_goes_to_a_cluster(arrays_path, tmp_path):
     path = arrays_path.parent / "mine.npz"
     suite = Suite("made", "", read_suite(arrays_path).entries[:1])
     run_suite(suite, tmp_path / "out", _changing(Alone, path, _rewrite, tmp_path))
-    found = suite_report(tmp_path / "out").suite.cases["mine"]
+    found = read_results(tmp_path / "out").suite.cases["mine"]
     assert (found.verdict, found.error) == ("error", f"{path} changed while the suite ran: run the same command again")
 
 
@@ -518,10 +518,10 @@ def test_shards_of_an_interrupted_run_are_not_those_of_another_file(arrays_path,
     assert run_suite(suite, tmp_path / "out", threads=1)[0].interrupted
     monkeypatch.undo()
     run_suite(suite, tmp_path / "out", _changing(local.Threads, path, _rewrite, tmp_path), threads=1)
-    assert suite_report(tmp_path / "out").suite.cases["mine"].verdict == "error"
+    assert read_results(tmp_path / "out").suite.cases["mine"].verdict == "error"
     run_suite(suite, tmp_path / "out")
     run_suite(suite, tmp_path / "new")
-    assert suite_report(tmp_path / "out").suite.cases["mine"].verdict == "fail"
+    assert read_results(tmp_path / "out").suite.cases["mine"].verdict == "fail"
     assert result(tmp_path / "out") == result(tmp_path / "new")
 
 
@@ -547,7 +547,7 @@ def test_a_file_that_cannot_be_read_is_an_error_of_its_case(arrays_path, tmp_pat
     assert code == 2
     assert f"\n{case}: " in said
     assert run("run", arrays_path, "--out", out)[0] == 3
-    found = suite_report(out).suite.cases
+    found = read_results(out).suite.cases
     assert {name: one.verdict for name, one in found.items()} == {"mine": "pass", "net": "pass", case: "error"}
     assert str(path) in found[case].error
     assert told in found[case].error
@@ -555,7 +555,7 @@ def test_a_file_that_cannot_be_read_is_an_error_of_its_case(arrays_path, tmp_pat
     path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
     path.write_bytes(data)
     assert run_suite(arrays_path, out)[1] == [case]
-    assert suite_report(out).suite.passed
+    assert read_results(out).suite.passed
 
 
 @pytest.mark.jit
@@ -567,7 +567,7 @@ def test_what_nobody_expects_of_a_plan_is_an_error_of_its_case(tmp_path, monkeyp
 
     monkeypatch.setattr(estimates, "of", of)
     run_suite(suite_of(entry("odd"), entry()), tmp_path / "out")
-    found = suite_report(tmp_path / "out").suite.cases
+    found = read_results(tmp_path / "out").suite.cases
     assert found["one"].passed
     assert found["odd"].error == "ZeroDivisionError: integer division or modulo by zero"
 
@@ -666,14 +666,14 @@ def test_a_case_that_does_not_fit_is_an_error_of_that_case(tmp_path):
     large, (small,) = entry("large", (1, 3, 200, 200), dims=9), plan([entry()], 1, 2**40)
     memory = small.estimate.bytes + RESERVE
     run_suite(suite_of(large, entry()), tmp_path / "out", memory=memory)
-    found = suite_report(tmp_path / "out").suite.cases
+    found = read_results(tmp_path / "out").suite.cases
     assert found["one"].passed
     assert found["large"].verdict == "error"
     assert re.fullmatch(rf"it needs [0-9,]+ bytes, and --memory allows {memory:,}: .*", found["large"].error)
     assert run_suite(suite_of(large, entry()), tmp_path / "out")[1] == ["large"]
-    assert suite_report(tmp_path / "out").suite.passed
+    assert read_results(tmp_path / "out").suite.passed
     run_suite(suite_of(large, entry()), tmp_path / "less", memory=memory - 1)
-    assert {case.verdict for case in suite_report(tmp_path / "less").suite.cases.values()} == {"error"}
+    assert {case.verdict for case in read_results(tmp_path / "less").suite.cases.values()} == {"error"}
 
 
 def test_memory_that_is_less_than_the_program_takes_is_refused(tmp_path):
@@ -707,7 +707,7 @@ def test_the_ledger_holds_what_sql_asks_for(suite_path, tmp_path):
 def test_estimates_count_the_dimensions_that_are_checked(suite_path, tmp_path):
     suite = read_suite(suite_path)
     run_suite(suite_path, tmp_path / "out")
-    found = suite_report(tmp_path / "out").suite.cases
+    found = read_results(tmp_path / "out").suite.cases
     for case in plan(suite.entries, 2, 2**40):
         tensors = found[case.name].tensors.values()
         assert case.estimate.dims == sum(tensor.dims_checked for tensor in tensors), case.name
@@ -836,7 +836,7 @@ def test_a_shard_that_is_none_ends_the_run_as_damage(body, told, tmp_path):
 def _refusal(suite, out):
     try:
         run_suite(suite, out)
-        assert suite_report(out).suite.verdict == "pass"
+        assert read_results(out).suite.verdict == "pass"
     except FastcheckError as error:
         return str(error)
     return None
