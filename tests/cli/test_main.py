@@ -20,7 +20,7 @@ from layer_examples import case, layer, saved
 
 import fastcheck
 from fastcheck.common import writing
-from fastcheck.convolutions import reevaluation
+from fastcheck.convolutions import table_evaluator
 from fastcheck.engine import coordinator
 from fastcheck.render.dimensions_csv import write_table
 from fastcheck.render.progress import progress_bar
@@ -353,7 +353,7 @@ def _umask():
 
 def test_ctrl_c_stops_at_the_next_block_with_a_partial_report(run, path, monkeypatch):
     """No block ends once it was pressed, until the check has: what that has found, it had before."""
-    monkeypatch.setattr(reevaluation, "BLOCK_DIMS", 64)
+    monkeypatch.setattr(table_evaluator, "BLOCK_DIMS", 64)
     difference, numbers, begun, gate = coordinator.OpenTensor.difference, count(), [], threading.Event()
 
     def interrupting(tensor, block):

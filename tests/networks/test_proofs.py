@@ -525,7 +525,7 @@ NOTHING_SHOWN = {
         [Dense(7), ReLU(), Dense(3)],
         _dead(6),
         {},
-        "72 of 87 .* error bars: right.*6 of 7 units of relu1",
+        "72 of 87 .* error bars: correct.*6 of 7 units of relu1",
     ),
     "dead relus regularised": ([Dense(7), ReLU(), Dense(3)], _dead(7), {"l2": 0.1}, "7 of 7 units of relu1"),
     "gelu": ([Dense(7), GELU(), Dense(3)], _dead(7), {}, "7 of 7 units of gelu1"),
