@@ -110,7 +110,7 @@ class Pace(NamedTuple):
 
 @dataclass(frozen=True)
 class Difference(WithJson):
-    """What changed from one run of a suite to another.
+    """The changes from one run of a suite to another.
 
     Attributes
     ----------

@@ -185,7 +185,7 @@ def _rectangle(tile: WeightTile, width: int) -> np.ndarray:
 
 
 class _Moves(NamedTuple):
-    """What moves the outputs: h times the input's planes, or for a bias one plane of h that all filters share."""
+    """The moves of the outputs: h times the input's planes, or for a bias one plane of h that all filters share."""
 
     values: np.ndarray
     offsets: np.ndarray

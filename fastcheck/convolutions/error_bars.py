@@ -33,11 +33,11 @@ from fastcheck_kernels import conv, curved
 from fastcheck_kernels import error_bars as bar_kernel
 
 FACTORS = {"input": "weight", "weight": "input", "bias": None}
-"""What each operand of a convolution is multiplied with."""
+"""The operand that each operand of a convolution is multiplied by."""
 
 
 LOST = 2.0**-800
-"""What a term loses where an entry is nothing beside the largest, about one: 2^-1074 times what the others may be."""
+"""Loss of a term whose entry is negligible beside the largest, about one: 2^-1074 times its other factors."""
 
 SATURATED = 1 / 8
 """Units of tanh whose slopes are a smaller part of the largest one, in the root mean square, are saturated."""
@@ -45,7 +45,7 @@ SATURATED = 1 / 8
 
 @dataclass(frozen=True)
 class Bars:
-    """What the bars of a tensor's dimensions have in common.
+    """The constants that the bars of a tensor's dimensions share.
 
     Attributes
     ----------

@@ -29,7 +29,7 @@ def _edges() -> tuple[np.ndarray, np.ndarray]:
 _EDGES, _FIRST = _edges()
 
 COUNTS = ("subgradients", "automatic", "hidden", "at_kink")
-"""What is counted of a block beside what the kernel counts."""
+"""Counts of a block that the kernel does not make."""
 
 _LAST = np.iinfo(np.int64).max
 
@@ -209,5 +209,4 @@ def _merged(folded: list[FoldedBlock]) -> Tally:
         worst=tally.most_severe(finding for block in folded for finding in block.worst),
         least=tally.least(block.least for block in folded),
         widest=tally.widest_of(block.widest for block in folded),
-        hidden=sum(block.hidden for block in folded),
     )

@@ -26,7 +26,7 @@ OWN_SIZE = 2.0**20
 
 @dataclass(frozen=True)
 class Tensor:
-    """What all entries of a tensor share.
+    """The state that all entries of a tensor share.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What belongs to every dimension of a block besides its quotient: its index, and bounds on the sums of its error bar.
+"""The index of every dimension of a block, and bounds on the sums of its error bar.
 
 In NumPy that took some fifteen operations a block, each of which gives up the interpreter, so that threads which check
 small layers waited for each other (bench/test_batch.py).

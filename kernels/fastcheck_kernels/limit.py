@@ -1,4 +1,4 @@
-"""What the machine can do at most: the inner loop of `delta.reduce` on data that stay in the L1 cache."""
+"""The machine's peak rate: the inner loop of `delta.reduce` on data that stay in the L1 cache."""
 
 from __future__ import annotations
 
