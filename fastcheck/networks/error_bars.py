@@ -48,6 +48,10 @@ TYPICAL = 0.5
 entries with terms of the same size."""
 
 
+Moments = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""T1, T2 and the number of terms of each of a tensor's entries."""
+
+
 class RoundOff:
     """The effect on the loss of rounding the layers' results, by row and channel: standard deviations.
 
@@ -143,6 +147,41 @@ def refuse_what_overflows(passes: Passes) -> None:
             check(f"cotangents of layer {name!r}", lanes(passes, chunk, chunk.cotangents, row))
 
 
+@dataclass
+class _Side:
+    """The backward pass with units on one piece, and the rounding of its gradient.
+
+    Attributes
+    ----------
+    passes : Passes
+        After a backward pass.
+    gradient, deviations : float64 arrays
+        Its gradient, and the standard deviations that rounding in all layers causes in it, as vectors.
+    """
+
+    passes: Passes
+    gradient: np.ndarray
+    deviations: np.ndarray
+
+    def moments(self, name: str) -> Moments:
+        """Return T1, T2 and the number of terms of each of a tensor's entries."""
+        passes = self.passes
+        out = np.zeros((passes.point.params[name].size, 3))
+        for chunk in passes.chunks:
+            node, bias = passes.program.node_of(name)
+            moments.moments(chunk.net, (node, bias), chunk.cached, chunk.cotangents, chunk.points, chunk.period, out)
+        return out[:, 0], np.sqrt(out[:, 1]), out[:, 2]
+
+
+@dataclass
+class _Known:
+    """What is known of one precision's arithmetic: its sides, and the effects of units whose piece rounding decides."""
+
+    sides: list[_Side]
+    least: np.ndarray
+    most: np.ndarray
+
+
 class GradientRounding:
     """Bounds on the rounding of every tensor's analytic gradient.
 
@@ -158,52 +197,47 @@ class GradientRounding:
 
     def __init__(self, passes: Passes, gradient: np.ndarray, seed: int) -> None:
         self._passes, self._gradient, self._seed = passes, gradient, seed
-        self._known: dict[str, tuple[np.ndarray, ...]] = {}
+        self._known: dict[str, _Known] = {}
 
-    def _before(self, precision: str) -> tuple[np.ndarray, ...]:
-        """Return the effects on every entry of rounding in all layers, as vectors: standard deviations, least and most.
-
-        Least and most are the effects of units whose piece rounding decides.
-        """
+    def _before(self, precision: str) -> _Known:
+        """Return the effects of rounding in all layers on the gradient."""
         if precision not in self._known:
             unit = UNITS[precision]
             deviations = round_off_noise.of(self._passes, self._gradient, precision, self._seed)
             sizes = [DOUBT * unit * own for own in deviations.results]
-            doubted = flips.doubted(self._passes, sizes, self._seed)
-            self._known[precision] = unit * deviations.gradient, *doubted
+            least, most = flips.doubted(self._passes, sizes, self._seed)
+            sides = [_Side(self._passes, self._gradient, unit * deviations.gradient)]
+            flipped = flips.all_flipped(self._passes, sizes)
+            if flipped is not None:
+                gradient = flipped.gradient()
+                both = round_off_noise.Flipped(flipped, deviations.results)
+                other = round_off_noise.of(self._passes, gradient, precision, self._seed, flipped=both)
+                sides.append(_Side(flipped, gradient, unit * other.gradient))
+            self._known[precision] = _Known(sides, least, most)
         return self._known[precision]
 
-    def moments(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def moments(self, name: str) -> Moments:
         """Return T1, T2 and the number of terms of each of a tensor's entries."""
-        passes = self._passes
-        out = np.zeros((passes.point.params[name].size, 3))
-        for chunk in passes.chunks:
-            node, bias = passes.program.node_of(name)
-            moments.moments(chunk.net, (node, bias), chunk.cached, chunk.cotangents, chunk.points, chunk.period, out)
-        return out[:, 0], np.sqrt(out[:, 1]), out[:, 2]
+        return _Side(self._passes, self._gradient, np.empty(0)).moments(name)
 
     def deviations(self, precision: str, name: str) -> np.ndarray:
         """Return the standard deviations of a tensor's gradient that come from rounding in all layers."""
-        return self._before(precision)[0][self._passes.program.slices[name]]
+        return self._before(precision).sides[0].deviations[self._passes.program.slices[name]]
 
     def flipped(self, case: NetworkCase, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the least and the most that units whose piece rounding decides may add to a tensor's gradient."""
-        entries = self._passes.program.slices[name]
-        _, least, most = self._before(case.precision_of(name))
-        return least[entries], most[entries]
+        entries, known = self._passes.program.slices[name], self._before(case.precision_of(name))
+        return known.least[entries], known.most[entries]
 
-    def of(self, case: NetworkCase, name: str, terms: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+    def of(self, case: NetworkCase, name: str, terms: Moments) -> np.ndarray:
         """Return the error bars of a tensor's gradient, without the effect of units that `flipped` gives."""
         precision, given = case.precision_of(name), case.grads[name].reshape(-1)
         stored = given.dtype.name
-        entries = self._passes.program.slices[name]
-        noise = self.deviations(precision, name)
-        own = self._sums(name, terms, np.abs(self._gradient[entries]), ACCUMULATOR[precision])
-        nothing = terms[1] <= noise  # entries whose terms are rounding: none is known better than the others
-        noise = np.where(nothing, np.maximum(noise, rms(noise[nothing]) if nothing.any() else 0.0), noise)
-        total = float(terms[1] @ terms[1])
-        typical = math.sqrt(float(noise @ noise) / total) if total else 0.0
-        before = (NARROW_SAFETY if RESULT[precision] else NOISE_SAFETY) * np.hypot(noise, TYPICAL * typical * terms[1])
+        first, *others = self._before(precision).sides
+        # A unit on its other piece has cotangents of its own, which are rounded too.
+        rounding = self._of_side(first, precision, name, terms)
+        for side in others:
+            rounding = np.maximum(rounding, self._of_side(side, precision, name, side.moments(name)))
         penalty = case.penalties.get(name) or case.removed.get(name, Penalty())
         values = np.abs(case.point.params[name].reshape(-1))
         result = max(UNITS[stored], RESULT[precision])
@@ -211,11 +245,21 @@ class GradientRounding:
         added = (abs(penalty.l2) * values + abs(penalty.l1)) * (3 * max(ACCUMULATOR[precision], result) + 2 * result)
         with np.errstate(over="ignore", invalid="ignore"):
             sizes = np.nan_to_num(np.abs(given.astype(np.float64)), posinf=0.0)
-        return own + before + added + 2 * result * sizes + SMALLEST[stored]
+        return rounding + added + 2 * result * sizes + SMALLEST[stored]
 
-    def _sums(
-        self, name: str, terms: tuple[np.ndarray, np.ndarray, np.ndarray], size: np.ndarray, u: float
-    ) -> np.ndarray:
+    def _of_side(self, side: _Side, precision: str, name: str, terms: Moments) -> np.ndarray:
+        """Bound the rounding of a tensor's gradient: of its last sums, and in all layers before them."""
+        entries = self._passes.program.slices[name]
+        noise = side.deviations[entries]
+        own = self._sums(name, terms, np.abs(side.gradient[entries]), ACCUMULATOR[precision])
+        nothing = terms[1] <= noise  # entries whose terms are rounding: none is known better than the others
+        noise = np.where(nothing, np.maximum(noise, rms(noise[nothing]) if nothing.any() else 0.0), noise)
+        total = float(terms[1] @ terms[1])
+        typical = math.sqrt(float(noise @ noise) / total) if total else 0.0
+        safety = NARROW_SAFETY if RESULT[precision] else NOISE_SAFETY
+        return own + safety * np.hypot(noise, TYPICAL * typical * terms[1])
+
+    def _sums(self, name: str, terms: Moments, size: np.ndarray, u: float) -> np.ndarray:
         """Bound the rounding of the last sums, by the law for a convolution's (`fastcheck.convolutions.error_bars`).
 
         In terms of T1, T2, the number of terms and the size of the sum: the square-root law where roundings cancel,
@@ -291,7 +335,7 @@ class Baseline:
         every = self.cached(("choices",), lambda: flips.choices(self.passes, self.gradient))
         return [choice[entries] for choice in every]
 
-    def terms(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def terms(self, name: str) -> Moments:
         """Return a tensor's moments, `GradientRounding.moments`, computed once."""
         return self.cached(("terms", name), lambda: self.rounding.moments(name))
 

@@ -9,6 +9,7 @@ changes a piece and hardly any value (tests/networks/test_error_bars.py compares
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Sequence
@@ -48,20 +49,34 @@ def doubted(passes: Passes, sizes: Sequence[np.ndarray], seed: int) -> tuple[np.
     least, most = np.zeros_like(passes.params), np.zeros_like(passes.params)
     squares = np.zeros_like(passes.params)
     units = [_doubted(passes, chunk, own) for chunk, own in zip(passes.chunks, sizes, strict=True)]
-    total = sum(len(positions) for positions, _ in units)
-    for chunk, (positions, nudges) in zip(passes.chunks, units, strict=True):
+    total = int(sum(np.count_nonzero(nudges) for nudges in units))
+    for chunk, nudges in zip(passes.chunks, units, strict=True):
+        positions = np.flatnonzero(nudges)
         if not len(positions):
             continue
-        order = np.random.default_rng([seed, total]).permutation(len(positions))
+        order = np.random.default_rng([seed, total]).permutation(positions)
         still = _gradient(passes, chunk, np.zeros_like(chunk.cached))
         for group in np.array_split(order, min(len(order), math.ceil(MOST * len(order) / total))):
             nudge = np.zeros_like(chunk.cached)
-            nudge[positions[group]] = nudges[group]
+            nudge[group] = nudges[group]
             effect = _gradient(passes, chunk, nudge) - still
             least, most = least + np.minimum(effect, 0.0), most + np.maximum(effect, 0.0)
             squares += effect * effect if len(group) > 1 else 0.0
     spread = GROUP_SAFETY * np.sqrt(squares)
     return least - spread, most + spread
+
+
+def all_flipped(passes: Passes, sizes: Sequence[np.ndarray]) -> Passes | None:
+    """Return passes in which all units whose piece rounding decides are on their other piece; None without any.
+
+    A backward pass over them has cotangents where the point's own has none, and its own rounding there.
+    """
+    units = [_doubted(passes, chunk, own) for chunk, own in zip(passes.chunks, sizes, strict=True)]
+    if not any(nudges.any() for nudges in units):
+        return None
+    flipped = copy.copy(passes)
+    flipped.chunks = [_nudged(passes, *pair) for pair in zip(passes.chunks, units, strict=True)]
+    return flipped
 
 
 def choices(passes: Passes, gradient: np.ndarray) -> list[np.ndarray]:
@@ -92,17 +107,22 @@ def terms(passes: Passes, chunk: Chunk, output: np.ndarray) -> np.ndarray:
 
 def _gradient(passes: Passes, chunk: Chunk, nudge: np.ndarray, margin: float | None = None) -> np.ndarray:
     """Return the gradient of a chunk from a backward pass over nudged results."""
+    gradient = np.zeros_like(passes.params)
+    passes.backward(_nudged(passes, chunk, nudge, margin), gradient)
+    return gradient
+
+
+def _nudged(passes: Passes, chunk: Chunk, nudge: np.ndarray, margin: float | None = None) -> Chunk:
+    """Return a chunk with nudged results."""
     network = passes.point.network
     own = replace(chunk, cached=chunk.cached + nudge, seeds=chunk.seeds.copy(), losses=chunk.losses.copy())
     if network.loss == "multiclass_hinge":
         passes.score(own, network.margin if margin is None else margin)
-    gradient = np.zeros_like(passes.params)
-    passes.backward(own, gradient)
-    return gradient
+    return own
 
 
-def _doubted(passes: Passes, chunk: Chunk, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of results that decide a unit's piece within their rounding, and the nudges that flip it."""
+def _doubted(passes: Passes, chunk: Chunk, sizes: np.ndarray) -> np.ndarray:
+    """Return nudges of the results that decide a unit's piece within their rounding: they flip it."""
     nudge = np.zeros_like(chunk.cached)
     for node in passes.program.nodes:
         source = node.columns["a"]
@@ -117,8 +137,7 @@ def _doubted(passes: Passes, chunk: Chunk, sizes: np.ndarray) -> tuple[np.ndarra
             _second_winners(z, size, node.lookup, out)
     if passes.point.network.loss == "multiclass_hinge":
         _hinge(passes, chunk, sizes, nudge)
-    positions = np.flatnonzero(nudge)
-    return positions, nudge[positions]
+    return nudge
 
 
 def _second_winners(z: np.ndarray, size: np.ndarray, lookup: np.ndarray, nudge: np.ndarray) -> None:

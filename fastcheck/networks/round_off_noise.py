@@ -48,7 +48,24 @@ class Deviations(NamedTuple):
     results: list[np.ndarray]
 
 
-def of(passes: Passes, gradient: np.ndarray, precision: str, seed: int) -> Deviations:
+class Flipped(NamedTuple):
+    """Passes with units on their other piece.
+
+    Attributes
+    ----------
+    passes : Passes
+        `fastcheck.networks.flips.all_flipped`, after a backward pass.
+    results : list of float64 arrays
+        Deviations of the results of the passes at the point itself.
+    """
+
+    passes: Passes
+    results: list[np.ndarray]
+
+
+def of(
+    passes: Passes, gradient: np.ndarray, precision: str, seed: int, *, flipped: Flipped | None = None
+) -> Deviations:
     """Return the deviations that arithmetic in some precision causes in a network.
 
     Parameters
@@ -56,14 +73,19 @@ def of(passes: Passes, gradient: np.ndarray, precision: str, seed: int) -> Devia
     passes : Passes
         After a backward pass.
     gradient : float64 array
-        The reference gradient.
+        The gradient of that backward pass, or of the flipped one.
     precision : str
     seed : int
+    flipped : Flipped, optional
+        Passes whose gradient's deviations are wanted instead.
     """
     rng = np.random.default_rng([seed, PASSES])
-    errors = [LocalErrors.of(passes, chunk, precision) for chunk in passes.chunks]
+    backward = passes if flipped is None else flipped.passes
+    errors = [LocalErrors.of(backward, chunk, precision) for chunk in backward.chunks]
+    if flipped is not None:
+        _add_to_flipped(passes, flipped, errors)
     least = SMALLEST[precision] / UNITS[precision]
-    for chunk, own in zip(passes.chunks, errors, strict=True):
+    for chunk, own in zip(backward.chunks, errors, strict=True):
         own.results[chunk.cached != 0] += least
         own.cotangents[chunk.cotangents != 0] += least
     squares = np.zeros_like(gradient)
@@ -72,6 +94,8 @@ def of(passes: Passes, gradient: np.ndarray, precision: str, seed: int) -> Devia
         noise = _Noise(passes, errors, AMPLITUDE * rng.standard_normal(shake.NUMBERS))
         params = _params(passes, precision, rng)
         noisy = Passes(passes.point, passes.program, params, noise.after)
+        if flipped is not None:
+            _flip(passes, flipped.passes, noisy)
         squares += (noisy.gradient(noise.before) - gradient) ** 2
         for total, chunk, noisy_chunk in zip(results, passes.chunks, noisy.chunks, strict=True):
             total += (noisy_chunk.cached - chunk.cached) ** 2
@@ -80,6 +104,28 @@ def of(passes: Passes, gradient: np.ndarray, precision: str, seed: int) -> Devia
         np.maximum(np.sqrt(total / PASSES) / AMPLITUDE, own.results) for total, own in zip(results, errors, strict=True)
     ]
     return Deviations(np.sqrt(squares / PASSES) / AMPLITUDE, deviations)
+
+
+def _add_to_flipped(passes: Passes, flipped: Flipped, errors: list[LocalErrors]) -> None:
+    """Add, to the errors of activations on their other piece, those of their inputs, which the own piece cuts."""
+    chunks = zip(passes.chunks, flipped.passes.chunks, strict=True)
+    for (still, other), deviations, own in zip(chunks, flipped.results, errors, strict=True):
+        for row, node in enumerate(passes.program.nodes):
+            if node.kind in SIGNS:
+                arrays = (still.cached, other.cached, deviations)
+                z, nudged, size = (row_of(passes, still, array, node.columns["a"]) for array in arrays)
+                row_of(passes, still, own.results, row)[z != nudged] += size[z != nudged]
+
+
+def _flip(passes: Passes, flipped: Passes, noisy: Passes) -> None:
+    """Take units of noisy passes to their other piece. Rows with any are without noise, which could take them back."""
+    for still, other, chunk in zip(passes.chunks, flipped.chunks, noisy.chunks, strict=True):
+        for row in range(len(passes.program.nodes)):
+            known, nudged, own = (row_of(passes, chunk, array.cached, row) for array in (still, other, chunk))
+            if (known != nudged).any():
+                own[:] = nudged
+        if passes.point.network.loss == "multiclass_hinge":
+            noisy.score(chunk, passes.point.network.margin)
 
 
 def _params(passes: Passes, precision: str, rng: np.random.Generator) -> np.ndarray:

@@ -266,6 +266,30 @@ def test_units_whose_piece_rounding_decides_are_flipped_one_by_one():
         np.testing.assert_allclose(gradient[place] + most[place], np.maximum(*both), atol=1e-5)
 
 
+def test_a_unit_that_rounding_switches_on_has_rounding_of_its_own():
+    """Zero weights before a batch normalisation: its results are rounding, and so is what a relu makes of their sign.
+
+    Where float32 takes a unit to be on, its cotangents are rounded and divided by sqrt(eps), and its value is not zero.
+    """
+    switched = 0
+    for seed in range(12):
+        case = _drawn([Dense(4), Dense(5), BatchNorm(), ReLU(), Dense(3)], (4,), 3, np.random.default_rng(seed))
+        case.params["dense2.weight"][:] = 0
+        case.params["dense2.bias"] *= 10
+        case.params["batch_norm1.bias"][:] = 0
+        case = _rounded(case)
+        grads = _gradients(case, torch.float32)
+        truth = _gradients(case)
+        switched += bool((np.abs(grads["batch_norm1.bias"] - truth["batch_norm1.bias"]) > 1e-3).any())
+        report = _check(case, grads)
+        # Of tensors whose derivative is a sum over rounding, nothing can be told.
+        verdicts = {name: tensor.verdict for name, tensor in report.tensors.items()}
+        assert "fail" not in verdicts.values(), report.summary()
+        assert verdicts["dense3.bias"] == "pass"
+        assert _check(case, _scaled(grads, "dense3.bias", 1.05)).verdict == "fail"
+    assert switched > 2
+
+
 # Depth, and half precision
 
 
