@@ -11,7 +11,7 @@ from fastcheck.networks.check import check_network
 from fastcheck.networks.network import Network
 from fastcheck.reports.mismatch import GradientMismatchError
 from fastcheck.reports.report import Report
-from fastcheck.reports.suite_report import NetworkReport
+from fastcheck.reports.suite_report import NetworkReport, SuiteReport
 from fastcheck.sweeps.report import Sweep
 from fastcheck.sweeps.sweep import sweep
 
@@ -26,6 +26,7 @@ __all__ = [
     "NetworkCase",
     "NetworkReport",
     "Report",
+    "SuiteReport",
     "Sweep",
     "__version__",
     "check",

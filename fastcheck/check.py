@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Literal
 
 from fastcheck.common import machine
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.progress import ProgressHook
+from fastcheck.common.progress import PATIENCE, ProgressHook, progress_bar
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.engine.sampling import Dims
 from fastcheck.engine.settings import Settings
@@ -111,7 +112,7 @@ def check_gradient(
     threads: int = 1,
     seed: int = 0,
     keep: bool = False,
-    progress: ProgressHook | None = None,
+    progress: ProgressHook | Literal[False] | None = None,
 ) -> Report:
     """Difference any Python function of arrays and judge the gradient that was written for it.
 
@@ -146,8 +147,9 @@ def check_gradient(
         Random seed for the sample, and for the directions in which noise is measured.
     keep : bool
         Whether to keep the per-dimension arrays on the report.
-    progress : callable, optional
-        Called as progress(stage, done, total) in this thread.
+    progress : callable or False, optional
+        Called as progress(stage, done, total) in this thread. By default, a check that takes more than two seconds
+        draws a bar on standard error if that is a terminal; False draws none.
 
     Returns
     -------
@@ -171,25 +173,26 @@ def check_gradient(
     """
     if stencil not in STENCILS or isinstance(stencil, float):
         raise FastcheckError(f"stencil is {stencil!r}: expected 'auto', 3 or 5")
-    settings = Settings.of(
-        FunctionCase.evaluators,
-        evaluator="full",
-        step=step,
-        seed=seed,
-        threads=threads,
-        default_threads=1,
-        progress=progress,
-        dims=dims,
-        keep=keep,
-        stencil=stencil,
-        noise=noise,
-        relative_noise=relative_noise,
-        precision=precision,
-    )
-    case = FunctionCase(loss, grad, params, noise=noise, relative_noise=relative_noise, precision=precision)
-    from fastcheck.engine import coordinator  # imports Numba
+    with progress_bar(PATIENCE) if progress is None else nullcontext(progress or None) as hook:
+        settings = Settings.of(
+            FunctionCase.evaluators,
+            evaluator="full",
+            step=step,
+            seed=seed,
+            threads=threads,
+            default_threads=1,
+            progress=hook,
+            dims=dims,
+            keep=keep,
+            stencil=stencil,
+            noise=noise,
+            relative_noise=relative_noise,
+            precision=precision,
+        )
+        case = FunctionCase(loss, grad, params, noise=noise, relative_noise=relative_noise, precision=precision)
+        from fastcheck.engine import coordinator  # imports Numba
 
-    return coordinator.run(case.pipeline(settings), settings)
+        return coordinator.run(case.pipeline(settings), settings)
 
 
 def compare(analytic: Any, numeric: Any, *, precision: str | None = None, keep: bool = False) -> Report:

@@ -57,6 +57,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker("search")
 
 
+@pytest.fixture(autouse=True)
+def _no_declared_width(monkeypatch):
+    """Text in pipes has its own width: processes of xdist declare that of their terminal."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def run(capsys):
     """Run the command line in this process and return (exit code, standard output, standard error)."""

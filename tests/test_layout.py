@@ -19,7 +19,8 @@ COVERS = {
     "metrics/test_health": "functions/state functions/ties",
     "metrics/test_verdict": "judged regime",
     "reports/test_network_report": "reader render/network render/page render/text",
-    "reports/test_report": "mismatch render/report convolutions/diagnosis",
+    "reports/test_report": "mismatch tensor_report render/report convolutions/diagnosis",
+    "reports/test_outline": "layout readable render/outline",
     "engine/test_sampling": "metrics/reach",
     "engine/test_shard_results": "coordinator pipeline common/packing common/progress",
     "convolutions/test_delta": "audit cost delta_input delta_weight lowering packing engine/differences",
@@ -44,7 +45,7 @@ COVERS = {
     "workloads/test_benchmark": "roofline render/benchmark",
     "workloads/test_zoo": "adapters/torch",
     "kernels/test_conv": "convolutions/passes",
-    "cli/test_main": "output types common/errors common/writing reports/files render/dimensions_csv render/progress",
+    "cli/test_main": "output types common/errors common/writing reports/files render/dimensions_csv common/progress",
     "cli/test_network": "networks/npz_data networks/training",
 }
 """Modules without a test file of their own name, by the file that covers them: of the same room, or as ROOM/MODULE."""

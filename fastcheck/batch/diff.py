@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from fastcheck.batch.ledger.ledger import WAITING
 from fastcheck.batch.results import Case, SuiteResults
 from fastcheck.common.errors import FastcheckError
-from fastcheck.reports.report import SCHEMA, Entry, TensorReport, WithJson, encode
+from fastcheck.reports.report import SCHEMA, WithJson, encode
 from fastcheck.reports.suite_report import every_tensor
+from fastcheck.reports.tensor_report import Entry, TensorReport
 
 ABSENT = "not checked"
 """The verdict shown for a tensor that only the other run checked."""

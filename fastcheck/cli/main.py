@@ -33,6 +33,7 @@ from fastcheck.cli.types import (
     step_option,
     table_option,
     threads_option,
+    verbose_option,
 )
 from fastcheck.common import machine, writing
 from fastcheck.common.errors import FastcheckError, shortened
@@ -117,6 +118,7 @@ def cli() -> None:
 @click.option("--explain", is_flag=True, help="Sweep the step at the worst dimensions of each failing tensor.")
 @table_option
 @json_option
+@verbose_option
 @examples("fastcheck conv layer.npz --stride 2 --padding 0:1,2:2 --dims all --table dims.csv")
 def conv_command(
     case_path: str,
@@ -135,13 +137,14 @@ def conv_command(
     explain: bool,
     table_path: str | None,
     json_path: str | None,
+    verbose: bool,
 ) -> int:
     """Check a convolution layer of one to three spatial axes.
 
     CASE.npz holds input, weight, grad_output, at least one of grad_input, grad_weight and grad_bias, and optionally
     bias, output, stride, padding, dilation, groups, loss and precision.
     """
-    from fastcheck.render.progress import progress_bar
+    from fastcheck.common.progress import progress_bar
 
     check_paths(table_path, json_path, read=(case_path,))
     case = npz_case.load_case(
@@ -161,7 +164,7 @@ def conv_command(
             progress=hook,
         )
     deliver_table(report, table_path)
-    deliver_report(report, case_path, json_path)
+    deliver_report(report, case_path, json_path, verbose=verbose)
     return report.exit_code
 
 
@@ -205,8 +208,8 @@ def sweep_command(
     As h decreases, the error of a correct gradient falls as h^2 (truncation), then rises as 1/h (round-off). A plateau
     means a coding mistake, a sudden drop a kink. The exit status is 1 if any curve indicates a coding mistake.
     """
+    from fastcheck.common.progress import progress_bar
     from fastcheck.render.page import text_for
-    from fastcheck.render.progress import progress_bar
     from fastcheck.render.sweep import write_sweep
 
     check_paths(plot_path, json_path, read=(case_path,), option="--plot")
@@ -247,9 +250,15 @@ def _drawer(plot_path: str) -> Callable[[Sweep], bytes]:
 @precision_option
 @table_option
 @json_option
+@verbose_option
 @examples("fastcheck compare analytic.npy numeric.npy")
 def compare_command(
-    analytic_path: str, numeric_path: str, precision: str | None, table_path: str | None, json_path: str | None
+    analytic_path: str,
+    numeric_path: str,
+    precision: str | None,
+    table_path: str | None,
+    json_path: str | None,
+    verbose: bool,
 ) -> int:
     """Compare two gradients that you already have: both ratios, digits and signs.
 
@@ -259,7 +268,7 @@ def compare_command(
     pair = files.read_pair(analytic_path, numeric_path)
     report = compare(*pair, precision=precision, keep=table_path is not None)
     deliver_table(report, table_path)
-    deliver_report(report, f"{analytic_path} against {numeric_path}", json_path)
+    deliver_report(report, f"{analytic_path} against {numeric_path}", json_path, verbose=verbose)
     return report.exit_code
 
 
@@ -279,32 +288,36 @@ def demo_command(name: str | None, threads: int | None, seed: int) -> int:
 
 
 def _layers_demo(threads: int | None) -> int:
-    from fastcheck.render.progress import progress_bar
+    from fastcheck.common.progress import progress_bar
     from fastcheck.render.text import as_text
     from fastcheck.workloads import demo
 
-    as_expected = True
+    as_expected, warm = True, False
     for scene in demo.SCENES:
-        say(f"\n{scene.story}\n")
+        say(f"\n{scene.story}\n\n")
         with progress_bar() as hook:
             if hook:
                 hook("making the layer (the first run compiles the kernels)", 0, 0)
             case = scene.case(threads)
+            if not warm:  # the speed that is shown is not the compiler's
+                warm = bool(check(case, dims=len(case.grads), evaluator="local", threads=threads))
             report = check(case, dims=scene.dims, evaluator="local", threads=threads, progress=hook)
         say(as_text(report, sys.stdout))
         if report.interrupted:
             return INTERRUPTED
         as_expected &= report.verdict == scene.expected
+        if scene.moral and report.verdict == scene.expected:
+            say(f"\n{scene.moral}\n")
     return 0 if as_expected else 1
 
 
 def _network_demo(threads: int | None, seed: int) -> int:
-    from fastcheck.render.progress import progress_bar
+    from fastcheck.common.progress import progress_bar
     from fastcheck.render.text import as_text
     from fastcheck.workloads import demo_network
 
     def show(item: NetworkReport | str) -> None:
-        say(item if isinstance(item, str) else as_text(item, sys.stdout))
+        say(item if isinstance(item, str) else as_text(item, sys.stdout, verbose=True))
 
     with progress_bar() as hook:
         return demo_network.run(threads=threads, seed=seed, say=show, progress=hook)
@@ -328,13 +341,14 @@ def _network_demo(threads: int | None, seed: int) -> int:
 @threads_option
 @seed_option("Random seed for data and sample.")
 @json_option
+@verbose_option
 @examples("fastcheck zoo resnet50 --layers 'layer1.*' --tensors weight,input --dims 1000")
-def zoo_command(network: str, json_path: str | None, **options: Any) -> int:
+def zoo_command(network: str, json_path: str | None, verbose: bool, **options: Any) -> int:
     """Check every conv layer of a published network, at its published shapes, on seeded data.
 
     NAME is alexnet, vgg16, resnet50, mobilenet_v2, convnext_t, audio (WaveNet) or c3d.
     """
-    from fastcheck.render.progress import progress_bar
+    from fastcheck.common.progress import progress_bar
     from fastcheck.render.suite import case_line
 
     check_paths(None, json_path)
@@ -344,7 +358,9 @@ def zoo_command(network: str, json_path: str | None, **options: Any) -> int:
 
     with progress_bar() as hook:
         suite = zoo.run(network, **options, on_case=None if json_path == "-" else show, progress=hook)
-    deliver_report(suite, f"\n{network}: {NETWORKS[network].source}", json_path)
+    if json_path != "-":
+        say(f"\n{NETWORKS[network].source}\n")
+    deliver_report(suite, network, json_path, verbose=verbose)
     return suite.exit_code
 
 
@@ -362,9 +378,9 @@ def bench_command(threads: int | None, json_path: str | None) -> int:
 
     If PyTorch is installed, its own backward passes are measured too, alternating with the checks.
     """
+    from fastcheck.common.progress import progress_bar
     from fastcheck.render.benchmark import write_benchmark
     from fastcheck.render.page import text_for
-    from fastcheck.render.progress import progress_bar
     from fastcheck.workloads import benchmark  # imports Numba
 
     check_paths(None, json_path)

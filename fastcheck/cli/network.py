@@ -23,6 +23,7 @@ from fastcheck.cli.types import (
     step_option,
     table_option,
     threads_option,
+    verbose_option,
 )
 from fastcheck.common import machine, npz
 from fastcheck.common.arguments import positive
@@ -62,6 +63,7 @@ _TRAINING_OPTIONS = ("learning_rate", "save_path")
 @seed_option("Random seed for the sample, or for the batches of --burn-in.")
 @table_option
 @json_option
+@verbose_option
 @click.option(
     "--burn-in", type=click.IntRange(min=1), metavar="N", help="Without --grads: train for N steps of SGD, then stop."
 )
@@ -134,9 +136,10 @@ def _check(
     loss: float | None,
     table_path: str | None,
     json_path: str | None,
+    verbose: bool,
     **options: Any,
 ) -> int:
-    from fastcheck.render.progress import progress_bar
+    from fastcheck.common.progress import progress_bar
 
     check_paths(table_path, json_path, read=(*files, *filter(None, (grads_path, data_grads_path))))
     network, params, data = files.read(options["threads"])
@@ -157,7 +160,7 @@ def _check(
             **options,
         )
     deliver_table(list(report.phases.values())[-1], table_path)
-    deliver_report(report, files.network, json_path)
+    deliver_report(report, files.network, json_path, verbose=verbose)
     return report.exit_code
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from fastcheck.cli.output import check_paths, deliver, deliver_report
-from fastcheck.cli.types import Names, examples, json_option
+from fastcheck.cli.types import Names, examples, json_option, verbose_option
 from fastcheck.common import writing
 from fastcheck.common.errors import FastcheckError
 from fastcheck.reports.files import read_report
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     help="Only tensors with this name, or matching a pattern; may be repeated.",
 )
 @click.option("--all", "everything", is_flag=True, help="List passed cases too, however many cases there are.")
+@verbose_option
 @json_option
 @click.option("--csv", "csv_path", metavar="F.csv", help="Write a CSV file with a row for each case and tensor.")
 @click.option("--junit", "junit_path", metavar="F.xml", help="Write a JUnit report for CI.")
@@ -54,6 +55,7 @@ def show_command(
     cases: tuple[str, ...],
     tensors: tuple[str, ...],
     everything: bool,
+    verbose: bool,
     json_path: str | None,
     csv_path: str | None,
     junit_path: str | None,
@@ -74,9 +76,9 @@ def show_command(
     files.write_tables(shown)
     several = isinstance(report, SuiteReport) and not isinstance(report, NetworkReport)
     if not several and not (verdicts or cases or tensors):
-        deliver_report(report, path, json_path)
+        deliver_report(report, path, json_path, verbose=verbose)
         return report.exit_code
-    deliver(shown.suite.to_json, lambda: _text(shown, whole, path, everything), json_path)
+    deliver(shown.suite.to_json, lambda: _text(shown, whole, path, everything, verbose), json_path)
     return whole.suite.exit_code
 
 
@@ -116,12 +118,12 @@ def _read(path: str) -> tuple[Report | SuiteReport, SuiteResults]:
     return report, results.from_report(report, Path(path).stem)
 
 
-def _text(shown: SuiteResults, whole: SuiteResults, title: str, everything: bool) -> str:
+def _text(shown: SuiteResults, whole: SuiteResults, title: str, everything: bool, verbose: bool) -> str:
     from fastcheck.render.batch import chat_line, write_results
     from fastcheck.render.page import text_for
 
     if shown.names:
-        message = text_for(sys.stdout, lambda out: write_results(shown, out, title, everything))
+        message = text_for(sys.stdout, lambda out: write_results(shown, out, title, everything, verbose))
     else:
         message = "no case matches\n" if whole.names else "there are no cases\n"
     return f"{message}{chat_line(whole.name, whole.suite, len(whole.waiting))}\n"

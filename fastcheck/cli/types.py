@@ -150,6 +150,9 @@ def examples(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 json_option = click.option(
     "--json", "json_path", metavar="F", help="Write the JSON report to F; with -, print it alone on standard output."
 )
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, help="Print every ratio, audit, regime and the worst dimensions of all tensors."
+)
 table_option = click.option(
     "--table", "table_path", metavar="F.csv", help="Write every checked dimension to a CSV file."
 )

@@ -26,7 +26,8 @@ from fastcheck.engine.pipeline import Prepared, Session
 from fastcheck.engine.settings import Settings
 from fastcheck.metrics import health, tally
 from fastcheck.metrics.health import HealthFinding
-from fastcheck.reports.report import ForwardReport, Report
+from fastcheck.reports.report import Report
+from fastcheck.reports.tensor_report import ForwardReport
 
 FORWARD_BLOCK = 4096
 """Number of outputs that are compared with declared ones at a time."""

@@ -27,7 +27,8 @@ from fastcheck.metrics.advice import Circumstances
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.metrics.judged import Verdict
 from fastcheck.metrics.tally import Tally
-from fastcheck.reports.report import NOT_AUDITED, ForwardReport, Kept, Report, TensorReport
+from fastcheck.reports.report import Report
+from fastcheck.reports.tensor_report import NOT_AUDITED, ForwardReport, Kept, TensorReport
 
 SHARD_WORK = 4e8
 """Work of a shard, in outputs moved or multiply-adds: about a tenth of a second on one thread."""

@@ -14,7 +14,7 @@ from fastcheck.engine.differences import Differences
 from fastcheck.engine.shard_results import AuditRecord, ShardResult
 from fastcheck.metrics import tally
 from fastcheck.metrics.tally import BINS, WORST, Finding, ScaledSum, Tally
-from fastcheck.reports.report import Kept
+from fastcheck.reports.tensor_report import Kept
 from fastcheck_kernels import fold as fold_kernel
 
 

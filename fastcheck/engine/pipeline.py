@@ -17,7 +17,8 @@ from fastcheck.engine.differences import Auditing, Chosen, Evaluator
 from fastcheck.engine.settings import Settings
 from fastcheck.engine.shard_results import ShardResult
 from fastcheck.metrics.health import HealthFinding
-from fastcheck.reports.report import ForwardReport, Report
+from fastcheck.reports.report import Report
+from fastcheck.reports.tensor_report import ForwardReport
 
 
 @dataclass

@@ -13,7 +13,7 @@ from fastcheck.common.naming import shown
 from fastcheck.common.packing import pack, unpack
 from fastcheck.metrics import tally
 from fastcheck.metrics.tally import Finding, ScaledSum, Tally, exactly
-from fastcheck.reports.report import Kept
+from fastcheck.reports.tensor_report import Kept
 
 _FINDINGS, _LISTS = ("least", "widest"), ("worst",)
 _SUMS = ("differences", "sums")

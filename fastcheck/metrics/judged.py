@@ -40,6 +40,11 @@ class Judgement(Judged):
     advice: str = ""
 
 
+def weight(verdict: Verdict) -> int:
+    """Return the place of a verdict among all, the one that decides first."""
+    return _BY_WEIGHT.index(verdict)
+
+
 def heaviest(verdicts: Iterable[Verdict]) -> Verdict:
     """Return the verdict that decides among several; "inconclusive" where there is none."""
     present = set(verdicts)

@@ -21,8 +21,9 @@ from fastcheck.networks.evaluator import NetworkEvaluator
 from fastcheck.networks.full import Crossing, Full
 from fastcheck.networks.network import Penalty
 from fastcheck.networks.partial import PartialEvaluation
-from fastcheck.reports.report import Kept, Report, TensorReport
+from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import Explanation
+from fastcheck.reports.tensor_report import Kept, TensorReport
 from fastcheck.sweeps.sweep import sweep
 
 SHOWN = 3

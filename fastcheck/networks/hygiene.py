@@ -15,8 +15,9 @@ from fastcheck.networks.case import NetworkCase, Point
 from fastcheck.networks.layers import Dropout
 from fastcheck.networks.network import Network, Penalty
 from fastcheck.networks.program import ACTIVATIONS
-from fastcheck.reports.report import Report, TensorReport
+from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import HygieneLine
+from fastcheck.reports.tensor_report import TensorReport
 
 if TYPE_CHECKING:
     from fastcheck.networks.error_bars import Baseline

@@ -12,7 +12,7 @@ from fastcheck.common.errors import FastcheckError
 from fastcheck.common.precision import UNITS, U
 from fastcheck.networks.error_bars import SAFETY, Baseline
 from fastcheck.networks.network import Penalty
-from fastcheck.reports.report import ForwardReport
+from fastcheck.reports.tensor_report import ForwardReport
 
 
 def compared(loss: Any, baseline: Baseline, penalties: Mapping[str, Penalty], precision: str | None) -> ForwardReport:

@@ -22,7 +22,8 @@ from fastcheck.networks.evaluator import NetworkEvaluator
 from fastcheck.networks.full import Full
 from fastcheck.networks.partial import PartialEvaluation, thread_bytes, work
 from fastcheck.networks.passes import cache_bytes
-from fastcheck.reports.report import ForwardReport, Report
+from fastcheck.reports.report import Report
+from fastcheck.reports.tensor_report import ForwardReport
 
 AUTOMATIC = "network"
 """The evaluator that ``evaluator="auto"`` picks."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.console import Console
 from rich.text import Text
@@ -13,6 +14,7 @@ from fastcheck.batch.ledger.ledger import WAITING
 from fastcheck.batch.results import SuiteResults
 from fastcheck.common.naming import printable
 from fastcheck.metrics.judged import Verdict
+from fastcheck.render.outline import write_outline
 from fastcheck.render.suite import bugs, write_suite
 from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import NetworkReport, SuiteReport, every_tensor
@@ -35,11 +37,16 @@ _DETAILED = 3
 _Case = Report | NetworkReport
 
 
-def write_results(shown: SuiteResults, out: Console, title: str, everything: bool) -> None:
-    """Print the results of a suite as `write_suite` does; passed cases of a large suite only if ``everything``."""
+def write_results(shown: SuiteResults, out: Console, title: str, everything: bool, verbose: bool) -> None:
+    """Print the results of a suite; passed cases of a large suite only if ``everything``."""
     cases = shown.suite.cases
     hidden = 0 if everything or len(cases) <= MOST_LISTED else sum(case.passed for case in cases.values())
-    write_suite(shown.suite, out, title, listed=lambda case: not (hidden and case.passed))
+    if verbose:
+        write_suite(shown.suite, out, title, listed=lambda case: not (hidden and case.passed))
+    else:
+        outline = shown.suite.outline()
+        listed = [entry for entry in outline.cases if not (hidden and entry[1].verdict == "pass")]
+        write_outline(replace(outline, cases=tuple(listed)), out, title)
     if hidden:
         out.print(f"{hidden:,} cases that passed are not listed: --all lists them")
     if shown.waiting:

@@ -11,7 +11,8 @@ from fastcheck.batch.diff import Change, Difference, Drift, Pace
 from fastcheck.common.naming import printable
 from fastcheck.render.batch import rate
 from fastcheck.render.escape import escaped
-from fastcheck.render.page import STYLES, Cell, print_table, short
+from fastcheck.render.page import STYLES, Cell, print_table
+from fastcheck.reports.layout import short
 
 LISTED = 40
 """Largest number of changes, of drifts and of names that are printed; the JSON has all."""

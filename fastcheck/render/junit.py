@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from fastcheck.common.naming import printable
 from fastcheck.metrics.judged import Verdict
-from fastcheck.render.report import SHOWN
-from fastcheck.render.suite import why
-from fastcheck.reports.report import Entry, Report
-from fastcheck.reports.suite_report import NetworkReport, SuiteReport, every_tensor
+from fastcheck.reports.report import Report
+from fastcheck.reports.suite_report import NetworkReport, SuiteReport
 
 _TAGS: dict[Verdict, str] = {"fail": "failure", "error": "error", "inconclusive": "error"}
 """XML elements for cases that did not pass. An inconclusive case is an error: its gradients may be wrong."""
@@ -63,22 +61,7 @@ def _test(suite_name: str, name: str, case: Report | NetworkReport) -> Element:
         return _skipped(suite_name, name, "interrupted", _seconds(case))
     test = _testcase(suite_name, name, _seconds(case))
     if not case.passed:
-        attributes = {"type": case.verdict, "message": printable(why(case))}
-        SubElement(test, _TAGS[case.verdict], attributes).text = "\n".join(map(printable, _lines(case)))
+        outline = case.outline()
+        attributes = {"type": case.verdict, "message": printable(outline.gist)}
+        SubElement(test, _TAGS[case.verdict], attributes).text = "\n".join(map(printable, outline.lines()))
     return test
-
-
-def _lines(case: Report | NetworkReport) -> Iterator[str]:
-    """Yield the reason and worst dimensions of each tensor that did not pass; if there is none, the case's reason."""
-    failed = [entry for entry in every_tensor(case) if entry[2].verdict != "pass"]
-    if not failed:
-        yield why(case)
-    for phase, name, tensor in failed:
-        yield f"{name} ({phase}): {tensor.reason}" if phase else f"{name}: {tensor.reason}"
-        yield from map(_line, tensor.worst[:SHOWN])
-
-
-def _line(entry: Entry) -> str:
-    bar = "" if entry.error_bar is None else f", error bar {entry.error_bar:.2e}"
-    verdict = "" if entry.verdict is None else f": {entry.verdict}"
-    return f"  {list(entry.index)} analytic {entry.analytic:.12g}, numeric {entry.numeric:.12g}{bar}{verdict}"

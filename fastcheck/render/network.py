@@ -1,19 +1,22 @@
-"""Reports of whole networks as text: a table per phase, the worst dimensions, the hygiene panel and explanations."""
+"""Reports of whole networks as long text: a table per phase, the worst dimensions, hygiene and explanations."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastcheck.render.page import STYLES, Cell, digits, print_table, short
-from fastcheck.render.report import INTERRUPTED, SHOWN, rules, speed, write_forward, write_worst
-from fastcheck.render.suite import reasons
-from fastcheck.reports.report import Report, TensorReport
+from fastcheck.render.outline import width_of, write_lines
+from fastcheck.render.page import STYLES, Cell, digits, print_table
+from fastcheck.render.report import SHOWN, failing_first, rules, write_forward, write_worst
+from fastcheck.reports.layout import short
+from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import Explanation, HygieneLine, NetworkReport
+from fastcheck.reports.tensor_report import TensorReport
 
 _TENSORS = (
     *("tensor", "verdict", "checked", "digits\nmin", "digits\nmedian", "kinks", "norm\nratio", "max\nratio"),
@@ -31,9 +34,9 @@ _NARROW = 70
 
 
 def write_network(report: NetworkReport, out: Console, title: str = "") -> None:
-    """Print a network's report: the declared loss, phases, hygiene, explanations, the verdict and what to try next."""
-    if title:
-        out.print(Text(title, style="bold"))
+    """Print all of a network's report: verdict, declared loss, phases, hygiene, explanations and what to try next."""
+    outline = report.outline()
+    write_lines(outline.opening(width_of(out), title), out)
     write_forward(report.forward, out, "loss")
     for name, phase in report.phases.items():
         _write_phase(name, phase, out)
@@ -48,13 +51,18 @@ def write_network(report: NetworkReport, out: Console, title: str = "") -> None:
         out.print(Text("\nWhy the worst dimensions agree as they do", style="bold"))
     for explanation in report.explanations:
         _write_explanation(explanation, out)
-    out.print(_verdict(report))
+    out.print()
+    told = {explanation.words for explanation in report.explanations}
+    notes = [note for note in outline.notes if note not in told]
+    write_lines(replace(outline, notes=tuple(notes)).sentences(width_of(out)), out)
+    write_lines(outline.end(width_of(out)), out)
 
 
 def _write_phase(name: str, phase: Report, out: Console) -> None:
     if phase.tensors:
         out.print(Text(f"\n{name}", style="bold"))
-        print_table(out, _TENSORS, [_cells(tensor, entry) for tensor, entry in phase.tensors.items()], wide=0)
+        tensors = failing_first(phase.tensors)
+        print_table(out, _TENSORS, [_cells(tensor, entry) for tensor, entry in tensors.items()], wide=0)
         out.print(rules(phase.tensors))
 
 
@@ -153,25 +161,3 @@ def _side(value: Any) -> str:
         winners = " and ".join(str(tuple(position)) for position in value[:_WINNERS_SHOWN])
         return f"{winners} and more" if len(value) > _WINNERS_SHOWN else winners
     return f"{value:.2g}"
-
-
-def _verdict(report: NetworkReport) -> Text:
-    text = Text("\n")
-    if report.interrupted:
-        text.append(f"{INTERRUPTED}\n", style="yellow")
-    by_reason = _gathered((reasons(case), name) for name, case in report.phases.items())
-    message = "\n".join(f"{' and '.join(phases)}: {reason}" for reason, phases in by_reason.items())
-    text.append(report.verdict.upper(), style=STYLES[report.verdict])
-    text.append(report.summary().removeprefix(report.verdict) if report.passed else f": {message}" if message else "")
-    for advice, tensors in _gathered((tensor.advice, name) for name, _, tensor in _every(report)).items():
-        text.append(f"\ntry ({', '.join(tensors)}): {advice}")
-    return text.append(speed([tensor for _, _, tensor in _every(report)], report.run), style="dim")
-
-
-def _gathered(pairs: Iterator[tuple[str, str]]) -> dict[str, list[str]]:
-    """Return the different messages, each with the names that it applies to."""
-    names: dict[str, list[str]] = {}
-    for message, name in pairs:
-        if message and name not in names.setdefault(message, []):
-            names[message].append(name)
-    return names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import math
+import os
 from collections.abc import Callable, Sequence
 from typing import IO, Any, Literal
 
@@ -12,13 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastcheck.common.naming import printable
 from fastcheck.metrics.judged import Verdict
 
 STYLES: dict[Verdict, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "error": "magenta"}
 
 _WIDTH = 132
-"""Width of text that does not go to a terminal."""
+"""Width of text that goes neither to a terminal nor to a pipe whose width is in the environment variable COLUMNS."""
 
 _WIDE = 126
 """Width that the tables need."""
@@ -33,13 +32,24 @@ _UNLIMITED = 10_000
 
 
 def console(stream: IO[str]) -> Console:
-    """Make a console on a stream, as wide as the terminal, or of a fixed width if the stream is not a terminal."""
+    """Make a console on a stream, as wide as the terminal or as COLUMNS says, or of a fixed width."""
     return Console(file=stream, **_options(stream))
 
 
 def _options(stream: IO[str]) -> dict[str, Any]:
-    width = None if stream.isatty() else _WIDTH
+    width = None if stream.isatty() else _declared_width() or _WIDTH
     return {"width": width, "highlight": False, "markup": False, "emoji": False}
+
+
+def _declared_width() -> int:
+    """Return the width in the environment variable COLUMNS; 0 where there is none."""
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isascii() and columns.isdigit() and len(columns) < len(str(_UNLIMITED)) else 0
+
+
+def is_limited(out: Console) -> bool:
+    """Return whether tables must not be wider than a console."""
+    return out.is_terminal or _declared_width() > 0
 
 
 class _Page(io.StringIO):
@@ -61,12 +71,6 @@ def text_for(stream: IO[str], write: Callable[[Console], None]) -> str:
     return page.getvalue()
 
 
-def printable_title(title: str) -> str:
-    """Return a printable title, with its leading empty lines kept."""
-    words = title.lstrip("\n")
-    return title[: len(title) - len(words)] + printable(words)
-
-
 def print_table(
     out: Console, headings: tuple[str, ...], rows: list[tuple[Cell, ...]], title: str = "", wide: int = _WIDE
 ) -> None:
@@ -76,13 +80,14 @@ def print_table(
     """
     if title:
         out.print(title)
-    room = out.width if out.is_terminal else _WIDE
+    limited = is_limited(out)
+    room = out.width if limited else _WIDE
     for gap in _GAPS:
         table = _table(headings, rows, gap)
         table.width = needed = _width(table, out)
         if needed <= room:
             break
-    if out.width >= max(wide, needed) or not out.is_terminal:
+    if not limited or out.width >= max(wide, needed):
         out.print(table, crop=False)
     else:
         _print_transposed(out, tuple(heading.replace("\n", " ") for heading in headings), rows)
@@ -125,11 +130,6 @@ def _table(
     for row in rows:
         table.add_row(*row)
     return table
-
-
-def short(value: float) -> str:
-    """Return a number with two significant digits."""
-    return "0" if value == 0 else f"{value:.1e}" if math.isfinite(value) else str(value)
 
 
 def digits(value: float | None) -> str:

@@ -1,16 +1,19 @@
-"""The report of one case as text."""
+"""The report of one case as long text."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console
 from rich.text import Text
 
 from fastcheck.metrics.verdict import MAX_RULE, norm_rule
-from fastcheck.render.page import STYLES, Cell, digits, print_table, short
-from fastcheck.reports.report import Entry, ForwardReport, Report, TensorReport
+from fastcheck.render.outline import width_of, write_lines
+from fastcheck.render.page import STYLES, Cell, digits, print_table
+from fastcheck.reports.layout import short
+from fastcheck.reports.outline import audit_outcome
+from fastcheck.reports.report import Report
+from fastcheck.reports.tensor_report import Entry, ForwardReport, TensorReport
 
 WIDEST = "float64"
 """The precision whose rules of thumb apply if a tensor has none of its own."""
@@ -18,25 +21,27 @@ WIDEST = "float64"
 SHOWN = 5
 """Number of worst dimensions printed for a tensor."""
 
-INTERRUPTED = "interrupted: only the dimensions reached are counted"
-
 
 def write_report(report: Report, out: Console, title: str = "") -> None:
-    """Print a report: forward check, a line per tensor, the worst dimensions, the verdict and what to try next."""
-    if title:
-        out.print(Text(title, style="bold"))
+    """Print all of a report: the verdict, a line per tensor, its regime, audit and worst dimensions, and advice."""
+    outline = report.outline()
+    write_lines(outline.opening(width_of(out), title), out)
     write_forward(report.forward, out)
-    if report.tensors:
-        print_table(out, SUMMARY, [summary_row(name, tensor) for name, tensor in report.tensors.items()])
-        out.print(rules(report.tensors))
-        for line in (*_regimes(report), *_audits(report), *_kinks(report)):
+    tensors = failing_first(report.tensors)
+    if tensors:
+        print_table(out, SUMMARY, [summary_row(name, tensor) for name, tensor in tensors.items()])
+        out.print(rules(tensors))
+        for line in (*_reasons(tensors), *_regimes(tensors), *_audits(tensors), *_kinks(tensors)):
             out.print(line)
-    for name, tensor in report.tensors.items():
+    for name, tensor in tensors.items():
         write_worst(name, tensor, out)
-    for finding in report.health:
-        if finding.verdict is None:  # a finding with a verdict appears as the reason of the verdict below
-            out.print(f"{finding.name}: {finding.words}" + f"; {finding.advice}" * bool(finding.advice))
-    out.print(_verdict(report))
+    out.print()
+    write_lines((*outline.sentences(width_of(out)), *outline.end(width_of(out))), out)
+
+
+def failing_first(tensors: Mapping[str, TensorReport]) -> dict[str, TensorReport]:
+    """Return the tensors with those that did not pass first."""
+    return dict(sorted(tensors.items(), key=lambda entry: entry[1].verdict == "pass"))
 
 
 def write_forward(forward: ForwardReport | None, out: Console, declared: str = "output") -> None:
@@ -45,20 +50,14 @@ def write_forward(forward: ForwardReport | None, out: Console, declared: str = "
         return
     line = Text("forward: ").append(forward.verdict, style=STYLES[forward.verdict])
     out.print(line.append(f", norm ratio {short(forward.norm_ratio)} against the declared {declared}"))
-    if forward.diagnosis is not None:
-        out.print(f"  {forward.diagnosis['bug']}: {forward.diagnosis['evidence']}")
-        out.print(f"  try: {forward.diagnosis['try']}")
-        out.print("  The forward pass is not the declared one, so no gradient was judged.")
 
 
 def write_worst(name: str, tensor: TensorReport, out: Console) -> None:
-    """Print a tensor's worst dimensions, and the sweeps at them."""
+    """Print a tensor's worst dimensions."""
     if tensor.worst:
         by = "difference / error bar" if tensor.evaluator else "difference"
         rows = [_cells(entry) for entry in tensor.worst[:SHOWN]]
         print_table(out, _ENTRY, rows, f"\n{name}: worst by {by}")
-    for swept in tensor.sweep:
-        out.print(f"sweep of {name} {list(swept['index'])}: {swept['reading']}. {swept['words']}")
 
 
 SUMMARY = (
@@ -86,27 +85,34 @@ def summary_row(name: str, tensor: TensorReport) -> tuple[Cell, ...]:
 
 
 def rules(tensors: Mapping[str, TensorReport]) -> str:
-    """Return a line on which tensors break the rules of thumb."""
+    """Return a line on which tensors exceed the rules of thumb."""
     norms = []
     for precision in sorted({tensor.precision or WIDEST for tensor in tensors.values()}, key=norm_rule):
         rule, of_type = norm_rule(precision), f" of {precision}" if precision != WIDEST else ""
         judged = {name: tensor for name, tensor in tensors.items() if (tensor.precision or WIDEST) == precision}
-        broken = _broken([name for name, tensor in judged.items() if not tensor.norm_ratio <= rule])
-        norms.append(f"norm ratio{of_type} at most {rule:.2g} {broken}")
-    largest = _broken([name for name, tensor in tensors.items() if not tensor.max_ratio < MAX_RULE])
+        exceeding = _exceeding(tensors, [name for name, tensor in judged.items() if not tensor.norm_ratio <= rule])
+        norms.append(f"norm ratio{of_type} at most {rule:.2g} {exceeding}")
+    largest = _exceeding(tensors, [name for name, tensor in tensors.items() if not tensor.max_ratio < MAX_RULE])
     return f"rules of thumb: {'; '.join(norms)}; max ratio below {MAX_RULE:g} {largest}"
 
 
-def _regimes(report: Report) -> Iterator[str]:
+def _reasons(tensors: Mapping[str, TensorReport]) -> Iterator[str]:
+    """Yield each tensor's verdict in words."""
+    for name, tensor in tensors.items():
+        where = "" if tensor.first_beyond is None else f", first at {list(tensor.first_beyond)}"
+        yield f"{name}: {tensor.reason}{where}"
+
+
+def _regimes(tensors: Mapping[str, TensorReport]) -> Iterator[str]:
     """Yield the source of each tensor's ratios, if it is known."""
-    for name, tensor in report.tensors.items():
+    for name, tensor in tensors.items():
         if tensor.regime:
             yield f"{name}: {tensor.regime}"
 
 
-def _audits(report: Report) -> Iterator[str]:
+def _audits(tensors: Mapping[str, TensorReport]) -> Iterator[str]:
     """Yield the outcome of each audit of a shortcut."""
-    for name, tensor in report.tensors.items():
+    for name, tensor in tensors.items():
         direction = tensor.audit.get("direction")
         if isinstance(direction, dict) and tensor.audit["dims"]:
             evaluator = "whole forward passes" if tensor.evaluator == "network" else "local"
@@ -117,15 +123,19 @@ def _audits(report: Report) -> Iterator[str]:
             )
 
 
-def _kinks(report: Report) -> Iterator[str]:
-    for name, tensor in report.tensors.items():
+def _kinks(tensors: Mapping[str, TensorReport]) -> Iterator[str]:
+    for name, tensor in tensors.items():
         if tensor.kinks:
             treatment = f"{tensor.excluded:,} left out" if tensor.excluded else "their error bars are wider"
             yield f"kinks: {tensor.kinks:,} dimensions of {name} cross a kink between -h and +h; {treatment}"
 
 
-def _broken(names: list[str]) -> str:
-    return f"(broken by {', '.join(names)})" if names else "(met)"
+def _exceeding(tensors: Mapping[str, TensorReport], names: list[str]) -> str:
+    """Return which tensors exceed a rule of thumb; those that pass do so within their error bars."""
+    if not names:
+        return "(met)"
+    passing = all(tensors[name].passed for name in names)
+    return f"(exceeded by {', '.join(names)}{', within error bars' * passing})"
 
 
 def _cells(entry: Entry) -> tuple[Cell, ...]:
@@ -140,35 +150,3 @@ def _cells(entry: Entry) -> tuple[Cell, ...]:
         short(entry.ratio),
         "-" if entry.error_bar is None else short(entry.error_bar),
     )
-
-
-def _verdict(report: Report) -> Text:
-    text = Text()
-    if report.interrupted:
-        text.append(f"{INTERRUPTED}\n", style="yellow")
-    text.append(report.verdict.upper(), style=STYLES[report.verdict])
-    text.append(report.summary().removeprefix(report.verdict))
-    for name, tensor in report.tensors.items():
-        if tensor.advice:
-            text.append(f"\ntry ({name}): {tensor.advice}")
-    return text.append(speed(report.tensors.values(), report.run), style="dim")
-
-
-def speed(tensors: Collection[TensorReport], run: dict[str, Any]) -> str:
-    """Return a line on how fast these tensors were differenced; empty if that is unknown, or none was."""
-    seconds = run.get("seconds")
-    differenced = [tensor for tensor in tensors if tensor.evaluator is not None]
-    if not seconds or not differenced:
-        return ""
-    checked = sum(tensor.dims_checked for tensor in differenced)
-    return (
-        f"\n{checked:,} dimensions in {seconds:.2f} s on {run['threads']} threads, "
-        f"{checked / seconds:,.0f} two-sided differences per second"
-    )
-
-
-def audit_outcome(tensors: Collection[TensorReport]) -> str:
-    """Return the outcome of the audits of these tensors; empty if there was none."""
-    dims = sum(tensor.audit.get("dims", 0) for tensor in tensors)
-    wrong = sum(tensor.audit.get("disagreements", 0) for tensor in tensors)
-    return "" if not dims else f"{wrong:,} of {dims:,} disagree" if wrong else f"{dims:,} agree"

@@ -11,8 +11,11 @@ from rich.text import Text
 
 from fastcheck.common.naming import printable
 from fastcheck.render.escape import escaped
-from fastcheck.render.page import STYLES, Cell, print_table, printable_title, short
-from fastcheck.render.report import SUMMARY, audit_outcome, summary_row
+from fastcheck.render.outline import width_of, write_lines
+from fastcheck.render.page import STYLES, Cell, print_table
+from fastcheck.render.report import SUMMARY, summary_row
+from fastcheck.reports.layout import short
+from fastcheck.reports.outline import audit_outcome
 from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import NetworkReport, SuiteReport, every_tensor, phases_of
 
@@ -34,18 +37,16 @@ def write_suite(
 
     Names and reasons are made printable here. Only the cases accepted by ``listed`` have lines.
     """
-    if title:
-        out.print(Text(printable_title(title), style="bold"))
+    outline = suite.outline()
+    write_lines(outline.opening(width_of(out), title), out)
     shown = [(printable(name), escaped(case)) for name, case in suite.cases.items() if listed(case)]
     if shown or not suite.cases:
         print_table(out, _SUITE, [row for name, case in shown for row in _case_rows(name, case)], wide=_SUITE_WIDE)
     for name, case in shown:
         if not case.passed:
             out.print(Text(f"{name}: ").append(why(case), style=STYLES[case.verdict]))
-    if suite.interrupted:
-        out.print(Text("interrupted: only the cases and dimensions reached are counted", style="yellow"))
-    verdict = Text(suite.verdict.upper(), style=STYLES[suite.verdict])
-    out.print(verdict.append(f": {len(suite.cases):,} cases, {_metrics(suite.cases.values())}"))
+    out.print(f"{len(suite.cases):,} cases, {_metrics(suite.cases.values())}")
+    write_lines(outline.end(width_of(out)), out)
 
 
 def case_line(name: str, case: Report | NetworkReport) -> str:

@@ -10,8 +10,9 @@ from fastcheck.batch.ledger.ledger import WAITING
 from fastcheck.batch.results import SuiteResults
 from fastcheck.render.escape import cell
 from fastcheck.render.suite import bugs
-from fastcheck.reports.report import Report, TensorReport
+from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import NetworkReport, every_tensor
+from fastcheck.reports.tensor_report import TensorReport
 
 COLUMNS = (
     *("case", "phase", "tensor", "verdict", "dims_checked", "dims_total", "norm_ratio", "max_ratio"),

@@ -7,9 +7,9 @@ import math
 from rich.console import Console
 from rich.text import Text
 
-from fastcheck.common.naming import printable
 from fastcheck.render.curves import CurveLine, decades, lines
 from fastcheck.render.escape import escaped
+from fastcheck.render.outline import width_of, write_lines
 from fastcheck.render.page import print_table
 from fastcheck.sweeps.curve import Curve
 from fastcheck.sweeps.report import Sweep
@@ -32,14 +32,15 @@ _STYLES = {"coding mistake": "bold red", "kink": "yellow"}
 def write_sweep(sweep: Sweep, out: Console, title: str = "") -> None:
     """Print a sweep: a line per dimension, plots of error against step, the meaning of each reading, and medians."""
     sweep = escaped(sweep)
-    if title:
-        out.print(Text(printable(title), style="bold"))
+    outline = sweep.outline()
+    write_lines(outline.opening(width_of(out), title), out)
     print_table(out, _HEADINGS, [_cells(curve) for curve in sweep.curves], wide=_WIDE)
     for tensor in sweep.order:
         out.print(Text(_plotted(sweep.of(tensor), out)), soft_wrap=True)
     for curve in sweep.curves:
         out.print(Text(f"{curve.tensor} {list(curve.index)} ").append(_reading(curve)).append(f": {curve.words}"))
     out.print(sweep.summary())
+    write_lines(outline.end(width_of(out)), out)
 
 
 def _cells(curve: Curve) -> tuple[str | Text, ...]:

@@ -23,7 +23,7 @@ from fastcheck.metrics import advice, tally
 from fastcheck.metrics.judged import Judgement, Verdict
 from fastcheck.metrics.tally import Tally
 from fastcheck.metrics.verdict import MAX_RULE, NORM_RULE, norm_rule
-from fastcheck.reports.report import Kept, TensorReport
+from fastcheck.reports.tensor_report import Kept, TensorReport
 
 FLOAT16_SUMS = 32 * 2.0**-11
 """Norm ratio that sums of up to 10^4 terms of both signs leave when they are kept in float16, as some kernels do."""

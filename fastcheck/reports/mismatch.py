@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastcheck.metrics.judged import Judged
+from fastcheck.reports.readable import Readable
 
 
 class GradientMismatchError(AssertionError):
-    """Raised where a check did not pass.
+    """Raised where a check did not pass. The message is the report's short text; its first line names the tensors.
 
     Attributes
     ----------
-    report : Report or NetworkReport
+    report : Report, NetworkReport or SuiteReport
         Report of the check.
     """
 
@@ -20,13 +21,15 @@ class GradientMismatchError(AssertionError):
         super().__init__(message)
         self.report = report
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.report)
 
-class RaisesMismatch(Judged):
+
+GradientMismatchError.__module__ = "fastcheck"  # its public name, which tracebacks and summaries of tests print
+
+
+class RaisesMismatch(Judged, Readable):
     """Base of reports that can raise."""
-
-    if TYPE_CHECKING:
-
-        def summary(self) -> str: ...
 
     def raise_if_failed(self) -> None:
         """Raise unless the check passed.
@@ -36,5 +39,8 @@ class RaisesMismatch(Judged):
         GradientMismatchError
             The exception carries the report.
         """
+        __tracebackhide__ = True  # pytest's: the traceback ends at the caller's line
         if not self.passed:
-            raise GradientMismatchError(self.summary(), self)
+            outline = self.outline()
+            lines = [outline.gist, "", *outline.lines()]
+            raise GradientMismatchError("\n".join(lines), self)

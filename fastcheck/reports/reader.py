@@ -12,8 +12,9 @@ from fastcheck.common.naming import shown
 from fastcheck.common.precision import PRECISIONS
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.metrics.judged import EXIT_CODES, Verdict
-from fastcheck.reports.report import SCHEMA, Entry, ForwardReport, Report, TensorReport
+from fastcheck.reports.report import SCHEMA, Report
 from fastcheck.reports.suite_report import Explanation, HygieneLine, NetworkReport, SuiteReport
+from fastcheck.reports.tensor_report import Entry, ForwardReport, TensorReport
 
 MOST_LEVELS = 32
 """Nested objects and lists at most; the reports of a suite with networks have about a dozen levels."""

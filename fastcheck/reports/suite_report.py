@@ -9,11 +9,15 @@ from typing import Any, Literal, NamedTuple
 from fastcheck.common import machine
 from fastcheck.metrics import judged, reach
 from fastcheck.metrics.judged import Verdict
-from fastcheck.reports.mismatch import RaisesMismatch
-from fastcheck.reports.report import SCHEMA, CheckReport, ForwardReport, Report, TensorReport, encode
+from fastcheck.reports import outline
+from fastcheck.reports.outline import Facts, Outline
+from fastcheck.reports.report import SCHEMA, CheckReport, Report, encode
+from fastcheck.reports.tensor_report import ForwardReport, TensorReport
+
+_INTERRUPTED = "interrupted: only the cases and dimensions reached are counted"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SuiteReport(CheckReport):
     """The report of several checks. It is true if all of them passed.
 
@@ -43,6 +47,13 @@ class SuiteReport(CheckReport):
         """The verdict of the worst case; at best "inconclusive" where there are no cases, or some are missing."""
         missing: list[Verdict] = ["inconclusive"] if self.interrupted else []
         return judged.heaviest([case.verdict for case in self.cases.values()] + missing)
+
+    def outline(self) -> Outline:
+        """Return what the report says in short: the text that ``print(report)`` prints."""
+        tensors = [tensor for case in self.cases.values() for _, _, tensor in every_tensor(case)]
+        foot = [outline.cost(tensors, self.run), _INTERRUPTED if self.interrupted else ""]
+        cases = {name: case.outline() for name, case in self.cases.items()}
+        return outline.of_cases(self.verdict, cases, [line for line in foot if line], self.interrupted)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON report as Python objects; nan and infinities become strings."""
@@ -98,8 +109,8 @@ class Explanation:
     words: str
 
 
-@dataclass(frozen=True)
-class NetworkReport(SuiteReport, RaisesMismatch):
+@dataclass(frozen=True, repr=False)
+class NetworkReport(SuiteReport):
     """The result of `fastcheck.check_network`: a report for each phase, with regularisation off and then on.
 
     It is true if every phase passed. Attributes that it shares with a single report are those of the last phase, the
@@ -146,6 +157,36 @@ class NetworkReport(SuiteReport, RaisesMismatch):
         return (
             f"{self.verdict}: {message or f'every phase lies within what the arithmetic can explain{self._checked()}'}"
         )
+
+    def outline(self) -> Outline:
+        """Return what the report says in short: the text that ``print(report)`` prints."""
+        phases = list(self.phases.values())
+        warnings = [f"{line.topic}: {line.text}" for line in self.hygiene if line.status == "warn"]
+        facts = Facts(
+            self.verdict,
+            self._labelled(),
+            self.forward,
+            [finding for phase in phases for finding in phase.health],
+            next((phase.error for phase in phases if phase.error is not None), None),
+            self.interrupted,
+            self.run,
+            declared="loss",
+            phases="with regularisation off, then on" if len(phases) > 1 else "",
+            differenced=[tensor for _, _, tensor in every_tensor(self)],
+            notes=[*(one.words for one in self.explanations), *warnings],
+        )
+        return outline.of_tensors(facts)
+
+    def _labelled(self) -> dict[str, TensorReport]:
+        """Return each tensor's report: of the first phase that it did not pass, named if others passed; or the last."""
+        labelled = {}
+        for name, last in self.tensors.items():
+            reports = {phase: case.tensors[name] for phase, case in self.phases.items() if name in case.tensors}
+            failed = {phase: tensor for phase, tensor in reports.items() if not tensor.passed}
+            alone = 0 < len(failed) < len(reports)
+            phase, tensor = next(iter(failed.items()), ("", last))
+            labelled[f"{name} ({phase})" if alone else name] = tensor
+        return labelled
 
     def _checked(self) -> str:
         """Return how many of how many dimensions were checked, and what the smallest sample would have missed."""

@@ -8,12 +8,15 @@ from statistics import median
 from typing import Any
 
 from fastcheck.metrics.judged import Judged
+from fastcheck.reports.layout import Row
+from fastcheck.reports.outline import Block, Outline
+from fastcheck.reports.readable import Readable
 from fastcheck.reports.report import SCHEMA, WithJson, encode
 from fastcheck.sweeps.curve import Curve
 
 
-@dataclass(frozen=True)
-class Sweep(Judged, WithJson):
+@dataclass(frozen=True, repr=False)
+class Sweep(Judged, Readable, WithJson):
     """Curves of several dimensions. A sweep is true if none indicates a coding mistake.
 
     Attributes
@@ -58,6 +61,18 @@ class Sweep(Judged, WithJson):
         """Return one tensor's curves."""
         return tuple(curve for curve in self.curves if curve.tensor == tensor)
 
+    def outline(self) -> Outline:
+        """Return what the sweep says in short: the text that ``print(sweep)`` prints."""
+        mistaken = sum(curve.reading == "coding mistake" for curve in self.curves)
+        head = (
+            f"{mistaken:,} of {len(self.curves):,} curves indicate a coding mistake"
+            if mistaken
+            else f"none of {len(self.curves):,} curves indicates a coding mistake"
+        )
+        blocks = [Block(self._summary(tensor), tuple(map(_row, self.of(tensor)))) for tensor in self.order]
+        notes = [f"{curve.tensor} {list(curve.index)}: {curve.words}" for curve in self.curves]
+        return Outline("pass" if self.passed else "fail", head, head, tuple(blocks), tuple(notes))
+
     def summary(self) -> str:
         """Return each tensor's readings, order and slope in one line."""
         return "; ".join(self._summary(tensor) for tensor in self.order)
@@ -91,3 +106,8 @@ class Sweep(Judged, WithJson):
                 "run": self.run,
             }
         )
+
+
+def _row(curve: Curve) -> Row:
+    """Return a curve as a row: the dimension, its value at the best step, and the reading."""
+    return Row(curve.index, curve.analytic, curve.best_numeric, curve.reading)

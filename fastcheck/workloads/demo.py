@@ -31,8 +31,8 @@ class Scene:
 
     Attributes
     ----------
-    story : str
-        Text printed before the check.
+    story, moral : str
+        Text printed before the check, and after it.
     geometry, believed : ConvGeometry
         Geometry of the layer, and the one assumed by its backward pass.
     dims : Dims
@@ -46,6 +46,7 @@ class Scene:
     believed: ConvGeometry
     dims: Dims
     expected: Verdict
+    moral: str = ""
 
     def case(self, threads: int | None = None) -> ConvCase:
         """Make the layer's data: the photograph, seeded weights, and gradients by the reference backward pass."""
@@ -126,5 +127,6 @@ SCENES = (
         replace(_STEM, stride=(1, 1)),
         {"weight": 256, "bias": "all", "input": 256},
         "fail",
+        "This failure is meant: the bug was planted, and fastcheck found it. The demo ends as it should.",
     ),
 )

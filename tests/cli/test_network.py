@@ -123,10 +123,11 @@ def words(text):
 @pytest.mark.parametrize("name", NETS)
 def test_right_gradients_pass(name, run, tmp_path):
     saved = Saved(tmp_path, name)
-    code, out, err = run(*saved.arguments("--loss", repr(saved.loss)))
+    code, out, err = run(*saved.arguments("--loss", repr(saved.loss), "--verbose"))
     assert (code, err) == (0, ""), out
     assert "forward: pass" in out
-    assert "PASS: every phase lies within" in out
+    assert "right in all " in words(out)
+    assert out.splitlines()[-1].startswith("PASS: ")
     assert ("with regularisation" in out) == (name == "cnn")
     for tensor in saved.grads:
         assert f" {tensor} " in out
@@ -152,18 +153,22 @@ def test_a_flipped_sign_fails_with_its_index(cnn, run):
     cnn.grads["conv2.weight"][1, 2, 0, 1] *= -1
     code, out, _ = run(*cnn.arguments("--dims", "all"))
     assert code == 1
-    assert "FAIL: data loss and with regularisation: conv2.weight: 1 of 48 differ" in words(out)
-    assert "first at [1, 2, 0, 1]" in words(out)
-    assert out.count("worst by difference / error bar") == 1
-    assert "conv2.weight (data loss): worst" in out
-    assert "try (conv2.weight): numeric / analytic is -1 in the worst dimensions: look for a wrong sign" in words(out)
+    assert "FAIL: conv2.weight is wrong in 1 of 48 entries (conv1.weight, conv1.bias, conv2.bias" in words(out)
+    assert "\n  [1, 2, 0, 1] " in out
+    assert "try: one dimension fails: what is special about its index" in words(out) or "is -1 in the worst" in words(
+        out
+    )
+    assert out.splitlines()[-1] == "FAIL: conv2.weight 1 of 48 wrong; 7 tensors pass"
+    whole = run(*cnn.arguments("--dims", "all", "-v"))[1]
+    assert whole.count("worst by difference / error bar") == 1
+    assert "conv2.weight (data loss): worst" in whole
 
 
 def test_missing_regularisation_fails_the_second_phase_alone(cnn, run):
     bare = cnn.gradients(regularised=False)[1]
     code, out, _ = run(*cnn.arguments(grads=bare))
     assert code == 1
-    assert "FAIL: with regularisation: conv1.weight" in words(out)
+    assert "conv1.weight (with regularisation) " in words(out)
     assert "contain no regularisation" in words(out)
 
 
@@ -173,12 +178,12 @@ def test_gradients_without_regularisation_are_taken_for_the_first_phase(cnn, run
     bare["conv1.bias"] = -bare["conv1.bias"]
     code, out, _ = run(*cnn.arguments("--data-grads", cnn.file("bare", bare)))
     assert code == 1
-    assert "FAIL: data loss: conv1.bias" in words(out)
+    assert "FAIL: conv1.bias (data loss) is wrong in all " in words(out)
 
 
 def test_a_wrong_declared_loss_is_told_before_any_gradient_is_judged(cnn, run):
     points = len(cnn.x)
-    code, out, _ = run(*cnn.arguments(loss=np.array(points * cnn.loss)))
+    code, out, _ = run(*cnn.arguments("-v", loss=np.array(points * cnn.loss)))
     assert code == 1
     assert "against the declared loss" in out
     assert "no gradient was judged" in out
@@ -189,9 +194,9 @@ def test_a_wrong_declared_loss_is_told_before_any_gradient_is_judged(cnn, run):
 
 
 def test_a_step_across_kinks_is_inconclusive_and_explained(cnn, run):
-    code, out, _ = run(*cnn.arguments("--step", "0.2", "--dims", "all", "--explain"))
+    code, out, _ = run(*cnn.arguments("--step", "0.2", "--dims", "all", "--explain", "-v"))
     assert code == 3
-    assert "INCONCLUSIVE: data loss: " in words(out)
+    assert "INCONCLUSIVE: " in words(out)
     assert "Why the worst dimensions agree as they do" in out
     assert "conv1.weight[" in out
     assert "relu1 sign data point" in words(out)

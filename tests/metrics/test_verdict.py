@@ -11,8 +11,8 @@ from layer_examples import case, layer, operands, saved, torch_forward, torch_gr
 import fastcheck
 from fastcheck.metrics.advice import PARTS
 from fastcheck.reports.reader import from_json
-from fastcheck.reports.report import ForwardReport
 from fastcheck.reports.suite_report import NetworkReport, SuiteReport
+from fastcheck.reports.tensor_report import ForwardReport
 
 LAYER = layer((2, 4, 9, 9), (6, 2, 3, 3), padding=1, groups=2)
 

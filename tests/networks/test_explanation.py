@@ -8,7 +8,7 @@ import torch_network
 
 import fastcheck
 from fastcheck.networks import explanation
-from fastcheck.reports.report import Kept
+from fastcheck.reports.tensor_report import Kept
 
 pytestmark = pytest.mark.jit
 

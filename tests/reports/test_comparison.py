@@ -314,24 +314,24 @@ def test_a_value_that_is_not_finite_has_advice(value):
 
 def test_advice_points_at_no_place_of_the_page():
     text = as_text(fastcheck.compare(-W, W), io.StringIO())
-    assert "try (gradient): start with the worst dimensions\n" in text
+    assert "try: start with the worst dimensions\n" in text
 
 
 def test_the_rule_that_was_used_is_shown_kept_and_read_back():
     report = fastcheck.compare({"w": W.astype(np.float16), "b": NOISE}, {"w": W, "b": NOISE}, precision=None)
-    text = as_text(report, io.StringIO())
+    text = as_text(report, io.StringIO(), verbose=True)
     assert "norm ratio at most 1e-09 (met); norm ratio of float16 at most 0.0015 (met); max ratio" in text
     again = from_json(report.to_json())
     assert again.tensors["w"].precision == "float16"
     assert again.to_json() == report.to_json()
-    assert as_text(again, io.StringIO()) == text
+    assert as_text(again, io.StringIO(), verbose=True) == text
     with pytest.raises(FastcheckError, match="precision"):
         from_json(report.to_json().replace('"precision": "float16"', '"precision": "float17"'))
 
 
 def test_nothing_was_differenced_and_no_speed_is_shown():
-    assert "per second" not in as_text(fastcheck.compare(W, W), io.StringIO())
-    assert "per second" in as_text(fastcheck.check_gradient(lambda p: float(p @ p), 2 * NOISE, NOISE), io.StringIO())
+    assert "a second" not in str(fastcheck.compare(W, W))
+    assert "a second" in str(fastcheck.check_gradient(lambda p: float(p @ p), 2 * NOISE, NOISE))
 
 
 def test_the_command_line_takes_a_precision(run, refused, tmp_path):
@@ -342,6 +342,6 @@ def test_the_command_line_takes_a_precision(run, refused, tmp_path):
     assert run("compare", *files)[0] == 3
     code, out, _ = run("compare", *files, "--precision", "bfloat16")
     assert code == 0
-    assert "norm ratio at most 0.012 in bfloat16" in out
+    assert "norm ratio at most 0.012 in bfloat16" in " ".join(out.split())
     assert "per second" not in out
     assert "float31" in refused("compare", *files, "--precision", "float31")

@@ -80,17 +80,18 @@ def test_json_reads_back(suite):
     again = from_json(suite.to_json())
     assert isinstance(again, SuiteReport)
     assert again.to_json() == suite.to_json()
-    assert as_text(again, io.StringIO()) == as_text(suite, io.StringIO())
+    assert as_text(again, io.StringIO(), verbose=True) == as_text(suite, io.StringIO(), verbose=True)
 
 
 def test_text_tells_every_case_why_it_did_not_pass_and_the_totals(suite):
-    text = as_text(suite, io.StringIO(), "several")
-    assert text.startswith("several\n")
+    text = as_text(suite, io.StringIO(), "several", verbose=True)
+    assert text.startswith("several   FAIL: 1 of 4 cases fail: fail; 1 of 4 cases could not be checked:\n")
     assert "fail: fail: bias: 3 of 3 differ" in text
     assert "error: error: ValueError: of some kind" in text
     checked = sum(tensor.dims_checked for case in suite.cases.values() for tensor in case.tensors.values())
-    assert f"FAIL: 4 cases, {checked:,} dimensions in " in text
-    assert f"norm ratio {suite.cases['fail'].tensors['bias'].norm_ratio:.1e}" in text.splitlines()[-1]
+    totals = next(line for line in text.splitlines() if line.startswith(f"4 cases, {checked:,} dimensions in "))
+    assert f"norm ratio {suite.cases['fail'].tensors['bias'].norm_ratio:.1e}" in totals
+    assert text.rstrip().endswith("cases are inconclusive: inconclusive; 1 pass")
 
 
 def test_a_line_for_each_case_as_it_finishes(reports):
@@ -126,7 +127,7 @@ def test_a_damaged_report_is_refused_or_still_printed_and_never_a_traceback(valu
         place[path[-1]] = value
         try:
             read = from_json(json.dumps(data))
-            as_text(read, io.StringIO()).encode()
+            as_text(read, io.StringIO(), verbose=True).encode()
             "".join(case_line(*entry) for entry in read.cases.items()).encode()
         except FastcheckError as error:
             refused += "report" in str(error)
@@ -162,7 +163,7 @@ class _Terminal(io.StringIO):
 def test_every_number_is_shown_whatever_the_terminals_width(columns, suite, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("NO_COLOR", "1")
-    text = as_text(suite, _Terminal())
+    text = as_text(suite, _Terminal(), verbose=True)
     assert "…" not in text
     for tensor in suite.cases["pass"].tensors.values():
         assert f"{tensor.dims_checked:,} of {tensor.dims_total:,}" in text

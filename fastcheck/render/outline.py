@@ -1,0 +1,35 @@
+"""The outline of a report on a console: its plain text, with verdicts in colour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.text import Text
+
+from fastcheck.render.page import STYLES, is_limited
+from fastcheck.reports.layout import WIDTH
+from fastcheck.reports.outline import Outline
+
+_WIDEST = 100
+"""Largest width of sentences, in columns: longer lines are hard to read."""
+
+
+def width_of(out: Console) -> int:
+    """Return the width in which sentences are wrapped: that of a terminal, and `WIDTH` where there is none."""
+    return min(out.width, _WIDEST) if is_limited(out) else WIDTH
+
+
+def write_outline(outline: Outline, out: Console, title: str = "") -> None:
+    """Print an outline: the verdict, what did not pass, what to try next, and the verdict again."""
+    write_lines(outline.lines(width_of(out), title), out)
+
+
+def write_lines(lines: Iterable[str], out: Console) -> None:
+    """Print lines of an outline, with verdicts and opposite signs in colour."""
+    for line in lines:
+        text = Text(line)
+        for verdict, style in STYLES.items():
+            text.highlight_words([f"{verdict.upper()}:"], style)
+        text.highlight_regex(r"  opposite( sign)?$", STYLES["fail"])
+        out.print(text, soft_wrap=True)
