@@ -87,7 +87,7 @@ def test_the_readme_shows_what_is_printed(tmp_path, monkeypatch):
     exec(file[0], names)
     with contextlib.redirect_stdout(io.StringIO()) as output:
         _run("fastcheck conv layer.npz")
-    printed, shown = output.getvalue(), re.search(r"```text\n(layer.npz\n.*?)```", page, re.DOTALL)[1]
+    printed, shown = output.getvalue(), re.search(r"```text\n(layer.npz .*?)```", page, re.DOTALL)[1]
     assert _same(printed, shown, lambda text: re.sub(r"[\s─]+", " ", text).strip()), printed
     exec(function[0], names)
     describe, check = network[0].split("report = ")

@@ -54,8 +54,9 @@ class _Bar:
             for earlier in self._shown.values():
                 self._bar.remove_task(earlier)
             self._shown = {stage: self._bar.add_task(printable(stage), total=total or None, rate="")}
+        self._bar.update(self._shown[stage], completed=done)
         speed = self._bar.tasks[0].speed
-        self._bar.update(self._shown[stage], completed=done, rate=f"{speed:,.0f}/s" if speed else "")
+        self._bar.update(self._shown[stage], rate=f"{speed:,.0f}/s" if speed else "")
 
 
 def _drawn() -> Progress:

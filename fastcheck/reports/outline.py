@@ -189,14 +189,23 @@ def of_cases(verdict: Verdict, cases: Mapping[str, Outline], foot: Sequence[str]
     for name, case in ordered:
         names.setdefault(case.verdict, []).append(name)
     passed = len(names.pop("pass", []))
-    total = f"{len(cases):,} case{'s' * (len(cases) != 1)}"
-    phrases = [f"{len(those):,} of {total} {_VERBS[verdict]}: {joined(those)}" for verdict, those in names.items()]
-    rest = f"{passed:,} pass" if passed and phrases else f"all {total} pass" if passed else ""
+    phrases = [
+        f"{len(those):,} of {len(cases):,} cases {_VERBS[verdict][len(those) > 1]}: {joined(those)}"
+        for verdict, those in names.items()
+    ]
+    counted = f"{passed:,} pass{'es' * (passed == 1)}"
+    all_of = f"all {passed:,} cases pass" if passed > 1 else "the only case passes"
+    rest = "" if not passed else counted if phrases else all_of
     gist = "; ".join(part for part in ("interrupted" * interrupted, *phrases, rest) if part) or "there are no cases"
     return Outline(verdict, gist, gist, foot=tuple(foot), cases=tuple(ordered))
 
 
-_VERBS: dict[Verdict, str] = {"fail": "fail", "error": "could not be checked", "inconclusive": "are inconclusive"}
+_VERBS: dict[Verdict, tuple[str, str]] = {
+    "fail": ("fails", "fail"),
+    "error": ("could not be checked", "could not be checked"),
+    "inconclusive": ("is inconclusive", "are inconclusive"),
+}
+"""What is said of one case, and of several."""
 
 # The verdict's reasons
 

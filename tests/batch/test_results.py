@@ -214,7 +214,7 @@ def test_of_many_cases_those_that_passed_are_counted(reports, run, tmp_path):
     assert code == 1
     assert "case7 " not in out
     assert f"{MOST_LISTED} cases that passed are not listed: --all lists them" in out
-    assert f"FAIL: 1 of {MOST_LISTED + 1} cases fail: wrong; {MOST_LISTED} pass" in " ".join(out.split())
+    assert f"FAIL: 1 of {MOST_LISTED + 1} cases fails: wrong; {MOST_LISTED} pass" in " ".join(out.split())
     assert "\nwrong   FAIL: bias is wrong in all 3 entries" in out
     assert "case7 " in run("show", many, "--all")[1]
 

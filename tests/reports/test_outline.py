@@ -182,7 +182,7 @@ def test_failing_cases_come_first_and_the_suite_raises(reports):
     cases = {"good": reports["pass"], **{f"bad{number}": reports["weight"] for number in range(7)}}
     suite = SuiteReport.of(cases, threads=2)
     lines = str(suite).splitlines()
-    assert lines[0] == "FAIL: 7 of 8 cases fail: bad0, bad1, bad2 and 4 more; 1 pass"
+    assert lines[0] == "FAIL: 7 of 8 cases fail: bad0, bad1, bad2 and 4 more; 1 passes"
     shown = [line.split()[0] for line in lines if re.match(r"bad\d|good", line)]
     assert shown == [f"bad{number}" for number in range(7)] + ["good"]
     assert sum(line.startswith("  [0, 0, 0, 1] ") for line in lines) == 5  # of the first five
@@ -199,7 +199,7 @@ def test_repr_is_one_line_for_every_kind_of_report(reports, network):
     suite = SuiteReport.of({"a": reports["three"]}, threads=1)
     assert repr(reports["weight"]) == "<Report FAIL: weight 1 of 108 wrong; input, bias pass>"
     assert repr(network()) == "<NetworkReport PASS: 8 tensors pass>"
-    assert repr(suite) == "<SuiteReport FAIL: 1 of 1 case fail: a>"
+    assert repr(suite) == "<SuiteReport FAIL: 1 of 1 cases fails: a>"
     assert repr(swept) == "<Sweep PASS: none of 1 curves indicates a coding mistake>"
     assert repr(reports["weight"].tensors["weight"]).startswith("<TensorReport FAIL: 1 of 108 differ by more than ")
     assert "[0, 0, 0, 1]" in str(reports["weight"].tensors["weight"])

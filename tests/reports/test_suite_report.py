@@ -85,13 +85,13 @@ def test_json_reads_back(suite):
 
 def test_text_tells_every_case_why_it_did_not_pass_and_the_totals(suite):
     text = as_text(suite, io.StringIO(), "several", verbose=True)
-    assert text.startswith("several   FAIL: 1 of 4 cases fail: fail; 1 of 4 cases could not be checked:\n")
+    assert text.startswith("several   FAIL: 1 of 4 cases fails: fail; 1 of 4 cases could not be checked:\n")
     assert "fail: fail: bias: 3 of 3 differ" in text
     assert "error: error: ValueError: of some kind" in text
     checked = sum(tensor.dims_checked for case in suite.cases.values() for tensor in case.tensors.values())
     totals = next(line for line in text.splitlines() if line.startswith(f"4 cases, {checked:,} dimensions in "))
     assert f"norm ratio {suite.cases['fail'].tensors['bias'].norm_ratio:.1e}" in totals
-    assert text.rstrip().endswith("cases are inconclusive: inconclusive; 1 pass")
+    assert text.rstrip().endswith("cases is inconclusive: inconclusive; 1 passes")
 
 
 def test_a_line_for_each_case_as_it_finishes(reports):
