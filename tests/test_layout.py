@@ -41,6 +41,7 @@ COVERS = {
     "batch/ledger/test_ledger": "lock schema",
     "batch/run/test_kills": "check_one cluster",
     "batch/run/test_runner": "estimates jobs local numeric plan planned stop cli/batch render/plan",
+    "batch/run/test_user_calls": "sources user_code",
     "workloads/test_benchmark": "roofline render/benchmark",
     "workloads/test_zoo": "adapters/torch",
     "kernels/test_conv": "convolutions/passes",

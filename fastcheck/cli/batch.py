@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import sys
@@ -125,7 +126,10 @@ def _run(suite: Suite, folder: Path, json_path: str | None, junit_path: str | No
 
     dask = options.pop("dask")
     settings = runner.Options.of(**options)
-    with watching(None if json_path == "-" else say) as watch:
+    alone = json_path == "-"
+    # What functions of the user's print must not stand beside the JSON.
+    printing = contextlib.redirect_stdout(sys.stderr) if alone else contextlib.nullcontext()
+    with printing, watching(None if alone else say) as watch:
         outcome = runner.run(suite, folder, settings, watch, _backend(dask, settings, local))
     results = read_results(folder)
     report, waiting = results.suite, results.waiting

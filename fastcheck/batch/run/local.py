@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
+import sys
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -130,16 +132,17 @@ def _child(theirs: Connection, case: Planned, known: dict[ShardId, bytes], numer
         theirs.send(("progress", *update))
 
     try:
-        report = check_one.check(
-            case.entry,
-            jobs.read_as_planned(case),
-            known,
-            keep,
-            pool=InlineExecutor(),
-            threads=1,
-            progress=progress,
-            numeric=numeric,
-        )
+        with contextlib.redirect_stdout(sys.stderr):  # the parent's is for results, whatever the user's functions print
+            report = check_one.check(
+                case.entry,
+                jobs.read_as_planned(case),
+                known,
+                keep,
+                pool=InlineExecutor(),
+                threads=1,
+                progress=progress,
+                numeric=numeric,
+            )
         theirs.send(("report", report))
     except BrokenPipeError:  # the parent process is gone
         return
