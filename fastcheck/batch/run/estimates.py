@@ -55,7 +55,10 @@ def _of_network(entry: NetworkEntry, threads: int) -> CostEstimate:
     sizes = {name: array.size for name, array in point.params.items()}
     counts = sampling.counts(entry.request.dims, sizes, work)
     total = sum(counts[name] * work[name] for name in sizes)
-    return CostEstimate(sum(counts.values()), float(total), partial.needed_bytes(lowered, point, threads))
+    phases = 2 if point.network.penalties(list(point.params)) else 1
+    arguments = 8 * (2 * sum(sizes.values()) + point.x.size)  # parameters, their gradients and the data
+    needed = arguments + partial.needed_bytes(lowered, point, threads)
+    return CostEstimate(phases * sum(counts.values()), float(phases * total), needed)
 
 
 def _point(entry: NetworkEntry) -> Point:

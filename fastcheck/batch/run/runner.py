@@ -71,6 +71,11 @@ class Options:
             memory = 2**62 if available is None else int(BUDGET * available)
         return cls(machine.thread_count(threads), memory, **others)
 
+    @property
+    def own_bytes(self) -> int:
+        """Memory that a case takes in addition to its estimate."""
+        return RESERVE if self.isolate else 0
+
 
 class Watch(Protocol):
     """Observer of a run; it is always called in the thread that called `run`."""
@@ -149,7 +154,8 @@ def run(
     with listening() as interrupts:
         cases = plan(suite.entries, options.threads, options.memory)
         with closing(backend_of(options)) as backend:
-            opened = Ledger.open(folder, suite.name, suite.text, backend.target, restart=options.restart)
+            keys = {case.key for case in cases}
+            opened = Ledger.open(folder, suite.name, suite.text, backend.target, keys=keys, restart=options.restart)
             with opened as ledger:
                 return _Run(ledger, folder, cases, options, watch, interrupts).through(backend)
 
