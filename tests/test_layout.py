@@ -43,6 +43,7 @@ COVERS = {
     "batch/run/test_runner": "estimates jobs local numeric plan planned stop cli/batch render/plan",
     "batch/run/test_user_calls": "sources user_code",
     "workloads/test_benchmark": "roofline render/benchmark",
+    "workloads/test_demo": "common/extras",
     "workloads/test_zoo": "adapters/torch",
     "kernels/test_conv": "convolutions/passes",
     "cli/test_main": "output types common/errors common/writing reports/files render/dimensions_csv render/progress",

@@ -16,6 +16,7 @@ from fastcheck.cli.output import check_paths, deliver, say
 from fastcheck.cli.types import Seconds, examples, json_option, threads_option
 from fastcheck.common import machine, writing
 from fastcheck.common.errors import FastcheckError
+from fastcheck.common.extras import installing
 from fastcheck.common.naming import printable, shown
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -77,7 +78,7 @@ class Workers(click.ParamType[Any]):
 )
 @click.option("--keep-numeric", is_flag=True, help="Keep the numeric gradients in DIR/numeric, as .npy files.")
 @click.option("--restart", is_flag=True, help="Set an existing ledger aside, and start over.")
-@click.option("--dask", type=Workers(), help='Run on a Dask cluster; needs: pip install "fastcheck[dask]".')
+@click.option("--dask", type=Workers(), help=f"Run on a Dask cluster; needs: {installing('dask')}.")
 @click.option("--yes", is_flag=True, help=f"Allow a suite of more than {MOST_CASES:,} cases.")
 @click.option("--allow-outside", is_flag=True, help="Allow files outside the suite's folder.")
 @json_option

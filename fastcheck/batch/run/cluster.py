@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from fastcheck.common.errors import FastcheckError
+from fastcheck.common.extras import installing
 
 try:
     from dask import config
     from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 except ImportError:
-    raise FastcheckError('Dask is not installed: pip install "fastcheck[dask]"') from None
+    raise FastcheckError(f"Dask is not installed: {installing('dask')}") from None
 
 from fastcheck.batch.ledger.schema import NOTHING_LOST
 from fastcheck.batch.run import check_one, jobs
