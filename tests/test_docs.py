@@ -23,6 +23,7 @@ import torch_network
 import fastcheck
 from fastcheck.batch.suite.file import read_suite
 from fastcheck.cli.main import main
+from fastcheck.common.extras import installing
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -197,6 +198,13 @@ def test_files_that_are_named_exist(page):
     text = page.read_text()
     missing = [path for path in _paths(text) if not any((folder / path).exists() for folder in FOLDERS)]
     assert set(missing) <= set(EXAMPLES)
+
+
+def test_extras_are_installed_as_the_readme_does():
+    assert installing("demo") == 'pip install ".[demo]" in a clone of fastcheck'
+    assert 'pip install ".[demo]"' in (ROOT / "README.md").read_text()
+    sources = [path for folder in FOLDERS[1:] for path in folder.rglob("*.py")]
+    assert [path.name for path in (*PAGES, *sources) if "install fastcheck" in path.read_text().replace('"', "")] == []
 
 
 def test_tests_that_are_named_exist():

@@ -30,7 +30,7 @@ def in_common(cases: Mapping[str, Case], names: Collection[str] | None = None) -
     ----------
     cases : mapping of str to Report or NetworkReport
     names : collection of str, optional
-        Cases to look at among those that fail; by default all of them.
+        Cases that began to fail, to be looked at alone; by default all that fail.
     """
     failing = [case for name, case in cases.items() if case.verdict == "fail" and (names is None or name in names)]
     if len(failing) < 2:
@@ -42,7 +42,7 @@ def in_common(cases: Mapping[str, Case], names: Collection[str] | None = None) -
     count = "both" if len(failing) == 2 else f"all {len(failing):,}"
     own = f" {_joined(properties)}" if properties else ""
     always = f"{';' if properties else ':'} always {' and '.join(tensors)}" if tensors else ""
-    return printable(f"{count} that fail{own}{always}")
+    return printable(f"{count} that {'fail' if names is None else 'began to fail'}{own}{always}")
 
 
 class _Property(NamedTuple):

@@ -138,7 +138,7 @@ def test_show_and_diff_say_it(case, run, tmp_path):
     paths = [ledgers.ledger(tmp_path / name, cases) for name, cases in (("a", monday), ("b", tuesday))]
     code, out, _ = run("diff", *paths)
     assert code == 1
-    assert "\nin common: both that fail have a stride above 1; always weight\n" in out
+    assert "\nin common: both that began to fail have a stride above 1; always weight\n" in out
     assert out.splitlines()[-1].startswith("4 cases compared: 2 got worse, ")
     assert "1 still fails" in out.splitlines()[-1]
     assert "in common" not in run("diff", paths[0], paths[0])[1]

@@ -209,6 +209,12 @@ def test_a_dry_run_imports_nothing(folder, tmp_path, run):
     assert f"mine:logistic: there is no module mine in {folder}, nor on sys.path" in " ".join(out.split())
 
 
+def test_the_help_says_that_code_runs(run):
+    told = " ".join(run("run", "--help")[1].split())
+    assert "running it imports their modules, from the suite's folder or from sys.path, and runs their code" in told
+    assert "--dry-run imports none" in told
+
+
 def test_what_a_function_prints_stays_out_of_the_json(folder, tmp_path, run):
     body = "print('from mine'); return {'bias': grad_output.sum((0, 2))}"
     (folder / "mine.py").write_text(f"print('imported')\ndef backward(grad_output):\n    {body}\n")
