@@ -107,6 +107,7 @@ def _totals(difference: Difference) -> Text:
     if failing := len(difference.still_failing):
         parts.append(f"{failing:,} still fail{'s' * (failing == 1)}")
     pace = difference.pace
-    speed = f"; {rate(pace.before)} -> {rate(pace.after)}" if pace.before and pace.after and _is_long(pace) else ""
+    speeds = [rate(speed) for speed in (pace.before, pace.after) if speed and _is_long(pace)]
+    changed = f"; {' -> '.join(speeds)}" if len(set(speeds)) == 2 else ""
     style = "bold red" if worse or gone else ""
-    return Text(f"{difference.compared:,} cases compared: {', '.join(parts)}{speed}", style=style)
+    return Text(f"{difference.compared:,} cases compared: {', '.join(parts)}{changed}", style=style)

@@ -7,7 +7,9 @@ into the one ledger, where a later run finds the shards, whichever worker comput
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import sys
 import threading
 import time
 import warnings
@@ -326,6 +328,8 @@ def _same(operands: Operands) -> Operands:
 
 
 def _on_worker(function: Callable[..., Any], expected: Described, *arguments: Any) -> Any:
+    if multiprocessing.parent_process() is not None:
+        sys.stdout = sys.stderr  # a process of local:N has the run's own, which is for results
     here = _described()
     if here != expected:
         raise FastcheckError(f"a worker that joined later has {_shown(here)}, and the others have {_shown(expected)}")

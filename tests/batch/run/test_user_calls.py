@@ -4,6 +4,7 @@ import json
 import os
 import sys
 
+import processes
 import pytest
 
 from fastcheck.batch.ledger.ledger import Ledger
@@ -215,16 +216,16 @@ def test_the_help_says_that_code_runs(run):
     assert "--dry-run imports none" in told
 
 
-def test_what_a_function_prints_stays_out_of_the_json(folder, tmp_path, run):
+@pytest.mark.jit
+@pytest.mark.parametrize("options", [(), ("--isolate",), ("--dask", "local:1")])
+def test_what_a_function_prints_stays_out_of_the_json(folder, tmp_path, options):
     body = "print('from mine'); return {'bias': grad_output.sum((0, 2))}"
     (folder / "mine.py").write_text(f"print('imported')\ndef backward(grad_output):\n    {body}\n")
-    text = (
-        '[[case]]\nname = "own"\nconv = {in = 2, out = 3, kernel = 2}\ninput = [1, 2, 5]\nbackward = "mine:backward"\n'
-    )
-    (folder / "night.toml").write_text(text)
-    code, out, err = run("run", folder / "night.toml", "--out", tmp_path / "out", "--json", "-")
-    assert (code, json.loads(out)["verdict"]) == (0, "pass")
-    assert "imported\nfrom mine\n" in err
+    (folder / "night.toml").write_text(ONE)
+    command = [sys.executable, "-m", "fastcheck", "run", folder / "night.toml", "--out", tmp_path / "out"]
+    done = processes.run([*command, "--json", "-", *options])
+    assert (done.returncode, json.loads(done.stdout)["verdict"]) == (0, "pass")
+    assert "imported\nfrom mine\n" in done.stderr
 
 
 # Gradients of functions
