@@ -1,6 +1,6 @@
 """What an exhaustive check of ResNet-50 takes, every parameter through the whole network: an estimate from its parts.
 
-python bench/resnet50.py '{"size": 224}' prints the table of docs/scaling.md, and the figures behind it as JSON. It
+python bench/resnet50.py '{"size": 224}' prints the table of docs/benchmarks.md, and the figures behind it as JSON. It
 takes a quarter of an hour and 15 GB; images of 64 pixels take five minutes and 4 GB.
 
 A seeded sample of some tensors is differenced by one thread, as a check does it. The others are estimated by their

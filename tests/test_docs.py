@@ -23,6 +23,7 @@ import torch_network
 import fastcheck
 from fastcheck.batch.suite.file import read_suite
 from fastcheck.cli.main import main
+from fastcheck.common.extras import installing
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -106,13 +107,15 @@ def test_the_readme_shows_what_is_printed(tmp_path, monkeypatch):
 def test_batch_examples(tmp_path, monkeypatch):
     """Files with a name are written, Python is run, and commands whose output is shown are."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
     names, compared = {}, 0
     for language, body, shown in BATCH_EXAMPLE.findall((DOCS / "batch.md").read_text()):
         printed = io.StringIO()
-        if language == "toml":
-            path = tmp_path / body.partition("\n")[0].removeprefix("# ")
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(body)
+        if re.match(r"# \S+\.(toml|py)\n", body):
+            name = body.partition("\n")[0].removeprefix("# ")
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(body)
+            continue
         with contextlib.redirect_stdout(printed):
             if language == "python":
                 exec(body, names)
@@ -121,7 +124,7 @@ def test_batch_examples(tmp_path, monkeypatch):
         if shown:
             assert _same(printed.getvalue(), shown), printed.getvalue()
             compared += 1
-    assert compared >= 7
+    assert compared >= 9
 
 
 def test_the_night_is_the_one_that_is_shown():
@@ -195,6 +198,13 @@ def test_files_that_are_named_exist(page):
     text = page.read_text()
     missing = [path for path in _paths(text) if not any((folder / path).exists() for folder in FOLDERS)]
     assert set(missing) <= set(EXAMPLES)
+
+
+def test_extras_are_installed_as_the_readme_does():
+    assert installing("demo") == 'pip install ".[demo]" in a clone of fastcheck'
+    assert 'pip install ".[demo]"' in (ROOT / "README.md").read_text()
+    sources = [path for folder in FOLDERS[1:] for path in folder.rglob("*.py")]
+    assert [path.name for path in (*PAGES, *sources) if "install fastcheck" in path.read_text().replace('"', "")] == []
 
 
 def test_tests_that_are_named_exist():

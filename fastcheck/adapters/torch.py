@@ -8,12 +8,13 @@ from contextlib import contextmanager
 import numpy as np
 
 from fastcheck.common.errors import FastcheckError
+from fastcheck.common.extras import installing
 from fastcheck.convolutions.geometry import ConvGeometry
 
 try:
     import torch
 except ImportError:
-    raise FastcheckError('PyTorch is not installed: pip install "fastcheck[torch]"') from None
+    raise FastcheckError(f"PyTorch is not installed: {installing('torch')}") from None
 
 _CONVOLUTIONS = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}
 

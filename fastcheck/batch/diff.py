@@ -1,17 +1,18 @@
-"""The difference between two runs of a suite: changed verdicts, drifts of values and ratios, and the speed of both."""
+"""The difference between two runs of a suite: lost cases, changed verdicts, drifts of values, and the speed of both."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
+from fastcheck.batch.common_causes import in_common
 from fastcheck.batch.ledger.ledger import WAITING
 from fastcheck.batch.results import Case, SuiteResults
 from fastcheck.common.errors import FastcheckError
-from fastcheck.reports.report import SCHEMA, WithJson, encode
-from fastcheck.reports.suite_report import every_tensor
+from fastcheck.reports.report import SCHEMA, Report, WithJson, encode
+from fastcheck.reports.suite_report import every_tensor, phases_of
 from fastcheck.reports.tensor_report import Entry, TensorReport
 
 ABSENT = "not checked"
@@ -39,7 +40,7 @@ class Change:
     before, after : str
         Verdicts, or "waiting" for an unfinished case, or "not checked" for a tensor.
     why : str
-        The reasons for the later verdict.
+        The reasons for the later verdict; empty for a pass.
     """
 
     case: str
@@ -53,6 +54,11 @@ class Change:
     def worse(self) -> bool:
         """Whether a pass was lost, or an inconclusive verdict or an error became a failure."""
         return self.before not in (WAITING, ABSENT) and _weight(self.before) < _weight(self.after)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether what failed, was inconclusive or was an error has passed."""
+        return self.before not in (WAITING, ABSENT) and self.after == "pass"
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ class Difference(WithJson):
     Attributes
     ----------
     only_before, only_after : tuple of str
-        Cases that the other run does not have.
+        Cases that the other run does not have: lost ones, and new ones.
     compared : int
         Number of cases that are finished in both.
     changes : tuple of Change
@@ -124,6 +130,10 @@ class Difference(WithJson):
     drifts : tuple of Drift
     paces : dict of str to Pace
         Speeds of the cases that have dimensions in both.
+    still_failing : tuple of str
+        Cases that fail in both.
+    in_common : str
+        What the cases that began to fail have in common, as `fastcheck.batch.common_causes.in_common` says it.
     """
 
     only_before: tuple[str, ...]
@@ -132,6 +142,8 @@ class Difference(WithJson):
     changes: tuple[Change, ...]
     drifts: tuple[Drift, ...]
     paces: dict[str, Pace]
+    still_failing: tuple[str, ...] = ()
+    in_common: str = ""
 
     @property
     def worse(self) -> bool:
@@ -140,8 +152,8 @@ class Difference(WithJson):
 
     @property
     def exit_code(self) -> int:
-        """Exit code of the command line: 1 if a verdict got worse, else 0."""
-        return int(self.worse)
+        """Exit code of the command line: 1 if a verdict got worse or a case is lost, else 0."""
+        return int(self.worse or bool(self.only_before))
 
     @property
     def pace(self) -> Pace:
@@ -158,7 +170,9 @@ class Difference(WithJson):
                 "only_before": self.only_before,
                 "only_after": self.only_after,
                 "compared": self.compared,
-                "changes": [asdict(change) | {"worse": change.worse} for change in self.changes],
+                "changes": [asdict(one) | {"worse": one.worse, "fixed": one.fixed} for one in self.changes],
+                "still_failing": self.still_failing,
+                "in_common": self.in_common,
                 "moves": [asdict(drift) for drift in self.drifts],
                 "pace": self.pace.to_dict(),
                 "paces": {name: pace.to_dict() for name, pace in self.paces.items()},
@@ -188,6 +202,7 @@ def difference(before: SuiteResults, after: SuiteResults) -> Difference:
         raise FastcheckError(f"{before.name!r} and {after.name!r} have no case in common: expected two runs of a suite")
     pairs = [(name, before.suite.cases[name], after.suite.cases[name]) for name in _finished(shared, before, after)]
     changes = [change for name in shared for change in _changes(name, before.suite.cases, after.suite.cases)]
+    broken = {change.case for change in changes if change.worse and change.after == "fail"}
     return Difference(
         _others(before.names, shared),
         _others(after.names, shared),
@@ -195,6 +210,8 @@ def difference(before: SuiteResults, after: SuiteResults) -> Difference:
         tuple(sorted(changes, key=lambda change: (not change.worse, -_weight(change.after)))),
         tuple(drift for pair in pairs for drift in _drifts(*pair)),
         {name: pace for name, *pair in pairs if min((pace := _pace(*pair))[:2])},
+        tuple(name for name, *pair in pairs if all(case.verdict == "fail" for case in pair)),
+        in_common(after.suite.cases, broken),
     )
 
 
@@ -215,9 +232,21 @@ def _changes(name: str, before: Mapping[str, Case], after: Mapping[str, Case]) -
     one, other = before.get(name), after.get(name)
     was, now = (WAITING if case is None else case.verdict for case in (one, other))
     if was != now:
-        yield Change(name, "", "", was, now, "" if other is None else other.summary().removeprefix(f"{now}: "))
+        yield Change(name, "", "", was, now, "" if other is None else _why(other))
     elif one is not None and other is not None:
         yield from _tensor_changes(name, _tensors(one), _tensors(other))
+
+
+def _why(case: Case) -> str:
+    """Return the reasons of the phases and tensors that did not pass."""
+    return "; ".join(filter(None, (_reasons(phase) for phase in phases_of(case).values() if not phase.passed)))
+
+
+def _reasons(phase: Report) -> str:
+    failed = {name: tensor for name, tensor in phase.tensors.items() if not tensor.passed}
+    if not failed and phase.error is None and (phase.forward is None or phase.forward.passed):
+        return ""
+    return replace(phase, tensors=failed).summary().removeprefix(f"{phase.verdict}: ")
 
 
 _TensorKey = tuple[str, str]
@@ -235,7 +264,7 @@ def _tensor_changes(
         one, other = before.get((phase, tensor)), after.get((phase, tensor))
         was, now = (ABSENT if report is None else report.verdict for report in (one, other))
         if was != now:
-            yield Change(name, phase, tensor, was, now, "" if other is None else other.reason)
+            yield Change(name, phase, tensor, was, now, "" if other is None or other.passed else other.reason)
 
 
 def _drifts(name: str, before: Case, after: Case) -> Iterator[Drift]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import sys
@@ -15,7 +16,8 @@ from fastcheck.cli.output import check_paths, deliver, say
 from fastcheck.cli.types import Seconds, examples, json_option, threads_option
 from fastcheck.common import machine, writing
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.naming import shown
+from fastcheck.common.extras import installing
+from fastcheck.common.naming import printable, shown
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {f"{letter}IB": 2 ** (10 * power) for power, letter in enumerate("KMGT", start=1)}
@@ -60,7 +62,12 @@ class Workers(click.ParamType[Any]):
 
 @click.command("run")
 @click.argument("suite_path", metavar="SUITE.toml")
-@click.option("--out", "folder", metavar="DIR", help="Folder of the ledger; created if absent, resumed if present.")
+@click.option(
+    "--out",
+    "folder",
+    metavar="DIR",
+    help="Folder of the ledger; created if absent, resumed if present. Default: SUITE-results in the working folder.",
+)
 @click.option("--dry-run", is_flag=True, help="List the cases with estimated work and memory, and check nothing.")
 @click.option("--memory", type=Bytes(), help="Memory for all running cases together. Default: most of what is free.")
 @threads_option
@@ -71,7 +78,7 @@ class Workers(click.ParamType[Any]):
 )
 @click.option("--keep-numeric", is_flag=True, help="Keep the numeric gradients in DIR/numeric, as .npy files.")
 @click.option("--restart", is_flag=True, help="Set an existing ledger aside, and start over.")
-@click.option("--dask", type=Workers(), help='Run on a Dask cluster; needs: pip install "fastcheck[dask]".')
+@click.option("--dask", type=Workers(), help=f"Run on a Dask cluster; needs: {installing('dask')}.")
 @click.option("--yes", is_flag=True, help=f"Allow a suite of more than {MOST_CASES:,} cases.")
 @click.option("--allow-outside", is_flag=True, help="Allow files outside the suite's folder.")
 @json_option
@@ -91,16 +98,20 @@ def run_command(
 
     You can kill the run at any time; the same command resumes it and repeats no finished work. `fastcheck show DIR`
     prints the results, `fastcheck diff DIR1 DIR2` the changes between two runs.
+
+    A suite can name functions (backward = "package.module:function", gradient = "module:function"): running it imports
+    their modules, from the suite's folder or from sys.path, and runs their code with your rights. --dry-run imports
+    none.
     """
     from fastcheck.batch.suite.file import read_suite
 
-    folders = () if folder is None else (folder,)
-    check_paths(junit_path, json_path, read=(suite_path,), option="--junit", folders=folders)
+    given, folder = folder, folder or f"{Path(suite_path).stem}-results"
+    check_paths(junit_path, json_path, read=(suite_path,), option="--junit", folders=(folder,))
     suite = read_suite(Path(suite_path), allow_outside=allow_outside, most=None if yes else MOST_CASES)
     if dry_run:
         return _list(suite, options)
-    if folder is None:
-        raise FastcheckError("--out is missing: expected the folder of the ledger")
+    if given is None and json_path != "-":
+        say(f"results: {printable(folder)}\n")
     return _run(suite, Path(folder), json_path, junit_path, options)
 
 
@@ -110,9 +121,10 @@ def _list(suite: Suite, options: dict[str, Any]) -> int:
     from fastcheck.render.page import text_for
     from fastcheck.render.plan import write_plan
 
-    settings = Options.of(threads=options["threads"], memory=options["memory"])
+    settings = Options.of(threads=options["threads"], memory=options["memory"], isolate=options["isolate"])
     planned = plan(suite.entries, settings.threads, settings.memory)
-    say(text_for(sys.stdout, lambda out: write_plan(suite.name, planned, settings.memory, out)))
+    budget, own = settings.memory, settings.own_bytes
+    say(text_for(sys.stdout, lambda out: write_plan(suite.name, planned, budget, own, out)))
     return 2 if any(case.problem for case in planned) else 0
 
 
@@ -125,7 +137,10 @@ def _run(suite: Suite, folder: Path, json_path: str | None, junit_path: str | No
 
     dask = options.pop("dask")
     settings = runner.Options.of(**options)
-    with watching(None if json_path == "-" else say) as watch:
+    alone = json_path == "-"
+    # What functions of the user's print must not stand beside the JSON.
+    printing = contextlib.redirect_stdout(sys.stderr) if alone else contextlib.nullcontext()
+    with printing, watching(None if alone else say) as watch:
         outcome = runner.run(suite, folder, settings, watch, _backend(dask, settings, local))
     results = read_results(folder)
     report, waiting = results.suite, results.waiting

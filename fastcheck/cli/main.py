@@ -37,6 +37,7 @@ from fastcheck.cli.types import (
 )
 from fastcheck.common import machine, writing
 from fastcheck.common.errors import FastcheckError, shortened
+from fastcheck.common.extras import installing
 from fastcheck.common.interrupts import Interrupts, listening
 from fastcheck.common.naming import printable
 from fastcheck.common.version import __version__
@@ -186,9 +187,7 @@ cli.add_command(run_command)
 @evaluator_option(EVALUATORS)
 @threads_option
 @seed_option("Random seed for the check.")
-@click.option(
-    "--plot", "plot_path", metavar="F.svg|F.png", help='Save a plot to a file; needs: pip install "fastcheck[plot]".'
-)
+@click.option("--plot", "plot_path", metavar="F.svg|F.png", help=f"Save a plot to a file; needs: {installing('plot')}.")
 @json_option
 @examples("fastcheck sweep layer.npz --tensor weight --dims 3,17 --plot sweep.svg")
 def sweep_command(
@@ -282,7 +281,7 @@ def demo_command(name: str | None, threads: int | None, seed: int) -> int:
 
     The other demo, "network", checks a whole network on handwritten digits. Its first layer agrees in fewer digits
     than the others, at first for a harmless reason, then because of a bug. Both demos need: pip install
-    "fastcheck[demo]".
+    ".[demo]" in a clone of fastcheck.
     """
     return _layers_demo(threads) if name is None else _network_demo(threads, seed)
 
@@ -330,7 +329,7 @@ def _network_demo(threads: int | None, seed: int) -> int:
     type=click.Choice(seeded.BACKWARDS),
     default="reference",
     show_default=True,
-    help='Backward pass to check; torch needs: pip install "fastcheck[torch]".',
+    help=f"Backward pass to check; torch needs: {installing('torch')}.",
 )
 @click.option("--tensors", type=Names(), default="weight,bias", show_default=True, help="Tensors to check.")
 @click.option("--layers", type=Names(), help="Names, or patterns such as layer1.*. Default: all.")

@@ -119,6 +119,7 @@ def _read(path: str) -> tuple[Report | SuiteReport, SuiteResults]:
 
 
 def _text(shown: SuiteResults, whole: SuiteResults, title: str, everything: bool, verbose: bool) -> str:
+    from fastcheck.batch.common_causes import in_common
     from fastcheck.render.batch import chat_line, write_results
     from fastcheck.render.page import text_for
 
@@ -126,20 +127,24 @@ def _text(shown: SuiteResults, whole: SuiteResults, title: str, everything: bool
         message = text_for(sys.stdout, lambda out: write_results(shown, out, title, everything, verbose))
     else:
         message = "no case matches\n" if whole.names else "there are no cases\n"
+    if common := in_common(whole.suite.cases):
+        message += f"in common: {common}\n"
     return f"{message}{chat_line(whole.name, whole.suite, len(whole.waiting))}\n"
 
 
 @click.command("diff")
 @click.argument("before_path", metavar="DIR1")
 @click.argument("after_path", metavar="DIR2")
+@click.option("--allow-missing", is_flag=True, help="Do not fail where a case of DIR1 is gone from DIR2.")
 @json_option
 @examples("fastcheck diff monday tuesday --json changes.json")
-def diff_command(before_path: str, after_path: str, json_path: str | None) -> int:
-    """Compare two runs of a suite: changed verdicts, values and ratios that moved, and the speed of both runs.
+def diff_command(before_path: str, after_path: str, allow_missing: bool, json_path: str | None) -> int:
+    """Compare two runs of a suite: lost cases, changed verdicts, values and ratios that moved, and the speed of both.
 
-    Each run is a folder of `fastcheck run`, or a suite's report saved with --json. The exit status is 1 if a verdict
-    got worse: a pass was lost, or an inconclusive verdict or an error became a failure. Cases that only one run has,
-    or that the first had not finished, do not count.
+    Each run is a folder of `fastcheck run`, or a suite's report saved with --json. The exit status is 1 if a case of
+    the first is gone from the second, or if a verdict got worse: a pass was lost, or an inconclusive verdict or an
+    error became a failure. New cases, and those that the first had not finished, do not count. Of what changed, all
+    is listed; of the rest, how many cases still fail.
 
     If a tensor's verdict is unchanged, a value among the worst of both runs has moved if it differs by more than the
     sum of both error bars, and a ratio above 1e-12 if it differs by more than a factor of ten.
@@ -155,7 +160,7 @@ def diff_command(before_path: str, after_path: str, json_path: str | None) -> in
         return text_for(sys.stdout, lambda out: write_difference(changed, out, before_path, after_path))
 
     deliver(changed.to_json, text, json_path)
-    return changed.exit_code
+    return int(changed.worse) if allow_missing else changed.exit_code
 
 
 def _suite(path: str) -> SuiteResults:

@@ -24,7 +24,7 @@ class FastcheckError(ValueError):
         super().__init__(shortened(message))
 
 
-def raised_by(name: str, error: Exception, where: str = "") -> FastcheckError:
+def raised_by(name: str, error: BaseException, where: str = "") -> FastcheckError:
     """Return a user function's exception as a one-line error, chained."""
     words = " ".join(str(error).split())
     after = f" {where}" * bool(where) + f": {words}" * bool(words)

@@ -72,8 +72,9 @@ class ConvPipeline:
         return cost.of_conv(self._case.geometry, self.kind, self._case.loss, self._case.grads)
 
     def described(self) -> dict[str, Any]:
-        """Return shapes, parameters and the loss by name."""
-        return self._case.described()
+        """Return shapes, parameters, the loss and the precision of the gradients by name."""
+        precisions = dict.fromkeys(map(self.precision, self._case.grads))
+        return {**self._case.described(), "precision": ", ".join(precisions)}
 
     @np.errstate(over="ignore", invalid="ignore")  # an overflow is refused below, or makes bars infinite
     def prepare(self, session: Session) -> Prepared:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from fastcheck.common.extras import installing
 from fastcheck.render.page import print_table
 
 _HEADINGS = (
@@ -33,7 +34,7 @@ def write_benchmark(results: dict[str, Any], out: Console) -> None:
     out.print(f"{scaling['network']} {scaling['layer']}, {scaling['tensor']}: {steps}")
     out.print(_LEGEND)
     if all(row["torch_seconds"] is None for row in results["layers"]):
-        out.print('PyTorch is not installed, so there is no comparison with it: pip install "fastcheck[torch]"')
+        out.print(f"PyTorch is not installed, so there is no comparison with it: {installing('torch')}")
 
 
 _LEGEND = """

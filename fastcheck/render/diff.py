@@ -17,23 +17,25 @@ from fastcheck.reports.layout import short
 LISTED = 40
 """Largest number of changes, of drifts and of names that are printed; the JSON has all."""
 
-SLOWER, LEAST_SECONDS = 1.5, 0.1
+SLOWER, LEAST_SECONDS = 1.5, 1.0
 """A case's speed is printed if it changed by more than this factor and both runs took at least so many seconds, so
-that the change is no accident."""
+that the change is no accident; that of both runs, if they took as long."""
 
 _DRIFTS = ("case", "tensor", "what", "before", "after", "may differ by")
 
 
 def write_difference(difference: Difference, out: Console, before: str, after: str) -> None:
-    """Print the changes, the worse ones first, and the totals."""
+    """Print what changed, what is lost or worse first, and the totals."""
     difference = escaped(difference)
     before, after = printable(before), printable(after)
     out.print(Text(f"{before} -> {after}", style="bold"))
-    _write_names(f"only in {before}", difference.only_before, out)
-    _write_names(f"only in {after}", difference.only_after, out)
+    _write_names(f"gone, only in {before}", difference.only_before, out, "bold red")
+    _write_names(f"new, only in {after}", difference.only_after, out)
     for change in difference.changes[:LISTED]:
         out.print(_change(change))
     _write_more(len(difference.changes), out)
+    if difference.in_common:
+        out.print(Text(f"in common: {difference.in_common}", style="bold"))
     if difference.drifts:
         print_table(out, _DRIFTS, [_drift(drift) for drift in difference.drifts[:LISTED]], wide=0)
         _write_more(len(difference.drifts), out)
@@ -42,10 +44,10 @@ def write_difference(difference: Difference, out: Console, before: str, after: s
     out.print(_totals(difference))
 
 
-def _write_names(title: str, names: Sequence[str], out: Console) -> None:
+def _write_names(title: str, names: Sequence[str], out: Console, style: str = "") -> None:
     if names:
         more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
-        out.print(Text(f"{title} ({len(names):,}): {', '.join(names[:LISTED])}{more}"))
+        out.print(Text(f"{title} ({len(names):,}): {', '.join(names[:LISTED])}{more}", style=style))
 
 
 def _write_more(count: int, out: Console) -> None:
@@ -59,7 +61,7 @@ def _tensor_name(phase: str, tensor: str) -> str:
 
 def _change(change: Change) -> Text:
     tensor = f", {_tensor_name(change.phase, change.tensor)}" if change.tensor else ""
-    kind = "worse" if change.worse else "changed"
+    kind = "worse" if change.worse else "fixed" if change.fixed else "changed"
     style = "bold red" if change.worse else STYLES["pass"] if change.after == "pass" else STYLES["inconclusive"]
     text = Text(f"{kind}: {change.case}{tensor}: ").append(f"{change.before} -> {change.after}", style=style)
     return text.append(f": {change.why}" if change.why else "")
@@ -73,8 +75,12 @@ def _drift(drift: Drift) -> tuple[Cell, ...]:
     return (*where, f"{drift.what} {list(drift.index)}", *values)
 
 
+def _is_long(pace: Pace) -> bool:
+    return min(pace.seconds_before, pace.seconds_after) >= LEAST_SECONDS
+
+
 def _noteworthy(pace: Pace) -> bool:
-    if pace.factor is None or min(pace.seconds_before, pace.seconds_after) < LEAST_SECONDS:
+    if pace.factor is None or not _is_long(pace):
         return False
     return not 1 / SLOWER <= pace.factor <= SLOWER
 
@@ -88,11 +94,21 @@ def _pace(name: str, pace: Pace) -> str:
 
 
 def _totals(difference: Difference) -> Text:
-    changes = difference.changes
-    worse = sum(change.worse for change in changes)
-    message = (
-        f"{worse:,} verdicts got worse, {len(changes) - worse:,} changed otherwise, {len(difference.drifts):,} moved"
-    )
+    changes, gone = difference.changes, len(difference.only_before)
+    worse, fixed = sum(change.worse for change in changes), sum(change.fixed for change in changes)
+    counts = {
+        "gone": gone,
+        "new": len(difference.only_after),
+        "got worse": worse,
+        "fixed": fixed,
+        "changed otherwise": len(changes) - worse - fixed,
+        "moved": len(difference.drifts),
+    }
+    parts = [f"{count:,} {words}" for words, count in counts.items() if count] or ["nothing changed"]
+    if failing := len(difference.still_failing):
+        parts.append(f"{failing:,} still fail{'s' * (failing == 1)}")
     pace = difference.pace
-    speed = "" if not pace.before or not pace.after else f"; {rate(pace.before)} -> {rate(pace.after)}"
-    return Text(f"{difference.compared:,} cases compared: {message}{speed}", style="bold red" if worse else "")
+    speeds = [rate(speed) for speed in (pace.before, pace.after) if speed and _is_long(pace)]
+    changed = f"; {' -> '.join(speeds)}" if len(set(speeds)) == 2 else ""
+    style = "bold red" if worse or gone else ""
+    return Text(f"{difference.compared:,} cases compared: {', '.join(parts)}{changed}", style=style)

@@ -16,32 +16,42 @@ RATE = 2e9
 """Work that one core does in a second, with all overhead (bench/test_batch.py)."""
 
 
-def write_plan(name: str, cases: Sequence[Planned], budget: int, out: Console) -> None:
-    """Print every case with its estimated work and memory, and the totals."""
-    print_table(out, _HEADINGS, [_row(case) for case in cases])
+def write_plan(name: str, cases: Sequence[Planned], budget: int, own_bytes: int, out: Console) -> None:
+    """Print every case with its estimated work and memory, and the totals.
+
+    In a process of its own, each case takes ``own_bytes`` more.
+    """
+    print_table(out, _HEADINGS, [_row(case, own_bytes) for case in cases])
     for case in cases:
         if case.problem is not None:
             out.print(f"{printable(case.name)}: {printable(case.problem)}")
     known = [case.estimate for case in cases if case.estimate is not None]
+    open_ends = sum(_is_open(case) for case in cases)
+    more = f" and those of {open_ends:,} that only their functions know" if open_ends else ""
     work = sum(one.work for one in known)
-    largest = max((one.bytes for one in known), default=0) + RESERVE
+    largest = max((one.bytes for one in known), default=0) + own_bytes
     out.print(
-        f"{printable(name)}: {len(cases):,} cases, {sum(one.dims for one in known):,} dimensions, "
+        f"{printable(name)}: {len(cases):,} cases, {sum(one.dims for one in known):,} dimensions{more}, "
         f"{_short(work)} moves and multiply-adds (about {work / RATE:,.0f} s of one core); "
-        f"the largest needs {_bytes(largest)} of {_bytes(budget)}"
+        f"the largest needs {_bytes(largest)} beside the program's {_bytes(RESERVE)}, of {_bytes(budget)}"
     )
 
 
-def _row(case: Planned) -> tuple[str, ...]:
+def _is_open(case: Planned) -> bool:
+    """Whether only a function of the user's knows how much there is to check."""
+    return case.estimate is None and case.problem is None
+
+
+def _row(case: Planned, own_bytes: int) -> tuple[str, ...]:
     kind = type(case.entry).__name__.removesuffix("Entry").lower()
     if case.estimate is None:
-        return (printable(case.name), kind, "-", "-", "-")
+        return (printable(case.name), kind, *("?" if _is_open(case) else "-") * 3)
     return (
         printable(case.name),
         kind,
         f"{case.estimate.dims:,}",
         _short(case.estimate.work),
-        _bytes(case.estimate.bytes),
+        _bytes(case.estimate.bytes + own_bytes),
     )
 
 

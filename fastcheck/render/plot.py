@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from fastcheck.common.errors import FastcheckError
+from fastcheck.common.extras import installing
 from fastcheck.render.curves import SHOWN, CurveLine, lines
 from fastcheck.render.escape import escaped
 from fastcheck.sweeps.report import Sweep
@@ -34,7 +35,7 @@ def picture_format(path: str | os.PathLike[str]) -> str:
     try:
         import matplotlib.figure  # noqa: F401, to check that it is installed
     except ImportError:
-        raise FastcheckError('saving a plot needs matplotlib: pip install "fastcheck[plot]"') from None
+        raise FastcheckError(f"saving a plot needs matplotlib: {installing('plot')}") from None
     except Exception as error:  # an invalid setting of its own, such as MPLBACKEND, makes the import fail
         raise FastcheckError(f"saving a plot needs matplotlib, which cannot be loaded: {error}") from None
     return ending

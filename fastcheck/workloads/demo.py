@@ -11,6 +11,7 @@ import numpy as np
 
 from fastcheck.common import machine
 from fastcheck.common.errors import FastcheckError
+from fastcheck.common.extras import installing
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.engine.sampling import Dims
@@ -78,7 +79,7 @@ def needing_demo_extra() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise FastcheckError(f'the demo needs {error.name}: pip install "fastcheck[demo]"') from None
+        raise FastcheckError(f"the demo needs {error.name}: {installing('demo')}") from None
 
 
 def photograph(name: str = "china.jpg") -> np.ndarray:

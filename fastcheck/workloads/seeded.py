@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor
 from typing import Any
 
@@ -13,6 +13,9 @@ from fastcheck.convolutions.case import ConvCase
 from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.networks.network import Network
 
+OwnBackward = Callable[[ConvGeometry, Mapping[str, Any], Collection[str]], Mapping[str, Any]]
+"""A backward pass of the user's, as `conv_case` calls it."""
+
 
 def conv_case(
     geometry: ConvGeometry,
@@ -21,7 +24,7 @@ def conv_case(
     *,
     bias: bool,
     tensors: Collection[str],
-    backward: str = "reference",
+    backward: str | OwnBackward = "reference",
     dtype: str = "float64",
     loss: str = "vjp",
     pool: Executor,
@@ -39,10 +42,12 @@ def conv_case(
         Whether the convolution has a bias.
     tensors : collection of str
         Tensors that get a gradient.
-    backward : {"reference", "torch"}
-        Source of the gradients: this project's reference kernels, or PyTorch's own convolution.
+    backward : {"reference", "torch"} or callable
+        Source of the gradients: this project's reference kernels, PyTorch's own convolution, or a function that is
+        called as backward(geometry, arrays, tensors), with input, weight, bias (perhaps None) and grad_output by name.
     dtype : {"float64", "float32", "float16"}
-        Type to which operands and gradients are rounded. PyTorch computes in it, the reference kernels in float64.
+        Type to which operands and gradients are rounded. PyTorch computes in it, the reference kernels in float64, and
+        what a function returns stays as it is.
     loss : str
         As in `ConvCase`.
     pool : Executor
@@ -57,7 +62,11 @@ def conv_case(
     b = rng.standard_normal(geometry.shape_of("bias")).astype(dtype) if bias else None
     v = rng.standard_normal(geometry.output_shape).astype(dtype)
     cotangent = v if loss == "vjp" else _cotangent(geometry, x, w, b, v, loss, pool)
-    grads = _BACKWARDS[backward](geometry, x, w, cotangent, pool, threads, tensors)
+    if callable(backward):
+        grads = backward(geometry, {"input": x, "weight": w, "bias": b, "grad_output": cotangent}, tensors)
+    else:
+        exact = _BACKWARDS[backward](geometry, x, w, cotangent, pool, threads, tensors)
+        grads = {name: grad.astype(dtype, copy=False) for name, grad in exact.items()}
     return ConvCase(
         x,
         w,
@@ -68,7 +77,7 @@ def conv_case(
         groups=geometry.groups,
         loss=loss,
         grad_output=v,
-        grads={name: grad.astype(dtype, copy=False) for name, grad in grads.items()},
+        grads=grads,
     )
 
 

@@ -107,12 +107,13 @@ def test_what_got_worse_comes_first(reports):
     assert [change.case for change in found.changes] == ["worst", "odd", "better"]
 
 
-def test_cases_of_one_alone_count_for_nothing(reports):
+def test_lost_cases_count_and_new_ones_do_not(reports):
     before = {"gone": reports["pass"], "a": reports["pass"]}
     after = {"a": reports["pass"], "new": reports["fail"], "late": None}
     found = difference(_night(before), _night(after))
     assert (found.only_before, found.only_after) == (("gone",), ("new", "late"))
-    assert (found.exit_code, found.changes, list(found.paces)) == (0, (), ["a"])
+    assert (found.exit_code, found.worse, found.changes, list(found.paces)) == (1, False, (), ["a"])
+    assert difference(_night({"a": reports["pass"]}), _night(after)).exit_code == 0
     with pytest.raises(FastcheckError, match="have no case in common"):
         difference(_night({"a": reports["pass"]}), _night({"b": reports["pass"]}))
 
@@ -233,8 +234,8 @@ def nights_of_a_week(reports, tmp_path):
     entry = good.tensors["weight"].worst[0]
     moved = _worst(_timed(good, 4.0), "weight", numeric=entry.numeric + 1e-3)
     moved = _changed(moved, "bias", norm_ratio=1e-5)
-    monday = {"gone": good, "a": good, "b": good, "c": wrong, "d": good}
-    tuesday = {"a": moved, "b": wrong, "c": good, "new": wrong, "d": None}
+    monday = {"lost": good, "a": good, "b": good, "c": wrong, "d": good, "old": wrong}
+    tuesday = {"a": moved, "b": wrong, "c": good, "added": wrong, "d": None, "old": wrong}
     return ledgers.ledger(tmp_path / "monday", monday), ledgers.ledger(tmp_path / "tuesday", tuesday)
 
 
@@ -245,22 +246,67 @@ def test_diff_tells_all_of_it(nights_of_a_week, reports, run, tmp_path):
     assert (code, err) == (1, "")
     lines = out.splitlines()
     told = " ".join(out.split())
-    assert told.startswith(f"{monday} -> {tuesday} only in {monday} (1): gone only in {tuesday} (1): new worse: ")
-    assert "worse: b: pass -> fail: input: all 72 lie within" in told
+    assert told.startswith(f"{monday} -> {tuesday} gone, only in {monday} (1): lost new, only in {tuesday} (1): added")
+    assert "worse: b: pass -> fail: bias: 3 of 3 differ" in told
+    assert "lie within" not in told
     assert "worse: d: pass -> waiting" in lines
-    assert "changed: c: fail -> pass: input: all 72" in told
-    assert told.index("worse: b") < told.index("worse: d") < told.index("changed: c")
+    assert "fixed: c: fail -> pass" in lines
+    assert told.index("worse: b") < told.index("worse: d") < told.index("fixed: c")
     values = f"{entry.numeric:.12g} {entry.numeric + 1e-3:.12g} {2 * entry.error_bar:.1e}"
     assert f" a weight numeric {list(entry.index)} {values} " in told
     assert re.search(r" a bias norm_ratio \d\.\de-1\d 1\.0e-05 10 times ", told)
     assert "a: 130/s -> 32/s, 4.0 times slower" in lines
-    assert lines[-1].startswith("3 cases compared: 2 verdicts got worse, 1 changed otherwise, 2 moved; ")
+    assert "old" not in told
+    assert lines[-1].startswith("4 cases compared: 1 gone, 1 new, 2 got worse, 1 fixed, 2 moved, 1 still fails; ")
     data = json.loads((tmp_path / "d.json").read_text())
-    assert (data["worse"], data["only_before"], data["only_after"]) == (True, ["gone"], ["new"])
+    assert (data["worse"], data["only_before"], data["only_after"]) == (True, ["lost"], ["added"])
     assert [(one["case"], one["worse"]) for one in data["changes"]] == [("b", True), ("d", True), ("c", False)]
+    assert [one["case"] for one in data["changes"] if one["fixed"]] == ["c"]
+    assert (data["still_failing"], data["in_common"]) == (["old"], "")
     assert [(one["tensor"], one["what"]) for one in data["moves"]] == [("weight", "numeric"), ("bias", "norm_ratio")]
     assert data["paces"]["a"]["per_second_after"] == data["paces"]["a"]["dims_after"] / 4
     assert run("diff", monday, tuesday, "--json", "-")[1] == (tmp_path / "d.json").read_text()
+
+
+def test_a_lost_case_fails_unless_it_may_be_missing(reports, run, tmp_path):
+    good = reports["pass"]
+    monday = ledgers.ledger(tmp_path / "monday", {"a": good, "b": good})
+    tuesday = ledgers.ledger(tmp_path / "tuesday", {"a": good})
+    code, out, _ = run("diff", monday, tuesday)
+    assert code == 1
+    assert f"gone, only in {monday} (1): b\n" in out
+    assert out.splitlines()[-1].startswith("1 cases compared: 1 gone")
+    assert run("diff", monday, tuesday, "--allow-missing")[:2] == (0, out)
+    code, out, _ = run("diff", tuesday, monday)
+    assert (code, out.splitlines()[-1].partition(";")[0]) == (0, "1 cases compared: 1 new")
+    worse = ledgers.ledger(tmp_path / "worse", {"a": reports["fail"]})
+    assert run("diff", monday, worse, "--allow-missing")[0] == 1
+
+
+def test_where_nothing_changed_nothing_is_listed(reports, run, tmp_path):
+    good, wrong = (_timed(reports[kind], 0.1) for kind in ("pass", "fail"))
+    night = ledgers.ledger(tmp_path / "n", {"a": good, "b": wrong, "c": wrong})
+    code, out, _ = run("diff", night, night)
+    assert (code, out.splitlines()[-1]) == (0, "3 cases compared: nothing changed, 2 still fail")
+    assert " ".join(out.split()).startswith(f"{night} -> {night} 3 cases compared")
+
+
+@pytest.mark.parametrize(("seconds", "told"), [((0.9, 9.0), False), ((9.0, 0.9), False), ((1.0, 9.0), True)])
+def test_speeds_below_a_second_are_not_told(reports, run, tmp_path, seconds, told):
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path, taken in zip(paths, seconds, strict=True):
+        path.write_text(_night({"a": _timed(reports["pass"], taken)}).suite.to_json())
+    _, out, _ = run("diff", *paths)
+    assert ("times slower" in out) == ("/s -> " in out.splitlines()[-1]) == told
+
+
+def test_reasons_are_those_of_what_does_not_pass(reports):
+    (change,) = difference(_night({"a": reports["pass"]}), _night({"a": reports["network"]})).changes
+    assert change.why == "bias: 3 of 3 differ by more than the arithmetic can explain, 3 of opposite sign, first at [0]"
+    (change,) = difference(_night({"a": reports["pass"]}), _night({"a": reports["inconclusive"]})).changes
+    assert change.why == ""
+    (change,) = difference(_night({"a": reports["pass"]}), _night({"a": reports["forward"]})).changes
+    assert change.why.startswith("forward: ")
 
 
 def test_diff_of_reports_is_that_of_their_folders(nights_of_a_week, run, tmp_path):

@@ -318,7 +318,7 @@ def test_links_and_other_folders_hide_no_ledger(night, reports, refused, run, tm
     assert "belongs to the ledger in" in refused("show", night, "--csv", night / "numeric" / "f.csv")
     assert (night / "lock.sqlite").read_bytes() == before
     for name in ("report.json", "ledger.json", "xledger.sqlite", "ledger.sqlite.json"):
-        assert run("diff", night, other, "--json", night / name)[0] == 0
+        assert run("diff", night, other, "--allow-missing", "--json", night / name)[0] == 0
 
 
 def test_what_is_no_ledger_is_refused(refused, tmp_path):

@@ -33,6 +33,7 @@ network = "net.toml"
 input = [2, 1, 4, 4]
 """
 
+_GRADIENT = '[[case]]\ngradient = "absent_module:logistic"\nseed = 1\n'
 _ZOO = '[[case]]\nzoo = "c3d"\nlayers = ["conv1*"]\n'
 
 _TOKENS = (
@@ -47,6 +48,7 @@ _TOKENS = (
         b"npz",
         b"network",
         b"zoo",
+        b"gradient",
         b"params",
     ),
     *(
@@ -92,6 +94,8 @@ _WORDS = (
     "delta",
     "full",
     "torch?",
+    "mine:backward",
+    "mine:",
     [1, 2],
     ["input"],
     [["x"]],
@@ -110,7 +114,7 @@ def files():
 def prepare():
     """Return what makes a suite."""
     beside = files()
-    texts = (SUITE, SUITE + _ZOO)
+    texts = (SUITE, SUITE + _ZOO, SUITE + _GRADIENT)
 
     def make(rng, folder):
         really = rng.random() < 0.03

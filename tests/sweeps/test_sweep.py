@@ -427,7 +427,7 @@ def test_what_cannot_be_drawn_or_swept_is_told_in_a_line(refused, path, tmp_path
     assert "expected at least 4 different" in refused("sweep", path, "--steps", "1e-3,1e-4")
     assert "cannot be read" in refused("sweep", tmp_path / "absent.npz")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert 'pip install "fastcheck[plot]"' in refused("sweep", path, "--plot", tmp_path / "s.svg")
+    assert 'pip install ".[plot]" in a clone of fastcheck' in refused("sweep", path, "--plot", tmp_path / "s.svg")
 
 
 def test_a_picture_where_matplotlib_does_not_start(path, tmp_path):

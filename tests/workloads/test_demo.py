@@ -40,5 +40,5 @@ def test_a_missing_extra_is_told(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(FastcheckError, match=r'pip install "fastcheck\[demo\]"'):
+    with pytest.raises(FastcheckError, match=r'pip install "\.\[demo\]" in a clone of fastcheck'):
         demo.photograph()

@@ -65,6 +65,7 @@ def test_every_dimension_of_a_tiny_network(backward, run, tmp_path):
         "dilation": [4],
         "groups": 1,
         "loss": "vjp",
+        "precision": "float64",
     }
     code, shown, _ = run("show", path)
     assert code == 0
@@ -144,7 +145,7 @@ def test_a_missing_pytorch_is_told(monkeypatch, refused):
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "fastcheck.adapters.torch")
     monkeypatch.delattr(adapters, "torch")
-    assert 'pip install "fastcheck[torch]"' in refused("zoo", "tiny", "--backward", "torch")
+    assert 'pip install ".[torch]" in a clone of fastcheck' in refused("zoo", "tiny", "--backward", "torch")
 
 
 def test_only_what_is_asked_for_is_computed(monkeypatch):

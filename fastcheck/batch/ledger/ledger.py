@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,7 +85,16 @@ class Ledger:
         self._connection, self._lock, self._mutex = connection, lock, threading.Lock()
 
     @classmethod
-    def open(cls, folder: Path, suite_name: str, suite_text: str, target: str, *, restart: bool = False) -> Self:
+    def open(
+        cls,
+        folder: Path,
+        suite_name: str,
+        suite_text: str,
+        target: str,
+        *,
+        keys: Collection[str] = (),
+        restart: bool = False,
+    ) -> Self:
         """Open the ledger in a folder for writing, and keep other runs out until it is closed or its process ends.
 
         Parameters
@@ -93,9 +102,11 @@ class Ledger:
         folder : Path
             Created if absent; its parent must exist.
         suite_name, suite_text : str
-            Name and text of the suite that the ledger belongs to.
+            Name and text of the suite.
         target : str
             The processor, as returned by `fastcheck.common.machine.target`.
+        keys : collection of str
+            Keys of the suite's cases. A ledger with one of them is the suite's, whatever its name was.
         restart : bool
             Whether to rename an existing ledger, whatever its state, to ``ledger-N.sqlite`` and start a new one.
 
@@ -111,7 +122,7 @@ class Ledger:
         try:
             if restart:
                 schema.set_aside(folder)
-            return cls(schema.open_to_write(folder, suite), folder / schema.NAME, suite, lock)
+            return cls(schema.open_to_write(folder, suite, keys), folder / schema.NAME, suite, lock)
         except BaseException:
             lock.release()
             raise
@@ -194,7 +205,7 @@ class Ledger:
             for position, case in enumerate(cases)
         ]
         with self._writing(lambda: "the suite") as connection:
-            connection.execute("UPDATE suite SET text = ?", (self.suite.text,))
+            connection.execute("UPDATE suite SET name = ?, text = ?", self.suite[:2])
             # Few rows differ when a run is resumed or a suite is edited; only those are written.
             query = "SELECT key, name, position, cost, spec FROM cases WHERE position IS NOT NULL"
             known = {row[0]: row for row in self._read(query, (str, str, int, float, str))}

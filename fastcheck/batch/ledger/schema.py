@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from types import UnionType
@@ -79,8 +79,10 @@ class SuiteFacts(NamedTuple):
     target: str
 
 
-def open_to_write(folder: Path, suite: SuiteFacts) -> sqlite3.Connection:
+def open_to_write(folder: Path, suite: SuiteFacts, keys: Collection[str]) -> sqlite3.Connection:
     """Open the ledger of this suite and target in a locked folder, and create it if there is none.
+
+    A ledger belongs to a suite of its name, of its text, or with one of its cases: ``keys`` are those of the suite.
 
     Raises
     ------
@@ -93,7 +95,9 @@ def open_to_write(folder: Path, suite: SuiteFacts) -> sqlite3.Connection:
             _make(folder, suite)
         connection = _connect(path, "mode=rw")
         try:
-            _refuse_other(path, examine(connection, path), suite)
+            actual = examine(connection, path)
+            _refuse_target(path, actual, suite)
+            _refuse_suite(path, actual, suite, keys, connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException:
@@ -222,16 +226,25 @@ def rows(
     return results
 
 
-def _refuse_other(path: Path, actual: SuiteFacts, expected: SuiteFacts) -> None:
-    choice = "give another folder, or --restart to keep a copy of it and start over"
-    if actual.name != expected.name:
+_CHOICE = "give another folder, or --restart to keep a copy of it and start over"
+
+
+def _refuse_suite(
+    path: Path, actual: SuiteFacts, expected: SuiteFacts, keys: Collection[str], connection: sqlite3.Connection
+) -> None:
+    if actual.name == expected.name or actual.text == expected.text:
+        return
+    if {key for (key,) in rows(connection, path, "SELECT key FROM cases", (str,))}.isdisjoint(keys):
         raise FastcheckError(
-            f"{shown_path(path)} holds the suite {shown(actual.name)}, not {shown(expected.name)}: {choice}"
+            f"{shown_path(path)} holds the suite {shown(actual.name)}, and no case of {shown(expected.name)}: {_CHOICE}"
         )
+
+
+def _refuse_target(path: Path, actual: SuiteFacts, expected: SuiteFacts) -> None:
     if actual.target != expected.target:
         raise FastcheckError(
             f"{shown_path(path)} was written on {shown(actual.target)}, and this machine is {shown(expected.target)}; "
-            f"their results differ in the last bits and are not mixed: {choice}"
+            f"their results differ in the last bits and are not mixed: {_CHOICE}"
         )
 
 

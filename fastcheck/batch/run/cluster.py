@@ -7,7 +7,9 @@ into the one ledger, where a later run finds the shards, whichever worker comput
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import sys
 import threading
 import time
 import warnings
@@ -17,12 +19,13 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from fastcheck.common.errors import FastcheckError
+from fastcheck.common.extras import installing
 
 try:
     from dask import config
     from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 except ImportError:
-    raise FastcheckError('Dask is not installed: pip install "fastcheck[dask]"') from None
+    raise FastcheckError(f"Dask is not installed: {installing('dask')}") from None
 
 from fastcheck.batch.ledger.schema import NOTHING_LOST
 from fastcheck.batch.run import check_one, jobs
@@ -325,6 +328,8 @@ def _same(operands: Operands) -> Operands:
 
 
 def _on_worker(function: Callable[..., Any], expected: Described, *arguments: Any) -> Any:
+    if multiprocessing.parent_process() is not None:
+        sys.stdout = sys.stderr  # a process of local:N has the run's own, which is for results
     here = _described()
     if here != expected:
         raise FastcheckError(f"a worker that joined later has {_shown(here)}, and the others have {_shown(expected)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from fastcheck.batch.run.planned import CostEstimate
-from fastcheck.batch.suite.entries import Entry, NetworkEntry, NpzEntry
+from fastcheck.batch.suite.entries import Entry, GradientEntry, NetworkEntry, NpzEntry
 from fastcheck.common.opened import opened
 from fastcheck.convolutions import cost, memory, npz_case
 from fastcheck.convolutions.geometry import ConvGeometry
@@ -19,14 +19,18 @@ PASSES = 6
 """Forward passes that a convolution's data, outputs and audits take in addition to its differences."""
 
 
-def of(entry: Entry, threads: int) -> CostEstimate:
+def of(entry: Entry, threads: int) -> CostEstimate | None:
     """Return the cost estimate of a case; only the headers of its files are read.
+
+    It is None for a case that only a function of the user's describes, since that is called only when the case runs.
 
     Raises
     ------
     FastcheckError
         If a file cannot be read, or the shapes in its header do not fit together.
     """
+    if isinstance(entry, GradientEntry):
+        return None
     if isinstance(entry, NetworkEntry):
         return _of_network(entry, threads)
     if isinstance(entry, NpzEntry):
@@ -51,7 +55,10 @@ def _of_network(entry: NetworkEntry, threads: int) -> CostEstimate:
     sizes = {name: array.size for name, array in point.params.items()}
     counts = sampling.counts(entry.request.dims, sizes, work)
     total = sum(counts[name] * work[name] for name in sizes)
-    return CostEstimate(sum(counts.values()), float(total), partial.needed_bytes(lowered, point, threads))
+    phases = 2 if point.network.penalties(list(point.params)) else 1
+    arguments = 8 * (2 * sum(sizes.values()) + point.x.size)  # parameters, their gradients and the data
+    needed = arguments + partial.needed_bytes(lowered, point, threads)
+    return CostEstimate(phases * sum(counts.values()), float(phases * total), needed)
 
 
 def _point(entry: NetworkEntry) -> Point:

@@ -7,8 +7,10 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Protocol
 
+from fastcheck.batch.run import user_calls
 from fastcheck.batch.run.planned import Planned
-from fastcheck.batch.suite.entries import ConvEntry, Entry, NetworkEntry, NpzEntry
+from fastcheck.batch.run.sources import Sources
+from fastcheck.batch.suite.entries import ConvEntry, Entry, GradientEntry, NetworkEntry, NpzEntry, UserFunction
 from fastcheck.common import npz
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import printable
@@ -16,7 +18,7 @@ from fastcheck.common.opened import Opened, opened
 from fastcheck.common.progress import ProgressHook, silent
 from fastcheck.convolutions import npz_case
 from fastcheck.convolutions.case import ConvCase
-from fastcheck.engine.pipeline import Pipeline
+from fastcheck.engine.pipeline import Case, Pipeline
 from fastcheck.engine.settings import Settings
 from fastcheck.networks import job, npz_data
 from fastcheck.networks.file import read_network
@@ -25,7 +27,8 @@ from fastcheck.reports.suite_report import NetworkReport
 from fastcheck.workloads import seeded
 
 Operands = Any
-"""Contents of a case's files, sent once to workers that may have no access to them. None if all data are seeded."""
+"""Contents of a case's files or of its code, sent once to workers that may have no access to them. None if there are
+none: all data are seeded, and the gradients are not the user's."""
 
 
 class Job(Protocol):
@@ -34,7 +37,7 @@ class Job(Protocol):
     Attributes
     ----------
     pipelines : mapping of str to Pipeline
-        Pipelines by phase; a convolution has a single phase, named "".
+        Pipelines by phase; a convolution or a function has a single phase, named "".
     """
 
     @property
@@ -53,10 +56,10 @@ class Job(Protocol):
         ...
 
 
-class ConvJob:
-    """A convolution, which has a single phase."""
+class SingleJob:
+    """A convolution or a function, which has a single phase."""
 
-    def __init__(self, case: ConvCase, settings: Settings) -> None:
+    def __init__(self, case: Case, settings: Settings) -> None:
         self.pipelines: dict[str, Pipeline] = {"": case.pipeline(settings)}
         self._settings = settings
 
@@ -116,11 +119,15 @@ def read(entry: Entry) -> tuple[Operands, dict[str, str]]:
 def read_as_planned(case: Planned) -> Operands:
     """Read the files of a case, and check that they have not changed since it was planned.
 
+    A user's code was read then, and is returned as it was.
+
     Raises
     ------
     FastcheckError
         As for `read`, and if a file changed: the result would no longer belong to the case's key.
     """
+    if case.sources is not None:
+        return case.sources
     operands, digests = read(case.entry)
     for role, path in files(case.entry).items():
         if digests[role] != case.content[role]:
@@ -152,23 +159,34 @@ def made(
     keep : bool
         Whether to keep the arrays of per-dimension values.
     """
+    if isinstance(entry, GradientEntry):
+        return SingleJob(*user_calls.function_case(operands, entry.request, progress, keep))
     settings = Settings(**vars(entry.request), threads=threads, progress=progress, keep=keep)
     if isinstance(entry, NetworkEntry):
         return _network(entry, operands, settings)
     if isinstance(entry, NpzEntry):
-        return ConvJob(operands, settings)
-    return ConvJob(conv_case(entry, pool), settings)
+        return SingleJob(operands, settings)
+    return SingleJob(conv_case(entry, pool, operands), settings)
 
 
-def conv_case(entry: ConvEntry, pool: Executor) -> ConvCase:
+def conv_case(entry: ConvEntry, pool: Executor, sources: Sources | None = None) -> ConvCase:
     """Make a convolution on seeded data. PyTorch gets one thread, since its results may depend on the thread count."""
+    if not isinstance(entry.backward, UserFunction):
+        return _seeded(entry, pool, entry.backward)
+    assert sources is not None
+    own = user_calls.backward(sources)
+    with user_calls.blamed(entry.backward.name):
+        return _seeded(entry, pool, own)
+
+
+def _seeded(entry: ConvEntry, pool: Executor, backward: str | seeded.OwnBackward) -> ConvCase:
     return seeded.conv_case(
         entry.geometry,
         entry.data,
         entry.request.seed,
         bias=entry.bias,
         tensors=entry.tensors,
-        backward=entry.backward,
+        backward=backward,
         dtype=entry.dtype,
         loss=entry.loss,
         pool=pool,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
+import sys
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -28,9 +30,6 @@ SMALL_WORK = 5e8
 class Threads:
     """A backend that checks cases in threads."""
 
-    own_bytes = 0
-    """Memory that a case takes in addition to its estimate."""
-
     def __init__(self, options: Options) -> None:
         import llvmlite.binding  # noqa: F401, used by `machine.target` to identify the processor
 
@@ -40,7 +39,7 @@ class Threads:
 
     def add(self, case: Planned, task: CaseTask) -> None:
         """Submit a case."""
-        needed = self.own_bytes + (0 if case.estimate is None else case.estimate.bytes)
+        needed = self._options.own_bytes + (0 if case.estimate is None else case.estimate.bytes)
         self._scheduler.add(case.urgency, needed, lambda: task.check(lambda stop: self._check(case, task, stop)))
 
     def close(self) -> None:
@@ -65,8 +64,6 @@ class Threads:
 
 class Processes(Threads):
     """A backend that checks each case in a process of its own, as many at a time as there are threads."""
-
-    own_bytes = RESERVE
 
     def _check(self, case: Planned, task: CaseTask, stop: Stop) -> Report | NetworkReport:
         context = multiprocessing.get_context("spawn")  # a forked process would inherit the locks of threads
@@ -130,16 +127,17 @@ def _child(theirs: Connection, case: Planned, known: dict[ShardId, bytes], numer
         theirs.send(("progress", *update))
 
     try:
-        report = check_one.check(
-            case.entry,
-            jobs.read_as_planned(case),
-            known,
-            keep,
-            pool=InlineExecutor(),
-            threads=1,
-            progress=progress,
-            numeric=numeric,
-        )
+        with contextlib.redirect_stdout(sys.stderr):  # the parent's is for results, whatever the user's functions print
+            report = check_one.check(
+                case.entry,
+                jobs.read_as_planned(case),
+                known,
+                keep,
+                pool=InlineExecutor(),
+                threads=1,
+                progress=progress,
+                numeric=numeric,
+            )
         theirs.send(("report", report))
     except BrokenPipeError:  # the parent process is gone
         return

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastcheck.batch.suite.entries import Entry
+from fastcheck.batch.run.sources import Sources
+from fastcheck.batch.suite.entries import Entry, UserFunction
 
 RESERVE = 256 * 2**20
 """Bytes that the program itself takes, including kernels compiled during the run; bench/test_batch.py compares the
@@ -41,13 +42,17 @@ class Planned:
     ----------
     entry : Entry
     key : str
-        A digest of everything that decides the result: the entry, the contents of its files, and package versions.
+        A digest of everything that decides the result: the entry, the contents of its files and of the user's code
+        that it calls, and package versions.
     estimate : CostEstimate or None
-        None if the case cannot be checked: its files do not describe a case, or it does not fit in memory.
+        None if the case cannot be checked (its files do not describe a case, or it does not fit in memory), or if a
+        function of the user's says what is checked, which is not called before.
     problem : str or None
         The reason why it cannot be checked.
     content : mapping of str to str
         Digests of its files, by role; empty if it cannot be checked.
+    sources : Sources or None
+        The user's code that it calls.
     """
 
     entry: Entry
@@ -55,6 +60,7 @@ class Planned:
     estimate: CostEstimate | None
     problem: str | None = None
     content: Mapping[str, str] = field(default_factory=dict)
+    sources: Sources | None = None
 
     @property
     def name(self) -> str:
@@ -72,9 +78,9 @@ class Planned:
 
 
 def described(entry: Entry) -> dict[str, Any]:
-    """Return an entry as JSON, with file names in place of paths: the location of a suite does not affect results."""
+    """Return an entry as JSON, with names in place of paths: the location of a suite does not affect results."""
     values = dataclasses.asdict(entry)
     for name, value in values.items():
-        if isinstance(value, Path):
+        if isinstance(value, (Path, UserFunction)):
             values[name] = value.name
     return {"kind": type(entry).__name__} | values

@@ -18,7 +18,7 @@ from fastcheck.batch.run.numeric import NumericFiles
 from fastcheck.batch.run.plan import plan
 from fastcheck.batch.run.planned import RESERVE, Planned
 from fastcheck.batch.run.stop import Stop
-from fastcheck.batch.suite.entries import Suite
+from fastcheck.batch.suite.entries import GradientEntry, Suite
 from fastcheck.common import machine
 from fastcheck.common.errors import FastcheckError, one_line
 from fastcheck.common.interrupts import Interrupts, listening
@@ -70,6 +70,11 @@ class Options:
             available = machine.available_bytes()
             memory = 2**62 if available is None else int(BUDGET * available)
         return cls(machine.thread_count(threads), memory, **others)
+
+    @property
+    def own_bytes(self) -> int:
+        """Memory that a case takes in addition to its estimate."""
+        return RESERVE if self.isolate else 0
 
 
 class Watch(Protocol):
@@ -149,7 +154,8 @@ def run(
     with listening() as interrupts:
         cases = plan(suite.entries, options.threads, options.memory)
         with closing(backend_of(options)) as backend:
-            opened = Ledger.open(folder, suite.name, suite.text, backend.target, restart=options.restart)
+            keys = {case.key for case in cases}
+            opened = Ledger.open(folder, suite.name, suite.text, backend.target, keys=keys, restart=options.restart)
             with opened as ledger:
                 return _Run(ledger, folder, cases, options, watch, interrupts).through(backend)
 
@@ -261,7 +267,12 @@ class CaseTask:
         return self._run.end.is_set()
 
     def known(self) -> Mapping[ShardId, bytes]:
-        """Return the shards that an earlier run finished."""
+        """Return the shards that an earlier run finished, where the others can do without the rest of what it found.
+
+        A check of a function draws its findings (ties at kinks) from all dimensions at once.
+        """
+        if isinstance(self.case.entry, GradientEntry):
+            return {}
         with self.ending():
             bodies = {ShardId(*key): body for key, body in self._run.ledger.shards(self.case.key).items()}
             _refuse_damaged(bodies.values(), self._run.ledger.path)

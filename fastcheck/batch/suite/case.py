@@ -132,8 +132,9 @@ def _name(where: TomlPath, word: str, kind: Kind, table: dict[str, Any]) -> str:
 
 def _applying(defaults: Values, kind: Kind) -> Values:
     """Return the defaults whose key and value a kind knows: networks have other evaluators than convolutions."""
-    return {
-        key: given
-        for key, given in defaults.items()
-        if key in kind.keys and (not isinstance(given.value, str) or given.value in choices(kind.keys[key].kind))
-    }
+
+    def known(key: str, value: Any) -> bool:
+        words = choices(kind.keys[key].kind) if isinstance(value, str) else ()
+        return not words or value in words
+
+    return {key: given for key, given in defaults.items() if key in kind.keys and known(key, given.value)}

@@ -4,18 +4,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from fastcheck.common.arguments import Shape
 from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.engine.settings import Request
 
 Backward = Literal["reference", "torch"]
+"""Backward passes that suites know by a word."""
+
 Dtype = Literal["float64", "float32", "float16"]
 
 
 MOST_CASES = 100_000
 """Default limit on the number of cases in a suite."""
+
+
+class UserFunction(NamedTuple):
+    """A function of the user's, by name: reading a suite imports nothing.
+
+    Attributes
+    ----------
+    name : str
+        As written in the suite: ``"package.module:function"``.
+    folder : Path
+        Folder of the suite, where its module is looked up first.
+    """
+
+    name: str
+    folder: Path
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -31,7 +51,7 @@ class ConvEntry:
         Whether it has a bias.
     tensors : tuple of str
         Tensors that are checked, from ``"input"``, ``"weight"`` and ``"bias"``.
-    backward : {"reference", "torch"}
+    backward : {"reference", "torch"} or UserFunction
         Backward pass that computes the gradients.
     dtype : {"float64", "float32", "float16"}
         Type in which operands are stored and gradients are computed.
@@ -46,7 +66,7 @@ class ConvEntry:
     geometry: ConvGeometry
     bias: bool
     tensors: tuple[str, ...]
-    backward: Backward
+    backward: Backward | UserFunction
     dtype: Dtype
     loss: str
     data: str
@@ -104,7 +124,32 @@ class NetworkEntry:
     burn_in: int = 0
 
 
-Entry = ConvEntry | NpzEntry | NetworkEntry
+@dataclass(frozen=True)
+class GradientEntry:
+    """A Python loss and its gradient, as `fastcheck.check_gradient` takes them.
+
+    Attributes
+    ----------
+    name : str
+    request : Request
+    function : UserFunction
+        Returns loss, gradient, parameters and options.
+    """
+
+    name: str
+    request: Request
+    function: UserFunction
+
+
+Entry = ConvEntry | NpzEntry | NetworkEntry | GradientEntry
+
+
+def user_function(entry: Entry) -> UserFunction | None:
+    """Return the user's function that checking an entry calls; None if it calls none."""
+    if isinstance(entry, GradientEntry):
+        return entry.function
+    given = entry.backward if isinstance(entry, ConvEntry) else None
+    return given if isinstance(given, UserFunction) else None
 
 
 @dataclass(frozen=True)

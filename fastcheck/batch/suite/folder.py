@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fastcheck.batch.suite.entries import UserFunction
 from fastcheck.batch.suite.keys import Given
 from fastcheck.common.naming import shown
 from fastcheck.common.toml import Refused
@@ -29,6 +30,10 @@ class Folder:
         if given.value not in self._resolved:
             self._resolved[given.value] = self._file(key, given)
         return self._resolved[given.value]
+
+    def function(self, name: str) -> UserFunction:
+        """Return a function of the user's, which is looked up in this folder first."""
+        return UserFunction(name, Path(self._path))
 
     def _file(self, key: str, given: Given) -> Path:
         message = f"{key} is {shown(given.value)}"

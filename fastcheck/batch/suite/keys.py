@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import GenericAlias
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from fastcheck.batch.suite.entries import Backward, Dtype
 from fastcheck.common.arguments import integer, positive
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.naming import shown
+from fastcheck.common.naming import nearest, shown
 from fastcheck.common.toml import Refused, TomlPath, blamed, checked
 from fastcheck.convolutions.case import EVALUATORS, LOSSES, TENSORS
 from fastcheck.engine.settings import KINKS, Request
@@ -100,6 +101,26 @@ def filled(name: str, value: Sequence[Any]) -> Any:
     return value
 
 
+_NAME = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
+_FUNCTION = re.compile(f"{_NAME}:{_NAME}")
+
+
+def function(name: str, value: str) -> str:
+    """Refuse what is not the name of a function in a module."""
+    if not _FUNCTION.fullmatch(value):
+        raise FastcheckError(f"{name} is {shown(value)}: expected a function, as 'package.module:function'")
+    return value
+
+
+def _backward(name: str, value: str) -> str:
+    words = get_args(Backward)
+    if value in words or _FUNCTION.fullmatch(value):
+        return value
+    known = ", ".join(map(repr, words))
+    expected = f"expected {known} or a function, as 'package.module:function'"
+    raise FastcheckError(f"{name} is {shown(value)}{nearest(value, words)}: {expected}")
+
+
 def _dims(name: str, value: int | str) -> int | str:
     return value if isinstance(value, str) else integer(name, value, least=1)
 
@@ -124,11 +145,14 @@ REQUEST: Mapping[str, Key] = {
 }
 """Keys for how a convolution is checked."""
 
+REQUEST_GRADIENT: Mapping[str, Key] = {key: REQUEST[key] for key in ("seed", "dims", "step")}
+"""Keys for how a function is checked."""
+
 REQUEST_NETWORK: Mapping[str, Key] = {**REQUEST, "evaluator": Key(choice(("auto", *NETWORK_EVALUATORS)))}
 """Keys for how a whole network is checked."""
 
 SEEDED: Mapping[str, Key] = {
-    "backward": Key(Backward),
+    "backward": Key(str, _backward),
     "dtype": Key(Dtype),
     "tensors": Key(GenericAlias(tuple, (choice(TENSORS), ...)), _tensors),
     "loss": Key(choice(LOSSES)),

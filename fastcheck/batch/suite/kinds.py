@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from fastcheck.batch.suite.entries import ConvEntry, Entry, NetworkEntry, NpzEntry
+from fastcheck.batch.suite.entries import ConvEntry, Entry, GradientEntry, NetworkEntry, NpzEntry
 from fastcheck.batch.suite.folder import Folder
 from fastcheck.batch.suite.keys import (
     REQUEST,
+    REQUEST_GRADIENT,
     REQUEST_NETWORK,
     SEEDED,
     Given,
@@ -20,6 +21,7 @@ from fastcheck.batch.suite.keys import (
     Values,
     at_least,
     filled,
+    function,
     request,
     shape,
 )
@@ -128,13 +130,14 @@ def _conv(one: Expanded) -> Iterator[Entry]:
 def _conv_entry(
     one: Expanded, name: str, geometry: ConvGeometry, bias: bool, tensors: tuple[str, ...], data: str
 ) -> ConvEntry:
+    backward = one.get("backward", "reference")
     return ConvEntry(
         name=name,
         request=request(one.values),
         geometry=geometry,
         bias=bias,
         tensors=tensors,
-        backward=one.get("backward", "reference"),
+        backward=one.folder.function(backward) if ":" in backward else backward,
         dtype=one.get("dtype", "float64"),
         loss=one.get("loss", "vjp"),
         data=data,
@@ -246,6 +249,10 @@ def _array(one: Expanded, key: str) -> Path:
     return one.folder.file(f"{key} (by default, without input)", beside)
 
 
+def _gradient(one: Expanded) -> Iterator[Entry]:
+    yield GradientEntry(one.name, request(one.values), one.folder.function(one.values["gradient"].value))
+
+
 def _stem(path: str) -> str:
     return PurePath(path).stem
 
@@ -291,5 +298,6 @@ KINDS: dict[str, Kind] = {
         named=_stem,
         needs=_network_needs,
     ),
+    "gradient": Kind(_gradient, keys=REQUEST_GRADIENT, own=Key(str, function), named=str),
 }
 """All kinds, by the key that names them."""

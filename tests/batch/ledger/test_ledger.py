@@ -381,14 +381,33 @@ def test_a_relative_folder_is_used(tmp_path, monkeypatch):
     assert len(look(Path("out"))[0]) == 1
 
 
+def _another(folder, keys=(), text="[[case]]\nzoo = 'c3d'\n"):
+    return Ledger.open(folder, "weekly\n", text, "x86_64 here", keys=keys)
+
+
 def test_another_suite_is_refused(filled):
     before = look(filled)
-    message = refusal(opened, filled, suite="weekly\n")
+    message = refusal(_another, filled, keys={"key of another"})
     assert "ledger.sqlite" in message
     assert "nightly" in message
     assert "'weekly\\n'" in message
     assert "--restart" in message
     assert look(filled) == before
+
+
+@pytest.mark.parametrize("same", ["text", "a case"])
+def test_a_suite_of_another_name_with_the_same_content_is_the_same(filled, same):
+    key = look(filled)[0][0].key
+    with _another(filled, text="[[case]]\n") if same == "text" else _another(filled, {key, "key of another"}) as ledger:
+        cases = [one._replace(key=key) for one in planned("renamed")]
+        ledger.sync(cases)
+    with Ledger.read(filled) as ledger:
+        assert ledger.suite.name == "weekly\n"
+        assert [one.name for one in ledger.results()] == ["renamed"]
+    # From now on it is that suite's.
+    assert "holds the suite 'weekly\\n', and no case of 'nightly'" in refusal(
+        Ledger.open, filled, "nightly", "# another", "x86_64 here"
+    )
 
 
 def test_another_target_is_refused(filled):
@@ -518,7 +537,7 @@ def test_a_second_run_is_refused_until_the_first_is_killed(folder, started):
 
 
 def test_a_run_that_is_refused_lets_go_of_the_folder(filled):
-    refusal(opened, filled, suite="weekly")
+    refusal(_another, filled)
     opened(filled).close()
 
 

@@ -38,6 +38,7 @@ from fastcheck.convolutions import npz_case
 from fastcheck.engine import coordinator
 from fastcheck.networks.file import read_network
 from fastcheck.render.batch_progress import Lines
+from fastcheck.reports.suite_report import every_tensor
 from fastcheck.workloads import seeded
 from fastcheck.workloads.published import NETWORKS, ConvLayer, PublishedNetwork
 
@@ -709,8 +710,28 @@ def test_estimates_count_the_dimensions_that_are_checked(suite_path, tmp_path):
     run_suite(suite_path, tmp_path / "out")
     found = read_results(tmp_path / "out").suite.cases
     for case in plan(suite.entries, 2, 2**40):
-        tensors = found[case.name].tensors.values()
-        assert case.estimate.dims == sum(tensor.dims_checked for tensor in tensors), case.name
+        checked = sum(tensor.dims_checked for _, _, tensor in every_tensor(found[case.name]))
+        assert case.estimate.dims == checked, case.name
+
+
+@pytest.mark.jit
+def test_a_dry_run_counts_the_dimensions_of_both_phases_and_of_one(suite_path, run):
+    def counted():
+        return [line.split()[2] for line in run("run", suite_path, "--dry-run")[1].splitlines() if " network " in line]
+
+    (two,) = counted()
+    (suite_path.parent / "net.toml").write_text(NET.replace("l2 = 1e-3", ""))
+    (one,) = counted()
+    assert int(two) == 2 * int(one) > 0
+
+
+def test_a_dry_run_knows_what_processes_take(suite_path, run):
+    sizes = [
+        [int(size) for size in re.findall(r" G\s+(\d+) MiB", run("run", suite_path, "--dry-run", *options)[1])]
+        for options in ((), ("--isolate",))
+    ]
+    assert len(sizes[0]) == CASES
+    assert [size + RESERVE // 2**20 for size in sizes[0]] == sizes[1]
 
 
 @pytest.mark.jit
@@ -719,7 +740,7 @@ def test_estimates_know_what_full_takes(suite_path):
     full = replace(network, request=replace(network.request, evaluator="full", dims=7))
     few = replace(network, request=replace(network.request, dims=7))
     (whole,), (moved,) = (plan((one,), 1, 2**40) for one in (full, few))
-    assert whole.estimate.dims == moved.estimate.dims == 7
+    assert whole.estimate.dims == moved.estimate.dims == 2 * 7  # in two phases
     assert whole.estimate.work > moved.estimate.work
 
 
@@ -748,6 +769,38 @@ def test_cli_dry_run_checks_nothing(suite_path, tmp_path, run, counted):
     code, told, _ = run("run", suite_path, "--dry-run")
     assert code == 2
     assert "mine: " in told
+
+
+@pytest.mark.jit
+def test_cli_without_out_writes_beside_the_working_folder_and_says_so(suite_path, tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, told, _ = run("run", suite_path)
+    assert (code, told.splitlines()[0]) == (1, "results: suite-results")
+    assert (tmp_path / "suite-results" / "ledger.sqlite").exists()
+    code, told, _ = run("run", suite_path, "--json", "-")
+    assert len(json.loads(told)["cases"]) == CASES
+    assert run("run", suite_path, "--dry-run")[1].count("results") == 0
+    refusal = run("run", suite_path, "--json", "suite-results/ledger.sqlite")[2]
+    assert "belongs to the ledger in suite-results" in refusal
+
+
+@pytest.mark.jit
+def test_a_suites_file_may_be_renamed_between_runs(suite_path, tmp_path, run):
+    run_suite(suite_path, tmp_path / "out")
+    renamed = suite_path.with_name("weekly.toml")
+    suite_path.rename(renamed)
+    code, told, _ = run("run", renamed, "--out", tmp_path / "out")
+    assert (code, told.splitlines()[0]) == (1, f"{CASES} of {CASES} cases are finished; 0 to go")
+    assert read_results(tmp_path / "out").name == "weekly"
+    # Renamed and changed: what is the same is not repeated.
+    renamed.rename(suite_path)
+    suite_path.write_text(suite_path.read_text().replace("dims = 20", "dims = 21"))
+    assert run_suite(suite_path, tmp_path / "out")[1] == ["tiny/stem"]
+    # A suite that has none of these cases is another one.
+    other = tmp_path / "other.toml"
+    other.write_text('[[case]]\nname = "other"\nconv = {in = 1, out = 1, kernel = 1}\ninput = [1, 1, 2]\n')
+    with pytest.raises(FastcheckError, match="holds the suite 'suite', and no case of 'other'"):
+        run_suite(other, tmp_path / "out")
 
 
 NO_ADDRESSES = (
@@ -781,7 +834,6 @@ NO_ADDRESSES = (
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ((), "--out is missing"),
         (("--memory", "lots"), "'lots': expected a size such as 8GiB"),
         (("--memory", "1KiB", "--out", "here"), "--memory allows 1,024 bytes"),
         *((("--dask", address, "--out", "here"), "local:N") for address in NO_ADDRESSES),

@@ -14,7 +14,7 @@ from searches import examples
 
 from fastcheck import FastcheckError
 from fastcheck.batch.run import jobs
-from fastcheck.batch.suite.entries import ConvEntry, NetworkEntry, NpzEntry
+from fastcheck.batch.suite.entries import ConvEntry, GradientEntry, NetworkEntry, NpzEntry, UserFunction
 from fastcheck.batch.suite.file import read_suite
 from fastcheck.common.errors import LONGEST
 from fastcheck.convolutions.geometry import ConvGeometry
@@ -290,6 +290,25 @@ def test_defaults_are_for_the_kinds_that_know_them(read, folder):
     assert (npz.request, network.request) == (request, Request(evaluator="network", kinks="exclude"))
 
 
+def test_backward_passes_of_the_users_are_named_and_looked_up_in_the_suites_folder(read, folder):
+    text = '[defaults]\nbackward = "own.mine:Layer.backward"\n' + CONV + ZOO + "layers = ['conv1a']\n" + NPZ
+    conv, layer, _ = read(text).entries
+    assert conv.backward == layer.backward == ("own.mine:Layer.backward", folder)
+    reference, own = read(CONV + 'grid.backward = ["reference", "mine:backward"]').entries
+    assert (reference.name, reference.backward) == ("a/backward=reference", "reference")
+    assert (own.name, own.backward, own.data) == ("a/backward=mine:backward", ("mine:backward", folder), reference.data)
+
+
+def test_gradients_of_functions(read, folder):
+    text = '[defaults]\nevaluator = "delta"\ndims = "all"\n[[case]]\ngradient = "mine:logistic"\n'
+    (entry,) = read(text).entries
+    assert entry == GradientEntry("mine:logistic", Request(dims="all"), UserFunction("mine:logistic", folder))
+    named = read(text + 'name = "logistic"\nstep = 0.5\ngrid = {seed = [1, 2], dims = [3]}').entries
+    assert [(one.name, one.request) for one in named] == [
+        (f"logistic/seed={seed},dims=3", Request(seed, 3, 0.5)) for seed in (1, 2)
+    ]
+
+
 def test_default_tensors_are_those_that_a_case_has(read):
     text = (
         '[defaults]\ntensors = ["bias", "weight"]\n'
@@ -389,14 +408,19 @@ REFUSALS = {
     "no kind": (
         NPZ + "[[case]]\nname = 'a'\nseed = 1",
         3,
-        "case has no kind: expected one of the keys conv, npz, zoo, network",
+        "case has no kind: expected one of the keys conv, npz, zoo, network, gradient",
     ),
     "misspelt kind": (
         "[[case]]\nseed = 1\nconvv = {}",
         3,
-        "case has the unknown key 'convv' (did you mean 'conv'?): expected one of the keys conv, npz, zoo, network",
+        "case has the unknown key 'convv' (did you mean 'conv'?): "
+        "expected one of the keys conv, npz, zoo, network, gradient",
     ),
-    "two kinds": (NPZ + "zoo = 'c3d'", 3, "case has npz and zoo: expected one of the keys conv, npz, zoo, network"),
+    "two kinds": (
+        NPZ + "zoo = 'c3d'",
+        3,
+        "case has npz and zoo: expected one of the keys conv, npz, zoo, network, gradient",
+    ),
     "unknown key of a case": (
         NPZ + CONV + "inptu = 3",
         7,
@@ -555,7 +579,29 @@ REFUSALS = {
     "backward": (
         ZOO + "backward = 'pytorch'",
         3,
-        "backward is 'pytorch' (did you mean 'torch'?): expected 'reference' or 'torch'",
+        "backward is 'pytorch' (did you mean 'torch'?): "
+        "expected 'reference', 'torch' or a function, as 'package.module:function'",
+    ),
+    "backward that is no function": (
+        ZOO + "backward = 'mine.backward'",
+        3,
+        "backward is 'mine.backward': expected 'reference', 'torch' or a function, as 'package.module:function'",
+    ),
+    "path for a function": (
+        CONV + "grid.backward = ['reference', 'mine.py:backward()']",
+        5,
+        "grid.backward[1] is 'mine.py:backward()': "
+        "expected 'reference', 'torch' or a function, as 'package.module:function'",
+    ),
+    "gradient that is no function": (
+        "[[case]]\ngradient = 'mine'",
+        2,
+        "gradient is 'mine': expected a function, as 'package.module:function'",
+    ),
+    "key of a convolution beside a function": (
+        "[[case]]\ngradient = 'mine:f'\nevaluator = 'full'",
+        3,
+        "this gradient case has the unknown key 'evaluator': conv and npz and zoo and network cases have it",
     ),
     "dtype": (
         ZOO + "dtype = 'float46'",
