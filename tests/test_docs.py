@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch_network
 
 import fastcheck
 from fastcheck.batch.suite.file import read_suite
@@ -51,6 +50,11 @@ def _same(printed, shown, words=_told):
     return re.fullmatch(".*".join(re.escape(words(piece)) for piece in pieces), words(printed), re.DOTALL) is not None
 
 
+def _spaced(text):
+    """Widths of columns, and where lines break, depend on the numbers."""
+    return re.sub(r"[\s─]+", " ", text).strip()
+
+
 def _run(line):
     with contextlib.suppress(SystemExit):
         main(shlex.split(line)[1:])
@@ -79,28 +83,25 @@ def test_examples(name, exact, least):
 
 
 @pytest.mark.jit
-def test_the_readme_shows_what_is_printed(tmp_path, monkeypatch):
-    """Its network stands for the reader's own: parameters, gradients and data are made here."""
+def test_the_readme_runs_as_pasted_and_shows_what_is_printed(tmp_path, monkeypatch):
+    """Its examples, one after another, in the folder of a reader who pastes them."""
     monkeypatch.chdir(tmp_path)
-    page, names, printed = (ROOT / "README.md").read_text(), {}, ""
-    convolution, file, function, network = EXAMPLE.findall(page)
-    assert _printed(convolution[0], names) == convolution[1]
-    exec(file[0], names)
+    page, names = (ROOT / "README.md").read_text(), {}
+    examples = EXAMPLE.findall(page)
+    for code, shown in examples:
+        printed = _printed(code, names)
+        assert _same(printed, shown, _spaced) if shown else not printed, printed
+    assert [bool(shown) for _, shown in examples] == [True, True, False, False, True]
+    assert page.index("gradcheck: True") < page.index("## See it work")
     with contextlib.redirect_stdout(io.StringIO()) as output:
         _run("fastcheck conv layer.npz")
-    printed, shown = output.getvalue(), re.search(r"```text\n(layer.npz .*?)```", page, re.DOTALL)[1]
-    assert _same(printed, shown, lambda text: re.sub(r"[\s─]+", " ", text).strip()), printed
-    exec(function[0], names)
-    describe, check = network[0].split("report = ")
-    exec(describe, names)
-    rng, described = np.random.default_rng(0), names["network"]
-    names |= {"x": rng.normal(size=(4, 1, 6, 6)), "y": rng.integers(0, 10, 4)}
-    names["params"] = {name: rng.normal(size=of) for name, of in described.parameter_shapes((1, 6, 6)).items()}
-    names["grads"] = torch_network.gradients(described, names["params"], names["x"], names["y"])[1]
-    exec(f"report = {check}", names)
-    names["grads"]["dense1.bias"] *= 1.01
-    with pytest.raises(fastcheck.GradientMismatchError):
-        exec(f"report = {check}", names)
+    shown = re.search(r"```text\n(layer.npz .*?)```", page, re.DOTALL)[1]
+    assert _same(output.getvalue(), shown, _spaced), output.getvalue()
+    wrong = names["grads"] | {"dense1.bias": names["grads"]["dense1.bias"] * 1.01}
+    with pytest.raises(fastcheck.GradientMismatchError, match=r"^dense1.bias "):
+        fastcheck.check_network(
+            *(names[name] for name in ("network", "params")), wrong, names["x"], names["y"]
+        ).raise_if_failed()
 
 
 @pytest.mark.jit
