@@ -128,7 +128,7 @@ def _cell(level: float, across: int, marks: _Marks) -> Text:
 
 def _legend(width: int, marks: _Marks) -> Iterator[Text]:
     """Yield the meaning of every mark, as many to a line as fit."""
-    digits = Text.assemble(*(_cell(count, 1, marks) for count in range(10)), " digits that agree (9: 9+)")
+    digits = Text.assemble(*(_cell(count, 1, marks) for count in range(10)), " digits agree (9: 9+)")
     entries = [
         Text.assemble(_cell(WRONG, 2, marks), " wrong"),
         digits,

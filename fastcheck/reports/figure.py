@@ -19,8 +19,8 @@ from fastcheck.metrics.tally import MOST_DIGITS
 from fastcheck.reports.axes import Plane
 from fastcheck.reports.digit_map import DigitMap
 
-MOST_CELLS = 256
-"""Largest number of cells downwards and across: each is at least a pixel."""
+MOST_CELLS = 128
+"""Largest number of cells downwards and across: each has two pixels, one of which a border may cover."""
 
 _WRONG, _UNRESOLVED, _UNCHECKED = "tab:red", "0.75", "white"
 _PANEL = (4.0, 3.2)
@@ -83,4 +83,4 @@ def _draw(axes: Axes, one: DigitMap, plane: Plane, colours: Colormap, norm: Norm
     axes.set_xlabel(plane.names[-1] if plane.names else "")
     axes.set_ylabel(plane.names[0] if len(plane.names) == 2 else "")
     for axis, count in ((axes.xaxis, plane.columns), (axes.yaxis, plane.rows)):
-        axis.set_major_locator(MaxNLocator(integer=True) if count > 1 else NullLocator())
+        axis.set_major_locator(MaxNLocator("auto", integer=True) if count > 1 else NullLocator())
