@@ -63,7 +63,7 @@ def check(
     seed : int
         Random seed for the sample.
     keep : bool
-        Whether to keep the per-dimension arrays on the report.
+        Whether to keep the per-dimension arrays on the report, for its ``plot()`` as well.
     explain : bool
         Whether to sweep the step at the worst dimensions of every failing tensor, and add the result to the report.
     progress : callable, optional
@@ -146,7 +146,7 @@ def check_gradient(
     seed : int
         Random seed for the sample, and for the directions in which noise is measured.
     keep : bool
-        Whether to keep the per-dimension arrays on the report.
+        Whether to keep the per-dimension arrays on the report, for its ``plot()`` as well.
     progress : callable or False, optional
         Called as progress(stage, done, total) in this thread. By default, a check that takes more than two seconds
         draws a bar on standard error if that is a terminal; False draws none.
@@ -215,7 +215,7 @@ def compare(analytic: Any, numeric: Any, *, precision: str | None = None, keep: 
         Precision in which the coarser one was computed, if that is coarser than both dtypes (bfloat16 arrives as
         float32).
     keep : bool
-        Whether to keep the per-dimension arrays on the report.
+        Whether to keep the per-dimension arrays on the report, for its ``plot()`` as well.
 
     Returns
     -------

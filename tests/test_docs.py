@@ -105,6 +105,17 @@ def test_the_readme_runs_as_pasted_and_shows_what_is_printed(tmp_path, monkeypat
 
 
 @pytest.mark.jit
+def test_the_guide_shows_where_the_digits_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    section = _section(DOCS / "guide.md", "Where the digits are")
+    code, command, shown = re.findall(r"```\w+\n(.*?)```", section, re.DOTALL)
+    exec(code, {})
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        _run(command)
+    assert _same(output.getvalue(), shown, str), output.getvalue()
+
+
+@pytest.mark.jit
 def test_batch_examples(tmp_path, monkeypatch):
     """Files with a name are written, Python is run, and commands whose output is shown are."""
     monkeypatch.chdir(tmp_path)

@@ -20,6 +20,8 @@ COVERS = {
     "metrics/test_verdict": "judged regime",
     "reports/test_network_report": "reader render/network render/page render/text",
     "reports/test_report": "mismatch tensor_report render/report convolutions/diagnosis",
+    "reports/test_digit_map": "axes",
+    "reports/test_figure": "common/drawing",
     "reports/test_outline": "layout readable render/outline",
     "engine/test_sampling": "metrics/reach",
     "engine/test_shard_results": "coordinator pipeline common/packing common/progress",

@@ -27,6 +27,7 @@ from fastcheck.cli.types import (
     examples,
     json_option,
     kinks_option,
+    map_option,
     precision_option,
     printing,
     seed_option,
@@ -120,6 +121,7 @@ def cli() -> None:
 @table_option
 @json_option
 @verbose_option
+@map_option
 @examples("fastcheck conv layer.npz --stride 2 --padding 0:1,2:2 --dims all --table dims.csv")
 def conv_command(
     case_path: str,
@@ -139,6 +141,7 @@ def conv_command(
     table_path: str | None,
     json_path: str | None,
     verbose: bool,
+    mapped: bool,
 ) -> int:
     """Check a convolution layer of one to three spatial axes.
 
@@ -160,12 +163,12 @@ def conv_command(
             kinks=kinks,
             threads=threads,
             seed=seed,
-            keep=table_path is not None,
+            keep=mapped or table_path is not None,
             explain=explain,
             progress=hook,
         )
     deliver_table(report, table_path)
-    deliver_report(report, case_path, json_path, verbose=verbose)
+    deliver_report(report, case_path, json_path, verbose=verbose, mapped=mapped)
     return report.exit_code
 
 
@@ -250,6 +253,7 @@ def _drawer(plot_path: str) -> Callable[[Sweep], bytes]:
 @table_option
 @json_option
 @verbose_option
+@map_option
 @examples("fastcheck compare analytic.npy numeric.npy")
 def compare_command(
     analytic_path: str,
@@ -258,6 +262,7 @@ def compare_command(
     table_path: str | None,
     json_path: str | None,
     verbose: bool,
+    mapped: bool,
 ) -> int:
     """Compare two gradients that you already have: both ratios, digits and signs.
 
@@ -265,9 +270,10 @@ def compare_command(
     """
     check_paths(table_path, json_path, read=(analytic_path, numeric_path))
     pair = files.read_pair(analytic_path, numeric_path)
-    report = compare(*pair, precision=precision, keep=table_path is not None)
+    report = compare(*pair, precision=precision, keep=mapped or table_path is not None)
     deliver_table(report, table_path)
-    deliver_report(report, f"{analytic_path} against {numeric_path}", json_path, verbose=verbose)
+    title = f"{analytic_path} against {numeric_path}"
+    deliver_report(report, title, json_path, verbose=verbose, mapped=mapped)
     return report.exit_code
 
 

@@ -18,6 +18,7 @@ from fastcheck.cli.types import (
     examples,
     json_option,
     kinks_option,
+    map_option,
     precision_option,
     seed_option,
     step_option,
@@ -64,6 +65,7 @@ _TRAINING_OPTIONS = ("learning_rate", "save_path")
 @table_option
 @json_option
 @verbose_option
+@map_option
 @click.option(
     "--burn-in", type=click.IntRange(min=1), metavar="N", help="Without --grads: train for N steps of SGD, then stop."
 )
@@ -137,6 +139,7 @@ def _check(
     table_path: str | None,
     json_path: str | None,
     verbose: bool,
+    mapped: bool,
     **options: Any,
 ) -> int:
     from fastcheck.common.progress import progress_bar
@@ -155,12 +158,12 @@ def _check(
             loss=data.loss if loss is None else loss,
             data_grads=data_grads,
             masks=data.masks,
-            keep=table_path is not None,
+            keep=mapped or table_path is not None,
             progress=hook,
             **options,
         )
     deliver_table(list(report.phases.values())[-1], table_path)
-    deliver_report(report, files.network, json_path, verbose=verbose)
+    deliver_report(report, files.network, json_path, verbose=verbose, mapped=mapped)
     return report.exit_code
 
 

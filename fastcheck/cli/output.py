@@ -64,11 +64,13 @@ def deliver(to_json: Callable[[], str], as_text: Callable[[], str], json_path: s
     say(as_text())
 
 
-def deliver_report(report: Report | SuiteReport, title: str, json_path: str | None, *, verbose: bool = False) -> None:
+def deliver_report(
+    report: Report | SuiteReport, title: str, json_path: str | None, *, verbose: bool = False, mapped: bool = False
+) -> None:
     """Print a report, or its JSON, as `deliver` does."""
     from fastcheck.render.text import as_text
 
-    deliver(report.to_json, lambda: as_text(report, sys.stdout, title, verbose=verbose), json_path)
+    deliver(report.to_json, lambda: as_text(report, sys.stdout, title, verbose=verbose, mapped=mapped), json_path)
 
 
 def say(text: str) -> None:

@@ -153,6 +153,12 @@ json_option = click.option(
 verbose_option = click.option(
     "-v", "--verbose", is_flag=True, help="Print every ratio, audit, regime and the worst dimensions of all tensors."
 )
+map_option = click.option(
+    "--map",
+    "mapped",
+    is_flag=True,
+    help="Show where the digits are: over filters, channels and taps, and over the image.",
+)
 table_option = click.option(
     "--table", "table_path", metavar="F.csv", help="Write every checked dimension to a CSV file."
 )

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastcheck.render.outline import width_of, write_lines
+from fastcheck.render.outline import More, nothing, width_of, write_lines
 from fastcheck.render.page import STYLES, Cell, digits, print_table
 from fastcheck.render.report import SHOWN, failing_first, rules, write_forward, write_worst
 from fastcheck.reports.layout import short
@@ -33,7 +33,7 @@ _NARROW = 70
 """In fewer columns, the panel's texts stand below their topics instead of beside them."""
 
 
-def write_network(report: NetworkReport, out: Console, title: str = "") -> None:
+def write_network(report: NetworkReport, out: Console, title: str = "", more: More = nothing) -> None:
     """Print all of a network's report: verdict, declared loss, phases, hygiene, explanations and what to try next."""
     outline = report.outline()
     write_lines(outline.opening(width_of(out), title), out)
@@ -55,6 +55,7 @@ def write_network(report: NetworkReport, out: Console, title: str = "") -> None:
     told = {explanation.words for explanation in report.explanations}
     notes = [note for note in outline.notes if note not in told]
     write_lines(replace(outline, notes=tuple(notes)).sentences(width_of(out)), out)
+    more(out)
     write_lines(outline.end(width_of(out)), out)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from rich.console import Console
 from rich.text import Text
@@ -15,14 +15,25 @@ _WIDEST = 100
 """Largest width of sentences, in columns: longer lines are hard to read."""
 
 
+More = Callable[[Console], None]
+"""What prints more of a report, above the verdict that ends it."""
+
+
+def nothing(out: Console) -> None:
+    """Print no more."""
+
+
 def width_of(out: Console) -> int:
     """Return the width in which sentences are wrapped: that of a terminal, and `WIDTH` where there is none."""
     return min(out.width, _WIDEST) if is_limited(out) else WIDTH
 
 
-def write_outline(outline: Outline, out: Console, title: str = "") -> None:
-    """Print an outline: the verdict, what did not pass, what to try next, and the verdict again."""
-    write_lines(outline.lines(width_of(out), title), out)
+def write_outline(outline: Outline, out: Console, title: str = "", more: More = nothing) -> None:
+    """Print an outline: the verdict, what did not pass, what to try next, more where there is any, and the verdict."""
+    width = width_of(out)
+    write_lines((*outline.opening(width, title), *outline.body(width)), out)
+    more(out)
+    write_lines(outline.end(width), out)
 
 
 def write_lines(lines: Iterable[str], out: Console) -> None:

@@ -6,8 +6,8 @@ import io
 import os
 from typing import TYPE_CHECKING
 
+from fastcheck.common.drawing import require_matplotlib
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.extras import installing
 from fastcheck.render.curves import SHOWN, CurveLine, lines
 from fastcheck.render.escape import escaped
 from fastcheck.sweeps.report import Sweep
@@ -32,12 +32,7 @@ def picture_format(path: str | os.PathLike[str]) -> str:
     ending = os.path.splitext(path)[1].lower().removeprefix(".")
     if ending not in FORMATS:
         raise FastcheckError(f"plot is {str(path)!r}: expected a name that ends in .svg or .png")
-    try:
-        import matplotlib.figure  # noqa: F401, to check that it is installed
-    except ImportError:
-        raise FastcheckError(f"saving a plot needs matplotlib: {installing('plot')}") from None
-    except Exception as error:  # an invalid setting of its own, such as MPLBACKEND, makes the import fail
-        raise FastcheckError(f"saving a plot needs matplotlib, which cannot be loaded: {error}") from None
+    require_matplotlib("saving a plot")
     return ending
 
 

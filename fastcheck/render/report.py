@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fastcheck.metrics.verdict import MAX_RULE, norm_rule
-from fastcheck.render.outline import width_of, write_lines
+from fastcheck.render.outline import More, nothing, width_of, write_lines
 from fastcheck.render.page import STYLES, Cell, digits, print_table
 from fastcheck.reports.layout import short
 from fastcheck.reports.outline import audit_outcome
@@ -22,7 +22,7 @@ SHOWN = 5
 """Number of worst dimensions printed for a tensor."""
 
 
-def write_report(report: Report, out: Console, title: str = "") -> None:
+def write_report(report: Report, out: Console, title: str = "", more: More = nothing) -> None:
     """Print all of a report: the verdict, a line per tensor, its regime, audit and worst dimensions, and advice."""
     outline = report.outline()
     write_lines(outline.opening(width_of(out), title), out)
@@ -36,7 +36,9 @@ def write_report(report: Report, out: Console, title: str = "") -> None:
     for name, tensor in tensors.items():
         write_worst(name, tensor, out)
     out.print()
-    write_lines((*outline.sentences(width_of(out)), *outline.end(width_of(out))), out)
+    write_lines(outline.sentences(width_of(out)), out)
+    more(out)
+    write_lines(outline.end(width_of(out)), out)
 
 
 def failing_first(tensors: Mapping[str, TensorReport]) -> dict[str, TensorReport]:

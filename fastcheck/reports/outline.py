@@ -6,7 +6,6 @@ dimensions each, and what to try next. Everything else is in the long text of `f
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from fastcheck.metrics.health import HealthFinding
 from fastcheck.metrics.judged import Verdict
 from fastcheck.reports import layout
 from fastcheck.reports.layout import Row, joined, wrapped
-from fastcheck.reports.tensor_report import ForwardReport, TensorReport
+from fastcheck.reports.tensor_report import ForwardReport, TensorReport, worst_first
 
 ROWS = (8, 5, 4)
 """Largest number of dimensions listed for a tensor, where one, two or three do not pass. Of more, three are listed."""
@@ -160,8 +159,7 @@ class Facts(NamedTuple):
 
 def of_tensors(facts: Facts) -> Outline:
     """Return the outline of the report of one case."""
-    shown = [(name, tensor) for name, tensor in facts.tensors.items() if tensor.verdict != "pass"]
-    shown.sort(key=lambda entry: (entry[1].verdict != facts.verdict, -_badness(entry[1])))
+    shown = [(name, tensor) for name, tensor in worst_first(facts.tensors) if not tensor.passed]
     gist, head = _gist(facts, shown), _head(facts, shown)
     notes = [*_forward_notes(facts), *_advice(shown), *_sweeps(facts), *_health(facts), *facts.notes]
     if facts.verdict == "pass":
@@ -176,10 +174,6 @@ def of_tensors(facts: Facts) -> Outline:
         tuple(filter(None, foot)),
         tensors=tuple(_summary(name, tensor) for name, tensor in facts.tensors.items()),
     )
-
-
-def _badness(tensor: TensorReport) -> float:
-    return math.inf if math.isnan(tensor.norm_ratio) else tensor.norm_ratio
 
 
 def of_cases(verdict: Verdict, cases: Mapping[str, Outline], foot: Sequence[str], interrupted: bool) -> Outline:

@@ -15,6 +15,7 @@ from fastcheck.metrics.health import HealthFinding
 from fastcheck.metrics.judged import EXIT_CODES, Verdict, heaviest
 from fastcheck.reports.mismatch import RaisesMismatch
 from fastcheck.reports.outline import Facts, Outline, of_tensors
+from fastcheck.reports.readable import Plottable
 from fastcheck.reports.tensor_report import ForwardReport, TensorReport
 
 SCHEMA = 1
@@ -55,7 +56,7 @@ def requested(step: Any, evaluator: Any, dims: Any, kinks: Any) -> dict[str, Any
 
 
 @dataclass(frozen=True, repr=False)
-class Report(CheckReport):
+class Report(CheckReport, Plottable):
     """The report of a check. It is true if the check passed: ``assert report`` works in a test.
 
     Attributes

@@ -11,6 +11,7 @@ from fastcheck.metrics import judged, reach
 from fastcheck.metrics.judged import Verdict
 from fastcheck.reports import outline
 from fastcheck.reports.outline import Facts, Outline
+from fastcheck.reports.readable import Plottable
 from fastcheck.reports.report import SCHEMA, CheckReport, Report, encode
 from fastcheck.reports.tensor_report import ForwardReport, TensorReport
 
@@ -110,7 +111,7 @@ class Explanation:
 
 
 @dataclass(frozen=True, repr=False)
-class NetworkReport(SuiteReport):
+class NetworkReport(SuiteReport, Plottable):
     """The result of `fastcheck.check_network`: a report for each phase, with regularisation off and then on.
 
     It is true if every phase passed. Attributes that it shares with a single report are those of the last phase, the
@@ -136,6 +137,11 @@ class NetworkReport(SuiteReport):
     def tensors(self) -> dict[str, TensorReport]:
         """The last phase's tensors."""
         return self._last.tensors
+
+    @property
+    def operands(self) -> dict[str, Any] | None:
+        """The network and its data, by name."""
+        return self._last.operands
 
     @property
     def forward(self) -> ForwardReport | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.common.arguments import Shape, index_of
-from fastcheck.metrics.judged import Judged, Judgement, Verdict
+from fastcheck.metrics.judged import Judged, Judgement, Verdict, weight
 from fastcheck.metrics.tally import Finding, Tally, relative_difference_of
 from fastcheck.reports.layout import Row, short, table
 
@@ -251,6 +251,16 @@ class TensorReport(Judged):
     @property
     def error_bar(self) -> np.ndarray | None:
         return None if self.kept is None else self.kept.error_bar
+
+
+def worst_first(tensors: Mapping[str, TensorReport]) -> list[tuple[str, TensorReport]]:
+    """Return names and reports of tensors, by verdict and then by norm ratio; those that passed keep their order."""
+
+    def rank(entry: tuple[str, TensorReport]) -> tuple[int, float]:
+        ratio = math.inf if math.isnan(entry[1].norm_ratio) else entry[1].norm_ratio
+        return weight(entry[1].verdict), 0.0 if entry[1].passed else -ratio
+
+    return sorted(tensors.items(), key=rank)
 
 
 @dataclass(frozen=True)

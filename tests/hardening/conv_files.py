@@ -65,4 +65,5 @@ def _command(rng, wrong):
     if rng.random() < 0.1 and not wrong:
         return ["sweep", "case.npz", "--dims", "1", "--steps", "1,1e-3,1e-6,1e-9"]
     dims = "all" if wrong else rng.choice(("all", "5"))
-    return ["conv", "case.npz", "--dims", dims, *rng.choice(((), (), ("--json", "-"), ("--table", "t.csv")))]
+    output = rng.choice(((), (), ("--map",), ("--json", "-"), ("--table", "t.csv")))
+    return ["conv", "case.npz", "--dims", dims, *output]

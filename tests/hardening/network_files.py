@@ -191,5 +191,5 @@ def _options(rng, wrong):
         "1",
         "--dims",
         dims,
-        *rng.choice(((), (), ("--explain",), ("--json", "-"), ("--table", "t.csv"))),
+        *rng.choice(((), (), ("--explain",), ("--map",), ("--json", "-"), ("--table", "t.csv"))),
     ]

@@ -1,5 +1,6 @@
-"""Reports in notebooks: a small table, in a notebook that runs without a screen."""
+"""Reports in notebooks: a small table and a figure, in a notebook that runs without a screen."""
 
+import base64
 import re
 from xml.etree import ElementTree
 
@@ -19,9 +20,10 @@ CELLS = (
     "p = {'w': np.arange(1.0, 4.0), 'b': np.ones(2)}\n"
     "loss = lambda p: float(p['w'] @ p['w'] + p['b'].sum())\n"
     "grad = {'w': np.array([2.0, 4.0, -6.0]), 'b': np.ones(2)}\n"
-    "report = fastcheck.check_gradient(loss, grad, p)\n"
+    "report = fastcheck.check_gradient(loss, grad, p, keep=True)\n"
     "report",
     "print(report)",
+    "report.plot()",
 )
 
 
@@ -32,14 +34,15 @@ def _table(html, number):
 
 
 @pytest.mark.jit
-def test_a_notebook_shows_a_table_and_prints_the_text(tmp_path):
+def test_a_notebook_shows_a_table_and_a_figure_and_prints_the_text(tmp_path):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in CELLS])
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    shown, printed = (cell.outputs[-1] for cell in notebook.cells)
+    shown, printed, figure = (cell.outputs[-1] for cell in notebook.cells)
     assert shown.data["text/plain"] == "<Report FAIL: w 1 of 3 wrong; b passes>"
     assert _table(shown.data["text/html"], 0)[1][:4] == ["w", "fail", "3 of 3", "1"]
     assert _table(shown.data["text/html"], 1)[1] == ["[2]", "-6", "6", "12", "opposite sign"]
     assert printed.text.startswith("FAIL: w is wrong in 1 of 3 entries (b passes)\n")
+    assert base64.b64decode(figure.data["image/png"]).startswith(b"\x89PNG")
 
 
 def test_every_report_has_a_table():
