@@ -1,4 +1,4 @@
-"""Names and values in messages: suggestions for misspelt names, short quotes, and text that is safe to print."""
+"""Names and values in messages: suggestions for names, short quotes, and text that is safe to print."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Collection, Iterable
 
 from fastcheck.common.errors import FastcheckError, shortened
+from fastcheck.common.meanings import meant
 
 LONGEST_VALUE = 60
 """Characters of a value in a message, at most."""
@@ -21,10 +22,17 @@ def shown(value: object, longest: int = LONGEST_VALUE) -> str:
         return "an integer of thousands of digits"
 
 
+def quoted(value: object, longest: int = LONGEST_VALUE) -> str:
+    """Return a value as Python writes it, on one line; a long one keeps its beginning and its end."""
+    return brief(repr(value), longest)
+
+
 def nearest(name: object, known: Iterable[str]) -> str:
-    """Return ``" (did you mean 'x'?)"`` with the known name closest to a misspelt one, or an empty string."""
-    match = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f" (did you mean {match[0]!r}?)" if match else ""
+    """Return ``" (did you mean 'x'?)"`` with the known name that means the same, or is spelt alike, else nothing."""
+    names = list(known)
+    match = [meant(name, names) or "", *difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)]
+    found = next(filter(None, match), None)
+    return f" (did you mean {found!r}?)" if found else ""
 
 
 def listed(names: Iterable[str], most: int = 3) -> str:

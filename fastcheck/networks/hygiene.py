@@ -101,6 +101,7 @@ def panel(facts: Facts) -> tuple[HygieneLine, ...]:
         _regularisation(facts),
         *_swamped(facts),
         _dropout(facts),
+        *_ignored(facts),
         *([_sampling(facts), _kinks(facts)] if _tensors(facts) else []),
         *_statistics(facts),
         *(list(_vanishing(facts)) or _nothing_shown(facts)),
@@ -283,6 +284,13 @@ def _dropout(facts: Facts) -> HygieneLine:
         "function; pass the mask as masks= (mask.NAME in data.npz)"
     )
     return HygieneLine("dropout", "warn" if data_loss.verdict == "fail" else "note", "; ".join(notes))
+
+
+def _ignored(facts: Facts) -> Iterator[HygieneLine]:
+    if facts.point.ignored:
+        yield HygieneLine(
+            "parameters", "note", f"{listed(facts.point.ignored)} ignored: they count batches, and no result needs them"
+        )
 
 
 def _sampling(facts: Facts) -> HygieneLine:

@@ -241,7 +241,7 @@ BAD_ARRAYS = {
     "pickled objects": ({"bias": np.array([None] * 6)}, "is a pickled array of objects"),
     "an empty tensor": ({"input": np.ones((0, 4, 9, 9))}, "input is empty"),
     "stride 0": ({"stride": np.array(0)}, "stride is 0: expected"),
-    "a stride of floats": ({"stride": np.array(2.0)}, "stride has dtype float64 and shape (): expected integers"),
+    "a stride that is not whole": ({"stride": np.array(1.5)}, "stride is 1.5: expected an integer of at least 1"),
     "a kernel larger than the input": ({"dilation": np.array(9)}, "larger than the padded input along height"),
     "groups that do not divide": ({"groups": np.array(4)}, "groups is 4: it must divide the 6 filters"),
     "an unknown precision": ({"precision": np.array("half")}, "precision is 'half': expected one of float64"),
