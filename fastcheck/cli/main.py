@@ -36,7 +36,7 @@ from fastcheck.cli.types import (
     threads_option,
 )
 from fastcheck.common import machine, writing
-from fastcheck.common.errors import FastcheckError, shortened
+from fastcheck.common.errors import FastcheckError, as_message
 from fastcheck.common.interrupts import Interrupts, listening
 from fastcheck.common.meanings import meant, remark
 from fastcheck.common.naming import printable
@@ -88,7 +88,7 @@ _CASE_OPTIONS = (
     click.option(
         "--keys",
         type=Renaming(),
-        help="Names of the arrays in the file, where they are others: weight=w,grad_weight=dW.",
+        help="Names that the arrays have in the file: weight=w,grad_weight=dW.",
     ),
     click.option("--ignore-extra", is_flag=True, help="Ignore arrays of other names."),
 )
@@ -446,7 +446,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _refused(message: str) -> int:
-    complain(f"fastcheck: {shortened(printable(' '.join(message.split())))}\n")
+    complain(f"fastcheck: {as_message(printable(' '.join(message.split())))}\n")
     return USAGE_ERROR
 
 

@@ -29,7 +29,7 @@ _SAME = tuple(
     eps epsilon
     p rate prob
     negativeslope alpha slope
-    frozen eval training
+    frozen eval training inference
     runningmean movingmean mean
     runningvar movingvariance movingvar variance var
     conv conv1d conv2d conv3d convolution convolution1d convolution2d convolution3d depthwiseconv2d
@@ -82,6 +82,8 @@ _REMARKS = {
         _IN_SHAPES: """kernelsize ksize size inchannels outchannels infeatures outfeatures kernelshape inputshape shape
             batchsize""",
         "give its numbers as stride and padding": "convparam params hyperparams config",
+        "an activation is a layer of its own": "activation nonlinearity",
+        "no gradient depends on it: leave it out": "momentum inplace trackrunningstats numbatchestracked",
     }.items()
     for name in names.split()
 }

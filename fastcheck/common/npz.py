@@ -14,7 +14,7 @@ from fastcheck.common import machine
 from fastcheck.common.array_file import Archive, read_array, understood
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.meanings import meant, remark
-from fastcheck.common.naming import listed, nearest, quoted, refuse_unknown
+from fastcheck.common.naming import listed, nearest, offered, quoted, refuse_unknown
 from fastcheck.common.opened import Opened, Source, opened
 from fastcheck.common.writing import write_bytes
 
@@ -109,7 +109,7 @@ def _unknown(extra: list[str], present: set[str], wanted: Wanted) -> str:
             map("=".join, pairs)
         )
     advice = f" ({remark(first)})" * bool(remark(first)) or "; --ignore-extra ignores it" * (wanted.names is not None)
-    return f"{told}: expected {', '.join(wanted.keys)}{advice}"
+    return f"{told}: expected {offered(wanted.keys)}{advice}"
 
 
 def read_npy(path: Source) -> np.ndarray:

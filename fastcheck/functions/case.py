@@ -13,7 +13,7 @@ import numpy as np
 from fastcheck.common.arguments import Shape, index_of, positive
 from fastcheck.common.arrays import Floating, finite, gradient
 from fastcheck.common.errors import FastcheckError, raised_by
-from fastcheck.common.naming import quoted, refuse_unknown
+from fastcheck.common.naming import LONGEST_VALUE, brief, quoted, refuse_unknown
 from fastcheck.common.precision import PRECISIONS, UNITS, U
 from fastcheck.engine.magnitudes import rms
 from fastcheck.engine.settings import Settings
@@ -362,7 +362,7 @@ def _number(returned: Any, where: Callable[[], str]) -> float:
     if isinstance(value, np.floating):  # longdouble's item() is itself
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise FastcheckError(f"loss returns {quoted(returned)} {where()}: expected one number")
+        raise FastcheckError(f"loss returns {brief(repr(returned), LONGEST_VALUE)} {where()}: expected one number")
     try:
         return float(value)
     except OverflowError:

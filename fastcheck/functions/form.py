@@ -8,7 +8,7 @@ from typing import Any
 
 from fastcheck.common.arrays import holds_arrays, is_tensor
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.naming import listed, nearest, quoted
+from fastcheck.common.naming import nearest, offered, quoted
 
 ALONE = "params"
 """Name of the tensor where params is a single array. Those of a list are named "params[0]", "params[1]", ..."""
@@ -96,11 +96,11 @@ class Form:
         for name in given:
             if name not in self.names:
                 raise FastcheckError(
-                    f"{label} has the key {quoted(name)}{nearest(name, self.names)}: expected {listed(self.names, 8)}"
+                    f"{label} has the key {quoted(name)}{nearest(name, self.names)}: expected {offered(self.names)}"
                 )
         for name in self.names:
             if name not in given:
-                raise FastcheckError(f"{label} has no {name!r}: expected {listed(self.names, 8)}")
+                raise FastcheckError(f"{label} has no {name!r}: expected {offered(self.names)}")
         return {name: given[name] for name in self.names}
 
     def _in_order(self, label: str, given: Any) -> dict[str, Any]:

@@ -37,8 +37,7 @@ def transposed(layout: str) -> HealthFinding:
     """Describe the indices of a report on arrays that were given in another layout."""
     return HealthFinding(
         "layout",
-        f"the arrays were read as {layout}; indices here are (sample, channel, space), and of weights (filter, channel, "
-        "taps)",
+        f"the arrays were read as {layout}; indices here are (sample, channel, space), and (filter, channel, taps)",
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from fastcheck.common.arguments import Shape
 from fastcheck.common.arrays import Floating, as_array, finite, gradient
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.naming import listed, nearest, refuse_unknown
+from fastcheck.common.naming import listed, nearest, offered, refuse_unknown
 from fastcheck.common.precision import PRECISIONS
 from fastcheck.engine.settings import Settings
 from fastcheck.networks import likely_causes
@@ -249,9 +249,7 @@ def gradients(
     matched = dict[str, Floating]()
     for name in chosen:
         if name not in named:
-            raise FastcheckError(
-                f"{label} has no {name!r}: expected {', '.join(chosen)} (only= limits what is checked)"
-            )
+            raise FastcheckError(f"{label} has no {name!r}: expected {offered(chosen)} (only= limits what is checked)")
         matched[name] = gradient(f"{label}[{name!r}]", named[name], precision)
         _fits(f"{label}[{name!r}]", matched[name].values, wanted[name])
     return Gradients(
@@ -290,9 +288,7 @@ def _chosen(only: tuple[str, ...], wanted: Mapping[str, Shape]) -> list[str]:
     known = [*wanted, *(name.rpartition(".")[0] for name in wanted)]
     for name in only:
         if name not in known:
-            raise FastcheckError(
-                f"only names {name!r}{nearest(name, known)}: expected {', '.join(dict.fromkeys(known))}"
-            )
+            raise FastcheckError(f"only names {name!r}{nearest(name, known)}: expected {offered(dict.fromkeys(known))}")
     return [name for name in wanted if name in only or name.rpartition(".")[0] in only]
 
 
@@ -308,7 +304,7 @@ def _matched(
     _known(network, label, named, wanted)
     missing = [name for name in wanted if name not in named]
     if missing:
-        raise FastcheckError(f"{label} has no {listed(map(repr, missing), 6)}: expected {listed(wanted, 6)}")
+        raise FastcheckError(f"{label} has no {listed(map(repr, missing), 6)}: expected {offered(wanted)}")
     matched = {}
     for name, shape in wanted.items():
         _fits(f"{label}[{name!r}]", as_array(f"{label}[{name!r}]", named[name]), shape)

@@ -11,7 +11,7 @@ import numpy as np
 from fastcheck.common.arguments import Shape
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.meanings import meant
-from fastcheck.common.naming import listed, nearest
+from fastcheck.common.naming import nearest, offered
 from fastcheck.networks.layers import BatchNorm
 from fastcheck.networks.network import Network
 
@@ -83,7 +83,7 @@ def refuse_name(label: str, name: str, network: Network, named: Mapping[str, Any
             f"{label} has the name {name!r}: the arrays fit in this order, and the names do not; rename them, or give "
             f"the layers theirs ({rename})"
         )
-    raise FastcheckError(f"{label} has the name {name!r}{nearest(name, wanted)}: expected {listed(wanted, 6)}")
+    raise FastcheckError(f"{label} has the name {name!r}{nearest(name, wanted)}: expected {offered(wanted)}")
 
 
 def transposed(given: Shape, expected: Shape, parameter: bool) -> str:
