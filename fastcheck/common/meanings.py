@@ -106,7 +106,7 @@ def meant(name: object, known: Iterable[str]) -> str | None:
 
 def remark(name: object) -> str:
     """Return what to do about a name without a counterpart; an empty string where nothing is known of it."""
-    return _REMARKS.get(_plain(str(name)), "")
+    return _REMARKS.get(_plain(str(name).rpartition(".")[2]), "")
 
 
 def _meant(name: str, names: list[str]) -> str | None:
