@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastcheck.common import machine
-from fastcheck.common.array_file import Archive, read_array, understood
+from fastcheck.common.array_file import Archive, Header, read_array, understood
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.meanings import meant, remark
 from fastcheck.common.naming import listed, nearest, offered, quoted, refuse_unknown
@@ -20,6 +20,9 @@ from fastcheck.common.writing import write_bytes
 
 _SIMPLE = re.compile(r"[\w.]+")
 """Names that an option of the command line can hold as they are."""
+
+_ROOM = 120
+"""Characters of names in a refusal, at most: shortened, they would be other names."""
 
 
 def read_npz(path: Source) -> dict[str, np.ndarray]:
@@ -90,26 +93,42 @@ def _chosen(file: str, keys: tuple[str, ...], wanted: Wanted) -> dict[str, str]:
 
 def _unknown(extra: list[str], present: set[str], wanted: Wanted) -> str:
     """Return the end of a refusal of names: which they are, and what to do."""
-    candidates = (
-        *wanted.keys,
-        *(family + key.partition(".")[2] for key in extra for family in wanted.families if "." in key),
-    )
+    absent = [key for key in wanted.keys if key not in present]
     meanings: dict[str, str] = {}
     for key in extra:
-        ours = meant(key, (key for key in wanted.keys if key not in present))
+        ours = meant(key, absent)
         if ours is not None and _SIMPLE.fullmatch(key):
             meanings.setdefault(ours, key)
     first = next(iter(meanings.values()), extra[0])
-    told = f" {quoted(first)}{nearest(first, candidates)}"
-    if len(extra) > 1 and len(meanings) > 1:
-        told = f"s {listed(map(quoted, extra))}"
-    if meanings and wanted.names is not None:
-        pairs = {**wanted.names, **meanings}.items()
-        return f"{told}: rename {'them' if told.startswith('s') else 'it'}, or give --keys " + ",".join(
-            map("=".join, pairs)
-        )
-    advice = f" ({remark(first)})" * bool(remark(first)) or "; --ignore-extra ignores it" * (wanted.names is not None)
-    return f"{told}: expected {offered(wanted.keys)}{advice}"
+    if not meanings and remark(first):
+        return f" {quoted(first)}: {remark(first)}"
+    beginnings = (family + key.partition(".")[2] for key in extra for family in wanted.families if "." in key)
+    told = f" {quoted(first)}{nearest(first, (*wanted.keys, *beginnings))}"
+    if wanted.names is None:
+        return f"{told}: expected {offered(wanted.keys)}"
+    if not meanings:
+        return f"{told}: expected {offered(wanted.keys)}; --ignore-extra ignores it"
+    pairs = _pairs({**wanted.names, **meanings})
+    if len(meanings) == 1:
+        return f"{told}: rename it, or give --keys {pairs}"
+    return f"s {listed(quoted(key, 20) for key in extra)}: rename them, or give --keys {pairs}"
+
+
+def _pairs(names: Mapping[str, str]) -> str:
+    """Return names as the command line takes them; dots stand for those beyond `_ROOM`."""
+    told = ""
+    for ours, theirs in names.items():
+        if len(told) + len(ours) + len(theirs) > _ROOM:
+            return f"{told},..."
+        told += f"{',' * bool(told)}{ours}={theirs}"
+    return told
+
+
+def read_headers(path: Source) -> dict[str, Header]:
+    """Read the headers of every array of an ``.npz`` file, and nothing else; raises as `read_npz` does."""
+    with opened(path) as file:
+        archive = archive_of(file)
+        return {key: archive.header(key) for key in archive.keys}
 
 
 def read_npy(path: Source) -> np.ndarray:

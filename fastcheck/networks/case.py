@@ -143,7 +143,7 @@ class NetworkCase:
     ----------
     point : Point
     grads : dict of str to array
-        Gradients of the tensors to check; float64, float32 or float16.
+        Gradients of the tensors to check; float64, float32 or float16 (bfloat16 as float32).
     penalties : dict of str to Penalty
         Regularisation that is part of the objective; empty where it is off.
     removed : dict of str to Penalty

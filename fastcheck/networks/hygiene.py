@@ -116,7 +116,8 @@ def _tensors(facts: Facts) -> list[TensorReport]:
 def _precision(facts: Facts) -> HygieneLine:
     gradients = [(case, name) for case in facts.cases.values() for name in case.grads]
     computed = {case.precision_of(name) for case, name in gradients} - {"float64"}
-    narrow = sorted(computed | {case.grads[name].dtype.name for case, name in gradients} - {"float64"})
+    stored = {case.grads[name].dtype.name for case, name in gradients if name not in case.bfloat16}
+    narrow = sorted(computed | stored - {"float64"})
     if not narrow:
         return HygieneLine(
             "double precision", "done", "everything is evaluated in float64, and the gradients are float64"

@@ -20,13 +20,13 @@ STATISTICS = ("running_mean", "running_var")
 
 
 @contextmanager
-def told(network: Network, params: Mapping[str, Any], x: Shape, y: Shape) -> Iterator[None]:
+def told(network: Network, params: Mapping[str, Any], x: Shape, y: Shape = ()) -> Iterator[None]:
     """Add to a refusal of x and params the order of axes in which they would fit, if there is one.
 
     Parameters
     ----------
     network : Network
-    params : mapping of str to arrays
+    params : mapping of str to arrays, or to their headers
         By "layer.tensor".
     x, y : Shape
     """

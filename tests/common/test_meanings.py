@@ -16,7 +16,7 @@ import fastcheck
 from fastcheck import FastcheckError
 from fastcheck.cli.main import status
 from fastcheck.common.meanings import meant, remark
-from fastcheck.convolutions.npz_case import load_case
+from fastcheck.convolutions.npz_case import case_outline, load_case
 from fastcheck.networks.file import read_network
 from fastcheck.networks.layers import BatchNorm, Conv, Dense, Flatten, ReLU
 
@@ -485,6 +485,20 @@ def test_unknown_options_are_told_by_their_meaning(option, told, capfd):
     assert told in capfd.readouterr().err
 
 
+def test_long_names_of_a_file_are_told_whole_or_not_at_all(tmp_path):
+    long = {name: f"encoder.layer1.block0.{name}" for name in LAYER if name not in ("stride", "padding")}
+    with pytest.raises(FastcheckError) as refused:
+        _file(_named(LAYER, long))(tmp_path)
+    told = str(refused.value).split("--keys ")[1]
+    assert told == ",".join(f"{name}={long[name]}" for name in ("input", "weight", "bias")) + ",..."
+
+
+def test_the_layout_of_a_file_is_known_from_its_headers(tmp_path):
+    np.savez(tmp_path / "case.npz", **_last(LAYER, layout="NHWC"))
+    assert case_outline(tmp_path / "case.npz").geometry == load_case(tmp_path / "case.npz").geometry
+    assert case_outline(tmp_path / "case.npz").geometry.input_shape == (2, 3, 7, 6)
+
+
 def test_keys_are_pairs(capfd):
     assert status(["conv", "case.npz", "--keys", "weight"]) == 2
     assert "expected names and the file's keys, such as weight=w,grad_weight=dW" in capfd.readouterr().err
@@ -500,6 +514,25 @@ def test_what_names_mean_depends_on_the_names_there_are():
     for name in ("dense", "gadget", "", ".", "d", "wieght"):
         assert meant(name, ("input", "weight", "grad_weight")) is None
     assert remark("conv") == ""
+
+
+def test_a_counter_of_batches_is_ignored_with_a_note():
+    note = next(line for line in TAKEN["a state_dict of a network"](None).hygiene if line.topic == "parameters")
+    assert note.text == "batch_norm1.num_batches_tracked ignored: they count batches, and no result needs them"
+    assert "parameters" not in [line.topic for line in TAKEN["parameters nested by layer"](None).hygiene]
+
+
+def test_the_command_line_names_the_order_of_x_before_it_reads_arrays(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.toml").write_text(
+        f'{CONV}[[layer]]\nkind = "flatten"\n[[layer]]\nkind = "dense"\nout_features = 3\n'
+    )
+    params = read_network("net.toml").initial((2, 5, 7))
+    np.savez("params.npz", **params)
+    np.savez("data.npz", x=X.transpose(0, 2, 3, 1), y=Y)
+    arguments = ["--params", "params.npz", "--grads", "params.npz", "--data", "data.npz"]
+    assert status(["network", "net.toml", *arguments]) == 2
+    assert "x looks channels-last: give x.transpose(0, 3, 1, 2)" in capfd.readouterr().err
 
 
 def test_a_loss_is_called_with_arrays_and_the_refusal_says_so():
