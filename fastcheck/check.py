@@ -119,15 +119,18 @@ def check_gradient(
     Parameters
     ----------
     loss : callable
-        Called as loss(params), with float64 arrays in the form of ``params``. It returns one finite number and does not
-        change its argument. With several threads it is called from all of them at once.
-    grad : callable, array or mapping of names to arrays
-        The gradient, shaped as ``params``, in float64, float32 or float16; or a function of params that returns it.
+        Called as loss(params), with NumPy's float64 arrays in the form of ``params``, also where those are tensors. It
+        returns one finite number and does not change its argument. With several threads it is called from all of them
+        at once.
+    grad : callable, array, mapping, list or tuple
+        The gradient in the form of ``params``, of NumPy's arrays or PyTorch's tensors in float64, float32, float16 or
+        bfloat16; or a function, called as ``loss`` is, that returns it.
         A function is the better choice if it computes in float32 or less, or with ill-conditioned matrices: its
         rounding is then measured, with 7 to 21 calls besides the first two (14 to 84 in half precision), and enters
         the error bars.
-    params : array, or mapping of names to arrays
-        Point at which to check; float64, float32 or float16. The tensor of a single array is called ``"params"``.
+    params : array, mapping of names to arrays, or list or tuple of arrays
+        Point at which to check; float64, float32, float16 or bfloat16. The tensor of a single array is called
+        ``"params"``, those of a list ``"params[0]"``, ``"params[1]"``, ...
     dims : "auto", "all", int, or a mapping from tensor names to these
         As in `check`; ``"auto"`` checks tensors of up to 2,048 entries whole, and samples 1,024 entries of larger ones.
     step : float or "auto"
@@ -209,19 +212,19 @@ def compare(analytic: Any, numeric: Any, *, precision: str | None = None, keep: 
 
     Parameters
     ----------
-    analytic, numeric : array or mapping of names to arrays
-        The gradients, of the same shapes; float64, float32 or float16.
+    analytic, numeric : array, mapping of names to arrays, or list or tuple of arrays
+        The gradients, of the same shapes; float64, float32, float16 or bfloat16.
     precision : {"float64", "float32", "tf32", "float16", "bfloat16"}, optional
-        Precision in which the coarser one was computed, if that is coarser than both dtypes (bfloat16 arrives as
-        float32).
+        Precision in which the coarser one was computed, if that is coarser than both dtypes.
     keep : bool
         Whether to keep the per-dimension arrays on the report, for its ``plot()`` as well.
 
     Returns
     -------
     Report
-        It is true if every tensor passes. The tensor of two plain arrays is named ``"gradient"``. ``norm_ratio`` equals
-        NumPy's ``norm(a - n) / norm(a + n)`` over the flattened arrays to the last bit.
+        It is true if every tensor passes. The tensor of two plain arrays is named ``"gradient"``, those of lists
+        ``"gradient[0]"``, ``"gradient[1]"``, ... ``norm_ratio`` equals NumPy's ``norm(a - n) / norm(a + n)`` over the
+        flattened arrays to the last bit.
 
     Raises
     ------

@@ -445,9 +445,9 @@ ONES = np.ones(12)
         (_good, {"w": ONES}, {"w": X, "b": X}, "grad has no 'b': expected w, b"),
         (_good, {"w": ONES}, X, "grad is a mapping: expected an array, like params"),
         (_good, ONES, {"w": X}, "grad is array.*: expected a mapping of names to arrays, like params"),
-        (_good, None, X, "grad has dtype object"),
-        (_good, ONES.astype(int), X, "grad has dtype int64: expected float64, float32 or float16"),
-        (_good, ONES, np.arange(12), "params has dtype int64: expected float64, float32 or float16"),
+        (_good, None, X, "grad is None: autograd did not reach it"),
+        (_good, ONES.astype(int), X, "grad has dtype int64: expected float64, float32, float16 or bfloat16"),
+        (_good, ONES, np.arange(12), "params has dtype int64: expected float64, float32, float16 or bfloat16"),
         (_good, ONES, X + 0j, "params has dtype complex128"),
         (_good, {"w": ONES}, {"w": np.where(ONES.cumsum() == 4, np.inf, X)}, r"params\['w'\] is inf at index \[3\]"),
         (

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import fastcheck
 from fastcheck.batch.suite.file import read_suite
@@ -137,6 +138,40 @@ def test_batch_examples(tmp_path, monkeypatch):
             assert _same(printed.getvalue(), shown), printed.getvalue()
             compared += 1
     assert compared >= 9
+
+
+def _adjoint_backward(x, w, grad_output):
+    """Gradients of the guide's transposed convolution, written as the reader would."""
+    grad_x = torch.nn.functional.conv2d(grad_output, w, stride=2, padding=1)
+    patches = torch.nn.functional.unfold(grad_output, 3, padding=1, stride=2).reshape(2, 4, 3, 3, -1)
+    return grad_x, torch.einsum("nfklp,ncp->cfkl", patches, x.flatten(2))
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize(
+    ("spoilt", "verdicts"),
+    [
+        ({}, {}),
+        ({"grad_w": -1}, {"weight": "fail"}),
+        ({"y": 1.01}, {"input": "fail"}),
+        ({"grad_x": 1.01}, {"forward": "fail"}),
+    ],
+)
+def test_the_guides_transposed_convolution(spoilt, verdicts):
+    """Its backward pass stands for the reader's own; whatever is wrong in it fails in its place."""
+    text = (DOCS / "guide.md").read_text().split("### A transposed convolution")[1]
+    made, checked = EXAMPLE.search(text)[1].split("\n\n")
+    names = {"torch": torch, "fastcheck": fastcheck, "my_transposed_backward": _adjoint_backward}
+    exec(made, names)
+    names |= {name: factor * names[name] for name, factor in spoilt.items()}
+    if not spoilt:
+        exec(checked, names)
+        return
+    with pytest.raises(fastcheck.GradientMismatchError) as raised:
+        exec(checked, names)
+    report = raised.value.report
+    found = {name: tensor.verdict for name, tensor in report.tensors.items()} | {"forward": report.forward.verdict}
+    assert {name: verdict for name, verdict in found.items() if verdict != "pass"} == verdicts
 
 
 def test_the_night_is_the_one_that_is_shown():

@@ -16,6 +16,9 @@ COVERS = {
     "test_extremes": "convolutions/scaling",
     "test_imports": "demo_network layers zoo",
     "common/test_array_file": "npz convolutions/npz_case",
+    "common/test_meanings": (
+        "convolutions/layout convolutions/likely_causes convolutions/shapes functions/form networks/likely_causes"
+    ),
     "metrics/test_health": "functions/state functions/ties",
     "metrics/test_verdict": "judged regime",
     "reports/test_network_report": "reader render/network render/page render/text",

@@ -21,6 +21,7 @@ from fastcheck.cli.types import (
     Integers,
     Names,
     Padding,
+    Renaming,
     StepList,
     dims_option,
     evaluator_option,
@@ -37,13 +38,15 @@ from fastcheck.cli.types import (
     verbose_option,
 )
 from fastcheck.common import machine, writing
-from fastcheck.common.errors import FastcheckError, shortened
+from fastcheck.common.errors import FastcheckError, as_message
 from fastcheck.common.extras import installing
 from fastcheck.common.interrupts import Interrupts, listening
+from fastcheck.common.meanings import meant, remark
 from fastcheck.common.naming import printable
 from fastcheck.common.version import __version__
 from fastcheck.convolutions import npz_case
 from fastcheck.convolutions.case import EVALUATORS, LOSSES
+from fastcheck.convolutions.layout import LAYOUTS
 from fastcheck.reports import files
 from fastcheck.reports.mismatch import GradientMismatchError
 from fastcheck.reports.report import Report
@@ -65,7 +68,7 @@ _CASE_OPTIONS = (
     click.option(
         "--stride",
         type=Integers(),
-        help="Stride: one integer, or one per axis (2,1). Overrides the file, as do the options up to --loss.",
+        help="Stride: one integer, or one per axis (2,1). Overrides the file, as do the options up to --layout.",
     ),
     click.option(
         "--padding",
@@ -80,6 +83,17 @@ _CASE_OPTIONS = (
         help="phi in the loss sum(grad_output * phi(output)); vjp means phi(z) = z.",
     ),
     precision_option,
+    click.option(
+        "--layout",
+        type=click.Choice(LAYOUTS, case_sensitive=False),
+        help="Order of the arrays' axes. NHWC: channels last, and weights HWIO. Default: the file's, else NCHW.",
+    ),
+    click.option(
+        "--keys",
+        type=Renaming(),
+        help="Names that the arrays have in the file: weight=w,grad_weight=dW.",
+    ),
+    click.option("--ignore-extra", is_flag=True, help="Ignore arrays of other names."),
 )
 
 
@@ -125,12 +139,6 @@ def cli() -> None:
 @examples("fastcheck conv layer.npz --stride 2 --padding 0:1,2:2 --dims all --table dims.csv")
 def conv_command(
     case_path: str,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: int | None,
-    loss: str | None,
-    precision: str | None,
     dims: Any,
     step: Any,
     evaluator: Any,
@@ -142,18 +150,17 @@ def conv_command(
     json_path: str | None,
     verbose: bool,
     mapped: bool,
+    **options: Any,
 ) -> int:
     """Check a convolution layer of one to three spatial axes.
 
     CASE.npz holds input, weight, grad_output, at least one of grad_input, grad_weight and grad_bias, and optionally
-    bias, output, stride, padding, dilation, groups, loss and precision.
+    bias, output, stride, padding, dilation, groups, loss, precision and layout.
     """
     from fastcheck.common.progress import progress_bar
 
     check_paths(table_path, json_path, read=(case_path,))
-    case = npz_case.load_case(
-        case_path, stride=stride, padding=padding, dilation=dilation, groups=groups, loss=loss, precision=precision
-    )
+    case = npz_case.load_case(case_path, **options)
     with progress_bar() as hook:
         report = check(
             case,
@@ -423,6 +430,8 @@ def _status(arguments: list[str], interrupts: Interrupts) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         complain(f"{error.format_message()}\n")
         return USAGE_ERROR
+    except click.NoSuchOption as error:
+        return _refused(f"{error.format_message()}{_meant(error)}")
     except click.ClickException as error:
         return _refused(error.format_message())
     except FastcheckError as error:
@@ -437,6 +446,15 @@ def _status(arguments: list[str], interrupts: Interrupts) -> int:
         return _interrupted()
 
 
+def _meant(error: click.NoSuchOption) -> str:
+    """Return the option that means what an unknown one means, or what to do in its place."""
+    known = [name for option in (error.ctx.command.params if error.ctx else ()) for name in option.opts]
+    option = meant(error.option_name, known)
+    if option is not None and not error.possibilities:
+        return f" Did you mean {option}?"
+    return f" ({remark(error.option_name)})" * bool(remark(error.option_name))
+
+
 def _run(arguments: list[str]) -> int:
     """Run a command as click's `cli.main` does, except that a closed pipe does not make the status 1."""
     if instruction := os.environ.get(_COMPLETE):
@@ -449,7 +467,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _refused(message: str) -> int:
-    complain(f"fastcheck: {shortened(printable(' '.join(message.split())))}\n")
+    complain(f"fastcheck: {as_message(printable(' '.join(message.split())))}\n")
     return USAGE_ERROR
 
 

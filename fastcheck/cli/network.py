@@ -29,7 +29,7 @@ from fastcheck.cli.types import (
 from fastcheck.common import machine, npz
 from fastcheck.common.arguments import positive
 from fastcheck.common.errors import FastcheckError
-from fastcheck.networks import npz_data
+from fastcheck.networks import likely_causes, npz_data
 from fastcheck.networks.case import EVALUATORS, Point
 from fastcheck.networks.check import check_network
 from fastcheck.networks.file import read_network
@@ -117,7 +117,9 @@ class _Files(NamedTuple):
     def read(self, threads: int | None) -> tuple[Network, dict[str, np.ndarray], npz_data.NetworkData]:
         """Return the contents, after checking by the headers alone that the network's results fit in memory."""
         network = read_network(self.network)
-        point = Point.outline(network, *npz_data.network_data_outline(self.data))
+        outline = npz_data.network_data_outline(self.data)
+        with likely_causes.told(network, npz.read_headers(self.params), outline.x):
+            point = Point.outline(network, *outline)
         fitting(point, threads or machine.default_threads())
         return network, npz.read_npz(self.params), npz_data.load_network_data(self.data)
 

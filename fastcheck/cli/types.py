@@ -33,8 +33,8 @@ class Padding(click.ParamType[Any]):
     name = "P"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value in ("same", "valid"):
-            return value
+        if str(value).lower() in ("same", "valid"):
+            return str(value).lower()
         try:
             entries = [self._entry(part) for part in str(value).split(",")]
         except ValueError:
@@ -121,6 +121,18 @@ class Names(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return tuple(part.strip() for part in str(value).split(","))
+
+
+class Renaming(click.ParamType[Any]):
+    """Names in a file: weight=w,grad_weight=dW."""
+
+    name = "NAME=KEY[,...]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        pairs = [part.strip().partition("=") for part in str(value).split(",")]
+        if not all(name and key for name, _, key in pairs):
+            self.fail(f"{value!r}: expected names and the file's keys, such as weight=w,grad_weight=dW", param, ctx)
+        return {name: key for name, _, key in pairs}
 
 
 def printing(text: Callable[[click.Context], str]) -> Callable[[click.Context, click.Parameter, bool], None]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.naming import shown
+from fastcheck.common.naming import quoted, shown
 
 Shape = tuple[int, ...]
 
@@ -33,13 +33,14 @@ def position_of(index: Shape, shape: Shape) -> int:
 
 
 def integer(name: str, value: Any, least: int, most: int = LARGEST - 1) -> int:
-    """Return an integer between ``least`` and ``most`` as an int; refuse anything else."""
+    """Return an integer between ``least`` and ``most``, or a float that is whole, as an int; refuse anything else."""
     try:
         if isinstance(value, bool):
             raise TypeError
-        number = operator.index(value)
+        whole = isinstance(value, (float, np.floating)) and float(value).is_integer()
+        number = int(value) if whole else operator.index(value)
     except TypeError:
-        raise FastcheckError(f"{name} is {value!r}: expected an integer of at least {least}") from None
+        raise FastcheckError(f"{name} is {quoted(value)}: expected an integer of at least {least}") from None
     if not least <= number <= most:
         bounds = f"at least {least}" if number < least else f"at most {most}"
         raise FastcheckError(f"{name} is {shown(number)}: expected an integer of {bounds}")
@@ -64,12 +65,14 @@ def per_axis(name: str, value: Any, rank: int, least: int) -> Shape:
     if entries is None:
         return (integer(name, scalar(value), least),) * rank
     if len(entries) != rank:
-        raise FastcheckError(f"{name} is {value!r}: expected one integer, or {rank} of them, one per spatial axis")
+        raise FastcheckError(
+            f"{name} is {quoted(value)}: expected one integer, or {rank} of them, one per spatial axis"
+        )
     return tuple(integer(name, entry, least) for entry in entries)
 
 
 def positive(name: str, value: object) -> float:
     """Return a positive finite number as a float, unchanged; refuse anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < math.inf:
-        raise FastcheckError(f"{name} is {value!r}: expected a positive finite number")
+        raise FastcheckError(f"{name} is {quoted(value)}: expected a positive finite number")
     return float(value)

@@ -6,7 +6,7 @@ import io
 import math
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -71,7 +71,7 @@ def read_header(stream: Readable, size: int, what: str) -> Header:
     with warnings.catch_warnings(action="ignore"):  # Python parses a damaged header as code, and warns
         header = Header(*read(io.BytesIO(start + stream.read(length))))
     if header.dtype.hasobject:
-        raise FastcheckError(f"{what} is a pickled array of objects: expected float64, float32 or float16")
+        raise FastcheckError(f"{what} is a pickled array of objects: expected float64, float32, float16 or bfloat16")
     if any(extent < 0 for extent in header.shape):
         raise FastcheckError(f"{what} declares shape {brief(header.shape)}: expected no negative sizes")
     total = brief(f"{header.bytes:,}")
@@ -121,6 +121,16 @@ class Archive:
     def keys(self) -> tuple[str, ...]:
         """The names of all arrays."""
         return tuple(self._members)
+
+    def choose(self, names: Mapping[str, str]) -> None:
+        """Keep these arrays alone, under other keys.
+
+        Parameters
+        ----------
+        names : mapping of str to str
+            Names in the file, by the keys under which they are read from now on.
+        """
+        self._members = {key: self._members[name] for key, name in names.items()}
 
     def header(self, key: str) -> Header:
         """Read the header of an array; raises as `read_header` does."""

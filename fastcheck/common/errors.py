@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 LONGEST = 400
-"""Characters of a message at most: three or four lines of a terminal."""
+"""Characters of a message at most."""
+
+_LINES = 3 * 80 - len("fastcheck: ")
+"""Characters of a message at most, except for what its paths take beyond `_PATH_WITHIN`: with the program's name, three
+lines of a terminal."""
+
+_PATH_WITHIN = 40
+
+_PATH = re.compile(r"""[^\s'"]*/[^\s'"]*""")
 
 
 def shortened(text: str, longest: int = LONGEST) -> str:
@@ -14,14 +24,20 @@ def shortened(text: str, longest: int = LONGEST) -> str:
     return f"{text[: longest - 3 - end]}...{text[-end:]}"
 
 
+def as_message(text: str) -> str:
+    """Shorten a text to three lines of a terminal, and what long paths take, but to no more than `LONGEST`."""
+    paths = sum(max(0, len(path) - _PATH_WITHIN) for path in _PATH.findall(text))
+    return shortened(text, min(LONGEST, _LINES + paths))
+
+
 class FastcheckError(ValueError):
     """Bad input. The message is one line: the argument, its value and what was expected.
 
-    A message longer than `LONGEST` is `shortened`.
+    It is shortened by `as_message`.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(shortened(message))
+        super().__init__(as_message(message))
 
 
 def raised_by(name: str, error: BaseException, where: str = "") -> FastcheckError:
@@ -36,4 +52,4 @@ def raised_by(name: str, error: BaseException, where: str = "") -> FastcheckErro
 def one_line(error: BaseException) -> str:
     """Return an error as one line of at most `LONGEST` characters."""
     kind = "" if isinstance(error, FastcheckError) else f"{type(error).__name__}: "
-    return shortened(" ".join(f"{kind}{error}".split()))
+    return as_message(" ".join(f"{kind}{error}".split()))

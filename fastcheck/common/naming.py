@@ -1,11 +1,15 @@
-"""Names and values in messages: suggestions for misspelt names, short quotes, and text that is safe to print."""
+"""Names and values in messages: suggestions for names, short quotes, and text that is safe to print."""
 
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Collection, Iterable
 
+import numpy as np
+
 from fastcheck.common.errors import FastcheckError, shortened
+from fastcheck.common.meanings import meant
 
 LONGEST_VALUE = 60
 """Characters of a value in a message, at most."""
@@ -21,10 +25,17 @@ def shown(value: object, longest: int = LONGEST_VALUE) -> str:
         return "an integer of thousands of digits"
 
 
+def quoted(value: object, longest: int = LONGEST_VALUE) -> str:
+    """Return a value as Python writes it, on one line; a long one keeps its beginning and its end."""
+    return brief(repr(value.item() if isinstance(value, np.generic) else value), longest)
+
+
 def nearest(name: object, known: Iterable[str]) -> str:
-    """Return ``" (did you mean 'x'?)"`` with the known name closest to a misspelt one, or an empty string."""
-    match = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f" (did you mean {match[0]!r}?)" if match else ""
+    """Return ``" (did you mean 'x'?)"`` with the known name that means the same, or is spelt alike; else nothing."""
+    names = list(known)
+    match = [meant(name, names) or "", *difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)]
+    found = next(filter(None, match), None)
+    return f" (did you mean {found!r}?)" if found else ""
 
 
 def listed(names: Iterable[str], most: int = 3) -> str:
@@ -34,16 +45,23 @@ def listed(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(all_names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
+def offered(names: Iterable[str], room: int = 100) -> str:
+    """Return names separated by commas, as many as fit into ``room`` characters, and the number of those left out."""
+    all_names = list(names)
+    ends = itertools.accumulate(len(name) + len(", ") for name in all_names)
+    return listed(all_names, max(1, sum(end <= room + len(", ") for end in ends)))
+
+
 def refuse_unknown(what: str, name: object, known: Collection[str]) -> None:
     """Refuse a name that is not one of the known ones.
 
     Raises
     ------
     FastcheckError
-        The message quotes the name, suggests the nearest known one and lists them all.
+        The message quotes the name, suggests the nearest known one and lists them.
     """
     if name not in tuple(known):
-        raise FastcheckError(f"{what} is {shown(name)}{nearest(name, known)}: expected one of {', '.join(known)}")
+        raise FastcheckError(f"{what} is {shown(name)}{nearest(name, known)}: expected one of {offered(known)}")
 
 
 def printable(text: str) -> str:

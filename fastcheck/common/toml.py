@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.naming import nearest, printable, shown
+from fastcheck.common.naming import nearest, offered, printable, shown
 from fastcheck.common.opened import Source, opened
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def refuse_unknown(
     """
     for key in table:
         if key not in known:
-            message = elsewhere.get(key) or f"{nearest(key, known)}: expected {', '.join(known)}"
+            message = elsewhere.get(key) or f"{nearest(key, known)}: expected {offered(known)}"
             raise Refused((*where, key), f"{what} has the unknown key {shown(key)}{message}")
 
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fastcheck.common.arrays import as_floating, refuse_non_finite
+from fastcheck.common.arrays import Floating, floating, gradient, refuse_non_finite
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.naming import nearest, refuse_unknown
+from fastcheck.common.naming import nearest, quoted, refuse_unknown
 from fastcheck.common.precision import PRECISIONS
-from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.convolutions import shapes
+from fastcheck.convolutions.layout import array_first, channels_last
 from fastcheck.engine.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ EVALUATORS = ("full", "local", "delta")
 
 LOSSES = ("vjp", "square", "relu", "tanh")
 """Names of the losses: sum(grad_output * phi(output)), with phi(z) one of z, z^2 / 2, max(z, 0) and tanh(z)."""
+
+_REQUIRED = ("input", "weight", "grad_output")
 
 
 class ConvCase:
@@ -47,10 +50,16 @@ class ConvCase:
     output : array, optional
         The declared forward result. If given, it is compared before any gradient is judged.
     precision : {"float64", "float32", "tf32", "float16", "bfloat16"}, optional
-        Precision of the analytic pass, if the dtype of its arrays does not show it.
+        Precision of the analytic pass, if the dtype of its arrays does not show it. With "bfloat16", arrays of uint16
+        are the bits of such numbers.
+    layout : {"NCHW", "NHWC", "NCW", "NWC", "NCDHW", "NDHWC"}
+        Order of axes, the first two for any number of spatial axes. Channels-last, the weight and its gradient are
+        (taps..., C_in / groups, C_out), and all arrays are transposed to the order above: shapes, indices and messages
+        of the report are of that order.
 
-    All arrays are float64, float32 or float16, of any memory layout and byte order. They are converted to float64,
-    which is exact.
+    Arrays are NumPy's, PyTorch's tensors from any device, or whatever converts to an array: float64, float32, float16
+    or bfloat16, of any memory layout and byte order. They are converted to float64, which is exact. The gradient of a
+    bfloat16 array is judged by bfloat16's rounding.
 
     Raises
     ------
@@ -75,53 +84,40 @@ class ConvCase:
         grads: Mapping[str, Any],
         output: Any = None,
         precision: str | None = None,
+        layout: str = "NCHW",
     ) -> None:
-        raw = {"input": as_floating("input", input), "weight": as_floating("weight", weight)}
-        self.geometry = ConvGeometry.of(
-            raw["input"].shape, raw["weight"].shape, stride=stride, padding=padding, dilation=dilation, groups=groups
-        )
-        if bias is not None:
-            raw["bias"] = _shaped("bias", bias, self.geometry.shape_of("bias"), ("filter",))
-        names = self.geometry.axis_names
-        cotangent = _shaped("grad_output", grad_output, self.geometry.output_shape, names)
-        self.grads = self._gradients(grads, has_bias=bias is not None)
-        declared = None if output is None else _shaped("output", output, self.geometry.output_shape, names)
-        refuse_unknown("loss", loss, LOSSES)
-        self.loss = loss
         if precision is not None:
             refuse_unknown("precision", precision, PRECISIONS)
-        self.precision = precision
-        self.input = _canonical("input", raw["input"])
-        self.weight = _canonical("weight", raw["weight"])
-        self.bias = _canonical("bias", raw["bias"]) if "bias" in raw else np.zeros(self.geometry.weight_shape[0])
-        self.grad_output = _canonical("grad_output", cotangent)
-        self.output = None if declared is None else _canonical("output", declared)
-        self.output_dtype = None if declared is None else declared.dtype
-
-    def _gradients(self, grads: Mapping[str, Any], has_bias: bool) -> dict[str, np.ndarray]:
-        if not isinstance(grads, Mapping) or not grads:
-            raise FastcheckError(f"grads is {grads!r}: expected a mapping with at least one of {', '.join(TENSORS)}")
-        for name in grads:
-            if name not in TENSORS:
-                raise FastcheckError(
-                    f"grads has the key {name!r}{nearest(name, TENSORS)}: expected {', '.join(TENSORS)}"
-                )
-        if "bias" in grads and not has_bias:
-            raise FastcheckError("grads has a gradient for bias, and the case has no bias")
-        axes = {
-            "input": self.geometry.axis_names,
-            "weight": ("filter", "channel", *self.geometry.axis_names[2:]),
-            "bias": ("filter",),
-        }
-        return {
-            name: _shaped(f"grad_{name}", grads[name], self.geometry.shape_of(name), axes[name])
-            for name in TENSORS
-            if name in grads
-        }
+        refuse_unknown("loss", loss, LOSSES)
+        operands = {"input": input, "weight": weight, "bias": bias, "grad_output": grad_output, "output": output}
+        given = {name: floating(name, value, precision) for name, value in operands.items() if value is not None}
+        for name in _REQUIRED:
+            if name not in given:
+                raise FastcheckError(f"{name} is None: expected an array")
+        given |= _gradients(grads, precision, has_bias=bias is not None)
+        self.layout, self.loss, self.precision = layout, loss, precision
+        self.channels_last = last = channels_last(layout, given["input"].values.ndim)
+        arguments = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        self.geometry = shapes.fitted(
+            {name: one.values.shape for name, one in given.items()},
+            {name: value for name, value in arguments.items() if not shapes.is_default(name, value)},
+            last,
+        )
+        arrays = {name: array_first(name, one.values) if last else one.values for name, one in given.items()}
+        self._precisions = {name: one.precision for name, one in given.items()}
+        self.grads = {name: arrays[f"grad_{name}"] for name in TENSORS if f"grad_{name}" in arrays}
+        self.input, self.weight, self.grad_output = (_canonical(name, arrays[name]) for name in _REQUIRED)
+        self.bias = _canonical("bias", arrays["bias"]) if "bias" in arrays else np.zeros(self.geometry.weight_shape[0])
+        self.output = _canonical("output", arrays["output"]) if "output" in arrays else None
+        self.output_dtype = arrays["output"].dtype if "output" in arrays else None
 
     def described(self) -> dict[str, Any]:
         """Return shapes, parameters and the loss by name, as reports show them."""
         return {**self.geometry.described(), "loss": self.loss}
+
+    def declared_precision(self, name: str) -> str | None:
+        """Return the precision of ``"output"`` or of a gradient (``"grad_weight"``) that its dtype does not show."""
+        return "bfloat16" if self._precisions[name] == "bfloat16" else self.precision
 
     def operand(self, name: str) -> np.ndarray:
         """Return the float64 array of ``"input"``, ``"weight"`` or ``"bias"`` (zeros without a bias)."""
@@ -134,16 +130,18 @@ class ConvCase:
         return ConvPipeline(self, settings)
 
 
-def _shaped(name: str, value: Any, expected: tuple[int, ...], axes: tuple[str, ...]) -> np.ndarray:
-    array = as_floating(name, value)
-    if array.ndim != len(expected):
-        raise FastcheckError(f"{name} has shape {array.shape}: expected {len(expected)} axes, {expected}")
-    for axis, (got, want) in enumerate(zip(array.shape, expected, strict=True)):
-        if got != want:
+def _gradients(grads: Any, precision: str | None, has_bias: bool) -> dict[str, Floating]:
+    """Return the gradients by their keys in files, after checking their names."""
+    if not isinstance(grads, Mapping) or not grads:
+        raise FastcheckError(f"grads is {quoted(grads)}: expected a mapping with at least one of {', '.join(TENSORS)}")
+    for name in grads:
+        if name not in TENSORS:
             raise FastcheckError(
-                f"{name} has shape {array.shape}: axis {axis} ({axes[axis]}) is {got}, expected {want} in {expected}"
+                f"grads has the key {quoted(name)}{nearest(name, TENSORS)}: expected {', '.join(TENSORS)}"
             )
-    return array
+    if "bias" in grads and not has_bias:
+        raise FastcheckError("grads has a gradient for bias, and the case has no bias")
+    return {f"grad_{name}": gradient(f"grad_{name}", grads[name], precision) for name in TENSORS if name in grads}
 
 
 def _canonical(name: str, array: np.ndarray) -> np.ndarray:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from fastcheck.common.arguments import index_of
+from fastcheck.common.precision import PRECISIONS
 from fastcheck.convolutions.geometry import ConvGeometry
 
 Convolve = Callable[[ConvGeometry, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -16,6 +19,24 @@ Convolve = Callable[[ConvGeometry, np.ndarray, np.ndarray, np.ndarray], np.ndarr
 _EXPLAINED = 1e-4
 """A variant explains a mismatch if it leaves less than this fraction of it."""
 
+_MOST_ROUNDED = 1 / 4
+"""Rounding in a coarser type shows in at least this fraction of all outputs that are not zero; a mistake may not."""
+
+
+class Rounding(NamedTuple):
+    """The rounding that was expected of a declared output, and what other precisions would do.
+
+    Attributes
+    ----------
+    precision : str
+        Precision of the declared output.
+    bar : callable
+        Takes a precision; returns the most that its rounding explains, for each output.
+    """
+
+    precision: str
+    bar: Callable[[str], np.ndarray]
+
 
 def of_forward(
     geometry: ConvGeometry,
@@ -23,8 +44,9 @@ def of_forward(
     declared: np.ndarray,
     computed: np.ndarray,
     convolve: Convolve,
+    rounding: Rounding,
 ) -> dict[str, str]:
-    """Name the mistake that would turn the computed output into the declared one.
+    """Name the mistake, or the rounding, that would turn the computed output into the declared one.
 
     Parameters
     ----------
@@ -34,6 +56,7 @@ def of_forward(
     declared, computed : float64 arrays
         The output that the case declares, and the one that its geometry gives.
     convolve : callable
+    rounding : Rounding
 
     Returns
     -------
@@ -68,11 +91,32 @@ def of_forward(
             "evidence": f"the difference is {where}",
             "try": "look for a mean in place of a sum, or a factor applied twice",
         }
+    coarser = _rounded_in(declared, computed, rounding)
+    if coarser:
+        return {
+            "bug": f"the output differs as rounding in {coarser} would, and {rounding.precision} was expected",
+            "evidence": f"{coarser} explains all of the difference, {where}",
+            "try": f"if it was computed so, give precision='{coarser}' (--precision {coarser})",
+        }
     return {
         "bug": "the declared output is not that of this convolution",
         "evidence": f"the difference is {where}",
         "try": "check stride, padding, dilation, groups and the order of the axes (N, C, then space)",
     }
+
+
+def _rounded_in(declared: np.ndarray, computed: np.ndarray, rounding: Rounding) -> str | None:
+    """Return the finest precision coarser than the expected one whose rounding explains all differences."""
+    apart = np.abs(declared - computed)
+    differing = np.count_nonzero(apart > rounding.bar(rounding.precision))
+    if differing < _MOST_ROUNDED * np.count_nonzero(computed):
+        return None
+    largest = np.abs(computed).max()
+    for name in PRECISIONS[PRECISIONS.index(rounding.precision) + 1 :]:
+        bar = rounding.bar(name)
+        if (apart <= bar).all() and np.median(bar) < largest:  # below, anything would do
+            return name
+    return None
 
 
 def _variants(
@@ -99,6 +143,14 @@ def _variants(
             lambda: convolve(geometry, x, np.ascontiguousarray(w.transpose(0, 1, *spatial[::-1])), b),
             "check the order of the weight's spatial axes",
         )
+    same = _tensorflows_same(geometry)
+    if same not in (None, geometry.padding):
+        other = replace(geometry, padding=same)
+        yield (
+            f'the padding is TensorFlow\'s "SAME", {same}',
+            lambda: convolve(other, x, w, b),
+            f"give padding={same}",
+        )
     for axis in range(geometry.rank):
         for shift in (-1, 1):
             low, high = geometry.padding[axis]
@@ -113,3 +165,15 @@ def _variants(
                 lambda shifted=shifted: convolve(shifted, x, w, b),  # type: ignore[misc]
                 "check which side of the input is padded, and by how much",
             )
+
+
+def _tensorflows_same(geometry: ConvGeometry) -> tuple[tuple[int, int], ...] | None:
+    """Return the padding with which TensorFlow divides sizes by the stride, where the outputs have such sizes."""
+    sides = []
+    for axis, (size, out) in enumerate(zip(geometry.input_shape[2:], geometry.output_shape[2:], strict=True)):
+        stride, taps = geometry.stride[axis], geometry.weight_shape[2 + axis]
+        if out != math.ceil(size / stride):
+            return None
+        total = max(0, (out - 1) * stride + geometry.dilation[axis] * (taps - 1) + 1 - size)
+        sides.append((total // 2, total - total // 2))
+    return tuple(sides)

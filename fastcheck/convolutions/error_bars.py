@@ -303,7 +303,7 @@ def precision_of(case: ConvCase, tensor: str) -> Precision:
     """Read how a gradient was computed off it and what it was computed from."""
     factor = FACTORS[tensor]
     factors = [case.grad_output, *([] if factor is None else [case.operand(factor)])]
-    return Precision.of(case.grads[tensor].dtype, case.precision, factors)
+    return Precision.of(case.grads[tensor].dtype, case.declared_precision(f"grad_{tensor}"), factors)
 
 
 _LOSSES = {"vjp": curved.VJP, "square": curved.SQUARE, "relu": curved.RELU, "tanh": curved.TANH}
@@ -317,10 +317,10 @@ def loss_model(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) 
     any order, by about 2.5 sqrt(K) u_a (the square-root law) and the rounding of its operands,
     in units of the sum of the sizes of its terms.
     """
-    terms, dtype = case.geometry.terms, case.grads[tensor].dtype
+    terms, dtype, declared = case.geometry.terms, case.grads[tensor].dtype, case.declared_precision(f"grad_{tensor}")
     operands = (case.input, case.weight, case.bias)
     precision: Precision = scaled.cached(
-        ("precision", dtype.name), lambda: Precision.of(dtype, case.precision, operands)
+        ("precision", dtype.name, str(declared)), lambda: Precision.of(dtype, declared, operands)
     )
     ours = 1 + roundings(terms, conv.TAPS)
     model = np.zeros(curved.MODEL)

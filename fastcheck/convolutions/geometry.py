@@ -10,6 +10,7 @@ import numpy as np
 
 from fastcheck.common.arguments import Shape, integer, per_axis, scalar, sequence
 from fastcheck.common.errors import FastcheckError
+from fastcheck.common.naming import quoted
 
 _AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 
@@ -79,11 +80,11 @@ class ConvGeometry:
         dilations = per_axis("dilation", dilation, rank, least=1)
         groups = integer("groups", groups, least=1)
         extents = tuple(d * (k - 1) + 1 for d, k in zip(dilations, weight_shape[2:], strict=True))
-        paddings = _paddings(padding, rank, strides, extents)
+        sides = paddings(padding, strides, extents)
         _check_channels(input_shape, weight_shape, groups)
         output = []
         for axis, name in enumerate(_AXES[rank]):
-            room = input_shape[2 + axis] + sum(paddings[axis]) - extents[axis]
+            room = input_shape[2 + axis] + sum(sides[axis]) - extents[axis]
             if room < 0:
                 raise FastcheckError(
                     f"weight is larger than the padded input along {name} (axis {2 + axis}): "
@@ -91,7 +92,7 @@ class ConvGeometry:
                 )
             output.append(room // strides[axis] + 1)
         output_shape = (input_shape[0], weight_shape[0], *output)
-        return cls(input_shape, weight_shape, output_shape, strides, paddings, dilations, groups)
+        return cls(input_shape, weight_shape, output_shape, strides, sides, dilations, groups)
 
     @property
     def rank(self) -> int:
@@ -163,22 +164,39 @@ def _check_channels(input_shape: Shape, weight_shape: Shape, groups: int) -> Non
         )
 
 
-def _paddings(value: Any, rank: int, strides: Shape, extents: Shape) -> tuple[tuple[int, int], ...]:
-    value = scalar(value)
+def paddings(value: Any, strides: Shape, extents: Shape) -> tuple[tuple[int, int], ...]:
+    """Return the zeros before and after each axis.
+
+    Parameters
+    ----------
+    value : int, sequence of int, sequence of (low, high), "same" or "valid"
+        The words in either case, as TensorFlow has them.
+    strides, extents : tuple of int
+        Strides, and the sizes of the dilated kernel.
+
+    Raises
+    ------
+    FastcheckError
+        If the value is none of these, or is "same" with a stride.
+    """
+    value, rank = scalar(value), len(strides)
     if isinstance(value, str):
-        if value == "valid":
+        if value.lower() == "valid":
             return ((0, 0),) * rank
-        if value != "same":
-            raise FastcheckError(f"padding is {str(value)!r}: expected integers, 'same' or 'valid'")
+        if value.lower() != "same":
+            raise FastcheckError(f"padding is {quoted(str(value))}: expected integers, 'same' or 'valid'")
         if any(s != 1 for s in strides):
-            raise FastcheckError(f"padding is 'same' with stride {strides}: 'same' needs a stride of 1")
+            raise FastcheckError(
+                f"padding is {str(value)!r} with stride {strides}: 'same' needs a stride of 1; expected the zeros of "
+                "each side, such as ((0, 1), (0, 1))"
+            )
         return tuple(((e - 1) // 2, e - 1 - (e - 1) // 2) for e in extents)
     entries = sequence(value)
     if entries is None:
         entries = [value] * rank
     if len(entries) != rank:
         raise FastcheckError(
-            f"padding is {value!r}: expected one integer, {rank} integers or {rank} pairs (low, high), "
+            f"padding is {quoted(value)}: expected one integer, {rank} integers or {rank} pairs (low, high), "
             "one for each spatial axis"
         )
     return tuple(_side_pair(entry) for entry in entries)
@@ -190,5 +208,5 @@ def _side_pair(entry: Any) -> tuple[int, int]:
         both = integer("padding", scalar(entry), least=0)
         return both, both
     if len(sides) != 2:
-        raise FastcheckError(f"padding has the entry {entry!r}: expected an integer or a pair (low, high)")
+        raise FastcheckError(f"padding has the entry {quoted(entry)}: expected an integer or a pair (low, high)")
     return integer("padding", sides[0], least=0), integer("padding", sides[1], least=0)

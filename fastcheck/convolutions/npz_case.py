@@ -8,33 +8,42 @@ from typing import Any, NamedTuple
 from fastcheck.common.array_file import Archive
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import brief
-from fastcheck.common.npz import archive_of
+from fastcheck.common.npz import Wanted, archive_of
 from fastcheck.common.opened import Opened, Source, opened
-from fastcheck.convolutions import memory
+from fastcheck.convolutions import memory, shapes
 from fastcheck.convolutions.case import TENSORS, ConvCase
 from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.convolutions.layout import channels_last
 
 _REQUIRED = ("input", "weight", "grad_output")
 _GRADIENTS = tuple(f"grad_{name}" for name in TENSORS)
 _GEOMETRY = ("stride", "padding", "dilation", "groups")
-_WORDS = ("loss", "precision")
-_KEYS = (*_REQUIRED, "bias", "output", *_GRADIENTS, *_GEOMETRY, *_WORDS)
+_WORDS = ("loss", "precision", "layout")
+_OPTIONS = (*_GEOMETRY, *_WORDS)
+_KEYS = (*_REQUIRED, "bias", "output", *_GRADIENTS, *_OPTIONS)
 
 _LONGEST_OPTION = 4096
 """Bytes of a value that is not an operand, at most: it is a few integers, or a word."""
 
 
-def load_case(path: Source, **overrides: Any) -> ConvCase:
+def load_case(
+    path: Source, *, keys: Mapping[str, str] | None = None, ignore_extra: bool = False, **overrides: Any
+) -> ConvCase:
     """Read a convolution case from an ``.npz`` file.
 
     Parameters
     ----------
     path : path
         A file with the keys ``input, weight, grad_output``, at least one of ``grad_input, grad_weight, grad_bias``, and
-        optionally ``bias, output, stride, padding, dilation, groups, loss, precision``.
+        optionally ``bias, output, stride, padding, dilation, groups, loss, precision, layout``.
+    keys : mapping of str to str, optional
+        Names of these in the file, where they are others: ``{"weight": "w", "grad_weight": "dW"}``.
+    ignore_extra : bool
+        Whether to ignore arrays of other names. They are refused otherwise, unless ``keys`` is given and their names
+        resemble none of the above.
     **overrides
-        Values of ``stride``, ``padding``, ``dilation``, ``groups``, ``loss`` and ``precision`` that override the
-        file's; None keeps the file's.
+        Values of ``stride``, ``padding``, ``dilation``, ``groups``, ``loss``, ``precision`` and ``layout`` that
+        override the file's; None keeps the file's.
 
     Returns
     -------
@@ -47,11 +56,11 @@ def load_case(path: Source, **overrides: Any) -> ConvCase:
         checking them needs more memory than is available.
     """
     with opened(path) as file:
-        archive = _case_archive(file)
+        archive = _case_archive(file, Wanted(_KEYS, names=keys or {}, ignore_extra=ignore_extra))
         options = _options(archive, overrides)
         outline = _outline(archive, options)
         memory.refuse_what_cannot_fit(str(file), outline.geometry, outline.tensors)
-        arrays = {key: archive.array(key) for key in archive.keys if key not in (*_GEOMETRY, *_WORDS)}
+        arrays = {key: archive.array(key) for key in archive.keys if key not in _OPTIONS}
     return ConvCase(
         arrays["input"],
         arrays["weight"],
@@ -74,12 +83,12 @@ class Outline(NamedTuple):
 def case_outline(path: Source) -> Outline:
     """Read the headers of a convolution's file and nothing else; raises as `load_case` does."""
     with opened(path) as file:
-        archive = _case_archive(file)
+        archive = _case_archive(file, Wanted(_KEYS))
         return _outline(archive, _options(archive, {}))
 
 
-def _case_archive(file: Opened) -> Archive:
-    archive = archive_of(file, _KEYS)
+def _case_archive(file: Opened, wanted: Wanted) -> Archive:
+    archive = archive_of(file, wanted)
     for key in _REQUIRED:
         if key not in archive.keys:
             raise FastcheckError(f"{file} has no key {key!r}: expected {', '.join(_REQUIRED)} and at least one grad_*")
@@ -89,14 +98,16 @@ def _case_archive(file: Opened) -> Archive:
 
 
 def _outline(archive: Archive, options: Mapping[str, Any]) -> Outline:
-    input, weight = (archive.header(key).shape for key in ("input", "weight"))
-    geometry = ConvGeometry.of(input, weight, **{key: options[key] for key in _GEOMETRY if key in options})
+    declared = {key: archive.header(key).shape for key in archive.keys if key not in _OPTIONS}
+    last = channels_last(options.get("layout", "NCHW"), len(declared["input"]))
+    given = {key: options[key] for key in _GEOMETRY if key in options}
+    geometry = shapes.fitted(declared, given, last, absent="not in the file")
     tensors = tuple(name for name in TENSORS if f"grad_{name}" in archive.keys)
     return Outline(geometry, options.get("loss", "vjp"), tensors)
 
 
 def _options(archive: Archive, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    options = {key: _option(key, archive) for key in (*_GEOMETRY, *_WORDS) if key in archive.keys}
+    options = {key: _option(key, archive) for key in _OPTIONS if key in archive.keys}
     return options | {key: value for key, value in overrides.items() if value is not None}
 
 
@@ -105,7 +116,7 @@ def _option(key: str, archive: Archive) -> Any:
     small = header.bytes <= _LONGEST_OPTION
     if small and header.dtype.kind == "U" and not header.shape:
         return str(archive.array(key))
-    if small and key not in _WORDS and header.dtype.kind in "iu":
+    if small and key not in _WORDS and header.dtype.kind in "iuf":
         return archive.array(key)
     raise FastcheckError(
         f"{key} has dtype {brief(header.dtype)} and shape {header.shape}: expected integers or a string"

@@ -61,7 +61,7 @@ class ConvPipeline:
 
     def precision(self, name: str) -> str:
         """Return the precision in which a gradient was computed."""
-        return self._case.precision or self._case.grads[name].dtype.name
+        return self._case.declared_precision(f"grad_{name}") or self._case.grads[name].dtype.name
 
     def shapes(self) -> dict[str, Shape]:
         """Return the shapes of the tensors that have a gradient."""
@@ -120,8 +120,8 @@ class ConvPipeline:
         return _Linear(self._case, scaled, forward, output)
 
     def findings(self, report: Report) -> Sequence[HealthFinding]:
-        """Return no findings: a convolution is fastcheck's own function."""
-        return ()
+        """Return a note on indices where the arrays were channels-last; a convolution is fastcheck's own function."""
+        return [health.transposed(self._case.layout)] if self._case.channels_last else ()
 
 
 @dataclass(frozen=True)
@@ -214,9 +214,14 @@ def _check_forward(
     assert case.output_dtype is not None
     with np.errstate(over="ignore"):
         computed, size = (np.ldexp(array, scaled.exponents["bias"]) for array in (output, magnitude))
-    precision = Precision.of(case.output_dtype, case.precision, (case.input, case.weight))
+    dtype, declared, terms = case.output_dtype, case.declared_precision("output"), case.geometry.terms
     _refuse_overflow(size)
-    bar = error_bars.forward_bar(computed, size, case.geometry.terms, precision)
+
+    def bar_in(precision: str | None) -> np.ndarray:
+        of = Precision.of(dtype, precision, (case.input, case.weight))
+        return error_bars.forward_bar(computed, size, terms, of)
+
+    bar = bar_in(declared)
     every = np.arange(computed.size)
     arrays = (every, case.output.ravel(), computed.ravel(), bar.ravel())
     # In blocks, since a dot product of millions of entries depends on the number of BLAS's threads.
@@ -230,5 +235,6 @@ def _check_forward(
         case.output,
         computed,
         lambda geometry, x, w, b: passes.convolve(geometry, x, w, b, pool),
+        diagnosis.Rounding(declared or dtype.newbyteorder("=").name, bar_in),
     )
     return ForwardReport("fail", compared.norm_ratio, mistake)

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastcheck.common.arguments import LARGEST, Shape
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.naming import nearest, shown
+from fastcheck.common.naming import nearest, offered, shown
 
 Dims = Literal["auto", "all"] | int | Mapping[str, Literal["auto", "all"] | int]
 
@@ -68,7 +68,7 @@ def counts(dims: Any, sizes: Mapping[str, int], work: Mapping[str, int]) -> dict
     if isinstance(dims, Mapping):
         for name in dims:
             if name not in sizes:
-                raise FastcheckError(f"dims names {name!r}{nearest(name, sizes)}: expected {', '.join(sizes)}")
+                raise FastcheckError(f"dims names {name!r}{nearest(name, sizes)}: expected {offered(sizes)}")
         return {name: _count(dims.get(name, "auto"), sizes[name], work[name]) for name in sizes}
     if isinstance(dims, str):
         return {name: _count(dims, sizes[name], work[name]) for name in sizes}

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from fastcheck.common.arguments import Shape, index_of, positive
-from fastcheck.common.arrays import as_floating, finite
+from fastcheck.common.arrays import Floating, finite, gradient
 from fastcheck.common.errors import FastcheckError, raised_by
-from fastcheck.common.naming import LONGEST_VALUE, brief, nearest, refuse_unknown
+from fastcheck.common.naming import LONGEST_VALUE, brief, quoted, refuse_unknown
 from fastcheck.common.precision import PRECISIONS, UNITS, U
 from fastcheck.engine.magnitudes import rms
 from fastcheck.engine.settings import Settings
 from fastcheck.functions import state
+from fastcheck.functions.form import Form
 from fastcheck.functions.state import Arrays
 from fastcheck.functions.step_search import NOISES
 from fastcheck.metrics import health
@@ -26,9 +27,6 @@ from fastcheck.metrics.health import HealthFinding
 if TYPE_CHECKING:
     from fastcheck.functions.pipeline import FunctionPipeline
 
-
-ALONE = "params"
-"""Name of the tensor where params is a single array."""
 
 START = "at the start point"
 
@@ -45,12 +43,13 @@ class FunctionCase:
     Parameters
     ----------
     loss : callable
-        Takes params as float64 arrays, in the form in which they are given, and returns a finite number (or an array
-        of size 1).
-    grad : callable, array or mapping
-        The gradient, or a function of params that returns it: shaped as params, float64, float32 or float16.
-    params : array, or mapping of str to arrays
-        float64, float32 or float16. They are converted to float64, which is exact.
+        Takes params as NumPy's float64 arrays, in the form in which they are given (an array, a dict, a list or a
+        tuple), and returns a finite number (or an array of size 1).
+    grad : callable, array, mapping, list or tuple
+        The gradient in the form of params, or a function of params that returns it: float64, float32, float16 or
+        bfloat16.
+    params : array, mapping of str to arrays, or list or tuple of arrays
+        float64, float32, float16 or bfloat16. They are converted to float64, which is exact.
     noise, relative_noise : float, optional
         Accuracy of the loss: the largest error of a value, absolute or relative to its size at the start point.
     precision : {"float64", "float32", "tf32", "float16", "bfloat16"}, optional
@@ -94,14 +93,15 @@ class FunctionCase:
         precision: str | None = None,
     ) -> None:
         if not callable(loss):
-            raise FastcheckError(f"loss is {_brief(loss)}: expected a function of params that returns a number")
+            raise FastcheckError(f"loss is {quoted(loss)}: expected a function of params that returns a number")
         if precision is not None:
             refuse_unknown("precision", precision, PRECISIONS)
         self._loss = loss
         self._grad = grad if callable(grad) else None
-        self._named = isinstance(params, Mapping)
         self.precision, self.findings = precision, list[HealthFinding]()
-        self.params = self._parameters(params)
+        self._form = Form.of(params)
+        given = self._form.named("params", params)
+        self.params = {name: finite(self.label(name), value, precision) for name, value in given.items()}
         self._moved, self.largest, self._lock = False, 0.0, threading.Lock()
         first = self.start = self._value_here()
         self.accuracy = _accuracy(noise, relative_noise, first)
@@ -109,7 +109,9 @@ class FunctionCase:
             self.findings.append(health.loss_accuracy(self.accuracy))
         self.scatter, findings = state.scatter(first, self._value_here, self.accuracy, self._scale)
         self.findings += findings
-        self.grads = self._matched(grad) if self._grad is None else self._called_gradient()
+        analytic = self._matched(grad) if self._grad is None else self._called_gradient()
+        self.grads = _values(analytic)
+        self._precisions = {name: one.precision for name, one in analytic.items()}
         self.wavering = {name: np.zeros(array.shape) for name, array in self.params.items()}
         if self._grad is not None:
             self._examine_gradient(first)
@@ -122,7 +124,7 @@ class FunctionCase:
 
     def label(self, name: str) -> str:
         """Return the user's name for a tensor."""
-        return f"params[{name!r}]" if self._named else ALONE
+        return self._form.label("params", name)
 
     def index(self, name: str, dim: int) -> tuple[int, ...]:
         """Return the multi-index of a flat index."""
@@ -148,7 +150,11 @@ class FunctionCase:
 
     def precision_of(self, name: str) -> str:
         """Return the precision that a gradient was computed in."""
-        return self.precision or self.grads[name].dtype.name
+        return self.declared_precision(name) or self.grads[name].dtype.name
+
+    def declared_precision(self, name: str) -> str | None:
+        """Return the precision of a gradient that its dtype does not show."""
+        return "bfloat16" if self._precisions[name] == "bfloat16" else self.precision
 
     def half_unit(self, name: str) -> float:
         """Return the unit round-off of a gradient in half precision or tf32, 0 for a wider type."""
@@ -205,10 +211,10 @@ class FunctionCase:
         """Evaluate the analytic gradient near params; None where it raises."""
         assert self._grad is not None
         try:
-            grad = _quietly(self._grad, self._packed(arrays))
+            grad = _quietly(self._grad, self._form.packed(arrays))
         except Exception:
             return None
-        return self._matched(grad)
+        return _values(self._matched(grad))
 
     def examine_end(self) -> None:
         """Add the findings of a finished check: whether the loss ever changed, and still repeats its first value."""
@@ -235,20 +241,8 @@ class FunctionCase:
                     "argument unchanged"
                 )
 
-    def _packed(self, arrays: Arrays) -> Any:
-        return dict(arrays) if self._named else arrays[ALONE]
-
-    def _parameters(self, params: Any) -> Arrays:
-        given = params if self._named else {ALONE: params}
-        if not given:
-            raise FastcheckError("params is an empty mapping: expected at least one array")
-        for name in given:
-            if not isinstance(name, str):
-                raise FastcheckError(f"params has the key {_brief(name)}: expected names (str)")
-        return {name: finite(self.label(name), value) for name, value in given.items()}
-
     def _evaluated(self, arrays: Arrays) -> Any:
-        return _quietly(self._loss, self._packed(arrays))
+        return _quietly(self._loss, self._form.packed(arrays))
 
     def _value_here(self) -> float:
         """Evaluate the loss at params themselves, where it must be a finite number."""
@@ -258,11 +252,16 @@ class FunctionCase:
         except FastcheckError:
             raise
         except Exception as error:
-            raise raised_by("loss", error, START) from error
+            raise raised_by("loss", error, self._start) from error
         self.refuse_changes(arrays, "loss")
         if not math.isfinite(value):
             raise FastcheckError(f"loss is {value!r} {START}: expected a finite number")
         return value
+
+    @property
+    def _start(self) -> str:
+        """Words for the start point, where a function raises: it may expect the tensors that the user has."""
+        return f"{START}, called with NumPy arrays (torch.as_tensor makes tensors)" if self._form.has_tensors else START
 
     def _scale(self) -> float:
         """Return how much the loss, if it were linear, would change when all params became zero."""
@@ -291,51 +290,43 @@ class FunctionCase:
             array[...] = self.params[name]
         yield self.start, self.value(several[0], lambda: START)
 
-    def _called_gradient(self) -> Arrays:
+    def _called_gradient(self) -> dict[str, Floating]:
         arrays = self.copies()
         assert self._grad is not None
         try:
-            grad = _quietly(self._grad, self._packed(arrays))
+            grad = _quietly(self._grad, self._form.packed(arrays))
         except Exception as error:
-            raise raised_by("grad", error, START) from error
+            raise raised_by("grad", error, self._start) from error
         matched = self._matched(grad)
         self.refuse_changes(arrays, "grad")
         return matched
 
     def _examine_gradient(self, before: float) -> None:
         """Call the gradient again, then the loss: both should repeat their values."""
-        again = self._called_gradient()
+        again = _values(self._called_gradient())
         self.start = self._value_here()
         if not self._same(before, self.start):
             self.findings.append(health.loss_changed_by_grad(before, self.start))
             return
         units = {name: self.half_unit(name) for name in self.grads}
-        self.wavering, findings = state.compared(self.grads, again, self._called_gradient, units)
+        self.wavering, findings = state.compared(self.grads, again, lambda: _values(self._called_gradient()), units)
         self.findings += findings
 
-    def _matched(self, grad: Any) -> Arrays:
+    def _matched(self, grad: Any) -> dict[str, Floating]:
         """Return copies of the gradient's arrays, in the order of params."""
-        if self._named and not isinstance(grad, Mapping):
-            raise FastcheckError(f"grad is {_brief(grad)}: expected a mapping of names to arrays, like params")
-        if not self._named and isinstance(grad, Mapping):
-            raise FastcheckError("grad is a mapping: expected an array, like params")
-        given = grad if self._named else {ALONE: grad}
-        for name in given:
-            if name not in self.params:
-                raise FastcheckError(
-                    f"grad has the key {_brief(name)}{nearest(name, self.params)}: expected {', '.join(self.params)}"
-                )
-        for name in self.params:
-            if name not in given:
-                raise FastcheckError(f"grad has no {name!r}: expected {', '.join(self.params)}")
-        return {name: self._shaped(name, given[name]) for name in self.params}
+        return {name: self._shaped(name, value) for name, value in self._form.named("grad", grad).items()}
 
-    def _shaped(self, name: str, value: Any) -> np.ndarray:
-        label = f"grad[{name!r}]" if self._named else "grad"
-        array, expected = as_floating(label, value), self.params[name].shape
+    def _shaped(self, name: str, value: Any) -> Floating:
+        label = self._form.label("grad", name)
+        array, precision = gradient(label, value, self.precision)
+        expected = self.params[name].shape
         if array.shape != expected:
             raise FastcheckError(f"{label} has shape {array.shape}: expected {expected}, that of {self.label(name)}")
-        return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+        return Floating(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"), precision)
+
+
+def _values(arrays: Mapping[str, Floating]) -> Arrays:
+    return {name: one.values for name, one in arrays.items()}
 
 
 def _largest(values: np.ndarray) -> float:
@@ -371,13 +362,8 @@ def _number(returned: Any, where: Callable[[], str]) -> float:
     if isinstance(value, np.floating):  # longdouble's item() is itself
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise FastcheckError(f"loss returns {_brief(returned)} {where()}: expected one number")
+        raise FastcheckError(f"loss returns {brief(repr(returned), LONGEST_VALUE)} {where()}: expected one number")
     try:
         return float(value)
     except OverflowError:
         return math.inf
-
-
-def _brief(value: Any) -> str:
-    """Return a value as a message quotes it: on one line, even where its representation has several."""
-    return brief(repr(value), LONGEST_VALUE)

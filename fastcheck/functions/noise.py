@@ -110,7 +110,7 @@ def _bound(case: FunctionCase, name: str, measured: np.ndarray | None) -> np.nda
     reach = _reach(case, name, values)
     result = case.half_unit(name)
     # Of an array only the type is known: any intermediate result may be rounded to it.
-    unit = max(_unit(grad, case.precision), result if measured is None else 0.0)
+    unit = max(_unit(grad, case.declared_precision(name)), result if measured is None else 0.0)
     deviation = unit * np.maximum(values, _typical(values, reach))
     if measured is None:
         shared = (SHARED_HALF if result else SHARED) * case.promised / case.size(name)

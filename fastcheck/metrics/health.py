@@ -33,6 +33,14 @@ class HealthFinding(NamedTuple):
     tensors: tuple[str, ...] = ()
 
 
+def transposed(layout: str) -> HealthFinding:
+    """Describe the indices of a report on arrays that were given in another layout."""
+    return HealthFinding(
+        "layout",
+        f"the arrays were read as {layout}; indices here are (sample, channel, space), and (filter, channel, taps)",
+    )
+
+
 def loss_changed_by_grad(before: float, after: float) -> HealthFinding:
     """Describe a gradient function that changes what the loss reads."""
     return HealthFinding(

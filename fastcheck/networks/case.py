@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from fastcheck.common.arguments import Shape
-from fastcheck.common.arrays import as_array, as_floating, finite
+from fastcheck.common.arrays import Floating, as_array, finite, gradient
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.naming import nearest, refuse_unknown
+from fastcheck.common.naming import listed, nearest, offered, refuse_unknown
 from fastcheck.common.precision import PRECISIONS
 from fastcheck.engine.settings import Settings
+from fastcheck.networks import likely_causes
 from fastcheck.networks.layers import BatchNorm, Dropout
 from fastcheck.networks.network import Network, Penalty
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 EVALUATORS = ("network", "full")
 """Names of the evaluators."""
 
+
+_COUNTER = "num_batches_tracked"
 
 Arrays = dict[str, np.ndarray]
 
@@ -42,6 +45,8 @@ class Point:
         One class for each data point, or one number for each entry of the output.
     masks : dict of str to array, shape (N, entries)
         Factors of dropout layers: mask / (1 - p).
+    ignored : tuple of str
+        Names among the given parameters that no result depends on: PyTorch's counters of batches.
     """
 
     network: Network
@@ -50,9 +55,12 @@ class Point:
     x: np.ndarray
     targets: np.ndarray
     masks: Arrays
+    ignored: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, network: Network, params: Any, x: Any, y: Any, masks: Any = None) -> Point:
+    def of(
+        cls, network: Network, params: Any, x: Any, y: Any, masks: Any = None, precision: str | None = None
+    ) -> Point:
         """Check everything that a network is evaluated at, and return the point.
 
         Parameters
@@ -65,6 +73,8 @@ class Point:
             Labels 0 to K - 1 of shape (N,) for softmax and hinge, else an array shaped as the output.
         masks : mapping of dropout layers to arrays of zeros and ones, optional
             The analytic pass's masks, shaped as the layer's output. A dropout layer without a mask is off.
+        precision : str, optional
+            The declared precision: under "bfloat16", arrays of uint16 are the bits of such numbers.
 
         Raises
         ------
@@ -73,10 +83,11 @@ class Point:
         """
         if not isinstance(network, Network):
             raise FastcheckError(f"network is {type(network).__name__}: expected a fastcheck.Network")
-        x = finite("x", x)
-        shapes, wanted, buffers = _shapes(network, x.shape)
+        x, labels = finite("x", x, precision), as_array("y", y)
         named = flat("params", params)
-        arrays = _matched("params", named, wanted | buffers)
+        with likely_causes.told(network, named, x.shape, labels.shape):
+            shapes, wanted, buffers = _shapes(network, x.shape)
+            arrays = _matched(network, "params", without_counters(named), wanted | buffers, precision)
         for name in buffers:
             if name.endswith("running_var") and (arrays[name] < 0).any():
                 raise FastcheckError(f"params[{name!r}] has a negative entry: expected variances")
@@ -86,8 +97,9 @@ class Point:
             {name: arrays[name] for name in wanted},
             {name: arrays[name] for name in buffers},
             x,
-            _targets(network, y, len(x), shapes[-1]),
+            _targets(network, labels, len(x), shapes[-1], precision),
             _factors(network, masks, len(x), shapes),
+            tuple(name for name in named if name not in arrays),
         )
 
     @classmethod
@@ -116,11 +128,11 @@ class Point:
     def taking(self, chosen: np.ndarray) -> Point:
         """Return the point with the chosen data points alone."""
         masks = {name: factors[chosen] for name, factors in self.masks.items()}
-        return Point(self.network, self.params, self.buffers, self.x[chosen], self.targets[chosen], masks)
+        return replace(self, x=self.x[chosen], targets=self.targets[chosen], masks=masks)
 
     def with_params(self, params: Arrays) -> Point:
         """Return the point with other parameters."""
-        return Point(self.network, params, self.buffers, self.x, self.targets, self.masks)
+        return replace(self, params=params)
 
 
 @dataclass(frozen=True)
@@ -131,13 +143,15 @@ class NetworkCase:
     ----------
     point : Point
     grads : dict of str to array
-        Gradients of the tensors to check; float64, float32 or float16.
+        Gradients of the tensors to check; float64, float32 or float16 (bfloat16 as float32).
     penalties : dict of str to Penalty
         Regularisation that is part of the objective; empty where it is off.
     removed : dict of str to Penalty
         Regularisation whose gradient was subtracted from the given one.
     precision : str or None
         Precision of the analytic pass, where the gradients' dtype does not show it.
+    bfloat16 : frozenset of str
+        Tensors whose gradient was given as bfloat16, and is kept as float32.
     """
 
     point: Point
@@ -145,6 +159,7 @@ class NetworkCase:
     penalties: dict[str, Penalty]
     precision: str | None = None
     removed: dict[str, Penalty] = field(default_factory=dict)
+    bfloat16: frozenset[str] = frozenset()
     evaluators: ClassVar[tuple[str, ...]] = EVALUATORS
 
     @classmethod
@@ -167,9 +182,10 @@ class NetworkCase:
             If an argument does not fit.
         """
         precision_known(precision)
-        point = Point.of(network, params, x, y, masks)
+        point = Point.of(network, params, x, y, masks, precision)
         penalties = network.penalties(list(point.params))
-        return cls(point, gradients("grads", grads, point), penalties, precision)
+        given = gradients("grads", grads, point, precision=precision)
+        return cls(point, given.arrays, penalties, precision, bfloat16=given.bfloat16)
 
     def operand(self, name: str) -> np.ndarray:
         """Return a tensor's parameters."""
@@ -190,10 +206,21 @@ class NetworkCase:
 
     def precision_of(self, name: str) -> str:
         """Return the precision that a gradient was computed in."""
+        if name in self.bfloat16:
+            return "bfloat16"
         return self.precision or self.grads[name].dtype.newbyteorder("=").name
 
 
-def gradients(label: str, grads: Any, point: Point, only: tuple[str, ...] | None = None) -> Arrays:
+class Gradients(NamedTuple):
+    """Gradients by name, and the names of those that were given as bfloat16."""
+
+    arrays: Arrays
+    bfloat16: frozenset[str] = frozenset()
+
+
+def gradients(
+    label: str, grads: Any, point: Point, only: tuple[str, ...] | None = None, precision: str | None = None
+) -> Gradients:
     """Return the gradients of the tensors to check, after checking names, dtypes and shapes.
 
     Parameters
@@ -205,6 +232,8 @@ def gradients(label: str, grads: Any, point: Point, only: tuple[str, ...] | None
     point : Point
     only : tuple of str, optional
         Layers and tensors to check; by default all.
+    precision : str, optional
+        The declared precision: under "bfloat16", arrays of uint16 are the bits of such numbers.
 
     Raises
     ------
@@ -214,18 +243,19 @@ def gradients(label: str, grads: Any, point: Point, only: tuple[str, ...] | None
     """
     wanted = {name: array.shape for name, array in point.params.items()}
     chosen = list(wanted) if only is None else _chosen(only, wanted)
-    named = flat(label, grads)
-    _known(label, named, {**wanted, **{name: array.shape for name, array in point.buffers.items()}})
-    matched = {}
+    named = without_counters(flat(label, grads))
+    buffers = {name: array.shape for name, array in point.buffers.items()}
+    _known(point.network, label, named, wanted | buffers)
+    matched = dict[str, Floating]()
     for name in chosen:
         if name not in named:
-            raise FastcheckError(
-                f"{label} has no {name!r}: expected {', '.join(chosen)} (only= limits what is checked)"
-            )
-        array = as_floating(f"{label}[{name!r}]", named[name])
-        _fits(f"{label}[{name!r}]", array, wanted[name])
-        matched[name] = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
-    return matched
+            raise FastcheckError(f"{label} has no {name!r}: expected {offered(chosen)} (only= limits what is checked)")
+        matched[name] = gradient(f"{label}[{name!r}]", named[name], precision)
+        _fits(f"{label}[{name!r}]", matched[name].values, wanted[name])
+    return Gradients(
+        {name: np.array(one.values, one.values.dtype.newbyteorder("="), order="C") for name, one in matched.items()},
+        frozenset(name for name, one in matched.items() if one.precision == "bfloat16"),
+    )
 
 
 def precision_known(precision: Any) -> None:
@@ -237,7 +267,10 @@ def precision_known(precision: Any) -> None:
 def flat(label: str, given: Any) -> dict[str, Any]:
     """Return arrays by "layer.tensor", given in that form or as one mapping for each layer."""
     if not isinstance(given, Mapping):
-        raise FastcheckError(f"{label} is {type(given).__name__}: expected a mapping of layers' names to arrays")
+        module = ", such as its .state_dict()" * hasattr(given, "state_dict")
+        raise FastcheckError(
+            f"{label} is {type(given).__name__}: expected a mapping of layers' names to arrays{module}"
+        )
     named: dict[str, Any] = {}
     for name, value in given.items():
         inner = value.items() if isinstance(value, Mapping) else [("", value)]
@@ -246,38 +279,43 @@ def flat(label: str, given: Any) -> dict[str, Any]:
     return named
 
 
+def without_counters(named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arrays without PyTorch's counters of batches, which no result depends on."""
+    return {name: array for name, array in named.items() if name.rpartition(".")[2] != _COUNTER}
+
+
 def _chosen(only: tuple[str, ...], wanted: Mapping[str, Shape]) -> list[str]:
     known = [*wanted, *(name.rpartition(".")[0] for name in wanted)]
     for name in only:
         if name not in known:
-            raise FastcheckError(
-                f"only names {name!r}{nearest(name, known)}: expected {', '.join(dict.fromkeys(known))}"
-            )
+            raise FastcheckError(f"only names {name!r}{nearest(name, known)}: expected {offered(dict.fromkeys(known))}")
     return [name for name in wanted if name in only or name.rpartition(".")[0] in only]
 
 
-def _known(label: str, named: Mapping[str, Any], wanted: Mapping[str, Shape]) -> None:
+def _known(network: Network, label: str, named: Mapping[str, Any], wanted: Mapping[str, Shape]) -> None:
     for name in named:
         if name not in wanted:
-            raise FastcheckError(f"{label} has the name {name!r}{nearest(name, wanted)}: expected {', '.join(wanted)}")
+            likely_causes.refuse_name(label, name, network, named, wanted)
 
 
-def _matched(label: str, named: Mapping[str, Any], wanted: Mapping[str, Shape]) -> Arrays:
-    _known(label, named, wanted)
+def _matched(
+    network: Network, label: str, named: Mapping[str, Any], wanted: Mapping[str, Shape], precision: str | None
+) -> Arrays:
+    _known(network, label, named, wanted)
     missing = [name for name in wanted if name not in named]
     if missing:
-        raise FastcheckError(f"{label} has no {', '.join(map(repr, missing))}: expected {', '.join(wanted)}")
+        raise FastcheckError(f"{label} has no {listed(map(repr, missing), 6)}: expected {offered(wanted)}")
     matched = {}
     for name, shape in wanted.items():
-        array = as_floating(f"{label}[{name!r}]", named[name])
-        _fits(f"{label}[{name!r}]", array, shape)
-        matched[name] = finite(f"{label}[{name!r}]", array)
+        _fits(f"{label}[{name!r}]", as_array(f"{label}[{name!r}]", named[name]), shape)
+        matched[name] = finite(f"{label}[{name!r}]", named[name], precision)
     return matched
 
 
 def _fits(label: str, array: np.ndarray, shape: Shape) -> None:
     if array.shape != shape:
-        raise FastcheckError(f"{label} has shape {array.shape}: expected {shape}")
+        expected = likely_causes.transposed(array.shape, shape, label.startswith("params")) or str(shape)
+        raise FastcheckError(f"{label} has shape {array.shape}: expected {expected}")
 
 
 def _shapes(network: Network, shape: Shape) -> tuple[list[Shape], dict[str, Shape], dict[str, Shape]]:
@@ -303,32 +341,36 @@ def _enough(network: Network, shapes: list[Shape], x: np.ndarray) -> None:
             )
 
 
-def _targets(network: Network, y: Any, points: int, output: Shape) -> np.ndarray:
+def _targets(network: Network, y: np.ndarray, points: int, output: Shape, precision: str | None) -> np.ndarray:
     """Return the targets, (N, targets of a data point)."""
     if network.loss in ("softmax_cross_entropy", "multiclass_hinge"):
         return _labels(network.loss, y, points, output)
-    array = finite("y", y)
+    array = finite("y", y, precision)
     if array.shape == (points,) and output == (1,):
         array = array[:, None]
-    _fits("y", array, (points, *output))
+    if array.shape != (points, *output):
+        advice = "; give y.T" * (array.shape == (points, *output)[::-1])
+        raise FastcheckError(f"y has shape {array.shape}: expected {(points, *output)}{advice}")
     if network.loss == "logistic" and not ((array >= 0) & (array <= 1)).all():
         raise FastcheckError("y has an entry outside 0 to 1: expected probabilities, for the logistic loss")
     return array.reshape(points, -1)
 
 
-def _labels(loss: str, y: Any, points: int, output: Shape) -> np.ndarray:
+def _labels(loss: str, y: np.ndarray, points: int, output: Shape) -> np.ndarray:
     if len(output) != 1 or output[0] < 2:
         raise FastcheckError(f"the network's output has shape {output}: expected (classes,), at least two, for {loss}")
-    array = as_array("y", y)
-    if array.dtype.kind not in "iu":
-        raise FastcheckError(f"y has dtype {array.dtype}: expected integers, the classes 0 to {output[0] - 1}")
-    if array.shape != (points,):
-        raise FastcheckError(f"y has shape {array.shape}: expected ({points},), a class for each data point of x")
-    outside = (array < 0) | (array >= output[0])
+    advice = likely_causes.labels(y, points, output[0])
+    if y.dtype.kind not in "iu":
+        raise FastcheckError(f"y has dtype {y.dtype}: expected integers, the classes 0 to {output[0] - 1}{advice}")
+    if y.shape != (points,):
+        raise FastcheckError(f"y has shape {y.shape}: expected ({points},), a class for each data point of x{advice}")
+    outside = (y < 0) | (y >= output[0])
     if outside.any():
         position = int(np.argmax(outside))
-        raise FastcheckError(f"y is {array[position]} at index {position}: expected classes from 0 to {output[0] - 1}")
-    return array.astype(np.float64)[:, None]
+        raise FastcheckError(
+            f"y is {y[position]} at index {position}: expected classes from 0 to {output[0] - 1}{advice}"
+        )
+    return y.astype(np.float64)[:, None]
 
 
 def _factors(network: Network, masks: Any, points: int, shapes: list[Shape]) -> Arrays:

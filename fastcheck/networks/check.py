@@ -49,7 +49,8 @@ def check_network(
     ----------
     network : Network
     params : mapping
-        Arrays by "layer.tensor", or by layer and tensor; float64, float32 or float16.
+        Arrays by "layer.tensor", or by layer and tensor: NumPy's or PyTorch's, in float64, float32, float16 or
+        bfloat16. PyTorch's counters of batches (``num_batches_tracked``) are ignored.
     grads : mapping, or callable of (params, x, y) that returns one
         The gradient of the whole objective, regularisation included, named as ``params``.
     x : array, shape (N, ...)

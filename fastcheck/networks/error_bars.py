@@ -232,7 +232,7 @@ class GradientRounding:
     def of(self, case: NetworkCase, name: str, terms: Moments) -> np.ndarray:
         """Return the error bars of a tensor's gradient, without the effect of units that `flipped` gives."""
         precision, given = case.precision_of(name), case.grads[name].reshape(-1)
-        stored = given.dtype.name
+        stored = "bfloat16" if name in case.bfloat16 else given.dtype.name
         first, *others = self._before(precision).sides
         # A unit on its other piece has cotangents of its own, which are rounded too.
         rounding = self._of_side(first, precision, name, terms)

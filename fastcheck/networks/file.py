@@ -8,7 +8,8 @@ from dataclasses import MISSING, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.naming import nearest, shown
+from fastcheck.common.meanings import meant, remark
+from fastcheck.common.naming import nearest, offered, shown
 from fastcheck.common.opened import Source
 from fastcheck.common.toml import Document, Refused, TomlPath, blamed, checked, expected, read, refuse_unknown, tables
 from fastcheck.networks.layers import KINDS, Layer
@@ -79,7 +80,8 @@ def _layer(number: int, table: dict[str, Any]) -> Layer:
     kinds = {one.name: Padding if hints[one.name] is Any else hints[one.name] for one in fields(layer)}
     known = ("kind", *kinds)
     above = ": it belongs to the network, above the first [[layer]]"
-    elsewhere = {key: f"{nearest(key, known)}{above}" for key in table if key in _settings()}
+    elsewhere = {key: f": {remark(key)}" for key in table if remark(key) and not meant(key, known)}
+    elsewhere |= {key: f"{nearest(key, known)}{above}" for key in table if key in _settings()}
     refuse_unknown(where, layer.kind, table, known, elsewhere)
     for one in fields(layer):
         if one.name not in table and one.default is MISSING and one.default_factory is MISSING:
@@ -92,17 +94,22 @@ def _layer(number: int, table: dict[str, Any]) -> Layer:
 
 
 def _kind(where: TomlPath, table: dict[str, Any]) -> str:
-    kinds = f"expected {', '.join(KINDS)}"
+    kinds = f"expected {offered(KINDS, 60)}"
     if "kind" not in table:
         for key in table:
             if nearest(key, ("kind",)):
                 raise Refused((*where, key), f"layer has the unknown key {shown(key)} (did you mean 'kind'?)")
         raise Refused(where, f"layer has no key 'kind': {kinds}")
     kind = table["kind"]
-    if not isinstance(kind, str) or kind not in KINDS:
-        close = nearest(kind.lower(), KINDS) if isinstance(kind, str) else ""
-        raise Refused((*where, "kind"), f"kind is {shown(kind)}{close}: {kinds}")
-    return kind
+    if isinstance(kind, str) and kind in KINDS:
+        return kind
+    message = f"kind is {shown(kind)}"
+    if isinstance(kind, str):
+        advice = "" if meant(kind, KINDS) else remark(kind)
+        message += f": {advice}" if advice else f"{nearest(kind.lower(), KINDS)}: {kinds}"
+    else:
+        message += f": {kinds}"
+    raise Refused((*where, "kind"), message)
 
 
 def _blamed(message: str, layers: list[Layer], data: dict[str, Any]) -> TomlPath:

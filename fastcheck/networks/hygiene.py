@@ -102,6 +102,7 @@ def panel(facts: Facts) -> tuple[HygieneLine, ...]:
         _regularisation(facts),
         *_swamped(facts),
         _dropout(facts),
+        *_ignored(facts),
         *([_sampling(facts), _kinks(facts)] if _tensors(facts) else []),
         *_statistics(facts),
         *(list(_vanishing(facts)) or _nothing_shown(facts)),
@@ -116,7 +117,8 @@ def _tensors(facts: Facts) -> list[TensorReport]:
 def _precision(facts: Facts) -> HygieneLine:
     gradients = [(case, name) for case in facts.cases.values() for name in case.grads]
     computed = {case.precision_of(name) for case, name in gradients} - {"float64"}
-    narrow = sorted(computed | {case.grads[name].dtype.name for case, name in gradients} - {"float64"})
+    stored = {case.grads[name].dtype.name for case, name in gradients if name not in case.bfloat16}
+    narrow = sorted(computed | stored - {"float64"})
     if not narrow:
         return HygieneLine(
             "double precision", "done", "everything is evaluated in float64, and the gradients are float64"
@@ -284,6 +286,13 @@ def _dropout(facts: Facts) -> HygieneLine:
         "function; pass the mask as masks= (mask.NAME in data.npz)"
     )
     return HygieneLine("dropout", "warn" if data_loss.verdict == "fail" else "note", "; ".join(notes))
+
+
+def _ignored(facts: Facts) -> Iterator[HygieneLine]:
+    if facts.point.ignored:
+        yield HygieneLine(
+            "parameters", "note", f"{listed(facts.point.ignored)} ignored: they count batches, and no result needs them"
+        )
 
 
 def _sampling(facts: Facts) -> HygieneLine:

@@ -10,10 +10,11 @@ import numpy as np
 
 from fastcheck.common import machine
 from fastcheck.common.arguments import integer, positive
+from fastcheck.common.arrays import as_array
 from fastcheck.common.errors import FastcheckError, raised_by
 from fastcheck.common.interrupts import listening
 from fastcheck.networks import hygiene
-from fastcheck.networks.case import Arrays, NetworkCase, Point, gradients, precision_known
+from fastcheck.networks.case import Arrays, Gradients, NetworkCase, Point, gradients, precision_known
 from fastcheck.networks.network import Network, Penalty
 from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import Explanation, NetworkReport, SuiteReport
@@ -55,8 +56,8 @@ def prepare(
     precision_known(precision)
     arguments = _Arguments(
         network,
-        Point.of(network, params, x, y, masks),
-        np.asarray(y),
+        Point.of(network, params, x, y, masks, precision),
+        as_array("y", y),
         grads,
         data_grads,
         None if only is None else tuple(only),
@@ -140,8 +141,8 @@ class _Arguments:
         point = self.point.taking(chosen)
         return replace(self, point=point, y=self.y[chosen], total=total, chosen=tuple(chosen.tolist()))
 
-    def arrays(self, label: str, gradient: Gradient) -> Arrays:
-        """Return a gradient's arrays; a function is called with copies."""
+    def given(self, label: str, gradient: Gradient) -> Gradients:
+        """Return a gradient; a function is called with copies."""
         if callable(gradient):
             point = self.point
             params = {name: array.copy() for name, array in (point.params | point.buffers).items()}
@@ -149,7 +150,7 @@ class _Arguments:
                 gradient = gradient(params, point.x.copy(), self.y.copy())
             except Exception as error:
                 raise raised_by(label, error) from error
-        return gradients(label, gradient, self.point, self.only)
+        return gradients(label, gradient, self.point, self.only, self.precision)
 
 
 class NetworkJob:
@@ -169,8 +170,8 @@ class NetworkJob:
 
         self._arguments, self._settings, self._burn_in = arguments, settings, burn_in
         point = arguments.point
-        self._whole = arguments.arrays("grads", arguments.grads)
-        self._data = None if arguments.data_grads is None else arguments.arrays("data_grads", arguments.data_grads)
+        self._whole = arguments.given("grads", arguments.grads)
+        self._data = None if arguments.data_grads is None else arguments.given("data_grads", arguments.data_grads)
         settings.progress("evaluating the network (the first run compiles the kernels)", 0, 0)
         lowered = fitting(point, settings.threads)
         passes = Passes(point, lowered)
@@ -179,7 +180,7 @@ class NetworkJob:
         self._baseline = baseline = Baseline.of(passes, settings.seed, phases=2 if self._penalties else 1)
         forward = None if loss is None else loss_check.compared(loss, baseline, self._penalties, arguments.precision)
         self._shares = _shares(arguments, self._whole, self._penalties, baseline)
-        self._data_shares = _shares(arguments, self._data or {}, self._penalties, baseline)
+        self._data_shares = _shares(arguments, self._data or Gradients({}), self._penalties, baseline)
         self._cases = _phases(arguments, self._whole, self._data, self._penalties, baseline, self._shares)
         self.pipelines = {
             name: NetworkPipeline(case, settings, baseline, forward) for name, case in self._cases.items()
@@ -243,27 +244,35 @@ def _ends(report: Report) -> bool:
 
 def _phases(
     arguments: _Arguments,
-    whole: Arrays,
-    data: Arrays | None,
+    whole: Gradients,
+    data: Gradients | None,
     penalties: dict[str, Penalty],
     baseline: Baseline,
     shares: Mapping[str, Share],
 ) -> dict[str, NetworkCase]:
     """Return the case of each phase, by name."""
-    if not penalties:
-        return {DATA: NetworkCase(arguments.point, whole if data is None else data, {}, arguments.precision)}
     removed: dict[str, Penalty] = {}
     if data is None:
         removed = {name: share.of(penalties[name]) for name, share in shares.items()}
-        data = _without(whole, removed, arguments.point.params, baseline.passes.named(baseline.gradient))
-    return {
-        DATA: NetworkCase(arguments.point, data, {}, arguments.precision, removed),
-        WHOLE: NetworkCase(arguments.point, whole, penalties, arguments.precision),
-    }
+        arrays = _without(whole.arrays, removed, arguments.point.params, baseline.passes.named(baseline.gradient))
+        data = Gradients(arrays, whole.bfloat16)
+    cases = {DATA: _case(arguments, data, {}, removed)}
+    return cases | {WHOLE: _case(arguments, whole, penalties)} if penalties else cases
+
+
+def _case(
+    arguments: _Arguments,
+    given: Gradients,
+    penalties: dict[str, Penalty],
+    removed: dict[str, Penalty] | None = None,
+) -> NetworkCase:
+    return NetworkCase(
+        arguments.point, given.arrays, penalties, arguments.precision, removed or {}, bfloat16=given.bfloat16
+    )
 
 
 def _shares(
-    arguments: _Arguments, whole: Arrays, penalties: dict[str, Penalty], baseline: Baseline
+    arguments: _Arguments, whole: Gradients, penalties: dict[str, Penalty], baseline: Baseline
 ) -> dict[str, Share]:
     """Return the share of its regularisation in every regularised tensor's gradient, by the reference gradient."""
     from fastcheck.networks import penalty
@@ -271,12 +280,13 @@ def _shares(
     most = penalty.Share(max(penalty.FACTORS), max(penalty.FACTORS), False)
     reference, params = baseline.passes.named(baseline.gradient), arguments.point.params
     twice = {name: most.of(penalties[name]) for name in penalties}
-    case = NetworkCase(arguments.point, whole, {}, arguments.precision, twice)
+    case = _case(arguments, whole, {}, twice)
     shares = {}
-    for name in (name for name in whole if name in penalties):
-        bars = baseline.rounding.of(case, name, baseline.terms(name)).reshape(whole[name].shape)
+    for name in (name for name in whole.arrays if name in penalties):
+        given = whole.arrays[name]
+        bars = baseline.rounding.of(case, name, baseline.terms(name)).reshape(given.shape)
         with np.errstate(over="ignore", invalid="ignore"):
-            rest = whole[name].astype(np.float64) - reference[name]
+            rest = given.astype(np.float64) - reference[name]
         # Twice the bars: the reference, in float64, is rounded by no more than the given gradient.
         shares[name] = penalty.share(penalties[name], params[name], rest, 2 * bars)
     return shares

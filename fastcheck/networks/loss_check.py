@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from fastcheck.common.arrays import floating, is_tensor
 from fastcheck.common.errors import FastcheckError
+from fastcheck.common.naming import quoted
 from fastcheck.common.precision import UNITS, U
 from fastcheck.networks.error_bars import SAFETY, Baseline
 from fastcheck.networks.network import Penalty
@@ -20,7 +22,7 @@ def compared(loss: Any, baseline: Baseline, penalties: Mapping[str, Penalty], pr
 
     Parameters
     ----------
-    loss : float
+    loss : float, or tensor of one
     baseline : Baseline
     penalties : mapping of str to Penalty
     precision : str or None
@@ -31,10 +33,13 @@ def compared(loss: Any, baseline: Baseline, penalties: Mapping[str, Penalty], pr
     FastcheckError
         If the declared loss is not a number.
     """
+    if is_tensor(loss):  # which may have a gradient, and a type that a number does not show
+        loss, given = floating("loss", loss)
+        precision = precision or (given if given == "bfloat16" else None)
     try:
         declared = float(loss)
     except (TypeError, ValueError, OverflowError):
-        raise FastcheckError(f"loss is {loss!r}: expected the number that your forward pass returned") from None
+        raise FastcheckError(f"loss is {quoted(loss)}: expected the number that your forward pass returned") from None
     if not math.isfinite(declared):
         attempt = "look for a logarithm of zero, a division by zero or an overflow in the forward pass"
         evidence = f"the declared loss is {declared}; the computed one is {baseline.passes.loss():.9g}"

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastcheck.common.arguments import Shape
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.naming import nearest, refuse_unknown
+from fastcheck.common.naming import nearest, offered, refuse_unknown
 from fastcheck.networks.layers import BatchNorm, Conv, Dense, Layer, LayerNorm
 
 LOSSES = ("softmax_cross_entropy", "squared_error", "multiclass_hinge", "logistic")
@@ -139,7 +139,7 @@ class Network:
         for option, groups in (("l2", self._l2), ("l1", self._l1)):
             for name in groups:
                 if name not in names:
-                    raise FastcheckError(f"{option} names {name!r}{nearest(name, names)}: expected {', '.join(names)}")
+                    raise FastcheckError(f"{option} names {name!r}{nearest(name, names)}: expected {offered(names)}")
         every = {name: Penalty(self._l2.get(name, 0.0), self._l1.get(name, 0.0)) for name in names}
         return {name: penalty for name, penalty in every.items() if penalty.l2 or penalty.l1}
 
@@ -207,7 +207,7 @@ class Network:
             name = str(group)
             layer = kinds.get(name) or kinds.get(name.rpartition(".")[0])
             if layer is None:
-                raise FastcheckError(f"{option} names {name!r}{nearest(name, kinds)}: expected {', '.join(kinds)}")
+                raise FastcheckError(f"{option} names {name!r}{nearest(name, kinds)}: expected {offered(kinds)}")
             if not isinstance(layer, LEARNT):
                 raise FastcheckError(f"{option} names {name!r}: a {layer.kind} layer has no parameters")
             tensor = f"{name}.weight" if name in kinds else name

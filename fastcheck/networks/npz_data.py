@@ -9,7 +9,7 @@ import numpy as np
 from fastcheck.common.arguments import Shape
 from fastcheck.common.array_file import Archive
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.npz import archive_of
+from fastcheck.common.npz import Wanted, archive_of
 from fastcheck.common.opened import Opened, Source, opened
 
 _DATA, _MASK = ("x", "y"), "mask."
@@ -64,7 +64,7 @@ def network_data_outline(path: Source) -> DataOutline:
 
 
 def _data_archive(file: Opened) -> Archive:
-    archive = archive_of(file, (*_DATA, "loss", f"{_MASK}LAYER"), (_MASK,))
+    archive = archive_of(file, Wanted((*_DATA, "loss", f"{_MASK}LAYER"), (_MASK,)))
     for key in _DATA:
         if key not in archive.keys:
             raise FastcheckError(f"{file} has no key {key!r}: expected {' and '.join(_DATA)}")

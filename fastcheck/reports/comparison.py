@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastcheck.common.arguments import index_of
-from fastcheck.common.arrays import as_floating
+from fastcheck.common.arrays import floating, gradient, holds_arrays
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import nearest, refuse_unknown
 from fastcheck.common.precision import PRECISIONS, SMALLEST
@@ -209,7 +209,7 @@ def compared(analytic: Any, numeric: Any, precision: str | None, keep: bool) -> 
     """
     if precision is not None:
         refuse_unknown("precision", precision, PRECISIONS)
-    pairs = {name: _Pair.of(name, *pair) for name, pair in _matched(analytic, numeric).items()}
+    pairs = {name: _Pair.of(name, *pair, precision) for name, pair in _matched(analytic, numeric).items()}
     measured = {name: pair.measured(precision) for name, pair in pairs.items()}
     reports = {}
     for name, pair in pairs.items():
@@ -219,9 +219,13 @@ def compared(analytic: Any, numeric: Any, precision: str | None, keep: bool) -> 
 
 
 def _matched(analytic: Any, numeric: Any) -> dict[str, tuple[Any, Any]]:
-    """Match two arrays, or two mappings of arrays, by name."""
+    """Match two arrays, or two mappings or lists of arrays."""
     if isinstance(analytic, Mapping) != isinstance(numeric, Mapping):
         raise FastcheckError("analytic and numeric are an array and a mapping: expected two arrays or two mappings")
+    if holds_arrays(analytic) and holds_arrays(numeric):
+        if len(analytic) != len(numeric):
+            raise FastcheckError(f"numeric has {len(numeric)} arrays: expected {len(analytic)}, like analytic")
+        return {f"gradient[{number}]": pair for number, pair in enumerate(zip(analytic, numeric, strict=True))}
     if not isinstance(analytic, Mapping):
         return {"gradient": (analytic, numeric)}
     for one, other, name in ((analytic, numeric, "numeric"), (numeric, analytic, "analytic")):
@@ -242,9 +246,10 @@ class _Pair(NamedTuple):
     numeric: np.ndarray
 
     @classmethod
-    def of(cls, name: str, analytic: Any, numeric: Any) -> _Pair:
+    def of(cls, name: str, analytic: Any, numeric: Any, declared: str | None) -> _Pair:
         """Check two arrays, and convert them."""
-        a, n = as_floating(f"analytic {name}", analytic), as_floating(f"numeric {name}", numeric)
+        a, first = gradient(f"analytic {name}", analytic, declared)
+        n, second = floating(f"numeric {name}", numeric, declared)
         if a.shape != n.shape:
             raise FastcheckError(f"numeric {name} has shape {n.shape}: expected {a.shape}, that of analytic {name}")
         if not a.size:
@@ -253,8 +258,7 @@ class _Pair(NamedTuple):
         if not finite.all():
             index = index_of(int(np.argmin(finite)), n.shape)
             raise FastcheckError(f"numeric {name} is {n[index]} at index {list(index)}: expected finite numbers")
-        dtypes = (a.dtype.newbyteorder("=").name, n.dtype.newbyteorder("=").name)
-        return cls(a.shape, dtypes, a.astype(np.float64).ravel(), n.astype(np.float64).ravel())
+        return cls(a.shape, (first, second), a.astype(np.float64).ravel(), n.astype(np.float64).ravel())
 
     def report(self, arrays: Arrays, keep: bool) -> TensorReport:
         """Judge the pair by its metrics."""

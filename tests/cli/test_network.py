@@ -360,7 +360,8 @@ def test_bad_parameters_and_gradients(refused, small):
     wrong = _without(params, "dense2.bias") | {"dense2.bais": params["dense2.bias"]}
     assert "'dense2.bais' (did you mean 'dense2.bias'?)" in refused(*small.arguments(params=wrong))
     turned = grads | {"dense1.weight": grads["dense1.weight"].T}
-    assert "grads['dense1.weight'] has shape (5, 4): expected (4, 5)" in refused(*small.arguments(grads=turned))
+    told = refused(*small.arguments(grads=turned))
+    assert "grads['dense1.weight'] has shape (5, 4): expected (out, in) = (4, 5): give its transpose\n" in told
     whole = grads | {"dense1.bias": np.zeros(4, dtype=int)}
     assert "grads['dense1.bias'] has dtype int64" in refused(*small.arguments(grads=whole))
 

@@ -176,11 +176,11 @@ def test_a_layer_that_does_not_fit_is_refused_from_its_headers(
 
 
 def test_options_win_over_the_file_where_memory_is_looked_at(tmp_path, refused, monkeypatch, headers_alone):
-    path = saved(tmp_path / "layer.npz", LAYER)
+    fewer = layer((1, 3, 6, 6), (4, 3, 3, 3), stride=2, padding=1)
+    path = saved(tmp_path / "layer.npz", fewer, stride=np.array(1))
     monkeypatch.setattr(machine, "available_bytes", lambda: 10**7)
     told = refused("conv", path, "--stride", "2")
-    fewer = layer_case(layer((1, 3, 6, 6), (4, 3, 3, 3), stride=2, padding=1)).geometry
-    needed = memory.needed_bytes(fewer, ("input", "weight", "bias"))
+    needed = memory.needed_bytes(layer_case(fewer).geometry, ("input", "weight", "bias"))
     assert f"needs {needed:,} bytes" in told
 
 
@@ -264,7 +264,7 @@ def test_every_array_of_a_case_is_in_its_digest(tmp_path):
     arrays = {"input": made.input, "weight": made.weight, "bias": made.bias, "grad_output": made.grad_output}
     arrays |= {f"grad_{name}": grad for name, grad in made.grads.items()} | {"output": made.output}
     arrays |= {"stride": np.array(1), "padding": np.array(1), "dilation": np.array(1), "groups": np.array(1)}
-    arrays |= {"loss": np.array("vjp"), "precision": np.array("float64")}
+    arrays |= {"loss": np.array("vjp"), "precision": np.array("float64"), "layout": np.array("NCHW")}
 
     def digest(**changes):
         np.savez(tmp_path / "a.npz", **arrays | changes)
@@ -275,7 +275,7 @@ def test_every_array_of_a_case_is_in_its_digest(tmp_path):
     changed = {name: array * 2 for name, array in arrays.items() if array.dtype == np.float64}
     changed |= {"padding": np.array([1, 1]), "stride": np.array([1, 1]), "dilation": np.array([1, 1])}
     changed |= {"groups": np.array([1]).reshape(()).astype(np.int32)}
-    changed |= {"loss": np.array("relu"), "precision": np.array("float32")}
+    changed |= {"loss": np.array("relu"), "precision": np.array("float32"), "layout": np.array("NCHW", dtype="U9")}
     assert set(changed) == set(arrays) == set(npz_case._KEYS)
     found = [digest(), *(digest(**{name: array}) for name, array in changed.items())]
     assert len({*found}) == len(found)

@@ -78,7 +78,10 @@ def test_a_layer_without_bias():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"input": np.zeros((2, 4, 9, 9), dtype=int)}, "input has dtype int64: expected float64, float32 or float16"),
+        (
+            {"input": np.zeros((2, 4, 9, 9), dtype=int)},
+            "input has dtype int64: expected float64, float32, float16 or bfloat16",
+        ),
         ({"weight": np.zeros((6, 2, 3, 3), dtype=complex)}, "weight has dtype complex128"),
         ({"weight": np.full((6, 2, 3, 3), None)}, "weight has dtype object"),
         ({"input": np.zeros((2, 4, 9, 9), dtype=np.longdouble)}, "input has dtype (float128|longdouble)"),

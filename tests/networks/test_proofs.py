@@ -650,7 +650,7 @@ REFUSALS = {
     "extra gradient": ({"grads": {**GOOD["grads"], "dense3.bias": np.zeros(3)}}, r"grads has the name 'dense3.bias'"),
     "wrong shape": (
         {"params": {**GOOD["params"], "dense1.weight": np.zeros((5, 4))}},
-        r"params\['dense1.weight'\] has shape \(5, 4\): expected \(4, 5\)",
+        r"params\['dense1.weight'\] has shape \(5, 4\): expected \(out, in\) = \(4, 5\): give its transpose",
     ),
     "label out of range": ({"y": np.array([0, 1, 2, 3])}, r"y is 3 at index 3: expected classes from 0 to 2"),
     "float labels": ({"y": np.array([0.0, 1, 2, 1])}, r"y has dtype float64: expected integers"),

@@ -358,7 +358,7 @@ def test_names_may_be_anything_and_are_told_safely(read, refusal, name):
     text = CONV.replace('"a"', f'"{escaped}"')
     assert read(text + "grid.seed = [1]").entries[0].name == f"{name}/seed=1"
     assert read(f'name = "{escaped}"\n' + text).name == name
-    shown = repr(name) if len(name) < 100 else repr(name)[:50]
+    shown = repr(name) if len(name) < 100 else repr(name)[:25]
     assert f": two cases have the name {shown}" in refusal(text + text)
     assert f", line 1: case {shown}" in refusal(text.replace("= 3}", "= 30}"))
 
@@ -694,7 +694,7 @@ REFUSALS = {
         CONV + "grid = {strid = [1]}",
         5,
         "grid has the unknown key 'strid' (did you mean 'stride'?): expected in, out, kernel, stride, padding, "
-        "dilation, groups, bias, seed, dims, step, evaluator, kinks, backward, dtype, tensors, loss, input",
+        "dilation, groups, bias, seed, dims, step, evaluator, kinks and 5 more",
     ),
     "key of other kinds in a grid": (
         NPZ + "grid = {batch = [1]}",

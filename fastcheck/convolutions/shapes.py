@@ -1,0 +1,79 @@
+"""The shapes of a case's arrays: whether they fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastcheck.common.arguments import Shape
+from fastcheck.common.errors import FastcheckError
+from fastcheck.convolutions import layout, likely_causes
+from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.convolutions.likely_causes import DEFAULTS, Shapes
+
+_CHECKED = ("bias", "grad_output", "grad_input", "grad_weight", "grad_bias", "output")
+
+
+def is_default(name: str, value: Any) -> bool:
+    """Whether an argument is what it is where none is given."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == DEFAULTS[name]
+
+
+def fitted(
+    shapes: Shapes, arguments: Mapping[str, Any], last: bool = False, absent: str = "the default"
+) -> ConvGeometry:
+    """Work out a geometry, and check that every array fits it.
+
+    Parameters
+    ----------
+    shapes : mapping of str to Shape
+    arguments : mapping
+        Those of stride, padding, dilation and groups that were given.
+    last : bool
+        Whether the arrays are channels-last.
+    absent : str
+        Words for an argument that was not given.
+
+    Raises
+    ------
+    FastcheckError
+        If they do not fit; where a likely change makes all of them fit, the message names it.
+    """
+    first = {name: layout.shape_first(name, shape) for name, shape in shapes.items()} if last else shapes
+    try:
+        return _fitted(first, arguments, " (as N, C, then space)" * last)
+    except FastcheckError as error:
+        tried = likely_causes.Tried(shapes, first, arguments, last, absent, _fit)
+        raise FastcheckError(likely_causes.told(str(error), tried)) from None
+
+
+def _fitted(shapes: Shapes, arguments: Mapping[str, Any], note: str = "") -> ConvGeometry:
+    geometry = ConvGeometry.of(shapes["input"], shapes["weight"], **arguments)
+    for name in _CHECKED:
+        if name in shapes:
+            _refuse_other(name, shapes[name], _expected(geometry, name), geometry, note)
+    return geometry
+
+
+def _expected(geometry: ConvGeometry, name: str) -> Shape:
+    return geometry.output_shape if name.endswith("output") else geometry.shape_of(name.removeprefix("grad_"))
+
+
+def _refuse_other(name: str, shape: Shape, expected: Shape, geometry: ConvGeometry, note: str) -> None:
+    if len(shape) != len(expected):
+        raise FastcheckError(f"{name} has shape {shape}{note}: expected {len(expected)} axes, {expected}")
+    names = {"weight": ("filter", "channel", *geometry.axis_names[2:]), "bias": ("filter",)}
+    axes = names.get(name.removeprefix("grad_"), geometry.axis_names)
+    for axis, (got, want) in enumerate(zip(shape, expected, strict=True)):
+        if got != want:
+            raise FastcheckError(
+                f"{name} has shape {shape}{note}: axis {axis} ({axes[axis]}) is {got}, expected {want} in {expected}"
+            )
+
+
+def _fit(shapes: Shapes, arguments: Mapping[str, Any]) -> bool:
+    try:
+        _fitted(shapes, arguments)
+    except FastcheckError:
+        return False
+    return True
