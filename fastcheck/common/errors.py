@@ -11,7 +11,7 @@ _LINES = 3 * 80 - len("fastcheck: ")
 """Characters of a message at most, except for what its paths take beyond `_PATH_WITHIN`: with the program's name, three
 lines of a terminal."""
 
-_PATH_WITHIN = 40
+_PATH_WITHIN = 20
 
 _PATH = re.compile(r"""[^\s'"]*/[^\s'"]*""")
 
@@ -52,4 +52,4 @@ def raised_by(name: str, error: BaseException, where: str = "") -> FastcheckErro
 def one_line(error: BaseException) -> str:
     """Return an error as one line of at most `LONGEST` characters."""
     kind = "" if isinstance(error, FastcheckError) else f"{type(error).__name__}: "
-    return as_message(" ".join(f"{kind}{error}".split()))
+    return shortened(" ".join(f"{kind}{error}".split()))

@@ -112,8 +112,8 @@ def remark(name: object) -> str:
 def _meant(name: str, names: list[str]) -> str | None:
     plain = {_plain(other): other for other in names}
     word = _plain(name)
-    if word in plain:
-        return plain[word]
+    if word in plain or not word:
+        return plain[word] if word else None
     same = (plain[other] for group in _SAME if word in group for other in plain if other in group)
     found = next(same, None) or _gradient(name, plain)
     unnumbered = name.rstrip("0123456789")

@@ -72,6 +72,9 @@ class Tried(NamedTuple):
 
 def told(message: str, tried: Tried) -> str:
     """Return a refusal with the likeliest reason, if one is found."""
+    depthwise = _kerass_depthwise(tried)
+    if depthwise:
+        return f"{message}; {depthwise}"
     readings = list(_readings(tried.shapes, tried.last))
     for hint, read in readings:
         if tried.fit(read, tried.arguments):
@@ -102,6 +105,19 @@ def _readings(shapes: Shapes, last: bool) -> Iterator[tuple[str, Shapes]]:
         for some in (present, *([name] for name in present)):
             hint = f"give {' and '.join(some)} as .transpose{by}: {words}"
             yield hint, {**shapes} | {name: tuple(shapes[name][axis] for axis in by) for name in some}
+
+
+def _kerass_depthwise(tried: Tried) -> str:
+    """Return what to do with a kernel of Keras' DepthwiseConv2D, (taps..., C_in, multiplier); else an empty string."""
+    if not tried.last or len(tried.shapes["weight"]) < 3 or len(tried.shapes["input"]) < 3:
+        return ""
+    *taps, channels, multiplier = tried.shapes["weight"]
+    kernel = (channels * multiplier, 1, *taps)
+    read = {name: kernel if name in KERNELS else shape for name, shape in tried.first.items()}
+    if not tried.fit(read, {**tried.arguments, "groups": channels}):
+        return ""
+    flat = (*taps, 1, channels * multiplier)
+    return f"a depthwise kernel needs .reshape{flat}, its gradient too, and groups={channels}"
 
 
 def _candidates(shapes: Shapes, arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

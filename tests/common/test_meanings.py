@@ -351,6 +351,14 @@ REFUSED = {
     ),
     "an unknown layout": (_case(LAYER, layout="HWCN"), "did you mean"),
     "a layout of another rank": (_case(LAYER, layout="NWC"), "expected 3 axes"),
+    "Keras' depthwise kernels": (
+        _case(
+            _last(_without(DEEP, "groups"))
+            | {name: _last(DEEP)[name].reshape(3, 3, 4, 1) for name in ("weight", "grad_weight")},
+            layout="NHWC",
+        ),
+        "a depthwise kernel needs .reshape(3, 3, 1, 4), its gradient too, and groups=4",
+    ),
     "no padding": (
         _file(_without(LAYER, "padding")),
         "expected 3 with padding 0 (not in the file); padding 1 gives 4: add padding=1",

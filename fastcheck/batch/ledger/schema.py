@@ -12,7 +12,7 @@ from types import UnionType
 from typing import Any, NamedTuple
 
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.naming import printable, shown
+from fastcheck.common.naming import brief, printable, shown
 
 NAME = "ledger.sqlite"
 """Name of the file, in the output folder."""
@@ -339,7 +339,7 @@ def unreadable(path: Path, error: Exception) -> FastcheckError:
 
 def damaged(path: Path, reason: str) -> FastcheckError:
     """Return the error for a damaged ledger, with the reason and the remedy."""
-    return FastcheckError(f"{shown_path(path)} is damaged or not a ledger ({' '.join(reason.split())}): {START_OVER}")
+    return FastcheckError(f"{shown_path(path)} is damaged or not a ledger ({brief(reason, 110)}): {START_OVER}")
 
 
 def unwritten(path: Path, what: str, error: sqlite3.Error) -> FastcheckError:
