@@ -1,11 +1,13 @@
 """Whole networks by PyTorch's own definitions, as a second opinion on values and on gradients."""
 
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from naive_network import kernel, per_axis, pool_stride, sides, tensors_of
+from onednn import without_onednn
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
@@ -45,8 +47,9 @@ def gradients(network, params, x, y, masks=None, regularised=True, dtype=torch.f
     """
     params = {name: torch.tensor(array, dtype=dtype) for name, array in params.items()}
     learnt = {name: params[name].requires_grad_() for name in network.parameter_shapes(np.shape(x)[1:])}
-    value = objective(network, params, torch.tensor(x, dtype=dtype), y, masks, regularised, replaced)
-    found = torch.autograd.grad(value, list(learnt.values()), materialize_grads=True, allow_unused=True)
+    with nullcontext() if dtype in (torch.float64, torch.float32) else without_onednn():
+        value = objective(network, params, torch.tensor(x, dtype=dtype), y, masks, regularised, replaced)
+        found = torch.autograd.grad(value, list(learnt.values()), materialize_grads=True, allow_unused=True)
     found = [grad.float() if dtype == torch.bfloat16 else grad for grad in found]
     return value.item(), {name: grad.numpy() for name, grad in zip(learnt, found, strict=True)}
 
