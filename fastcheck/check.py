@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from typing import Any, Literal
 
 from fastcheck.common import machine
+from fastcheck.common.arguments import integer
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.progress import PATIENCE, ProgressHook, progress_bar
 from fastcheck.convolutions.case import ConvCase
@@ -106,6 +107,7 @@ def check_gradient(
     dims: Dims = "auto",
     step: float | Literal["auto"] = "auto",
     stencil: Literal["auto", 3, 5] = "auto",
+    directions: int | Literal["auto"] = "auto",
     noise: float | None = None,
     relative_noise: float | None = None,
     precision: str | None = None,
@@ -139,6 +141,11 @@ def check_gradient(
     stencil : {"auto", 3, 5}
         Points of a difference: 3 uses f(x + h) and f(x - h), 5 uses those at 2h as well, which allows larger steps on
         smooth losses. ``"auto"`` takes the one with the smaller error bar.
+    directions : int or "auto"
+        Number of random directions over all dimensions at once, each of which an error above a stated limit escapes
+        with a chance of at most 1/2 (`fastcheck.functions.directions`). ``"auto"`` takes 20 where ``dims`` leaves
+        dimensions out, and none where it does not; a direction takes six to eight calls. Where one fails, halving
+        finds the entries to blame, which are then differenced by themselves.
     noise, relative_noise : float, optional
         Accuracy of the loss, if it comes from a solver, an adaptive integrator or a sum in arbitrary order: a value may
         be off by ``noise``, or by ``relative_noise`` times its size at ``params``. The error bars include it.
@@ -176,6 +183,8 @@ def check_gradient(
     """
     if stencil not in STENCILS or isinstance(stencil, float):
         raise FastcheckError(f"stencil is {stencil!r}: expected 'auto', 3 or 5")
+    if directions != "auto":
+        integer("directions", directions, least=0)
     with progress_bar(PATIENCE) if progress is None else nullcontext(progress or None) as hook:
         settings = Settings.of(
             FunctionCase.evaluators,
@@ -188,6 +197,7 @@ def check_gradient(
             dims=dims,
             keep=keep,
             stencil=stencil,
+            directions=directions,
             noise=noise,
             relative_noise=relative_noise,
             precision=precision,

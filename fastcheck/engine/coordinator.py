@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -17,9 +17,9 @@ import numpy as np
 from fastcheck.common import machine
 from fastcheck.common.interrupts import listening
 from fastcheck.engine import folding, sampling
-from fastcheck.engine.differences import Chosen, Evaluator
+from fastcheck.engine.differences import Chosen, Evaluator, indices
 from fastcheck.engine.folding import FoldedBlock
-from fastcheck.engine.pipeline import Clock, Pipeline, Prepared, Session
+from fastcheck.engine.pipeline import Clock, Pipeline, Prepared, Session, WithDirections
 from fastcheck.engine.settings import Settings
 from fastcheck.engine.shard_results import ShardResult
 from fastcheck.metrics import judged, regime, verdict
@@ -90,7 +90,13 @@ def _run(pipeline: Pipeline, session: Session, state: _Progress) -> None:
     if state.forward is not None and state.forward.verdict == "fail":
         return
     for name, dims in dims_of.items():
-        _check_tensor(pipeline, prepared, name, dims, session, state)
+        _check_tensor(pipeline, prepared, name, _with_named(pipeline, name, dims), session, state)
+
+
+def _with_named(pipeline: Pipeline, name: str, dims: Chosen) -> Chosen:
+    """Return a tensor's dimensions and those that directions point to, in ascending order."""
+    named = pipeline.named(name) if isinstance(pipeline, WithDirections) else []
+    return np.union1d(indices(dims), np.array(named, dtype=np.int64)) if named else dims
 
 
 def _check_tensor(
@@ -304,4 +310,6 @@ def _report(pipeline: Pipeline, settings: Settings, state: _Progress, clock: Clo
         run=machine.run_part(settings.threads, clock.seconds, clock.forward_seconds, clock.audit_seconds),
     )
     findings = pipeline.findings(report)
+    if isinstance(pipeline, WithDirections):
+        report = replace(report, directions=pipeline.directions)
     return report.with_health(findings) if findings else report

@@ -145,6 +145,24 @@ class Prepared(Protocol):
 
 
 @runtime_checkable
+class WithDirections(Protocol):
+    """A pipeline that differences directions over all dimensions while it prepares.
+
+    Attributes
+    ----------
+    directions : dict or None
+        What they gave, as a report keeps it.
+    """
+
+    @property
+    def directions(self) -> dict[str, Any] | None: ...
+
+    def named(self, name: str) -> list[int]:
+        """Return the flat indices of a tensor's entries that directions point to."""
+        ...
+
+
+@runtime_checkable
 class Case(Protocol):
     """A function at a point, with the analytic gradients of its tensors there.
 

@@ -45,6 +45,7 @@ class Settings(Request):
     noise: float | None = None
     relative_noise: float | None = None
     precision: str | None = None
+    directions: int | Literal["auto"] | None = None
 
     @classmethod
     def of(
@@ -101,6 +102,7 @@ class Settings(Request):
         """The settings in the form that a report keeps."""
         names = ("stencil", "noise", "relative_noise", "precision")
         own = {name: value for name in names if (value := getattr(self, name)) is not None}
+        own |= {} if self.directions in (None, "auto") else {"directions": self.directions}
         return super().requested | own
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fastcheck.functions.entry import EntryDifferencer
+from typing import Protocol
+
 from fastcheck.functions.step_search import CLEAR, NOISES, Estimate, Search, exponent_of
 
 ROUNDS = 12
@@ -28,12 +29,32 @@ CLOSER = (1, 2, 3)
 """Powers of two by which a step is divided to test whether its bar is too narrow."""
 
 
-def decided(entry: EntryDifferencer, search: Search, estimate: Estimate, doubtful: bool) -> Estimate:
+class Line(Protocol):
+    """The loss along a line: one entry's, or a direction's."""
+
+    def outside(self, estimate: Estimate) -> bool:
+        """Return whether the analytic value lies outside the error bar."""
+        ...
+
+    def own_size(self) -> float:
+        """Return the size on which the loss may vary along the line."""
+        ...
+
+    def own_noise(self) -> float:
+        """Return the noise of the loss next to the point, where this line alone is followed."""
+        ...
+
+    def search(self, noise: float | None = None) -> Search:
+        """Return the search for the step."""
+        ...
+
+
+def decided(entry: Line, search: Search, estimate: Estimate, doubtful: bool) -> Estimate:
     """Return an estimate, or the one that smaller steps put in its place.
 
     Parameters
     ----------
-    entry : EntryDifferencer
+    entry : Line
     search : Search
         The entry's search.
     estimate : Estimate
@@ -47,7 +68,7 @@ def decided(entry: EntryDifferencer, search: Search, estimate: Estimate, doubtfu
     return at_the_point(entry, estimate) if estimate.jump else estimate
 
 
-def contradiction(entry: EntryDifferencer, search: Search, estimate: Estimate) -> int | None:
+def contradiction(entry: Line, search: Search, estimate: Estimate) -> int | None:
     """Return the exponent of a step near the bottom whose quotient contradicts the estimate; None without one."""
     size = exponent_of(entry.own_size())
     for exponent in (size - depth for depth in BOTTOM):
@@ -58,7 +79,7 @@ def contradiction(entry: EntryDifferencer, search: Search, estimate: Estimate) -
     return None
 
 
-def at_the_point(entry: EntryDifferencer, estimate: Estimate) -> Estimate:
+def at_the_point(entry: Line, estimate: Estimate) -> Estimate:
     """Check whether a kink lies at the point itself, or merely nearer than the step; return the better estimate.
 
     A kink at the point still shows with the smallest step at which its jump between the slopes is clear of the noise.
@@ -74,7 +95,7 @@ def at_the_point(entry: EntryDifferencer, estimate: Estimate) -> Estimate:
     return search.best(clear, ROUNDS, most=exponent_of(estimate.step) - 1) or estimate
 
 
-def _below(entry: EntryDifferencer, search: Search, estimate: Estimate) -> Estimate:
+def _below(entry: Line, search: Search, estimate: Estimate) -> Estimate:
     """Search near the bottom if a quotient there contradicts the estimate.
 
     A smaller step is nearer to the derivative. It is trusted where its own quotients agree with each other; otherwise
@@ -90,7 +111,7 @@ def _below(entry: EntryDifferencer, search: Search, estimate: Estimate) -> Estim
     return lower if agreed else estimate.doubted(lower)
 
 
-def _closer(entry: EntryDifferencer, search: Search, estimate: Estimate) -> Estimate:
+def _closer(entry: Line, search: Search, estimate: Estimate) -> Estimate:
     """Try steps of a half, a quarter and an eighth, in case the bar is too narrow.
 
     A smaller step that moves the numeric value and has the gradient inside its bar is right: the rest was truncation.

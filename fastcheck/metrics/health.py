@@ -128,6 +128,39 @@ def loss_never_moves(value: float, zero: bool) -> HealthFinding:
     )
 
 
+def directions_disagree(
+    failing: int, count: int, dims: int, places: Sequence[str], tensors: Sequence[str], explained: bool
+) -> HealthFinding:
+    """Describe directions over all dimensions that contradict the gradient.
+
+    Parameters
+    ----------
+    failing, count, dims : int
+        Numbers of directions that contradict it, of all directions, and of dimensions.
+    places, tensors : sequence of str
+        Wrong entries that were found, and their tensors.
+    explained : bool
+        Whether these explain all that the directions see.
+    """
+    words = f"{failing:,} of {count:,} directions over all {dims:,} dimensions contradict the gradient"
+    if explained:
+        words += f"; {listed(places, 8)} alone explain{'s' * (len(places) == 1)} it, and all else agrees"
+    elif places:
+        words += f"; among the wrong entries: {listed(places, 8)}"
+    advice = "start with these entries" if places else "check tensor by tensor: dims={'name': 'all'}"
+    return HealthFinding("directions", words, advice, "fail", tuple(tensors))
+
+
+def directions_distrusted() -> HealthFinding:
+    """Describe directions that contradict entries which are right by themselves."""
+    return HealthFinding(
+        "directions",
+        "directions over all dimensions show nothing here: entries that they point to are right by themselves, so the "
+        "loss varies on a scale far below the size by which all are moved",
+        "difference all dimensions one by one: dims='all'",
+    )
+
+
 def loss_underflows(largest: float) -> HealthFinding:
     """Describe a loss that is too small for double precision."""
     return HealthFinding(

@@ -6,6 +6,7 @@ dimensions each, and what to try next. Everything else is in the long text of `f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -394,6 +395,20 @@ def _reach(facts: Facts) -> Iterator[str]:
     name = min(tensors, key=lambda name: tensors[name].dims_checked / tensors[name].dims_total, default="")
     if name and tensors[name].dims_checked < tensors[name].dims_total:
         yield reach.reach(tensors[name].dims_total, tensors[name].dims_checked, name)
+
+
+def covered(directions: Mapping[str, Any]) -> list[str]:
+    """Return what directions over all dimensions say beyond the dimensions that were differenced one by one."""
+    if directions["failing"] or directions["chance_of_missing"] == 1:
+        return []  # a finding says it
+    limits = {name: limit for name, limit in directions["relative_limit"].items() if math.isfinite(limit)}
+    worst = max(limits, key=lambda name: limits[name], default="")
+    of = f" of {worst}" if len(directions["relative_limit"]) > 1 else ""
+    seen = f"an entry{of} off by {limits[worst]:.0e} of a typical one" if worst else "no error of any size"
+    return [
+        f"{directions['count']:,} directions over all {directions['dims']:,} dimensions agree: {seen} would have been "
+        f"seen, but for a chance of {directions['chance_of_missing']:.0e}"
+    ]
 
 
 def cost(tensors: Collection[TensorReport], run: Mapping[str, Any]) -> str:

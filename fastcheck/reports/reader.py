@@ -291,7 +291,20 @@ def _decode_report(top: _Reader) -> Report:
         operands=_decode_operands(_Reader(top.object("operands"), "operands")) if "operands" in top.data else None,
         error=top.text("error") if "error" in top.data else None,
         health=tuple(_decode_finding(one) for one in top.objects("health")) if "health" in top.data else (),
+        directions=_decode_directions(_Reader(top.object("directions"), "directions"))
+        if "directions" in top.data
+        else None,
     )
+
+
+def _decode_directions(data: _Reader) -> dict[str, Any]:
+    counts = {key: data.count(key) for key in ("count", "guards", "dims", "calls", "failing")}
+    limits = {
+        key: {name: _Reader({name: value}, key).number(name) for name, value in data.object(key).items()}
+        for key in ("limit_of_detection", "relative_limit")
+    }
+    named = {name: list(_Reader({name: dims}, "named").counts(name)) for name, dims in data.object("named").items()}
+    return counts | {"chance_of_missing": data.number("chance_of_missing")} | limits | {"named": named}
 
 
 def _decode_finding(data: _Reader) -> HealthFinding:

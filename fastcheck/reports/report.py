@@ -14,7 +14,7 @@ from fastcheck.common import machine
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.metrics.judged import EXIT_CODES, Verdict, heaviest
 from fastcheck.reports.mismatch import RaisesMismatch
-from fastcheck.reports.outline import Facts, Outline, of_tensors
+from fastcheck.reports.outline import Facts, Outline, covered, of_tensors
 from fastcheck.reports.readable import Plottable
 from fastcheck.reports.tensor_report import ForwardReport, TensorReport
 
@@ -78,6 +78,10 @@ class Report(CheckReport, Plottable):
         The reason of the verdict "error", where the check itself went wrong.
     health : tuple of HealthFinding
         Findings about a user's functions themselves.
+    directions : dict or None
+        Where all dimensions were moved at once: "count" and "guards" of directions over "dims" dimensions, "calls" of
+        the loss, the number "failing", the "chance_of_missing" an error above the "limit_of_detection", by tensor, and
+        as "relative_limit", a fraction of its rms gradient; and flat indices of entries "named", by tensor.
     """
 
     verdict: Verdict
@@ -90,6 +94,7 @@ class Report(CheckReport, Plottable):
     operands: dict[str, Any] | None = None
     error: str | None = None
     health: tuple[HealthFinding, ...] = ()
+    directions: dict[str, Any] | None = None
 
     @classmethod
     def crashed(
@@ -145,7 +150,8 @@ class Report(CheckReport, Plottable):
     def outline(self) -> Outline:
         """Return what the report says in short: the text that ``print(report)`` prints."""
         parts = (self.forward, self.health, self.error, self.interrupted, self.run)
-        return of_tensors(Facts(self.verdict, self.tensors, *parts))
+        notes = covered(self.directions) if self.directions is not None else []
+        return of_tensors(Facts(self.verdict, self.tensors, *parts, notes=notes))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON report as Python objects; nan and infinities become strings."""
@@ -162,7 +168,7 @@ class Report(CheckReport, Plottable):
             "forward": self.forward,
         }
         health = [finding._asdict() for finding in self.health] or None
-        optional = {"operands": self.operands, "error": self.error, "health": health}
+        optional = {"operands": self.operands, "error": self.error, "health": health, "directions": self.directions}
         given = {key: value for key, value in optional.items() if value is not None}
         return encode({**head, **given, "tensors": tensors, "run": self.run})
 
