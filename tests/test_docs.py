@@ -174,6 +174,13 @@ def test_the_guides_transposed_convolution(spoilt, verdicts):
     assert {name: verdict for name, verdict in found.items() if verdict != "pass"} == verdicts
 
 
+@pytest.mark.jit
+def test_the_guides_directions_name_the_wrong_entry():
+    text = (DOCS / "guide.md").read_text().split("### What a sample leaves out")[1]
+    code, shown = EXAMPLE.search(text).groups()
+    assert _printed(code, {"np": np, "fastcheck": fastcheck}) == shown
+
+
 def test_the_night_is_the_one_that_is_shown():
     page, printed = (DOCS / "batch.md").read_text(), io.StringIO()
     shown = re.search(r"\$ fastcheck run docs/nightly.toml --dry-run\n(.*?)```", page, re.DOTALL)[1]

@@ -40,10 +40,13 @@ from fastcheck.metrics.health import HealthFinding
 COUNT = 20
 """Directions by default: they miss an error above the limit with a chance of 2^-20, about one in a million."""
 
+SPARE = 4
+"""Directions beyond those that the limit of detection counts: the ones with the widest bars, where kinks crowd."""
+
 GUARDS = 4
 """Further directions, which move every tensor by its own size."""
 
-FLOOR = 2.0**-10
+FLOOR = 2.0**-16
 """Least promise of a tensor, as a fraction of the largest: one whose gradient is zero must still be moved."""
 
 LIKELY = 8.0
@@ -52,13 +55,17 @@ LIKELY = 8.0
 SUMS = 32.0
 """Round-offs by which the analytic sum may be off, in units of the root of the sum of its terms' squares."""
 
+UNDERFLOW = 1e-290
+"""Losses whose values and changes are smaller, or larger than its inverse, show nothing."""
+
 PILOTS = 3
 """Directions that search for the step at which the others start."""
 
-START = -17
-"""Start of that search, as a power of two: the cube root of the unit round-off, for tensors moved by their size."""
+START = -13
+"""Start of that search, as a power of two. The cube root of the unit round-off is right for tensors moved by their own
+size; balanced ones move by less."""
 
-LEAST, MOST = -50, -2
+LEAST, MOST = -50, 6
 """Smallest and largest step, as powers of two."""
 
 ROUNDS = 6
@@ -165,13 +172,16 @@ class Directions:
         """Difference all directions, and look for wrong entries where one fails."""
         self._gradient = {name: _finite(grad) for name, grad in self.case.grads.items()}
         balanced, own = self._balanced(), self._own_sizes()
+        if not UNDERFLOW < max(abs(self.case.start), self.case.promised) < 1 / UNDERFLOW:
+            return  # differences of such a loss have few digits, or overflow
         self.noise = self._measured_noise(balanced)
-        pilots = [self._differenced(number, balanced, ROUNDS) for number in range(min(PILOTS, self.count))]
+        total = self.count + SPARE
+        pilots = [self._differenced(number, balanced, ROUNDS) for number in range(min(PILOTS, total))]
         steps = sorted(exponent_of(one.step) for one in pilots if one.finite)
         self._start = steps[len(steps) // 2] if steps else START
-        rest = range(len(pilots), self.count)
+        rest = range(len(pilots), total)
         self.done = [*pilots, *self.mapped(lambda number: self._differenced(number, balanced, 1), rest)]
-        beyond = range(self.count, self.count + GUARDS)
+        beyond = range(total, total + GUARDS)
         self.guards = list(self.mapped(lambda number: self._differenced(number, own, 2), beyond))
         self.contradicting = len(self.failing)
         if self.contradicting:
@@ -183,9 +193,15 @@ class Directions:
         failing = [one for one in (*self.done, *self.guards) if one.fails]
         return sorted(failing, key=lambda one: -abs(one.numeric - one.analytic) / max(one.bar, 5e-324))
 
+    @property
+    def counted(self) -> list[Direction]:
+        """The directions that the limit of detection and the chance of missing speak of: those with the least bars."""
+        usable = [one for one in self.done if one.finite and not one.at_kink]
+        return sorted(usable, key=lambda one: one.bar)[: self.count]
+
     def limits(self) -> dict[str, float]:
         """Return each tensor's limit of detection: the error of an entry that the directions do not miss."""
-        counted = [one for one in self.done if one.finite and not one.at_kink]
+        counted = self.counted
         return {
             name: 2 * max((one.bar / one.weights[name] for one in counted), default=math.inf)
             for name in self.case.params
@@ -194,7 +210,7 @@ class Directions:
     @property
     def chance(self) -> float:
         """The chance of missing an error above the limit."""
-        return 2.0 ** -sum(one.finite and not one.at_kink for one in self.done)
+        return 2.0 ** -len(self.counted)
 
     def described(self) -> dict[str, object]:
         """Return the directions as a report keeps them."""
@@ -202,8 +218,8 @@ class Directions:
         typical = {name: rms(self._gradient[name]) for name in limits}
         relative = {name: limits[name] / typical[name] if typical[name] else math.inf for name in limits}
         return {
-            "count": len(self.done),
-            "guards": len(self.guards),
+            "count": len(self.counted),
+            "guards": len(self.done) + len(self.guards) - len(self.counted),
             "dims": sum(array.size for array in self.case.params.values()),
             "calls": self.calls,
             "failing": self.contradicting,
@@ -273,7 +289,7 @@ class Directions:
         """Evaluate the loss at the point moved by so many times the moves."""
         with self._lock:
             self.calls += 1
-        arrays = {name: array + by * moves[name] if name in moves else array.copy() for name, array in self._point()}
+        arrays = {name: _moved(array, moves.get(name), by) for name, array in self._point()}
         return self.case.value(arrays, lambda: f"with all of params moved by {by:g} of their size")
 
     def _point(self) -> Iterator[tuple[str, np.ndarray]]:
@@ -436,6 +452,15 @@ class _Line:
     def _level(self, step: float, noise: float) -> Level | None:
         before, after = (self._directions.value(self._moves, side) for side in (-step, step))
         return Level.of(step, (-step, 0.0, step), (before, self._directions.case.start, after), noise)
+
+
+def _moved(array: np.ndarray, move: np.ndarray | None, by: float) -> np.ndarray:
+    """Return a new array, moved by so many times a move."""
+    if move is None:
+        return array.copy()
+    moved = np.multiply(move, by)
+    moved += array
+    return moved
 
 
 def _finite(grad: np.ndarray) -> np.ndarray:
