@@ -124,11 +124,10 @@ def _text(shown: SuiteResults, whole: SuiteResults, title: str, everything: bool
     from fastcheck.render.page import text_for
 
     if shown.names:
-        message = text_for(sys.stdout, lambda out: write_results(shown, out, title, everything, verbose))
+        common = in_common(whole.suite.cases)
+        message = text_for(sys.stdout, lambda out: write_results(shown, out, title, common, everything, verbose))
     else:
         message = "no case matches\n" if whole.names else "there are no cases\n"
-    if common := in_common(whole.suite.cases):
-        message += f"in common: {common}\n"
     return f"{message}{chat_line(whole.name, whole.suite, len(whole.waiting))}\n"
 
 

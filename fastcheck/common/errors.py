@@ -40,6 +40,9 @@ class FastcheckError(ValueError):
         super().__init__(as_message(message))
 
 
+FastcheckError.__module__ = "fastcheck"  # its public name, which tracebacks print
+
+
 def raised_by(name: str, error: BaseException, where: str = "") -> FastcheckError:
     """Return a user function's exception as a one-line error, chained."""
     words = " ".join(str(error).split())

@@ -114,3 +114,19 @@ def _representable(values: np.ndarray, bits: int) -> bool:
         return True
     significand = np.ldexp(np.frexp(values)[0], bits)
     return bool((significand == np.rint(significand)).all())
+
+
+_FEWER_BITS = {"bfloat16": 4, "float16": 8, "float32": 18}
+"""Bits that numbers of a type need more than, to be told from counts and from a narrower type's."""
+
+
+def narrow_type(values: np.ndarray, precision: str) -> str:
+    """Return the type, narrower than a precision, that all finite values of an array fit; empty where there is none.
+
+    Numbers of fewer bits, such as counts, are of no type in particular.
+    """
+    finite = values[np.isfinite(values)].astype(np.float64)
+    for name, fewer in _FEWER_BITS.items():
+        if UNITS[name] > UNITS[precision] and _representable(finite, _BITS[name]) and not _representable(finite, fewer):
+            return name
+    return ""

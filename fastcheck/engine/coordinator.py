@@ -16,6 +16,7 @@ import numpy as np
 
 from fastcheck.common import machine
 from fastcheck.common.interrupts import listening
+from fastcheck.common.precision import narrow_type
 from fastcheck.engine import folding, sampling
 from fastcheck.engine.differences import Chosen, Evaluator, indices
 from fastcheck.engine.folding import FoldedBlock
@@ -251,14 +252,15 @@ def _reported(
     blinding: HealthFinding | None,
 ) -> TensorReport:
     """Judge a tensor, and return its report."""
-    merged, shape = result.tally, pipeline.grads[name].shape
+    merged, shape, precision = result.tally, pipeline.grads[name].shape, pipeline.precision(name)
+    narrow = narrow_type(pipeline.grads[name], precision) if merged.beyond else ""
     facts = Circumstances(
         tally=merged,
         shape=shape,
         evaluator=pipeline.kind,
         step=step,
         automatic=settings.step == "auto",
-        precision=pipeline.precision(name),
+        precision=precision,
         black_box=settings.black_box,
         balanced=pipeline.balanced,
         declared=settings.declared,
@@ -266,6 +268,8 @@ def _reported(
         disagreements=audited["disagreements"],
         blinding=blinding,
         sampled=sampled,
+        narrow_type=narrow,
+        narrow_rule=verdict.norm_rule(narrow) if narrow else 0.0,
     )
     judgement = verdict.of_tensor(facts)
     explained = (

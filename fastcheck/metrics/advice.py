@@ -68,6 +68,10 @@ class Circumstances:
         The reason why the gradient vanishes at this point, whatever the code is.
     sampled : bool
         Whether the checked dimensions are a complete sample of the tensor's.
+    narrow_type : str
+        The type that all values of the gradient fit, where that is narrower than its precision; else empty.
+    narrow_rule : float
+        Norm ratio that gradients computed in that type may have.
     """
 
     tally: Tally
@@ -83,6 +87,13 @@ class Circumstances:
     disagreements: int = 0
     blinding: HealthFinding | None = None
     sampled: bool = False
+    narrow_type: str = ""
+    narrow_rule: float = 0.0
+
+    @property
+    def rounds_as_stored(self) -> bool:
+        """Whether the gradient may have been computed in a narrower type than its array's: values and errors fit it."""
+        return bool(self.narrow_type) and self.tally.norm_ratio <= self.narrow_rule
 
     @property
     def least(self) -> str:
@@ -176,13 +187,18 @@ MISTAKEN: Table = (
 
 OUTSIDE: Table = (
     Row(
+        "all values are {0.narrow_type} numbers, and differ as its rounding would: if they were computed in it, give "
+        "precision='{0.narrow_type}' (--precision {0.narrow_type})",
+        lambda facts: facts.rounds_as_stored,
+    ),
+    Row(
         "the loss may be less accurate than declared (noise=, relative_noise=): if so, declare a larger error",
         lambda facts: facts.declared and facts.nearly_close,
     ),
     Row(
-        "all agree to at least {0.agreeing} digits, and the loss may be no more accurate than that (a solver, an "
-        "adaptive integrator, a sum in another order): if so, declare its error with noise= (absolute, 1e-8 say) or "
-        "relative_noise=",
+        "all agree to at least {0.agreeing} digits: look for a constant with too few digits, or an approximation that "
+        "is not the loss's; only if the loss itself is no more accurate (a solver, an adaptive integrator), declare "
+        "its error with noise= or relative_noise=",
         lambda facts: facts.black_box and facts.nearly_close,
     ),
     Row(

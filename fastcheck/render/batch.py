@@ -37,14 +37,20 @@ _DETAILED = 3
 _Case = Report | NetworkReport
 
 
-def write_results(shown: SuiteResults, out: Console, title: str, everything: bool, verbose: bool) -> None:
-    """Print the results of a suite; passed cases of a large suite only if ``everything``."""
+def write_results(shown: SuiteResults, out: Console, title: str, common: str, everything: bool, verbose: bool) -> None:
+    """Print the results of a suite; passed cases of a large suite only if ``everything``.
+
+    ``common`` is what failing cases have in common, in words.
+    """
     cases = shown.suite.cases
     hidden = 0 if everything or len(cases) <= MOST_LISTED else sum(case.passed for case in cases.values())
     if verbose:
         write_suite(shown.suite, out, title, listed=lambda case: not (hidden and case.passed))
+        if common:
+            out.print(Text(f"in common: {common}"))
     else:
         outline = shown.suite.outline()
+        outline = replace(outline, lead=f"in common: {common}" if common else "")
         listed = [entry for entry in outline.cases if not (hidden and entry[1].verdict == "pass")]
         write_outline(replace(outline, cases=tuple(listed)), out, title)
     if hidden:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastcheck.render.outline import More, nothing, width_of, write_lines
+from fastcheck.render.outline import More, nothing, short_title, width_of, write_lines
 from fastcheck.render.page import STYLES, Cell, digits, print_table
 from fastcheck.render.report import SHOWN, failing_first, rules, write_forward, write_worst
 from fastcheck.reports.layout import short
@@ -36,7 +36,7 @@ _NARROW = 70
 def write_network(report: NetworkReport, out: Console, title: str = "", more: More = nothing) -> None:
     """Print all of a network's report: verdict, declared loss, phases, hygiene, explanations and what to try next."""
     outline = report.outline()
-    write_lines(outline.opening(width_of(out), title), out)
+    write_lines(outline.opening(width_of(out), short_title(title)), out)
     write_forward(report.forward, out, "loss")
     for name, phase in report.phases.items():
         _write_phase(name, phase, out)

@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterable
 from rich.console import Console
 from rich.text import Text
 
+from fastcheck.common.errors import shortened
 from fastcheck.render.page import STYLES, is_limited
 from fastcheck.reports.layout import WIDTH
 from fastcheck.reports.outline import Outline
+
+_TITLE = 40
+"""Largest number of characters of a title."""
 
 _WIDEST = 100
 """Largest width of sentences, in columns: longer lines are hard to read."""
@@ -28,10 +32,15 @@ def width_of(out: Console) -> int:
     return min(out.width, _WIDEST) if is_limited(out) else WIDTH
 
 
+def short_title(title: str) -> str:
+    """Return a title, such as a path, that leaves room for the verdict beside it."""
+    return shortened(title, _TITLE)
+
+
 def write_outline(outline: Outline, out: Console, title: str = "", more: More = nothing) -> None:
     """Print an outline: the verdict, what did not pass, what to try next, more where there is any, and the verdict."""
     width = width_of(out)
-    write_lines((*outline.opening(width, title), *outline.body(width)), out)
+    write_lines((*outline.opening(width, short_title(title)), *outline.body(width)), out)
     more(out)
     write_lines(outline.end(width), out)
 

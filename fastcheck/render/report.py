@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fastcheck.metrics.verdict import MAX_RULE, norm_rule
-from fastcheck.render.outline import More, nothing, width_of, write_lines
+from fastcheck.render.outline import More, nothing, short_title, width_of, write_lines
 from fastcheck.render.page import STYLES, Cell, digits, print_table
 from fastcheck.reports.layout import short
 from fastcheck.reports.outline import audit_outcome
@@ -25,7 +25,7 @@ SHOWN = 5
 def write_report(report: Report, out: Console, title: str = "", more: More = nothing) -> None:
     """Print all of a report: the verdict, a line per tensor, its regime, audit and worst dimensions, and advice."""
     outline = report.outline()
-    write_lines(outline.opening(width_of(out), title), out)
+    write_lines(outline.opening(width_of(out), short_title(title)), out)
     write_forward(report.forward, out)
     tensors = failing_first(report.tensors)
     if tensors:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from fastcheck.common.naming import printable
 from fastcheck.render.escape import escaped
-from fastcheck.render.outline import width_of, write_lines
+from fastcheck.render.outline import short_title, width_of, write_lines
 from fastcheck.render.page import STYLES, Cell, print_table
 from fastcheck.render.report import SUMMARY, summary_row
 from fastcheck.reports.layout import short
@@ -38,7 +38,7 @@ def write_suite(
     Names and reasons are made printable here. Only the cases accepted by ``listed`` have lines.
     """
     outline = suite.outline()
-    write_lines(outline.opening(width_of(out), title), out)
+    write_lines(outline.opening(width_of(out), short_title(title)), out)
     shown = [(printable(name), escaped(case)) for name, case in suite.cases.items() if listed(case)]
     if shown or not suite.cases:
         print_table(out, _SUITE, [row for name, case in shown for row in _case_rows(name, case)], wide=_SUITE_WIDE)

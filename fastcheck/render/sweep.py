@@ -9,7 +9,7 @@ from rich.text import Text
 
 from fastcheck.render.curves import CurveLine, decades, lines
 from fastcheck.render.escape import escaped
-from fastcheck.render.outline import width_of, write_lines
+from fastcheck.render.outline import short_title, width_of, write_lines
 from fastcheck.render.page import print_table
 from fastcheck.sweeps.curve import Curve
 from fastcheck.sweeps.report import Sweep
@@ -33,7 +33,7 @@ def write_sweep(sweep: Sweep, out: Console, title: str = "") -> None:
     """Print a sweep: a line per dimension, plots of error against step, the meaning of each reading, and medians."""
     sweep = escaped(sweep)
     outline = sweep.outline()
-    write_lines(outline.opening(width_of(out), title), out)
+    write_lines(outline.opening(width_of(out), short_title(title)), out)
     print_table(out, _HEADINGS, [_cells(curve) for curve in sweep.curves], wide=_WIDE)
     for tensor in sweep.order:
         out.print(Text(_plotted(sweep.of(tensor), out)), soft_wrap=True)

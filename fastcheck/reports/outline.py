@@ -11,13 +11,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from fastcheck.common.errors import shortened
 from fastcheck.metrics import judged, reach
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.metrics.judged import Verdict
 from fastcheck.reports import layout
 from fastcheck.reports.layout import Row, joined, wrapped
 from fastcheck.reports.tensor_report import ForwardReport, TensorReport, worst_first
+
+FEW_DIGITS = 6.0
+"""A pass with fewer digits says so in its first line."""
 
 ROWS = (8, 5, 4)
 """Largest number of dimensions listed for a tensor, where one, two or three do not pass. Of more, three are listed."""
@@ -34,9 +36,6 @@ INTERRUPTED = "interrupted: only the dimensions reached are counted"
 
 _NAME = 30
 """Largest width to which names of cases are aligned."""
-
-_TITLE = 40
-"""Largest number of characters of a title."""
 
 _SHORT = 60
 """Largest number of characters of a reason in the short form."""
@@ -64,6 +63,8 @@ class Outline:
         Sentences below them, on what was found and on what it took.
     cases : tuple of pairs of str and Outline
         Names and outlines of several checks.
+    lead : str
+        A sentence right below the first line; empty where there is none.
     tensors : tuple of tuples of str
         Cells of all tensors, under `TENSOR_HEADINGS`.
     """
@@ -75,6 +76,7 @@ class Outline:
     notes: tuple[str, ...] = ()
     foot: tuple[str, ...] = ()
     cases: tuple[tuple[str, Outline], ...] = ()
+    lead: str = ""
     tensors: tuple[tuple[str, ...], ...] = ()
 
     @property
@@ -96,8 +98,9 @@ class Outline:
 
     def opening(self, width: int = layout.WIDTH, title: str = "") -> Iterator[str]:
         """Yield the lines of the verdict and its reasons."""
-        before = f"{shortened(title, _TITLE)}   " if title else ""
+        before = f"{title}   " if title else ""
         yield from wrapped(f"{before}{self.verdict.upper()}: {self.head}", width)
+        yield from wrapped(self.lead, width)
 
     def body(self, width: int = layout.WIDTH, rows: int = ROWS[0]) -> Iterator[str]:
         """Yield the lines on tensors and cases, with at most so many dimensions of each tensor, and the notes."""
@@ -163,6 +166,7 @@ def of_tensors(facts: Facts) -> Outline:
     shown = [(name, tensor) for name, tensor in worst_first(facts.tensors) if not tensor.passed]
     gist, head = _gist(facts, shown), _head(facts, shown)
     notes = [*_forward_notes(facts), *_advice(shown), *_sweeps(facts), *_health(facts), *facts.notes]
+    notes += [*_ratios(facts)]
     if facts.verdict == "pass":
         notes += [*_exceptions(facts), *_least_digits(facts), *_reach(facts)]
     foot = [cost(facts.differenced or facts.tensors.values(), facts.run), INTERRUPTED if facts.interrupted else ""]
@@ -189,6 +193,8 @@ def of_cases(verdict: Verdict, cases: Mapping[str, Outline], foot: Sequence[str]
         for verdict, those in names.items()
     ]
     counted = f"{passed:,} pass{'es' * (passed == 1)}"
+    if len(cases) == 1 and names:
+        phrases = [f"the only case {_VERBS[verdict][0]}: {those[0]}" for verdict, those in names.items()]
     all_of = f"all {passed:,} cases pass" if passed > 1 else "the only case passes"
     rest = "" if not passed else counted if phrases else all_of
     gist = "; ".join(part for part in ("interrupted" * interrupted, *phrases, rest) if part) or "there are no cases"
@@ -242,11 +248,12 @@ def _predicate(tensor: TensorReport) -> str:
     """Return what is wrong with a tensor, to follow its name."""
     if not _is_wrong(tensor):
         return f": {tensor.reason}"
-    total = f"{tensor.dims_checked:,}"
-    sample = "" if tensor.dims_checked == tensor.dims_total else " checked"
-    if tensor.beyond_error_bar == tensor.dims_checked:
-        return " is wrong" if tensor.dims_checked == 1 and not sample else f" is wrong in all {total} entries{sample}"
-    return f" is wrong in {tensor.beyond_error_bar:,} of {total} entries{sample}"
+    total, sample = tensor.dims_checked, "" if tensor.dims_checked == tensor.dims_total else " checked"
+    if total == 1:
+        return " is wrong in the only entry checked" if sample else " is wrong"
+    if tensor.beyond_error_bar == total:
+        return f" is wrong in {_all(total)}{sample}"
+    return f" is wrong in {tensor.beyond_error_bar:,} of {_counted(total)}{sample}"
 
 
 def _plural(predicate: str, names: int) -> str:
@@ -266,8 +273,23 @@ def _passing(facts: Facts) -> str:
     if any(tensor.evaluator is None for tensor in tensors):
         return _what(list(facts.tensors.items()))
     checked, total = (sum(getattr(tensor, key) for tensor in tensors) for key in ("dims_checked", "dims_total"))
-    entries = f"all {checked:,} entries" if checked == total else f"{checked:,} entries checked, of {total:,}"
-    return f"{joined(names)} {'is' if len(names) == 1 else 'are'} right in {entries}"
+    entries = f" in {_all(checked)}" if checked == total else f" in {_counted(checked)} checked, of {total:,}"
+    verb = "is" if len(names) == 1 else "are"
+    return f"{joined(names)} {verb} right{entries if total > 1 else ''}{_few_digits(tensors)}"
+
+
+def _few_digits(tensors: Collection[TensorReport]) -> str:
+    """Return the digits that all resolved dimensions agree in, where a person may have expected more."""
+    least = min((tensor.digits["min"] for tensor in tensors if tensor.digits["min"] is not None), default=math.inf)
+    return f", to at least {least:.1f} digits" if least < FEW_DIGITS else ""
+
+
+def _counted(entries: int) -> str:
+    return f"{entries:,} entr{'y' if entries == 1 else 'ies'}"
+
+
+def _all(entries: int) -> str:
+    return "both entries" if entries == 2 else f"all {entries:,} entries"
 
 
 def _others(facts: Facts) -> str:
@@ -281,15 +303,15 @@ def _forward(facts: Facts) -> str:
     if facts.forward is None:
         return ""
     what = "forward" if facts.declared == "output" else facts.declared
-    return f"{what} agrees to {facts.forward.norm_ratio:.0e}" if facts.forward.norm_ratio else f"{what} is equal"
+    return f"{what} agrees to {facts.forward.norm_ratio:.0e}" if facts.forward.norm_ratio else f"{what} is identical"
 
 
 def _gist(facts: Facts, shown: Sequence[tuple[str, TensorReport]]) -> str:
     """Return the reasons, as short as possible."""
     if facts.error is not None:
-        return shortened(facts.error, _SHORT)
+        return _cut(facts.error)
     if facts.forward is not None and facts.forward.diagnosis is not None:
-        return f"forward: {shortened(facts.forward.diagnosis['bug'], _SHORT)}"
+        return f"forward: {_cut(facts.forward.diagnosis['bug'])}"
     if deciding := _deciding(facts):
         return deciding[0].name
     phrases = [f"{name} {_count(tensor)}" for name, tensor in shown]
@@ -308,6 +330,11 @@ def _count(tensor: TensorReport) -> str:
         return f"{tensor.non_finite:,} of {tensor.dims_checked:,} nan or infinite"
     words = {"fail": "wrong", "inconclusive": "inconclusive", "error": "in error", "pass": "passes"}
     return words[tensor.verdict]
+
+
+def _cut(text: str) -> str:
+    """Return a text, or its beginning: what matters most stands first."""
+    return text if len(text) <= _SHORT else f"{text[: _SHORT - 3].rstrip()}..."
 
 
 # Dimensions
@@ -371,6 +398,13 @@ def _health(facts: Facts) -> Iterator[str]:
             yield f"{finding.name}: {finding.words}" + f"; {finding.advice}" * bool(finding.advice)
 
 
+def _ratios(facts: Facts) -> Iterator[str]:
+    """Yield the ratios of pairs of arrays, which alone decide on them."""
+    for name, tensor in list(facts.tensors.items())[:NOTES]:
+        if tensor.evaluator is None:
+            yield f"{name}: norm ratio {layout.short(tensor.norm_ratio)}, max ratio {layout.short(tensor.max_ratio)}"
+
+
 def _exceptions(facts: Facts) -> Iterator[str]:
     """Yield the reasons of tensors that pass in part because of kinks, or of bars that are too wide."""
     special = [(name, tensor) for name, tensor in facts.tensors.items() if tensor.subgradients or tensor.undecided]
@@ -420,7 +454,7 @@ def cost(tensors: Collection[TensorReport], run: Mapping[str, Any]) -> str:
     checked, threads = sum(tensor.dims_checked for tensor in differenced), run["threads"]
     audit = audit_outcome(differenced)
     return (
-        f"{checked:,} dimensions in {seconds:.2f} s on {threads} thread{'s' * (threads != 1)}, "
+        f"{checked:,} dimension{'s' * (checked != 1)} in {seconds:.2f} s on {threads} thread{'s' * (threads != 1)}, "
         f"{checked / seconds:,.0f} a second" + f"; audit: {audit}" * bool(audit)
     )
 

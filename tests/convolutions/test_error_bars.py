@@ -339,3 +339,23 @@ def test_products_that_underflow_are_allowed_for(evaluator, loss):
     made = fastcheck.ConvCase(x, w, b, grad_output=v, grads=grads, loss=loss, **a_layer.arguments)
     report = fastcheck.check(made, dims="all", evaluator=evaluator)
     assert report.passed, report.summary()
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize(("dtype", "name"), [(torch.float32, "float32"), (torch.bfloat16, "bfloat16")])
+def test_a_gradient_stored_in_a_wider_type_than_it_was_computed_in_is_told_as_that(dtype, name):
+    """NumPy has no bfloat16, so people save its numbers in float32; and float32's in float64."""
+    tensors = [torch.from_numpy(array).to(dtype).requires_grad_() for array in operands(LAYER)]
+    with without_onednn():
+        out = torch_forward(LAYER, *tensors)
+        v = torch.from_numpy(np.random.default_rng(1).standard_normal(out.shape)).to(dtype)
+        grads = torch.autograd.grad(out, tensors, v)
+    x, w, b, cotangent, *found = (one.detach().double().numpy() for one in (*tensors, v, *grads))
+    arguments = LAYER.arguments | {"grad_output": cotangent, "grads": {"weight": found[1]}}
+    report = fastcheck.check(fastcheck.ConvCase(x, w, b, **arguments), dims="all")
+    assert report.verdict == "fail"
+    assert f"give precision='{name}'" in report.tensors["weight"].advice
+    declared = fastcheck.ConvCase(x, w, b, precision=name, **arguments)
+    assert fastcheck.check(declared, dims="all").passed
+    wrong = fastcheck.ConvCase(x, w, b, **arguments | {"grads": {"weight": -found[1]}})
+    assert "precision=" not in fastcheck.check(wrong, dims="all").tensors["weight"].advice

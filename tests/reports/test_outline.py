@@ -199,7 +199,7 @@ def test_repr_is_one_line_for_every_kind_of_report(reports, network):
     suite = SuiteReport.of({"a": reports["three"]}, threads=1)
     assert repr(reports["weight"]) == "<Report FAIL: weight 1 of 108 wrong; input, bias pass>"
     assert repr(network()) == "<NetworkReport PASS: 8 tensors pass>"
-    assert repr(suite) == "<SuiteReport FAIL: 1 of 1 cases fails: a>"
+    assert repr(suite) == "<SuiteReport FAIL: the only case fails: a>"
     assert repr(swept) == "<Sweep PASS: none of 1 curves indicates a coding mistake>"
     assert repr(reports["weight"].tensors["weight"]).startswith("<TensorReport FAIL: 1 of 108 differ by more than ")
     assert "[0, 0, 0, 1]" in str(reports["weight"].tensors["weight"])
