@@ -146,7 +146,8 @@ def _run(suite: Suite, folder: Path, json_path: str | None, junit_path: str | No
     report, waiting = results.suite, results.waiting
     if junit_path is not None:
         writing.write_whole(junit_path, lambda stream: stream.write(junit(suite.name, report, waiting)))
-    deliver(report.to_json, lambda: f"{chat_line(suite.name, report, len(waiting))}\n", json_path)
+    hint = "" if report.passed else f"why: fastcheck show {folder}\n"
+    deliver(report.to_json, lambda: f"{hint}{chat_line(suite.name, report, len(waiting))}\n", json_path)
     return 130 if outcome.interrupted else 1 if outcome.stopped else report.exit_code
 
 
