@@ -15,8 +15,8 @@ _SAME = tuple(
     output y z out outputs result
     y labels label target targets t ytrue ytrain classes
     gradoutput dout delta upstream cotangent v gradout
-    stride strides s subsample
-    padding pad pads p
+    stride strides s subsample strd step windowstrides
+    padding pad pads p padd zeropadding zeropad
     dilation dilations dilationrate
     groups group featuregroupcount numgroups ngroups
     precision dtype
@@ -61,6 +61,9 @@ name stands: a ``kernel`` is a weight among arrays, and a ``kernel_size`` among 
 _GRADIENT = re.compile(
     r"(?:gradients?|grads?|dl_d|dloss_d|dl|d|g)_?(?P<after>.+)|(?P<before>.+?)[_.]?(?:gradients?|grads?)", re.IGNORECASE
 )
+_AFFIXES = re.compile(r"^conv\d*d?_|\d+$|(?:(?<=stride)|(?<=pad)|(?<=padding)|(?<=dilation))_?[hwd]$", re.IGNORECASE)
+"""Parts of a name that do not change its meaning: the layer before it, its number, and an axis."""
+
 _OPERANDS = ("input", "weight", "bias", "output")
 
 ADJOINT = "check a transposed convolution by its adjoint, input and grad_output exchanged: see docs/guide.md"
@@ -68,6 +71,7 @@ ADJOINT = "check a transposed convolution by its adjoint, input and grad_output 
 
 _ABSENT = "fastcheck has no such layer; fastcheck.check_gradient checks any function"
 _IN_SHAPES = "the arrays' shapes say it: leave it out"
+_NUMBERS = "give its numbers as stride and padding"
 _IN_LOSS = "the loss has it: loss = 'softmax_cross_entropy'"
 
 _REMARKS = {
@@ -80,8 +84,9 @@ _REMARKS = {
             bilinear upsample upsampling2d pixelshuffle separableconv2d selu mish hardswish hardsigmoid relu6""",
         _IN_LOSS: "softmax logsoftmax crossentropyloss softmaxcrossentropy",
         _IN_SHAPES: """kernelsize ksize size inchannels outchannels infeatures outfeatures kernelshape inputshape shape
-            batchsize""",
-        "give its numbers as stride and padding": "convparam params hyperparams config",
+            batchsize numfilters nfilters""",
+        _NUMBERS: """convparam convparams param params hyperparams hyperparameters hparam hparams hp config cfg conf
+            convconfig convcfg convargs convkwargs args kwargs options opts settings attrs""",
         "an activation is a layer of its own": "activation nonlinearity",
         "no gradient depends on it: leave it out": "momentum inplace trackrunningstats numbatchestracked",
     }.items()
@@ -109,6 +114,16 @@ def remark(name: object) -> str:
     return _REMARKS.get(_plain(str(name).rpartition(".")[2]), "")
 
 
+def is_configuration(name: object) -> bool:
+    """Whether a name is that of a collection of arguments, such as ``conv_param``."""
+    return remark(name) == _NUMBERS
+
+
+def decides(name: object) -> bool:
+    """Whether a name without a counterpart is that of a value that changes what a layer computes."""
+    return remark(name) in (_NUMBERS, ADJOINT)
+
+
 def _meant(name: str, names: list[str]) -> str | None:
     plain = {_plain(other): other for other in names}
     word = _plain(name)
@@ -116,8 +131,8 @@ def _meant(name: str, names: list[str]) -> str | None:
         return plain[word] if word else None
     same = (plain[other] for group in _SAME if word in group for other in plain if other in group)
     found = next(same, None) or _gradient(name, plain)
-    unnumbered = name.rstrip("0123456789")
-    return found or (_meant(unnumbered, names) if unnumbered not in ("", name) else None)
+    bare = _AFFIXES.sub("", name)
+    return found or (_meant(bare, names) if bare not in ("", name) else None)
 
 
 def _gradient(name: str, plain: dict[str, str]) -> str | None:

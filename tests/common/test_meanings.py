@@ -36,6 +36,8 @@ def _arrays(of, dtype=np.float64, **arguments):
 
 
 LAYER = _arrays(layer((2, 3, 7, 6), (4, 3, 3, 3), stride=2, padding=1), stride=2, padding=1)
+UNTOLD = {name: array for name, array in LAYER.items() if name not in ("stride", "padding")}
+OPTIONS = np.array({"stride": 2, "pad": 1}, dtype=object)
 SAME = _arrays(layer((2, 3, 7, 6), (4, 3, 3, 3), padding=1), padding="SAME")
 LINE = _arrays(layer((2, 3, 9), (4, 3, 3), padding=1), padding=1)
 SOLID = _arrays(layer((1, 2, 4, 5, 3), (3, 2, 2, 2, 2)))
@@ -215,6 +217,12 @@ TAKEN = {
         keys=STATE_DICT,
     ),
     "arrays of one's own": _file(LAYER | {"lr": 0.1, "epoch": 3}, ignore_extra=True),
+    "conv_param, its numbers given": _file(UNTOLD | {"conv_param": OPTIONS}, stride=2, padding=1),
+    "conv_param and keys, its numbers given": _file(
+        _named(UNTOLD, CS231N) | {"conv_param": OPTIONS}, keys=CS231N, stride=2, padding=1
+    ),
+    "conv_param beside stride and padding": _file(LAYER | {"conv_param": OPTIONS}),
+    "pad beside padding that is given": _file(UNTOLD | {"stride": 2, "pad": 7}, padding=1),
     "Keras: NHWC, kernels HWIO": _file(_last(LAYER), layout="NHWC"),
     "layout in the file": _file(_last(LAYER, layout="NHWC")),
     "layout of a line": _file(_last(LINE), layout="NWC"),
@@ -321,22 +329,54 @@ def _gradient(grad, params=None):
 REFUSED = {
     "CS231n's names": (
         _file(_named(LAYER, CS231N)),
-        "--keys input=x,weight=w,bias=b,output=out,grad_output=dout,grad_input=dx,grad_weight=dw,grad_bias=db",
+        "keys=dict(input='x', weight='w', bias='b', output='out', grad_output='dout', grad_input='dx', "
+        "grad_weight='dw', grad_bias='db')",
     ),
-    "capital letters": (_file(_named(LAYER, CAPITALS)), "--keys input=X,weight=W,output=Z,grad_output=dZ"),
-    "dW": (_file(_named(LAYER, {"grad_weight": "dW"})), "'grad_weight'?): rename it, or give --keys grad_weight=dW"),
-    "dy": (_file(_named(LAYER, {"grad_output": "dy"})), "--keys grad_output=dy"),
-    "weight_grad": (_file(_named(LAYER, {"grad_weight": "weight_grad"})), "--keys grad_weight=weight_grad"),
-    "grad_w": (_file(_named(LAYER, {"grad_weight": "grad_w"})), "--keys grad_weight=grad_w"),
-    "pad": (_file(_named(LAYER, {"padding": "pad"})), "--keys padding=pad"),
-    "kernel": (_file(_named(LAYER, {"weight": "kernel"})), "--keys weight=kernel"),
+    "capital letters": (
+        _file(_named(LAYER, CAPITALS)),
+        "keys=dict(input='X', weight='W', output='Z'",
+    ),
+    "dW": (
+        _file(_named(LAYER, {"grad_weight": "dW"})),
+        "'grad_weight'?): rename it, or give keys=dict(",
+    ),
+    "dy": (_file(_named(LAYER, {"grad_output": "dy"})), "keys=dict(grad_output='dy'"),
+    "weight_grad": (_file(_named(LAYER, {"grad_weight": "weight_grad"})), "keys=dict(grad_weight='weight_grad'"),
+    "grad_w": (_file(_named(LAYER, {"grad_weight": "grad_w"})), "keys=dict(grad_weight='grad_w'"),
+    "pad": (_file(_named(LAYER, {"padding": "pad"})), "keys=dict(padding='pad'"),
+    "kernel": (_file(_named(LAYER, {"weight": "kernel"})), "keys=dict(weight='kernel'"),
     "kernel_size": (_file(LAYER | {"kernel_size": 3}), "the arrays' shapes say it: leave it out"),
-    "a state_dict": (_file(_named(LAYER, STATE_DICT)), "--keys weight=conv1.weight,bias=conv1.bias"),
-    "one key of two": (_file(_named(LAYER, CS231N), keys={"input": "x"}), "--keys input=x,weight=w"),
+    "a state_dict": (_file(_named(LAYER, STATE_DICT)), "keys=dict(weight='conv1.weight', bias='conv1.bias'"),
+    "one key of two": (_file(_named(LAYER, CS231N), keys={"input": "x"}), "keys=dict(input='x', weight='w'"),
     "a key that is not there": (_file(LAYER, keys={"weight": "wieght"}), "no key 'wieght' (did you mean 'weight'?)"),
     "a name that is none": (_file(LAYER, keys={"kernel": "weight"}), "(did you mean 'weight'?)"),
-    "conv_param": (_file(LAYER | {"conv_param": 1}), "give its numbers as stride and padding"),
-    "a learning rate": (_file(LAYER | {"lr": 0.1}), "--ignore-extra"),
+    "conv_param": (_file(UNTOLD | {"conv_param": OPTIONS}), "'conv_param': give its numbers as stride and padding"),
+    "conv_param among CS231N's names": (
+        _file(_named(UNTOLD, CS231N) | {"conv_param": OPTIONS}),
+        "grad_bias='db'), and conv_param's numbers as stride and padding",
+    ),
+    "conv_param with keys": (
+        _file(_named(UNTOLD, CS231N) | {"conv_param": OPTIONS}, keys=CS231N),
+        "'conv_param': give its numbers as stride and padding",
+    ),
+    "cfg with keys": (_file(_named(UNTOLD, CS231N) | {"cfg": (2, 1)}, keys=CS231N), "'cfg': give its numbers as"),
+    "half of hparams": (_file(UNTOLD | {"hparams": (2, 1)}, stride=2), "'hparams': give its numbers as padding"),
+    "conv_stride with keys": (
+        _file(_named(UNTOLD, CS231N) | {"conv_stride": 2, "conv_pad": 1}, keys=CS231N),
+        "grad_bias='db', stride='conv_stride', padding='conv_pad')",
+    ),
+    "strd": (_file(UNTOLD | {"strd": 2, "padd": 1}), "keys=dict(stride='strd', padding='padd')"),
+    "step": (_file(UNTOLD | {"step": 2, "zero_padding": 1}), "keys=dict(stride='step', padding='zero_padding')"),
+    "stride_h": (_file(UNTOLD | {"stride_h": 2, "stride_w": 2}), "keys=dict(stride='stride_h')"),
+    "stride_w": (
+        _file(UNTOLD | {"stride_h": 2, "stride_w": 2}, keys={"stride": "stride_h"}),
+        "'stride_w' (did you mean 'stride'?): give stride",
+    ),
+    "arrays without names": (
+        _file({f"arr_{number}": W for number in range(3)}),
+        "np.savez(file, input=..., ",
+    ),
+    "a learning rate": (_file(LAYER | {"lr": 0.1}), "ignore_extra=True ignores it"),
     "a transposed convolution": (_file(LAYER | {"output_padding": 1}), "by its adjoint"),
     "NHWC": (_file(_last(LAYER)), "the arrays look channels-last: add layout='NHWC' (--layout NHWC)"),
     "NWC": (_case(_last(LINE)), "layout='NHWC'"),
@@ -479,6 +519,33 @@ def test_the_command_line_takes_what_a_refusal_tells(tmp_path, monkeypatch, capf
     capfd.readouterr()
 
 
+def test_the_command_line_takes_conv_param_by_its_numbers(tmp_path, monkeypatch, capfd):
+    """Stride 1 and padding 0 fit this layer as well, and make its right gradients wrong."""
+    monkeypatch.chdir(tmp_path)
+    layers = _arrays(layer((4, 3, 5, 5), (2, 3, 3, 3), stride=2, padding=1))
+    np.savez("case.npz", **_named(layers, CS231N) | {"conv_param": OPTIONS})
+    assert status(["conv", "case.npz"]) == 2
+    told = capfd.readouterr().err.split("give ")[1]
+    assert told.endswith(", and conv_param's numbers as --stride and --padding\n")
+    keys = told.split(", and")[0].split()
+    assert status(["conv", "case.npz", *keys]) == 2
+    assert "'conv_param': give its numbers as --stride and --padding" in capfd.readouterr().err
+    assert status(["conv", "case.npz", *keys, "--padding", "1"]) == 2
+    assert "'conv_param': give its numbers as --stride\n" in capfd.readouterr().err
+    assert status(["conv", "case.npz", *keys, "--stride", "2", "--padding", "1"]) == 0
+    np.savez("case.npz", **_named(layers | {"grad_input": _spoilt(layers["grad_input"])}, CS231N), conv_param=OPTIONS)
+    assert status(["conv", "case.npz", *keys, "--stride", "2", "--padding", "1"]) == 1
+
+
+def test_a_default_stride_and_padding_are_noted(tmp_path):
+    plain = _arrays(layer((2, 3, 7, 6), (4, 3, 3, 3)))
+    for read in (_file(plain), _case(plain)):
+        notes = [finding.words for finding in read(tmp_path).health]
+        assert notes == ["2x3x7x6 * 4x3x3x3, with stride 1 and padding 0, the defaults"]
+    for read in (_file(plain | {"stride": 1, "padding": 0}), _file(plain, stride=1, padding=0), TAKEN["our names"]):
+        assert not read(tmp_path).health
+
+
 @pytest.mark.parametrize(
     ("option", "told"),
     [
@@ -497,8 +564,8 @@ def test_long_names_of_a_file_are_told_whole_or_not_at_all(tmp_path):
     long = {name: f"encoder.layer1.block0.{name}" for name in LAYER if name not in ("stride", "padding")}
     with pytest.raises(FastcheckError) as refused:
         _file(_named(LAYER, long))(tmp_path)
-    told = str(refused.value).split("--keys ")[1]
-    assert told == ",".join(f"{name}={long[name]}" for name in ("input", "weight", "bias")) + ",..."
+    told = str(refused.value).split("keys=")[1]
+    assert told == "dict(" + ", ".join(f"{name}={long[name]!r}" for name in ("input", "weight", "bias")) + ", ...)"
 
 
 def test_the_layout_of_a_file_is_known_from_its_headers(tmp_path):
