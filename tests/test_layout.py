@@ -17,7 +17,7 @@ COVERS = {
     "test_imports": "demo_network layers zoo",
     "common/test_array_file": "npz convolutions/npz_case",
     "common/test_meanings": (
-        "npz_names convolutions/layout convolutions/likely_causes convolutions/shapes functions/form "
+        "keywords npz_names convolutions/layout convolutions/likely_causes convolutions/shapes functions/form "
         "networks/likely_causes"
     ),
     "metrics/test_health": "functions/state functions/ties",

@@ -27,6 +27,12 @@ _SAME = tuple(
     outfeatures units features out outputdim hiddensize
     infeatures inputdim
     eps epsilon
+    step h eps epsilon stepsize delta
+    grads grad gradient gradients
+    params parameters param weights
+    threads nthreads numthreads workers jobs njobs
+    seed randomstate
+    dims n samples ndims
     p rate prob
     negativeslope alpha slope
     frozen eval training inference
@@ -69,6 +75,12 @@ _OPERANDS = ("input", "weight", "bias", "output")
 ADJOINT = "check a transposed convolution by its adjoint, input and grad_output exchanged: see docs/guide.md"
 """How to check what is not built yet."""
 
+COUNTER = "num_batches_tracked"
+"""Array of a batch normalisation that no result depends on."""
+
+STATISTICS = ("running_mean", "running_var")
+"""Arrays of a batch normalisation without a gradient, which it does not read in training."""
+
 _ABSENT = "fastcheck has no such layer; fastcheck.check_gradient checks any function"
 _IN_SHAPES = "the arrays' shapes say it: leave it out"
 _NUMBERS = "give its numbers as stride and padding"
@@ -87,6 +99,8 @@ _REMARKS = {
             batchsize numfilters nfilters""",
         _NUMBERS: """convparam convparams param params hyperparams hyperparameters hparam hparams hp config cfg conf
             convconfig convcfg convargs convkwargs args kwargs options opts settings attrs""",
+        "fastcheck has no tolerance: each dimension has an error bar": """tol atol rtol abstol reltol tolerance
+            threshold maxerror""",
         "an activation is a layer of its own": "activation nonlinearity",
         "no gradient depends on it: leave it out": "momentum inplace trackrunningstats numbatchestracked",
     }.items()

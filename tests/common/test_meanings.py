@@ -195,6 +195,13 @@ def _counted(params):
     return params | {f"{name}.num_batches_tracked": np.array(7) for name in layers}
 
 
+def _with_statistics(params):
+    """Parameters with running statistics of the batch normalisations, which training does not read."""
+    layers = [name.removesuffix(".weight") for name in params if name.startswith("batch_norm") and "weight" in name]
+    statistics = {f"{name}.running_mean": np.full_like(params[f"{name}.weight"], 3) for name in layers}
+    return params | statistics | {name.replace("mean", "var"): array for name, array in statistics.items()}
+
+
 def _nested(arrays):
     nested = {}
     for name, array in arrays.items():
@@ -263,6 +270,9 @@ TAKEN = {
     "two lists to compare": _compared(lambda array: [array, B]),
     "bfloat16 to compare": _compared(lambda array: _tensor(array).bfloat16()),
     "a state_dict of a network": _network(change=lambda params: _tensors(_counted(params))),
+    "a state_dict in training": _network(
+        "batch_norm_maps", lambda params: _tensors(_counted(_with_statistics(params)))
+    ),
     "parameters nested by layer": _network(change=_nested, grads=_nested),
     "tensors of a network": _network("relu", _tensors, _tensors, torch.from_numpy),
     "bfloat16 gradients of a network": _network(
@@ -324,6 +334,10 @@ def _point(network=NET, params=PARAMS, x=X, y=Y, change=None, grads=None):
 
 def _gradient(grad, params=None):
     return lambda folder: fastcheck.check_gradient(lambda p: 1.0, grad, np.ones(3) if params is None else params)
+
+
+def _loss(loss):
+    return lambda folder: fastcheck.check_gradient(loss, np.ones(3), np.ones(3))
 
 
 REFUSED = {
@@ -429,6 +443,44 @@ REFUSED = {
     "too few gradients": (_gradient([W], [W, B]), "grad has 1 entries: expected 2 arrays, like params"),
     "a module": (_gradient(None, torch.nn.Linear(2, 3)), "dict(params.named_parameters())"),
     "a generator": (_gradient(None, torch.nn.Linear(2, 3).parameters()), "list(params)"),
+    "a generator of names": (
+        _gradient(None, torch.nn.Linear(2, 3).named_parameters()),
+        "params is a generator: expected arrays, such as dict(model.named_parameters())",
+    ),
+    "pairs of names and tensors": (
+        _gradient(None, list(torch.nn.Linear(2, 3).named_parameters())),
+        "params[0] is a pair of a name and an array: give dict(params)",
+    ),
+    "pairs for a gradient": (_gradient([("w", W)], {"w": W}), "grad[0] is a pair of a name and an array: give dict(g"),
+    "a counter": (
+        _gradient({"1.weight": W}, {"1.weight": W, "1.num_batches_tracked": np.array(3)}),
+        "'1.num_batches_tracked', a counter and not a parameter: give params as dict(model.named_parameters())",
+    ),
+    "a statistic": (
+        _gradient({"1.weight": W}, {"1.weight": W, "1.running_mean": B}),
+        "grad has no '1.running_mean', a statistic and not a parameter: give params as dict(model.named_parameters())",
+    ),
+    "what torch.autograd.grad returns": (
+        _gradient((_tensor(W),), _tensor(W)),
+        "grad has shape (1, 2, 3): expected (2, 3), that of params; torch.autograd.grad returns a tuple: give grad[0]",
+    ),
+    "a tuple for names": (_gradient((W, B), {"w": W, "b": B}), "and params a mapping: give dict(zip(params, grad))"),
+    "a function without return": (_gradient(lambda p: None), "grad returns None at the start point: is its return mi"),
+    "a loss without return": (_loss(lambda p: None), "expected one number; is its return missing?"),
+    "a loss and a gradient": (_loss(lambda p: (1.0, 2 * p)), "its first element is one: return that alone"),
+    "several losses": (_loss(lambda p: p), "such as (v * output).sum() with a fixed v, the grad_output"),
+    "tol": (lambda folder: fastcheck.check_gradient(None, None, None, tol=1e-5), "fastcheck has no tolerance"),
+    "h": (lambda folder: fastcheck.check_gradient(None, None, None, h=1e-5), "no argument 'h' (did you mean 'step'?)"),
+    "x and w": (lambda folder: fastcheck.ConvCase(x=W, w=W), "ConvCase has no argument 'x' (did you mean 'input'?)"),
+    "transposed": (
+        _case(LAYER, transposed=True),
+        "ConvCase has no argument 'transposed': check a transposed con",
+    ),
+    "rtol to compare": (lambda folder: fastcheck.compare(W, W, rtol=0.1), "fastcheck has no tolerance"),
+    "parameters of a network by keyword": (
+        lambda folder: fastcheck.check_network(NET, PARAMS, PARAMS, X, Y, eps=1e-5),
+        "check_network has no argument 'eps' (did you mean 'step'?)",
+    ),
     "another name": (_gradient({"W": W}, {"w": W}), "grad has the key 'W' (did you mean 'w'?)"),
     "Linear": (_kind("Linear"), "did you mean 'dense'?"),
     "Dense": (_kind("Dense"), "did you mean 'dense'?"),
@@ -447,7 +499,6 @@ REFUSED = {
     "an activation of a layer": (_kind("dense", 'out_features = 3\nactivation = "relu"'), "a layer of its own"),
     "CrossEntropyLoss": (_network_file(f'loss = "CrossEntropyLoss"\n{CONV}'), "did you mean 'softmax_cross_entropy'?"),
     "MSELoss": (_network_file(f'loss = "MSELoss"\n{CONV}'), "did you mean 'squared_error'?"),
-    "running statistics": (_point(change={"bn.running_mean": np.zeros(4)}), "give frozen = true (frozen=True)"),
     "gamma": (
         _point(params=_without(PARAMS, "bn.weight"), change={"bn.gamma": np.ones(4)}),
         "did you mean 'bn.weight'?",
@@ -594,6 +645,11 @@ def test_what_names_mean_depends_on_the_names_there_are():
 def test_a_counter_of_batches_is_ignored_with_a_note():
     note = next(line for line in TAKEN["a state_dict of a network"](None).hygiene if line.topic == "parameters")
     assert note.text == "batch_norm1.num_batches_tracked ignored: they count batches, and no result needs them"
+    notes = [line for line in TAKEN["a state_dict in training"](None).hygiene if line.topic == "parameters"]
+    assert notes[1].text == (
+        "batch_norm1.running_mean, batch_norm1.running_var ignored: in training the batch has its own; frozen=True "
+        "(frozen = true) uses them"
+    )
     assert "parameters" not in [line.topic for line in TAKEN["parameters nested by layer"](None).hygiene]
 
 
