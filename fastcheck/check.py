@@ -10,6 +10,7 @@ from typing import Any, Literal
 from fastcheck.common import machine
 from fastcheck.common.arguments import integer
 from fastcheck.common.errors import FastcheckError
+from fastcheck.common.keywords import keywords_told
 from fastcheck.common.progress import PATIENCE, ProgressHook, progress_bar
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.engine.sampling import Dims
@@ -24,6 +25,7 @@ STENCILS = ("auto", 3, 5)
 """Values of the argument ``stencil``."""
 
 
+@keywords_told
 def check(
     case: ConvCase,
     *,
@@ -99,6 +101,7 @@ def check(
     return explained(case, report, threads=settings.threads, progress=settings.progress) if explain else report
 
 
+@keywords_told
 def check_gradient(
     loss: Callable[[Any], Any],
     grad: Any,
@@ -208,6 +211,7 @@ def check_gradient(
         return coordinator.run(case.pipeline(settings), settings)
 
 
+@keywords_told
 def compare(analytic: Any, numeric: Any, *, precision: str | None = None, keep: bool = False) -> Report:
     """Compare two gradients that you already have, by both ratios, digits and signs.
 

@@ -17,7 +17,8 @@ COVERS = {
     "test_imports": "demo_network layers zoo",
     "common/test_array_file": "npz convolutions/npz_case",
     "common/test_meanings": (
-        "convolutions/layout convolutions/likely_causes convolutions/shapes functions/form networks/likely_causes"
+        "keywords npz_names convolutions/layout convolutions/likely_causes convolutions/shapes functions/form "
+        "networks/likely_causes"
     ),
     "metrics/test_health": "functions/state functions/ties",
     "metrics/test_verdict": "judged regime",

@@ -160,7 +160,7 @@ def conv_command(
     from fastcheck.common.progress import progress_bar
 
     check_paths(table_path, json_path, read=(case_path,))
-    case = npz_case.load_case(case_path, **options)
+    case = npz_case.load_case_by_options(case_path, **options)
     with progress_bar() as hook:
         report = check(
             case,
@@ -223,7 +223,7 @@ def sweep_command(
 
     check_paths(plot_path, json_path, read=(case_path,), option="--plot")
     picture = None if plot_path is None else _drawer(plot_path)
-    case = npz_case.load_case(case_path, **options)
+    case = npz_case.load_case_by_options(case_path, **options)
     try:
         with progress_bar() as hook:
             swept = sweep(

@@ -15,8 +15,8 @@ _SAME = tuple(
     output y z out outputs result
     y labels label target targets t ytrue ytrain classes
     gradoutput dout delta upstream cotangent v gradout
-    stride strides s subsample
-    padding pad pads p
+    stride strides s subsample strd step windowstrides
+    padding pad pads p padd zeropadding zeropad
     dilation dilations dilationrate
     groups group featuregroupcount numgroups ngroups
     precision dtype
@@ -27,6 +27,12 @@ _SAME = tuple(
     outfeatures units features out outputdim hiddensize
     infeatures inputdim
     eps epsilon
+    step h eps epsilon stepsize delta
+    grads grad gradient gradients
+    params parameters param weights
+    threads nthreads numthreads workers jobs njobs
+    seed randomstate
+    dims n samples ndims
     p rate prob
     negativeslope alpha slope
     frozen eval training inference
@@ -61,13 +67,23 @@ name stands: a ``kernel`` is a weight among arrays, and a ``kernel_size`` among 
 _GRADIENT = re.compile(
     r"(?:gradients?|grads?|dl_d|dloss_d|dl|d|g)_?(?P<after>.+)|(?P<before>.+?)[_.]?(?:gradients?|grads?)", re.IGNORECASE
 )
+_AFFIXES = re.compile(r"^conv\d*d?_|\d+$|(?:(?<=stride)|(?<=pad)|(?<=padding)|(?<=dilation))_?[hwd]$", re.IGNORECASE)
+"""Parts of a name that do not change its meaning: the layer before it, its number, and an axis."""
+
 _OPERANDS = ("input", "weight", "bias", "output")
 
 ADJOINT = "check a transposed convolution by its adjoint, input and grad_output exchanged: see docs/guide.md"
 """How to check what is not built yet."""
 
+COUNTER = "num_batches_tracked"
+"""Array of a batch normalisation that no result depends on."""
+
+STATISTICS = ("running_mean", "running_var")
+"""Arrays of a batch normalisation without a gradient, which it does not read in training."""
+
 _ABSENT = "fastcheck has no such layer; fastcheck.check_gradient checks any function"
 _IN_SHAPES = "the arrays' shapes say it: leave it out"
+_NUMBERS = "give its numbers as stride and padding"
 _IN_LOSS = "the loss has it: loss = 'softmax_cross_entropy'"
 
 _REMARKS = {
@@ -80,8 +96,11 @@ _REMARKS = {
             bilinear upsample upsampling2d pixelshuffle separableconv2d selu mish hardswish hardsigmoid relu6""",
         _IN_LOSS: "softmax logsoftmax crossentropyloss softmaxcrossentropy",
         _IN_SHAPES: """kernelsize ksize size inchannels outchannels infeatures outfeatures kernelshape inputshape shape
-            batchsize""",
-        "give its numbers as stride and padding": "convparam params hyperparams config",
+            batchsize numfilters nfilters""",
+        _NUMBERS: """convparam convparams param params hyperparams hyperparameters hparam hparams hp config cfg conf
+            convconfig convcfg convargs convkwargs args kwargs options opts settings attrs""",
+        "fastcheck has no tolerance: each dimension has an error bar": """tol atol rtol abstol reltol tolerance
+            threshold maxerror""",
         "an activation is a layer of its own": "activation nonlinearity",
         "no gradient depends on it: leave it out": "momentum inplace trackrunningstats numbatchestracked",
     }.items()
@@ -109,6 +128,16 @@ def remark(name: object) -> str:
     return _REMARKS.get(_plain(str(name).rpartition(".")[2]), "")
 
 
+def is_configuration(name: object) -> bool:
+    """Whether a name is that of a collection of arguments, such as ``conv_param``."""
+    return remark(name) == _NUMBERS
+
+
+def decides(name: object) -> bool:
+    """Whether a name without a counterpart is that of a value that changes what a layer computes."""
+    return remark(name) in (_NUMBERS, ADJOINT)
+
+
 def _meant(name: str, names: list[str]) -> str | None:
     plain = {_plain(other): other for other in names}
     word = _plain(name)
@@ -116,8 +145,8 @@ def _meant(name: str, names: list[str]) -> str | None:
         return plain[word] if word else None
     same = (plain[other] for group in _SAME if word in group for other in plain if other in group)
     found = next(same, None) or _gradient(name, plain)
-    unnumbered = name.rstrip("0123456789")
-    return found or (_meant(unnumbered, names) if unnumbered not in ("", name) else None)
+    bare = _AFFIXES.sub("", name)
+    return found or (_meant(bare, names) if bare not in ("", name) else None)
 
 
 def _gradient(name: str, plain: dict[str, str]) -> str | None:

@@ -30,11 +30,16 @@ def quoted(value: object, longest: int = LONGEST_VALUE) -> str:
     return brief(repr(value.item() if isinstance(value, np.generic) else value), longest)
 
 
+def closest(name: object, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """Return the known name that means the same, or is spelt alike; ``cutoff`` is difflib's."""
+    names = list(known)
+    match = [meant(name, names), *difflib.get_close_matches(str(name), names, n=1, cutoff=cutoff)]
+    return next(filter(None, match), None)
+
+
 def nearest(name: object, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` with the known name that means the same, or is spelt alike; else nothing."""
-    names = list(known)
-    match = [meant(name, names) or "", *difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)]
-    found = next(filter(None, match), None)
+    found = closest(name, known)
     return f" (did you mean {found!r}?)" if found else ""
 
 

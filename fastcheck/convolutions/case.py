@@ -9,6 +9,7 @@ import numpy as np
 
 from fastcheck.common.arrays import Floating, floating, gradient, refuse_non_finite
 from fastcheck.common.errors import FastcheckError
+from fastcheck.common.keywords import keywords_told
 from fastcheck.common.naming import nearest, quoted, refuse_unknown
 from fastcheck.common.precision import PRECISIONS
 from fastcheck.convolutions import shapes
@@ -61,6 +62,11 @@ class ConvCase:
     or bfloat16, of any memory layout and byte order. They are converted to float64, which is exact. The gradient of a
     bfloat16 array is judged by bfloat16's rounding.
 
+    Attributes
+    ----------
+    by_default : set of str
+        Those of stride, padding, dilation and groups that nobody gave.
+
     Raises
     ------
     FastcheckError
@@ -69,6 +75,7 @@ class ConvCase:
 
     evaluators: ClassVar[tuple[str, ...]] = ("local", "full", "delta")
 
+    @keywords_told
     def __init__(
         self,
         input: Any,
@@ -98,9 +105,10 @@ class ConvCase:
         self.layout, self.loss, self.precision = layout, loss, precision
         self.channels_last = last = channels_last(layout, given["input"].values.ndim)
         arguments = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        self.by_default = {name for name, value in arguments.items() if shapes.is_default(name, value)}
         self.geometry = shapes.fitted(
             {name: one.values.shape for name, one in given.items()},
-            {name: value for name, value in arguments.items() if not shapes.is_default(name, value)},
+            {name: value for name, value in arguments.items() if name not in self.by_default},
             last,
         )
         arrays = {name: array_first(name, one.values) if last else one.values for name, one in given.items()}

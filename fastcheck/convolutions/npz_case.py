@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from fastcheck.common.array_file import Archive
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import brief
-from fastcheck.common.npz import Wanted, archive_of
+from fastcheck.common.npz import archive_of
+from fastcheck.common.npz_names import Wanted
 from fastcheck.common.opened import Opened, Source, opened
 from fastcheck.convolutions import memory, shapes
 from fastcheck.convolutions.case import TENSORS, ConvCase
@@ -21,6 +22,9 @@ _GEOMETRY = ("stride", "padding", "dilation", "groups")
 _WORDS = ("loss", "precision", "layout")
 _OPTIONS = (*_GEOMETRY, *_WORDS)
 _KEYS = (*_REQUIRED, "bias", "output", *_GRADIENTS, *_OPTIONS)
+
+_CONFIGURED = _GEOMETRY[:2]
+"""Keys that are in people's ``conv_param``."""
 
 _LONGEST_OPTION = 4096
 """Bytes of a value that is not an operand, at most: it is a few integers, or a word."""
@@ -40,7 +44,8 @@ def load_case(
         Names of these in the file, where they are others: ``{"weight": "w", "grad_weight": "dW"}``.
     ignore_extra : bool
         Whether to ignore arrays of other names. They are refused otherwise, unless ``keys`` is given and their names
-        resemble none of the above.
+        resemble none of the above, and none of a configuration (``conv_param``). The latter are ignored where stride
+        and padding are given otherwise.
     **overrides
         Values of ``stride``, ``padding``, ``dilation``, ``groups``, ``loss``, ``precision`` and ``layout`` that
         override the file's; None keeps the file's.
@@ -55,13 +60,25 @@ def load_case(
         If the file cannot be read, a key is missing or unknown, the arrays do not make a case, or, by their headers,
         checking them needs more memory than is available.
     """
+    return _read(path, overrides, Wanted(_KEYS, names=keys or {}, ignore_extra=ignore_extra))
+
+
+def load_case_by_options(
+    path: Source, *, keys: Mapping[str, str] | None, ignore_extra: bool, **overrides: Any
+) -> ConvCase:
+    """Read a case as `load_case` does; refusals name options of the command line in place of arguments."""
+    return _read(path, overrides, Wanted(_KEYS, names=keys or {}, ignore_extra=ignore_extra, by_options=True))
+
+
+def _read(path: Source, overrides: Mapping[str, Any], wanted: Wanted) -> ConvCase:
+    given = [name for name, value in overrides.items() if value is not None]
     with opened(path) as file:
-        archive = _case_archive(file, Wanted(_KEYS, names=keys or {}, ignore_extra=ignore_extra))
+        archive = _case_archive(file, wanted._replace(given=given, configured=_CONFIGURED))
         options = _options(archive, overrides)
         outline = _outline(archive, options)
         memory.refuse_what_cannot_fit(str(file), outline.geometry, outline.tensors)
         arrays = {key: archive.array(key) for key in archive.keys if key not in _OPTIONS}
-    return ConvCase(
+    case = ConvCase(
         arrays["input"],
         arrays["weight"],
         arrays.get("bias"),
@@ -70,6 +87,8 @@ def load_case(
         output=arrays.get("output"),
         **options,
     )
+    case.by_default -= options.keys()
+    return case
 
 
 class Outline(NamedTuple):
@@ -83,7 +102,7 @@ class Outline(NamedTuple):
 def case_outline(path: Source) -> Outline:
     """Read the headers of a convolution's file and nothing else; raises as `load_case` does."""
     with opened(path) as file:
-        archive = _case_archive(file, Wanted(_KEYS))
+        archive = _case_archive(file, Wanted(_KEYS, configured=_CONFIGURED))
         return _outline(archive, _options(archive, {}))
 
 

@@ -120,8 +120,12 @@ class ConvPipeline:
         return _Linear(self._case, scaled, forward, output)
 
     def findings(self, report: Report) -> Sequence[HealthFinding]:
-        """Return a note on indices where the arrays were channels-last; a convolution is fastcheck's own function."""
-        return [health.transposed(self._case.layout)] if self._case.channels_last else ()
+        """Return notes on what was assumed: indices of channels-last arrays, and a default stride and padding."""
+        case, geometry = self._case, self._case.geometry
+        found = [health.transposed(case.layout)] if case.channels_last else []
+        if case.by_default >= {"stride", "padding"}:
+            found.append(health.default_geometry(geometry.input_shape, geometry.weight_shape))
+        return found
 
 
 @dataclass(frozen=True)

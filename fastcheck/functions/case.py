@@ -18,7 +18,7 @@ from fastcheck.common.precision import PRECISIONS, UNITS, U
 from fastcheck.engine.magnitudes import rms
 from fastcheck.engine.settings import Settings
 from fastcheck.functions import state
-from fastcheck.functions.form import Form
+from fastcheck.functions.form import Form, of_other_shape
 from fastcheck.functions.state import Arrays
 from fastcheck.functions.step_search import NOISES
 from fastcheck.metrics import health
@@ -297,6 +297,8 @@ class FunctionCase:
             grad = _quietly(self._grad, self._form.packed(arrays))
         except Exception as error:
             raise raised_by("grad", error, self._start) from error
+        if grad is None:
+            raise FastcheckError(f"grad returns None {START}: is its return missing?")
         matched = self._matched(grad)
         self.refuse_changes(arrays, "grad")
         return matched
@@ -321,7 +323,9 @@ class FunctionCase:
         array, precision = gradient(label, value, self.precision)
         expected = self.params[name].shape
         if array.shape != expected:
-            raise FastcheckError(f"{label} has shape {array.shape}: expected {expected}, that of {self.label(name)}")
+            hint = of_other_shape(label, value, expected)
+            whose = f"{expected}, that of {self.label(name)}"
+            raise FastcheckError(f"{label} has shape {array.shape}: expected {whose}{hint}")
         return Floating(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"), precision)
 
 
@@ -350,6 +354,15 @@ def _accuracy(noise: float | None, relative_noise: float | None, value: float) -
     return max(absolute, relative * abs(value))
 
 
+def _instead(returned: Any) -> str:
+    """Return what a loss that returns no number is likely to have meant, or an empty string."""
+    if returned is None:
+        return "; is its return missing?"
+    if isinstance(returned, (list, tuple)) and returned and returned[0] is not None and np.ndim(returned[0]) == 0:
+        return "; its first element is one: return that alone"
+    return ""
+
+
 def _number(returned: Any, where: Callable[[], str]) -> float:
     value = returned
     if isinstance(value, np.ma.MaskedArray):
@@ -357,12 +370,18 @@ def _number(returned: Any, where: Callable[[], str]) -> float:
     if hasattr(value, "item"):  # an array of NumPy or another library
         size = math.prod(getattr(value, "shape", ()))
         if size != 1:
-            raise FastcheckError(f"loss returns an array of shape {tuple(value.shape)} {where()}: expected one number")
+            shape = tuple(value.shape)
+            raise FastcheckError(
+                f"loss returns an array of shape {shape} {where()}: expected one number, such as (v * output).sum() "
+                "with a fixed v, the grad_output"
+            )
         value = value.item()
     if isinstance(value, np.floating):  # longdouble's item() is itself
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise FastcheckError(f"loss returns {brief(repr(returned), LONGEST_VALUE)} {where()}: expected one number")
+        raise FastcheckError(
+            f"loss returns {brief(repr(returned), LONGEST_VALUE)} {where()}: expected one number{_instead(returned)}"
+        )
     try:
         return float(value)
     except OverflowError:

@@ -6,12 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from fastcheck.common.arguments import Shape
 from fastcheck.common.arrays import holds_arrays, is_tensor
 from fastcheck.common.errors import FastcheckError
+from fastcheck.common.meanings import COUNTER, STATISTICS
 from fastcheck.common.naming import nearest, offered, quoted
 
 ALONE = "params"
 """Name of the tensor where params is a single array. Those of a list are named "params[0]", "params[1]", ..."""
+
+
+_PARAMETERS = "give params as dict(model.named_parameters())"
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,9 @@ class Form:
             If they hold no array, or a name is not a string.
         """
         if hasattr(params, "__next__"):
-            raise FastcheckError(f"params is a {type(params).__name__}: expected arrays, such as list(params)")
+            named = "named" in getattr(params, "__name__", "")  # a module's named_parameters
+            instead = "dict(model.named_parameters())" if named else "list(params)"
+            raise FastcheckError(f"params is a {type(params).__name__}: expected arrays, such as {instead}")
         if hasattr(params, "named_parameters"):
             raise FastcheckError("params is a module: expected arrays, such as dict(params.named_parameters())")
         if isinstance(params, Mapping):
@@ -75,6 +84,7 @@ class Form:
             The user's name for it: "params", or "grad".
         given : object
         """
+        _refuse_pairs(label, given)
         if self.kind is object:
             if isinstance(given, Mapping):
                 raise FastcheckError(f"{label} is a mapping: expected an array, like params")
@@ -84,6 +94,9 @@ class Form:
             if holds_arrays(value):
                 what = f"{self.label(label, name)} is a {type(value).__name__} of arrays"
                 raise FastcheckError(f"{what}: expected one array")
+            tail = name.rpartition(".")[2]
+            if tail == COUNTER and self.kind is dict:
+                raise FastcheckError(f"{label} has {name!r}, a counter and not a parameter: {_PARAMETERS}")
         return by_name
 
     def label(self, label: str, name: str) -> str:
@@ -92,6 +105,9 @@ class Form:
 
     def _by_name(self, label: str, given: Any) -> dict[str, Any]:
         if not isinstance(given, Mapping):
+            if holds_arrays(given) and len(given) == len(self.names):
+                what = f"{label} is a {type(given).__name__} of arrays, and params a mapping"
+                raise FastcheckError(f"{what}: give dict(zip(params, {label}))")
             raise FastcheckError(f"{label} is {quoted(given)}: expected a mapping of names to arrays, like params")
         for name in given:
             if name not in self.names:
@@ -100,6 +116,8 @@ class Form:
                 )
         for name in self.names:
             if name not in given:
+                if name.rpartition(".")[2] in STATISTICS:
+                    raise FastcheckError(f"{label} has no {name!r}, a statistic and not a parameter: {_PARAMETERS}")
                 raise FastcheckError(f"{label} has no {name!r}: expected {offered(self.names)}")
         return {name: given[name] for name in self.names}
 
@@ -110,3 +128,18 @@ class Form:
         if len(given) != count:
             raise FastcheckError(f"{label} has {len(given)} entries: expected {count} arrays, like params")
         return dict(zip(self.names, given, strict=True))
+
+
+def of_other_shape(label: str, given: Any, shape: Shape) -> str:
+    """Return what to do with a gradient that has not the shape of its parameter, or an empty string."""
+    if isinstance(given, (list, tuple)) and len(given) == 1 and np.shape(given[0]) == shape:
+        return f"; torch.autograd.grad returns a tuple: give {label}[0]"
+    return ""
+
+
+def _refuse_pairs(label: str, given: Any) -> None:
+    """Refuse a list of pairs of a name and an array, as ``list(model.named_parameters())`` is."""
+    if isinstance(given, (list, tuple)) and given:
+        first = given[0]
+        if isinstance(first, tuple) and len(first) == 2 and isinstance(first[0], str):
+            raise FastcheckError(f"{label}[0] is a pair of a name and an array: give dict({label})")

@@ -41,6 +41,12 @@ def transposed(layout: str) -> HealthFinding:
     )
 
 
+def default_geometry(input: Sequence[int], weight: Sequence[int]) -> HealthFinding:
+    """Describe a convolution with the default stride and padding, by the shapes of its operands."""
+    shapes = " * ".join("x".join(map(str, shape)) for shape in (input, weight))
+    return HealthFinding("geometry", f"{shapes}, with stride 1 and padding 0, the defaults")
+
+
 def loss_changed_by_grad(before: float, after: float) -> HealthFinding:
     """Describe a gradient function that changes what the loss reads."""
     return HealthFinding(

@@ -12,6 +12,7 @@ import numpy as np
 from fastcheck.common.arguments import Shape
 from fastcheck.common.arrays import Floating, as_array, finite, gradient
 from fastcheck.common.errors import FastcheckError
+from fastcheck.common.meanings import COUNTER, STATISTICS, meant
 from fastcheck.common.naming import listed, nearest, offered, refuse_unknown
 from fastcheck.common.precision import PRECISIONS
 from fastcheck.engine.settings import Settings
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 EVALUATORS = ("network", "full")
 """Names of the evaluators."""
 
-
-_COUNTER = "num_batches_tracked"
 
 Arrays = dict[str, np.ndarray]
 
@@ -46,7 +45,8 @@ class Point:
     masks : dict of str to array, shape (N, entries)
         Factors of dropout layers: mask / (1 - p).
     ignored : tuple of str
-        Names among the given parameters that no result depends on: PyTorch's counters of batches.
+        Names among the given parameters that no result depends on: PyTorch's counters of batches, and running
+        statistics in training.
     """
 
     network: Network
@@ -87,7 +87,7 @@ class Point:
         named = flat("params", params)
         with likely_causes.told(network, named, x.shape, labels.shape):
             shapes, wanted, buffers = _shapes(network, x.shape)
-            arrays = _matched(network, "params", without_counters(named), wanted | buffers, precision)
+            arrays = _matched(network, "params", without_unread(network, named), wanted | buffers, precision)
         for name in buffers:
             if name.endswith("running_var") and (arrays[name] < 0).any():
                 raise FastcheckError(f"params[{name!r}] has a negative entry: expected variances")
@@ -243,7 +243,7 @@ def gradients(
     """
     wanted = {name: array.shape for name, array in point.params.items()}
     chosen = list(wanted) if only is None else _chosen(only, wanted)
-    named = without_counters(flat(label, grads))
+    named = without_unread(point.network, flat(label, grads))
     buffers = {name: array.shape for name, array in point.buffers.items()}
     _known(point.network, label, named, wanted | buffers)
     matched = dict[str, Floating]()
@@ -279,9 +279,18 @@ def flat(label: str, given: Any) -> dict[str, Any]:
     return named
 
 
-def without_counters(named: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arrays without PyTorch's counters of batches, which no result depends on."""
-    return {name: array for name, array in named.items() if name.rpartition(".")[2] != _COUNTER}
+def without_unread(network: Network, named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arrays without those of a state_dict that no result depends on.
+
+    They are PyTorch's counters of batches, and running statistics of batch normalisations that are not frozen.
+    """
+    training = {one.name for one in network.layers if isinstance(one, BatchNorm) and not one.frozen}
+    read = {}
+    for name, array in named.items():
+        layer, _, tensor = name.rpartition(".")
+        if tensor != COUNTER and not (layer in training and meant(tensor, STATISTICS)):
+            read[name] = array
+    return read
 
 
 def _chosen(only: tuple[str, ...], wanted: Mapping[str, Shape]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from fastcheck.common.keywords import keywords_told
 from fastcheck.common.progress import ProgressHook
 from fastcheck.engine.sampling import Dims
 from fastcheck.engine.settings import Settings
@@ -16,6 +17,7 @@ from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import NetworkReport
 
 
+@keywords_told
 def check_network(
     network: Network,
     params: Any,
@@ -50,7 +52,8 @@ def check_network(
     network : Network
     params : mapping
         Arrays by "layer.tensor", or by layer and tensor: NumPy's or PyTorch's, in float64, float32, float16 or
-        bfloat16. PyTorch's counters of batches (``num_batches_tracked``) are ignored.
+        bfloat16. PyTorch's counters of batches (``num_batches_tracked``) are ignored, and running
+        statistics of batch normalisations that are not frozen.
     grads : mapping, or callable of (params, x, y) that returns one
         The gradient of the whole objective, regularisation included, named as ``params``.
     x : array, shape (N, ...)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastcheck.common.meanings import COUNTER
 from fastcheck.common.naming import listed
 from fastcheck.common.precision import UNITS, WIDE, U
 from fastcheck.networks.case import NetworkCase, Point
@@ -289,10 +290,14 @@ def _dropout(facts: Facts) -> HygieneLine:
 
 
 def _ignored(facts: Facts) -> Iterator[HygieneLine]:
-    if facts.point.ignored:
-        yield HygieneLine(
-            "parameters", "note", f"{listed(facts.point.ignored)} ignored: they count batches, and no result needs them"
-        )
+    counters = [name for name in facts.point.ignored if name.endswith(COUNTER)]
+    statistics = [name for name in facts.point.ignored if name not in counters]
+    if counters:
+        text = f"{listed(counters)} ignored: they count batches, and no result needs them"
+        yield HygieneLine("parameters", "note", text)
+    if statistics:
+        text = f"{listed(statistics)} ignored: in training the batch has its own; frozen=True (frozen = true) uses them"
+        yield HygieneLine("parameters", "note", text)
 
 
 def _sampling(facts: Facts) -> HygieneLine:

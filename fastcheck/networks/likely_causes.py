@@ -10,13 +10,9 @@ import numpy as np
 
 from fastcheck.common.arguments import Shape
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.meanings import meant
+from fastcheck.common.meanings import STATISTICS, meant
 from fastcheck.common.naming import nearest, offered
-from fastcheck.networks.layers import BatchNorm
 from fastcheck.networks.network import Network
-
-STATISTICS = ("running_mean", "running_var")
-"""Arrays of a batch normalisation without a gradient. One in training mode has none."""
 
 
 @contextmanager
@@ -68,14 +64,7 @@ def refuse_name(label: str, name: str, network: Network, named: Mapping[str, Any
     wanted : mapping of str to Shape
         The network's own.
     """
-    layer, _, tensor = name.rpartition(".")
-    kinds = dict(zip(network.names, network.layers, strict=True))
-    statistic = meant(tensor, STATISTICS)
-    if isinstance(kinds.get(layer), BatchNorm) and statistic and f"{layer}.{statistic}" not in wanted:
-        raise FastcheckError(
-            f"{label} has {name!r}, and {layer!r} normalises by the batch: give frozen = true (frozen=True) to use "
-            "running statistics as in evaluation mode, or leave them out"
-        )
+    layer = name.rpartition(".")[0]
     given = {key: np.shape(one) for key, one in named.items() if not meant(key.rpartition(".")[2], STATISTICS)}
     if [*given.values()] == [*wanted.values()] and not given.keys() & wanted.keys():
         rename = f'name = "{layer}" in its layer' if layer and "." not in layer else f"name it {next(iter(wanted))!r}"

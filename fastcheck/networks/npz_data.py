@@ -9,7 +9,8 @@ import numpy as np
 from fastcheck.common.arguments import Shape
 from fastcheck.common.array_file import Archive
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.npz import Wanted, archive_of
+from fastcheck.common.npz import archive_of
+from fastcheck.common.npz_names import Wanted
 from fastcheck.common.opened import Opened, Source, opened
 
 _DATA, _MASK = ("x", "y"), "mask."

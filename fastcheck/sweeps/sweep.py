@@ -12,6 +12,7 @@ import numpy as np
 from fastcheck.common import machine
 from fastcheck.common.arguments import Shape, index_of, integer, position_of, positive
 from fastcheck.common.errors import FastcheckError
+from fastcheck.common.keywords import keywords_told
 from fastcheck.common.naming import refuse_unknown
 from fastcheck.common.progress import ProgressHook, silent
 from fastcheck.engine.differences import Differences
@@ -33,6 +34,7 @@ SHOWN = 3
 """Worst dimensions of each tensor that are swept unless they are chosen."""
 
 
+@keywords_told
 def sweep(
     case: Case,
     *,

@@ -36,6 +36,8 @@ def _arrays(of, dtype=np.float64, **arguments):
 
 
 LAYER = _arrays(layer((2, 3, 7, 6), (4, 3, 3, 3), stride=2, padding=1), stride=2, padding=1)
+UNTOLD = {name: array for name, array in LAYER.items() if name not in ("stride", "padding")}
+OPTIONS = np.array({"stride": 2, "pad": 1}, dtype=object)
 SAME = _arrays(layer((2, 3, 7, 6), (4, 3, 3, 3), padding=1), padding="SAME")
 LINE = _arrays(layer((2, 3, 9), (4, 3, 3), padding=1), padding=1)
 SOLID = _arrays(layer((1, 2, 4, 5, 3), (3, 2, 2, 2, 2)))
@@ -193,6 +195,13 @@ def _counted(params):
     return params | {f"{name}.num_batches_tracked": np.array(7) for name in layers}
 
 
+def _with_statistics(params):
+    """Parameters with running statistics of the batch normalisations, which training does not read."""
+    layers = [name.removesuffix(".weight") for name in params if name.startswith("batch_norm") and "weight" in name]
+    statistics = {f"{name}.running_mean": np.full_like(params[f"{name}.weight"], 3) for name in layers}
+    return params | statistics | {name.replace("mean", "var"): array for name, array in statistics.items()}
+
+
 def _nested(arrays):
     nested = {}
     for name, array in arrays.items():
@@ -215,6 +224,12 @@ TAKEN = {
         keys=STATE_DICT,
     ),
     "arrays of one's own": _file(LAYER | {"lr": 0.1, "epoch": 3}, ignore_extra=True),
+    "conv_param, its numbers given": _file(UNTOLD | {"conv_param": OPTIONS}, stride=2, padding=1),
+    "conv_param and keys, its numbers given": _file(
+        _named(UNTOLD, CS231N) | {"conv_param": OPTIONS}, keys=CS231N, stride=2, padding=1
+    ),
+    "conv_param beside stride and padding": _file(LAYER | {"conv_param": OPTIONS}),
+    "pad beside padding that is given": _file(UNTOLD | {"stride": 2, "pad": 7}, padding=1),
     "Keras: NHWC, kernels HWIO": _file(_last(LAYER), layout="NHWC"),
     "layout in the file": _file(_last(LAYER, layout="NHWC")),
     "layout of a line": _file(_last(LINE), layout="NWC"),
@@ -255,6 +270,9 @@ TAKEN = {
     "two lists to compare": _compared(lambda array: [array, B]),
     "bfloat16 to compare": _compared(lambda array: _tensor(array).bfloat16()),
     "a state_dict of a network": _network(change=lambda params: _tensors(_counted(params))),
+    "a state_dict in training": _network(
+        "batch_norm_maps", lambda params: _tensors(_counted(_with_statistics(params)))
+    ),
     "parameters nested by layer": _network(change=_nested, grads=_nested),
     "tensors of a network": _network("relu", _tensors, _tensors, torch.from_numpy),
     "bfloat16 gradients of a network": _network(
@@ -318,25 +336,61 @@ def _gradient(grad, params=None):
     return lambda folder: fastcheck.check_gradient(lambda p: 1.0, grad, np.ones(3) if params is None else params)
 
 
+def _loss(loss):
+    return lambda folder: fastcheck.check_gradient(loss, np.ones(3), np.ones(3))
+
+
 REFUSED = {
     "CS231n's names": (
         _file(_named(LAYER, CS231N)),
-        "--keys input=x,weight=w,bias=b,output=out,grad_output=dout,grad_input=dx,grad_weight=dw,grad_bias=db",
+        "keys=dict(input='x', weight='w', bias='b', output='out', grad_output='dout', grad_input='dx', "
+        "grad_weight='dw', grad_bias='db')",
     ),
-    "capital letters": (_file(_named(LAYER, CAPITALS)), "--keys input=X,weight=W,output=Z,grad_output=dZ"),
-    "dW": (_file(_named(LAYER, {"grad_weight": "dW"})), "'grad_weight'?): rename it, or give --keys grad_weight=dW"),
-    "dy": (_file(_named(LAYER, {"grad_output": "dy"})), "--keys grad_output=dy"),
-    "weight_grad": (_file(_named(LAYER, {"grad_weight": "weight_grad"})), "--keys grad_weight=weight_grad"),
-    "grad_w": (_file(_named(LAYER, {"grad_weight": "grad_w"})), "--keys grad_weight=grad_w"),
-    "pad": (_file(_named(LAYER, {"padding": "pad"})), "--keys padding=pad"),
-    "kernel": (_file(_named(LAYER, {"weight": "kernel"})), "--keys weight=kernel"),
+    "capital letters": (
+        _file(_named(LAYER, CAPITALS)),
+        "keys=dict(input='X', weight='W', output='Z'",
+    ),
+    "dW": (
+        _file(_named(LAYER, {"grad_weight": "dW"})),
+        "'grad_weight'?): rename it, or give keys=dict(",
+    ),
+    "dy": (_file(_named(LAYER, {"grad_output": "dy"})), "keys=dict(grad_output='dy'"),
+    "weight_grad": (_file(_named(LAYER, {"grad_weight": "weight_grad"})), "keys=dict(grad_weight='weight_grad'"),
+    "grad_w": (_file(_named(LAYER, {"grad_weight": "grad_w"})), "keys=dict(grad_weight='grad_w'"),
+    "pad": (_file(_named(LAYER, {"padding": "pad"})), "keys=dict(padding='pad'"),
+    "kernel": (_file(_named(LAYER, {"weight": "kernel"})), "keys=dict(weight='kernel'"),
     "kernel_size": (_file(LAYER | {"kernel_size": 3}), "the arrays' shapes say it: leave it out"),
-    "a state_dict": (_file(_named(LAYER, STATE_DICT)), "--keys weight=conv1.weight,bias=conv1.bias"),
-    "one key of two": (_file(_named(LAYER, CS231N), keys={"input": "x"}), "--keys input=x,weight=w"),
+    "a state_dict": (_file(_named(LAYER, STATE_DICT)), "keys=dict(weight='conv1.weight', bias='conv1.bias'"),
+    "one key of two": (_file(_named(LAYER, CS231N), keys={"input": "x"}), "keys=dict(input='x', weight='w'"),
     "a key that is not there": (_file(LAYER, keys={"weight": "wieght"}), "no key 'wieght' (did you mean 'weight'?)"),
     "a name that is none": (_file(LAYER, keys={"kernel": "weight"}), "(did you mean 'weight'?)"),
-    "conv_param": (_file(LAYER | {"conv_param": 1}), "give its numbers as stride and padding"),
-    "a learning rate": (_file(LAYER | {"lr": 0.1}), "--ignore-extra"),
+    "conv_param": (_file(UNTOLD | {"conv_param": OPTIONS}), "'conv_param': give its numbers as stride and padding"),
+    "conv_param among CS231N's names": (
+        _file(_named(UNTOLD, CS231N) | {"conv_param": OPTIONS}),
+        "grad_bias='db'), and conv_param's numbers as stride and padding",
+    ),
+    "conv_param with keys": (
+        _file(_named(UNTOLD, CS231N) | {"conv_param": OPTIONS}, keys=CS231N),
+        "'conv_param': give its numbers as stride and padding",
+    ),
+    "cfg with keys": (_file(_named(UNTOLD, CS231N) | {"cfg": (2, 1)}, keys=CS231N), "'cfg': give its numbers as"),
+    "half of hparams": (_file(UNTOLD | {"hparams": (2, 1)}, stride=2), "'hparams': give its numbers as padding"),
+    "conv_stride with keys": (
+        _file(_named(UNTOLD, CS231N) | {"conv_stride": 2, "conv_pad": 1}, keys=CS231N),
+        "grad_bias='db', stride='conv_stride', padding='conv_pad')",
+    ),
+    "strd": (_file(UNTOLD | {"strd": 2, "padd": 1}), "keys=dict(stride='strd', padding='padd')"),
+    "step": (_file(UNTOLD | {"step": 2, "zero_padding": 1}), "keys=dict(stride='step', padding='zero_padding')"),
+    "stride_h": (_file(UNTOLD | {"stride_h": 2, "stride_w": 2}), "keys=dict(stride='stride_h')"),
+    "stride_w": (
+        _file(UNTOLD | {"stride_h": 2, "stride_w": 2}, keys={"stride": "stride_h"}),
+        "'stride_w' (did you mean 'stride'?): give stride",
+    ),
+    "arrays without names": (
+        _file({f"arr_{number}": W for number in range(3)}),
+        "np.savez(file, input=..., ",
+    ),
+    "a learning rate": (_file(LAYER | {"lr": 0.1}), "ignore_extra=True ignores it"),
     "a transposed convolution": (_file(LAYER | {"output_padding": 1}), "by its adjoint"),
     "NHWC": (_file(_last(LAYER)), "the arrays look channels-last: add layout='NHWC' (--layout NHWC)"),
     "NWC": (_case(_last(LINE)), "layout='NHWC'"),
@@ -389,6 +443,44 @@ REFUSED = {
     "too few gradients": (_gradient([W], [W, B]), "grad has 1 entries: expected 2 arrays, like params"),
     "a module": (_gradient(None, torch.nn.Linear(2, 3)), "dict(params.named_parameters())"),
     "a generator": (_gradient(None, torch.nn.Linear(2, 3).parameters()), "list(params)"),
+    "a generator of names": (
+        _gradient(None, torch.nn.Linear(2, 3).named_parameters()),
+        "params is a generator: expected arrays, such as dict(model.named_parameters())",
+    ),
+    "pairs of names and tensors": (
+        _gradient(None, list(torch.nn.Linear(2, 3).named_parameters())),
+        "params[0] is a pair of a name and an array: give dict(params)",
+    ),
+    "pairs for a gradient": (_gradient([("w", W)], {"w": W}), "grad[0] is a pair of a name and an array: give dict(g"),
+    "a counter": (
+        _gradient({"1.weight": W}, {"1.weight": W, "1.num_batches_tracked": np.array(3)}),
+        "'1.num_batches_tracked', a counter and not a parameter: give params as dict(model.named_parameters())",
+    ),
+    "a statistic": (
+        _gradient({"1.weight": W}, {"1.weight": W, "1.running_mean": B}),
+        "grad has no '1.running_mean', a statistic and not a parameter: give params as dict(model.named_parameters())",
+    ),
+    "what torch.autograd.grad returns": (
+        _gradient((_tensor(W),), _tensor(W)),
+        "grad has shape (1, 2, 3): expected (2, 3), that of params; torch.autograd.grad returns a tuple: give grad[0]",
+    ),
+    "a tuple for names": (_gradient((W, B), {"w": W, "b": B}), "and params a mapping: give dict(zip(params, grad))"),
+    "a function without return": (_gradient(lambda p: None), "grad returns None at the start point: is its return mi"),
+    "a loss without return": (_loss(lambda p: None), "expected one number; is its return missing?"),
+    "a loss and a gradient": (_loss(lambda p: (1.0, 2 * p)), "its first element is one: return that alone"),
+    "several losses": (_loss(lambda p: p), "such as (v * output).sum() with a fixed v, the grad_output"),
+    "tol": (lambda folder: fastcheck.check_gradient(None, None, None, tol=1e-5), "fastcheck has no tolerance"),
+    "h": (lambda folder: fastcheck.check_gradient(None, None, None, h=1e-5), "no argument 'h' (did you mean 'step'?)"),
+    "x and w": (lambda folder: fastcheck.ConvCase(x=W, w=W), "ConvCase has no argument 'x' (did you mean 'input'?)"),
+    "transposed": (
+        _case(LAYER, transposed=True),
+        "ConvCase has no argument 'transposed': check a transposed con",
+    ),
+    "rtol to compare": (lambda folder: fastcheck.compare(W, W, rtol=0.1), "fastcheck has no tolerance"),
+    "parameters of a network by keyword": (
+        lambda folder: fastcheck.check_network(NET, PARAMS, PARAMS, X, Y, eps=1e-5),
+        "check_network has no argument 'eps' (did you mean 'step'?)",
+    ),
     "another name": (_gradient({"W": W}, {"w": W}), "grad has the key 'W' (did you mean 'w'?)"),
     "Linear": (_kind("Linear"), "did you mean 'dense'?"),
     "Dense": (_kind("Dense"), "did you mean 'dense'?"),
@@ -407,7 +499,6 @@ REFUSED = {
     "an activation of a layer": (_kind("dense", 'out_features = 3\nactivation = "relu"'), "a layer of its own"),
     "CrossEntropyLoss": (_network_file(f'loss = "CrossEntropyLoss"\n{CONV}'), "did you mean 'softmax_cross_entropy'?"),
     "MSELoss": (_network_file(f'loss = "MSELoss"\n{CONV}'), "did you mean 'squared_error'?"),
-    "running statistics": (_point(change={"bn.running_mean": np.zeros(4)}), "give frozen = true (frozen=True)"),
     "gamma": (
         _point(params=_without(PARAMS, "bn.weight"), change={"bn.gamma": np.ones(4)}),
         "did you mean 'bn.weight'?",
@@ -479,6 +570,33 @@ def test_the_command_line_takes_what_a_refusal_tells(tmp_path, monkeypatch, capf
     capfd.readouterr()
 
 
+def test_the_command_line_takes_conv_param_by_its_numbers(tmp_path, monkeypatch, capfd):
+    """Stride 1 and padding 0 fit this layer as well, and make its right gradients wrong."""
+    monkeypatch.chdir(tmp_path)
+    layers = _arrays(layer((4, 3, 5, 5), (2, 3, 3, 3), stride=2, padding=1))
+    np.savez("case.npz", **_named(layers, CS231N) | {"conv_param": OPTIONS})
+    assert status(["conv", "case.npz"]) == 2
+    told = capfd.readouterr().err.split("give ")[1]
+    assert told.endswith(", and conv_param's numbers as --stride and --padding\n")
+    keys = told.split(", and")[0].split()
+    assert status(["conv", "case.npz", *keys]) == 2
+    assert "'conv_param': give its numbers as --stride and --padding" in capfd.readouterr().err
+    assert status(["conv", "case.npz", *keys, "--padding", "1"]) == 2
+    assert "'conv_param': give its numbers as --stride\n" in capfd.readouterr().err
+    assert status(["conv", "case.npz", *keys, "--stride", "2", "--padding", "1"]) == 0
+    np.savez("case.npz", **_named(layers | {"grad_input": _spoilt(layers["grad_input"])}, CS231N), conv_param=OPTIONS)
+    assert status(["conv", "case.npz", *keys, "--stride", "2", "--padding", "1"]) == 1
+
+
+def test_a_default_stride_and_padding_are_noted(tmp_path):
+    plain = _arrays(layer((2, 3, 7, 6), (4, 3, 3, 3)))
+    for read in (_file(plain), _case(plain)):
+        notes = [finding.words for finding in read(tmp_path).health]
+        assert notes == ["2x3x7x6 * 4x3x3x3, with stride 1 and padding 0, the defaults"]
+    for read in (_file(plain | {"stride": 1, "padding": 0}), _file(plain, stride=1, padding=0), TAKEN["our names"]):
+        assert not read(tmp_path).health
+
+
 @pytest.mark.parametrize(
     ("option", "told"),
     [
@@ -497,8 +615,8 @@ def test_long_names_of_a_file_are_told_whole_or_not_at_all(tmp_path):
     long = {name: f"encoder.layer1.block0.{name}" for name in LAYER if name not in ("stride", "padding")}
     with pytest.raises(FastcheckError) as refused:
         _file(_named(LAYER, long))(tmp_path)
-    told = str(refused.value).split("--keys ")[1]
-    assert told == ",".join(f"{name}={long[name]}" for name in ("input", "weight", "bias")) + ",..."
+    told = str(refused.value).split("keys=")[1]
+    assert told == "dict(" + ", ".join(f"{name}={long[name]!r}" for name in ("input", "weight", "bias")) + ", ...)"
 
 
 def test_the_layout_of_a_file_is_known_from_its_headers(tmp_path):
@@ -527,6 +645,11 @@ def test_what_names_mean_depends_on_the_names_there_are():
 def test_a_counter_of_batches_is_ignored_with_a_note():
     note = next(line for line in TAKEN["a state_dict of a network"](None).hygiene if line.topic == "parameters")
     assert note.text == "batch_norm1.num_batches_tracked ignored: they count batches, and no result needs them"
+    notes = [line for line in TAKEN["a state_dict in training"](None).hygiene if line.topic == "parameters"]
+    assert notes[1].text == (
+        "batch_norm1.running_mean, batch_norm1.running_var ignored: in training the batch has its own; frozen=True "
+        "(frozen = true) uses them"
+    )
     assert "parameters" not in [line.topic for line in TAKEN["parameters nested by layer"](None).hygiene]
 
 
