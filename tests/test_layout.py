@@ -26,7 +26,7 @@ COVERS = {
     "reports/test_report": "mismatch tensor_report render/report convolutions/diagnosis",
     "reports/test_digit_map": "axes",
     "reports/test_figure": "common/drawing",
-    "reports/test_outline": "layout readable render/outline",
+    "reports/test_outline": "facts layout notes readable wording render/outline",
     "engine/test_sampling": "metrics/reach",
     "engine/test_shard_results": "coordinator pipeline common/packing common/progress",
     "convolutions/test_delta": "audit cost delta_input delta_weight lowering packing engine/differences",

@@ -11,7 +11,7 @@ from fastcheck.metrics.verdict import MAX_RULE, norm_rule
 from fastcheck.render.outline import More, nothing, short_title, width_of, write_lines
 from fastcheck.render.page import STYLES, Cell, digits, print_table
 from fastcheck.reports.layout import short
-from fastcheck.reports.outline import audit_outcome
+from fastcheck.reports.notes import audit_outcome
 from fastcheck.reports.report import Report
 from fastcheck.reports.tensor_report import Entry, ForwardReport, TensorReport
 

@@ -15,7 +15,7 @@ from fastcheck.render.outline import short_title, width_of, write_lines
 from fastcheck.render.page import STYLES, Cell, print_table
 from fastcheck.render.report import SUMMARY, summary_row
 from fastcheck.reports.layout import short
-from fastcheck.reports.outline import audit_outcome
+from fastcheck.reports.notes import audit_outcome
 from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import NetworkReport, SuiteReport, every_tensor, phases_of
 

@@ -13,10 +13,13 @@ import numpy as np
 from fastcheck.common import machine
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.metrics.judged import EXIT_CODES, Verdict, heaviest
+from fastcheck.reports.facts import Facts
 from fastcheck.reports.mismatch import RaisesMismatch
-from fastcheck.reports.outline import Facts, Outline, covered, of_tensors
+from fastcheck.reports.notes import covered
+from fastcheck.reports.outline import Outline
 from fastcheck.reports.readable import Plottable
 from fastcheck.reports.tensor_report import ForwardReport, TensorReport
+from fastcheck.reports.wording import of_tensors
 
 SCHEMA = 1
 """Version of the JSON report."""

@@ -9,8 +9,9 @@ from typing import Any, Literal, NamedTuple
 from fastcheck.common import machine
 from fastcheck.metrics import judged, reach
 from fastcheck.metrics.judged import Verdict
-from fastcheck.reports import outline
-from fastcheck.reports.outline import Facts, Outline
+from fastcheck.reports import notes, wording
+from fastcheck.reports.facts import Facts
+from fastcheck.reports.outline import Outline
 from fastcheck.reports.readable import Plottable
 from fastcheck.reports.report import SCHEMA, CheckReport, Report, encode
 from fastcheck.reports.tensor_report import ForwardReport, TensorReport
@@ -52,9 +53,9 @@ class SuiteReport(CheckReport):
     def outline(self) -> Outline:
         """Return what the report says in short: the text that ``print(report)`` prints."""
         tensors = [tensor for case in self.cases.values() for _, _, tensor in every_tensor(case)]
-        foot = [outline.cost(tensors, self.run), _INTERRUPTED if self.interrupted else ""]
+        foot = [notes.cost(tensors, self.run), _INTERRUPTED if self.interrupted else ""]
         cases = {name: case.outline() for name, case in self.cases.items()}
-        return outline.of_cases(self.verdict, cases, [line for line in foot if line], self.interrupted)
+        return wording.of_cases(self.verdict, cases, [line for line in foot if line], self.interrupted)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON report as Python objects; nan and infinities become strings."""
@@ -181,7 +182,7 @@ class NetworkReport(SuiteReport, Plottable):
             differenced=[tensor for _, _, tensor in every_tensor(self)],
             notes=[*(one.words for one in self.explanations), *warnings],
         )
-        return outline.of_tensors(facts)
+        return wording.of_tensors(facts)
 
     def _labelled(self) -> dict[str, TensorReport]:
         """Return each tensor's report: of the first phase that it did not pass, named if others passed; or the last."""
