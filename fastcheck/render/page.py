@@ -27,6 +27,9 @@ Gap = tuple[int, bool]
 _GAPS: tuple[Gap, ...] = ((1, False), (1, True), (0, False))
 """Padding beside each cell, and whether neighbours share it: three, two or one columns between entries."""
 
+_NAMES = 24
+"""Least width to which names are folded."""
+
 _UNLIMITED = 10_000
 """Width in which every table fits."""
 
@@ -89,8 +92,22 @@ def print_table(
             break
     if not limited or out.width >= max(wide, needed):
         out.print(table, crop=False)
+    elif (names := out.width - (needed - _names_width(headings, rows))) >= _NAMES:
+        _fold_names(table, names)
+        out.print(table)
     else:
         _print_transposed(out, tuple(heading.replace("\n", " ") for heading in headings), rows)
+
+
+def _names_width(headings: tuple[str, ...], rows: list[tuple[Cell, ...]]) -> int:
+    """Return the width of the first column, which holds names."""
+    return max(max(map(len, str(cell).splitlines())) for cell in (headings[0], *(row[0] for row in rows)))
+
+
+def _fold_names(table: Table, width: int) -> None:
+    """Fold the names of a table to a width: a line more is easier to read than rows turned to columns."""
+    names = table.columns[0]
+    names.no_wrap, names.overflow, names.width, table.width = False, "fold", width, None
 
 
 def _print_transposed(out: Console, headings: tuple[str, ...], rows: list[tuple[Cell, ...]]) -> None:
