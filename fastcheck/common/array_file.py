@@ -35,7 +35,7 @@ _BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 _FOREIGN = {
-    b"\x93NUMPY": ".npy, one array",
+    b"\x93NUMPY": "an .npy file, of one array",
     b"\x80": "a pickle",
     b"\x89HDF": "an HDF5 file",
     b"MATLAB": "a file of MATLAB",
@@ -174,7 +174,7 @@ def refuse_foreign(file: Opened, wanted: Literal[".npz", ".npy"]) -> None:
         start = file.stream.read(8)
         file.stream.seek(0)
         kind = next((kind for magic, kind in _FOREIGN.items() if start.startswith(magic)), wanted)
-        if not kind.startswith(wanted):
+        if wanted not in kind:
             raise FastcheckError(f"{file} is {kind}: {_WRITTEN[wanted]}")
 
 

@@ -448,7 +448,7 @@ REFUSED = {
     "a mask for a gradient": (_gradient(W > 0, W), "grad has dtype bool: expected float64, float32, float16 or bfl"),
     "a tensor of integers": (_gradient(None, torch.arange(3)), "; params.double() converts it"),
     "a file of torch.save": (_saved(lambda file: torch.save(_tensor(W), file)), "is a file of torch.save: expected an"),
-    "an .npy file": (_saved(lambda file: np.save(file, W)), "is .npy, one array: expected an .npz file, as np.savez(f"),
+    "an .npy file": (_saved(lambda file: np.save(file, W)), "is an .npy file, of one array: expected an .npz file"),
     "a pickle": (_saved(lambda file: pickle.dump(W, file)), "is a pickle: expected an .npz file, as np.savez(file, "),
     "a pickle to compare": (
         _saved(lambda file: pickle.dump(W, file), lambda path: read_pair(path, path)),
