@@ -104,7 +104,23 @@ def _case_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@click.group(context_settings={"max_content_width": 110})
+_COMMANDS = {".npz": "conv", ".npy": "compare", ".toml": "run", ".json": "show"}
+"""The commands that take a file, by its ending."""
+
+
+class _Commands(click.Group):
+    """The commands; a file in place of one is refused with the command that takes it."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        command = _COMMANDS.get(os.path.splitext(args[0])[1])
+        if command is not None:
+            ctx.fail(f"No such command {args[0]!r}: did you mean fastcheck {command} {args[0]}?")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, context_settings={"max_content_width": 110})
 @click.option(
     "--version",
     is_flag=True,

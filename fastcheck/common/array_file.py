@@ -7,8 +7,8 @@ import math
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import NamedTuple
+from contextlib import contextmanager, suppress
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,20 @@ _CHUNK = 2**20
 
 _BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Compression methods that inflate no more than is asked for; with others, a few bytes become gigabytes at once."""
+
+
+_FOREIGN = {
+    b"\x93NUMPY": "an .npy file, of one array",
+    b"\x80": "a pickle",
+    b"\x89HDF": "an HDF5 file",
+    b"MATLAB": "a file of MATLAB",
+}
+"""Kinds of other files by their first bytes."""
+
+_WRITTEN = {
+    ".npz": "expected an .npz file, as np.savez(file, name=array) writes",
+    ".npy": "expected an .npy file, as np.save(file, array) writes",
+}
 
 
 class Header(NamedTuple):
@@ -111,7 +125,10 @@ class Archive:
         try:
             self._archive = zipfile.ZipFile(file.stream)
         except Exception as error:  # as in `understood`
+            refuse_foreign(file, ".npz")
             raise FastcheckError(f"{file} is not an .npz file, or is truncated: {brief(error)}") from None
+        if any(name.endswith("/data.pkl") for name in self._archive.namelist()):
+            raise FastcheckError(f"{file} is a file of torch.save: {_WRITTEN['.npz']}")
         self._members = {info.filename.removesuffix(".npy"): info for info in self._archive.infolist()}
         for key, info in self._members.items():
             if info.compress_type not in _BOUNDED:
@@ -148,6 +165,17 @@ class Archive:
         what = f"{brief(key)} in {self._file}"
         with understood(what), self._archive.open(self._members[key]) as stream:
             yield stream, self._members[key].file_size, what
+
+
+def refuse_foreign(file: Opened, wanted: Literal[".npz", ".npy"]) -> None:
+    """Refuse a file of another kind, judged by its first bytes."""
+    with suppress(OSError):  # a pipe cannot seek back
+        file.stream.seek(0)
+        start = file.stream.read(8)
+        file.stream.seek(0)
+        kind = next((kind for magic, kind in _FOREIGN.items() if start.startswith(magic)), wanted)
+        if wanted not in kind:
+            raise FastcheckError(f"{file} is {kind}: {_WRITTEN[wanted]}")
 
 
 @contextmanager

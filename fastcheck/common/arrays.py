@@ -51,7 +51,9 @@ def floating(name: str, value: Any, declared: str | None = None) -> Floating:
     if _is_bfloat16(dtype) or (declared == "bfloat16" and dtype.newbyteorder("=") == np.uint16):
         array, half = _of_bits(array), True
     elif dtype.newbyteorder("=") not in (np.float64, np.float32, np.float16):
-        raise FastcheckError(f"{name} has dtype {dtype}: {_EXPECTED}{_advice(name, dtype)}")
+        if isinstance(value, int):
+            raise FastcheckError(f"{name} is {shown(value)}: {_EXPECTED.replace('expected', 'expected an array of')}")
+        raise FastcheckError(f"{name} has dtype {dtype}: {_EXPECTED}{_advice(name, value, dtype)}")
     return Floating(_with_quiet_nans(array), "bfloat16" if half else array.dtype.newbyteorder("=").name)
 
 
@@ -144,10 +146,13 @@ def _of_bits(array: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-def _advice(name: str, dtype: np.dtype) -> str:
+def _advice(name: str, value: Any, dtype: np.dtype) -> str:
     if dtype.newbyteorder("=") == np.uint16:
         return "; bits of bfloat16 need precision='bfloat16' (--precision bfloat16)"
-    return f"; {name}.astype(float) converts it" if dtype.kind in "iu" and name.isidentifier() else ""
+    if dtype.kind not in "iub" or not name.isidentifier():
+        return ""
+    plain = f"{name}.astype(float)" if hasattr(value, "astype") else f"np.array({name}, float)"
+    return f"; {f'{name}.double()' if is_tensor(value) else plain} converts it"
 
 
 def _with_quiet_nans(array: np.ndarray) -> np.ndarray:

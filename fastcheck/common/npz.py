@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from fastcheck.common import machine
-from fastcheck.common.array_file import Archive, Header, read_array, understood
+from fastcheck.common.array_file import Archive, Header, read_array, refuse_foreign, understood
 from fastcheck.common.npz_names import Wanted
 from fastcheck.common.opened import Opened, Source, opened
 from fastcheck.common.writing import write_bytes
@@ -60,6 +60,7 @@ def read_npy(path: Source) -> np.ndarray:
         If the file is absent or damaged, or the array is pickled or too large.
     """
     with opened(path) as file, understood(str(file)):
+        refuse_foreign(file, ".npy")
         return read_array(file.stream, file.size, str(file))
 
 

@@ -189,6 +189,8 @@ def _closest(value: Any, kind: Any) -> str:
 
 
 def _text(data: bytes) -> str:
+    if data.startswith(b"PK\x03\x04"):
+        raise Refused("1", "the file is a zip file (.npz): expected a TOML file")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -148,7 +148,7 @@ def _gradients(grads: Any, precision: str | None, has_bias: bool) -> dict[str, F
                 f"grads has the key {quoted(name)}{nearest(name, TENSORS)}: expected {', '.join(TENSORS)}"
             )
     if "bias" in grads and not has_bias:
-        raise FastcheckError("grads has a gradient for bias, and the case has no bias")
+        raise FastcheckError("grads has a gradient for bias, and the case has no bias: give bias too (bias=b)")
     return {f"grad_{name}": gradient(f"grad_{name}", grads[name], precision) for name in TENSORS if name in grads}
 
 

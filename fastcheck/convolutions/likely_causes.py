@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -90,21 +90,35 @@ def told(message: str, tried: Tried) -> str:
 
 def _readings(shapes: Shapes, last: bool) -> Iterator[tuple[str, Shapes]]:
     """Yield other ways to read the arrays' axes, each with what it takes."""
+    first = {name: layout.shape_first(name, shape) for name, shape in shapes.items()}
     if last:
         yield "the arrays look channels-first: leave layout out", shapes
-        return
-    first = {name: layout.shape_first(name, shape) for name, shape in shapes.items()}
-    yield "the arrays look channels-last: add layout='NHWC' (--layout NHWC)", first
-    axes = len(shapes["input"])
-    for names, by, words in (
-        (KERNELS, layout.order("weight", axes), "HWIO becomes OIHW"),
-        (KERNELS, (1, 0, *range(2, axes)), "filters come first"),
-        (ACTIVATIONS, layout.order("input", axes), "NHWC becomes NCHW"),
-    ):
+    else:
+        yield "the arrays look channels-last: add layout='NHWC' (--layout NHWC)", first
+    for names, by, words in _orders(len(shapes["input"]), last):
         present = [name for name in names if name in shapes and len(shapes[name]) == len(by) > 2]
         for some in (present, *([name] for name in present)):
-            hint = f"give {' and '.join(some)} as .transpose{by}: {words}"
-            yield hint, {**shapes} | {name: tuple(shapes[name][axis] for axis in by) for name in some}
+            turned = {name: tuple(shapes[name][axis] for axis in by) for name in some}
+            read = {name: layout.shape_first(name, shape) for name, shape in turned.items()} if last else turned
+            yield f"give {' and '.join(some)} as .transpose{by}: {words}", {**(first if last else shapes), **read}
+    given = first if last else shapes
+    yield "input and weight look exchanged", {**given, "input": given["weight"], "weight": given["input"]}
+
+
+def _orders(axes: int, last: bool) -> tuple[tuple[Sequence[str], Shape, str], ...]:
+    """Return other orders of axes that people have: for which arrays, the transposition, and in words."""
+    space = tuple(range(2, axes))
+    if last:
+        return (
+            (KERNELS, (*space, 1, 0), "OIHW becomes HWIO"),
+            (KERNELS, (*range(1, axes), 0), "OHWI becomes HWIO"),
+        )
+    return (
+        (KERNELS, layout.order("weight", axes), "HWIO becomes OIHW"),
+        (KERNELS, (1, 0, *space), "filters come first"),
+        (KERNELS, layout.order("input", axes), "OHWI becomes OIHW"),
+        (ACTIVATIONS, layout.order("input", axes), "NHWC becomes NCHW"),
+    )
 
 
 def _kerass_depthwise(tried: Tried) -> str:

@@ -66,9 +66,17 @@ def _refuse_other(name: str, shape: Shape, expected: Shape, geometry: ConvGeomet
     axes = names.get(name.removeprefix("grad_"), geometry.axis_names)
     for axis, (got, want) in enumerate(zip(shape, expected, strict=True)):
         if got != want:
-            raise FastcheckError(
-                f"{name} has shape {shape}{note}: axis {axis} ({axes[axis]}) is {got}, expected {want} in {expected}"
-            )
+            why = f" with {_told(geometry)}" if name.endswith("output") and axis > 1 else ""
+            which = f"axis {axis} ({axes[axis]}) is {got}, expected {want} in {expected}{why}"
+            raise FastcheckError(f"{name} has shape {shape}{note}: {which}")
+
+
+def _told(geometry: ConvGeometry) -> str:
+    """Return what an output's size comes from: "stride 2, padding 1"."""
+    sides = [low if low == high else (low, high) for low, high in geometry.padding]
+    values = {"stride": geometry.stride, "padding": sides, "dilation": geometry.dilation}
+    words = {name: each[0] if len(set(each)) == 1 else tuple(each) for name, each in values.items()}
+    return ", ".join(f"{name} {value}" for name, value in words.items() if name != "dilation" or value != 1)
 
 
 def _fit(shapes: Shapes, arguments: Mapping[str, Any]) -> bool:

@@ -36,6 +36,8 @@ def told(network: Network, params: Mapping[str, Any], x: Shape, y: Shape = ()) -
 def _order_of_x(network: Network, params: Mapping[str, Any], x: Shape, y: Shape) -> str:
     if len(x) == 2 and x[1] in y and x[0] != x[1] and _fit(network, params, x[:1]):
         return "x has its data points in columns: give x.T"
+    if 2 <= len(x) <= 4 and _fit(network, params, (1, *x[1:])):
+        return "x has no channel axis: give x[:, None]"
     if 3 <= len(x) <= 5 and _fit(network, params, (x[-1], *x[1:-1])):
         return f"x looks channels-last: give x.transpose{(0, len(x) - 1, *range(1, len(x) - 1))}"
     return ""
@@ -66,11 +68,13 @@ def refuse_name(label: str, name: str, network: Network, named: Mapping[str, Any
     """
     layer = name.rpartition(".")[0]
     given = {key: np.shape(one) for key, one in named.items() if not meant(key.rpartition(".")[2], STATISTICS)}
-    if [*given.values()] == [*wanted.values()] and not given.keys() & wanted.keys():
-        rename = f'name = "{layer}" in its layer' if layer and "." not in layer else f"name it {next(iter(wanted))!r}"
+    same = [min(one, one[::-1]) for one in given.values()] == [min(one, one[::-1]) for one in wanted.values()]
+    if same and not given.keys() & wanted.keys():
+        theirs, ours = next(iter(given)), next(iter(wanted))
+        instead = f", or name its layer {layer!r}" if layer and "." not in layer else ""
         raise FastcheckError(
-            f"{label} has the name {name!r}: the arrays fit in this order, and the names do not; rename them, or give "
-            f"the layers theirs ({rename})"
+            f"{label} has the name {name!r}: rename {theirs!r} to {ours!r}{instead}, and so on; the arrays fit in this "
+            "order"
         )
     raise FastcheckError(f"{label} has the name {name!r}{nearest(name, wanted)}: expected {offered(wanted)}")
 

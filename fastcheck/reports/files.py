@@ -8,7 +8,7 @@ import os
 import numpy as np
 
 from fastcheck.common import machine
-from fastcheck.common.array_file import Header, read_header, understood
+from fastcheck.common.array_file import Header, read_header, refuse_foreign, understood
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.npz import archive_of, is_archive, read_npy, read_npz
 from fastcheck.common.opened import Opened, Source, opened
@@ -45,6 +45,7 @@ def _headers(file: Opened) -> list[Header]:
         archive = archive_of(file)
         return [archive.header(key) for key in archive.keys]
     with understood(str(file)):
+        refuse_foreign(file, ".npy")
         return [read_header(file.stream, file.size, str(file))]
 
 
@@ -65,6 +66,8 @@ def read_report(path: str | os.PathLike[str]) -> Report | SuiteReport:
             text = file.read().decode("utf-8")
         except UnicodeDecodeError:
             raise FastcheckError(f"{path} is not a JSON report: it is not text") from None
+    if str(path).endswith(".toml"):
+        raise FastcheckError(f"{path} is TOML: expected a folder of `fastcheck run`, or its --json report")
     try:
         return from_json(text)
     except FastcheckError as error:

@@ -3,6 +3,7 @@
 The variants are from CS231n's notebooks, PyTorch's modules and state_dicts, Keras layers, and files of other languages.
 """
 
+import pickle
 from collections import namedtuple
 
 import network_examples
@@ -19,11 +20,13 @@ from fastcheck.common.meanings import meant, remark
 from fastcheck.convolutions.npz_case import case_outline, load_case
 from fastcheck.networks.file import read_network
 from fastcheck.networks.layers import BatchNorm, Conv, Dense, Flatten, ReLU
+from fastcheck.reports.files import read_pair, read_report
 
 pytestmark = pytest.mark.jit
 
 THREE_LINES = 240 - len("fastcheck: ")
 
+KERNELS = ("weight", "grad_weight")
 GRADS = ("grad_input", "grad_weight", "grad_bias")
 
 
@@ -42,6 +45,7 @@ SAME = _arrays(layer((2, 3, 7, 6), (4, 3, 3, 3), padding=1), padding="SAME")
 LINE = _arrays(layer((2, 3, 9), (4, 3, 3), padding=1), padding=1)
 SOLID = _arrays(layer((1, 2, 4, 5, 3), (3, 2, 2, 2, 2)))
 DEEP = _arrays(layer((2, 4, 6, 6), (4, 1, 3, 3), groups=4), groups=4)
+WIDE = _arrays(layer((2, 5, 7, 6), (4, 5, 3, 3), padding=1), padding=1)
 SHORT = _arrays(layer((2, 3, 7, 6), (4, 3, 3, 3), stride=2, padding=1), np.float32, stride=2, padding=1)
 
 CS231N = {"input": "x", "weight": "w", "bias": "b", "output": "out", "grad_output": "dout"}
@@ -336,6 +340,17 @@ def _gradient(grad, params=None):
     return lambda folder: fastcheck.check_gradient(lambda p: 1.0, grad, np.ones(3) if params is None else params)
 
 
+def _saved(save, read=load_case, name="file.npz"):
+    """What reads a file that something else wrote."""
+
+    def written(folder):
+        with open(folder / name, "wb") as file:  # NumPy adds an ending to names
+            save(file)
+        return read(folder / name)
+
+    return written
+
+
 def _loss(loss):
     return lambda folder: fastcheck.check_gradient(loss, np.ones(3), np.ones(3))
 
@@ -402,6 +417,50 @@ REFUSED = {
     "weights (in, out)": (
         _case(LAYER | {name: LAYER[name].swapaxes(0, 1) for name in ("weight", "grad_weight")}),
         "give weight and grad_weight as .transpose(1, 0, 2, 3)",
+    ),
+    "OIHW with NHWC": (
+        _case(_last(LAYER) | {name: LAYER[name] for name in KERNELS}, layout="NHWC"),
+        "give weight and grad_weight as .transpose(2, 3, 1, 0): OIHW becomes HWIO",
+    ),
+    "a weight OIHW with NHWC": (
+        _case(_last(LAYER) | {"weight": LAYER["weight"]}, layout="NHWC"),
+        "give weight as .transpose(2, 3, 1, 0): OIHW becomes HWIO",
+    ),
+    "OHWI with NHWC": (
+        _case(_last(WIDE) | {name: np.moveaxis(WIDE[name], 1, -1) for name in KERNELS}, layout="NHWC"),
+        "give weight and grad_weight as .transpose(1, 2, 3, 0): OHWI becomes HWIO",
+    ),
+    "OHWI with NCHW": (
+        _case(WIDE | {name: np.moveaxis(WIDE[name], 1, -1) for name in KERNELS}),
+        "give weight and grad_weight as .transpose(0, 3, 1, 2): OHWI becomes OIHW",
+    ),
+    "x and w exchanged": (
+        _case(LAYER | {"input": LAYER["weight"], "weight": LAYER["input"]}),
+        "input and weight look exchanged",
+    ),
+    "an output of another size": (
+        _case(LAYER | {"grad_output": LAYER["grad_output"][:, :, :, :2]}),
+        "is 2, expected 3 in (2, 4, 4, 3) with stride 2, padding 1",
+    ),
+    "a gradient of no bias": (_case(_without(LAYER, "bias")), "the case has no bias: give bias too (bias=b)"),
+    "a number for an array": (_case(LAYER | {"grad_output": 1}), "grad_output is 1: expected an array of float64, "),
+    "a list of integers": (_gradient(None, [1, 2]), "; np.array(params, float) converts it"),
+    "a mask for a gradient": (_gradient(W > 0, W), "grad has dtype bool: expected float64, float32, float16 or bfl"),
+    "a tensor of integers": (_gradient(None, torch.arange(3)), "; params.double() converts it"),
+    "a file of torch.save": (_saved(lambda file: torch.save(_tensor(W), file)), "is a file of torch.save: expected an"),
+    "an .npy file": (_saved(lambda file: np.save(file, W)), "is an .npy file, of one array: expected an .npz file"),
+    "a pickle": (_saved(lambda file: pickle.dump(W, file)), "is a pickle: expected an .npz file, as np.savez(file, "),
+    "a pickle to compare": (
+        _saved(lambda file: pickle.dump(W, file), lambda path: read_pair(path, path)),
+        "is a pickle: expected an .npy file, as np.save(file, array) writes",
+    ),
+    "a suite for a report": (
+        _saved(lambda file: file.write(b"name = 1"), read_report, "suite.toml"),
+        "suite.toml is TOML: expected a folder of `fastcheck run`, or its --json report",
+    ),
+    "arrays for a network": (
+        _saved(lambda file: np.savez(file, W), read_network),
+        "the file is a zip file (.npz): expected a TOML file",
     ),
     "an unknown layout": (_case(LAYER, layout="HWCN"), "did you mean"),
     "a layout of another rank": (_case(LAYER, layout="NWC"), "expected 3 axes"),
@@ -515,6 +574,10 @@ REFUSED = {
         _point(change={"conv.weight": PARAMS["conv.weight"].transpose(2, 3, 1, 0)}),
         "(HWIO); give .transpose(3, 2, 0, 1), and its gradient's",
     ),
+    "images without channels": (
+        _point(change={"conv.weight": PARAMS["conv.weight"][:, :1]}, x=X[:, 0]),
+        "x has no channel axis: give x[:, None]",
+    ),
     "images NHWC": (_point(x=X.transpose(0, 2, 3, 1)), "x looks channels-last: give x.transpose(0, 3, 1, 2)"),
     "data points in columns": (_point(MLP, FLAT, np.ones((5, 6))), "x has its data points in columns: give x.T"),
     "one-hot labels": (_point(y=np.eye(3)[Y]), "they look one-hot: give y.argmax(axis=1)"),
@@ -526,11 +589,15 @@ REFUSED = {
         lambda folder: fastcheck.check_network(MLP, torch.nn.Linear(5, 3), {}, X, Y),
         "such as its .state_dict()",
     ),
+    "names of one's own, weights (in, out)": (
+        _point(MLP, {f"{name[2]}{name[0]}": array.T for name, array in FLAT.items()}, np.ones((6, 5))),
+        "rename 'wa' to 'a.weight', and so on; the arrays fit in this order",
+    ),
     "a Sequential's names": (
         _point(
             MLP, dict(zip(("0.weight", "0.bias", "2.weight", "2.bias"), FLAT.values(), strict=True)), np.ones((6, 5))
         ),
-        'give the layers theirs (name = "0" in its layer)',
+        "rename '0.weight' to 'a.weight', or name its layer '0', and so on; the arrays fit in this order",
     ),
 }
 """What is refused, and what the refusal must say."""
@@ -609,6 +676,12 @@ def test_a_default_stride_and_padding_are_noted(tmp_path):
 def test_unknown_options_are_told_by_their_meaning(option, told, capfd):
     assert status(["conv", "case.npz", option, "2"]) == 2
     assert told in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("file", "command"), [("layer.npz", "conv"), ("suite.toml", "run"), ("report.json", "show")])
+def test_a_file_without_a_command_is_told_which_takes_it(file, command, capfd):
+    assert status([file]) == 2
+    assert f"No such command '{file}': did you mean fastcheck {command} {file}?" in capfd.readouterr().err
 
 
 def test_long_names_of_a_file_are_told_whole_or_not_at_all(tmp_path):

@@ -73,7 +73,7 @@ PLANTED = {
 
 @pytest.mark.parametrize(("reader", "expected"), PLANTED.items())
 def test_a_planted_fault_is_found(reader, expected, monkeypatch):
-    monkeypatch.setattr(npz_case, "load_case", reader)
+    monkeypatch.setattr(npz_case, "load_case_by_options", reader)
     _, found = fuzz.search("npz", range(5))
     assert any(place.startswith(expected) for place in found)
 
@@ -85,7 +85,7 @@ def test_a_wrong_gradient_that_passes_is_found(monkeypatch):
 
 
 def test_a_search_keeps_what_it_found_and_says_where(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(npz_case, "load_case", _crash)
+    monkeypatch.setattr(npz_case, "load_case_by_options", _crash)
     assert fuzz.main(["--kind", "npz", "--files", "3", "--keep", str(tmp_path)]) == 1
     told = capsys.readouterr().out
     assert "npz: KeyError at " in told

@@ -107,7 +107,7 @@ class _ChildEnded(Exception):
     """The process of a case closed its end of the pipe."""
 
 
-class ProcessDied(Exception):
+class ProcessDied(FastcheckError):
     """The process of a case ended before it sent a report."""
 
     def __init__(self, code: int) -> None:

@@ -80,6 +80,9 @@ def _declared(name: str, function: Callable[..., Any], arguments: Mapping[str, A
         return dict(arguments)
     if any(one.kind is one.VAR_KEYWORD for one in parameters):
         return dict(arguments)
+    if [one.kind for one in parameters] == [inspect.Parameter.VAR_POSITIONAL]:
+        known = f"expected some of {', '.join(arguments)}"
+        raise FastcheckError(f"{name} takes *{next(iter(parameters)).name}, and arguments are passed by name: {known}")
     for one in parameters:
         unknown = one.name not in arguments and one.kind is not one.VAR_POSITIONAL and one.default is one.empty
         if unknown or (one.kind is one.POSITIONAL_ONLY and one.default is one.empty):

@@ -254,7 +254,7 @@ def test_a_case_that_crashes_takes_nothing_else_down_in_a_process_of_its_own(few
     assert {name for name, verdict in verdicts.items() if verdict == "pass"} == verdicts.keys() - crashed
     assert len(verdicts) == few.cases
     for name, number in (("aborts", "SIGABRT"), ("segfaults", "SIGSEGV")):
-        assert re.search(rf"error +{name} +ProcessDied: the case's process was killed by {number}", done.out)
+        assert re.search(rf"error +{name} +the case's process was killed by {number}", done.out)
         assert number in killed_runs.final(out)
 
     whole = held._replace(reports={name: row for name, row in held.reports.items() if name not in crashed})

@@ -166,6 +166,7 @@ MODULES = {
     "1 / 0": "mine:backward cannot be imported: mine raises ZeroDivisionError: division by zero",
     "def backward(": "mine:backward cannot be imported: mine raises SyntaxError: '(' was never closed",
     "import sys; sys.exit(2)": "mine:backward cannot be imported: mine raises SystemExit: 2",
+    "def backward(*a): pass": "mine:backward takes *a, and arguments are passed by name: expected some of",
     "def backward(x, dout): pass": "mine:backward has the parameter 'x' (did you mean 'input'?): expected some",
     "def backward(wieght): pass": "mine:backward has the parameter 'wieght' (did you mean 'weight'?): expected some of",
     "def backward(weight, /): pass": "mine:backward has the parameter 'weight' (did you mean 'weight'?): expected some",
