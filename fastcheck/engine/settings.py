@@ -45,6 +45,7 @@ class Settings(Request):
     noise: float | None = None
     relative_noise: float | None = None
     precision: str | None = None
+    reference: Literal[True] | None = None
 
     @classmethod
     def of(
@@ -99,7 +100,7 @@ class Settings(Request):
     @property
     def requested(self) -> dict[str, Any]:
         """The settings in the form that a report keeps."""
-        names = ("stencil", "noise", "relative_noise", "precision")
+        names = ("stencil", "noise", "relative_noise", "precision", "reference")
         own = {name: value for name in names if (value := getattr(self, name)) is not None}
         return super().requested | own
 

@@ -11,8 +11,8 @@ from fastcheck.common.precision import WIDE, WIDE_TYPES
 from fastcheck.engine.differences import Chosen, Differences, indices
 from fastcheck.functions import opinions
 from fastcheck.functions.case import FunctionCase
-from fastcheck.functions.entry import LEAST, EntryDifferencer, Tensor
-from fastcheck.functions.noise import UNMEASURED
+from fastcheck.functions.entry import EntryDifferencer, Tensor
+from fastcheck.functions.noise import UNMEASURED, Noise
 from fastcheck.functions.step_search import ROUNDS, Estimate, better, exponent_of
 
 BLOCK_DIMS = 32
@@ -37,8 +37,8 @@ class FunctionEvaluator:
     case : FunctionCase
     name : str
         The tensor.
-    noise : float
-        Noise of the loss where the tensor is perturbed: `fastcheck.functions.noise.of_loss`.
+    noises : Noise
+        Rounding of the loss where the tensor is perturbed: `fastcheck.functions.noise.of_loss`.
     errors : float64 array
         Bounds on the rounding of its analytic gradient: `fastcheck.functions.noise.of_gradient`.
     step : float or "auto"
@@ -51,6 +51,7 @@ class FunctionEvaluator:
     step : float
         As given, or the median of the pilots' best steps.
     noise : float
+        Standard deviation of a value of the loss.
     kinked : dict of int to Estimate
         Dimensions at a kink whose analytic value is a subgradient.
     """
@@ -59,14 +60,14 @@ class FunctionEvaluator:
         self,
         case: FunctionCase,
         name: str,
-        noise: float,
+        noises: Noise,
         errors: np.ndarray,
         step: float | Literal["auto"],
         stencil: Literal["auto", 3, 5],
         seed: int,
     ) -> None:
-        self.noise, self.kinked = max(noise, LEAST), dict[int, Estimate]()
-        self._tensor = Tensor(case, name, self.noise, errors.reshape(-1), stencil, case.size(name))
+        self.kinked = dict[int, Estimate]()
+        self._tensor = Tensor(case, name, noises, errors.reshape(-1), stencil, case.size(name))
         types = WIDE_TYPES * (1 if case.has_function else UNMEASURED)
         self._too_wide = max(WIDE, types * case.half_unit(name))
         self._fixed = None if step == "auto" else float(step)
@@ -75,6 +76,10 @@ class FunctionEvaluator:
         if self._fixed is None:
             self._send_pilots(np.random.default_rng([seed, len(self._tensor.values)]))
         self.step = self._fixed or math.ldexp(1.0, self._start + exponent_of(self._tensor.size))
+
+    @property
+    def noise(self) -> float:
+        return self._tensor.noise
 
     def blocks(self, dims: Chosen) -> list[Chosen]:
         """Cut dimensions into blocks of `BLOCK_DIMS`."""
@@ -85,7 +90,7 @@ class FunctionEvaluator:
         dims = indices(block)
         entries = [EntryDifferencer(self._tensor, dim) for dim in dims.tolist()]
         estimates = [self._differenced(dim, entry) for dim, entry in zip(dims.tolist(), entries, strict=True)]
-        self._tensor.case.refuse_changes(self._tensor.arrays(), "loss")
+        self._tensor.case.refuse_changes(self._tensor.arrays(), self._tensor.case.names.function)
         bars = np.array([one.bar for one in estimates]) + self._tensor.errors[dims]
         jumps = np.array([one.jump for one in estimates])
         slopes = np.array(

@@ -135,7 +135,7 @@ class Facts(NamedTuple):
     tensors : mapping of str to TensorReport
         By label.
     declared : str
-        Name of the declared result.
+        Name of the declared result, or "reference" where it is another function's.
     phases : str
         What was checked twice, in words.
     differenced : collection of TensorReport
@@ -208,12 +208,18 @@ def _head(facts: Facts, shown: Sequence[tuple[str, TensorReport]]) -> str:
     if facts.error is not None:
         return facts.error
     if facts.forward is not None and facts.forward.diagnosis is not None:
-        return f"the declared {facts.declared} is not what this case computes: {facts.forward.diagnosis['bug']}"
+        return f"{_other_function(facts)}: {facts.forward.diagnosis['bug']}"
     if not facts.tensors:
         return "no dimension was checked"
     message = "interrupted: " * facts.interrupted + (_decisive(facts) or _what(shown) or _passing(facts))
     aside = "; ".join(part for part in (_others(facts) if shown else facts.phases, _forward(facts)) if part)
     return f"{message} ({aside})" if aside else message
+
+
+def _other_function(facts: Facts) -> str:
+    if facts.declared == "reference":
+        return "forward is not what reference computes"
+    return f"the declared {facts.declared} is not what this case computes"
 
 
 def _decisive(facts: Facts) -> str:
@@ -346,7 +352,7 @@ def _forward_notes(facts: Facts) -> Iterator[str]:
     if facts.forward is not None and facts.forward.diagnosis is not None:
         yield f"norm ratio {layout.short(facts.forward.norm_ratio)}: {facts.forward.diagnosis['evidence']}"
         yield f"try: {facts.forward.diagnosis['try']}"
-        yield f"no gradient was judged, since the {facts.declared} is not the declared one"
+        yield f"no gradient was judged, since {_other_function(facts)}"
 
 
 def _advice(shown: Sequence[tuple[str, TensorReport]]) -> Iterator[str]:

@@ -128,6 +128,8 @@ class Report(CheckReport, Plottable):
                     regime="",
                 )
         verdicts: list[Verdict] = [tensor.verdict for tensor in tensors.values()]
+        if self.forward is not None:
+            verdicts.append(self.forward.verdict)
         if self.interrupted:
             verdicts.append("inconclusive")
         return replace(self, tensors=tensors, verdict=heaviest(verdicts), health=tuple(findings))
@@ -145,7 +147,8 @@ class Report(CheckReport, Plottable):
     def outline(self) -> Outline:
         """Return what the report says in short: the text that ``print(report)`` prints."""
         parts = (self.forward, self.health, self.error, self.interrupted, self.run)
-        return of_tensors(Facts(self.verdict, self.tensors, *parts))
+        declared = "reference" if self.requested.get("reference") else "output"
+        return of_tensors(Facts(self.verdict, self.tensors, *parts, declared=declared))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON report as Python objects; nan and infinities become strings."""
