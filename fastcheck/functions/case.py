@@ -242,7 +242,7 @@ class FunctionCase:
             return Evaluation(math.nan, raised=raised_by(self.names.function, error, where()))
         evaluation = self._measured(returned, where)
         value = evaluation.value
-        self._moved = self._moved or value != self.start
+        self._moved = self._moved or (value != self.start and not math.isnan(value))
         if self.largest < abs(value) < math.inf:
             with self._lock:
                 self.largest = max(self.largest, abs(value))

@@ -35,6 +35,10 @@ SHRUNK = 0.875
 ALLOWED = 2.0
 """Bounds on the gradient's rounding by which two results that should be equal may differ."""
 
+SLIGHT, TYPICAL = 1e-6, 1e-9
+"""Fractions of an entry, and of a typical one, by which they may differ in any case. Roundings that are the same at
+neighbouring points, as those of saturated units, are not in the bounds; mistakes are far larger."""
+
 
 def of_calls(vjp: Vjp, calls: Sequence[Backward], grads: Arrays) -> list[HealthFinding]:
     """Return the findings about the first calls of backward: what they changed, and whose memory they returned.
@@ -181,7 +185,9 @@ class _Examination:
     def _far(self, name: str, found: Arrays, expected: Arrays, scale: float) -> np.ndarray:
         with np.errstate(all="ignore"):
             apart = np.abs(found[name] - expected[name])
-            near = apart <= ALLOWED * scale * self._errors[name]
+            sizes = np.maximum(np.abs(found[name]), np.abs(expected[name]))
+            slight = SLIGHT * sizes + TYPICAL * scale * rms(np.where(np.isfinite(expected[name]), expected[name], 0.0))
+            near = apart <= ALLOWED * scale * self._errors[name] + slight
         # Where either is not finite, the gradient is, or overflows: that fails by itself.
         return np.isfinite(expected[name]) & np.isfinite(self._grads[name]) & ~near & ~np.isinf(found[name])
 
@@ -199,7 +205,11 @@ class _Examination:
 def _ratio(one: np.ndarray, other: np.ndarray) -> float:
     """Return how much larger a gradient is than another, typically, and at least 1."""
     sizes = [rms(np.where(np.isfinite(array), array, 0.0)) for array in (one, other)]
-    return max(1.0, sizes[0] / sizes[1]) if sizes[1] else np.inf
+    return max(1.0, min(_FAR, sizes[0] / sizes[1])) if sizes[1] else _FAR
+
+
+_FAR = 1e100
+"""The ratio to a gradient of zeros: parts that cancel say nothing of their rounding."""
 
 
 def _changes(vjp: Vjp, call: Backward) -> Iterator[HealthFinding]:

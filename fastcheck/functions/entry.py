@@ -138,6 +138,18 @@ class EntryDifferencer:
 
         return Search(level, self._tensor.stencil, 0, 0).best(0, rounds=1)
 
+    def sees_more(self) -> bool:
+        """Look for terms of the loss that depend on the entry though rounding hides it; return whether there are any.
+
+        A saturated output never moves, but it is nan where the entry is. Estimates from then on include its rounding.
+        """
+        if self._moving is None or self._moving.all():
+            return False
+        terms = self._perturbed(math.nan).terms
+        more = np.ones(self._moving.shape, bool) if terms is None else ~np.isfinite(terms) & ~self._moving
+        self._moving = self._moving | more
+        return bool(more.any())
+
     def own_noise(self) -> float:
         """Return the noise of the loss next to the point, where this entry alone is perturbed.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -13,7 +15,7 @@ from fastcheck.functions import opinions
 from fastcheck.functions.case import FunctionCase
 from fastcheck.functions.entry import EntryDifferencer, Tensor
 from fastcheck.functions.noise import UNMEASURED, Noise
-from fastcheck.functions.step_search import ROUNDS, Estimate, better, exponent_of
+from fastcheck.functions.step_search import ROUNDS, Estimate, Search, better, exponent_of
 
 BLOCK_DIMS = 32
 """Dimensions in a block: a few hundred calls of the loss between checks for Ctrl-C and updates of progress."""
@@ -128,8 +130,8 @@ class FunctionEvaluator:
         pilots = {}
         for dim in rng.choice(among, min(PILOTS, len(among)), replace=False).tolist():
             entry = EntryDifferencer(self._tensor, dim)
-            search = entry.search()
-            estimate = search.best(self._begin(entry.reach), opinions.ROUNDS)
+            begin = self._begin(entry.reach)
+            search, estimate = _found(entry, functools.partial(Search.best, start=begin, rounds=opinions.ROUNDS))
             if estimate is not None:
                 pilots[dim] = entry, search, estimate
                 contradicted = opinions.contradiction(entry, search, estimate) is not None
@@ -153,13 +155,18 @@ class FunctionEvaluator:
 
     def _searched(self, entry: EntryDifferencer, rounds: int = ROUNDS) -> Estimate | None:
         """Search for the step; for a small entry, from both of the scales that it may have."""
-        search, other_size = entry.search(), entry.other_size()
+        other_size = entry.other_size()
         begin = self._begin(entry.reach)
         most = begin + NEAR if self._doubtful else None  # larger steps see only the coarse scale of the loss
-        best = search.best(begin, opinions.ROUNDS if entry.small else rounds, most)
-        if other_size is not None:
-            other = search.best(self._begin(other_size), opinions.ROUNDS)
-            best = best if other is None else better(best, other)
+
+        def find(search: Search) -> Estimate | None:
+            best = search.best(begin, opinions.ROUNDS if entry.small else rounds, most)
+            if other_size is not None:
+                other = search.best(self._begin(other_size), opinions.ROUNDS)
+                best = best if other is None else better(best, other)
+            return best
+
+        search, best = _found(entry, find)
         return best and opinions.decided(entry, search, best, self._doubtful)
 
     def _with_fixed_step(self, entry: EntryDifferencer, step: float) -> Estimate | None:
@@ -167,7 +174,7 @@ class FunctionEvaluator:
 
         If so, the bar is widened by how far apart the two are.
         """
-        estimate = entry.with_step(step)
+        _, estimate = _found(entry, lambda _: entry.with_step(step))
         if estimate is not None and estimate.jump and not opinions.at_the_point(entry, estimate).jump:
             estimate = estimate._replace(jump=0.0)
         if estimate is None or not entry.outside(estimate):
@@ -180,3 +187,17 @@ class FunctionEvaluator:
 
     def _begin(self, size: float) -> int:
         return self._start + exponent_of(size)
+
+
+def _found(entry: EntryDifferencer, find: Callable[[Search], Estimate | None]) -> tuple[Search, Estimate | None]:
+    """Return a search and the estimate found in it.
+
+    Where the gradient is outside of its bar, search once more, with the noise of all terms that depend on the entry: of
+    a saturated output nothing is seen, since it does not move.
+    """
+    search = entry.search()
+    estimate = find(search)
+    if estimate is not None and entry.outside(estimate) and entry.sees_more():
+        search = entry.search()
+        estimate = find(search)
+    return search, estimate

@@ -353,6 +353,21 @@ def test_a_forward_that_rounds_its_inputs_is_not_taken_for_flat():
         assert report.verdict == "fail"
 
 
+def test_saturated_outputs_never_move_and_are_not_taken_for_constants():
+    x, scale = _normals((4,))[0], np.array([40.0, 20.0, 1.0, 0.1])
+
+    def forward(x):
+        return np.tanh(scale * x + scale)
+
+    def backward(v, x):
+        return v * scale / np.cosh(scale * x + scale) ** 2
+
+    report = check_vjp(forward, backward, x)
+    assert report.passed, report.summary()
+    assert (np.abs(forward(x)) == 1).any()
+    assert check_vjp(forward, lambda v, x: backward(v, x) + [1e-9, 0, 0, 0], x).tensors["input 0"].first_beyond == (0,)
+
+
 def test_an_input_that_no_output_reads_has_zeros():
     x, w = _normals((3,), (2,))
     assert check_vjp(lambda x, w: np.sin(x), lambda v, x, w: (v * np.cos(x), np.zeros(2)), (x, w)).passed
