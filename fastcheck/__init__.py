@@ -1,6 +1,6 @@
 """fastcheck: is the gradient that you wrote by hand right, and how close is close enough?"""
 
-from fastcheck.check import check, check_gradient, compare
+from fastcheck.check import check, check_gradient, check_vjp, compare
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.version import __version__
 from fastcheck.convolutions.case import ConvCase
@@ -32,6 +32,7 @@ __all__ = [
     "check",
     "check_gradient",
     "check_network",
+    "check_vjp",
     "compare",
     "load_case",
     "sweep",

@@ -97,6 +97,33 @@ def is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def made_like(given: Any, array: np.ndarray, own_type: bool) -> Any:
+    """Return new memory with an array's values: a tensor on the same device where ``given`` is one, else NumPy's array.
+
+    Parameters
+    ----------
+    given : array
+        As the user has it.
+    array : float64 array
+    own_type : bool
+        Whether the result has the type of ``given``; otherwise it is float64.
+    """
+    if is_tensor(given):
+        torch = sys.modules["torch"]
+        made = torch.from_numpy(np.array(array, np.float64, order="C"))
+        return made.to(given.device, given.dtype if own_type else torch.float64)
+    dtype = np.dtype(getattr(given, "dtype", np.float64)) if own_type else np.dtype(np.float64)
+    # What NumPy makes of bfloat16 in a file has no arithmetic: float32 holds its values.
+    return np.array(array, np.float32 if dtype.kind == "V" and dtype.name != "bfloat16" else dtype, order="C")
+
+
+def fresh(value: Any) -> Any:
+    """Return a copy of an array or a tensor, and anything else as it is."""
+    if is_tensor(value):
+        return value.detach().clone()
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
 def _read(name: str, value: Any) -> tuple[np.ndarray, bool]:
     """Return an array, and whether it was a tensor of bfloat16."""
     if is_tensor(value):

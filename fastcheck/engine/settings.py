@@ -46,6 +46,7 @@ class Settings(Request):
     relative_noise: float | None = None
     precision: str | None = None
     directions: int | Literal["auto"] | None = None
+    reference: Literal[True] | None = None
 
     @classmethod
     def of(
@@ -100,7 +101,7 @@ class Settings(Request):
     @property
     def requested(self) -> dict[str, Any]:
         """The settings in the form that a report keeps."""
-        names = ("stencil", "noise", "relative_noise", "precision")
+        names = ("stencil", "noise", "relative_noise", "precision", "reference")
         own = {name: value for name in names if (value := getattr(self, name)) is not None}
         own |= {} if self.directions in (None, "auto") else {"directions": self.directions}
         return super().requested | own

@@ -6,7 +6,7 @@ import functools
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,8 @@ from fastcheck.functions.form import Form, of_other_shape
 from fastcheck.functions.state import Arrays
 from fastcheck.functions.step_search import NOISES
 from fastcheck.metrics import health
-from fastcheck.metrics.health import HealthFinding
+from fastcheck.metrics.health import LOSS, Functions, HealthFinding
+from fastcheck.reports.tensor_report import ForwardReport
 
 if TYPE_CHECKING:
     from fastcheck.functions.pipeline import FunctionPipeline
@@ -35,6 +36,23 @@ SMALL_ENTRY = 2.0**-10
 
 MOVED = 2.0**-10
 """Relative perturbation of params that shows how the loss scales, and what it remembers between calls."""
+
+
+class Evaluation(NamedTuple):
+    """A value of a loss.
+
+    Attributes
+    ----------
+    value : float
+        Any number; nan where the loss raised.
+    terms : float64 array or None
+        What the value is the sum of, where that is known.
+    raised : FastcheckError or None
+    """
+
+    value: float
+    terms: np.ndarray | None = None
+    raised: FastcheckError | None = None
 
 
 class FunctionCase:
@@ -81,6 +99,7 @@ class FunctionCase:
     """
 
     evaluators: ClassVar[tuple[str, ...]] = ("full",)
+    names: ClassVar[Functions] = LOSS
 
     def __init__(
         self,
@@ -104,10 +123,8 @@ class FunctionCase:
         self.params = {name: finite(self.label(name), value, precision) for name, value in given.items()}
         self._moved, self.largest, self._lock = False, 0.0, threading.Lock()
         first = self.start = self._value_here()
-        self.accuracy = _accuracy(noise, relative_noise, first)
-        if self.accuracy:
-            self.findings.append(health.loss_accuracy(self.accuracy))
-        self.scatter, findings = state.scatter(first, self._value_here, self.accuracy, self._scale)
+        self.accuracy = self._declared(noise, relative_noise)
+        self.scatter, findings = self._scattered()
         self.findings += findings
         analytic = self._matched(grad) if self._grad is None else self._called_gradient()
         self.grads = _values(analytic)
@@ -125,6 +142,10 @@ class FunctionCase:
     def label(self, name: str) -> str:
         """Return the user's name for a tensor."""
         return self._form.label("params", name)
+
+    def gradient_label(self, name: str) -> str:
+        """Return the user's name for a tensor's gradient."""
+        return self._form.label("grad", name)
 
     def index(self, name: str, dim: int) -> tuple[int, ...]:
         """Return the multi-index of a flat index."""
@@ -170,6 +191,25 @@ class FunctionCase:
         """Return which entries of a tensor are far smaller than a typical one, zeros included."""
         return np.abs(self.params[name]) < SMALL_ENTRY * self.size(name)
 
+    @property
+    def magnitude(self) -> float:
+        """The size of the loss at params, of which its rounding is a fraction."""
+        return abs(self.start)
+
+    @property
+    def least_noise(self) -> np.ndarray:
+        """The least standard deviation of the loss's rounding: of each of its terms, or of its value, without axes."""
+        return np.array(self.scatter)
+
+    @property
+    def declared_errors(self) -> np.ndarray:
+        """The declared bound on the error of the loss, of each of its terms or of its value."""
+        return np.array(self.accuracy)
+
+    def parts(self) -> list[tuple[slice, np.ndarray]]:
+        """Return slices of terms that are alike, with their sizes at params; none where the loss is one number."""
+        return []
+
     @functools.cached_property
     def promised(self) -> float:
         """The largest change of the loss that the analytic gradient promises when an entry moves by its own size.
@@ -184,7 +224,7 @@ class FunctionCase:
                 every.append(_largest(slopes * self.size(name)))
                 own.append(_largest(slopes * values) if values.any() else every[-1])
         largest = max(own) or max(every)
-        return largest if largest > U * abs(self.start) else 0.0
+        return largest if largest > U * self.magnitude else 0.0
 
     def copies(self) -> Arrays:
         """Return private copies of params, which may be changed."""
@@ -192,29 +232,43 @@ class FunctionCase:
 
     def value(self, arrays: Arrays, where: Callable[[], str]) -> float:
         """Evaluate the loss near params and return any number it gives; nan where it raises, as outside its domain."""
-        return self.attempt(arrays, where)[0]
+        return self.attempt(arrays, where).value
 
-    def attempt(self, arrays: Arrays, where: Callable[[], str]) -> tuple[float, FastcheckError | None]:
-        """Evaluate as `value` does; return the value, and the error that the loss raised."""
+    def attempt(self, arrays: Arrays, where: Callable[[], str]) -> Evaluation:
+        """Evaluate as `value` does; return the value with its terms, and the error that the loss raised."""
         try:
             returned = self._evaluated(arrays)
         except Exception as error:
-            return math.nan, raised_by("loss", error, where())
-        value = _number(returned, where)
-        self._moved = self._moved or value != self.start
+            return Evaluation(math.nan, raised=raised_by(self.names.function, error, where()))
+        evaluation = self._measured(returned, where)
+        value = evaluation.value
+        self._moved = self._moved or (value != self.start and not math.isnan(value))
         if self.largest < abs(value) < math.inf:
             with self._lock:
                 self.largest = max(self.largest, abs(value))
-        return value, None
+        return evaluation
+
+    def sample(self, arrays: Arrays, where: Callable[[], str]) -> np.ndarray:
+        """Evaluate the loss and return its terms, or its value, without axes; nan where it raises."""
+        value, terms, _ = self.attempt(arrays, where)
+        return np.full(self.least_noise.shape, value) if terms is None else terms
 
     def gradient(self, arrays: Arrays) -> Arrays | None:
         """Evaluate the analytic gradient near params; None where it raises."""
         assert self._grad is not None
         try:
-            grad = _quietly(self._grad, self._form.packed(arrays))
+            grad = quietly(self._grad, self._form.packed(arrays))
         except Exception:
             return None
         return _values(self._matched(grad))
+
+    @property
+    def forward(self) -> ForwardReport | None:
+        """The comparison of the function with another one that is differenced; None where it is differenced itself."""
+        return None
+
+    def examine(self, errors: Mapping[str, np.ndarray]) -> None:
+        """Add findings on the gradient function that need the bounds on its rounding; here there are none."""
 
     def examine_end(self) -> None:
         """Add the findings of a finished check: whether the loss ever changed, and still repeats its first value."""
@@ -223,14 +277,14 @@ class FunctionCase:
         try:
             pairs = ((self.start, self._value_here()), *self._after_moves())
         except FastcheckError:  # it returned a finite number there before
-            self.findings.append(health.loss_remembers(self.start, math.nan))
+            self.findings.append(health.loss_remembers(self.start, math.nan, self.names))
             return
         differing = [pair for pair in pairs if all(map(math.isfinite, pair)) and not self._same(*pair)]
         if differing:
-            self.findings.append(health.loss_remembers(*differing[0]))
+            self.findings.append(health.loss_remembers(*differing[0], self.names))
         elif not self._moved:
             zero = not any(array.any() for array in self.grads.values())
-            self.findings.append(health.loss_never_moves(self.start, zero))
+            self.findings.append(health.loss_never_moves(self.start, zero, self.names))
 
     def refuse_changes(self, arrays: Arrays, function: str) -> None:
         """Check that arrays still equal params after a function was called with them."""
@@ -242,20 +296,35 @@ class FunctionCase:
                 )
 
     def _evaluated(self, arrays: Arrays) -> Any:
-        return _quietly(self._loss, self._form.packed(arrays))
+        return quietly(self._loss, self._form.packed(arrays))
+
+    def _measured(self, returned: Any, where: Callable[[], str]) -> Evaluation:
+        """Return the value of what the loss returned; refuse anything but a number."""
+        return Evaluation(_number(returned, where))
+
+    def _declared(self, noise: float | None, relative_noise: float | None) -> float:
+        """Return the declared bound on the error of a value, and note it; 0 without one."""
+        accuracy = _accuracy(noise, relative_noise, self.start)
+        if accuracy:
+            self.findings.append(health.loss_accuracy(accuracy))
+        return accuracy
+
+    def _scattered(self) -> tuple[float, list[HealthFinding]]:
+        """Return the standard deviation of the loss from call to call, and a finding if there is one."""
+        return state.scatter(self.start, self._value_here, self.accuracy, self._scale)
 
     def _value_here(self) -> float:
         """Evaluate the loss at params themselves, where it must be a finite number."""
         arrays = self.copies()
         try:
-            value = _number(self._evaluated(arrays), lambda: START)
+            value = self._measured(self._evaluated(arrays), lambda: START).value
         except FastcheckError:
             raise
         except Exception as error:
-            raise raised_by("loss", error, self._start) from error
-        self.refuse_changes(arrays, "loss")
+            raise raised_by(self.names.function, error, self._start) from error
+        self.refuse_changes(arrays, self.names.function)
         if not math.isfinite(value):
-            raise FastcheckError(f"loss is {value!r} {START}: expected a finite number")
+            raise FastcheckError(f"{self.names.function} is {value!r} {START}: expected a finite number")
         return value
 
     @property
@@ -273,7 +342,11 @@ class FunctionCase:
 
     def _same(self, before: float, after: float) -> bool:
         accuracy = max(self.accuracy, NOISES * self.scatter)
-        return state.same(before, after, self._value_here, accuracy)
+        return state.same(before, after, self._value_here, accuracy, self._size_of(before))
+
+    def _size_of(self, value: float) -> float:
+        """Return the size of which a value's rounding is a fraction."""
+        return abs(value)
 
     def _after_moves(self) -> Iterator[tuple[float, float]]:
         """Yield pairs of values that should be equal: at one other point in separate arrays, then at params again.
@@ -294,13 +367,15 @@ class FunctionCase:
         arrays = self.copies()
         assert self._grad is not None
         try:
-            grad = _quietly(self._grad, self._form.packed(arrays))
+            grad = quietly(self._grad, self._form.packed(arrays))
+        except FastcheckError:
+            raise
         except Exception as error:
-            raise raised_by("grad", error, self._start) from error
+            raise raised_by(self.names.gradient, error, self._start) from error
         if grad is None:
-            raise FastcheckError(f"grad returns None {START}: is its return missing?")
+            raise FastcheckError(f"{self.names.gradient} returns None {self._start}: is its return missing?")
         matched = self._matched(grad)
-        self.refuse_changes(arrays, "grad")
+        self.refuse_changes(arrays, self.names.gradient)
         return matched
 
     def _examine_gradient(self, before: float) -> None:
@@ -308,18 +383,22 @@ class FunctionCase:
         again = _values(self._called_gradient())
         self.start = self._value_here()
         if not self._same(before, self.start):
-            self.findings.append(health.loss_changed_by_grad(before, self.start))
+            self.findings.append(health.loss_changed_by_grad(before, self.start, self.names))
             return
-        units = {name: self.half_unit(name) for name in self.grads}
-        self.wavering, findings = state.compared(self.grads, again, lambda: _values(self._called_gradient()), units)
+        self.wavering, findings = self._repeated(again)
         self.findings += findings
+
+    def _repeated(self, again: Arrays) -> tuple[Arrays, list[HealthFinding]]:
+        """Compare the gradient of a second call; return how much it differs, and a finding if there is one."""
+        units = {name: self.half_unit(name) for name in self.grads}
+        return state.compared(self.grads, again, lambda: _values(self._called_gradient()), units, self.names.gradient)
 
     def _matched(self, grad: Any) -> dict[str, Floating]:
         """Return copies of the gradient's arrays, in the order of params."""
         return {name: self._shaped(name, value) for name, value in self._form.named("grad", grad).items()}
 
     def _shaped(self, name: str, value: Any) -> Floating:
-        label = self._form.label("grad", name)
+        label = self.gradient_label(name)
         array, precision = gradient(label, value, self.precision)
         expected = self.params[name].shape
         if array.shape != expected:
@@ -337,7 +416,7 @@ def _largest(values: np.ndarray) -> float:
     return float(values[np.isfinite(values)].max(initial=0.0))
 
 
-def _quietly(function: Callable[[Any], Any], params: Any) -> Any:
+def quietly(function: Callable[[Any], Any], params: Any) -> Any:
     """Call a user's function without NumPy's warnings: an overflow is a value like any other."""
     with np.errstate(all="ignore"):
         return function(params)

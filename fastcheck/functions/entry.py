@@ -12,8 +12,8 @@ import numpy as np
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.precision import U
 from fastcheck.functions import ecnoise
-from fastcheck.functions.case import SMALL_ENTRY, FunctionCase
-from fastcheck.functions.noise import LOSS_SAMPLES, LOSS_SPACINGS
+from fastcheck.functions.case import SMALL_ENTRY, Evaluation, FunctionCase
+from fastcheck.functions.noise import LOSS_SAMPLES, LOSS_SPACINGS, Noise
 from fastcheck.functions.state import Arrays
 from fastcheck.functions.step_search import NOISES, Estimate, Level, Search, exponent_of
 
@@ -32,8 +32,8 @@ class Tensor:
     ----------
     case : FunctionCase
     name : str
-    noise : float
-        Standard deviation of the loss's rounding where the tensor is perturbed.
+    noises : Noise
+        The loss's rounding where the tensor is perturbed.
     errors : float64 array
         Bounds on the rounding of the analytic gradient, flat.
     stencil : "auto", 3 or 5
@@ -43,11 +43,16 @@ class Tensor:
 
     case: FunctionCase
     name: str
-    noise: float
+    noises: Noise
     errors: np.ndarray
     stencil: Literal["auto", 3, 5]
     size: float
     _private: threading.local = field(default_factory=threading.local, init=False, repr=False, compare=False)
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the loss's rounding where all of its terms move."""
+        return max(self.noises.whole, LEAST)
 
     @property
     def values(self) -> np.ndarray:
@@ -86,6 +91,7 @@ class EntryDifferencer:
         self.small = abs(self._x) < SMALL_ENTRY * tensor.size
         self.reach = max(tensor.size, abs(self._x))
         self._raised: FastcheckError | None = None
+        self._moving: np.ndarray | None = None
 
     def outside(self, estimate: Estimate) -> bool:
         """Return whether the analytic value lies outside the error bar."""
@@ -102,7 +108,7 @@ class EntryDifferencer:
             # The step shows the scale on which the entry moves, if its bar is smaller than the value to be shown.
             reach = min(reach, max(abs(self._x), estimate.step * OWN_SIZE))
         promised = self._case.promised
-        return promised / reach if promised else max(abs(self._case.start) / reach, estimate.slope)
+        return promised / reach if promised else max(self._case.magnitude / reach, estimate.slope)
 
     def own_size(self) -> float:
         """Return the size of the entry itself; for a zero, that of the others."""
@@ -120,11 +126,8 @@ class EntryDifferencer:
 
     def search(self, noise: float | None = None) -> Search:
         """Return the search for the entry's step; ``noise`` defaults to the tensor's."""
-        least = max(exponent_of(float(np.spacing(abs(self._x)))) + 2, -1000)
-        # A step does not pass zero, where a domain may end, unless the entry may be small by accident.
-        room = self.reach if self.small else abs(self._x)
+        least, most = self._range()
         noise = self._tensor.noise if noise is None else noise
-        most = max(least, exponent_of(room) - 2)
         return Search(lambda exponent: self._level(math.ldexp(1.0, exponent), noise), self._tensor.stencil, least, most)
 
     def with_step(self, step: float) -> Estimate | None:
@@ -135,6 +138,18 @@ class EntryDifferencer:
 
         return Search(level, self._tensor.stencil, 0, 0).best(0, rounds=1)
 
+    def sees_more(self) -> bool:
+        """Look for terms of the loss that depend on the entry though rounding hides it; return whether there are any.
+
+        A saturated output never moves, but it is nan where the entry is. Estimates from then on include its rounding.
+        """
+        if self._moving is None or self._moving.all():
+            return False
+        terms = self._perturbed(math.nan).terms
+        more = np.ones(self._moving.shape, bool) if terms is None else ~np.isfinite(terms) & ~self._moving
+        self._moving = self._moving | more
+        return bool(more.any())
+
     def own_noise(self) -> float:
         """Return the noise of the loss next to the point, where this entry alone is perturbed.
 
@@ -144,45 +159,63 @@ class EntryDifferencer:
 
         def measured(side: float) -> float:
             def sample(distance: float) -> np.ndarray:
-                return np.array(self._perturbed(side * distance))
+                return np.array(self._perturbed(side * distance).value)
 
             return float(ecnoise.measured(sample, LOSS_SAMPLES, [unit]))
 
         largest = max(measured(1.0), measured(-1.0))
-        least = max(U * abs(self._case.start), self._case.accuracy / NOISES, LEAST)
+        least = max(U * self._case.magnitude, self._case.accuracy / NOISES, LEAST)
         return min(self._tensor.noise, max(largest, least)) if largest > 0 else self._tensor.noise
 
     def not_finite(self, step: float, given: bool) -> FastcheckError:
         """Return why the entry cannot be differenced; ``step`` was ``given``, or is the first step of the search."""
         raised = self._raised
-        cause = "" if raised is None else f"; {raised}"
+        cause, names = "" if raised is None else f"; {raised}", self._case.names
         if given:
             message = (
-                f"step is {step!r}: the loss is not finite with {self._label()} perturbed by one, two or four steps; "
-                f"expected a smaller step, or step='auto'{cause}"
+                f"step is {step!r}: {names.subject} is not finite with {self._label()} perturbed by one, two or four "
+                f"steps; expected a smaller step, or step='auto'{cause}"
             )
         else:
             message = (
-                f"loss is not finite around {self._label()}: no step of {step!r} or less gives finite values on "
-                f"both sides{cause}"
+                f"{names.function} is not finite around {self._label()}: no step of {step!r} or less gives finite "
+                f"values on both sides{cause}"
             )
         refusal = FastcheckError(message)
         refusal.__cause__ = None if raised is None else raised.__cause__
         return refusal
 
+    def _range(self) -> tuple[int, int]:
+        """Return the exponents of the smallest step, and of the largest one."""
+        least = max(exponent_of(float(np.spacing(abs(self._x)))) + 2, -1000)
+        # A step does not pass zero, where a domain may end, unless the entry may be small by accident.
+        room = self.reach if self.small else abs(self._x)
+        return least, max(least, exponent_of(room) - 2)
+
     def _level(self, step: float, noise: float) -> Level | None:
         before, after = self._perturbed(-step), self._perturbed(step)
-        return Level.of(step, (self._x - step, self._x, self._x + step), (before, self._case.start, after), noise)
+        if before.terms is not None and after.terms is not None:
+            moving = self._far_moving() | (before.terms != 0) | (after.terms != 0)
+            noise = min(noise, max(self._tensor.noises.of(moving), LEAST))
+        points, values = (self._x - step, self._x, self._x + step), (before.value, self._case.start, after.value)
+        return Level.of(step, points, values, noise, self._case.magnitude)
 
-    def _perturbed(self, by: float) -> float:
+    def _far_moving(self) -> np.ndarray:
+        """Return which terms of the loss move with the entry by its largest step, where rounding hides none."""
+        if self._moving is None:
+            terms = self._perturbed(math.copysign(math.ldexp(1.0, self._range()[1]), self._x)).terms
+            self._moving = np.ones(self._tensor.noises.each.shape, bool) if terms is None else terms != 0
+        return self._moving
+
+    def _perturbed(self, by: float) -> Evaluation:
         """Evaluate the loss with the entry perturbed, then restore it."""
         arrays = self._tensor.arrays()
         flat = arrays[self._tensor.name].reshape(-1)
         flat[self._dim] = self._x + by
         try:
-            value, raised = self._case.attempt(arrays, lambda: f"with {self._label()} perturbed by {by!r}")
-            self._raised = self._raised or raised
-            return value
+            evaluation = self._case.attempt(arrays, lambda: f"with {self._label()} perturbed by {by!r}")
+            self._raised = self._raised or evaluation.raised
+            return evaluation
         finally:
             flat[self._dim] = self._x
 

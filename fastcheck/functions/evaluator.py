@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -11,9 +13,9 @@ from fastcheck.common.precision import WIDE, WIDE_TYPES
 from fastcheck.engine.differences import Chosen, Differences, indices
 from fastcheck.functions import opinions
 from fastcheck.functions.case import FunctionCase
-from fastcheck.functions.entry import LEAST, EntryDifferencer, Tensor
-from fastcheck.functions.noise import UNMEASURED
-from fastcheck.functions.step_search import ROUNDS, Estimate, better, exponent_of
+from fastcheck.functions.entry import EntryDifferencer, Tensor
+from fastcheck.functions.noise import UNMEASURED, Noise
+from fastcheck.functions.step_search import ROUNDS, Estimate, Search, better, exponent_of
 
 BLOCK_DIMS = 32
 """Dimensions in a block: a few hundred calls of the loss between checks for Ctrl-C and updates of progress."""
@@ -37,8 +39,8 @@ class FunctionEvaluator:
     case : FunctionCase
     name : str
         The tensor.
-    noise : float
-        Noise of the loss where the tensor is perturbed: `fastcheck.functions.noise.of_loss`.
+    noises : Noise
+        Rounding of the loss where the tensor is perturbed: `fastcheck.functions.noise.of_loss`.
     errors : float64 array
         Bounds on the rounding of its analytic gradient: `fastcheck.functions.noise.of_gradient`.
     step : float or "auto"
@@ -51,6 +53,7 @@ class FunctionEvaluator:
     step : float
         As given, or the median of the pilots' best steps.
     noise : float
+        Standard deviation of a value of the loss.
     kinked : dict of int to Estimate
         Dimensions at a kink whose analytic value is a subgradient.
     """
@@ -59,14 +62,14 @@ class FunctionEvaluator:
         self,
         case: FunctionCase,
         name: str,
-        noise: float,
+        noises: Noise,
         errors: np.ndarray,
         step: float | Literal["auto"],
         stencil: Literal["auto", 3, 5],
         seed: int,
     ) -> None:
-        self.noise, self.kinked = max(noise, LEAST), dict[int, Estimate]()
-        self._tensor = Tensor(case, name, self.noise, errors.reshape(-1), stencil, case.size(name))
+        self.kinked = dict[int, Estimate]()
+        self._tensor = Tensor(case, name, noises, errors.reshape(-1), stencil, case.size(name))
         types = WIDE_TYPES * (1 if case.has_function else UNMEASURED)
         self._too_wide = max(WIDE, types * case.half_unit(name))
         self._fixed = None if step == "auto" else float(step)
@@ -75,6 +78,10 @@ class FunctionEvaluator:
         if self._fixed is None:
             self._send_pilots(np.random.default_rng([seed, len(self._tensor.values)]))
         self.step = self._fixed or math.ldexp(1.0, self._start + exponent_of(self._tensor.size))
+
+    @property
+    def noise(self) -> float:
+        return self._tensor.noise
 
     def blocks(self, dims: Chosen) -> list[Chosen]:
         """Cut dimensions into blocks of `BLOCK_DIMS`."""
@@ -85,7 +92,7 @@ class FunctionEvaluator:
         dims = indices(block)
         entries = [EntryDifferencer(self._tensor, dim) for dim in dims.tolist()]
         estimates = [self._differenced(dim, entry) for dim, entry in zip(dims.tolist(), entries, strict=True)]
-        self._tensor.case.refuse_changes(self._tensor.arrays(), "loss")
+        self._tensor.case.refuse_changes(self._tensor.arrays(), self._tensor.case.names.function)
         bars = np.array([one.bar for one in estimates]) + self._tensor.errors[dims]
         jumps = np.array([one.jump for one in estimates])
         slopes = np.array(
@@ -123,8 +130,8 @@ class FunctionEvaluator:
         pilots = {}
         for dim in rng.choice(among, min(PILOTS, len(among)), replace=False).tolist():
             entry = EntryDifferencer(self._tensor, dim)
-            search = entry.search()
-            estimate = search.best(self._begin(entry.reach), opinions.ROUNDS)
+            begin = self._begin(entry.reach)
+            search, estimate = _found(entry, functools.partial(Search.best, start=begin, rounds=opinions.ROUNDS))
             if estimate is not None:
                 pilots[dim] = entry, search, estimate
                 contradicted = opinions.contradiction(entry, search, estimate) is not None
@@ -148,13 +155,18 @@ class FunctionEvaluator:
 
     def _searched(self, entry: EntryDifferencer, rounds: int = ROUNDS) -> Estimate | None:
         """Search for the step; for a small entry, from both of the scales that it may have."""
-        search, other_size = entry.search(), entry.other_size()
+        other_size = entry.other_size()
         begin = self._begin(entry.reach)
         most = begin + NEAR if self._doubtful else None  # larger steps see only the coarse scale of the loss
-        best = search.best(begin, opinions.ROUNDS if entry.small else rounds, most)
-        if other_size is not None:
-            other = search.best(self._begin(other_size), opinions.ROUNDS)
-            best = best if other is None else better(best, other)
+
+        def find(search: Search) -> Estimate | None:
+            best = search.best(begin, opinions.ROUNDS if entry.small else rounds, most)
+            if other_size is not None:
+                other = search.best(self._begin(other_size), opinions.ROUNDS)
+                best = best if other is None else better(best, other)
+            return best
+
+        search, best = _found(entry, find)
         return best and opinions.decided(entry, search, best, self._doubtful)
 
     def _with_fixed_step(self, entry: EntryDifferencer, step: float) -> Estimate | None:
@@ -162,7 +174,7 @@ class FunctionEvaluator:
 
         If so, the bar is widened by how far apart the two are.
         """
-        estimate = entry.with_step(step)
+        _, estimate = _found(entry, lambda _: entry.with_step(step))
         if estimate is not None and estimate.jump and not opinions.at_the_point(entry, estimate).jump:
             estimate = estimate._replace(jump=0.0)
         if estimate is None or not entry.outside(estimate):
@@ -175,3 +187,17 @@ class FunctionEvaluator:
 
     def _begin(self, size: float) -> int:
         return self._start + exponent_of(size)
+
+
+def _found(entry: EntryDifferencer, find: Callable[[Search], Estimate | None]) -> tuple[Search, Estimate | None]:
+    """Return a search and the estimate found in it.
+
+    Where the gradient is outside of its bar, search once more, with the noise of all terms that depend on the entry: of
+    a saturated output nothing is seen, since it does not move.
+    """
+    search = entry.search()
+    estimate = find(search)
+    if estimate is not None and entry.outside(estimate) and entry.sees_more():
+        search = entry.search()
+        estimate = find(search)
+    return search, estimate

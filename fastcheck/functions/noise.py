@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -57,8 +59,38 @@ where this matters more."""
 _SINGLE = UNITS["float32"]
 
 
-def of_loss(case: FunctionCase, name: str, seed: int) -> float:
-    """Return the standard deviation of the loss's rounding where a tensor is perturbed, 0 where none shows.
+@dataclass(frozen=True)
+class Noise:
+    """The rounding of a loss where a tensor is perturbed: of each of its terms, or of its value.
+
+    Attributes
+    ----------
+    each : float64 array
+        Standard deviations, 0 where none shows; without axes where the loss is one number.
+    declared : float64 array
+        Declared bounds on errors, of the same shape.
+    """
+
+    each: np.ndarray
+    declared: np.ndarray
+
+    @functools.cached_property
+    def whole(self) -> float:
+        """The standard deviation of the loss's rounding where all terms move."""
+        return self._of(self.each, self.declared)
+
+    def of(self, moving: np.ndarray) -> float:
+        """Return the standard deviation where some terms move: the others cancel in a difference."""
+        return self._of(self.each[moving], self.declared[moving])
+
+    @staticmethod
+    def _of(each: np.ndarray, declared: np.ndarray) -> float:
+        largest = float(each.max(initial=0.0)) or 1.0  # divided by before squaring, so that nothing overflows
+        return max(largest * float(np.linalg.norm(each / largest)), float(declared.sum()) / NOISES_OF_VALUES)
+
+
+def of_loss(case: FunctionCase, name: str, seed: int) -> Noise:
+    """Measure the loss's rounding where a tensor is perturbed.
 
     It bounds the noise in the differences of one dimension: perturbing one entry changes fewer roundings than
     perturbing all.
@@ -66,18 +98,24 @@ def of_loss(case: FunctionCase, name: str, seed: int) -> float:
     arrays = case.copies()
     rng = np.random.default_rng([seed, *name.encode()])
     spacings = LOSS_SPACINGS if case.params[name].any() else (UNKNOWN, *LOSS_SPACINGS)
-    levels, seen = [case.scatter, case.accuracy / NOISES_OF_VALUES], list[float]()
+    each, seen = case.least_noise, list[np.ndarray]()
     for _ in range(DIRECTIONS):
         direction = _direction(case, name, rng)
         for side in (direction, -direction):
 
             def sample(distance: float, side: np.ndarray = side) -> np.ndarray:
                 _move(case, arrays, {name: side}, distance)
-                seen.append(case.value(arrays, lambda: _away(case, name)))
-                return np.array(seen[-1])
+                values = case.sample(arrays, lambda: _away(case, name))
+                seen.extend([values] * (values.ndim == 0))
+                return values
 
-            levels.append(float(ecnoise.measured(sample, LOSS_SAMPLES, spacings, more=1)))
-    return max(*(level for level in levels if not math.isnan(level)), _rounding(np.array(seen)))
+            each = np.fmax(each, ecnoise.measured(sample, LOSS_SAMPLES, spacings, more=1))
+    if each.ndim == 0:
+        return Noise(np.fmax(each, _rounding(np.array(seen))), case.declared_errors)
+    for part, sizes in case.parts():
+        with np.errstate(divide="ignore"):
+            each[part] = np.fmax(each[part], _typical(each[part], 1 / sizes))
+    return Noise(each, case.declared_errors)
 
 
 def _rounding(values: np.ndarray) -> float:
@@ -153,9 +191,14 @@ def _unit(grad: np.ndarray, precision: str | None) -> float:
     """
     if precision is not None:
         return U if precision == "float64" else _SINGLE
-    if grad.dtype != np.float64:
+    return unit_of_values(grad)
+
+
+def unit_of_values(values: np.ndarray) -> float:
+    """Return the unit round-off that the type of an array, or its values, show."""
+    if values.dtype != np.float64:
         return _SINGLE
-    return _SINGLE if _is_single(grad[np.isfinite(grad)]) else U
+    return _SINGLE if _is_single(values[np.isfinite(values)]) else U
 
 
 def _is_single(values: np.ndarray) -> bool:

@@ -17,10 +17,12 @@ from fastcheck.functions import noise, ties
 from fastcheck.functions.case import FunctionCase
 from fastcheck.functions.directions import COUNT, Directions
 from fastcheck.functions.evaluator import FunctionEvaluator
+from fastcheck.functions.noise import Noise
 from fastcheck.functions.ties import Kinked
 from fastcheck.metrics import health
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.reports.report import Report
+from fastcheck.reports.tensor_report import ForwardReport
 
 MOSTLY = 0.75
 """Where more than this fraction of all derivatives is zero, a check shows little."""
@@ -49,17 +51,21 @@ class FunctionPipeline:
 
     kind = "full"
     balanced = True
-    forward = None
 
     def __init__(self, case: FunctionCase, settings: Settings) -> None:
         self._case = case
-        self._noise: dict[str, float] = {}
+        self._noise: dict[str, Noise] = {}
         self._errors: Mapping[str, np.ndarray] = {}
         self._evaluators: dict[str, FunctionEvaluator] = {}
         self._settings = settings
         self._directions: Directions | None = None
         for name in case.params if settings.step != "auto" else ():
             steps.refuse_unusable(settings.step, case.params[name], case.label(name))
+
+    @property
+    def forward(self) -> ForwardReport | None:
+        """The comparison of the function with another one that is differenced; None where it is differenced itself."""
+        return self._case.forward
 
     @property
     def grads(self) -> Mapping[str, np.ndarray]:
@@ -83,11 +89,13 @@ class FunctionPipeline:
         return self._case.described()
 
     def prepare(self, session: Session) -> FunctionPipeline:
-        """Measure the rounding noise of the analytic gradient."""
+        """Measure the rounding noise of the analytic gradient, and examine the function that computes it."""
         with session.clock.of("seconds"):
-            self._errors = noise.of_gradient(self._case, session.settings.seed)
-            if count := self._count_of_directions():
-                self._directions = self._run_directions(count, session)
+            if self.forward is None or self.forward.passed:
+                self._errors = noise.of_gradient(self._case, session.settings.seed)
+                self._case.examine(self._errors)
+                if count := self._count_of_directions():
+                    self._directions = self._run_directions(count, session)
         return self
 
     @property
@@ -139,7 +147,7 @@ class FunctionPipeline:
 
     def findings(self, report: Report) -> list[HealthFinding]:
         """Return the findings about the functions after a check, whose ``report`` has the differences alone."""
-        if report.interrupted:
+        if report.interrupted or not report.tensors:
             return self._case.findings
         self._case.examine_end()
         seen = None
@@ -165,7 +173,7 @@ class FunctionPipeline:
         if report.verdict == "fail":
             return
         if report.verdict == "inconclusive" and 0 < self._case.largest < UNDERFLOW:
-            yield health.loss_underflows(self._case.largest)
+            yield health.loss_underflows(self._case.largest, self._case.names)
         tensors, grads = report.tensors.values(), self._case.grads
         dims = sum(one.dims_checked for one in tensors)
         unresolved = sum(one.unresolved - one.at_kink for one in tensors)  # derivatives at a kink are not zeros

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.precision import U
+from fastcheck.common.precision import UNITS, U
 from fastcheck.metrics import health
 from fastcheck.metrics.health import HealthFinding
 
@@ -32,6 +32,11 @@ HALF_BITS = 32
 
 ALIKE = 1e-6
 """Largest relative difference between what successive calls add to a gradient that counts as the same."""
+
+
+def last_bits(unit: float) -> float:
+    """Return the largest relative difference from call to call of values with this unit round-off."""
+    return max(LAST_BITS, HALF_BITS * unit * (unit > UNITS["float32"]))
 
 
 def scatter(
@@ -70,19 +75,19 @@ def scatter(
     return float(values.std(ddof=1)), [health.loss_wavers(spread / size)]
 
 
-def same(before: float, after: float, again: Callable[[], float], accuracy: float) -> bool:
-    """Return whether two values at one point are the same, as far as the loss repeats itself."""
-    roundings = ROUNDINGS * U * abs(before)
+def same(before: float, after: float, again: Callable[[], float], accuracy: float, size: float) -> bool:
+    """Return whether two values at one point are the same, as far as a loss of this size repeats itself."""
+    roundings = ROUNDINGS * U * size
     if abs(after - before) <= max(2 * accuracy, roundings):
         return True
     # Last bits may agree by chance in the first comparison; a loss that settles drifts one way, by less and less.
     changes = np.diff([after, *(again() for _ in range(REPEATS))]) / abs(after - before)
     wavers = (changes > ALTERNATING).any() and (changes < -ALTERNATING).any()
-    return bool(wavers and abs(after - before) <= LAST_BITS * abs(before))
+    return bool(wavers and abs(after - before) <= LAST_BITS * size)
 
 
 def compared(
-    first: Arrays, second: Arrays, again: Callable[[], Arrays], units: Mapping[str, float]
+    first: Arrays, second: Arrays, again: Callable[[], Arrays], units: Mapping[str, float], function: str
 ) -> tuple[Arrays, list[HealthFinding]]:
     """Compare the gradients of two calls; return how much they differ, and a finding if there is one.
 
@@ -93,6 +98,8 @@ def compared(
         Returns the gradient of another call.
     units : mapping of str to float
         Unit round-off of each tensor in half precision, 0 for a wider type.
+    function : str
+        Name of the function that returns them.
     """
     apart = {name: _apart(first[name], second[name]) for name in first}
     nothing = {name: np.zeros(array.shape) for name, array in first.items()}
@@ -102,14 +109,14 @@ def compared(
     parts = {name: _part(apart[name], first[name]) for name in differing}
     part = max(parts.values())
     if all(parts[name] <= max(LAST_BITS, HALF_BITS * units[name]) for name in differing):
-        return {name: np.abs(array) for name, array in apart.items()}, [health.gradient_wavers(part)]
+        return {name: np.abs(array) for name, array in apart.items()}, [health.gradient_wavers(part, function)]
     third = again()
     steady = [
         name for name in differing if _part(_apart(second[name], third[name]) - apart[name], apart[name]) <= ALIKE
     ]
     if steady:
-        return nothing, [health.gradient_adds_up(_factor(first, second, steady), steady)]
-    return nothing, [health.gradient_differs(part)]
+        return nothing, [health.gradient_adds_up(_factor(first, second, steady), steady, function)]
+    return nothing, [health.gradient_differs(part, function)]
 
 
 def _apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:

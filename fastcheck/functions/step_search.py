@@ -81,11 +81,17 @@ class Level(NamedTuple):
 
     @classmethod
     def of(
-        cls, step: float, points: tuple[float, float, float], values: tuple[float, float, float], noise: float
+        cls,
+        step: float,
+        points: tuple[float, float, float],
+        values: tuple[float, float, float],
+        noise: float,
+        size: float | None = None,
     ) -> Level | None:
         """Difference three values, at the realised points x - h, x and x + h.
 
-        Returns None where a value, or a result from it, is not finite.
+        Returns None where a value, or a result from it, is not finite. ``size`` is that of the function at x, where
+        its value there is a difference; by default, the value's.
         """
         (low, middle, high), (before, here, after) = points, values
         right, left = (after - here) / (high - middle), (here - before) / (middle - low)
@@ -93,7 +99,8 @@ class Level(NamedTuple):
         uneven = abs((high - middle) - (middle - low)) / (high - low)
         perturbed = max(abs(before), abs(after))
         noisy = max(noise, U / 2 * max(perturbed, abs(here)))
-        growth = perturbed / abs(here) if here else 1.0
+        size = abs(here) if size is None else size
+        growth = perturbed / size if size else 1.0
         level = cls(step, central, jump, NOISES * noisy * 2 / (high - low) + abs(jump) * uneven, growth)
         return level if all(map(math.isfinite, (*values, central, jump, level.roundoff))) else None
 

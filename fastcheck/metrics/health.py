@@ -33,6 +33,29 @@ class HealthFinding(NamedTuple):
     tensors: tuple[str, ...] = ()
 
 
+class Functions(NamedTuple):
+    """What messages call a function and its gradient, as the user knows them.
+
+    Attributes
+    ----------
+    function, gradient : str
+        Names of the two arguments.
+    subject : str
+        The function, as the subject of a sentence.
+    value : str
+        What is differenced.
+    """
+
+    function: str
+    gradient: str
+    subject: str
+    value: str
+
+
+LOSS = Functions("loss", "grad", "the loss", "the loss")
+FORWARD = Functions("forward", "backward", "forward", "the change of the outputs, weighted by the cotangent,")
+
+
 def transposed(layout: str) -> HealthFinding:
     """Describe the indices of a report on arrays that were given in another layout."""
     return HealthFinding(
@@ -47,17 +70,18 @@ def default_geometry(input: Sequence[int], weight: Sequence[int]) -> HealthFindi
     return HealthFinding("geometry", f"{shapes}, with stride 1 and padding 0, the defaults")
 
 
-def loss_changed_by_grad(before: float, after: float) -> HealthFinding:
+def loss_changed_by_grad(before: float, after: float, names: Functions = LOSS) -> HealthFinding:
     """Describe a gradient function that changes what the loss reads."""
+    _, grad, loss, value = names
     return HealthFinding(
-        "grad changes the loss",
-        f"a call of grad changes the loss at the same point: {before!r} before and {after!r} after",
-        "look for what grad changes in place (an array that the loss reads too, a cache, a running mean), and copy it",
+        f"{grad} changes {loss}",
+        f"a call of {grad} changes {loss} at the same point: {value} is {before!r} before and {after!r} after",
+        f"look for what {grad} changes in place (an array that {loss} reads too, a cache, a running mean), and copy it",
         "inconclusive",
     )
 
 
-def gradient_adds_up(factor: float | None, names: Sequence[str]) -> HealthFinding:
+def gradient_adds_up(factor: float | None, names: Sequence[str], grad: str = "grad") -> HealthFinding:
     """Describe a gradient to which every call adds, in the tensors named.
 
     Parameters
@@ -65,70 +89,77 @@ def gradient_adds_up(factor: float | None, names: Sequence[str]) -> HealthFindin
     factor : float or None
         The second gradient over the first; None where it is not a multiple.
     names : sequence of str
+    grad : str
+        The gradient function's name.
     """
     what = f"{factor:.4g} times the first result" if factor is not None else "the first result and something more"
     return HealthFinding(
-        "grad adds up",
-        f"the second call of grad returns {what} in {listed(names)}, at the same point: each call adds to the last one",
+        f"{grad} adds up",
+        f"the second call of {grad} returns {what} in {listed(names)}, at the same point: each call adds to the last "
+        "one",
         "set the gradient to zero before computing it, or write = in place of +=",
         "fail",
         tuple(names),
     )
 
 
-def gradient_differs(size: float) -> HealthFinding:
+def gradient_differs(size: float, grad: str = "grad") -> HealthFinding:
     """Describe a gradient that changes when it is computed again, by ``size`` relative to itself."""
     how = f": it differs by a relative {size:.1g}" if size < math.inf else ""
     return HealthFinding(
-        "grad differs when called again",
-        f"the second call of grad returns another gradient at the same point{how}",
-        "fix the seed, freeze the dropout mask, or look for what grad keeps between calls",
+        f"{grad} differs when called again",
+        f"the second call of {grad} returns another gradient at the same point{how}",
+        f"fix the seed, freeze the dropout mask, or look for what {grad} keeps between calls",
         "inconclusive",
     )
 
 
-def gradient_wavers(size: float) -> HealthFinding:
+def gradient_wavers(size: float, grad: str = "grad") -> HealthFinding:
     """Describe a gradient that differs in its last bits from call to call."""
     return HealthFinding(
-        "grad wavers",
-        f"grad differs by a relative {size:.1g} from call to call at the same point; the error bars include that",
+        f"{grad} wavers",
+        f"{grad} differs by a relative {size:.1g} from call to call at the same point; the error bars include that",
     )
 
 
-def loss_wavers(size: float) -> HealthFinding:
+def loss_wavers(size: float, names: Functions = LOSS) -> HealthFinding:
     """Describe a loss that differs in its last bits from call to call."""
     return HealthFinding(
-        "the loss wavers",
-        f"the loss differs by a relative {size:.1g} from call to call at the same point (sums in another order?); "
-        "this noise was measured, and the error bars come from it",
+        f"{names.subject} wavers",
+        f"{names.subject} differs by a relative {size:.1g} from call to call at the same point (sums in another "
+        "order?); this noise was measured, and the error bars come from it",
     )
 
 
-def loss_accuracy(accuracy: float) -> HealthFinding:
+def loss_accuracy(accuracy: float, names: Functions = LOSS) -> HealthFinding:
     """Describe an accuracy of the loss that was declared."""
     return HealthFinding(
-        "accuracy of the loss",
-        f"the error bars come from the declared accuracy of the loss: a value may be off by {accuracy:.3g}",
+        f"accuracy of {names.subject}",
+        f"the error bars come from the declared accuracy of {names.subject}: a value may be off by {accuracy:.3g}",
     )
 
 
-def loss_remembers(before: float, after: float) -> HealthFinding:
+def loss_remembers(before: float, after: float, names: Functions = LOSS) -> HealthFinding:
     """Describe a loss with two values at one point, which depends on where it was evaluated before."""
+    _, _, loss, value = names
+    it = "it" if value == loss else loss
     return HealthFinding(
-        "the loss remembers",
-        f"the loss is {before!r} and later {after!r} at the same point: it depends on where it was evaluated before",
-        "look for what the loss keeps between calls (a warm start, a running mean, a cache), and reset it in each call",
+        f"{loss} remembers",
+        f"{value} is {before!r} and later {after!r} at the same point: {it} depends on where it was evaluated before",
+        f"look for what {loss} keeps between calls (a warm start, a running mean, a cache), and reset it in each call",
         "inconclusive",
     )
 
 
-def loss_never_moves(value: float, zero: bool) -> HealthFinding:
+def loss_never_moves(value: float, zero: bool, names: Functions = LOSS) -> HealthFinding:
     """Describe a loss that is the same number everywhere; ``zero`` is whether its gradient is zero, as it should be."""
+    loss = names.subject
+    seen = f"the loss is {value!r}" if names == LOSS else f"{loss} returns the same outputs"
     return HealthFinding(
-        "the loss never moves",
-        f"the loss is {value!r} wherever it was evaluated: it does not read its argument, or its changes are lost in "
-        "rounding or underflow",
-        "use the argument inside the loss, not a captured array; if it is used, scale the loss up or remove a large "
+        f"{loss} never moves",
+        f"{seen} wherever it was evaluated: it does not read its argument, or its changes are lost in rounding or "
+        "underflow",
+        f"use the argument inside {loss}, not a captured array; if it is used, scale {loss} up or remove a large "
         "constant",
         None if zero else "inconclusive",
     )
@@ -167,12 +198,12 @@ def directions_distrusted() -> HealthFinding:
     )
 
 
-def loss_underflows(largest: float) -> HealthFinding:
+def loss_underflows(largest: float, names: Functions = LOSS) -> HealthFinding:
     """Describe a loss that is too small for double precision."""
     return HealthFinding(
-        "the loss underflows",
-        f"no value of the loss exceeds {largest:.2g}: it underflows, and few of its digits are left",
-        "scale the loss up, or check at parameters where it is larger",
+        f"{names.subject} underflows",
+        f"no value of {names.value.rstrip(',')} exceeds {largest:.2g}: it underflows, and few of its digits are left",
+        f"scale {names.subject} up, or check at a point where it is larger",
         "inconclusive",
     )
 

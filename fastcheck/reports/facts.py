@@ -20,7 +20,7 @@ class Facts(NamedTuple):
     tensors : mapping of str to TensorReport
         By label.
     declared : str
-        Name of the declared result.
+        Name of the declared result, or "reference" where it is another function's.
     phases : str
         What was checked twice, in words.
     differenced : collection of TensorReport
@@ -40,6 +40,13 @@ class Facts(NamedTuple):
     phases: str = ""
     differenced: Collection[TensorReport] = ()
     notes: Sequence[str] = ()
+
+    @property
+    def other_function(self) -> str:
+        """What it means that the forward results differ, in words."""
+        if self.declared == "reference":
+            return "forward is not what reference computes"
+        return f"the declared {self.declared} is not what this case computes"
 
     @property
     def deciding(self) -> HealthFinding | None:

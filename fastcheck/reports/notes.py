@@ -34,7 +34,7 @@ def _forward_notes(facts: Facts) -> Iterator[str]:
     if facts.forward is not None and facts.forward.diagnosis is not None:
         yield f"norm ratio {layout.short(facts.forward.norm_ratio)}: {facts.forward.diagnosis['evidence']}"
         yield f"try: {facts.forward.diagnosis['try']}"
-        yield f"no gradient was judged, since the {facts.declared} is not the declared one"
+        yield f"no gradient was judged, since {facts.other_function}"
 
 
 def _advice(shown: Sequence[tuple[str, TensorReport]]) -> Iterator[str]:

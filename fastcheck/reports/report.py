@@ -136,6 +136,8 @@ class Report(CheckReport, Plottable):
                     regime="",
                 )
         verdicts: list[Verdict] = [tensor.verdict for tensor in tensors.values()]
+        if self.forward is not None:
+            verdicts.append(self.forward.verdict)
         if self.interrupted:
             verdicts.append("inconclusive")
         return replace(self, tensors=tensors, verdict=heaviest(verdicts), health=tuple(findings))
@@ -153,8 +155,9 @@ class Report(CheckReport, Plottable):
     def outline(self) -> Outline:
         """Return what the report says in short: the text that ``print(report)`` prints."""
         parts = (self.forward, self.health, self.error, self.interrupted, self.run)
+        declared = "reference" if self.requested.get("reference") else "output"
         notes = covered(self.directions) if self.directions is not None else []
-        return of_tensors(Facts(self.verdict, self.tensors, *parts, notes=notes))
+        return of_tensors(Facts(self.verdict, self.tensors, *parts, declared=declared, notes=notes))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON report as Python objects; nan and infinities become strings."""

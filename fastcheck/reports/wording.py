@@ -76,7 +76,7 @@ def _head(facts: Facts, shown: Sequence[tuple[str, TensorReport]]) -> str:
     if facts.error is not None:
         return facts.error
     if facts.forward is not None and facts.forward.diagnosis is not None:
-        return f"the declared {facts.declared} is not what this case computes: {facts.forward.diagnosis['bug']}"
+        return f"{facts.other_function}: {facts.forward.diagnosis['bug']}"
     if not facts.tensors:
         return "no dimension was checked"
     decisive = "" if facts.deciding is None else facts.deciding.words

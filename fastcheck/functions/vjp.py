@@ -1,0 +1,271 @@
+"""A forward pass of arrays and the backward pass that was written for it, called at one point and near it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastcheck.common.arguments import index_of
+from fastcheck.common.arrays import as_array, floating, refuse_non_finite
+from fastcheck.common.errors import FastcheckError, raised_by
+from fastcheck.common.naming import quoted
+from fastcheck.functions.case import START
+from fastcheck.functions.conventions import Inputs, Outputs
+from fastcheck.functions.state import Arrays
+from fastcheck.metrics.verdict import norm_rule
+from fastcheck.reports.tensor_report import ForwardReport
+
+Layout = Callable[[Any], Any]
+"""Takes an array, and returns the same values in another memory layout."""
+
+
+class Backward(NamedTuple):
+    """A call of `backward`, after one of `forward`.
+
+    Attributes
+    ----------
+    output : object
+        What forward returned.
+    inputs : dict
+        By name: those that backward had, or the ones in its cache. They are as the calls left them.
+    cotangent : dict
+        By output, as the call left it.
+    returned : object
+    changed : tuple of str
+        Labels of the inputs that forward changed.
+    """
+
+    output: Any
+    inputs: dict[str, Any]
+    cotangent: dict[str, Any]
+    returned: Any
+    changed: tuple[str, ...]
+
+
+class Vjp:
+    """A forward pass, its inputs, a cotangent, and the backward pass there. Every call has memory of its own.
+
+    Parameters
+    ----------
+    forward, backward, inputs, has_cache, grad_output, precision, reference, seed
+        As in `fastcheck.check_vjp`.
+
+    Attributes
+    ----------
+    inputs : Inputs
+    outputs : Outputs
+        What forward returned at the start point.
+    differenced : Outputs
+        What forward, or the reference in its place, returned there.
+    here : dict of str to float64 array
+        The same, by output.
+    cotangent : dict of str to float64 array
+        By output.
+    has_cache : bool
+    reference : callable or None
+    """
+
+    def __init__(
+        self,
+        forward: Callable[..., Any],
+        backward: Callable[..., Any],
+        inputs: Any,
+        *,
+        has_cache: bool = False,
+        grad_output: Any = None,
+        precision: str | None = None,
+        reference: Callable[..., Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        for name, function in (("forward", forward), ("backward", backward), ("reference", reference or forward)):
+            if not callable(function):
+                raise FastcheckError(f"{name} is {quoted(function)}: expected a function of the inputs")
+        if not isinstance(has_cache, (bool, np.bool_)):
+            raise FastcheckError(f"has_cache is {quoted(has_cache)}: expected True or False")
+        self._forward, self._backward, self.reference = forward, backward, reference
+        self.has_cache, self.inputs = bool(has_cache), Inputs.of(inputs, precision)
+        self.outputs = self._at_start("forward", forward)
+        self.differenced = self.outputs if reference is None else self._at_start("reference", reference)
+        self._refuse_other(self.differenced, lambda: START)
+        self.here = {label: np.array(array, np.float64) for label, array in self.differenced.arrays.items()}
+        wanted = self._drawn(seed) if grad_output is None else self.outputs.unpacked(grad_output)
+        self.cotangent = self.representable(wanted)
+
+    def comparison(self) -> ForwardReport | None:
+        """Compare forward with the reference, within a generous bar; return None without a reference."""
+        if self.reference is None:
+            return None
+        ratios = {label: self._ratio(label) for label in self.here}
+        label = max(ratios, key=lambda label: ratios[label] / self._generous(label))
+        if ratios[label] <= self._generous(label):
+            return ForwardReport("pass", max(ratios.values()), None)
+        mine, other = self.outputs.arrays[label].astype(np.float64), self.here[label]
+        index = index_of(int(np.argmax(np.abs(mine - other))), mine.shape)
+        diagnosis = {
+            "bug": f"forward and reference differ in {label}",
+            "evidence": f"largest at index {list(index)}: forward {mine[index]:.6g}, reference {other[index]:.6g}",
+            "try": "give as reference the same function in float64, with the same arguments",
+        }
+        return ForwardReport("fail", ratios[label], diagnosis)
+
+    def value(self, arrays: Mapping[str, np.ndarray]) -> Any:
+        """Return what forward, or the reference in its place, returns for float64 inputs."""
+        inputs = self.inputs.made(arrays, own_type=False)
+        if self.reference is not None:
+            return self.inputs.call(self.reference, inputs=inputs)
+        return self._split(self.inputs.call(self._forward, inputs=inputs))[0]
+
+    def terms(self, returned: Any, where: Callable[[], str]) -> np.ndarray:
+        """Return by how much each weighted output differs from the one at the start point.
+
+        Parameters
+        ----------
+        returned : object
+            As `value` returned it.
+        where : callable
+            Returns words for the place of the call.
+        """
+        return self._weighted(Outputs.of(returned, self._name, where), self.here, where)
+
+    def forward_terms(self, returned: Any) -> np.ndarray:
+        """Return the same of what forward returned at the start point."""
+        return self._weighted(Outputs.of(returned, "forward", lambda: START), self.outputs.arrays, lambda: START)
+
+    def first(self) -> Backward:
+        """Call backward at the start point, where it may not raise."""
+        try:
+            return self.backpropagated(self.inputs.arrays, self.cotangent)
+        except FastcheckError:
+            raise
+        except Exception as error:
+            raise raised_by("backward", error, START) from error
+
+    def backpropagated(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        cotangent: Mapping[str, np.ndarray],
+        *,
+        layout: Layout = lambda value: value,
+        input_layout: Layout = lambda value: value,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> Backward:
+        """Call forward, then backward, each with arrays of its own.
+
+        Parameters
+        ----------
+        arrays : mapping of str to float64 array
+            Inputs; others are as at the start point.
+        cotangent : mapping of str to float64 array
+            By output.
+        layout, input_layout : callable
+            Memory layouts of cotangent and inputs.
+        meanwhile : callable
+            Called between the two.
+        """
+        inputs = self._own(arrays, input_layout)
+        before = self._own(arrays)
+        output, cache = self._split(self.inputs.call(self._forward, inputs=inputs))
+        changed = tuple(self.inputs.label(name) for name in self.inputs.arrays if _differ(inputs[name], before[name]))
+        made = {label: None if one is None else layout(one) for label, one in self.outputs.made(cotangent).items()}
+        packed = self.outputs.packed(made)
+        meanwhile()
+        if self.has_cache:
+            with np.errstate(all="ignore"):
+                return Backward(output, inputs, made, self._backward(packed, cache), changed)
+        inputs = self._own(arrays, input_layout)
+        return Backward(output, inputs, made, self.inputs.call(self._backward, packed, inputs=inputs), changed)
+
+    def elsewhere(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Call forward at other inputs."""
+        self.inputs.call(self._forward, inputs=self._own(arrays))
+
+    def representable(self, cotangent: Mapping[str, np.ndarray]) -> Arrays:
+        """Return cotangents as they are once rounded to the outputs' types."""
+        made = self.outputs.made(cotangent)
+        return {label: np.array(floating(label, made[label]).values, np.float64) for label in cotangent}
+
+    @property
+    def _name(self) -> str:
+        return "reference" if self.reference else "forward"
+
+    def _own(self, arrays: Mapping[str, np.ndarray], layout: Layout = lambda value: value) -> dict[str, Any]:
+        """Return inputs as forward and backward get them."""
+        return self.inputs.made(arrays, self.reference is not None, layout)
+
+    def _at_start(self, name: str, function: Callable[..., Any]) -> Outputs:
+        """Call a function at the start point, where its outputs must be finite."""
+        mine = function is self._forward
+        try:
+            inputs = self._own({}) if mine else self.inputs.made({}, own_type=False)
+            returned = self.inputs.call(function, inputs=inputs)
+        except Exception as error:
+            raise raised_by(name, error, START) from error
+        outputs = Outputs.of(self._split(returned)[0] if mine else returned, name, lambda: START)
+        for label, array in outputs.arrays.items():
+            refuse_non_finite(f"{label} of {name}", array)
+        if not sum(array.size for array in outputs.arrays.values()):
+            raise FastcheckError(f"{name} returns empty arrays {START}: expected at least one number")
+        return outputs.kept()
+
+    def _split(self, returned: Any) -> tuple[Any, Any]:
+        """Return what forward returned as output and cache."""
+        if not self.has_cache:
+            return returned, None
+        if not isinstance(returned, (tuple, list)) or len(returned) != 2:
+            what = f"{len(returned)} values" if isinstance(returned, (tuple, list)) else f"a {type(returned).__name__}"
+            raise FastcheckError(f"forward returns {what}: expected (output, cache), as has_cache=True says")
+        return returned[0], returned[1]
+
+    def _weighted(self, outputs: Outputs, start: Mapping[str, np.ndarray], where: Callable[[], str]) -> np.ndarray:
+        self._refuse_other(outputs, where)
+        with np.errstate(all="ignore"):
+            changes = {label: outputs.arrays[label].astype(np.float64, copy=False) - start[label] for label in start}
+            return flat({label: self.cotangent[label] * change for label, change in changes.items()})
+
+    def _refuse_other(self, outputs: Outputs, where: Callable[[], str]) -> None:
+        """Refuse outputs of other shapes than forward's at the start point."""
+        expected = self.outputs.arrays
+        if outputs.arrays.keys() != expected.keys():
+            count = len(outputs.arrays)
+            raise FastcheckError(
+                f"{self._name} returns {count} output{'s' * (count != 1)} {where()}: expected {len(expected)}, as "
+                "in forward's first call"
+            )
+        for label, array in outputs.arrays.items():
+            if array.shape != expected[label].shape:
+                raise FastcheckError(
+                    f"{label} of {self._name} has shape {array.shape} {where()}: expected {expected[label].shape}, as "
+                    "in forward's first call"
+                )
+
+    def _drawn(self, seed: int) -> Arrays:
+        """Return random cotangents: sizes between a half and three halves, and random signs."""
+        rng = np.random.default_rng([seed, len(self.here)])
+        return {
+            label: rng.uniform(0.5, 1.5, array.shape) * rng.choice([-1.0, 1.0], array.shape)
+            for label, array in self.here.items()
+        }
+
+    def _generous(self, label: str) -> float:
+        """Return the largest norm ratio of forward and reference: half of the digits of forward's type."""
+        return norm_rule(self.outputs.precision(label)) ** 0.5
+
+    def _ratio(self, label: str) -> float:
+        mine, other = self.outputs.arrays[label].astype(np.float64), self.here[label]
+        size = max(float(np.abs(mine).max(initial=0.0)), float(np.abs(other).max(initial=0.0))) or 1.0
+        apart, both = np.linalg.norm(mine / size - other / size), np.linalg.norm(mine / size + other / size)
+        return float(apart / both) if both else float(np.inf if apart else 0.0)
+
+
+def flat(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return arrays one after another, on one axis."""
+    if len(arrays) == 1:
+        return next(iter(arrays.values())).reshape(-1)
+    return np.concatenate([array.reshape(-1) for array in arrays.values()])
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Whether two arrays of the same shape differ in a value."""
+    return not np.array_equal(as_array("input", one), as_array("input", other), equal_nan=True)

@@ -1,0 +1,189 @@
+"""A forward pass of arrays and its backward pass, as a function with a gradient.
+
+The loss is sum(v * (y(p) - y(p0))): outputs are differenced entry by entry from those at the start point before they
+meet the cotangent v. An output that does not move cancels to exactly zero, so that the noise of a difference is that of
+the outputs that move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastcheck.common.arguments import positive
+from fastcheck.common.arrays import Floating
+from fastcheck.common.errors import FastcheckError
+from fastcheck.common.precision import UNITS
+from fastcheck.engine.magnitudes import rms
+from fastcheck.functions import cotangents
+from fastcheck.functions.case import MOVED, START, Evaluation, FunctionCase
+from fastcheck.functions.new_memory import memory_of_nan
+from fastcheck.functions.noise import unit_of_values
+from fastcheck.functions.state import REPEATS, Arrays, last_bits
+from fastcheck.functions.vjp import Vjp, flat
+from fastcheck.metrics import health, vjp_health
+from fastcheck.metrics.health import FORWARD, Functions, HealthFinding
+from fastcheck.reports.tensor_report import ForwardReport
+
+
+class VjpCase(FunctionCase):
+    """A forward pass of arrays, weighted with a cotangent, and the gradient that backward returns for it.
+
+    Parameters
+    ----------
+    vjp : Vjp
+    noise, relative_noise, precision
+        As in `fastcheck.check_vjp`.
+    """
+
+    names: ClassVar[Functions] = FORWARD
+
+    def __init__(
+        self,
+        vjp: Vjp,
+        *,
+        noise: float | None = None,
+        relative_noise: float | None = None,
+        precision: str | None = None,
+    ) -> None:
+        self._vjp, self._calls = vjp, [vjp.first()]
+        self._sizes = flat({label: np.abs(vjp.cotangent[label] * here) for label, here in vjp.here.items()})
+        self._errors = np.zeros(self._sizes.shape)
+        self._least = flat({label: self._rounding(label) for label in vjp.here})
+        gradients = vjp.inputs.gradients(self._calls[0].returned)
+        params = {name: vjp.inputs.arrays[name] for name, value in gradients.items() if value is not None}
+        if not params:
+            raise FastcheckError(f"backward returns None for {', '.join(gradients)}: expected at least one gradient")
+        super().__init__(
+            vjp.value,
+            lambda arrays: vjp.backpropagated(arrays, vjp.cotangent).returned,
+            params,
+            noise=noise,
+            relative_noise=relative_noise,
+            precision=precision,
+        )
+        self.findings += cotangents.of_calls(vjp, self._calls, self.grads)
+        self.findings += self._noted([name for name in gradients if name not in params])
+
+    @property
+    def magnitude(self) -> float:
+        """The size that the weighted sum of the outputs would have, were their signs random."""
+        return rms(self._sizes) * float(np.sqrt(np.count_nonzero(self._sizes)))
+
+    @property
+    def least_noise(self) -> np.ndarray:
+        """The least standard deviation of the rounding of each weighted output."""
+        return self._least
+
+    @property
+    def declared_errors(self) -> np.ndarray:
+        """The declared bound on the error of each weighted output."""
+        return self._errors
+
+    def parts(self) -> list[tuple[slice, np.ndarray]]:
+        """Return the slice of each output, with the sizes of its weighted entries at the start point."""
+        ends = np.cumsum([here.size for here in self._vjp.here.values()])
+        slices = [slice(end - here.size, end) for end, here in zip(ends, self._vjp.here.values(), strict=True)]
+        return [(part, self._sizes[part]) for part in slices if part.stop > part.start]
+
+    @property
+    def forward(self) -> ForwardReport | None:
+        """The comparison of forward with the reference; None without one."""
+        return self._vjp.comparison()
+
+    def label(self, name: str) -> str:
+        """Return the user's name for an input."""
+        return self._vjp.inputs.label(name)
+
+    def gradient_label(self, name: str) -> str:
+        """Return words for the gradient of an input."""
+        return f"backward's gradient of {self.label(name)}"
+
+    def examine(self, errors: Mapping[str, np.ndarray]) -> None:
+        """Add the findings on backward with other cotangents, and in other orders of calls."""
+        if not any(finding.verdict for finding in self.findings):  # else results differ for that reason
+            self.findings += cotangents.examined(self._vjp, self.grads, errors, self._read)
+
+    def _read(self, returned: Any) -> Arrays:
+        return {name: one.values for name, one in self._matched(returned).items()}
+
+    def _matched(self, grad: Any) -> dict[str, Floating]:
+        gradients = self._vjp.inputs.gradients(grad)
+        return {name: self._shaped(name, gradients[name]) for name in self.params}
+
+    def _measured(self, returned: Any, where: Callable[[], str]) -> Evaluation:
+        terms = self._vjp.terms(returned, where)
+        with np.errstate(all="ignore"):
+            return Evaluation(float(terms.sum()), terms)
+
+    def _called_gradient(self) -> dict[str, Floating]:
+        """Return the gradient of the first call, at first; later those of new calls, in memory filled with nan."""
+        if hasattr(self, "grads"):
+            with memory_of_nan([*self.params.values(), *self._vjp.here.values()]):
+                self._calls.append(self._vjp.backpropagated(self.params, self._vjp.cotangent))
+        return self._matched(self._calls[-1].returned)
+
+    def _repeated(self, again: Arrays) -> tuple[Arrays, list[HealthFinding]]:
+        unwritten = [name for name in again if (np.isnan(again[name]) & ~np.isnan(self.grads[name])).any()]
+        if unwritten:
+            nothing = {name: np.zeros(array.shape) for name, array in again.items()}
+            return nothing, [vjp_health.unwritten_memory(unwritten)]
+        return super()._repeated(again)
+
+    def _declared(self, noise: float | None, relative_noise: float | None) -> float:
+        absolute = 0.0 if noise is None else positive("noise", noise)
+        relative = 0.0 if relative_noise is None else positive("relative_noise", relative_noise)
+        weights = flat({label: np.abs(array) for label, array in self._vjp.cotangent.items()})
+        self._errors = np.maximum(absolute * weights, relative * self._sizes)
+        if absolute or relative:
+            largest = max(float(np.abs(array).max(initial=0.0)) for array in self._vjp.here.values())
+            self.findings.append(health.loss_accuracy(max(absolute, relative * largest), self.names))
+        return float(self._errors.sum())
+
+    def _scattered(self) -> tuple[float, list[HealthFinding]]:
+        start = self.copies()
+        samples = [np.zeros(self._sizes.shape), self.sample(start, lambda: START)]
+        if not samples[1].any():
+            return 0.0, []
+        samples += [self.sample(start, lambda: START) for _ in range(REPEATS - 2)]
+        with np.errstate(all="ignore"):
+            spread, size = float(np.ptp(samples, axis=0).max()), float(self._sizes.max())
+        bits = max(last_bits(UNITS[self._vjp.differenced.precision(label)]) for label in self._vjp.here)
+        if not spread <= max(2 * float(self._errors.max()), bits * size) and not spread <= bits * self._scale():
+            how = (
+                f"they differ by a relative {spread / size:.1g}" if size and spread < np.inf else "some are no numbers"
+            )
+            raise FastcheckError(
+                f"forward returns other outputs when it is called again ({how}): expected the same ones (fix the seed, "
+                "or freeze the dropout mask; noise= declares the accuracy of a function that never repeats)"
+            )
+        each = np.std(samples, axis=0, ddof=1)
+        self._least = np.maximum(self._least, each)
+        return float(np.linalg.norm(each)), [health.loss_wavers(spread / size if size else np.inf, self.names)]
+
+    def _size_of(self, value: float) -> float:
+        return self.magnitude
+
+    def _rounding(self, label: str) -> np.ndarray:
+        """Return the standard deviation of rounding an output once."""
+        here = self._vjp.here[label]
+        unit = max(UNITS[self._vjp.differenced.precision(label)], unit_of_values(here))
+        return np.abs(self._vjp.cotangent[label] * here) * (unit / np.sqrt(3))
+
+    def _noted(self, without: list[str]) -> list[HealthFinding]:
+        """Return the findings about inputs without a gradient, and about the reference."""
+        found = []
+        if without:
+            moving = [self.label(name) for name in without if self._moves(name)]
+            found.append(vjp_health.no_gradient([self.label(name) for name in without], moving))
+        if self._vjp.reference is not None:
+            found.append(vjp_health.by_reference())
+        return found
+
+    def _moves(self, name: str) -> bool:
+        """Whether outputs change with an input."""
+        array = self._vjp.inputs.arrays[name]
+        moved = np.where(array, array * (1 + MOVED), MOVED)
+        return bool(self.sample({**self.params, name: moved}, lambda: f"with {self.label(name)} moved").any())
