@@ -92,7 +92,7 @@ def test_the_readme_runs_as_pasted_and_shows_what_is_printed(tmp_path, monkeypat
     for code, shown in examples:
         printed = _printed(code, names)
         assert _same(printed, shown, _spaced), printed
-    assert [bool(shown) for _, shown in examples] == [True, True, False, False, True]
+    assert [bool(shown) for _, shown in examples] == [True, True, False, False, False, True]
     assert page.index("gradcheck: True") < page.index("## See it work")
     with contextlib.redirect_stdout(io.StringIO()) as output:
         _run("fastcheck conv layer.npz")
