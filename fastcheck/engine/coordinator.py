@@ -253,6 +253,7 @@ def _reported(
         step=step,
         automatic=settings.step == "auto",
         precision=pipeline.precision(name),
+        subject=pipeline.subject,
         black_box=settings.black_box,
         balanced=pipeline.balanced,
         declared=settings.declared,
