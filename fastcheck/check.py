@@ -293,8 +293,8 @@ def check_vjp(
     arguments in place; backward raises for such a layout; results share memory with arguments or with each other, or
     are overwritten by the next call; without a cache, backward reads what the last call of forward left.
 
-    The examination takes ten calls of backward, and up to four more to name a layout. Measuring its rounding takes 7 to
-    21 (14 to 84 in half precision). Each is preceded by one of forward, one of them by two.
+    The examination takes eleven calls of backward, and up to four more to name a layout. Measuring its rounding takes 7
+    to 21 (14 to 84 in half precision). Each is preceded by one of forward, one of them by two.
     """
     return _check_function(
         lambda: VjpCase(

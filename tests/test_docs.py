@@ -117,6 +117,16 @@ def test_the_guide_shows_where_the_digits_are(tmp_path, monkeypatch):
 
 
 @pytest.mark.jit
+def test_the_guides_affine_layer_fails_as_shown_and_passes_when_mended():
+    """Lines of dots stand for others."""
+    ((code, shown),) = EXAMPLE.findall(_section(DOCS / "guide.md", "A forward and a backward"))
+    printed = _printed(code, {})
+    pattern = re.escape(shown).replace(re.escape("...\n"), r"(?:.*\n)*?")
+    assert re.fullmatch(pattern, printed), printed
+    assert _printed(code.replace("mean(axis=0)", "sum(axis=0)"), {}).startswith("PASS: x, w and b are right")
+
+
+@pytest.mark.jit
 def test_batch_examples(tmp_path, monkeypatch):
     """Files with a name are written, Python is run, and commands whose output is shown are."""
     monkeypatch.chdir(tmp_path)

@@ -47,6 +47,8 @@ class ConvPipeline:
         If the step is lost when added to a tensor's largest entry, or overflows with it.
     """
 
+    subject = "the loss"
+
     def __init__(self, case: ConvCase, settings: Settings) -> None:
         self._case = case
         self.kind = cost.kind_of(settings.evaluator)

@@ -261,6 +261,7 @@ def _reported(
         step=step,
         automatic=settings.step == "auto",
         precision=precision,
+        subject=pipeline.subject,
         black_box=settings.black_box,
         balanced=pipeline.balanced,
         declared=settings.declared,

@@ -84,10 +84,13 @@ class Pipeline(Protocol):
     balanced : bool
         Whether an automatic step balances round-off against truncation or kinks; a loss without these takes a large
         step.
+    subject : str
+        What messages call the function that is differenced.
     """
 
     kind: str
     balanced: bool
+    subject: str
 
     @property
     def grads(self) -> Mapping[str, np.ndarray]:

@@ -1,9 +1,9 @@
 """Whether a backward pass treats every cotangent, every layout and every order of calls alike.
 
 A gradient checker that feeds one contiguous cotangent sees none of this. `of_calls` reads the two calls that every
-check makes. `examined` calls backward eight times more, where nothing is found: with zeros, with a multiple, with two
-parts of the cotangent (one of them twice, once expanded by a stride of zero), with strided memory, with inputs in
-strided memory, and after forward was called elsewhere. Each call has its call of forward, the last one two.
+check makes. `examined` calls backward nine times more, where nothing is found: with zeros, with a multiple, with two
+parts of the cotangent, with equal entries along an axis and again with a stride of zero, with strided memory, with
+inputs in strided memory, and after forward was called elsewhere. Each call has its call of forward, the last one two.
 """
 
 from __future__ import annotations
@@ -26,14 +26,17 @@ from fastcheck.functions.vjp import Backward, Vjp, flat
 from fastcheck.metrics import vjp_health
 from fastcheck.metrics.health import HealthFinding
 
-SCALE = 16.0
-"""Power of two by which the cotangent is multiplied: it rounds nothing."""
+SCALE = -16.0
+"""Factor on the cotangent: a power of two rounds nothing, and its sign shows what is compared with zero."""
 
 SHRUNK = 0.875
 """Factor on the inputs at which forward is called in between. It leads out of few domains."""
 
 ALLOWED = 2.0
 """Bounds on the gradient's rounding by which two results that should be equal may differ."""
+
+HALVES = 8
+"""Roundings to half precision by which an entry may differ: of results, and of what is kept between operations."""
 
 SLIGHT, TYPICAL = 1e-6, 1e-9
 """Fractions of an entry, and of a typical one, by which they may differ in any case. Roundings that are the same at
@@ -54,7 +57,11 @@ def of_calls(vjp: Vjp, calls: Sequence[Backward], grads: Arrays) -> list[HealthF
 
 
 def examined(
-    vjp: Vjp, grads: Arrays, errors: Mapping[str, np.ndarray], read: Callable[[Any], Arrays]
+    vjp: Vjp,
+    grads: Arrays,
+    errors: Mapping[str, np.ndarray],
+    units: Mapping[str, float],
+    read: Callable[[Any], Arrays],
 ) -> list[HealthFinding]:
     """Call backward with other cotangents, layouts and orders, and return what is found.
 
@@ -65,21 +72,28 @@ def examined(
         The gradient.
     errors : mapping of str to float64 array
         Bounds on its rounding.
+    units : mapping of str to float
+        Unit round-off of each tensor in half precision, 0 for a wider type.
     read : callable
         Takes what backward returned, and returns copies of the gradients.
     """
-    made = _Examination(vjp, grads, errors, read)
+    made = _Examination(vjp, grads, errors, units, read)
     with warnings.catch_warnings(action="ignore"):  # as PyTorch warns of read-only memory
-        return [*made.zero(), *made.linear(), *made.layout(), *made.inputs(), *made.order()]
+        return [*made.zero(), *made.linear(), *made.expanded(), *made.layout(), *made.inputs(), *made.order()]
 
 
 class _Examination:
     """Calls of backward whose results are compared with the gradient, within the bounds on its rounding."""
 
     def __init__(
-        self, vjp: Vjp, grads: Arrays, errors: Mapping[str, np.ndarray], read: Callable[[Any], Arrays]
+        self,
+        vjp: Vjp,
+        grads: Arrays,
+        errors: Mapping[str, np.ndarray],
+        units: Mapping[str, float],
+        read: Callable[[Any], Arrays],
     ) -> None:
-        self._vjp, self._errors, self._read = vjp, errors, read
+        self._vjp, self._errors, self._units, self._read = vjp, errors, units, read
         self._grads = {name: grad.astype(np.float64) for name, grad in grads.items()}
         self._here = {name: vjp.inputs.arrays[name] for name in grads}
 
@@ -95,28 +109,36 @@ class _Examination:
             yield vjp_health.of_zero(wrong, f"{grad[index]:.4g} in {self._vjp.inputs.label(wrong[0])} at {list(index)}")
 
     def linear(self) -> Iterator[HealthFinding]:
-        """A multiple of the cotangent, two parts of it, and one of them expanded."""
+        """A multiple of the cotangent, and two parts of it: some entries, and the others."""
         cotangent = self._vjp.cotangent
         found = self._gradient({label: SCALE * array for label, array in cotangent.items()})
         with np.errstate(over="ignore"):
             expected = {name: SCALE * grad for name, grad in self._grads.items()}
-        wrong = self._wrong(found, expected, SCALE)
+        wrong = self._wrong(found, expected, abs(SCALE))
         if wrong:
             yield vjp_health.not_linear(
                 f"{SCALE:g} times the cotangent", *self._told(wrong, found, expected, "that multiple")
             )
             return
-        part = {label: np.array(layouts.expanded(array)) for label, array in cotangent.items()}
-        rest = self._vjp.representable({label: cotangent[label] - part[label] for label in cotangent})
-        first, second = self._gradient(part), self._gradient(rest)
+        rng = np.random.default_rng(len(cotangent))
+        masks = {label: rng.integers(0, 2, array.shape) for label, array in cotangent.items()}
+        first = self._gradient({label: masks[label] * array for label, array in cotangent.items()})
+        second = self._gradient({label: (1 - masks[label]) * array for label, array in cotangent.items()})
         with np.errstate(all="ignore"):
             total = {name: first[name] + second[name] for name in first}
+            sizes = {name: np.abs(first[name]) + np.abs(second[name]) for name in first}
         larger = max(_ratio(one[name], self._grads[name]) for one in (first, second) for name in one)
-        wrong = self._wrong(total, self._grads, 1 + 2 * larger)
+        wrong = self._wrong(total, self._grads, 1 + 2 * larger, sizes)
         if wrong:
             told = self._told(wrong, total, self._grads, "the sum of what it returns for each")
             yield vjp_health.not_linear("a sum of two cotangents", *told)
-        yield from self._laid_out("expanded", layouts.expanded, part, first, 1 + larger)
+
+    def expanded(self) -> Iterator[HealthFinding]:
+        """A cotangent with equal entries along an axis, and the same with a stride of zero."""
+        equal = {label: np.array(layouts.expanded(array)) for label, array in self._vjp.cotangent.items()}
+        expected = self._gradient(equal)
+        larger = max(_ratio(expected[name], self._grads[name]) for name in expected)
+        yield from self._laid_out("expanded", layouts.expanded, equal, expected, larger)
 
     def layout(self) -> Iterator[HealthFinding]:
         """The cotangent in other memory."""
@@ -178,15 +200,16 @@ class _Examination:
         if wrong:
             yield vjp_health.wrong_layout(name, *self._told(wrong, found, expected))
 
-    def _wrong(self, found: Arrays, expected: Arrays, scale: float) -> list[str]:
+    def _wrong(self, found: Arrays, expected: Arrays, scale: float, sizes: Arrays | None = None) -> list[str]:
         """Return the tensors that differ by more than their rounding, which is ``scale`` times that of the gradient."""
-        return [name for name in found if self._far(name, found, expected, scale).any()]
+        sizes = {name: np.abs(found[name]) for name in found} if sizes is None else sizes
+        return [name for name in found if self._far(name, found, expected, scale, sizes[name]).any()]
 
-    def _far(self, name: str, found: Arrays, expected: Arrays, scale: float) -> np.ndarray:
+    def _far(self, name: str, found: Arrays, expected: Arrays, scale: float, sizes: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
-            apart = np.abs(found[name] - expected[name])
-            sizes = np.maximum(np.abs(found[name]), np.abs(expected[name]))
-            slight = SLIGHT * sizes + TYPICAL * scale * rms(np.where(np.isfinite(expected[name]), expected[name], 0.0))
+            apart, unit = np.abs(found[name] - expected[name]), self._units[name]
+            slight = max(SLIGHT, HALVES * unit) * np.maximum(sizes, np.abs(expected[name]))
+            slight += TYPICAL * scale * rms(np.where(np.isfinite(expected[name]), expected[name], 0.0))
             near = apart <= ALLOWED * scale * self._errors[name] + slight
         # Where either is not finite, the gradient is, or overflows: that fails by itself.
         return np.isfinite(expected[name]) & np.isfinite(self._grads[name]) & ~near & ~np.isinf(found[name])

@@ -53,7 +53,7 @@ class FunctionPipeline:
     balanced = True
 
     def __init__(self, case: FunctionCase, settings: Settings) -> None:
-        self._case = case
+        self._case, self.subject = case, case.names.subject
         self._noise: dict[str, Noise] = {}
         self._errors: Mapping[str, np.ndarray] = {}
         self._evaluators: dict[str, FunctionEvaluator] = {}

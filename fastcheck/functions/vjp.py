@@ -196,7 +196,7 @@ class Vjp:
 
     def _at_start(self, name: str, function: Callable[..., Any]) -> Outputs:
         """Call a function at the start point, where its outputs must be finite."""
-        mine = function is self._forward
+        mine = name == "forward"
         try:
             inputs = self._own({}) if mine else self.inputs.made({}, own_type=False)
             returned = self.inputs.call(function, inputs=inputs)

@@ -104,7 +104,8 @@ class VjpCase(FunctionCase):
     def examine(self, errors: Mapping[str, np.ndarray]) -> None:
         """Add the findings on backward with other cotangents, and in other orders of calls."""
         if not any(finding.verdict for finding in self.findings):  # else results differ for that reason
-            self.findings += cotangents.examined(self._vjp, self.grads, errors, self._read)
+            units = {name: self.half_unit(name) for name in self.grads}
+            self.findings += cotangents.examined(self._vjp, self.grads, errors, units, self._read)
 
     def _read(self, returned: Any) -> Arrays:
         return {name: one.values for name, one in self._matched(returned).items()}

@@ -53,6 +53,8 @@ class Circumstances:
         Whether the step was left to fastcheck.
     precision : str
         Precision of the gradient.
+    subject : str
+        What messages call the function that is differenced.
     black_box : bool
         Whether nothing is known of the loss but its values: it has no data points, maps or units.
     balanced : bool
@@ -89,6 +91,7 @@ class Circumstances:
     sampled: bool = False
     narrow_type: str = ""
     narrow_rule: float = 0.0
+    subject: str = "the loss"
 
     @property
     def rounds_as_stored(self) -> bool:
@@ -99,6 +102,11 @@ class Circumstances:
     def least(self) -> str:
         """The largest part of the bar of the dimension that agrees least; empty where it is unknown."""
         return self._main_part(self.tally.least)
+
+    @property
+    def noun(self) -> str:
+        """The subject without its article."""
+        return self.subject.removeprefix("the ")
 
     @property
     def widest(self) -> str:
@@ -192,13 +200,13 @@ OUTSIDE: Table = (
         lambda facts: facts.rounds_as_stored,
     ),
     Row(
-        "the loss may be less accurate than declared (noise=, relative_noise=): if so, declare a larger error",
+        "{0.subject} may be less accurate than declared (noise=, relative_noise=): if so, declare a larger error",
         lambda facts: facts.declared and facts.nearly_close,
     ),
     Row(
         "all agree to at least {0.agreeing} digits: look for a constant with too few digits, or an approximation that "
-        "is not the loss's; only if the loss itself is no more accurate (a solver, an adaptive integrator), declare "
-        "its error with noise= or relative_noise=",
+        "is not {0.subject}'s; only if {0.subject} itself is no more accurate (a solver, an adaptive integrator), "
+        "declare its error with noise= or relative_noise=",
         lambda facts: facts.black_box and facts.nearly_close,
     ),
     Row(
@@ -206,7 +214,7 @@ OUTSIDE: Table = (
         lambda facts: bool(facts.failing) and all(one.analytic == 0 for one in facts.failing),
     ),
     Row(
-        "the numeric values of the worst dimensions are zero: does the loss depend on them at this point?",
+        "the numeric values of the worst dimensions are zero: does {0.subject} depend on them at this point?",
         lambda facts: bool(facts.failing) and all(one.numeric == 0 for one in facts.failing),
     ),
     Row(
@@ -225,7 +233,8 @@ OUTSIDE: Table = (
         lambda facts: math.prod(facts.shape) < 2,
     ),
     Row(
-        "nearly all dimensions fail: look for one mistake behind all (a missing term, a wrong operand, another loss)",
+        "nearly all dimensions fail: look for one mistake behind all (a missing term, a wrong operand, another "
+        "{0.noun})",
         lambda facts: facts.nearly_all,
     ),
     Row(
@@ -248,21 +257,22 @@ NARROWER: Table = (
     Row("{0.blinding.advice}", lambda facts: facts.blind),
     Row(
         "differences with two steps contradict each other by more than the declared noise: declare more (noise=), or "
-        "check at parameters of the scale on which the loss varies",
+        "check at parameters of the scale on which {0.subject} varies",
         lambda facts: facts.widest == "steps" and facts.declared,
     ),
     Row(
-        "differences with two steps contradict each other: the loss varies on a scale far below the parameters' size, "
-        "or has noise that was not detected; declare the noise (noise=), or check at parameters of that scale",
+        "differences with two steps contradict each other: {0.subject} varies on a scale far below the parameters' "
+        "size, or has noise that was not detected; declare the noise (noise=), or check at parameters of that scale",
         lambda facts: facts.widest == "steps",
     ),
     Row(
-        "use a loss that is more accurate than noise= or relative_noise= declares: the bars come from the declaration",
+        "use a {0.noun} that is more accurate than noise= or relative_noise= declares: the bars come from the "
+        "declaration",
         lambda facts: facts.widest in ("round-off", "truncation") and facts.declared and facts.automatic,
     ),
     Row(
-        "use a loss that rounds less (float64 throughout, no large constant in it), or check at a point where it bends "
-        "less: step='auto' has balanced the two",
+        "use a {0.noun} that rounds less (float64 throughout, no large constant in it), or check at a point where it "
+        "bends less: step='auto' has balanced the two",
         lambda facts: facts.widest in ("round-off", "truncation") and facts.automatic and facts.black_box,
     ),
     Row(
@@ -300,7 +310,7 @@ NARROWER: Table = (
         lambda facts: facts.widest == "kinks" and not facts.black_box,
     ),
     Row(
-        "check at another point, further from the kinks of the loss",
+        "check at another point, further from the kinks of {0.subject}",
         lambda facts: facts.widest == "kinks" and facts.tally.kinks > 0,
     ),
     Row(

@@ -48,7 +48,9 @@ def of_tensor(facts: Circumstances) -> Judgement:
     if tally.beyond:
         signs = f", {tally.sign_mismatches:,} of opposite sign" if tally.sign_mismatches else ""
         if facts.black_box and facts.nearly_close:
-            signs = f", but by no more than {facts.apart:.1g} of their values: is the loss more accurate than that?"
+            signs = (
+                f", but by no more than {facts.apart:.1g} of their values: is {facts.subject} more accurate than that?"
+            )
         return Judgement(
             "fail",
             f"{tally.beyond:,} of {tally.dims:,} differ by more than the arithmetic can explain{signs}",

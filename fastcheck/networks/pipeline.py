@@ -48,6 +48,7 @@ class NetworkPipeline:
     """
 
     balanced = True
+    subject = "the loss"
 
     def __init__(
         self, case: NetworkCase, settings: Settings, baseline: Baseline, forward: ForwardReport | None = None

@@ -12,7 +12,7 @@ from fastcheck.reports.reader import from_json
 
 X, W = np.random.default_rng(3).normal(size=(4, 5)), np.random.default_rng(4).normal(size=5)
 
-BACKWARD_CALLS, FORWARD_CALLS = 10, 20
+BACKWARD_CALLS, FORWARD_CALLS = 11, 21
 """Calls besides those that measure noise and those that difference. Forward: one before each call of
 backward and one between, three at first, one after the gradient, five at the end."""
 
