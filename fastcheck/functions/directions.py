@@ -41,7 +41,8 @@ COUNT = 20
 """Directions by default: they miss an error above the limit with a chance of 2^-20, about one in a million."""
 
 SPARE = 4
-"""Directions beyond those that the limit of detection counts: the ones with the widest bars, where kinks crowd."""
+"""Directions beyond those that the limit of detection counts: the ones with the widest bars, where kinks crowd. Bars
+depend on the loss and not on the gradient's errors, so the choice favours none."""
 
 GUARDS = 4
 """Further directions, which move every tensor by its own size."""
@@ -308,7 +309,7 @@ class Directions:
         largest = max(promises.values())
         if not 0 < largest < math.inf:
             return sizes
-        # A tensor moves by its own size at most, and by a fraction 1 / sqrt(FLOOR) of it at least.
+        # A tensor moves by its own size at most, and by a fraction sqrt(FLOOR) of it at least.
         return {name: size * math.sqrt(FLOOR / max(promises[name] / largest, FLOOR)) for name, size in sizes.items()}
 
     def _measured_noise(self, weights: dict[str, float]) -> float:
