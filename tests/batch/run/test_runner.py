@@ -748,7 +748,8 @@ def test_cli_by_contract(suite_path, tmp_path, run):
     out, report, junit = tmp_path / "out", tmp_path / "r.json", tmp_path / "r.xml"
     code, told, err = run("run", suite_path, "--out", out, "--json", report, "--junit", junit)
     assert (code, err) == (1, "")
-    assert told.count("\n") == CASES + 1
+    assert told.count("\n") == CASES + 2
+    assert f"\nwhy: fastcheck show {tmp_path / 'out'}\n" in told
     assert told.splitlines()[-1].startswith("suite: 12 of 13 pass, 1 fail (wrong: weight")
     data = json.loads(report.read_text())
     assert (data["schema"], data["verdict"], len(data["cases"])) == (1, "fail", CASES)
