@@ -10,7 +10,7 @@ from typing import Any, Literal
 from fastcheck.common import machine
 from fastcheck.common.arguments import integer
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.keywords import keywords_told
+from fastcheck.common.keywords import refuse_unknown_keywords
 from fastcheck.common.progress import PATIENCE, ProgressHook, progress_bar
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.engine.sampling import Dims
@@ -27,7 +27,7 @@ STENCILS = ("auto", 3, 5)
 """Values of the argument ``stencil``."""
 
 
-@keywords_told
+@refuse_unknown_keywords
 def check(
     case: ConvCase,
     *,
@@ -103,7 +103,7 @@ def check(
     return explained(case, report, threads=settings.threads, progress=settings.progress) if explain else report
 
 
-@keywords_told
+@refuse_unknown_keywords
 def check_gradient(
     loss: Callable[[Any], Any],
     grad: Any,
@@ -202,7 +202,7 @@ def check_gradient(
     )
 
 
-@keywords_told
+@refuse_unknown_keywords
 def check_vjp(
     forward: Callable[..., Any],
     backward: Callable[..., Any],
@@ -344,7 +344,7 @@ def _check_function(
         return coordinator.run(case.pipeline(settings), settings)
 
 
-@keywords_told
+@refuse_unknown_keywords
 def compare(analytic: Any, numeric: Any, *, precision: str | None = None, keep: bool = False) -> Report:
     """Compare two gradients that you already have, by both ratios, digits and signs.
 

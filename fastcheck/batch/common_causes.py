@@ -115,7 +115,7 @@ _TRAITS: Sequence[Sequence[_Trait]] = (
     (_Trait("are", "{}", lambda one: str(one["precision"])),),
     (_Trait("have", "one data point", lambda one: one["input"][0] == 1),),
 )
-"""Properties that are looked at. Of each group, the first one is told that no passing case has."""
+"""Properties that are looked at. Of each group, the first one that no passing case has is named."""
 
 
 def _properties(failing: Sequence[Case], passing: Sequence[Case]) -> list[_Property]:

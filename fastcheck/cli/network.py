@@ -118,7 +118,7 @@ class _Files(NamedTuple):
         """Return the contents, after checking by the headers alone that the network's results fit in memory."""
         network = read_network(self.network)
         outline = npz_data.network_data_outline(self.data)
-        with likely_causes.told(network, npz.read_headers(self.params), outline.x):
+        with likely_causes.explaining(network, npz.read_headers(self.params), outline.x):
             point = Point.outline(network, *outline)
         fitting(point, threads or machine.default_threads())
         return network, npz.read_npz(self.params), npz_data.load_network_data(self.data)

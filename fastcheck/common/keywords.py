@@ -15,7 +15,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def keywords_told(function: Callable[P, R]) -> Callable[P, R]:
+def refuse_unknown_keywords(function: Callable[P, R]) -> Callable[P, R]:
     """Make a function refuse unknown keyword arguments by a FastcheckError that names the nearest meaning.
 
     The signature that ``help`` shows remains the function's.

@@ -116,28 +116,28 @@ class Wanted(NamedTuple):
         if remark(first):
             return f" {quoted(first)}: {remark(first)}"
         beginnings = (family + key.partition(".")[2] for key in extra for family in self.families if "." in key)
-        told = f" {quoted(first)}{nearest(first, (*self.keys, *beginnings))}"
+        message = f" {quoted(first)}{nearest(first, (*self.keys, *beginnings))}"
         if self.names is None:
-            return f"{told}: expected {offered(self.keys)}"
+            return f"{message}: expected {offered(self.keys)}"
         ours = closest(first, self.keys)
         if ours in self.configured:
-            return f"{told}: give {self._option(ours)}"
+            return f"{message}: give {self._option(ours)}"
         ignoring = "--ignore-extra" if self.by_options else "ignore_extra=True"
-        return f"{told}: expected {offered(self.keys)}; {ignoring} ignores it"
+        return f"{message}: expected {offered(self.keys)}; {ignoring} ignores it"
 
     def _option(self, key: str) -> str:
         return f"--{key}" if self.by_options else key
 
     def _pairs(self, names: Mapping[str, str]) -> str:
         """Return names as the user can give them; dots stand for those beyond `_ROOM`."""
-        told, room = list[str](), _ROOM
+        options, room = list[str](), _ROOM
         for ours, theirs in names.items():
             room -= len(ours) + len(theirs)
             if room < 0:
-                told.append("...")
+                options.append("...")
                 break
-            told.append(f"{ours}={theirs}" if self.by_options else f"{ours}={theirs!r}")
-        return f"--keys {','.join(told)}" if self.by_options else f"keys=dict({', '.join(told)})"
+            options.append(f"{ours}={theirs}" if self.by_options else f"{ours}={theirs!r}")
+        return f"--keys {','.join(options)}" if self.by_options else f"keys=dict({', '.join(options)})"
 
 
 def _likely(key: str, known: Collection[str]) -> str | None:

@@ -73,7 +73,7 @@ class Precision:
         """Derive a precision from an analytic array's dtype and the arrays that it was computed from."""
         name = declared or dtype.newbyteorder("=").name
         stored = _STORAGE[dtype.itemsize] if dtype.itemsize < _WIDTH[name] else 0.0
-        rounded = sum(not _representable(factor, _BITS[name]) for factor in factors)
+        rounded = sum(not fits_bits(factor, _BITS[name]) for factor in factors)
         return cls(name, rounded, max(RESULT[name], stored))
 
     @property
@@ -108,7 +108,7 @@ class Precision:
         return 8 * self.accumulator
 
 
-def _representable(values: np.ndarray, bits: int) -> bool:
+def fits_bits(values: np.ndarray, bits: int) -> bool:
     """Whether every value has a significand of at most ``bits`` bits."""
     if bits >= 53:
         return True
@@ -127,6 +127,6 @@ def narrow_type(values: np.ndarray, precision: str) -> str:
     """
     finite = values[np.isfinite(values)].astype(np.float64)
     for name, fewer in _FEWER_BITS.items():
-        if UNITS[name] > UNITS[precision] and _representable(finite, _BITS[name]) and not _representable(finite, fewer):
+        if UNITS[name] > UNITS[precision] and fits_bits(finite, _BITS[name]) and not fits_bits(finite, fewer):
             return name
     return ""

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastcheck.common.arrays import Floating, floating, gradient, refuse_non_finite
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.keywords import keywords_told
+from fastcheck.common.keywords import refuse_unknown_keywords
 from fastcheck.common.naming import nearest, quoted, refuse_unknown
 from fastcheck.common.precision import PRECISIONS
 from fastcheck.convolutions import shapes
@@ -75,7 +75,7 @@ class ConvCase:
 
     evaluators: ClassVar[tuple[str, ...]] = ("local", "full", "delta")
 
-    @keywords_told
+    @refuse_unknown_keywords
     def __init__(
         self,
         input: Any,

@@ -18,7 +18,7 @@ Shapes = Mapping[str, Shape]
 """Shapes by key: input, weight, and those of bias, output, grad_output, grad_input, grad_weight, grad_bias present."""
 
 DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-"""Arguments of a convolution that is not told any."""
+"""Arguments of a convolution that is given none."""
 
 _TRIED = {"padding": range(1, 17), "stride": range(2, 9), "dilation": range(2, 9)}
 """Values that are tried for arguments that were not given."""
@@ -70,7 +70,7 @@ class Tried(NamedTuple):
         return [first] if other is first or len(other) > len(first) else [first, other]
 
 
-def told(message: str, tried: Tried) -> str:
+def with_cause(message: str, tried: Tried) -> str:
     """Return a refusal with the likeliest reason, if one is found."""
     depthwise = _kerass_depthwise(tried)
     if depthwise:

@@ -44,7 +44,7 @@ def fitted(
         return _fitted(first, arguments, " (as N, C, then space)" * last)
     except FastcheckError as error:
         tried = likely_causes.Tried(shapes, first, arguments, last, absent, _fit)
-        raise FastcheckError(likely_causes.told(str(error), tried)) from None
+        raise FastcheckError(likely_causes.with_cause(str(error), tried)) from None
 
 
 def _fitted(shapes: Shapes, arguments: Mapping[str, Any], note: str = "") -> ConvGeometry:

@@ -167,6 +167,7 @@ class Directions:
     explained: bool = False
     trusted: bool = True
     _start: int = START
+    _gradient: Arrays = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def run(self) -> None:
@@ -290,11 +291,8 @@ class Directions:
         """Evaluate the loss at the point moved by so many times the moves."""
         with self._lock:
             self.calls += 1
-        arrays = {name: _moved(array, moves.get(name), by) for name, array in self._point()}
+        arrays = {name: _moved(array, moves.get(name), by) for name, array in self.case.params.items()}
         return self.case.value(arrays, lambda: f"with all of params moved by {by:g} of their size")
-
-    def _point(self) -> Iterator[tuple[str, np.ndarray]]:
-        yield from self.case.params.items()
 
     # Weights and noise
 
@@ -326,7 +324,7 @@ class Directions:
     def _rounding_of_moves(self) -> float:
         """Return the effect on the loss of rounding x + h d to float64: entries err by up to half a spacing each."""
         squares = 0.0
-        for name, array in self._point():
+        for name, array in self.case.params.items():
             spread = np.spacing(np.abs(array)) * self._gradient[name]
             squares += float(np.vdot(spread, spread)) / 12
         return math.sqrt(squares)
@@ -378,7 +376,7 @@ class Directions:
         """Return whether the gradient is clearly off along fresh signs in a range of all dimensions."""
         moves, only, start, analytic = Arrays(), dict[str, slice](), 0, 0.0
         rng = np.random.default_rng([self.seed, 104729, number, *part])
-        for name, array in self._point():
+        for name, array in self.case.params.items():
             inside = slice(max(part[0] - start, 0), max(min(part[1] - start, array.size), 0))
             start += array.size
             if inside.stop <= inside.start:

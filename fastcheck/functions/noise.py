@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastcheck.common.precision import SMALLEST, UNITS, U
+from fastcheck.common.precision import SMALLEST, UNITS, U, fits_bits
 from fastcheck.functions import ecnoise
 from fastcheck.functions.case import FunctionCase
 from fastcheck.functions.state import Arrays
@@ -202,20 +202,14 @@ def unit_of_values(values: np.ndarray) -> float:
 
 
 def _is_single(values: np.ndarray) -> bool:
-    significands = np.frexp(values)[0]
-    return _fits(significands, 24) and not _fits(significands, 18)
+    return fits_bits(values, 24) and not fits_bits(values, 18)
 
 
 def _half(case: FunctionCase, name: str) -> bool:
     """Return whether a gradient has half precision, by its type or by its values."""
     grad = case.grads[name]
-    significands = np.frexp(grad[np.isfinite(grad)].astype(np.float64))[0]
-    return case.half_unit(name) > 0 or (_fits(significands, 11) and not _fits(significands, 5))
-
-
-def _fits(significands: np.ndarray, bits: int) -> bool:
-    scaled = np.ldexp(significands, bits)
-    return bool((scaled == np.rint(scaled)).all())
+    values = grad[np.isfinite(grad)].astype(np.float64)
+    return case.half_unit(name) > 0 or (fits_bits(values, 11) and not fits_bits(values, 5))
 
 
 def _mean(values: np.ndarray) -> float:

@@ -85,7 +85,7 @@ class Point:
             raise FastcheckError(f"network is {type(network).__name__}: expected a fastcheck.Network")
         x, labels = finite("x", x, precision), as_array("y", y)
         named = flat("params", params)
-        with likely_causes.told(network, named, x.shape, labels.shape):
+        with likely_causes.explaining(network, named, x.shape, labels.shape):
             shapes, wanted, buffers = _shapes(network, x.shape)
             arrays = _matched(network, "params", without_unread(network, named), wanted | buffers, precision)
         for name in buffers:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from fastcheck.common.keywords import keywords_told
+from fastcheck.common.keywords import refuse_unknown_keywords
 from fastcheck.common.progress import ProgressHook
 from fastcheck.engine.sampling import Dims
 from fastcheck.engine.settings import Settings
@@ -17,7 +17,7 @@ from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import NetworkReport
 
 
-@keywords_told
+@refuse_unknown_keywords
 def check_network(
     network: Network,
     params: Any,

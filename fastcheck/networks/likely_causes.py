@@ -16,7 +16,7 @@ from fastcheck.networks.network import Network
 
 
 @contextmanager
-def told(network: Network, params: Mapping[str, Any], x: Shape, y: Shape = ()) -> Iterator[None]:
+def explaining(network: Network, params: Mapping[str, Any], x: Shape, y: Shape = ()) -> Iterator[None]:
     """Add to a refusal of x and params the order of axes in which they would fit, if there is one.
 
     Parameters

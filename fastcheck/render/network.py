@@ -52,8 +52,8 @@ def write_network(report: NetworkReport, out: Console, title: str = "", more: Mo
     for explanation in report.explanations:
         _write_explanation(explanation, out)
     out.print()
-    told = {explanation.words for explanation in report.explanations}
-    notes = [note for note in outline.notes if note not in told]
+    shown = {explanation.words for explanation in report.explanations}
+    notes = [note for note in outline.notes if note not in shown]
     write_lines(replace(outline, notes=tuple(notes)).sentences(width_of(out)), out)
     more(out)
     write_lines(outline.end(width_of(out)), out)

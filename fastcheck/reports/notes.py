@@ -76,11 +76,11 @@ def _exceptions(facts: Facts) -> Iterator[str]:
 
 def _least_digits(facts: Facts) -> Iterator[str]:
     """Yield the regime of the tensor with the fewest digits, or with none."""
-    told = {name: tensor for name, tensor in facts.tensors.items() if tensor.regime}
-    if told:
-        name = min(told, key=lambda name: (told[name].digits["min"] is None, told[name].digits["min"] or 0.0))
-        regime = told[name].regime.partition("; ")[0]
-        yield f"fewest digits, {name}: {regime}" if len(told) > 1 else regime
+    known = {name: tensor for name, tensor in facts.tensors.items() if tensor.regime}
+    if known:
+        name = min(known, key=lambda name: (known[name].digits["min"] is None, known[name].digits["min"] or 0.0))
+        regime = known[name].regime.partition("; ")[0]
+        yield f"fewest digits, {name}: {regime}" if len(known) > 1 else regime
 
 
 def _reach(facts: Facts) -> Iterator[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from fastcheck.common import machine
 from fastcheck.common.arguments import Shape, index_of, integer, position_of, positive
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.keywords import keywords_told
+from fastcheck.common.keywords import refuse_unknown_keywords
 from fastcheck.common.naming import refuse_unknown
 from fastcheck.common.progress import ProgressHook, silent
 from fastcheck.engine.differences import Differences
@@ -34,7 +34,7 @@ SHOWN = 3
 """Worst dimensions of each tensor that are swept unless they are chosen."""
 
 
-@keywords_told
+@refuse_unknown_keywords
 def sweep(
     case: Case,
     *,
