@@ -7,10 +7,13 @@ values that the sum of errors can take are 2 sigma |error| > 4 bar apart, so tha
 2 bar of zero; outside, the quotient's own error, at most one bar, cannot hide it. k directions with independent signs
 miss it with a chance of at most 2^-k. Uniform weights in [0, 1) have no such bound.
 
-The tensors' weights are balanced: sigma = rms(x) / sqrt(promise), where the promise is the change of the loss that the
-analytic gradient promises for moving a tensor by its own size. So every tensor contributes alike to the sum, and the
-limit of detection, relative to its typical gradient, is alike for all. The gradient only sets weights: a floor moves
-tensors whose gradient is zero, and `GUARDS` further directions move every tensor by its own size.
+The tensors' weights are balanced (`random_signs.Weights`), so that the limit of detection, relative to a tensor's
+typical gradient, is alike for all. The gradient only sets weights; `GUARDS` further directions move every tensor in
+proportion to its own size.
+
+A few pilots show the step with the least bar. All directions take it, by the five-point stencil: four values each. The
+part of their bars for truncation and kinks is the pilots'. Where a direction contradicts the gradient, a search of its
+own decides.
 
 Rounding of the analytic gradient is bounded entry by entry, and the signs are drawn after it was computed: by
 Hoeffding's inequality its sum exceeds `LIKELY` times the root of the sum of squares with a chance of 2 exp(-32).
@@ -18,9 +21,9 @@ Hoeffding's inequality its sum exceeds `LIKELY` times the root of the sum of squ
 
 from __future__ import annotations
 
+import functools
 import math
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -29,9 +32,11 @@ import numpy as np
 from fastcheck.common.arguments import index_of
 from fastcheck.common.precision import U
 from fastcheck.engine.magnitudes import rms
-from fastcheck.functions import ecnoise, opinions
+from fastcheck.functions import ecnoise, opinions, random_signs
+from fastcheck.functions.along import Line, Surroundings
 from fastcheck.functions.case import FunctionCase
 from fastcheck.functions.noise import LOSS_SAMPLES, LOSS_SPACINGS
+from fastcheck.functions.random_signs import Weights
 from fastcheck.functions.state import Arrays
 from fastcheck.functions.step_search import NOISES, Estimate, Level, Search, exponent_of
 from fastcheck.metrics import health
@@ -44,11 +49,8 @@ SPARE = 4
 """Directions beyond those that the limit of detection counts: the ones with the widest bars, where kinks crowd. Bars
 depend on the loss and not on the gradient's errors, so the choice favours none."""
 
-GUARDS = 4
-"""Further directions, which move every tensor by its own size."""
-
-FLOOR = 2.0**-16
-"""Least promise of a tensor, as a fraction of the largest: one whose gradient is zero must still be moved."""
+GUARDS = 2
+"""Further directions, which move every tensor in proportion to its own size."""
 
 LIKELY = 8.0
 """Root sums of squares that a sum with random signs stays within, but for a chance of 2 exp(-32)."""
@@ -60,29 +62,22 @@ UNDERFLOW = 1e-290
 """Losses whose values and changes are smaller, or larger than its inverse, show nothing."""
 
 PILOTS = 3
-"""Directions that search for the step at which the others start."""
+"""Directions that search for the step."""
+
+SMOOTH = 2 / 15
+"""Factor on the pilots' truncation and kinks in all bars. A smooth function errs by a fifteenth of what twice the step
+changes; a direction that bends more than twice as much as all pilots, or crosses a kink, contradicts a right gradient,
+and is then searched."""
 
 START = -13
-"""Start of that search, as a power of two. The cube root of the unit round-off is right for tensors moved by their own
-size; balanced ones move by less."""
-
-LEAST, MOST = -50, 6
-"""Smallest and largest step, as powers of two."""
+"""Start of the first pilot's search, as a power of two: about the cube root of the unit round-off."""
 
 ROUNDS = 6
-"""Steps to try for a pilot."""
-
-TRIES = 4
-"""Times with fresh signs that each half of an index range is tried, where an error is looked for."""
-
-CLEAR = 3.0
-"""Bars by which a range must be off for an error to be looked for in it."""
+"""Steps to try for the first pilot, and for a direction that contradicts the gradient."""
 
 FEW = 3
-"""Fewer directions that contradict the gradient decide nothing where no wrong entry is found: a bar may be small."""
-
-NAMED = 8
-"""Largest number of wrong entries that are looked for."""
+"""Directions that contradict the gradient with a search of their own before the others' searches are spared. Fewer
+decide nothing where no wrong entry is found: a bar may be small."""
 
 
 class Direction(NamedTuple):
@@ -101,6 +96,8 @@ class Direction(NamedTuple):
         Whether the point itself lies at a kink, where any subgradient may be right.
     finite : bool
         Whether any step gave finite values.
+    searched : bool
+        Whether its step is its own.
     """
 
     number: int
@@ -109,8 +106,9 @@ class Direction(NamedTuple):
     analytic: float
     bar: float
     step: float
-    at_kink: bool
+    at_kink: bool = False
     finite: bool = True
+    searched: bool = True
 
     @property
     def fails(self) -> bool:
@@ -140,10 +138,7 @@ class Directions:
     guards : list of Direction
     named : dict of str to list of int
         Flat indices of entries that a search for the error ended at.
-    calls : int
-        Calls of the loss.
-    noise : float
-        Standard deviation of the loss's rounding where everything moves, and of the moved entries'.
+    near : Surroundings
     contradicting : int
         Number of directions that contradict the gradient as it was given.
     explained : bool
@@ -161,45 +156,59 @@ class Directions:
     done: list[Direction] = field(default_factory=list)
     guards: list[Direction] = field(default_factory=list)
     named: dict[str, list[int]] = field(default_factory=dict)
-    calls: int = 0
-    noise: float = 0.0
     contradicting: int = 0
     explained: bool = False
     trusted: bool = True
-    _start: int = START
-    _gradient: Arrays = field(default_factory=dict, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        self.near = Surroundings(self.case)
+        self.gradient: Arrays = {}
+        self._squares: dict[str, tuple[float, float]] = {}
+        self._step, self._common = START, 0.0
 
     def run(self) -> None:
-        """Difference all directions, and look for wrong entries where one fails."""
-        self._gradient = {name: _finite(grad) for name, grad in self.case.grads.items()}
-        balanced, own = self._balanced(), self._own_sizes()
+        """Difference all directions."""
+        self.gradient = {name: _finite(grad) for name, grad in self.case.grads.items()}
+        self._squares = {name: self._squares_of(name, slice(None)) for name in self.gradient}
         if not UNDERFLOW < max(abs(self.case.start), self.case.promised) < 1 / UNDERFLOW:
             return  # differences of such a loss have few digits, or overflow
-        self.noise = self._measured_noise(balanced)
-        total = self.count + SPARE
-        pilots = [self._differenced(number, balanced, ROUNDS) for number in range(min(PILOTS, total))]
-        steps = sorted(exponent_of(one.step) for one in pilots if one.finite)
-        self._start = steps[len(steps) // 2] if steps else START
-        rest = range(len(pilots), total)
-        self.done = [*pilots, *self.mapped(lambda number: self._differenced(number, balanced, 1), rest)]
-        beyond = range(total, total + GUARDS)
-        self.guards = list(self.mapped(lambda number: self._differenced(number, own, 2), beyond))
+        weights, total = Weights(self.case, self.gradient), self.count + SPARE
+        self.near.noise = self._measured_noise(weights.balanced)
+        lines = [self._line(number, weights.balanced) for number in range(min(PILOTS, total))]
+        searches = self._choose_step(lines)
+        pilots = [
+            self._judged(number, weights.balanced, lines[number], search.level)
+            for number, search in enumerate(searches)
+        ]
+        rest, beyond = range(len(pilots), total), range(total, total + GUARDS)
+        self.done = [*pilots, *self.mapped(lambda number: self._differenced(number, weights.balanced), rest)]
+        self.guards = list(self.mapped(lambda number: self._differenced(number, weights.own), beyond))
+        self.settle()
         self.contradicting = len(self.failing)
-        if self.contradicting:
-            self._localise()
+
+    def finish(self) -> None:
+        """Check that the loss left its arguments as they were."""
+        self.near.refuse_changes()
 
     @property
     def failing(self) -> list[Direction]:
         """The directions that contradict the gradient, the one furthest outside its bar first."""
         failing = [one for one in (*self.done, *self.guards) if one.fails]
-        return sorted(failing, key=lambda one: -abs(one.numeric - one.analytic) / max(one.bar, 5e-324))
+        return sorted(failing, key=lambda one: -_excess(one))
 
     @property
     def counted(self) -> list[Direction]:
         """The directions that the limit of detection and the chance of missing speak of: those with the least bars."""
         usable = [one for one in self.done if one.finite and not one.at_kink]
         return sorted(usable, key=lambda one: one.bar)[: self.count]
+
+    def settle(self) -> None:
+        """Search for a step of its own for each direction that fails, until a few of them fail nevertheless."""
+        for one in self.failing:
+            if sum(other.searched for other in self.failing) >= FEW:
+                return
+            if not one.searched:
+                self._replace(one, self._searched(one.number, one.weights))
 
     def limits(self) -> dict[str, float]:
         """Return each tensor's limit of detection: the error of an entry that the directions do not miss."""
@@ -217,13 +226,13 @@ class Directions:
     def described(self) -> dict[str, object]:
         """Return the directions as a report keeps them."""
         limits = self.limits()
-        typical = {name: rms(self._gradient[name]) for name in limits}
+        typical = {name: rms(self.gradient[name]) for name in limits}
         relative = {name: limits[name] / typical[name] if typical[name] else math.inf for name in limits}
         return {
             "count": len(self.counted),
             "guards": len(self.done) + len(self.guards) - len(self.counted),
             "dims": sum(array.size for array in self.case.params.values()),
-            "calls": self.calls,
+            "calls": self.near.calls,
             "failing": self.contradicting,
             "chance_of_missing": self.chance if self.trusted else 1.0,
             "limit_of_detection": limits,
@@ -255,66 +264,104 @@ class Directions:
         decides = self.named or self.contradicting >= FEW
         return finding if decides else finding._replace(verdict="inconclusive")
 
+    def error(self, weights: Mapping[str, float], only: Mapping[str, slice] | None = None) -> float:
+        """Bound the error of the analytic sum over all entries, or over some."""
+        parts = self._squares if only is None else {name: self._squares_of(name, part) for name, part in only.items()}
+        errors = sum(weights[name] ** 2 * own for name, (own, _) in parts.items())
+        values = sum(weights[name] ** 2 * own for name, (_, own) in parts.items())
+        return LIKELY * math.sqrt(errors) + SUMS * U * math.sqrt(values)
+
+    def patch(self, name: str, dim: int, value: float, slack: float) -> None:
+        """Put another value, known within some slack, in place of one entry of the gradient, and judge all again."""
+        change = value - float(self.gradient[name].reshape(-1)[dim])
+        self.gradient[name] = self.gradient[name].copy()
+        self.gradient[name].reshape(-1)[dim] = value
+        self._squares[name] = self._squares_of(name, slice(None))
+        for one in (*self.done, *self.guards):
+            weight = one.weights[name]
+            analytic = one.analytic + weight * self._sign(one.number, name, dim) * change
+            self._replace(one, one._replace(analytic=analytic, bar=one.bar + weight * slack))
+        self.settle()
+
+    def line(self, moves: Arrays, analytic: float, error: float) -> Line:
+        """Return the loss along a line."""
+        return Line(self.near, moves, analytic, error)
+
+    def best(self, line: Line) -> Estimate | None:
+        """Search for the step along a line; return the estimate after second opinions, None without finite values."""
+        search = line.search()
+        estimate = search.best(self._step, ROUNDS)
+        return estimate and opinions.decided(line, search, estimate, False)
+
     # One direction
 
-    def _signs(self, number: int) -> Iterator[tuple[str, np.ndarray]]:
-        for position, (name, array) in enumerate(self.case.params.items()):
-            rng = np.random.default_rng([self.seed, 7919, number, position])
-            yield name, 2.0 * rng.integers(0, 2, array.shape, dtype=np.int8) - 1.0
+    def _choose_step(self, lines: list[Line]) -> list[Search]:
+        """Choose the step with the least bar for a few directions, and what it holds beside round-off.
 
-    def _differenced(self, number: int, weights: dict[str, float], rounds: int) -> Direction:
+        The first direction is searched; from its step, those with less and less of a bar for all of them are tried.
+        """
+        searches = [line.search() for line in lines]
+        first = searches[0].best(START, 2 * ROUNDS)
+        bars = functools.cache(functools.partial(_common_bar, searches))
+        self._step = START if first is None else exponent_of(first.step)
+        for stride in (1, -1):
+            while bars(self._step + stride).whole < bars(self._step).whole:
+                self._step += stride
+        self._common = bars(self._step).rest
+        return searches
+
+    def _differenced(self, number: int, weights: dict[str, float]) -> Direction:
+        """Difference a direction with the chosen step."""
         self.check()
-        moves = {name: weights[name] * signs for name, signs in self._signs(number)}
-        analytic = math.fsum(float(np.vdot(self._gradient[name], move)) for name, move in moves.items())
-        error = self._error(weights)
-        line = _Line(self, moves, analytic, error)
-        search = line.search()
-        estimate = search.best(self._start, rounds)
-        if estimate is not None:
-            estimate = opinions.decided(line, search, estimate, False)
+        line = self._line(number, weights)
+        return self._judged(number, weights, line, line.level)
+
+    def _judged(
+        self, number: int, weights: dict[str, float], line: Line, level: Callable[[int], Level | None]
+    ) -> Direction:
+        near, far, step = level(self._step), level(self._step + 1), math.ldexp(1.0, self._step)
+        if near is None or far is None:
+            return Direction(number, weights, math.nan, line.analytic, math.inf, step, searched=False)
+        bar = _independent(near, far) + self._common + line.error
+        numeric = (4 * near.central - far.central) / 3
+        return Direction(number, weights, numeric, line.analytic, bar, step, searched=False)
+
+    def _searched(self, number: int, weights: dict[str, float]) -> Direction:
+        """Difference a direction with a step of its own."""
+        self.check()
+        line = self._line(number, weights)
+        estimate = self.best(line)
         if estimate is None:
-            return Direction(number, weights, math.nan, analytic, math.inf, 2.0**self._start, False, finite=False)
-        at_kink = estimate.jump > estimate.bar / 2
-        return Direction(number, weights, estimate.numeric, analytic, estimate.bar + error, estimate.step, at_kink)
+            step = math.ldexp(1.0, self._step)
+            return Direction(number, weights, math.nan, line.analytic, math.inf, step, finite=False)
+        at_kink, bar = estimate.jump > estimate.bar / 2, estimate.bar + line.error
+        return Direction(number, weights, estimate.numeric, line.analytic, bar, estimate.step, at_kink)
 
-    def _error(self, weights: dict[str, float], only: Mapping[str, slice] | None = None) -> float:
-        """Bound the error of the analytic sum over all entries, or over some."""
-        squares = [0.0, 0.0]
-        for name, grad in self._gradient.items():
-            part = slice(None) if only is None else only.get(name, slice(0))
-            errors, values = self.errors[name].reshape(-1)[part], grad.reshape(-1)[part]
-            squares[0] += weights[name] ** 2 * float(errors @ errors)
-            squares[1] += weights[name] ** 2 * float(values @ values)
-        return LIKELY * math.sqrt(squares[0]) + SUMS * U * math.sqrt(squares[1])
+    def _line(self, number: int, weights: dict[str, float]) -> Line:
+        moves = random_signs.moves(self.case, self.seed, number, weights)
+        analytic = math.fsum(float(np.vdot(self.gradient[name], move)) for name, move in moves.items())
+        return self.line(moves, analytic, self.error(weights))
 
-    def value(self, moves: Arrays, by: float) -> float:
-        """Evaluate the loss at the point moved by so many times the moves."""
-        with self._lock:
-            self.calls += 1
-        arrays = {name: _moved(array, moves.get(name), by) for name, array in self.case.params.items()}
-        return self.case.value(arrays, lambda: f"with all of params moved by {by:g} of their size")
+    def _replace(self, one: Direction, other: Direction) -> None:
+        for several in (self.done, self.guards):
+            several[:] = [other if each is one else each for each in several]
 
-    # Weights and noise
+    def _sign(self, number: int, name: str, dim: int) -> int:
+        position = list(self.case.params).index(name)
+        return int(random_signs.signs(self.seed, number, position, self.case.params[name].size)[dim])
 
-    def _own_sizes(self) -> dict[str, float]:
-        return {name: self.case.size(name) for name in self.case.params}
+    def _squares_of(self, name: str, part: slice) -> tuple[float, float]:
+        """Return the sums of squares of a gradient's errors and values, over part of it."""
+        errors, values = self.errors[name].reshape(-1)[part], self.gradient[name].reshape(-1)[part]
+        return float(errors @ errors), float(values @ values)
 
-    def _balanced(self) -> dict[str, float]:
-        sizes = self._own_sizes()
-        promises = {
-            name: size * float(np.linalg.norm(self._gradient[name].reshape(-1))) for name, size in sizes.items()
-        }
-        largest = max(promises.values())
-        if not 0 < largest < math.inf:
-            return sizes
-        # A tensor moves by its own size at most, and by a fraction sqrt(FLOOR) of it at least.
-        return {name: size * math.sqrt(FLOOR / max(promises[name] / largest, FLOOR)) for name, size in sizes.items()}
+    # Noise
 
     def _measured_noise(self, weights: dict[str, float]) -> float:
-        moves = {name: weights[name] * signs for name, signs in self._signs(0)}
+        moves = random_signs.moves(self.case, self.seed, 0, weights)
 
         def sample(distance: float) -> np.ndarray:
-            return np.array(self.value(moves, distance))
+            return np.array(self.near.value(moves, distance))
 
         measured = float(ecnoise.measured(sample, LOSS_SAMPLES, LOSS_SPACINGS, more=1))
         levels = [self.case.scatter, self.case.accuracy / NOISES, U / 2 * abs(self.case.start), 5e-324]
@@ -325,141 +372,43 @@ class Directions:
         """Return the effect on the loss of rounding x + h d to float64: entries err by up to half a spacing each."""
         squares = 0.0
         for name, array in self.case.params.items():
-            spread = np.spacing(np.abs(array)) * self._gradient[name]
+            spread = np.spacing(np.abs(array)) * self.gradient[name]
             squares += float(np.vdot(spread, spread)) / 12
         return math.sqrt(squares)
 
-    # Looking for the error
 
-    def _localise(self) -> None:
-        """Find wrong entries by halving, one after another, until the directions agree with what is found."""
-        worst = self.failing[0]
-        for attempt in range(NAMED):
-            found = self._descend(worst, attempt)
-            if found is None:
-                return
-            name, dim = found
-            if dim in self.named.get(name, []):
-                return
-            self.named.setdefault(name, []).append(dim)
-            if not self._patch(worst, name, dim):
-                self.named[name].remove(dim)
-                self.named = {key: dims for key, dims in self.named.items() if dims}
-                return
-            remaining = self.failing
-            if not remaining:
-                self.explained = True
-                return
-            worst = remaining[0]
+class _Bar(NamedTuple):
+    """A bar for several directions, and the part of it that is not round-off."""
 
-    def _descend(self, worst: Direction, attempt: int) -> tuple[str, int] | None:
-        """Halve the range of all dimensions, with fresh signs each time, down to one entry; None where it gets lost."""
-        ends = np.cumsum([array.size for array in self.case.params.values()]).tolist()
-        low, high, number = 0, ends[-1], 0
-        while high - low > 1:
-            self.check()
-            middle = next((end for end in ends if low < end < high), (low + high) // 2)
-            halves = ((low, middle), (middle, high))
-            for _ in range(TRIES):
-                number += 1
-                chosen = next((half for half in halves if self._off(half, worst, attempt * 4096 + number)), None)
-                if chosen is not None:
-                    break
-            else:
-                return None
-            low, high = chosen
-        names = list(self.case.params)
-        position = next(i for i, end in enumerate(ends) if low < end)
-        return names[position], low - (ends[position - 1] if position else 0)
-
-    def _off(self, part: tuple[int, int], worst: Direction, number: int) -> bool:
-        """Return whether the gradient is clearly off along fresh signs in a range of all dimensions."""
-        moves, only, start, analytic = Arrays(), dict[str, slice](), 0, 0.0
-        rng = np.random.default_rng([self.seed, 104729, number, *part])
-        for name, array in self.case.params.items():
-            inside = slice(max(part[0] - start, 0), max(min(part[1] - start, array.size), 0))
-            start += array.size
-            if inside.stop <= inside.start:
-                continue
-            flat = np.zeros(array.size)
-            count = inside.stop - inside.start
-            flat[inside] = worst.weights[name] * (2.0 * rng.integers(0, 2, count, dtype=np.int8) - 1.0)
-            moves[name], only[name] = flat.reshape(array.shape), inside
-            analytic += float(self._gradient[name].reshape(-1)[inside] @ flat[inside])
-        near, far = (
-            (self.value(moves, step) - self.value(moves, -step)) / (2 * step) for step in (worst.step, 2 * worst.step)
-        )
-        # As accurate as the directions' own estimate, whichever its stencil.
-        numeric = (4 * near - far) / 3
-        return bool(abs(numeric - analytic) > CLEAR * (worst.bar + self._error(worst.weights, only)))
-
-    def _patch(self, worst: Direction, name: str, dim: int) -> bool:
-        """Difference an entry; where it is off, put its numeric value in place of the analytic one everywhere."""
-        move = np.zeros(self.case.params[name].size)
-        move[dim] = worst.weights[name]
-        only = {name: slice(dim, dim + 1)}
-        analytic = float(self._gradient[name].reshape(-1)[dim])
-        line = _Line(
-            self,
-            {name: move.reshape(self.case.params[name].shape)},
-            analytic * worst.weights[name],
-            self._error(worst.weights, only),
-        )
-        search = line.search()
-        estimate = search.best(self._start, ROUNDS)
-        if estimate is None or not line.outside(opinions.decided(line, search, estimate, False)):
-            return False
-        numeric = estimate.numeric / worst.weights[name]
-        change = numeric - analytic
-        self._gradient[name] = self._gradient[name].copy()
-        self._gradient[name].reshape(-1)[dim] = numeric
-        slack = estimate.bar / worst.weights[name]
-        self.done = [self._changed(one, name, dim, change, slack) for one in self.done]
-        self.guards = [self._changed(one, name, dim, change, slack) for one in self.guards]
-        return True
-
-    def _changed(self, one: Direction, name: str, dim: int, change: float, slack: float) -> Direction:
-        """Return a direction as it would be with another gradient at one entry, known within some slack."""
-        signs = dict(self._signs(one.number))[name].reshape(-1)
-        weight = one.weights[name]
-        return one._replace(analytic=one.analytic + weight * float(signs[dim]) * change, bar=one.bar + weight * slack)
+    whole: float
+    rest: float
 
 
-class _Line:
-    """The loss along one direction, differenced as an entry is."""
-
-    def __init__(self, directions: Directions, moves: Arrays, analytic: float, error: float) -> None:
-        self._directions, self._moves, self._analytic, self._error = directions, moves, analytic, error
-
-    def outside(self, estimate: Estimate) -> bool:
-        """Return whether the analytic value lies outside the error bar."""
-        return abs(self._analytic - estimate.numeric) > estimate.bar + self._error
-
-    def own_size(self) -> float:
-        """Return the size on which steps are measured."""
-        return 1.0
-
-    def own_noise(self) -> float:
-        """Return the noise of the loss next to the point."""
-        return self._directions.noise
-
-    def search(self, noise: float | None = None) -> Search:
-        """Return the search for the step."""
-        noise = self._directions.noise if noise is None else noise
-        return Search(lambda exponent: self._level(math.ldexp(1.0, exponent), noise), "auto", LEAST, MOST)
-
-    def _level(self, step: float, noise: float) -> Level | None:
-        before, after = (self._directions.value(self._moves, side) for side in (-step, step))
-        return Level.of(step, (-step, 0.0, step), (before, self._directions.case.start, after), noise)
+def _common_bar(searches: list[Search], exponent: int) -> _Bar:
+    """Return the bar of five-point quotients with one step."""
+    rests, round_offs = [], []
+    for search in searches:
+        estimates, near, far = search.at(exponent), search.level(exponent), search.level(exponent + 1)
+        if not estimates or near is None or far is None:
+            return _Bar(math.inf, math.inf)
+        rests.append(SMOOTH * (estimates[-1].truncation + estimates[-1].kink))
+        round_offs.append(_independent(near, far))
+    rest = max(rests)
+    return _Bar(max(round_offs) + rest, rest)
 
 
-def _moved(array: np.ndarray, move: np.ndarray | None, by: float) -> np.ndarray:
-    """Return a new array, moved by so many times a move."""
-    if move is None:
-        return array.copy()
-    moved = np.multiply(move, by)
-    moved += array
-    return moved
+def _independent(near: Level, far: Level) -> float:
+    """Return the round-off of the five-point quotient from levels with steps h and 2h, four values' errors at random.
+
+    A level's own round-off is the bound on two errors that add up.
+    """
+    return math.hypot(4 * near.roundoff, far.roundoff) / (3 * math.sqrt(2))
+
+
+def _excess(one: Direction) -> float:
+    """Return by how many bars a direction is off."""
+    apart = abs(one.numeric - one.analytic)
+    return math.inf if math.isnan(apart) else apart / max(one.bar, 5e-324)
 
 
 def _finite(grad: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from fastcheck.engine.pipeline import Session
 from fastcheck.engine.settings import Settings
 from fastcheck.functions import noise, ties
 from fastcheck.functions.case import FunctionCase
+from fastcheck.functions.culprits import localise
 from fastcheck.functions.directions import COUNT, Directions
 from fastcheck.functions.evaluator import FunctionEvaluator
 from fastcheck.functions.noise import Noise
@@ -133,6 +134,9 @@ class FunctionPipeline:
             self._case, self._errors, session.settings.seed, count, session.interrupts.raise_if_interrupted, mapped
         )
         lines.run()
+        if lines.contradicting:
+            localise(lines)
+        lines.finish()
         return lines
 
     def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:

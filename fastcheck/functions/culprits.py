@@ -1,0 +1,108 @@
+"""Wrong entries of a gradient that directions contradict, found by halving the range of all dimensions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastcheck.functions.directions import Direction, Directions
+from fastcheck.functions.state import Arrays
+
+TRIES = 4
+"""Times with fresh signs that each half of an index range is tried."""
+
+CLEAR = 3.0
+"""Bars by which a range must be off for an error to be looked for in it."""
+
+NAMED = 8
+"""Largest number of wrong entries that are looked for."""
+
+
+def localise(directions: Directions) -> None:
+    """Find wrong entries, one after another, until the directions agree with what is found.
+
+    Each is differenced by itself; the value found takes the place of the analytic one, and all directions are judged
+    anew.
+    """
+    for attempt in range(NAMED):
+        failing = directions.failing
+        if not failing:
+            directions.explained = attempt > 0
+            return
+        found = _Search(directions, failing[0], attempt).descend()
+        if found is None or not _wrong(directions, failing[0], *found):
+            return
+        name, dim = found
+        directions.named.setdefault(name, []).append(dim)
+    directions.explained = not directions.failing
+
+
+class _Search:
+    """One descent to a wrong entry."""
+
+    def __init__(self, directions: Directions, worst: Direction, attempt: int) -> None:
+        self._directions, self._worst, self._number = directions, worst, attempt * 4096
+        self._params = directions.case.params
+        self._ends = np.cumsum([array.size for array in self._params.values()]).tolist()
+
+    def descend(self) -> tuple[str, int] | None:
+        """Halve the range, with fresh signs each time, down to one entry; None where it gets lost."""
+        low, high = 0, self._ends[-1]
+        while high - low > 1:
+            self._directions.check()
+            middle = self._middle(low, high)
+            half = self._wrong_half((low, middle), (middle, high))
+            if half is None:
+                return None
+            low, high = half
+        position = next(i for i, end in enumerate(self._ends) if low < end)
+        return list(self._params)[position], low - (self._ends[position - 1] if position else 0)
+
+    def _middle(self, low: int, high: int) -> int:
+        """Return where to cut: between two tensors, as evenly as possible, or in the middle of one."""
+        inside = [end for end in self._ends if low < end < high]
+        return min(inside, key=lambda end: abs(2 * end - low - high), default=(low + high) // 2)
+
+    def _wrong_half(self, *halves: tuple[int, int]) -> tuple[int, int] | None:
+        for _ in range(TRIES):
+            for half in halves:
+                self._number += 1
+                if self._off(half):
+                    return half
+        return None
+
+    def _off(self, part: tuple[int, int]) -> bool:
+        """Return whether the gradient is clearly off along fresh signs in a range of all dimensions."""
+        directions, worst = self._directions, self._worst
+        moves, only, start, analytic = Arrays(), dict[str, slice](), 0, 0.0
+        rng = np.random.default_rng([directions.seed, 104729, self._number, *part])
+        for name, array in self._params.items():
+            inside = slice(max(part[0] - start, 0), max(min(part[1] - start, array.size), 0))
+            start += array.size
+            if inside.stop <= inside.start:
+                continue
+            flat = np.zeros(array.size)
+            flat[inside] = worst.weights[name] * (2.0 * rng.integers(0, 2, inside.stop - inside.start, np.int8) - 1.0)
+            moves[name], only[name] = flat.reshape(array.shape), inside
+            analytic += float(directions.gradient[name].reshape(-1)[inside] @ flat[inside])
+        near, far = (
+            (directions.near.value(moves, step) - directions.near.value(moves, -step)) / (2 * step)
+            for step in (worst.step, 2 * worst.step)
+        )
+        # As accurate as the directions' own estimate.
+        numeric = (4 * near - far) / 3
+        return bool(abs(numeric - analytic) > CLEAR * (worst.bar + directions.error(worst.weights, only)))
+
+
+def _wrong(directions: Directions, worst: Direction, name: str, dim: int) -> bool:
+    """Difference an entry; where it is off, put its numeric value in place of the analytic one."""
+    shape = directions.case.params[name].shape
+    flat, weight = np.zeros(directions.case.params[name].size), worst.weights[name]
+    flat[dim] = weight
+    analytic = float(directions.gradient[name].reshape(-1)[dim]) * weight
+    error = directions.error(worst.weights, {name: slice(dim, dim + 1)})
+    line = directions.line({name: flat.reshape(shape)}, analytic, error)
+    estimate = directions.best(line)
+    if estimate is None or not line.outside(estimate):
+        return False
+    directions.patch(name, dim, estimate.numeric / weight, estimate.bar / weight)
+    return True
