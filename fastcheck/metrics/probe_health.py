@@ -1,0 +1,75 @@
+"""Findings about a program that was evaluated at probes, and about its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastcheck.common.naming import listed
+from fastcheck.metrics.health import HealthFinding
+
+
+def contradicted(
+    failing: int,
+    count: int,
+    dims: int,
+    places: Sequence[str],
+    factor: float | None,
+    tensors: Sequence[str],
+    several: bool,
+) -> HealthFinding:
+    """Describe directions that contradict the gradient.
+
+    Parameters
+    ----------
+    failing, count, dims : int
+        Numbers of directions that contradict it, of all directions, and of dimensions.
+    places : sequence of str
+        Entries of which one, wrong by itself, explains all directions.
+    factor : float or None
+        Numeric / analytic, where a factor explains them.
+    tensors : sequence of str
+        The tensors to blame; empty where all may be.
+    several : bool
+        Whether there are other tensors.
+    """
+    words = f"{failing:,} of {count:,} directions over all {dims:,} dimensions contradict the gradient"
+    whose = f" of {listed(tensors)}" if tensors else ""
+    if factor is not None:
+        words += f"; a factor of {factor:.5g} on the gradient{whose} explains it"
+        advice = "look for a wrong sign" if abs(factor + 1) < 1e-3 else "look for a wrong or missing factor"
+        return HealthFinding(
+            "directions", words, f"numeric / analytic is {factor:.5g}: {advice}", "fail", tuple(tensors)
+        )
+    if len(places) == 1:
+        words += f"; {places[0]} alone explains it, and all else agrees"
+        advice = "start with this entry"
+    elif places:
+        words += f"; one of {listed(places, 4)} alone explains it"
+        advice = "start with these entries; more --directions tell them apart"
+    elif tensors and several:
+        words += f"; moved alone, {listed(tensors)} {'does' if len(tensors) == 1 else 'do'} too"
+        advice = f"fix {tensors[0]} first; `fastcheck probe ... --only {tensors[0]}` looks at it alone"
+    else:
+        advice = "several entries are wrong; " + (
+            "probe tensor by tensor (--only NAME) to see whose" if several else "compare a few with differences by hand"
+        )
+    return HealthFinding("directions", words, advice, "fail", tuple(tensors))
+
+
+def differs_when_repeated(size: float) -> HealthFinding:
+    """Describe a program whose outputs at the start point differ, weighted, by ``size`` relative to themselves."""
+    return HealthFinding(
+        "the program does not repeat itself",
+        f"outputs at the start point differ by a relative {size:.1g} when they are evaluated again; the error bars "
+        "include that",
+        "if it is more than sums in another order: fix the seed, freeze dropout, and reset what is kept between points",
+    )
+
+
+def older_outputs(files: Sequence[str]) -> HealthFinding:
+    """Describe outputs that were written before the points."""
+    return HealthFinding(
+        "older outputs",
+        f"{listed(files)} {'is' if len(files) == 1 else 'are'} older than the points: they may belong to other ones",
+        "run the program again",
+    )
