@@ -56,6 +56,12 @@ def contradicted(
     return HealthFinding("directions", words, advice, "fail", tuple(tensors))
 
 
+def few_contradict(finding: HealthFinding) -> HealthFinding:
+    """Return the finding of directions that are too few to decide: a bar may be small by chance."""
+    advice = "so few decide nothing: probe again with another --seed, and more --directions or a smaller --step"
+    return finding._replace(verdict="inconclusive", advice=advice)
+
+
 def differs_when_repeated(size: float) -> HealthFinding:
     """Describe a program whose outputs at the start point differ, weighted, by ``size`` relative to themselves."""
     return HealthFinding(

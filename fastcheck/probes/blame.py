@@ -33,11 +33,36 @@ class Entry(NamedTuple):
     bar: float
 
 
-class Factor(NamedTuple):
-    """A factor, numeric / analytic, that explains all directions if these tensors' gradients have it."""
+class Blame(NamedTuple):
+    """What explains the directions.
 
-    tensors: tuple[str, ...]
-    factor: float
+    Attributes
+    ----------
+    entries : tuple of Entry
+        Each of them would, by itself; usually one.
+    factor : float or None
+        Numeric / analytic, if the gradients of ``tensors`` have it.
+    tensors : tuple of str
+    """
+
+    entries: tuple[Entry, ...] = ()
+    factor: float | None = None
+    tensors: tuple[str, ...] = ()
+
+    @property
+    def explains(self) -> bool:
+        """Whether something does."""
+        return bool(self.tensors)
+
+
+def blamed(folder: Path, manifest: Manifest, evaluated: Evaluated, derivatives: Sequence[Derivative]) -> Blame:
+    """Look for what explains all directions: one entry, else a factor, else one of a few entries."""
+    found = entries(folder, manifest, derivatives)
+    if len(found) != 1:
+        by_factor = factor(manifest, evaluated, derivatives)
+        if by_factor is not None:
+            return by_factor
+    return Blame(tuple(found), None, tuple(dict.fromkeys(one.tensor for one in found)))
 
 
 def entries(folder: Path, manifest: Manifest, derivatives: Sequence[Derivative]) -> list[Entry]:
@@ -60,7 +85,7 @@ def entries(folder: Path, manifest: Manifest, derivatives: Sequence[Derivative])
     return found
 
 
-def factor(manifest: Manifest, evaluated: Evaluated, derivatives: Sequence[Derivative]) -> Factor | None:
+def factor(manifest: Manifest, evaluated: Evaluated, derivatives: Sequence[Derivative]) -> Blame | None:
     """Return a factor on all gradients, or on one tensor's, that explains all directions; None where there is none."""
     usable = [one for one in derivatives if one.usable]
     apart = np.array([one.numeric - one.analytic for one in usable])
@@ -73,7 +98,7 @@ def factor(manifest: Manifest, evaluated: Evaluated, derivatives: Sequence[Deriv
         low, high = (float(end[0]) for end in _common(apart[:, None], bars[:, None], part[:, None]))
         middle = (low + high) / 2
         if low <= high and high - low <= SHARP * abs(middle) and np.isfinite(middle):
-            return Factor(tensors, 1 + middle)
+            return Blame((), 1 + middle, tensors)
     return None
 
 

@@ -13,7 +13,7 @@ from fastcheck.engine.magnitudes import rms
 from fastcheck.functions.state import Arrays
 from fastcheck.probes.manifest import FACTORS, Point
 
-STEPS = {"float64": (2.0**-12, 2.0**-22), "float32": (2.0**-8, 2.0**-11)}
+STEPS = {"float64": (2.0**-12, 2.0**-22), "float32": (2.0**-6, 2.0**-9)}
 """Steps by the coarsest type of the tensors: the first for smooth functions, the second for those with kinks."""
 
 SPACINGS = {

@@ -28,7 +28,7 @@ from fastcheck.probes import blame, directions, files
 from fastcheck.probes.along import Derivative, Differencer, errors_along, errors_of
 from fastcheck.probes.evaluated import Evaluated, evaluate, start_of
 from fastcheck.probes.files import Source
-from fastcheck.probes.manifest import NAME, Manifest, read
+from fastcheck.probes.manifest import NAME, Manifest, Stored, read
 from fastcheck.reports.report import Report, requested
 from fastcheck.reports.tensor_report import TensorReport
 
@@ -88,8 +88,7 @@ def judge(
     errors = errors_of(analytic, {name: one.precision for name, one in given.items()}, sizes)
     differencer = Differencer(manifest, evaluated, errors_along(manifest, analytic, errors, evaluated.moves))
     outcome = _Outcome(place, manifest, evaluated, differencer, given, analytic, sizes)
-    report = outcome.report(time.perf_counter() - began)
-    return report.with_health([*report.health, *_older(place, sources)])
+    return outcome.report(_older(place, sources), began)
 
 
 def _there(source: Source | None, what: str, path: Path) -> Source:
@@ -157,20 +156,18 @@ class _Outcome:
     analytic: Arrays
     sizes: dict[str, float]
 
-    def report(self, seconds: float) -> Report:
-        """Return the report."""
-        derivatives = self.differencer.derivatives()
+    def report(self, findings: Sequence[HealthFinding], began: float) -> Report:
+        """Return the report, with these and further findings; ``began`` is when the judgement did."""
+        derivatives, broken = self.differencer.derivatives(), self._not_finite()
         failing = [one for one in derivatives if one.fails]
-        findings = self._repeats()
-        broken = self._not_finite()
-        named: list[blame.Entry] = []
+        blamed = blame.Blame()
         if failing and not broken:
-            named = blame.entries(self.place, self.manifest, derivatives)
-            findings.append(self._contradiction(derivatives, failing, named))
-        along = self._described(derivatives, len(failing), named)
+            blamed = blame.blamed(self.place, self.manifest, self.evaluated, derivatives)
+        contradicted = [self._contradiction(derivatives, failing, blamed)] if failing and not broken else []
+        findings = [*findings, *self._repeats(), *contradicted]
+        along = self._described(derivatives, len(failing), blamed)
         tensors = {
-            tensor.name: self._tensor(position, derivatives, named, broken, along)
-            for position, tensor in enumerate(self.manifest.tensors)
+            tensor.name: self._tensor(tensor, derivatives, blamed, broken, along) for tensor in self.manifest.tensors
         }
         plan = self.manifest.plan
         report = Report(
@@ -180,8 +177,8 @@ class _Outcome:
             interrupted=False,
             forward=None,
             tensors=tensors,
-            run=machine.run_part(threads=1, seconds=seconds),
-            directions=along,
+            run=machine.run_part(threads=1, seconds=time.perf_counter() - began),
+            directions=None if broken else along,
         )
         return report.with_health(findings)
 
@@ -193,19 +190,20 @@ class _Outcome:
         usable = sorted((one for one in derivatives[: plan.directions] if one.usable), key=lambda one: one.bar)
         return usable[: plan.directions - plan.directions // SPARE]
 
-    def _described(
-        self, derivatives: Sequence[Derivative], failing: int, named: Sequence[blame.Entry]
-    ) -> dict[str, Any]:
-        """Return the directions as a report keeps them."""
+    def _described(self, derivatives: Sequence[Derivative], failing: int, blamed: blame.Blame) -> dict[str, Any]:
+        """Return the directions as a report keeps them.
+
+        What explains their contradictions is known within a bar only, so that limits are then twice as wide.
+        """
         counted = self.counted(derivatives)
         limits, relative, places = {}, {}, dict[str, list[int]]()
         for position, tensor in enumerate(self.manifest.tensors):
             moves = self.evaluated.moves[:, position]
             limit = max((_over(one.bar, moves[one.direction]) for one in counted), default=math.inf)
             typical = rms(self.analytic[tensor.name])
-            limits[tensor.name] = 2 * limit
-            relative[tensor.name] = _over(2 * limit, typical)
-        for entry in named:
+            limits[tensor.name] = (4 if blamed.explains else 2) * limit
+            relative[tensor.name] = _over(limits[tensor.name], typical)
+        for entry in blamed.entries:
             places.setdefault(entry.tensor, []).append(entry.dim)
         return {
             "count": len(counted),
@@ -247,24 +245,21 @@ class _Outcome:
         return {name: entries for name, entries in wrong.items() if entries.any()}
 
     def _contradiction(
-        self, derivatives: Sequence[Derivative], failing: Sequence[Derivative], named: Sequence[blame.Entry]
+        self, derivatives: Sequence[Derivative], failing: Sequence[Derivative], blamed: blame.Blame
     ) -> HealthFinding:
-        factor = None if len(named) == 1 else blame.factor(self.manifest, self.evaluated, derivatives)
-        tensors = tuple(one.tensor for one in named) if factor is None else factor.tensors
-        if factor is None and not named:
-            tensors = self._alone(failing)
+        tensors = blamed.tensors if blamed.explains else self._alone(failing)
         shapes = {tensor.name: tensor.shape for tensor in self.manifest.tensors}
         finding = probe_health.contradicted(
             len(failing),
             len(derivatives),
             self.manifest.dims,
-            [] if factor else [f"{one.tensor}{list(index_of(one.dim, shapes[one.tensor]))}" for one in named],
-            None if factor is None else factor.factor,
+            [f"{one.tensor}{list(index_of(one.dim, shapes[one.tensor]))}" for one in blamed.entries],
+            blamed.factor,
             tensors if len(tensors) < len(shapes) or len(shapes) == 1 else (),
             len(shapes) > 1,
         )
-        decides = named or factor or len(failing) >= FEW
-        return finding if decides else finding._replace(verdict="inconclusive")
+        decides = len(failing) >= min(FEW, sum(one.usable for one in derivatives))
+        return finding if decides else probe_health.few_contradict(finding)
 
     def _alone(self, failing: Sequence[Derivative]) -> tuple[str, ...]:
         """Return the tensors that are contradicted where they move alone."""
@@ -276,29 +271,34 @@ class _Outcome:
 
     def _tensor(
         self,
-        position: int,
+        tensor: Stored,
         derivatives: Sequence[Derivative],
-        named: Sequence[blame.Entry],
+        blamed: blame.Blame,
         broken: dict[str, np.ndarray],
         along: dict[str, Any],
     ) -> TensorReport:
-        tensor = self.manifest.tensors[position]
-        judgement, counts = self._judgement(tensor.name, derivatives, broken, along), Tally()
-        if tensor.name in broken:
-            dims = np.flatnonzero(broken[tensor.name])
-            values = self.given[tensor.name].values.reshape(-1)[dims].astype(np.float64)
+        name, counts = tensor.name, Tally()
+        mine = [one for one in blamed.entries if one.tensor == name]
+        if name in broken:
+            dims = np.flatnonzero(broken[name])
+            values = self.given[name].values.reshape(-1)[dims].astype(np.float64)
             counts = tally.fold(dims, values, np.zeros(len(dims)), np.zeros(len(dims)))
-        mine = [one for one in named if one.tensor == tensor.name]
-        if mine:
+        elif mine:
             dims = np.array([one.dim for one in mine])
-            analytic = self.analytic[tensor.name].reshape(-1)[dims]
-            numeric = analytic + [one.error for one in mine]
-            counts = tally.fold(dims, analytic, numeric, np.array([one.bar for one in mine]))
+            analytic = self.analytic[name].reshape(-1)[dims]
+            bars = np.array([one.bar for one in mine])
+            counts = tally.fold(dims, analytic, analytic + [one.error for one in mine], bars)
+        judgement = self._judgement(name, derivatives, blamed, broken, along)
         steps = sorted(one.step for one in derivatives)
         return TensorReport.of(counts, judgement, tensor.shape, evaluator=EVALUATOR, step=float(steps[len(steps) // 2]))
 
     def _judgement(
-        self, name: str, derivatives: Sequence[Derivative], broken: dict[str, np.ndarray], along: dict[str, Any]
+        self,
+        name: str,
+        derivatives: Sequence[Derivative],
+        blamed: blame.Blame,
+        broken: dict[str, np.ndarray],
+        along: dict[str, Any],
     ) -> Judgement:
         """Judge a tensor that no finding condemns."""
         if name in broken:
@@ -309,10 +309,10 @@ class _Outcome:
             return Judgement(
                 "inconclusive", f"not judged: it moves together with {listed(broken)}, which is not finite"
             )
-        if along["failing"]:
+        if along["failing"] and not blamed.explains:
             return Judgement(
                 "inconclusive",
-                "not judged further: other tensors move together with it, and are wrong",
+                "not judged further: others are wrong, and move together with it",
                 "mend the others first",
             )
         counted, limit = self.counted(derivatives), self._meaning(name, along)
@@ -324,7 +324,7 @@ class _Outcome:
                 f"an entry off by less than {limit:.2g} times a typical one would not be seen",
                 self._next_step(counted),
             )
-        return Judgement("pass", f"all {along['count'] + along['guards']:,} directions agree")
+        return Judgement("pass", "all directions agree" if not along["failing"] else "all else agrees")
 
     def _few(self, derivatives: Sequence[Derivative]) -> Judgement:
         kinked = sum(one.at_kink for one in derivatives)
