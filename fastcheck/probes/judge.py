@@ -48,7 +48,10 @@ SMALL_STEP, LARGE_STEP = -40, -2
 """Smallest and largest step that is suggested, as powers of two."""
 
 LARGER = 4
-"""Powers of two by which a larger step is suggested where round-off hides how far it should grow."""
+"""Powers of two by which a larger step is suggested, beyond what would do, where round-off hides how far to go."""
+
+CLOSE = 2
+"""Powers of two by which a suggested step differs at least from those that were probed."""
 
 
 def judge(
@@ -322,7 +325,7 @@ class _Outcome:
             return Judgement(
                 "inconclusive",
                 f"an entry off by less than {limit:.2g} times a typical one would not be seen",
-                self._next_step(counted),
+                self._next_step(counted, max(self._meaning(one, along) for one in self.analytic)),
             )
         return Judgement("pass", "all directions agree" if not along["failing"] else "all else agrees")
 
@@ -349,31 +352,28 @@ class _Outcome:
         promised = promised or self.evaluated.magnitude
         return float(_over(along["limit_of_detection"][name] * self.sizes[name], promised))
 
-    def _next_step(self, counted: Sequence[Derivative]) -> str:
-        """Return advice on the step, by what widens most bars."""
-        estimates = [one.estimate for one in counted if one.estimate is not None]
-        wide = sorted(estimates, key=lambda one: one.bar)[len(estimates) // 2]
-        shift = wide.shift()
-        power = exponent_of(wide.step) + (LARGER if shift > 0 else shift)
-        power = min(max(power, SMALL_STEP), LARGE_STEP)
-        step = f"probe again with --step 2^{power}"
-        tried = any(abs(power - exponent_of(one)) < 2 for one in self.manifest.plan.steps)
+    def _next_step(self, counted: Sequence[Derivative], limit: float) -> str:
+        """Return advice on the step, by what widens most bars; ``limit`` is the limit of detection."""
         if self.evaluated.single and self.manifest.tensors[0].dtype == "float64":
             return "outputs have the digits of float32: store the inputs as float32, or compute in float64 throughout"
-        if tried or shift == 0:
-            return (
-                "compute the outputs in float64, or probe fewer tensors at once (--only): the step balances "
-                f"{_widest(wide)} already"
-            )
-        return f"{step}: {_widest(wide)} makes the bars wide"
+        estimates = [one.estimate for one in counted if one.estimate is not None]
+        usual = sorted(estimates, key=lambda one: one.bar)[len(estimates) // 2]
+        shift = usual.shift()
+        if shift > 0:  # round-off, which falls as 1 / h, hides how far the step may grow
+            shift = LARGER + max(0, exponent_of(limit / MEANINGFUL))
+        power = min(max(exponent_of(usual.step) + shift, SMALL_STEP), LARGE_STEP)
+        if not shift or any(abs(power - exponent_of(one)) < CLOSE for one in self.manifest.plan.steps):
+            balance = "" if self.manifest.balanced else ", give your gradients to the probe (--grads)"
+            return f"compute the outputs in float64{balance}, or probe fewer tensors at once (--only)"
+        return f"probe again with --step 2^{power}: {_widest(usual)}"
 
 
 def _widest(estimate: Estimate) -> str:
     """Return what widens a bar most."""
-    truncation = estimate.safety * estimate.truncation
-    if estimate.roundoff >= max(truncation, estimate.widening):
-        return "the round-off of the outputs"
-    return "truncation" if truncation >= estimate.widening else "kinks within the step"
+    if estimate.shift() > 0:
+        return "now the round-off of the outputs hides the rest"
+    kinks = estimate.kink > estimate.truncation
+    return "kinks lie within the step" if kinks else "the outputs bend too much within the step"
 
 
 def _over(value: float, by: float) -> float:

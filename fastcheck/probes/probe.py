@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from fastcheck.common.arguments import integer
+from fastcheck.common.arguments import integer, positive
 from fastcheck.common.arrays import floating, refuse_non_finite
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.machine import versions
@@ -78,7 +78,7 @@ class Probes:
         weights = directions.weights(self._params, grads)
         self._lines = Lines(self._params, weights, seed)
         dtype = min((array.dtype for array in self._params.values()), key=lambda dtype: dtype.itemsize)
-        steps = STEPS[dtype.name] if step is None else (step,)
+        steps = STEPS[dtype.name] if step is None else (positive("step", step),)
         self._lines.refuse_overflow(max(steps))
         several = 2 <= len(self._params) <= MOST_OWN
         self.plan = Plan(
