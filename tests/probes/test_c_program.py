@@ -60,6 +60,7 @@ def test_the_page_shows_what_is_printed(tmp_path, capsys, monkeypatch):
             else:
                 subprocess.run(line.replace("cc ", f"{CC} ", 1), shell=True, check=True)
         if shown:
-            assert _words(capsys.readouterr().out) == _words(shown)
+            printed, pieces = _words(capsys.readouterr().out), map(_words, shown.split("…"))
+            assert re.fullmatch(r"\s*\w+\s*".join(map(re.escape, pieces)), printed), printed
             compared += 1
     assert compared >= 3
