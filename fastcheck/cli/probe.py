@@ -150,6 +150,8 @@ def _instructions(manifest: Any, folder: str, size: str) -> str:
     metavar="[NAME=]FILE",
     help="The cotangent, if it is not the one in DIR: the loss is sum(grad_output * output).",
 )
+@click.option("--noise", type=float, help="Accuracy of the outputs: each may be off by so much (a solver, say).")
+@click.option("--relative-noise", type=float, help="The same, relative to each output.")
 @precision_option
 @json_option
 @verbose_option
@@ -159,6 +161,8 @@ def judge_command(
     outputs: tuple[str, ...],
     grads: tuple[str, ...],
     grad_output: tuple[str, ...],
+    noise: float | None,
+    relative_noise: float | None,
     precision: str | None,
     json_path: str | None,
     verbose: bool,
@@ -177,6 +181,8 @@ def judge_command(
             outputs=outputs,
             grads=grads,
             grad_output=grad_output,
+            noise=noise,
+            relative_noise=relative_noise,
             precision=precision,
             progress=hook or silent,
         )

@@ -62,6 +62,13 @@ def few_contradict(finding: HealthFinding) -> HealthFinding:
     return finding._replace(verdict="inconclusive", advice=advice)
 
 
+def tiny_entry(finding: HealthFinding) -> HealthFinding:
+    """Return the finding of an entry so small beside others that its moves are larger than itself."""
+    words = f"{finding.words}; but it is so small beside the others that every step exceeds it"
+    advice = "put small entries into an array of their own, which moves by its own size"
+    return finding._replace(words=words, verdict="inconclusive", advice=advice)
+
+
 def differs_when_repeated(size: float) -> HealthFinding:
     """Describe a program whose outputs at the start point differ, weighted, by ``size`` relative to themselves."""
     return HealthFinding(
@@ -70,6 +77,13 @@ def differs_when_repeated(size: float) -> HealthFinding:
         "include that",
         "if it is more than sums in another order: fix the seed, freeze dropout, and reset what is kept between points",
     )
+
+
+def declared_accuracy(absolute: float, relative: float) -> HealthFinding:
+    """Describe the declared accuracy of the outputs, absolute and relative; 0 where it is not declared."""
+    parts = [f"{absolute:.3g}"] * bool(absolute) + [f"{relative:.3g} of its size"] * bool(relative)
+    words = f"the error bars come from the declared accuracy: an output may be off by {' or '.join(parts)}"
+    return HealthFinding("accuracy of the outputs", words)
 
 
 def older_outputs(files: Sequence[str]) -> HealthFinding:

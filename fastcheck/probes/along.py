@@ -11,8 +11,9 @@ import numpy as np
 from fastcheck.common.precision import UNITS, U
 from fastcheck.functions import ecnoise
 from fastcheck.functions.directions import LIKELY, SUMS
-from fastcheck.functions.noise import NOISES, SHARED, UNMEASURED, unit_of_values
+from fastcheck.functions.noise import NOISES, SHARED, SHARED_HALF, UNMEASURED, unit_of_values
 from fastcheck.functions.state import Arrays
+from fastcheck.functions.step_search import NOISES as NOISES_OF_VALUES
 from fastcheck.functions.step_search import Estimate, Level, Search, better
 from fastcheck.probes.evaluated import Evaluated
 from fastcheck.probes.manifest import FACTORS, SAMPLES, Manifest
@@ -84,7 +85,8 @@ class Differencer:
             return np.array(samples[distance])
 
         measured = float(ecnoise.measured(sample, SAMPLES, self.manifest.plan.spacings, more=1))
-        return max(self.scatter, e.rounding, 5e-324, 0.0 if math.isnan(measured) else measured)
+        declared = e.bound / NOISES_OF_VALUES
+        return max(self.scatter, e.rounding, declared, 5e-324, 0.0 if math.isnan(measured) else measured)
 
     def derivatives(self) -> list[Derivative]:
         """Return the derivatives along all directions."""
@@ -121,8 +123,22 @@ class Differencer:
                 best = better(best, one)
         if best is None:
             return Derivative(direction, math.nan, analytic, math.inf, self.manifest.plan.steps[0], False, None)
+        best = self._doubted(direction, best, values, noise)
         bar = best.bar + float(self.errors[direction])
         return Derivative(direction, best.numeric, analytic, bar, best.step, best.jump > best.bar / 2, best)
+
+    def _doubted(
+        self, direction: int, best: Estimate, values: dict[tuple[int, float], float], noise: float
+    ) -> Estimate:
+        """Return an estimate whose bar covers what the step near the bottom shows, if that contradicts it.
+
+        Then the program varies on a scale far below the steps, which see it from afar alone.
+        """
+        bottom = self.manifest.plan.bottom
+        level = self._level(direction, bottom, values, noise) if bottom else None
+        if level is None or not level.contradicts(best):
+            return best
+        return best._replace(doubt=abs(level.central - best.numeric) + abs(level.jump) / 2 + level.roundoff)
 
     def _level(self, direction: int, step: float, values: dict[tuple[int, float], float], noise: float) -> Level | None:
         before, after = values[direction, -step], values[direction, step]
@@ -155,8 +171,9 @@ def errors_of(grads: Arrays, precisions: dict[str, str], sizes: dict[str, float]
     found = {}
     for name, grad in grads.items():
         unit = max(UNITS[precisions[name]], unit_of_values(grad))
+        half = unit > UNITS["float32"]
         typical = float(np.sqrt(np.mean(np.square(grad))))
-        shared = SHARED * promised / sizes[name]
+        shared = (SHARED_HALF if half else SHARED) * promised / sizes[name]
         found[name] = NOISES * UNMEASURED * unit * np.maximum(np.maximum(np.abs(grad), typical), shared)
     return found
 

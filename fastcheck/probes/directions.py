@@ -16,6 +16,12 @@ from fastcheck.probes.manifest import FACTORS, Point
 STEPS = {"float64": (2.0**-12, 2.0**-22), "float32": (2.0**-6, 2.0**-9)}
 """Steps by the coarsest type of the tensors: the first for smooth functions, the second for those with kinks."""
 
+BOTTOM = {"float64": -41, "float32": -12}
+"""Exponent of a step near the bottom of what the type resolves, by type."""
+
+ABOVE_BOTTOM = 3
+"""Powers of two by which the bottom lies below the smallest step at least."""
+
 SPACINGS = {
     "float64": (2.0**-46, 2.0**-30, 2.0**-22, 2.0**-13),
     "float32": (2.0**-21, 2.0**-17, 2.0**-13, 2.0**-10),
@@ -76,34 +82,18 @@ class Lines:
         moved: np.ndarray = start + point.by * self._along(point.direction, name)
         return moved.astype(start.dtype)
 
-    def refuse_lost(self, step: float) -> None:
-        """Refuse a step that is lost in the rounding of an entry.
-
-        Raises
-        ------
-        FastcheckError
-        """
-        for name, array in self._params.items():
-            unit = 2 * UNITS[array.dtype.name]
-            least = ROUNDINGS * unit * float(np.abs(array).max()) / self._moves[name]
-            if step < least:
-                power = math.ceil(math.log2(least))
-                raise FastcheckError(
-                    f"step is {step:g}: it is lost in the rounding of the largest entry of {name} to "
-                    f"{array.dtype.name}; expected at least 2^{power}"
-                )
-
     def usable(self, steps: tuple[float, ...]) -> tuple[float, ...]:
-        """Return the steps that are not lost in the rounding of any entry; the first one, if it is lost, is refused."""
-        kept = [steps[0]]
-        self.refuse_lost(steps[0])
-        for step in steps[1:]:
-            try:
-                self.refuse_lost(step)
-            except FastcheckError:
-                continue
-            kept.append(step)
-        return tuple(kept)
+        """Return the steps that are not lost in the rounding of any entry; if all are, the first is refused."""
+        kept = tuple(step for step in steps if self._lost(step) is None)
+        if not kept:
+            self._refuse_lost(steps[0])
+        return kept
+
+    def bottom(self, steps: tuple[float, ...]) -> float:
+        """Return the step near the bottom of the type, far below other steps; 0 where none is left."""
+        step = 2.0 ** BOTTOM[min(array.dtype.name for array in self._params.values())]
+        usable = step <= min(steps) / 2**ABOVE_BOTTOM and self._lost(step) is None
+        return step if usable else 0.0
 
     def refuse_overflow(self, step: float) -> None:
         """Refuse a step with which an entry leaves the range of its type.
@@ -119,6 +109,24 @@ class Lines:
                 raise FastcheckError(
                     f"step is {step:g}: entries of {name} overflow with it; expected a smaller step, or smaller entries"
                 )
+
+    def _lost(self, step: float) -> tuple[str, float] | None:
+        """Return the tensor in whose rounding a step is lost, and the least step for it; None where it is not."""
+        for name, array in self._params.items():
+            unit = 2 * UNITS[array.dtype.name]
+            least = ROUNDINGS * unit * float(np.abs(array).max()) / self._moves[name]
+            if step < least:
+                return name, least
+        return None
+
+    def _refuse_lost(self, step: float) -> None:
+        lost = self._lost(step)
+        assert lost is not None
+        name, least = lost
+        raise FastcheckError(
+            f"step is {step:g}: it is lost in the rounding of the largest entry of {name} to "
+            f"{self._params[name].dtype.name}; expected at least 2^{math.ceil(math.log2(least))}"
+        )
 
     def _along(self, direction: int, name: str) -> np.ndarray:
         """Return a direction: weighted signs; where noise is measured, between half of each entry and all of it."""

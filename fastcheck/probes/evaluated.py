@@ -42,6 +42,8 @@ class Evaluated:
     uneven : float64 array
         At each point of a direction, by how much it differs from that multiple of the move, relative to it: inputs
         are rounded to their type.
+    bound : float
+        Declared bound on the error of a value; 0 without one.
     magnitude : float
         Size that the weighted sum of outputs would have, were their signs random.
     rounding : float
@@ -56,6 +58,7 @@ class Evaluated:
     along: np.ndarray
     moves: np.ndarray
     uneven: np.ndarray
+    bound: float = 0.0
     magnitude: float = 0.0
     rounding: float = 0.0
     single: bool = False
@@ -86,9 +89,12 @@ def evaluate(
     outputs: Mapping[str, Source],
     cotangents: Arrays,
     grads: Arrays,
+    noise: tuple[float, float],
     progress: ProgressHook,
 ) -> Evaluated:
     """Read all points and all outputs, one point after another.
+
+    ``noise`` is the declared accuracy of an output, absolute and relative to its size.
 
     Raises
     ------
@@ -105,7 +111,7 @@ def evaluate(
         np.zeros(len(points)),
         starts=[number for number, point in enumerate(points) if not point.by],
     )
-    _read_outputs(result, manifest, outputs, cotangents, progress)
+    _read_outputs(result, manifest, outputs, cotangents, noise, progress)
     off = np.zeros((2, len(points)))
     for position, tensor in enumerate(manifest.tensors):
         _read_moves(result, off, folder, manifest, position, grads[tensor.name].reshape(-1), progress)
@@ -119,6 +125,7 @@ def _read_outputs(
     manifest: Manifest,
     outputs: Mapping[str, Source],
     cotangents: Arrays,
+    noise: tuple[float, float],
     progress: ProgressHook,
 ) -> None:
     squares, roundings = 0.0, 0.0
@@ -138,6 +145,7 @@ def _read_outputs(
         unit = max(UNITS[stack.dtype.newbyteorder("=").name], unit_of_values(start))
         singles.append(unit >= UNITS["float32"])
         sizes = np.abs(weights * start)
+        result.bound += float(np.maximum(noise[0] * np.abs(weights), noise[1] * sizes).sum())
         squares += float(sizes @ sizes)
         roundings += unit**2 / 3 * float(sizes[moving] @ sizes[moving])
     result.magnitude, result.rounding = math.sqrt(squares), math.sqrt(roundings)

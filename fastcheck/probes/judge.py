@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastcheck.common import machine
-from fastcheck.common.arguments import index_of
+from fastcheck.common.arguments import index_of, positive
 from fastcheck.common.arrays import Floating, refuse_non_finite
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import listed
@@ -44,6 +44,9 @@ MEANINGFUL = 0.25
 FEW = 3
 """Fewer directions that contradict the gradient decide nothing by themselves: a bar may be small."""
 
+TINY = 8.0
+"""Smallest moves, in units of an entry, beyond which directions do not show how the program varies with it."""
+
 SMALL_STEP, LARGE_STEP = -40, -2
 """Smallest and largest step that is suggested, as powers of two."""
 
@@ -60,6 +63,8 @@ def judge(
     outputs: Sequence[str] = (),
     grads: Sequence[str] = (),
     grad_output: Sequence[str] = (),
+    noise: float | None = None,
+    relative_noise: float | None = None,
     precision: str | None = None,
     progress: ProgressHook,
 ) -> Report:
@@ -71,6 +76,8 @@ def judge(
         What `fastcheck probe` wrote.
     outputs, grads, grad_output : sequence of str
         Files, NAME=FILE, archives or folders. By default, files in ``folder``.
+    noise, relative_noise : float, optional
+        Accuracy of the outputs: each may be off by ``noise``, or by ``relative_noise`` times its size.
     precision : str, optional
         The arithmetic that made the gradients, if their type does not show it.
 
@@ -79,6 +86,8 @@ def judge(
     FastcheckError
         If a file is missing, damaged or of another size, or an output is not finite at the start point.
     """
+    absolute = 0.0 if noise is None else positive("noise", noise)
+    relative = 0.0 if relative_noise is None else positive("relative_noise", relative_noise)
     began, place = time.perf_counter(), Path(folder)
     manifest = read(place)
     found = files.find("outputs", [one.name for one in manifest.outputs], outputs, place)
@@ -86,12 +95,14 @@ def judge(
     cotangents = _cotangents(place, manifest, grad_output)
     given = _gradients(place, manifest, grads, precision)
     analytic = {name: np.nan_to_num(one.values.astype(np.float64), posinf=0, neginf=0) for name, one in given.items()}
-    evaluated = evaluate(place, manifest, sources, cotangents, analytic, progress)
-    sizes = directions.sizes(start_of(place, manifest))
-    errors = errors_of(analytic, {name: one.precision for name, one in given.items()}, sizes)
+    evaluated = evaluate(place, manifest, sources, cotangents, analytic, (absolute, relative), progress)
+    start = start_of(place, manifest)
+    sizes = directions.sizes(start)
+    errors = errors_of(analytic, {name: precision or one.precision for name, one in given.items()}, sizes)
     differencer = Differencer(manifest, evaluated, errors_along(manifest, analytic, errors, evaluated.moves))
-    outcome = _Outcome(place, manifest, evaluated, differencer, given, analytic, sizes)
-    return outcome.report(_older(place, sources), began)
+    outcome = _Outcome(place, manifest, evaluated, differencer, given, analytic, start, sizes)
+    stated = [probe_health.declared_accuracy(absolute, relative)] if absolute or relative else []
+    return outcome.report([*stated, *_older(place, sources)], began)
 
 
 def _there(source: Source | None, what: str, path: Path) -> Source:
@@ -157,6 +168,7 @@ class _Outcome:
     differencer: Differencer
     given: dict[str, Floating]
     analytic: Arrays
+    start: Arrays
     sizes: dict[str, float]
 
     def report(self, findings: Sequence[HealthFinding], began: float) -> Report:
@@ -261,8 +273,15 @@ class _Outcome:
             tensors if len(tensors) < len(shapes) or len(shapes) == 1 else (),
             len(shapes) > 1,
         )
+        if blamed.entries and all(map(self._is_tiny, blamed.entries)):
+            return probe_health.tiny_entry(finding)
         decides = len(failing) >= min(FEW, sum(one.usable for one in derivatives))
         return finding if decides else probe_health.few_contradict(finding)
+
+    def _is_tiny(self, entry: blame.Entry) -> bool:
+        """Return whether an entry is not zero, but moves by more than its size at every step."""
+        plan, size = self.manifest.plan, abs(float(self.start[entry.tensor][entry.dim]))
+        return 0 < size < TINY * (plan.bottom or plan.steps[-1]) * self.sizes[entry.tensor]
 
     def _alone(self, failing: Sequence[Derivative]) -> tuple[str, ...]:
         """Return the tensors that are contradicted where they move alone."""

@@ -92,6 +92,9 @@ class Plan:
         Number of tensors.
     steps : tuple of float
         Steps h of each direction, the largest first: it is probed at h, 2h and 4h, to both sides.
+    bottom : float
+        A step far below, probed at ±h alone: it shows whether the program varies on a scale far below the steps; 0
+        without one.
     spacings : tuple of float
         Distances between points where noise is measured, as fractions of the entries.
     """
@@ -100,6 +103,7 @@ class Plan:
     own: int
     tensors: int
     steps: tuple[float, ...]
+    bottom: float
     spacings: tuple[float, ...]
 
     @property
@@ -124,10 +128,10 @@ class Plan:
         for direction in range(self.total):
             if direction in between:
                 yield Point(0, 0.0)
-            for step in self.steps:
-                for factor in FACTORS:
-                    yield Point(direction, -factor * step)
-                    yield Point(direction, factor * step)
+            for by in (*(factor * step for step in self.steps for factor in FACTORS), self.bottom):
+                if by:
+                    yield Point(direction, -by)
+                    yield Point(direction, by)
         yield Point(0, 0.0)
         for spacing in self.spacings:
             yield from (Point(-1, number * spacing) for number in range(1, SAMPLES + 1))

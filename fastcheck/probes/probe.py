@@ -78,14 +78,16 @@ class Probes:
         weights = directions.weights(self._params, grads)
         self._lines = Lines(self._params, weights, seed)
         dtype = min((array.dtype for array in self._params.values()), key=lambda dtype: dtype.itemsize)
-        steps = STEPS[dtype.name] if step is None else (positive("step", step),)
+        steps: tuple[float, ...] = STEPS[dtype.name] if step is None else (positive("step", step),)
         self._lines.refuse_overflow(max(steps))
+        steps = self._lines.usable(steps)
         several = 2 <= len(self._params) <= MOST_OWN
         self.plan = Plan(
             directions=integer("directions", count, least=1, most=10_000),
             own=OWN * several,
             tensors=len(self._params),
-            steps=self._lines.usable(steps),
+            steps=steps,
+            bottom=self._lines.bottom(steps),
             spacings=SPACINGS[dtype.name],
         )
         self._cotangents = directions.drawn(self._outputs, dtype, seed)

@@ -162,7 +162,41 @@ def test_tensors_that_do_not_move_are_left_alone(tmp_path, factor, code):
     assert set(report["tensors"]) == {"w", "b"}
 
 
+@pytest.mark.parametrize(("factor", "code"), [(1, 0), (-1, 1)])
+@pytest.mark.parametrize("option", [("--relative-noise", 1e-8), ("--noise", 3e-8)])
+def test_a_declared_accuracy_widens_the_bars(tmp_path, option, factor, code):
+    """Outputs that are off by a factor everywhere show no noise."""
+    program = _made(tmp_path)
+    assert program.probe() == 0
+    program.run(_scaled("w", factor), lambda outputs: np.multiply(outputs, 1 + 1e-8, out=outputs))
+    assert program.judge()[0] == 1
+    status, report = program.judge(*option)
+    assert (status, report["health"][0]["name"]) == (code, "accuracy of the outputs")
+
+
 # What is no verdict
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1e-9])
+def test_a_program_that_varies_on_a_scale_far_below_its_inputs_is_no_failure(tmp_path, scale):
+    def forward(p):
+        return np.sum(p["a"] ** 2 + scale * np.sin(p["a"] / scale))
+
+    def backward(p, dy):
+        return {"a": (2 * p["a"] + np.cos(p["a"] / scale)) * dy}
+
+    program = Program(tmp_path, forward, backward, {"a": np.random.default_rng(0).normal(size=20)})
+    assert _judged(program)[0] == 3
+
+
+@pytest.mark.parametrize(("small", "code"), [(1e-16, 3), (0.1, 1)])
+def test_an_entry_that_every_step_exceeds_fails_nothing(tmp_path, small, code):
+    def change(grads):
+        grads["a"][2] *= 2
+
+    forward, backward = lambda p: np.sum(np.sin(p["a"])), lambda p, dy: {"a": np.cos(p["a"]) * dy}
+    program = Program(tmp_path, forward, backward, {"a": np.array([1.0, 1.5, small, 0.7])})
+    assert _judged(program, change)[0] == code
 
 
 def test_a_point_at_a_kink_is_inconclusive(tmp_path):
@@ -253,7 +287,7 @@ def _refused(capsys, code):
         (lambda p: (p / "grad_w.bin").unlink(), "the gradient of w is missing: expected"),
         (lambda p: _cut(p / "y.bin", 100 * 60 * 8), "y.bin has 48,000 bytes (100 points in float64 or 200 points"),
         (lambda p: _cut(p / "y.bin", 1001), "y.bin has 1,001 bytes ("),
-        (lambda p: _cut(p / "y.bin", 0), "y.bin has no bytes: expected output y at 425 points, 60 numbers each"),
+        (lambda p: _cut(p / "y.bin", 0), "y.bin has no bytes: expected output y at 489 points, 60 numbers each"),
         (lambda p: _cut(p / "grad_w.bin", 100), "grad_w.bin has 100 bytes: expected 72 numbers like w"),
         (lambda p: _cut(p / "w.bin", 800), "w.bin has 800 bytes"),
         (lambda p: _overwrite(p / "w.bin"), "w.bin has changed since it was written"),
@@ -287,8 +321,8 @@ def _overwrite(path, value=1.0):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((7, 12, 5)), "y.npy has shape (7, 12, 5): expected output y at all points, 425 points of 60 numbers"),
-        (np.zeros((425, 60), int), "y.npy has dtype int64: expected float64, float32 or float16"),
+        (np.zeros((7, 12, 5)), "y.npy has shape (7, 12, 5): expected output y at all points, 489 points of 60 numbers"),
+        (np.zeros((489, 60), int), "y.npy has dtype int64: expected float64, float32 or float16"),
     ],
 )
 def test_arrays_of_another_shape_or_type_are_refused(tmp_path, capsys, array, message):

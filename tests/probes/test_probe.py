@@ -27,7 +27,7 @@ def test_points_are_the_start_and_moves_of_random_signs(tmp_path):
     assert program.probe() == 0
     manifest, points = read(program.probes), program.points()
     plan = list(manifest.plan.points())
-    assert len(plan) == manifest.count == 425
+    assert len(plan) == manifest.count == 489
     assert plan.count((0, 0.0)) == 5
     signs = set()
     for number, (direction, by) in enumerate(plan):
@@ -37,7 +37,7 @@ def test_points_are_the_start_and_moves_of_random_signs(tmp_path):
                 assert not change.any()
             elif direction >= 0:
                 size = np.sqrt(np.mean(start**2))
-                np.testing.assert_allclose(np.abs(change), abs(by) * size, rtol=1e-6)
+                np.testing.assert_allclose(np.abs(change), abs(by) * size, rtol=1e-3)
                 signs |= {(name, direction, (np.sign(change * by) > 0).tobytes())}
     assert len(signs) == 4 * 24 + 4 * 2  # the same signs at all steps, others in each direction
 
@@ -109,7 +109,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, inputs, capsys, monkeypatch):
 def test_the_size_of_a_large_folder_is_told_before_it_is_written(tmp_path, inputs, capsys, monkeypatch):
     monkeypatch.setattr("fastcheck.cli.probe.LARGE", 1000)
     assert _probe(inputs, "--out", tmp_path / "p") == 0
-    assert "fastcheck: writing 40.7 kB to" in capsys.readouterr().err
+    assert "fastcheck: writing 46.8 kB to" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -177,6 +177,6 @@ def test_a_plan_of_another_number_of_points_is_damaged(tmp_path, inputs, capsys)
 
 
 def test_directions_in_which_the_same_tensors_move():
-    plan = Plan(4, 2, 3, (0.5,), ())
+    plan = Plan(4, 2, 3, (0.5,), 0.0, ())
     assert [plan.moves(5, tensor) for tensor in range(3)] == [True, False, False]
     assert (plan.alike(2), plan.alike(7), plan.total) == (range(4), range(6, 8), 10)
