@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 import click
@@ -130,6 +131,14 @@ def _instructions(manifest: Any, folder: str, size: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _read_files(folder: str, *given: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the files that a judgement reads, which a report may not overwrite."""
+    from fastcheck.probes.files import split_name
+
+    paths = [split_name(text)[1] for texts in given for text in texts]
+    return tuple(map(str, [*Path(folder).glob("*"), *paths]))
+
+
 @click.command("judge")
 @click.argument("folder", metavar="DIR")
 @click.option(
@@ -174,7 +183,7 @@ def judge_command(
     from fastcheck.common.progress import progress_bar
     from fastcheck.probes.judge import judge
 
-    check_paths(None, json_path)
+    check_paths(None, json_path, read=_read_files(folder, outputs, grads, grad_output))
     with progress_bar() as hook:
         report = judge(
             folder,

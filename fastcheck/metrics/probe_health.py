@@ -35,38 +35,39 @@ def contradicted(
     words = f"{failing:,} of {count:,} directions over all {dims:,} dimensions contradict the gradient"
     whose = f" of {listed(tensors)}" if tensors else ""
     if factor is not None:
+        name = f"the gradient{whose} is off by a factor"
         words += f"; a factor of {factor:.5g} on the gradient{whose} explains it"
-        advice = "look for a wrong sign" if abs(factor + 1) < 1e-3 else "look for a wrong or missing factor"
-        return HealthFinding(
-            "directions", words, f"numeric / analytic is {factor:.5g}: {advice}", "fail", tuple(tensors)
-        )
-    if len(places) == 1:
+        mistake = "sign" if abs(factor + 1) < 1e-3 else "or missing factor"
+        advice = f"numeric / analytic is {factor:.5g}: look for a wrong {mistake}"
+    elif len(places) == 1:
+        name = f"{places[0]} is wrong"
         words += f"; {places[0]} alone explains it, and all else agrees"
-        advice = "start with this entry"
+        advice = "what is special about this index (a border, the last one, one that is used twice)?"
     elif places:
+        name = f"one of {listed(places, 4)} is wrong"
         words += f"; one of {listed(places, 4)} alone explains it"
         advice = "start with these entries; more --directions tell them apart"
-    elif tensors and several:
-        words += f"; moved alone, {listed(tensors)} {'does' if len(tensors) == 1 else 'do'} too"
-        advice = f"fix {tensors[0]} first; `fastcheck probe ... --only {tensors[0]}` looks at it alone"
     else:
-        advice = "several entries are wrong; " + (
-            "probe tensor by tensor (--only NAME) to see whose" if several else "compare a few with differences by hand"
-        )
-    return HealthFinding("directions", words, advice, "fail", tuple(tensors))
+        name = f"the gradient{whose} is wrong"
+        alone = several and bool(tensors)
+        words += f"; moved alone, {listed(tensors)} {'does' if len(tensors) == 1 else 'do'} too" * alone
+        advice = "look for a missing term, a wrong operand, or an index that is off"
+        if several and not alone:
+            advice = "probe one array after another (--only NAME) to see whose gradient is wrong"
+    return HealthFinding(name, words, advice, "fail", tuple(tensors))
 
 
 def few_contradict(finding: HealthFinding) -> HealthFinding:
     """Return the finding of directions that are too few to decide: a bar may be small by chance."""
     advice = "so few decide nothing: probe again with another --seed, and more --directions or a smaller --step"
-    return finding._replace(verdict="inconclusive", advice=advice)
+    return finding._replace(name="directions", verdict="inconclusive", advice=advice)
 
 
 def tiny_entry(finding: HealthFinding) -> HealthFinding:
     """Return the finding of an entry so small beside others that its moves are larger than itself."""
     words = f"{finding.words}; but it is so small beside the others that every step exceeds it"
     advice = "put small entries into an array of their own, which moves by its own size"
-    return finding._replace(words=words, verdict="inconclusive", advice=advice)
+    return finding._replace(name="directions", words=words, verdict="inconclusive", advice=advice)
 
 
 def differs_when_repeated(size: float) -> HealthFinding:

@@ -20,6 +20,9 @@ from fastcheck.probes.manifest import Manifest
 NAMED = 4
 """Entries that may explain the directions: of more, none is named."""
 
+TOGETHER = 2**16
+"""Entries that are looked at together: their moves in all directions must fit in memory."""
+
 SHARP = 0.05
 """Largest uncertainty of a factor, relative to its distance from one."""
 
@@ -73,15 +76,15 @@ def entries(folder: Path, manifest: Manifest, derivatives: Sequence[Derivative])
     bars = np.array([one.bar for one in usable])
     found: list[Entry] = []
     for tensor in manifest.tensors:
-        moves = largest_moves(folder, manifest, tensor)[numbers]
-        low, high = _common(apart[:, None], bars[:, None], moves)
-        dims = np.flatnonzero((low <= high) & np.isfinite(low) & np.isfinite(high))
-        if len(dims) + len(found) > NAMED:
-            return []
-        found += [
-            Entry(tensor.name, int(dim), float(low[dim] + high[dim]) / 2, float(high[dim] - low[dim]) / 2)
-            for dim in dims
-        ]
+        for first in range(0, tensor.size, TOGETHER):
+            moves = largest_moves(folder, manifest, tensor, slice(first, first + TOGETHER))[numbers]
+            low, high = _common(apart[:, None], bars[:, None], moves)
+            dims = np.flatnonzero((low <= high) & np.isfinite(low) & np.isfinite(high))
+            if len(dims) + len(found) > NAMED:
+                return []
+            middle, half = (low[dims] + high[dims]) / 2, (high[dims] - low[dims]) / 2
+            columns = zip((first + dims).tolist(), middle.tolist(), half.tolist(), strict=True)
+            found += [Entry(tensor.name, *column) for column in columns]
     return found
 
 

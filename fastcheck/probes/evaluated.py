@@ -70,17 +70,16 @@ def start_of(folder: Path, manifest: Manifest) -> Arrays:
     return {tensor.name: np.array(_blocks(folder, manifest, tensor)[0], np.float64) for tensor in manifest.tensors}
 
 
-def largest_moves(folder: Path, manifest: Manifest, tensor: Stored) -> np.ndarray:
-    """Return the move of every entry in every direction, from the points that are furthest apart.
+def largest_moves(folder: Path, manifest: Manifest, tensor: Stored, part: slice) -> np.ndarray:
+    """Return the moves of some entries in every direction, from the points that are furthest apart.
 
     Returns
     -------
     float64 array, shape (directions, entries)
     """
-    blocks, found = _blocks(folder, manifest, tensor), []
-    for low, high, by in _widest(manifest):
-        found.append((blocks[high].astype(np.float64) - blocks[low]) / (2 * by))
-    return np.array(found)
+    blocks = _blocks(folder, manifest, tensor)
+    pairs = _widest(manifest)
+    return np.array([(blocks[high, part].astype(np.float64) - blocks[low, part]) / (2 * by) for low, high, by in pairs])
 
 
 def evaluate(

@@ -17,7 +17,7 @@ from fastcheck.common.array_file import read_header, understood
 from fastcheck.common.arrays import Floating, floating
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import listed
-from fastcheck.common.npz import is_archive, read_npy, read_npz
+from fastcheck.common.npz import archive_of, is_archive, read_npy, read_npz
 from fastcheck.common.opened import opened
 
 ENDINGS = {"raw": ".bin", "npy": ".npy"}
@@ -188,8 +188,7 @@ def _sources(name: str | None, path: Path, wanted: Sequence[str], before: str) -
         return {one: _in_folder(path, (before + one, one)) for one in ([name] if name else wanted)}
     with opened(path) as file:
         if is_archive(file):
-            keys = list(read_npz(file))
-            chosen = {key.removeprefix(before): Source(path, key) for key in keys}
+            chosen = {key.removeprefix(before): Source(path, key) for key in archive_of(file).keys}
             return chosen if name is None else {name: next(iter(chosen.values()))}
     if name is not None or len(wanted) == 1:
         return {name or wanted[0]: Source(path)}
@@ -262,7 +261,7 @@ def _amount(held: int, count: int, size: int) -> str:
 
 
 def _stacked_npy(source: Source, what: str, count: int, size: int) -> np.ndarray:
-    stored = read_npz(source.path)[source.key] if source.key is not None else None
+    stored = _member(source) if source.key is not None else None
     if stored is None:
         with opened(source.path) as file, understood(str(source)):
             header = read_header(file.stream, file.size, str(source))
@@ -291,7 +290,13 @@ def _stored(source: Source) -> np.ndarray | None:
     kind = _kind(source.path)
     if kind == "raw":
         return None
-    return read_npy(source.path) if kind == "npy" else read_npz(source.path)[str(source.key)]
+    return read_npy(source.path) if kind == "npy" else _member(source)
+
+
+def _member(source: Source) -> np.ndarray:
+    """Return an array of an archive."""
+    with opened(source.path) as file:
+        return archive_of(file).array(str(source.key))
 
 
 def _kind(path: Path) -> str:

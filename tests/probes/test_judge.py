@@ -267,7 +267,7 @@ def test_a_report_is_read_back_and_verbose_text_lists_the_directions(tmp_path, c
     program.judge("--verbose")
     printed = capsys.readouterr().out
     assert "along every direction" in printed
-    assert printed.rstrip().endswith("FAIL: directions")
+    assert printed.rstrip().endswith("FAIL: w[3, 4] is wrong")
 
 
 # Bad input
