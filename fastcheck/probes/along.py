@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastcheck.common.precision import UNITS, U
+from fastcheck.engine.magnitudes import rms
 from fastcheck.functions import ecnoise
 from fastcheck.functions.directions import LIKELY, SUMS
 from fastcheck.functions.noise import NOISES, SHARED, SHARED_HALF, UNMEASURED, unit_of_values
@@ -98,17 +99,19 @@ class Differencer:
         e = self.evaluated
         last = max((p.by for p in e.points if p.direction < 0), default=1.0)
         slope = next((s / last for p, s in zip(e.points, e.promised, strict=True) if p == (-1, last)), 0.0)
-        return e.values - (e.promised - slope * np.array([point.by for point in e.points]))
+        return e.values - _known(e.promised - slope * np.array([point.by for point in e.points]))
 
     def _corrected(self) -> dict[tuple[int, float], float]:
         """Return the value at every multiple of every direction, as it would be had the points not been rounded."""
         e = self.evaluated
-        slopes = e.along.sum(1)
-        return {
-            point: float(value - (promise - point.by * slopes[point.direction]))
-            for point, value, promise in zip(e.points, e.values, e.promised, strict=True)
-            if point.direction >= 0 and point.by
-        }
+        along = np.array([point.by * slope for point, slope in zip(e.points, self._slopes(), strict=True)])
+        values = e.values - _known(e.promised - along)
+        pairs = zip(e.points, values.tolist(), strict=True)
+        return {point: value for point, value in pairs if point.direction >= 0 and point.by}
+
+    def _slopes(self) -> np.ndarray:
+        """Return the analytic derivative along the direction of every point."""
+        return self.evaluated.along.sum(1)[[point.direction for point in self.evaluated.points]]
 
     def _derivative(self, direction: int, values: dict[tuple[int, float], float], noise: float) -> Derivative:
         analytic = float(self.evaluated.along[direction].sum())
@@ -162,6 +165,11 @@ class Differencer:
         return found
 
 
+def _known(rounded: np.ndarray) -> np.ndarray:
+    """Return what the rounding of points changes; 0 where a gradient overflows."""
+    return np.where(np.isfinite(rounded), rounded, 0.0)
+
+
 def errors_of(grads: Arrays, precisions: dict[str, str], sizes: dict[str, float]) -> Arrays:
     """Return bounds on the rounding of every entry of a gradient, of which the type alone is known.
 
@@ -172,7 +180,7 @@ def errors_of(grads: Arrays, precisions: dict[str, str], sizes: dict[str, float]
     for name, grad in grads.items():
         unit = max(UNITS[precisions[name]], unit_of_values(grad))
         half = unit > UNITS["float32"]
-        typical = float(np.sqrt(np.mean(np.square(grad))))
+        typical = rms(grad)
         shared = (SHARED_HALF if half else SHARED) * promised / sizes[name]
         found[name] = NOISES * UNMEASURED * unit * np.maximum(np.maximum(np.abs(grad), typical), shared)
     return found
@@ -182,7 +190,12 @@ def errors_along(manifest: Manifest, grads: Arrays, errors: Arrays, moves: np.nd
     """Bound the rounding of the analytic derivative along each direction (`fastcheck.functions.directions`)."""
     bounds = np.zeros(manifest.plan.total)
     for position, tensor in enumerate(manifest.tensors):
-        rounded = float(np.linalg.norm(errors[tensor.name]))
-        summed = float(np.linalg.norm(grads[tensor.name]))
-        bounds += (moves[:, position] * (LIKELY * rounded + SUMS * U * summed)) ** 2
-    return np.sqrt(bounds)
+        bound = LIKELY * _norm(errors[tensor.name]) + SUMS * U * _norm(grads[tensor.name])
+        bounds = np.hypot(bounds, moves[:, position] * bound)
+    return bounds
+
+
+def _norm(values: np.ndarray) -> float:
+    """Return the root of the sum of squares, without overflow."""
+    largest = float(np.abs(values).max()) or 1.0
+    return largest * float(np.linalg.norm(values / largest))

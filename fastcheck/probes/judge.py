@@ -95,14 +95,15 @@ def judge(
     cotangents = _cotangents(place, manifest, grad_output)
     given = _gradients(place, manifest, grads, precision)
     analytic = {name: np.nan_to_num(one.values.astype(np.float64), posinf=0, neginf=0) for name, one in given.items()}
-    evaluated = evaluate(place, manifest, sources, cotangents, analytic, (absolute, relative), progress)
     start = start_of(place, manifest)
     sizes = directions.sizes(start)
-    errors = errors_of(analytic, {name: precision or one.precision for name, one in given.items()}, sizes)
-    differencer = Differencer(manifest, evaluated, errors_along(manifest, analytic, errors, evaluated.moves))
-    outcome = _Outcome(place, manifest, evaluated, differencer, given, analytic, start, sizes)
-    stated = [probe_health.declared_accuracy(absolute, relative)] if absolute or relative else []
-    return outcome.report([*stated, *_older(place, sources)], began)
+    with np.errstate(all="ignore"):  # what overflows shows nothing, and is inconclusive
+        evaluated = evaluate(place, manifest, sources, cotangents, analytic, (absolute, relative), progress)
+        errors = errors_of(analytic, {name: precision or one.precision for name, one in given.items()}, sizes)
+        differencer = Differencer(manifest, evaluated, errors_along(manifest, analytic, errors, evaluated.moves))
+        outcome = _Outcome(place, manifest, evaluated, differencer, given, analytic, start, sizes)
+        stated = [probe_health.declared_accuracy(absolute, relative)] if absolute or relative else []
+        return outcome.report([*stated, *_older(place, sources)], began)
 
 
 def _there(source: Source | None, what: str, path: Path) -> Source:

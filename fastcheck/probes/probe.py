@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from fastcheck.common.arguments import integer, positive
+from fastcheck.common.arguments import Shape, integer, positive
 from fastcheck.common.arrays import floating, refuse_non_finite
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.machine import versions
@@ -136,26 +137,25 @@ class Probes:
         )
 
     def _write_points(self, place: Path, progress: ProgressHook) -> tuple[Stored, ...]:
-        writers = {
-            name: Writer(place / self._file(name), self._format, (self._count, *array.shape), array.dtype)
-            for name, array in self._params.items()
-        }
-        try:
+        with ExitStack() as stack:
+            writers = {
+                name: stack.enter_context(self._writer(place, name, (self._count, *array.shape), array.dtype))
+                for name, array in self._params.items()
+            }
             for number, point in enumerate(self.plan.points()):
                 progress("points", number, self._count)
                 for position, (name, writer) in enumerate(writers.items()):
                     moves = point.direction < 0 or self.plan.moves(point.direction, position)
                     writer.write(self._lines.at(point if moves else Point(0, 0.0), name))
-        finally:
-            for writer in writers.values():
-                writer.close()
         return tuple(self._stored(name, self._params[name], writer) for name, writer in writers.items())
 
     def _write_one(self, place: Path, name: str, array: np.ndarray) -> Stored:
-        writer = Writer(place / self._file(name), self._format, array.shape, array.dtype)
-        writer.write(array)
-        writer.close()
+        with self._writer(place, name, array.shape, array.dtype) as writer:
+            writer.write(array)
         return self._stored(name, array, writer)
+
+    def _writer(self, place: Path, name: str, shape: Shape, dtype: np.dtype) -> AbstractContextManager[Writer]:
+        return closing(Writer(place / self._file(name), self._format, shape, dtype))
 
     def _stored(self, name: str, array: np.ndarray, writer: Writer) -> Stored:
         return Stored(name, self._file(name), array.dtype.name, array.shape, writer.crc32)

@@ -104,6 +104,14 @@ def test_an_entry_that_is_not_finite_fails_with_its_index(tmp_path):
     assert report["tensors"]["v"]["verdict"] == "inconclusive"
 
 
+@pytest.mark.parametrize("value", [1e30, 1.7e308])
+def test_a_value_that_overflows_fails(tmp_path, value):
+    def change(grads):
+        grads["w"][1, 2] = value
+
+    assert _judged(_made(tmp_path), change)[0] == 1
+
+
 @pytest.mark.parametrize("dtype", TYPES)
 def test_wrong_entries_above_the_limit_are_never_missed_and_right_gradients_never_fail(tmp_path, dtype):
     rng = np.random.default_rng(5)
