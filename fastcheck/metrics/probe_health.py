@@ -15,7 +15,7 @@ def contradicted(
     places: Sequence[str],
     factor: float | None,
     tensors: Sequence[str],
-    several: bool,
+    count_of_tensors: int,
 ) -> HealthFinding:
     """Describe directions that contradict the gradient.
 
@@ -28,12 +28,13 @@ def contradicted(
     factor : float or None
         Numeric / analytic, where a factor explains them.
     tensors : sequence of str
-        The tensors to blame; empty where all may be.
-    several : bool
-        Whether there are other tensors.
+        The tensors to blame: of the entries or the factor, else those contradicted where they move alone.
+    count_of_tensors : int
+        The number of all tensors.
     """
     words = f"{failing:,} of {count:,} directions over all {dims:,} dimensions contradict the gradient"
-    whose = f" of {listed(tensors)}" if tensors else ""
+    some = 0 < len(tensors) < count_of_tensors
+    whose = f" of {listed(tensors)}" * some
     if factor is not None:
         name = f"the gradient{whose} is off by a factor"
         words += f"; a factor of {factor:.5g} on the gradient{whose} explains it"
@@ -49,12 +50,18 @@ def contradicted(
         advice = "start with these entries; more --directions tell them apart"
     else:
         name = f"the gradient{whose} is wrong"
-        alone = several and bool(tensors)
-        words += f"; moved alone, {listed(tensors)} {'does' if len(tensors) == 1 else 'do'} too" * alone
-        advice = "look for a missing term, a wrong operand, or an index that is off"
-        if several and not alone:
-            advice = "probe one array after another (--only NAME) to see whose gradient is wrong"
-    return HealthFinding(name, words, advice, "fail", tuple(tensors))
+        words += f"; moved alone, {listed(tensors)} {'does' if len(tensors) == 1 else 'do'} too" * some
+        words += "; moved alone, every array does too" * (1 < len(tensors) == count_of_tensors)
+        advice = _where_to_look(some, len(tensors), count_of_tensors)
+    return HealthFinding(name, words, advice, "fail", tuple(tensors) if some else ())
+
+
+def _where_to_look(some: bool, wrong: int, count: int) -> str:
+    if some:
+        return "look for a missing term, a wrong operand, or an index that is off"
+    if wrong or count == 1:
+        return "is it the gradient of sum(grad_output * output), with the cotangent of the probes, at the first point?"
+    return "probe one array after another (--only NAME) to see whose gradient is wrong"
 
 
 def few_contradict(finding: HealthFinding) -> HealthFinding:

@@ -84,8 +84,9 @@ def test_one_wrong_entry_of_float32_is_named(tmp_path):
         (_scaled("v", 1.001), {"v"}, "a factor of 0.999 on the gradient of v explains it"),
         (_scaled("xwbv", 0.5), {"x", "w", "b", "v"}, "a factor of 2 on the gradient explains it"),
         (lambda grads: grads["w"].sort(), {"w"}, "moved alone, w does too"),
+        (lambda grads: [grad.sort() for grad in grads.values()], {*"xwbv"}, "moved alone, every array does too"),
     ],
-    ids=["sign", "factor", "all", "order"],
+    ids=["sign", "factor", "all", "order", "every"],
 )
 def test_a_wrong_tensor_is_named(tmp_path, change, tensors, words):
     code, report = _judged(_made(tmp_path), change)
