@@ -70,11 +70,15 @@ def few_contradict(finding: HealthFinding) -> HealthFinding:
     return finding._replace(name="directions", verdict="inconclusive", advice=advice)
 
 
-def tiny_entry(finding: HealthFinding) -> HealthFinding:
-    """Return the finding of an entry so small beside others that its moves are larger than itself."""
-    words = f"{finding.words}; but it is so small beside the others that every step exceeds it"
+def beyond_steps(finding: HealthFinding, tensors: Sequence[str]) -> HealthFinding:
+    """Return the finding of tensors with steep entries so small beside others that every step exceeds them."""
+    has = "has" if len(tensors) == 1 else "have"
+    words = (
+        f"{finding.words}; but {listed(tensors)} {has} entries that are smaller than every step, with large gradients, "
+        "which directions cannot follow"
+    )
     advice = "put small entries into an array of their own, which moves by its own size"
-    return finding._replace(name="directions", words=words, verdict="inconclusive", advice=advice)
+    return finding._replace(name="directions", words=words, verdict="inconclusive", advice=advice, tensors=())
 
 
 def differs_when_repeated(size: float) -> HealthFinding:

@@ -45,6 +45,9 @@ FEW = 3
 TINY = 8.0
 """Smallest moves, in units of an entry, beyond which directions do not show how the program varies with it."""
 
+STEEP = 2.0**10
+"""Ratio to the gradient's other entries from which one may belong to a small entry with a scale of its own."""
+
 SMALL_STEP, LARGE_STEP = -40, -2
 """Smallest and largest step that is suggested, as powers of two."""
 
@@ -187,15 +190,26 @@ class Outcome:
             tensors,
             len(shapes),
         )
-        if blamed.entries and all(map(self._is_tiny, blamed.entries)):
-            return probe_health.tiny_entry(finding)
+        beyond = self._beyond_steps()
+        if max(abs(one.numeric - one.analytic) for one in failing) <= 2 * sum(beyond.values()):
+            return probe_health.beyond_steps(finding, list(beyond))
         decides = len(failing) >= min(FEW, sum(one.usable for one in derivatives))
         return finding if decides else probe_health.few_contradict(finding)
 
-    def _is_tiny(self, entry: blame.Entry) -> bool:
-        """Return whether an entry is not zero, but moves by more than its size at every step."""
-        plan, size = self.manifest.plan, abs(float(self.start[entry.tensor][entry.dim]))
-        return 0 < size < TINY * (plan.bottom or plan.steps[-1]) * self.sizes[entry.tensor]
+    def _beyond_steps(self) -> dict[str, float]:
+        """Return by how much steep entries that every step exceeds may change a derivative, by tensor.
+
+        They are far smaller than others and have far larger gradients: the program varies on their own scale there.
+        """
+        plan, found = self.manifest.plan, {}
+        for position, (name, grad) in enumerate(self.analytic.items()):
+            move = float(self.evaluated.moves[:, position].max())
+            sizes, slopes = np.abs(self.start[name]), np.abs(grad.reshape(-1))
+            tiny = (sizes > 0) & (sizes < TINY * (plan.bottom or plan.steps[-1]) * move)
+            steep = tiny & (slopes > STEEP * (rms(slopes[~tiny]) if not tiny.all() else 0.0))
+            if steep.any():
+                found[name] = move * float(slopes[steep].sum())
+        return found
 
     def _alone(self, failing: Sequence[Derivative]) -> tuple[str, ...]:
         """Return the tensors that are contradicted where they move alone."""

@@ -198,14 +198,31 @@ def test_a_program_that_varies_on_a_scale_far_below_its_inputs_is_no_failure(tmp
     assert _judged(program)[0] == 3
 
 
-@pytest.mark.parametrize(("small", "code"), [(1e-16, 3), (0.1, 1)])
-def test_an_entry_that_every_step_exceeds_fails_nothing(tmp_path, small, code):
+@pytest.mark.parametrize(("factor", "code"), [(1, 3), (2, 3)])
+def test_a_steep_entry_that_every_step_exceeds_is_inconclusive(tmp_path, factor, code):
+    """Its gradient is right or wrong: directions cannot tell."""
+
+    def forward(p):
+        return np.sum(np.sin(p["a"])) + np.arctan(p["a"][2] * 1e15)
+
+    def backward(p, dy):
+        grad = np.cos(p["a"])
+        grad[2] += 1e15 / (1 + (p["a"][2] * 1e15) ** 2)
+        return {"a": grad * dy}
+
+    program = Program(tmp_path, forward, backward, {"a": np.array([1.0, 1.5, 1e-15, 0.7])})
+    assert _judged(program, _scaled("a", factor))[0] == code
+
+
+@pytest.mark.parametrize("small", [1e-15, 0.1])
+def test_an_entry_that_is_small_by_chance_is_judged_like_others(tmp_path, small):
     def change(grads):
         grads["a"][2] *= 2
 
     forward, backward = lambda p: np.sum(np.sin(p["a"])), lambda p, dy: {"a": np.cos(p["a"]) * dy}
     program = Program(tmp_path, forward, backward, {"a": np.array([1.0, 1.5, small, 0.7])})
-    assert _judged(program, change)[0] == code
+    code, report = _judged(program, change)
+    assert (code, report["directions"]["named"]) == (1, {"a": [2]})
 
 
 def test_a_point_at_a_kink_is_inconclusive(tmp_path):
