@@ -22,6 +22,8 @@ COVERS = {
     ),
     "metrics/test_health": "functions/state functions/ties",
     "metrics/test_verdict": "judged regime",
+    "probes/test_judge": "along blame evaluated outcome metrics/probe_health",
+    "probes/test_probe": "directions files manifest cli/probe",
     "reports/test_network_report": "reader render/network render/page render/text",
     "reports/test_report": "mismatch tensor_report render/report convolutions/diagnosis",
     "reports/test_digit_map": "axes",

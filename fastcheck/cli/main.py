@@ -15,6 +15,7 @@ from fastcheck.check import check, compare
 from fastcheck.cli.batch import run_command
 from fastcheck.cli.network import network_command
 from fastcheck.cli.output import check_paths, complain, deliver, deliver_report, deliver_table, say
+from fastcheck.cli.probe import judge_command, probe_command
 from fastcheck.cli.show import diff_command, show_command
 from fastcheck.cli.types import (
     Indices,
@@ -196,6 +197,8 @@ def conv_command(
 
 
 cli.add_command(network_command)
+cli.add_command(probe_command)
+cli.add_command(judge_command)
 cli.add_command(run_command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -64,7 +65,7 @@ class Dims(click.ParamType[Any]):
 
 
 class StepType(click.ParamType[Any]):
-    """auto, or a number."""
+    """auto, or a number, such as 1e-5 or 2^-17."""
 
     name = "auto|H"
 
@@ -72,9 +73,10 @@ class StepType(click.ParamType[Any]):
         if value == "auto":
             return value
         try:
-            return float(value)
+            power = re.fullmatch(r"2(?:\^|\*\*)([+-]?\d{1,3})", str(value))
+            return float(value) if power is None else 2.0 ** int(power[1])
         except ValueError:
-            self.fail(f"{value!r}: expected auto or a number such as 1e-5", param, ctx)
+            self.fail(f"{value!r}: expected auto or a number such as 1e-5 or 2^-17", param, ctx)
 
 
 class Indices(click.ParamType[Any]):

@@ -6,9 +6,10 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -122,3 +123,66 @@ def _check_folder(path: str | os.PathLike[str]) -> None:
         raise FastcheckError(f"{path} cannot be written: {folder} is not a folder")
     with tempfile.TemporaryFile(dir=folder):
         pass
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | os.PathLike[str], mark: str, replace: bool) -> Iterator[Path]:
+    """Write a folder under a temporary name beside its place, then rename it.
+
+    Parameters
+    ----------
+    path : path
+    mark : str
+        Name of a file that shows that a folder is one of this kind.
+    replace : bool
+        Whether to replace such a folder.
+
+    Yields
+    ------
+    Path
+        The folder to write into.
+
+    Raises
+    ------
+    FastcheckError
+        If something else is there, or the folder cannot be written. Nothing is left behind then, and a folder that was
+        there stays as it was.
+    """
+    target = Path(os.path.realpath(path))
+    _refuse_folder(path, target, mark, replace)
+    made = None
+    try:
+        made = Path(tempfile.mkdtemp(dir=target.parent, prefix=".fastcheck-", suffix=".part"))
+        yield made
+        os.chmod(made, 0o777 & ~_umask())
+        _put(made, target)
+    except OSError as error:
+        raise FastcheckError(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _put(made: Path, target: Path) -> None:
+    """Rename a folder to its place, and remove what is there only once the new one is."""
+    if not target.exists():
+        os.rename(made, target)
+        return
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fastcheck-", suffix=".part") as aside:
+        os.rename(target, Path(aside) / "old")
+        os.rename(made, target)
+
+
+def _refuse_folder(path: str | os.PathLike[str], target: Path, mark: str, replace: bool) -> None:
+    name = os.fspath(path)
+    if not name or "\0" in name:
+        raise FastcheckError(f"{name!r} cannot be written: expected the path of a folder")
+    if not target.parent.is_dir():
+        raise FastcheckError(f"{path} cannot be written: {target.parent} is not a folder")
+    if target.exists() and not target.is_dir():
+        raise FastcheckError(f"{path} cannot be written: it is a file, not a folder")
+    if target.is_dir() and any(target.iterdir()):
+        if not (target / mark).is_file():
+            raise FastcheckError(f"{path} is not empty: expected a new folder")
+        if not replace:
+            raise FastcheckError(f"{path} has probes already: expected a new folder, or --force to replace all of it")

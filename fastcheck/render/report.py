@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -35,6 +36,7 @@ def write_report(report: Report, out: Console, title: str = "", more: More = not
             out.print(line)
     for name, tensor in tensors.items():
         write_worst(name, tensor, out)
+    _write_along(report, out)
     out.print()
     write_lines(outline.sentences(width_of(out)), out)
     more(out)
@@ -62,10 +64,31 @@ def write_worst(name: str, tensor: TensorReport, out: Console) -> None:
         print_table(out, _ENTRY, rows, f"\n{name}: worst by {by}")
 
 
+def _write_along(report: Report, out: Console) -> None:
+    """Print the directions of a report that has them one by one."""
+    rows = [] if report.directions is None else report.directions.get("along", [])
+    if rows:
+        print_table(out, _ALONG, [_along_row(row, len(report.tensors)) for row in rows], "\nalong every direction:")
+
+
+def _along_row(row: Mapping[str, Any], tensors: int) -> tuple[Cell, ...]:
+    moved = "all" if len(row["tensors"]) == tensors else ", ".join(row["tensors"])
+    return (
+        moved,
+        Text(row["verdict"], style=STYLES[row["verdict"]]),
+        f"{row['analytic']:.12g}",
+        f"{row['numeric']:.12g}",
+        f"{row['analytic'] - row['numeric']:.2e}",
+        short(row["error_bar"]),
+        f"{row['step']:g}",
+    )
+
+
 SUMMARY = (
     *("tensor", "verdict", "checked", "norm ratio", "max ratio", "resolved"),
     *("digits", "signs", "unresolved", "beyond", "differenced"),
 )
+_ALONG = ("moved", "verdict", "analytic", "numeric", "difference", "error bar", "h")
 _ENTRY = ("index", "verdict", "analytic", "numeric", "difference", "same sign", "ratio", "error bar")
 
 

@@ -108,7 +108,7 @@ def covered(directions: Mapping[str, Any]) -> list[str]:
 def cost(tensors: Collection[TensorReport], run: Mapping[str, Any]) -> str:
     """Return how fast these tensors were differenced and how audited; empty if unknown, or if none was."""
     seconds = run.get("seconds")
-    differenced = [tensor for tensor in tensors if tensor.evaluator is not None]
+    differenced = [tensor for tensor in tensors if tensor.evaluator not in (None, "directions")]
     if not seconds or not differenced:
         return ""
     checked, threads = sum(tensor.dims_checked for tensor in differenced), run["threads"]

@@ -304,7 +304,13 @@ def _decode_directions(data: _Reader) -> dict[str, Any]:
         for key in ("limit_of_detection", "relative_limit")
     }
     named = {name: list(_Reader({name: dims}, "named").counts(name)) for name, dims in data.object("named").items()}
-    return counts | {"chance_of_missing": data.number("chance_of_missing")} | limits | {"named": named}
+    along = {"along": [_decode_along(one) for one in data.objects("along")]} if "along" in data.data else {}
+    return counts | {"chance_of_missing": data.number("chance_of_missing")} | limits | {"named": named} | along
+
+
+def _decode_along(data: _Reader) -> dict[str, Any]:
+    numbers = {key: data.number(key) for key in ("analytic", "numeric", "error_bar", "step")}
+    return {"tensors": data.texts("tensors"), **numbers, "verdict": data.verdict("verdict")}
 
 
 def _decode_finding(data: _Reader) -> HealthFinding:

@@ -84,7 +84,9 @@ class Report(CheckReport, Plottable):
     directions : dict or None
         Where all dimensions were moved at once: "count" and "guards" of directions over "dims" dimensions, "calls" of
         the loss, the number "failing", the "chance_of_missing" an error above the "limit_of_detection", by tensor, and
-        as "relative_limit", a fraction of its rms gradient; and flat indices of entries "named", by tensor.
+        as "relative_limit", a fraction of its rms gradient; and flat indices of entries "named", by tensor. Where no
+        dimension was differenced by itself, "along" lists the directions: "tensors" that move, "analytic" and "numeric"
+        derivative, "error_bar", "step" and "verdict".
     """
 
     verdict: Verdict

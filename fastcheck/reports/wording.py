@@ -125,6 +125,8 @@ def _passing(facts: Facts) -> str:
     names, tensors = list(facts.tensors), list(facts.tensors.values())
     if any(tensor.evaluator is None for tensor in tensors):
         return _what(list(facts.tensors.items()))
+    if all(tensor.evaluator == "directions" for tensor in tensors):
+        return f"{joined(names)} {'is' if len(names) == 1 else 'are'} right along all directions"
     checked, total = (sum(getattr(tensor, key) for tensor in tensors) for key in ("dims_checked", "dims_total"))
     entries = f" in {_all(checked)}" if checked == total else f" in {_counted(checked)} checked, of {total:,}"
     verb = "is" if len(names) == 1 else "are"

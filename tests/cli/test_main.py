@@ -143,7 +143,7 @@ def test_compare(run, tmp_path):
 
 
 def test_help_has_an_example_everywhere(run):
-    for command in ((), ("conv",), ("sweep",), ("compare",), ("demo",), ("zoo",), ("show",)):
+    for command in ((), ("conv",), ("sweep",), ("compare",), ("demo",), ("zoo",), ("show",), ("probe",), ("judge",)):
         code, out, _ = run(*command, "--help")
         assert code == 0
         assert "Example:" in out

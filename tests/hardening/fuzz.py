@@ -20,6 +20,7 @@ import conv_files
 import gradient_files
 import ledger_files
 import network_files
+import probe_files
 import report_files
 import suite_files
 import trials
@@ -30,6 +31,7 @@ KINDS = {
     "network": network_files.prepare,
     "suite": suite_files.prepare,
     "ledger": ledger_files.prepare,
+    "probes": probe_files.prepare,
     "report": report_files.prepare,
     "command": command_lines.prepare,
 }

@@ -14,7 +14,16 @@ from fastcheck.convolutions import npz_case
 
 pytestmark = pytest.mark.jit
 
-FILES = {"npz": 150, "compare": 200, "network": 50, "suite": 150, "ledger": 60, "report": 200, "command": 100}
+FILES = {
+    "npz": 150,
+    "compare": 200,
+    "network": 50,
+    "probes": 50,
+    "suite": 150,
+    "ledger": 60,
+    "report": 200,
+    "command": 100,
+}
 """So many of each kind take about a second; CONTRIBUTING.md says how to run more."""
 
 

@@ -223,5 +223,6 @@ def _left(before, after, trial, status):
     """Return the kinds of files that nobody asked for, or that a refusal leaves behind."""
     for path in sorted(after - before):
         asked = os.path.basename(path) in map(os.path.basename, trial.arguments) and status != 2
-        if path.endswith(".part") or not (asked or (trial.arguments[0] == "run" and path.startswith("./out/"))):
+        within = trial.arguments[0] in ("run", "probe") and path.startswith("./out/")
+        if path.endswith(".part") or not (asked or within):
             yield os.path.basename(path) if not path.endswith(".part") else "a temporary file"
