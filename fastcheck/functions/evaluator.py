@@ -15,6 +15,7 @@ from fastcheck.functions import opinions
 from fastcheck.functions.case import FunctionCase
 from fastcheck.functions.entry import EntryDifferencer, Tensor
 from fastcheck.functions.noise import UNMEASURED, Noise
+from fastcheck.functions.shared_step import SharedStep
 from fastcheck.functions.step_search import ROUNDS, Estimate, Search, better, exponent_of
 
 BLOCK_DIMS = 32
@@ -22,6 +23,9 @@ BLOCK_DIMS = 32
 
 PILOTS = 5
 """Dimensions of a tensor that find its typical step, at which the search of the others starts."""
+
+MANY = 1000
+"""Dimensions of a function from which the entries of a tensor share a step."""
 
 NEAR = 3
 """Powers of two by which a step may exceed the typical one where the loss has a scale far below its entries."""
@@ -75,6 +79,7 @@ class FunctionEvaluator:
         self._fixed = None if step == "auto" else float(step)
         self._start, self._doubtful = PILOT_STEP, False
         self._pilots: dict[int, Estimate] = {}
+        self._shared: SharedStep | None = None
         if self._fixed is None:
             self._send_pilots(np.random.default_rng([seed, len(self._tensor.values)]))
         self.step = self._fixed or math.ldexp(1.0, self._start + exponent_of(self._tensor.size))
@@ -127,12 +132,13 @@ class FunctionEvaluator:
         """Find the typical step relative to the size of entries, and whether the loss has a scale far below them."""
         usual = np.flatnonzero(~self._tensor.case.small(self._tensor.name))
         among = usual if usual.size else np.arange(len(self._tensor.values))
-        pilots = {}
+        pilots, steps = {}, list[int]()
         for dim in rng.choice(among, min(PILOTS, len(among)), replace=False).tolist():
             entry = EntryDifferencer(self._tensor, dim)
-            begin = self._begin(entry.reach)
+            begin = (steps[-1] if steps else PILOT_STEP) + exponent_of(entry.reach)
             search, estimate = _found(entry, functools.partial(Search.best, start=begin, rounds=opinions.ROUNDS))
             if estimate is not None:
+                steps.append(exponent_of(estimate.step) - exponent_of(entry.reach))
                 pilots[dim] = entry, search, estimate
                 contradicted = opinions.contradiction(entry, search, estimate) is not None
                 self._doubtful = self._doubtful or contradicted
@@ -141,6 +147,9 @@ class FunctionEvaluator:
             exponent_of(self._pilots[dim].step) - exponent_of(entry.reach) for dim, (entry, _, _) in pilots.items()
         ]
         self._start = sorted(steps)[len(steps) // 2] if steps else PILOT_STEP
+        many = sum(array.size for array in self._tensor.case.params.values()) >= MANY
+        if steps and many and not self._doubtful and self._tensor.stencil == "auto":
+            self._shared = SharedStep([(entry, search) for entry, search, _ in pilots.values()], self._start)
 
     def _differenced(self, dim: int, entry: EntryDifferencer) -> Estimate:
         """Estimate one derivative."""
@@ -154,7 +163,12 @@ class FunctionEvaluator:
         return estimate
 
     def _searched(self, entry: EntryDifferencer, rounds: int = ROUNDS) -> Estimate | None:
-        """Search for the step; for a small entry, from both of the scales that it may have."""
+        """Estimate with the shared step if that is enough; else search for one.
+
+        A small entry is searched from both of the scales that it may have.
+        """
+        if self._shared is not None and (estimate := self._shared.estimate(entry)) is not None:
+            return estimate
         other_size = entry.other_size()
         begin = self._begin(entry.reach)
         most = begin + NEAR if self._doubtful else None  # larger steps see only the coarse scale of the loss
