@@ -294,6 +294,7 @@ def _decode_report(top: _Reader) -> Report:
         directions=_decode_directions(_Reader(top.object("directions"), "directions"))
         if "directions" in top.data
         else None,
+        structure=_decode_structure(_Reader(top.object("structure"), "structure")) if "structure" in top.data else None,
     )
 
 
@@ -305,6 +306,16 @@ def _decode_directions(data: _Reader) -> dict[str, Any]:
     }
     named = {name: list(_Reader({name: dims}, "named").counts(name)) for name, dims in data.object("named").items()}
     return counts | {"chance_of_missing": data.number("chance_of_missing")} | limits | {"named": named}
+
+
+def _decode_structure(data: _Reader) -> dict[str, Any]:
+    found = {}
+    for name in data.data:
+        one = _Reader(data.object(name), name)
+        words = None if one.data.get("structure") is None else one.text("structure")
+        keys = ("colours", "calls", "audited", "alone", "detecting")
+        found[name] = {"structure": words} | {key: one.count(key) for key in keys if key in one.data}
+    return found
 
 
 def _decode_finding(data: _Reader) -> HealthFinding:
