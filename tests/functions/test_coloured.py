@@ -17,6 +17,15 @@ from fastcheck.reports.reader import from_json
 pytestmark = pytest.mark.jit
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Threads of PyTorch wait for each other where a machine is busy, for functions of microseconds."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(count)
+
+
 class Torch:
     """A function of tensors as forward and backward of arrays; counts the calls of forward that a check times."""
 
@@ -60,12 +69,12 @@ def _conv(**options):
     return Torch(lambda x, w, b: F.conv2d(x, w, b, **options))
 
 
-LAYER = _conv(stride=2, padding=1), _normals((2, 3, 7, 7), (4, 3, 3, 3), (4,))
+LAYER = _conv(stride=2, padding=1), _normals((2, 2, 6, 5), (4, 2, 3, 3), (4,))
 WORDS = "conv(stride=2, padding=1)"
 
 STRUCTURES = {
     "conv": (*LAYER, WORDS),
-    "grouped": (_conv(groups=2, dilation=2), _normals((2, 4, 7, 6), (6, 2, 3, 2), (6,)), "conv(dilation=2, groups=2)"),
+    "grouped": (_conv(groups=2, dilation=2), _normals((1, 4, 6, 5), (6, 2, 3, 2), (6,)), "conv(dilation=2, groups=2)"),
     "elementwise": (Torch(lambda x, g, b: torch.tanh(x * g) + b), _normals((5, 4), (4,), ()), "elementwise"),
     "per sample": (Torch(lambda x: torch.softmax(x, -1)), _normals((6, 5)), "per_sample"),
     "two outputs": (Torch(lambda x: (torch.softmax(x, -1), torch.logsumexp(x, -1))), _normals((6, 5)), "per_sample"),
@@ -88,7 +97,7 @@ STRUCTURES = {
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_right_gradients_pass_and_one_wrong_entry_is_named(name):
     made, inputs, structure = STRUCTURES[name]
-    report = check_vjp(made.forward, made.backward, inputs, structure=structure)
+    report = check_vjp(made.forward, made.backward, inputs, structure=structure, keep=True)
     assert report.passed, report.summary()
     assert report.health == ()
     assert all(tensor.dims_checked == tensor.dims_total for tensor in report.tensors.values())
@@ -96,18 +105,12 @@ def test_right_gradients_pass_and_one_wrong_entry_is_named(name):
     coloured = {name for name, tensor in report.tensors.items() if tensor.evaluator == "coloured"}
     assert coloured == set(report.structure)
     for position, tensor in enumerate(report.tensors):
-        grad = made.backward(
-            np.ones_like(made.forward(*inputs)) if name != "two outputs" else _ones(made, inputs), *inputs
-        )
-        index = np.unravel_index(np.abs(grad[position]).argmax(), grad[position].shape)
+        analytic = report.tensors[tensor].analytic
+        index = np.unravel_index(np.abs(analytic).argmax(), inputs[position].shape)
         wrong = check_vjp(made.forward, made.spoiled(position, index), inputs, structure=structure)
         found = {key: one.beyond_error_bar for key, one in wrong.tensors.items()}
         assert found == {key: int(key == tensor) for key in found}
         assert wrong.tensors[tensor].first_beyond == tuple(index)
-
-
-def _ones(made, inputs):
-    return tuple(np.ones_like(one) for one in made.forward(*inputs))
 
 
 @settings(max_examples=25, deadline=None)
@@ -124,7 +127,7 @@ def _ones(made, inputs):
 def test_colours_are_entry_by_entry(batch, groups, filters, taps, stride, padding, dilation, seed):
     options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     made = _conv(**options)
-    inputs = _normals((batch, 2 * groups, 6, 5), (filters * groups, 2, taps, 1), (filters * groups,), seed=seed)
+    inputs = _normals((batch, 2 * groups, 5, 2), (filters * groups, 2, taps, 1), (filters * groups,), seed=seed)
     words = f"conv({', '.join(f'{name}={value}' for name, value in options.items())})"
     coloured = check_vjp(made.forward, made.backward, inputs, structure=words, keep=True, seed=seed)
     alone = check_vjp(made.forward, made.backward, inputs, keep=True, seed=seed)
@@ -242,14 +245,14 @@ WRONG = {
     "per sample, batch statistics": (Torch(_batch_norm), _normals((6, 3)), "per_sample"),
     "per sample, a leak": (Torch(lambda x: x + 1e-6 * x.sum()), _normals((6, 3)), "per_sample"),
     "stride": (
-        _conv(stride=1, padding=1),
-        _normals((1, 2, 1, 5), (3, 2, 1, 1), (3,)),
-        "conv(stride=2, padding=(1, 4))",
+        _conv(stride=(2, 1), padding=(1, 0)),
+        _normals((1, 2, 8, 1), (3, 2, 3, 1), (3,)),
+        "conv(dilation=(2, 1))",
     ),
-    "dilation": (_conv(padding=2, dilation=2), _normals((1, 2, 6, 6), (3, 2, 3, 3), (3,)), "conv(padding=1)"),
+    "dilation": (_conv(padding=2, dilation=2), _normals((1, 2, 5, 4), (3, 2, 3, 3), (3,)), "conv(padding=1)"),
     "groups": (
         Torch(lambda x, w, b: F.conv2d(x, torch.cat([w, w], 1), b)),
-        _normals((1, 4, 5, 5), (4, 2, 3, 3), (4,)),
+        _normals((1, 4, 4, 4), (4, 2, 3, 2), (4,)),
         "conv(groups=2)",
     ),
     "sparse": (Torch(lambda x: x[1:] * x[:-1]), _normals((9,)), scipy.sparse.eye_array(8, 9)),
