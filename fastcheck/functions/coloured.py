@@ -1,9 +1,9 @@
 """Evaluator ``coloured`` for a forward of arrays: entries that share no output are moved together.
 
 All entries of a colour are moved at once, each by its own step and to a side of its own. An output's change belongs to
-the one entry that its pattern says can move it, so a colour takes one pair of calls for each of three steps. Quotients
-and error bars are those of `fastcheck.functions.step_search`, as arrays. A derivative counts where it agrees with the
-gradient, its bar is narrow, and no kink shows; all others are decided by `FunctionEvaluator`, entry by entry.
+the one entry that its pattern says can move it (`fastcheck.functions.colour`), so a colour takes a pair of calls for
+each step, of which there are two or three. A derivative counts where it agrees with the gradient, its bar is narrow,
+and no kink shows; all others are decided by `FunctionEvaluator`, entry by entry.
 
 The structure is verified, never believed. Outputs that no moved entry can move, by the pattern, must not change: when
 single entries are moved, a sample of which is audited first, and when colours are. An output that depends on an entry
@@ -16,24 +16,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from fastcheck.common.precision import U
 from fastcheck.engine import sampling
 from fastcheck.engine.differences import Chosen, Differences, indices
 from fastcheck.functions.case import SMALL_ENTRY, FunctionCase
-from fastcheck.functions.entry import LEAST
+from fastcheck.functions.colour import Colour
 from fastcheck.functions.evaluator import FunctionEvaluator
 from fastcheck.functions.moves import Moves
 from fastcheck.functions.noise import Noise
 from fastcheck.functions.patterns import Pattern
-from fastcheck.functions.step_search import CLEAR, NEARLY, NOISES, NOISY_JUMP, ROUGH, exponent_of
+from fastcheck.functions.step_search import ROUGH, exponent_of
 
-LEVELS = 3
-"""Steps at which each colour is differenced: h, 2h and 4h."""
+OUTER, ALL = (0, 2), (0, 1, 2)
+"""Steps at which each colour is differenced, as powers of two: h and 4h, which settle linear functions, then 2h too."""
 
 AUDITED = 32
 """Entries that are moved alone, each by one call, to verify the structure."""
@@ -41,7 +39,7 @@ AUDITED = 32
 BLOCK_COLOURS = 16
 """Colours in a block: about a hundred calls between checks for Ctrl-C and updates of progress."""
 
-CONFIRMED = 16
+CONFIRMED = 4
 """Entries of a block that are differenced by themselves where more would fail, or have wide bars. If these show what
 the colours showed, the rest is what the colours showed."""
 
@@ -101,7 +99,6 @@ class ColouredEvaluator:
         self._analytic = case.grads[name].reshape(-1).astype(np.float64)
         self._moves, self._lock = Moves(case, name), threading.Lock()
         self._size = case.size(name)
-        self._still = NOISES * noises.each + 2 * noises.declared
         self.step, self.breaches, self.alone = by_itself.step, list[Breach](), 0
         count = len(self._analytic)
         self._sides = 2.0 * np.random.default_rng([seed, count, 7919]).integers(0, 2, count, dtype=np.int8) - 1
@@ -157,28 +154,21 @@ class ColouredEvaluator:
     # Colours
 
     def _differenced(self, group: np.ndarray) -> _Found:
-        """Difference the entries of one colour."""
-        owner = self._pattern.owners(group)
-        outputs = np.flatnonzero(owner >= 0)
-        outputs = outputs[np.argsort(owner[outputs], kind="stable")]
-        here, starts = np.unique(owner[outputs], return_index=True)
-        sums = _Sums(outputs, starts, here, len(group))
-        steps = self._steps(group)
-        changes, points, moving = [], [], np.zeros(len(owner), bool)
-        outside = owner < 0
-        for power in range(LEVELS):
-            for side in (1.0, -1.0):
-                values = self._moves.values[group] + side * 2.0**power * steps
-                terms = self._moves.terms(group, values)
-                if terms is None:
-                    return _Found.nothing(group)
-                moving |= terms != 0
-                changed = outside & self._moved(terms)
-                if changed.any():
-                    self._blame(group, values, int(np.argmax(changed)))
-                changes.append(sums(terms))
-                points.append(values)
-        return self._estimated(group, np.array(points), np.array(changes), self._noise(sums, moving))
+        """Difference the entries of one colour: with two steps, and with a third one where these do not settle all."""
+        colour = Colour(self._moves, group, self._steps(group), self._pattern.owners(group), self._noises)
+        safety = ROUGH if self._fixed is None else 1.0
+        found = _Found.nothing(group)
+        levels = colour.levels(OUTER)
+        if levels is not None and 3 in self._points:
+            found = self._judged(group, [levels.exact(safety)])
+        if levels is not None and (found.unusable | found.doubtful).any():
+            levels = colour.levels(ALL)
+            if levels is not None:
+                with np.errstate(all="ignore"):
+                    found = self._judged(group, [levels.estimates(points, safety) for points in self._points])
+        if colour.intrusion is not None:
+            self._blame(group, *colour.intrusion)
+        return found
 
     def _steps(self, group: np.ndarray) -> np.ndarray:
         """Return the smallest step of each entry, to its own side."""
@@ -197,21 +187,10 @@ class ColouredEvaluator:
         sizes = np.abs(self._moves.values[dims])
         return np.where(sizes < SMALL_ENTRY * self._size, np.maximum(sizes, self._size), sizes)
 
-    def _noise(self, sums: _Sums, moving: np.ndarray) -> np.ndarray:
-        """Return the standard deviation of each entry's rounding, that of the outputs which it moves."""
-        each = np.where(moving, self._noises.each, 0.0)
-        largest = float(each.max(initial=0.0)) or 1.0  # divided by before squaring, so that nothing overflows
-        declared = sums(np.where(moving, self._noises.declared, 0.0)) / NOISES
-        return np.maximum(np.maximum(largest * np.sqrt(sums((each / largest) ** 2)), declared), LEAST)
-
-    def _estimated(self, group: np.ndarray, points: np.ndarray, changes: np.ndarray, noise: np.ndarray) -> _Found:
-        """Estimate derivatives from changes of the loss, a row for each point: both sides of h, of 2h and of 4h."""
-        levels = _Levels.of(self._moves.values[group], points, changes, noise, self._sides[group])
-        safety = ROUGH if self._fixed is None else 1.0
-        with np.errstate(all="ignore"):
-            candidates = [levels.estimates(points, safety) for points in self._points]
+    def _judged(self, group: np.ndarray, candidates: list[tuple[np.ndarray, np.ndarray]]) -> _Found:
+        """Compare the gradient with the narrowest of some estimates and bars, which must agree with each other."""
         numeric, bar = candidates[0]
-        usable = np.isfinite(numeric) & np.isfinite(bar) & ~levels.kinked
+        usable = np.isfinite(numeric) & np.isfinite(bar)
         for other, narrower in candidates[1:]:
             usable &= np.abs(other - numeric) <= narrower + bar
             better = narrower < bar
@@ -272,9 +251,9 @@ class ColouredEvaluator:
             if terms is None:
                 continue
             audited += 1
-            changed = (self._pattern.owners(alone) < 0) & self._moved(terms)
+            changed = (self._pattern.owners(alone) < 0) & self._noises.moved(terms)
             if changed.any():
-                self._note(dim, int(np.argmax(changed)))
+                self._breached(dim, int(np.argmax(changed)))
         return audited
 
     def _explain(self, block: list[np.ndarray], found: _Found, differences: Differences) -> None:
@@ -285,107 +264,23 @@ class ColouredEvaluator:
             group = next(group for group in block if dim in group)
             mine = self._pattern.owners(np.array([dim])) >= 0
             others = group[group != dim]
-            values = self._moves.values[others] + 2.0 ** (LEVELS - 1) * self._steps(others)
+            values = self._moves.values[others] + 2.0 ** OUTER[-1] * self._steps(others)
             terms = self._moves.terms(others, values)
-            if terms is not None and (mine & self._moved(terms)).any():
-                self._blame(others, values, int(np.argmax(mine & self._moved(terms))))
+            if terms is not None and (mine & self._noises.moved(terms)).any():
+                self._blame(others, values, int(np.argmax(mine & self._noises.moved(terms))))
 
     def _blame(self, group: np.ndarray, values: np.ndarray, output: int) -> None:
         """Find, by halving, the entry that moves an output which none of these should move."""
         while len(group) > 1:
             half = len(group) // 2
             terms = self._moves.terms(group[:half], values[:half])
-            part = slice(half) if terms is None or self._moved(terms)[output] else slice(half, None)
+            part = slice(half) if terms is None or self._noises.moved(terms)[output] else slice(half, None)
             group, values = group[part], values[part]
-        self._note(int(group[0]), output)
+        self._breached(int(group[0]), output)
 
-    def _moved(self, terms: np.ndarray) -> np.ndarray:
-        """Return which outputs changed by more than their rounding: that of an FFT, say, reaches all of them."""
-        moved: np.ndarray = ~(np.abs(terms) <= self._still)
-        return moved
-
-    def _note(self, dim: int, output: int) -> None:
+    def _breached(self, dim: int, output: int) -> None:
         with self._lock:
             self.breaches.append(Breach(dim, output))
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """Sums over the outputs of each entry of a colour.
-
-    Attributes
-    ----------
-    outputs : int64 array
-        Flat indices of the outputs that some entry moves, those of one entry after those of the other.
-    starts : int64 array
-        Where those of each entry begin.
-    here : int64 array
-        Positions, in the colour, of the entries that move any.
-    count : int
-        Number of entries.
-    """
-
-    outputs: np.ndarray
-    starts: np.ndarray
-    here: np.ndarray
-    count: int
-
-    def __call__(self, terms: np.ndarray) -> np.ndarray:
-        """Return the sums of a term for each output."""
-        sums = np.zeros(self.count)
-        if len(self.here):
-            with np.errstate(all="ignore"):
-                sums[self.here] = np.add.reduceat(terms[self.outputs], self.starts)  # pairwise, unlike bincount
-        return sums
-
-
-class _Levels(NamedTuple):
-    """`fastcheck.functions.step_search.Level` of each entry of a colour: a row for each step, nearest first."""
-
-    central: np.ndarray
-    jump: np.ndarray
-    roundoff: np.ndarray
-
-    @classmethod
-    def of(
-        cls, values: np.ndarray, points: np.ndarray, changes: np.ndarray, noise: np.ndarray, sides: np.ndarray
-    ) -> _Levels:
-        """Difference the changes at the points to both sides of each step, those to the entries' own sides first."""
-        with np.errstate(all="ignore"):
-            moves = points - values
-            slopes = changes / moves
-            width = points[::2] - points[1::2]
-            central = (changes[::2] - changes[1::2]) / width
-            jump = sides * (slopes[::2] - slopes[1::2])
-            uneven = np.abs(moves[::2] + moves[1::2]) / np.abs(width)
-            noisy = np.maximum(noise, U / 2 * np.maximum(np.abs(changes[::2]), np.abs(changes[1::2])))
-            return cls(central, jump, NOISES * noisy * 2 / np.abs(width) + np.abs(jump) * uneven)
-
-    def estimates(self, points: int, safety: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return derivatives and error bars of three points or five: `fastcheck.functions.step_search.estimate`."""
-        first, second = self._jumps()
-        fine, coarse = np.abs(np.diff(self.central, axis=0))
-        near, middle, far = self.central
-        if points == 3:
-            numeric, roundoff = near, self.roundoff[0]
-            truncation = _measured(fine, coarse, 4, roundoff)
-            jump = _measured(np.abs(first), np.abs(second), 8, NOISY_JUMP * roundoff)
-        else:
-            numeric = (4 * near - middle) / 3
-            roundoff = (4 * self.roundoff[0] + self.roundoff[1]) / 3
-            truncation = _cancelled(np.abs((4 * middle - far) / 3 - numeric), fine)
-            jump = _cancelled(np.abs((8 * first - second) / 7), np.abs(first))
-        return numeric, roundoff + safety * (truncation + jump / 2)
-
-    @property
-    def kinked(self) -> np.ndarray:
-        """Whether a kink shows, which is left to entries by themselves."""
-        first, second = np.abs(self._jumps())
-        kinked: np.ndarray = (first / 2 > CLEAR * self.roundoff[0]) & (first > second / 2)
-        return kinked
-
-    def _jumps(self) -> np.ndarray:
-        return 2 * self.jump[:2] - self.jump[1:]
 
 
 class _Found(NamedTuple):
@@ -436,16 +331,6 @@ class _Found(NamedTuple):
         return Differences(
             self.dims, self.numeric.copy(), self.bar.copy(), zeros.astype(np.int64), zeros, self.wide.copy()
         )
-
-
-def _measured(fine: np.ndarray, coarse: np.ndarray, decay: int, noise: np.ndarray) -> np.ndarray:
-    """Return `fastcheck.functions.step_search._measured` of arrays."""
-    return np.where(coarse <= 2 * decay * np.maximum(fine, noise), np.maximum(fine, coarse / decay), coarse)
-
-
-def _cancelled(rest: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return `fastcheck.functions.step_search._cancelled` of arrays."""
-    return np.where(rest <= whole / NEARLY, rest, np.maximum(rest, whole))
 
 
 def _exponents(values: np.ndarray) -> np.ndarray:
