@@ -119,7 +119,7 @@ def coloured(structure: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"{calls:,} calls for these colours, {audited:,} of them with one entry, to verify the structure"
             + f"; {detecting:,} to find it" * bool(detecting)
-            + f"; {alone:,} entries were differenced by themselves" * bool(alone)
+            + f"; {alone:,} entr{'y was' if alone == 1 else 'ies were'} differenced alone" * bool(alone)
         )
     without = {name: one for name, one in structure.items() if one["structure"] is None}
     return lines + [

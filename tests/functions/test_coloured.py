@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastcheck import check_vjp
-from fastcheck.functions.coloured import AUDITED, OUTER
+from fastcheck.functions.coloured import ALL, AUDITED, OUTER
 from fastcheck.reports.reader import from_json
 
 pytestmark = pytest.mark.jit
@@ -152,6 +152,16 @@ def test_calls_do_not_grow_with_the_filters(filters):
         "input 2": 2 * len(OUTER) + filters,
     }
     assert sum(one["alone"] for one in report.structure.values()) == 0
+
+
+def test_a_curved_function_takes_a_third_step():
+    made = Torch(torch.tanh)
+    report = check_vjp(made.forward, made.backward, _normals((40,)), structure="elementwise")
+    assert report.structure["input 0"]["calls"] == 2 * len(ALL) + AUDITED
+    assert "1 colour, elementwise" in str(report)
+    assert f"{2 * len(ALL) + AUDITED} calls for these colours, {AUDITED} of them with one entry" in " ".join(
+        str(report).split()
+    )
 
 
 def test_the_calls_counted_are_those_made():
