@@ -21,6 +21,18 @@ EXACT = 4.0
 and a third step would not make it smaller."""
 
 
+LARGER, FAR_OFF = 2, -4
+"""Powers of two by which to change a step whose bar is round-off alone, and one at which no value is finite."""
+
+
+class Estimates(NamedTuple):
+    """Derivatives, their error bars, and the powers of two by which steps should change to balance these: arrays."""
+
+    numeric: np.ndarray
+    bar: np.ndarray
+    shift: np.ndarray
+
+
 class Intrusion(NamedTuple):
     """An output that moved though no moved entry owns it: the entries' values then, and its flat index."""
 
@@ -137,17 +149,19 @@ class Levels(NamedTuple):
             noisy = np.maximum(noise, U / 2 * np.maximum(np.abs(changes[::2]), np.abs(changes[1::2])))
             return cls(central, jump, NOISES * noisy * 2 / np.abs(width) + np.abs(jump) * uneven)
 
-    def exact(self, safety: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return derivatives and error bars from steps h and 4h where round-off is most of these; nan elsewhere.
+    def exact(self, safety: float) -> Estimates:
+        """Estimate from steps h and 4h where round-off is most of the error bar; elsewhere the bar is nan.
 
         The difference of the two quotients is fifteen times the error of a smooth function's.
         """
         numeric, roundoff, jump = self.central[0], self.roundoff[0], np.abs(4 * self.jump[0] - self.jump[1]) / 3
         bar = roundoff + safety * (np.abs(self.central[1] - numeric) + jump / 2)
-        return numeric, np.where((bar <= EXACT * roundoff) & (jump / 2 <= CLEAR * roundoff), bar, np.nan)
+        exact = (bar <= EXACT * roundoff) & (jump / 2 <= CLEAR * roundoff)
+        return Estimates(numeric, np.where(exact, bar, np.nan), np.full(numeric.shape, LARGER))
 
-    def estimates(self, points: int, safety: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return derivatives and error bars from steps h, 2h and 4h, by three points or five; nan where a kink shows.
+    @np.errstate(all="ignore")
+    def estimates(self, points: int, safety: float) -> Estimates:
+        """Estimate from steps h, 2h and 4h, by three points or five; the bar is nan where a kink shows.
 
         See `fastcheck.functions.step_search.estimate`.
         """
@@ -164,7 +178,11 @@ class Levels(NamedTuple):
             truncation = _cancelled(np.abs((4 * middle - far) / 3 - numeric), fine)
             jump = _cancelled(np.abs((8 * first - second) / 7), np.abs(first))
         kinked = (np.abs(first) / 2 > CLEAR * self.roundoff[0]) & (np.abs(first) > np.abs(second) / 2)
-        return numeric, np.where(kinked, np.nan, roundoff + safety * (truncation + jump / 2))
+        bar = np.where(kinked, np.nan, roundoff + safety * (truncation + jump / 2))
+        explained = truncation + jump / 2 * (jump / 2 > CLEAR * roundoff)
+        smaller = np.minimum(np.round((np.log2(roundoff) - np.log2(explained)) / points), 0)
+        powers = np.where(explained <= roundoff / 2, LARGER, np.where(np.isfinite(smaller), smaller, FAR_OFF))
+        return Estimates(numeric, bar, np.where(kinked, 0, powers).astype(np.int64))
 
 
 def _measured(fine: np.ndarray, coarse: np.ndarray, decay: int, noise: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ import numpy as np
 from fastcheck.engine import sampling
 from fastcheck.engine.differences import Chosen, Differences, indices
 from fastcheck.functions.case import SMALL_ENTRY, FunctionCase
-from fastcheck.functions.colour import Colour
+from fastcheck.functions.colour import FAR_OFF, Colour, Estimates
 from fastcheck.functions.evaluator import FunctionEvaluator
 from fastcheck.functions.moves import Moves
 from fastcheck.functions.noise import Noise
@@ -32,6 +32,12 @@ from fastcheck.functions.step_search import ROUGH, exponent_of
 
 OUTER, ALL = (0, 2), (0, 1, 2)
 """Steps at which each colour is differenced, as powers of two: h and 4h, which settle linear functions, then 2h too."""
+
+ROUNDS = 3
+"""Times that a colour is differenced with other steps."""
+
+TIGHT = 1e-9
+"""Bars of this fraction of a typical slope are narrow enough, whatever other steps would give."""
 
 AUDITED = 32
 """Entries that are moved alone, each by one call, to verify the structure."""
@@ -154,8 +160,21 @@ class ColouredEvaluator:
     # Colours
 
     def _differenced(self, group: np.ndarray) -> _Found:
-        """Difference the entries of one colour: with two steps, and with a third one where these do not settle all."""
-        colour = Colour(self._moves, group, self._steps(group), self._pattern.owners(group), self._noises)
+        """Difference the entries of one colour; again with other steps, where bars show that they would be better."""
+        owners, limits = self._pattern.owners(group), self._limits(group)
+        exponents = self._exponents(group, limits)
+        found = self._with_steps(group, exponents, owners)
+        for _ in range(ROUNDS if self._fixed is None else 0):
+            moved = np.clip(exponents + np.where(found.loose, found.shift, 0), *limits)
+            if (moved == exponents).all():
+                break
+            found = found.improved(self._with_steps(group, moved, owners), moved < exponents)
+            exponents = moved
+        return found
+
+    def _with_steps(self, group: np.ndarray, exponents: np.ndarray, owners: np.ndarray) -> _Found:
+        """Difference with two steps, and with a third one where these do not settle all."""
+        colour = Colour(self._moves, group, self._steps(group, exponents), owners, self._noises)
         safety = ROUGH if self._fixed is None else 1.0
         found = _Found.nothing(group)
         levels = colour.levels(OUTER)
@@ -164,42 +183,51 @@ class ColouredEvaluator:
         if levels is not None and (found.unusable | found.doubtful).any():
             levels = colour.levels(ALL)
             if levels is not None:
-                with np.errstate(all="ignore"):
-                    found = self._judged(group, [levels.estimates(points, safety) for points in self._points])
+                found = self._judged(group, [levels.estimates(points, safety) for points in self._points])
         if colour.intrusion is not None:
             self._blame(group, *colour.intrusion)
         return found
 
-    def _steps(self, group: np.ndarray) -> np.ndarray:
+    def _steps(self, group: np.ndarray, exponents: np.ndarray) -> np.ndarray:
         """Return the smallest step of each entry, to its own side."""
         if self._fixed is not None:
             return self._fixed * self._sides[group]
-        sizes = np.abs(self._moves.values[group])
-        reach = np.maximum(sizes, self._size)
-        typical = exponent_of(self.step) - exponent_of(self._size)
-        least = np.maximum(_exponents(np.spacing(sizes)) + 2, -1000)
-        most = np.maximum(_exponents(self._room(group)) - 2, least)
-        exponents = np.clip(typical + _exponents(reach), least, most)
         return np.ldexp(self._sides[group], exponents)
+
+    def _limits(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the exponents of each entry's smallest and largest step."""
+        least = np.maximum(_exponents(np.spacing(np.abs(self._moves.values[group]))) + 2, -1000)
+        return least, np.maximum(_exponents(self._room(group)) - 2, least)
+
+    def _exponents(self, group: np.ndarray, limits: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """Return the exponents of the steps that are typical for the tensor, relative to the entries' sizes."""
+        reach = np.maximum(np.abs(self._moves.values[group]), self._size)
+        typical = exponent_of(self.step) - exponent_of(self._size)
+        return np.clip(typical + _exponents(reach), *limits)
 
     def _room(self, dims: np.ndarray) -> np.ndarray:
         """Return how far entries may move: not beyond zero, unless they may be small by accident."""
         sizes = np.abs(self._moves.values[dims])
         return np.where(sizes < SMALL_ENTRY * self._size, np.maximum(sizes, self._size), sizes)
 
-    def _judged(self, group: np.ndarray, candidates: list[tuple[np.ndarray, np.ndarray]]) -> _Found:
+    def _judged(self, group: np.ndarray, candidates: list[Estimates]) -> _Found:
         """Compare the gradient with the narrowest of some estimates and bars, which must agree with each other."""
-        numeric, bar = candidates[0]
+        numeric, bar, shift = candidates[0]
         usable = np.isfinite(numeric) & np.isfinite(bar)
-        for other, narrower in candidates[1:]:
-            usable &= np.abs(other - numeric) <= narrower + bar
+        for other, narrower, its_shift in candidates[1:]:
+            agree = np.abs(other - numeric) <= narrower + bar
+            # Five points decide, since they need larger steps; where they disagree, steps are too large for one.
+            shift = np.where(agree, its_shift, np.minimum(shift, its_shift))
+            usable &= agree
             better = narrower < bar
             numeric, bar = np.where(better, other, numeric), np.where(better, narrower, bar)
         bar = bar + self._errors[group]
         reach = np.maximum(np.abs(self._moves.values[group]), self._size)
         slopes = np.maximum(self._case.promised / reach, np.abs(numeric))
         off = np.abs(self._analytic[group] - numeric)
-        return _Found(group, numeric, bar, off, ~usable, bar > self._by_itself.too_wide * slopes)
+        wide = bar > self._by_itself.too_wide * slopes
+        loose = ~(bar - self._errors[group] <= np.maximum(TIGHT * slopes, self._errors[group]))
+        return _Found(group, numeric, bar, off, ~usable, wide, loose, shift)
 
     # Entries by themselves
 
@@ -264,7 +292,8 @@ class ColouredEvaluator:
             group = next(group for group in block if dim in group)
             mine = self._pattern.owners(np.array([dim])) >= 0
             others = group[group != dim]
-            values = self._moves.values[others] + 2.0 ** OUTER[-1] * self._steps(others)
+            steps = self._steps(others, self._limits(others)[1])
+            values = self._moves.values[others] + steps
             terms = self._moves.terms(others, values)
             if terms is not None and (mine & self._noises.moved(terms)).any():
                 self._blame(others, values, int(np.argmax(mine & self._noises.moved(terms))))
@@ -291,8 +320,10 @@ class _Found(NamedTuple):
     dims : int64 array
     numeric, bar, off : float64 arrays
         Derivatives, their error bars, and how far the gradient is off.
-    unusable, wide : bool arrays
-        Whether a colour cannot judge the entry, and whether its bar is too wide.
+    unusable, wide, loose : bool arrays
+        Whether a colour cannot judge the entry, and whether its bar is too wide, or wider than it may be elsewhere.
+    shift : int64 array
+        Powers of two by which steps should change to balance the bars.
     """
 
     dims: np.ndarray
@@ -301,17 +332,29 @@ class _Found(NamedTuple):
     off: np.ndarray
     unusable: np.ndarray
     wide: np.ndarray
+    loose: np.ndarray
+    shift: np.ndarray
 
     @classmethod
     def nothing(cls, dims: np.ndarray) -> _Found:
         """Return entries that no colour can judge."""
         zeros = np.zeros(len(dims))
-        return cls(dims, zeros, zeros, zeros, np.ones(len(dims), bool), np.zeros(len(dims), bool))
+        yes, no = np.ones(len(dims), bool), np.zeros(len(dims), bool)
+        return cls(dims, zeros, zeros, zeros, yes, no, yes, np.full(len(dims), FAR_OFF))
 
     @classmethod
     def joined(cls, parts: Sequence[_Found]) -> _Found:
         """Join the entries of several colours."""
         return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+    def improved(self, other: _Found, smaller: np.ndarray) -> _Found:
+        """Return, of each entry, what other steps gave if that is better.
+
+        That is the one with the narrower bar; of two that contradict each other, that of the smaller step.
+        """
+        agree = np.abs(self.numeric - other.numeric) <= self.bar + other.bar
+        better = ~other.unusable & (self.unusable | np.where(agree, other.bar < self.bar, smaller))
+        return _Found(*(np.where(better, new, old) for old, new in zip(self, other, strict=True)))
 
     @property
     def fails(self) -> np.ndarray:
