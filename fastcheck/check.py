@@ -254,14 +254,14 @@ def check_vjp(
         The cotangent. By default it is seeded and random: sizes between a half and three halves, and random signs,
         rounded to the outputs' type. Sums, means and ones would hide whole classes of mistakes.
     structure : str, sparse matrix or array of shape (outputs, entries), or mapping from tensor names to these, optional
-        Which outputs each entry can move. Entries that share none are moved together: six calls of forward for each
-        such *colour* in place of six or more for each entry. ``"elementwise"`` inputs have the outputs' shape, or
-        broadcast to it; ``"per_sample"`` ones share their first axis with the outputs; ``"conv(stride=1, padding=0,
-        dilation=1, groups=1)"`` is a convolution as PyTorch defines it, whose input, weight and bias are found by their
-        shapes. A pattern, from SciPy or NumPy, is not zero where an output (of all, flat, one after another) depends
-        on an entry. ``"detect"`` finds a pattern along axes from a few entries, or from all of up to 2,048.
-        The structure is verified: outputs that it excludes must not change. ``dims="auto"`` takes all dimensions of up
-        to 2,048 colours.
+        Which outputs each entry can move. Entries that share none are moved together: four to six calls of forward for
+        each such *colour*, and more where bars ask for other steps, in place of six or more for each entry.
+        ``"elementwise"`` inputs have the outputs' shape, or broadcast to it; ``"per_sample"`` ones share their first
+        axis with the outputs; ``"conv(stride=1, padding=0, dilation=1, groups=1)"`` is a convolution as PyTorch defines
+        it, whose input, weight and bias are found by their shapes. A pattern, from SciPy or NumPy, is not zero where an
+        output (of all, flat, one after another) depends on an entry. ``"detect"`` finds a pattern along axes from a few
+        entries, or from all of up to 2,048. The structure is verified: outputs that it excludes must not change.
+        ``dims="auto"`` takes all dimensions of up to 2,048 colours.
     dims : "auto", "all", int, or a mapping from tensor names to these
         As in `check_gradient`.
     step, stencil, directions

@@ -2,8 +2,9 @@
 
 All entries of a colour are moved at once, each by its own step and to a side of its own. An output's change belongs to
 the one entry that its pattern says can move it (`fastcheck.functions.colour`), so a colour takes a pair of calls for
-each step, of which there are two or three. A derivative counts where it agrees with the gradient, its bar is narrow,
-and no kink shows; all others are decided by `FunctionEvaluator`, entry by entry.
+each step, of which there are two or three, and more where bars show that other steps are better. A derivative counts
+where it agrees with the gradient, its bar is narrow, and no kink shows; all others are decided by `FunctionEvaluator`,
+entry by entry.
 
 The structure is verified, never believed. Outputs that no moved entry can move, by the pattern, must not change: when
 single entries are moved, a sample of which is audited first, and when colours are. An output that depends on an entry

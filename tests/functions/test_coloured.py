@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastcheck import check_vjp
-from fastcheck.functions.coloured import ALL, AUDITED, OUTER
+from fastcheck.functions.coloured import ALL, AUDITED, OUTER, ROUNDS
 from fastcheck.reports.reader import from_json
 
 pytestmark = pytest.mark.jit
@@ -162,6 +162,20 @@ def test_a_curved_function_takes_a_third_step():
     assert f"{2 * len(ALL) + AUDITED} calls for these colours, {AUDITED} of them with one entry" in " ".join(
         str(report).split()
     )
+
+
+def test_entries_whose_scale_is_not_the_typical_one_get_steps_of_their_own():
+    """Most entries are saturated and take any step; the bars of the others would hide an error of 1 in 100,000."""
+    made = Torch(lambda x: torch.logsumexp(30 * x, -1))
+    inputs = _normals((6, 5), seed=3)
+    report = check_vjp(made.forward, made.backward, inputs, structure="per_sample", keep=True)
+    assert report.passed
+    dim = np.abs(report.tensors["input 0"].analytic).argmax()
+    index = np.unravel_index(dim, (6, 5))
+    assert report.tensors["input 0"].error_bar[dim] < 1e-6 * abs(report.tensors["input 0"].analytic[dim])
+    wrong = check_vjp(made.forward, made.spoiled(0, index, 1e-5), inputs, structure="per_sample")
+    assert wrong.tensors["input 0"].first_beyond == tuple(index)
+    assert report.structure["input 0"]["calls"] <= 30 + 5 * 2 * len(ALL) * (1 + ROUNDS)
 
 
 def test_the_calls_counted_are_those_made():
