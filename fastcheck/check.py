@@ -13,9 +13,11 @@ from fastcheck.common.errors import FastcheckError
 from fastcheck.common.keywords import refuse_unknown_keywords
 from fastcheck.common.progress import PATIENCE, ProgressHook, progress_bar
 from fastcheck.convolutions.case import ConvCase
+from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.engine.sampling import Dims
 from fastcheck.engine.settings import Settings
 from fastcheck.functions.case import FunctionCase
+from fastcheck.functions.structure import Structure
 from fastcheck.functions.vjp import Vjp
 from fastcheck.functions.vjp_case import VjpCase
 from fastcheck.metrics import judged
@@ -210,6 +212,7 @@ def check_vjp(
     *,
     has_cache: bool = False,
     grad_output: Any = None,
+    structure: Any = None,
     dims: Dims = "auto",
     step: float | Literal["auto"] = "auto",
     stencil: Literal["auto", 3, 5] = "auto",
@@ -250,6 +253,15 @@ def check_vjp(
     grad_output : array, or sequence or mapping like the outputs, optional
         The cotangent. By default it is seeded and random: sizes between a half and three halves, and random signs,
         rounded to the outputs' type. Sums, means and ones would hide whole classes of mistakes.
+    structure : str, sparse matrix or array of shape (outputs, entries), or mapping from tensor names to these, optional
+        Which outputs each entry can move. Entries that share none are moved together: four to six calls of forward for
+        each such *colour*, and more where bars ask for other steps, in place of six or more for each entry.
+        ``"elementwise"`` inputs have the outputs' shape, or broadcast to it; ``"per_sample"`` ones share their first
+        axis with the outputs; ``"conv(stride=1, padding=0, dilation=1, groups=1)"`` is a convolution as PyTorch defines
+        it, whose input, weight and bias are found by their shapes. A pattern, from SciPy or NumPy, is not zero where an
+        output (of all, flat, one after another) depends on an entry. ``"detect"`` finds a pattern along axes from a few
+        entries, or from all of up to 2,048. The structure is verified: outputs that it excludes must not change.
+        ``dims="auto"`` takes all dimensions of up to 2,048 colours.
     dims : "auto", "all", int, or a mapping from tensor names to these
         As in `check_gradient`.
     step, stencil, directions
@@ -296,6 +308,7 @@ def check_vjp(
     The examination takes eleven calls of backward, and up to four more to name a layout. Measuring its rounding takes 7
     to 21 (14 to 84 in half precision). Each is preceded by one of forward, one of them by two.
     """
+    declared = None if structure is None else Structure(structure, ConvGeometry.of)
     return _check_function(
         lambda: VjpCase(
             Vjp(
@@ -311,6 +324,8 @@ def check_vjp(
             noise=noise,
             relative_noise=relative_noise,
             precision=precision,
+            structure=declared,
+            seed=seed,
         ),
         progress,
         step=step,
@@ -323,6 +338,7 @@ def check_vjp(
         noise=noise,
         relative_noise=relative_noise,
         precision=precision,
+        structure=declared and declared.described(),
         reference=reference is not None or None,
     )
 

@@ -136,11 +136,27 @@ def test_the_guide_shows_where_the_digits_are(tmp_path, monkeypatch):
 @pytest.mark.jit
 def test_the_guides_affine_layer_fails_as_shown_and_passes_when_mended():
     """Lines of dots stand for others."""
-    ((code, shown),) = EXAMPLE.findall(_section(DOCS / "guide.md", "A forward and a backward"))
+    (code, shown), *_ = EXAMPLE.findall(_section(DOCS / "guide.md", "A forward and a backward"))
     printed = _printed(code, {})
-    pattern = re.escape(shown).replace(re.escape("...\n"), r"(?:.*\n)*?")
-    assert re.fullmatch(pattern, printed), printed
+    assert _fits(shown, printed), printed
     assert _printed(code.replace("mean(axis=0)", "sum(axis=0)"), {}).startswith("PASS: x, w and b are right")
+
+
+@pytest.mark.jit
+def test_the_guides_convolution_is_moved_by_colours():
+    """It goes on from the example before it."""
+    (before, _), (code, shown) = EXAMPLE.findall(_section(DOCS / "guide.md", "A forward and a backward"))
+    names = {}
+    _printed(before, names)
+    printed = _printed(code, names)
+    assert _fits(shown, printed), printed
+    mended = code.replace("dw[31, 7, 2] *= 1 + 1e-6", "pass")
+    assert _printed(mended, names).startswith("PASS: x and w are right in all 4,992 entries")
+
+
+def _fits(shown, printed):
+    """Return whether a text is what is shown, where lines of dots stand for any others."""
+    return re.fullmatch(re.escape(shown).replace(re.escape("...\n"), r"(?:.*\n)*?"), printed)
 
 
 @pytest.mark.jit

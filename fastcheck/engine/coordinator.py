@@ -20,7 +20,7 @@ from fastcheck.common.precision import narrow_type
 from fastcheck.engine import folding, sampling
 from fastcheck.engine.differences import Chosen, Evaluator, indices
 from fastcheck.engine.folding import FoldedBlock
-from fastcheck.engine.pipeline import Clock, Pipeline, Prepared, Session, WithDirections
+from fastcheck.engine.pipeline import Clock, Pipeline, Prepared, Session, WithDirections, WithStructure
 from fastcheck.engine.settings import Settings
 from fastcheck.engine.shard_results import ShardResult
 from fastcheck.metrics import judged, regime, verdict
@@ -253,11 +253,12 @@ def _reported(
 ) -> TensorReport:
     """Judge a tensor, and return its report."""
     merged, shape, precision = result.tally, pipeline.grads[name].shape, pipeline.precision(name)
+    kind = pipeline.kind_of(name) if isinstance(pipeline, WithStructure) else pipeline.kind
     narrow = narrow_type(pipeline.grads[name], precision) if merged.beyond else ""
     facts = Circumstances(
         tally=merged,
         shape=shape,
-        evaluator=pipeline.kind,
+        evaluator=kind,
         step=step,
         automatic=settings.step == "auto",
         precision=precision,
@@ -280,7 +281,7 @@ def _reported(
         merged,
         judgement,
         shape,
-        evaluator=pipeline.kind,
+        evaluator=kind,
         step=step,
         audit=audited,
         regime=regime.words(facts) if explained else "",
@@ -317,4 +318,6 @@ def _report(pipeline: Pipeline, settings: Settings, state: _Progress, clock: Clo
     findings = pipeline.findings(report)
     if isinstance(pipeline, WithDirections):
         report = replace(report, directions=pipeline.directions)
+    if isinstance(pipeline, WithStructure):
+        report = replace(report, structure=pipeline.structure)
     return report.with_health(findings) if findings else report

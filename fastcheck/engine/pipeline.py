@@ -166,6 +166,24 @@ class WithDirections(Protocol):
 
 
 @runtime_checkable
+class WithStructure(Protocol):
+    """A pipeline that moves dimensions together where a structure of its case was declared.
+
+    Attributes
+    ----------
+    structure : dict or None
+        What that took, as a report keeps it.
+    """
+
+    @property
+    def structure(self) -> dict[str, Any] | None: ...
+
+    def kind_of(self, name: str) -> str:
+        """Return the evaluator's name in the report of a tensor."""
+        ...
+
+
+@runtime_checkable
 class Case(Protocol):
     """A function at a point, with the analytic gradients of its tensors there.
 

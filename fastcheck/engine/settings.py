@@ -47,6 +47,7 @@ class Settings(Request):
     precision: str | None = None
     directions: int | Literal["auto"] | None = None
     reference: Literal[True] | None = None
+    structure: Any = None
 
     @classmethod
     def of(
@@ -101,7 +102,7 @@ class Settings(Request):
     @property
     def requested(self) -> dict[str, Any]:
         """The settings in the form that a report keeps."""
-        names = ("stencil", "noise", "relative_noise", "precision", "reference")
+        names = ("stencil", "noise", "relative_noise", "precision", "reference", "structure")
         own = {name: value for name in names if (value := getattr(self, name)) is not None}
         own |= {} if self.directions in (None, "auto") else {"directions": self.directions}
         return super().requested | own

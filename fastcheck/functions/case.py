@@ -6,6 +6,7 @@ import functools
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ from fastcheck.metrics.health import LOSS, Functions, HealthFinding
 from fastcheck.reports.tensor_report import ForwardReport
 
 if TYPE_CHECKING:
+    from fastcheck.functions.patterns import Pattern
     from fastcheck.functions.pipeline import FunctionPipeline
 
 
@@ -99,6 +101,10 @@ class FunctionCase:
     """
 
     evaluators: ClassVar[tuple[str, ...]] = ("full",)
+    patterns: Mapping[str, Pattern] = MappingProxyType({})
+    """The outputs that entries of some tensors can move."""
+    detecting: Mapping[str, int] = MappingProxyType({})
+    """The calls that it took to look for a pattern, by tensor."""
     names: ClassVar[Functions] = LOSS
 
     def __init__(
@@ -225,6 +231,10 @@ class FunctionCase:
                 own.append(_largest(slopes * values) if values.any() else every[-1])
         largest = max(own) or max(every)
         return largest if largest > U * self.magnitude else 0.0
+
+    def place(self, term: int) -> str:
+        """Return words for one of the loss's terms."""
+        return f"term {term}"
 
     def copies(self) -> Arrays:
         """Return private copies of params, which may be changed."""

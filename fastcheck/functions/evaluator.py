@@ -58,6 +58,8 @@ class FunctionEvaluator:
         As given, or the median of the pilots' best steps.
     noise : float
         Standard deviation of a value of the loss.
+    too_wide : float
+        Bars that are a larger fraction of the slope are too wide.
     kinked : dict of int to Estimate
         Dimensions at a kink whose analytic value is a subgradient.
     """
@@ -75,7 +77,7 @@ class FunctionEvaluator:
         self.kinked = dict[int, Estimate]()
         self._tensor = Tensor(case, name, noises, errors.reshape(-1), stencil, case.size(name))
         types = WIDE_TYPES * (1 if case.has_function else UNMEASURED)
-        self._too_wide = max(WIDE, types * case.half_unit(name))
+        self.too_wide = max(WIDE, types * case.half_unit(name))
         self._fixed = None if step == "auto" else float(step)
         self._start, self._doubtful = PILOT_STEP, False
         self._pilots: dict[int, Estimate] = {}
@@ -87,6 +89,11 @@ class FunctionEvaluator:
     @property
     def noise(self) -> float:
         return self._tensor.noise
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the loss has a scale far below its entries' sizes, which steps of their size do not see."""
+        return self._doubtful
 
     def blocks(self, dims: Chosen) -> list[Chosen]:
         """Cut dimensions into blocks of `BLOCK_DIMS`."""
@@ -114,7 +121,7 @@ class FunctionEvaluator:
             bars,
             kinks=np.array([one.kinked for one in estimates], dtype=np.int64),
             jump=jumps,
-            too_wide=(bars - jumps > self._too_wide * slopes) & (slopes > 0),
+            too_wide=(bars - jumps > self.too_wide * slopes) & (slopes > 0),
         )
 
     def bar_components(self, dims: np.ndarray) -> dict[str, np.ndarray]:

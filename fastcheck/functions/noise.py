@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -85,6 +86,19 @@ class Noise:
     def of(self, moving: np.ndarray) -> float:
         """Return the standard deviation where some terms move: the others cancel in a difference."""
         return self._of(self.each[moving], self.declared[moving])
+
+    def moved(self, terms: np.ndarray, which: Any = ...) -> np.ndarray:
+        """Return which terms changed by more than their rounding, which an FFT, say, spreads over all of them.
+
+        Parameters
+        ----------
+        terms : float64 array
+            Changes of some terms, or of all.
+        which : int64 array, optional
+            Their positions.
+        """
+        moved: np.ndarray = ~(np.abs(terms) <= NOISES_OF_VALUES * self.each[which] + 2 * self.declared[which])
+        return moved
 
     @staticmethod
     def _of(each: np.ndarray, declared: np.ndarray) -> float:

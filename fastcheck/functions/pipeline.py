@@ -15,12 +15,13 @@ from fastcheck.engine.pipeline import Session
 from fastcheck.engine.settings import Settings
 from fastcheck.functions import noise, ties
 from fastcheck.functions.case import FunctionCase
+from fastcheck.functions.coloured import ColouredEvaluator
 from fastcheck.functions.culprits import localise
 from fastcheck.functions.directions import COUNT, Directions
 from fastcheck.functions.evaluator import FunctionEvaluator
 from fastcheck.functions.noise import Noise
 from fastcheck.functions.ties import Kinked
-from fastcheck.metrics import health
+from fastcheck.metrics import health, vjp_health
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.reports.report import Report
 from fastcheck.reports.tensor_report import ForwardReport
@@ -60,6 +61,7 @@ class FunctionPipeline:
         self._evaluators: dict[str, FunctionEvaluator] = {}
         self._settings = settings
         self._directions: Directions | None = None
+        self._coloured: dict[str, ColouredEvaluator] = {}
         for name in case.params if settings.step != "auto" else ():
             steps.refuse_unusable(settings.step, case.params[name], case.label(name))
 
@@ -82,8 +84,10 @@ class FunctionPipeline:
         return self._case.shapes()
 
     def work(self) -> dict[str, int]:
-        """Return the share of the work of ``dims="auto"`` that one dimension takes, by tensor."""
-        return dict.fromkeys(self._case.params, int(sampling.AUTO_WORK) // AUTO_DIMS)
+        """Return the share of the work of ``dims="auto"`` that a dimension takes, by tensor; a colour shares one."""
+        alone = int(sampling.AUTO_WORK) // AUTO_DIMS
+        shares = {name: pattern.count / self._case.params[name].size for name, pattern in self._case.patterns.items()}
+        return {name: max(1, int(alone * shares.get(name, 1))) for name in self._case.params}
 
     def described(self) -> dict[str, Any]:
         """Return the shapes."""
@@ -147,7 +151,32 @@ class FunctionPipeline:
         self._evaluators[name] = FunctionEvaluator(
             self._case, name, self._noise[name], self._errors[name], step, settings.stencil or "auto", settings.seed
         )
-        return self._evaluators[name]
+        if name not in self._case.patterns:
+            return self._evaluators[name]
+        self._coloured[name] = ColouredEvaluator(
+            self._case,
+            name,
+            self._case.patterns[name],
+            self._evaluators[name],
+            self._noise[name],
+            self._errors[name],
+            step,
+            settings.stencil or "auto",
+            settings.seed,
+        )
+        return self._coloured[name]
+
+    def kind_of(self, name: str) -> str:
+        """Return the evaluator's name in the report of a tensor."""
+        return "coloured" if name in self._coloured else self.kind
+
+    @property
+    def structure(self) -> dict[str, Any] | None:
+        """What colours took, by tensor; None where no structure was given."""
+        found = {name: evaluator.described() for name, evaluator in self._coloured.items()}
+        for name, calls in self._case.detecting.items():
+            found[name] = found.get(name, {"structure": None}) | {"detecting": calls}
+        return found or None
 
     def findings(self, report: Report) -> list[HealthFinding]:
         """Return the findings about the functions after a check, whose ``report`` has the differences alone."""
@@ -158,7 +187,7 @@ class FunctionPipeline:
         if self._directions is not None:
             self._directions.trusted = self._agree_one_by_one()
             seen = self._directions.finding(report.verdict == "fail")
-        findings = [*self._case.findings, *self._tied(), *([] if seen is None else [seen])]
+        findings = [*self._case.findings, *self._tied(), *self._breached(report), *([] if seen is None else [seen])]
         return findings if any(one.verdict for one in findings) else [*findings, *self._vanishing(report)]
 
     def _tied(self) -> Iterator[HealthFinding]:
@@ -171,6 +200,18 @@ class FunctionPipeline:
         finding = ties.examined(self._case, kinked, largest_noise)
         if finding is not None:
             yield finding
+
+    def _breached(self, report: Report) -> Iterator[HealthFinding]:
+        """Yield what is wrong with a structure. It leaves tensors that fail by entries differenced by themselves."""
+        found = {name: min(one.breaches) for name, one in self._coloured.items() if one.breaches}
+        if found:
+            places = [
+                f"{self._case.place(output)} depends on {self._case.label(name)}{list(self._case.index(name, dim))}"
+                for name, (dim, output) in found.items()
+            ]
+            open_ = [name for name in found if report.tensors[name].verdict != "fail"]
+            finding = vjp_health.wrong_structure(self._coloured[min(found)].words, open_, places)
+            yield finding if open_ else finding._replace(verdict=None)
 
     def _vanishing(self, report: Report) -> Iterator[HealthFinding]:
         """Yield the findings about a point at which derivatives vanish."""

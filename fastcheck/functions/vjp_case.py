@@ -12,16 +12,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastcheck.common.arguments import positive
+from fastcheck.common.arguments import index_of, positive
 from fastcheck.common.arrays import Floating
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.precision import UNITS
 from fastcheck.engine.magnitudes import rms
 from fastcheck.functions import cotangents
 from fastcheck.functions.case import MOVED, START, Evaluation, FunctionCase
+from fastcheck.functions.detection import detected
 from fastcheck.functions.new_memory import memory_of_nan
 from fastcheck.functions.noise import unit_of_values
+from fastcheck.functions.patterns import Pattern
 from fastcheck.functions.state import REPEATS, Arrays, last_bits
+from fastcheck.functions.structure import DETECT, Structure
 from fastcheck.functions.vjp import Vjp, flat
 from fastcheck.metrics import health, vjp_health
 from fastcheck.metrics.health import FORWARD, Functions, HealthFinding
@@ -34,8 +37,9 @@ class VjpCase(FunctionCase):
     Parameters
     ----------
     vjp : Vjp
-    noise, relative_noise, precision
+    noise, relative_noise, precision, seed
         As in `fastcheck.check_vjp`.
+    structure : Structure, optional
     """
 
     names: ClassVar[Functions] = FORWARD
@@ -47,6 +51,8 @@ class VjpCase(FunctionCase):
         noise: float | None = None,
         relative_noise: float | None = None,
         precision: str | None = None,
+        structure: Structure | None = None,
+        seed: int = 0,
     ) -> None:
         self._vjp, self._calls = vjp, [vjp.first()]
         self._sizes = flat({label: np.abs(vjp.cotangent[label] * here) for label, here in vjp.here.items()})
@@ -64,6 +70,8 @@ class VjpCase(FunctionCase):
             relative_noise=relative_noise,
             precision=precision,
         )
+        if structure is not None:
+            self.patterns, self.detecting = self._patterns(structure, seed)
         self.findings += cotangents.of_calls(vjp, self._calls, self.grads)
         self.findings += self._noted([name for name in gradients if name not in params])
 
@@ -101,11 +109,35 @@ class VjpCase(FunctionCase):
         """Return words for the gradient of an input."""
         return f"backward's gradient of {self.label(name)}"
 
+    def place(self, output: int) -> str:
+        """Return words for an output, by its position among all."""
+        for label, here in self._vjp.here.items():
+            if output < here.size:
+                return f"{label}{list(index_of(output, here.shape))}"
+            output -= here.size
+        raise IndexError(output)
+
     def examine(self, errors: Mapping[str, np.ndarray]) -> None:
         """Add the findings on backward with other cotangents, and in other orders of calls."""
         if not any(finding.verdict for finding in self.findings):  # else results differ for that reason
             units = {name: self.half_unit(name) for name in self.grads}
             self.findings += cotangents.examined(self._vjp, self.grads, errors, units, self._read)
+
+    def _patterns(self, structure: Structure, seed: int) -> tuple[dict[str, Pattern], dict[str, int]]:
+        """Return the pattern of each input that has one, and the calls that it took to look for it."""
+        outputs = {label: here.shape for label, here in self._vjp.here.items()}
+        names = {self.label(name): name for name in self._vjp.inputs.arrays}
+        inputs = {label: self._vjp.inputs.arrays[name].shape for label, name in names.items()}
+        patterns, detecting = dict[str, Pattern](), dict[str, int]()
+        for name, one in structure.by_input({name: inputs[self.label(name)] for name in self.params}).items():
+            if isinstance(one, str) and one == DETECT:
+                found = detected(self, name, list(outputs.values()), seed)
+                detecting[name] = found.calls
+                if found.pattern is not None:
+                    patterns[name] = found.pattern
+            else:
+                patterns[name] = structure.pattern(self.label(name), one, inputs, outputs)
+        return patterns, detecting
 
     def _read(self, returned: Any) -> Arrays:
         return {name: one.values for name, one in self._matched(returned).items()}

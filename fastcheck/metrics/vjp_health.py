@@ -79,6 +79,20 @@ def stale_cache(tensors: Sequence[str], where: str) -> HealthFinding:
     )
 
 
+# Findings that leave a check open
+
+
+def wrong_structure(structure: str, tensors: Sequence[str], places: Sequence[str]) -> HealthFinding:
+    """Describe a structure that the function has not: places name outputs, and the entries that move them too."""
+    return HealthFinding(
+        "structure",
+        f"the structure is not {structure!r}: {listed(places)}",
+        "declare what forward computes, or leave structure out: every entry is then moved by itself",
+        "inconclusive",
+        tuple(tensors),
+    )
+
+
 # Notes
 
 

@@ -105,6 +105,28 @@ def covered(directions: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def coloured(structure: Mapping[str, Any]) -> list[str]:
+    """Return what it took to move entries together."""
+    used = {name: one for name, one in structure.items() if one.get("colours")}
+    lines = [
+        f"{name}: {one['colours']:,} colour{'s' * (one['colours'] != 1)}, {one['structure']}"
+        for name, one in list(used.items())[:NOTES]
+    ]
+    if used:
+        calls, audited, alone, detecting = (
+            sum(one.get(key, 0) for one in used.values()) for key in ("calls", "audited", "alone", "detecting")
+        )
+        lines.append(
+            f"{calls:,} calls for these colours, {audited:,} of them with one entry, to verify the structure"
+            + f"; {detecting:,} to find it" * bool(detecting)
+            + f"; {alone:,} entr{'y was' if alone == 1 else 'ies were'} differenced alone" * bool(alone)
+        )
+    without = {name: one for name, one in structure.items() if one["structure"] is None}
+    return lines + [
+        f"{name}: no structure was found in {one['detecting']:,} calls" for name, one in list(without.items())[:NOTES]
+    ]
+
+
 def cost(tensors: Collection[TensorReport], run: Mapping[str, Any]) -> str:
     """Return how fast these tensors were differenced and how audited; empty if unknown, or if none was."""
     seconds = run.get("seconds")

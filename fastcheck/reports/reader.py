@@ -294,6 +294,7 @@ def _decode_report(top: _Reader) -> Report:
         directions=_decode_directions(_Reader(top.object("directions"), "directions"))
         if "directions" in top.data
         else None,
+        structure=_decode_structure(_Reader(top.object("structure"), "structure")) if "structure" in top.data else None,
     )
 
 
@@ -311,6 +312,16 @@ def _decode_directions(data: _Reader) -> dict[str, Any]:
 def _decode_along(data: _Reader) -> dict[str, Any]:
     numbers = {key: data.number(key) for key in ("analytic", "numeric", "error_bar", "step")}
     return {"tensors": data.texts("tensors"), **numbers, "verdict": data.verdict("verdict")}
+
+
+def _decode_structure(data: _Reader) -> dict[str, Any]:
+    found = {}
+    for name in data.data:
+        one = _Reader(data.object(name), name)
+        words = None if one.data.get("structure") is None else one.text("structure")
+        keys = ("colours", "calls", "audited", "alone", "detecting")
+        found[name] = {"structure": words} | {key: one.count(key) for key in keys if key in one.data}
+    return found
 
 
 def _decode_finding(data: _Reader) -> HealthFinding:

@@ -15,7 +15,7 @@ from fastcheck.metrics.health import HealthFinding
 from fastcheck.metrics.judged import EXIT_CODES, Verdict, heaviest
 from fastcheck.reports.facts import Facts
 from fastcheck.reports.mismatch import RaisesMismatch
-from fastcheck.reports.notes import covered
+from fastcheck.reports.notes import coloured, covered
 from fastcheck.reports.outline import Outline
 from fastcheck.reports.readable import Plottable
 from fastcheck.reports.tensor_report import ForwardReport, TensorReport
@@ -87,6 +87,10 @@ class Report(CheckReport, Plottable):
         as "relative_limit", a fraction of its rms gradient; and flat indices of entries "named", by tensor. Where no
         dimension was differenced by itself, "along" lists the directions: "tensors" that move, "analytic" and "numeric"
         derivative, "error_bar", "step" and "verdict".
+    structure : dict or None
+        Where entries that share no output were moved together, by tensor: the "structure" (None where none was found),
+        the number of "colours", "calls" of the function for these and for the entries "audited", and the number of
+        entries differenced "alone" besides; "detecting", the calls that it took to find the structure.
     """
 
     verdict: Verdict
@@ -100,6 +104,7 @@ class Report(CheckReport, Plottable):
     error: str | None = None
     health: tuple[HealthFinding, ...] = ()
     directions: dict[str, Any] | None = None
+    structure: dict[str, Any] | None = None
 
     @classmethod
     def crashed(
@@ -159,6 +164,7 @@ class Report(CheckReport, Plottable):
         parts = (self.forward, self.health, self.error, self.interrupted, self.run)
         declared = "reference" if self.requested.get("reference") else "output"
         notes = covered(self.directions) if self.directions is not None else []
+        notes += coloured(self.structure) if self.structure is not None else []
         return of_tensors(Facts(self.verdict, self.tensors, *parts, declared=declared, notes=notes))
 
     def to_dict(self) -> dict[str, Any]:
@@ -177,6 +183,7 @@ class Report(CheckReport, Plottable):
         }
         health = [finding._asdict() for finding in self.health] or None
         optional = {"operands": self.operands, "error": self.error, "health": health, "directions": self.directions}
+        optional |= {"structure": self.structure}
         given = {key: value for key, value in optional.items() if value is not None}
         return encode({**head, **given, "tensors": tensors, "run": self.run})
 
