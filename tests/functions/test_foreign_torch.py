@@ -287,9 +287,7 @@ def _nll():
 KERNELS = {
     "conv1d": _convolution(F.conv1d, conv1d_input, conv1d_weight, (2, 3, 7), (3, 3, 3)),
     "conv2d": _convolution(F.conv2d, conv2d_input, conv2d_weight, (2, 3, 6, 6), (3, 3, 3, 3)),
-    "conv3d": _convolution(
-        F.conv3d, conv3d_input, conv3d_weight, (1, 2, 3, 3, 4), (2, 2, 3, 3, 3), stride=1, padding=1
-    ),
+    "conv3d": _convolution(F.conv3d, conv3d_input, conv3d_weight, (1, 2, 3, 3, 4), (2, 2, 3, 3, 3)),
     "gelu": _elementwise(
         F.gelu,
         aten.gelu_backward,
