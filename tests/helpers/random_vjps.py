@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,12 +136,13 @@ def _tuple(value: Any) -> tuple[Any, ...]:
 
 
 def _as_tensors(values: Sequence[Any]) -> list[torch.Tensor]:
-    return [one if isinstance(one, torch.Tensor) else torch.from_numpy(_writable(np.asarray(one))) for one in values]
+    with warnings.catch_warnings(action="ignore"):  # of read-only memory
+        return [one if isinstance(one, torch.Tensor) else _as_tensor(np.asarray(one)) for one in values]
 
 
-def _writable(array: np.ndarray) -> np.ndarray:
-    """Return an array that PyTorch takes without a warning, or with a negative stride."""
-    return array if array.flags.writeable and min((0, *array.strides)) == 0 else array.copy()
+def _as_tensor(array: np.ndarray) -> torch.Tensor:
+    """Return the same memory; a copy of what has negative strides, as PyTorch has none."""
+    return torch.from_numpy(array if min((0, *array.strides)) == 0 else array.copy())
 
 
 # Functions
@@ -731,9 +733,23 @@ def _as_if_contiguous(x: torch.Tensor) -> torch.Tensor:
     return x.as_strided(x.shape, strides) if there >= x.numel() else x
 
 
-def _by_its_own_strides(drawn: Drawn, rng: np.random.Generator) -> Backward:
-    """Read the first cotangent by the strides of the first input, where both have one shape, or as if contiguous."""
-    return _given(_as_if_contiguous)(drawn, rng)
+def _ignored_strides(of_inputs: bool) -> Fault:
+    """Return the fault that takes all memory for contiguous; None where the gradient does not depend on it."""
+
+    def fault(drawn: Drawn, rng: np.random.Generator) -> Backward | None:
+        wrong = _given(_as_if_contiguous, of_inputs)(drawn, rng)
+        inputs = _as_tensors(drawn.inputs)
+        cotangents = [1 + torch.rand(out.shape, dtype=out.dtype) for out in _tuple(drawn.function(*inputs))]
+        right = drawn.backward(cotangents, inputs)
+        strided = [_strided(one) if one.is_floating_point() else one for one in (inputs if of_inputs else cotangents)]
+        found = wrong(*((cotangents, strided) if of_inputs else (strided, inputs)))
+        return None if all(map(torch.equal, found, right)) else wrong
+
+    return fault
+
+
+def _strided(x: torch.Tensor) -> torch.Tensor:
+    return torch.stack([x, 0 * x], -1)[..., 0]
 
 
 def _only_first_sample(v: torch.Tensor) -> torch.Tensor:
@@ -817,8 +833,8 @@ FAULTS: dict[str, Fault] = {
     "cotangent ignored": _given(torch.ones_like),
     "cotangent's size alone": _given(torch.abs),
     "first sample alone": _first_sample,
-    "cotangent's strides ignored": _by_its_own_strides,
-    "inputs' strides ignored": _given(_as_if_contiguous, of_inputs=True),
+    "cotangent's strides ignored": _ignored_strides(of_inputs=False),
+    "inputs' strides ignored": _ignored_strides(of_inputs=True),
     "adds up": _accumulates,
     "remembers the first cotangent": _remembers,
     "memory unwritten": _unwritten,
@@ -838,6 +854,15 @@ FAULTS: dict[str, Fault] = {
 Besides, every function has its own mistakes."""
 
 OWN = "its own mistake"
+
+QUIET = (
+    "cotangent's strides ignored",
+    "inputs' strides ignored",
+    "adds up",
+    "remembers the first cotangent",
+    "memory unwritten",
+)
+"""Faults with which the first call's gradient is right."""
 
 
 def planted(drawn: Drawn, fault: str, rng: np.random.Generator) -> Backward | None:
