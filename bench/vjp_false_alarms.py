@@ -38,9 +38,10 @@ OUTCOMES = {
     "chance": "by chance",
     "defect": "passes above the bar",
 }
-"""What becomes of a wrong backward pass: it fails; it is inconclusive or refused; or it passes. Then every entry that is
-wrong is within its error bar, or, where it is none of the sample, below the limit of detection of the directions; or it
-is above that limit, which happens by the chance that the report states; or it is above its bar, which must not occur."""
+"""What becomes of a wrong backward pass: it fails; it is inconclusive or refused; or it passes. Then its entries are
+wrong by no more than their error bars; or, where they are none of the sample, by no more than the directions' limit of
+detection; or by more than that, which happens by the chance that the report states; or by more than their bars, which
+must not occur."""
 
 FAR = 2.0
 """Roundings of backward that an error is, at least: a smaller one might as well be rounding, and counts as none."""
@@ -172,13 +173,13 @@ def print_tables(rows):
         right.update({verdict: row[verdict] for verdict in VERDICTS})
     for row in rows["faults"]:
         wrong.update({key: row[key] for key in OUTCOMES})
-    above = wrong.total() - wrong["below"] - wrong["limit"]
+    above, kinds = wrong.total() - wrong["below"] - wrong["limit"], sum(row["planted"] > 0 for row in rows["faults"])
     print(
-        f"\n{right.total():,} right backward passes: {right['fail']} false alarms, {right['inconclusive']} inconclusive, "
-        f"{right['refused']} refused; {wrong.total():,} wrong ones of {sum(row['planted'] > 0 for row in rows['faults'])} "
-        f"kinds: {wrong['found']:,} found, {wrong['below']} within the bar and {wrong['limit']} below the limit of "
-        f"detection; of the {above:,} others {wrong['found'] / max(above, 1):.2%} are found, {wrong['inconclusive']} "
-        f"inconclusive, {wrong['chance']} missed by chance and {wrong['defect']} pass that must not"
+        f"\n{right.total():,} right backward passes: {right['fail']} false alarms, {right['inconclusive']} "
+        f"inconclusive, {right['refused']} refused; {wrong.total():,} wrong ones of {kinds} kinds: {wrong['found']:,} "
+        f"found, {wrong['below']} within the bar and {wrong['limit']} below the limit of detection; of the {above:,} "
+        f"others {wrong['found'] / max(above, 1):.2%} are found, {wrong['inconclusive']} inconclusive, "
+        f"{wrong['chance']} missed by chance and {wrong['defect']} pass that must not"
     )
     return bool(right["fail"] + right["refused"] + wrong["defect"])
 
@@ -195,7 +196,9 @@ def main():
     parser.add_argument("--faults", type=int, default=2, help="planted in each function, in turn")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--family", choices=FAMILIES)
-    parser.add_argument("--only", type=int, metavar="SEED", help="check this function alone, with all faults, and list all")
+    parser.add_argument(
+        "--only", type=int, metavar="SEED", help="check this function alone, with all faults, and list all"
+    )
     parser.add_argument("--json")
     asked = parser.parse_args()
     torch.set_num_threads(1)  # more are slower for arrays this small

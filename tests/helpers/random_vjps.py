@@ -88,9 +88,7 @@ class Drawn:
             if not pairs:
                 return [torch.zeros_like(one) for one in wanted]
             found = torch.autograd.grad([out for out, _ in pairs], wanted, [v for _, v in pairs], allow_unused=True)
-            return [
-                torch.zeros_like(one) if grad is None else grad for one, grad in zip(wanted, found, strict=True)
-            ]
+            return [torch.zeros_like(one) if grad is None else grad for one, grad in zip(wanted, found, strict=True)]
 
         return backward
 
@@ -280,8 +278,9 @@ def relu(a: _Draw) -> Drawn:
             (a(n, d), a.weights(d, 1)[:, 0], a.labels(n, 2)),
             {
                 "l2 missing": lambda x, w, y: F.relu(1 - (2 * (y > 0) - 1).to(x.dtype) * (x @ w)).mean() + 0 * w.sum(),
-                "l2 doubled": lambda x, w, y: F.relu(1 - (2 * (y > 0) - 1).to(x.dtype) * (x @ w)).mean()
-                + 0.1 * (w * w).sum(),
+                "l2 doubled": lambda x, w, y: (
+                    F.relu(1 - (2 * (y > 0) - 1).to(x.dtype) * (x @ w)).mean() + 0.1 * (w * w).sum()
+                ),
             },
         ),
     )()
@@ -512,6 +511,10 @@ def convolutions(a: _Draw) -> Drawn:
     n, k = a.n, a.k
     stride, padding, dilation = int(a.rng.integers(1, 3)), int(a.rng.integers(3)), int(a.rng.integers(1, 3))
     options = {"stride": stride, "padding": padding, "dilation": dilation}
+
+    def resized(x: torch.Tensor, corners: bool = False) -> torch.Tensor:
+        return F.interpolate(F.avg_pool2d(x, 2), (5, 4), mode="bilinear", align_corners=corners)
+
     return a.of(
         lambda: Drawn(
             "convolution",
@@ -538,7 +541,11 @@ def convolutions(a: _Draw) -> Drawn:
             "average pool and resizing",
             lambda x: F.interpolate(F.avg_pool2d(x, 2), (5, 4), mode="bilinear"),
             (a(2, 2, 6, 2 * n),),
-            {"corners aligned": lambda x: F.interpolate(F.avg_pool2d(x, 2), (5, 4), mode="bilinear", align_corners=True)},
+            {
+                "corners aligned": lambda x: F.interpolate(
+                    F.avg_pool2d(x, 2), (5, 4), mode="bilinear", align_corners=True
+                )
+            },
         ),
         lambda: Drawn(
             "convolution in time",
@@ -759,9 +766,11 @@ def _only_first_sample(v: torch.Tensor) -> torch.Tensor:
 
 
 def _first_sample(drawn: Drawn, rng: np.random.Generator) -> Backward | None:
-    return None if drawn.name in ("hinge", "cross entropy", "log of a determinant") else _given(
-        lambda v: _only_first_sample(v) if v.ndim else v
-    )(drawn, rng)
+    return (
+        None
+        if drawn.name in ("hinge", "cross entropy", "log of a determinant")
+        else _given(lambda v: _only_first_sample(v) if v.ndim else v)(drawn, rng)
+    )
 
 
 def _accumulates(drawn: Drawn, rng: np.random.Generator) -> Backward:
