@@ -52,9 +52,9 @@ attention and recurrent layers in float32 and in half precision came to at most 
 (`tests/helpers/hard_functions.py`)."""
 
 SHARED, SHARED_HALF = 1 / 12, 1 / 6
-"""Smallest size of the terms of a gradient's entries, as a fraction of the largest change of the loss: what a backward
-pass carries from one tensor to the next is larger than what remains of it in some. So it is of an array, and of a
-function that computes in float32. The second is for arrays in half precision, where this matters more."""
+"""Smallest size of the terms of an array's entries, as a fraction of the largest change of the loss: what a backward
+pass carries from one tensor to the next is larger than what remains of it in some. The second is for half precision,
+where this matters more."""
 
 _SINGLE = UNITS["float32"]
 
@@ -157,8 +157,8 @@ def _bound(case: FunctionCase, name: str, measured: np.ndarray | None) -> np.nda
         measured = np.where(np.isfinite(measured), measured, 0.0)
         deviation = np.maximum(deviation, np.maximum(measured, _typical(measured, reach)))
         bound = (HALF_NOISES if result else NOISES) * deviation
-        if unit > U:  # behind a saturated unit, roundings are the same at all samples
-            bound = np.maximum(bound, NOISES * UNMEASURED * unit * SHARED * case.carried / case.size(name))
+        if unit > U:  # behind a saturated unit, roundings are large, and the same at all samples
+            bound = np.maximum(bound, NOISES * unit * case.carried / case.size(name))
     return bound + result * values + SMALLEST[case.precision_of(name)]
 
 
