@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from foreign import of_two
+from foreign import normals, of_two
+
+import fastcheck
 
 autograd = pytest.importorskip("autograd")
 import autograd.numpy as anp  # noqa: E402
 import autograd.scipy as asp  # noqa: E402
 from autograd.tracer import getval  # noqa: E402
-from foreign import normals  # noqa: E402
 
 
 def _vjp(function):
@@ -122,8 +123,6 @@ def test_autograds_products_pass_and_those_of_another_function_fail(name):
 
 
 def test_gradients_of_scalars():
-    import fastcheck
-
     def loss(x):
         return anp.sum(anp.sin(x) ** 2) + anp.linalg.norm(x)
 
