@@ -216,6 +216,11 @@ class FunctionCase:
         """Return slices of terms that are alike, with their sizes at params; none where the loss is one number."""
         return []
 
+    @property
+    def carried(self) -> float:
+        """The largest change of the loss that a gradient in low precision is made of, terms that cancel included."""
+        return self.promised
+
     @functools.cached_property
     def promised(self) -> float:
         """The largest change of the loss that the analytic gradient promises when an entry moves by its own size.

@@ -21,6 +21,7 @@ from fastcheck.common.precision import UNITS
 from fastcheck.engine.magnitudes import rms
 from fastcheck.functions import layouts
 from fastcheck.functions.conventions import shares_memory
+from fastcheck.functions.noise import unit_of_values
 from fastcheck.functions.state import Arrays, last_bits
 from fastcheck.functions.vjp import Backward, Vjp, flat
 from fastcheck.metrics import vjp_health
@@ -41,6 +42,10 @@ HALVES = 8
 SLIGHT, TYPICAL = 1e-6, 1e-9
 """Fractions of an entry, and of a typical one, by which they may differ in any case. Roundings that are the same at
 neighbouring points, as those of saturated units, are not in the bounds; mistakes are far larger."""
+
+ROUNDINGS = 256.0
+"""Roundings of backward's arithmetic that count as slight, too. An algorithm may choose its order by the cotangent's
+size: results of PyTorch's matrix exponential in float32 differ by a hundred."""
 
 
 def of_calls(vjp: Vjp, calls: Sequence[Backward], grads: Arrays) -> list[HealthFinding]:
@@ -95,6 +100,7 @@ class _Examination:
     ) -> None:
         self._vjp, self._errors, self._units, self._read = vjp, errors, units, read
         self._grads = {name: grad.astype(np.float64) for name, grad in grads.items()}
+        self._rounding = {name: ROUNDINGS * unit_of_values(grad) for name, grad in grads.items()}
         self._here = {name: vjp.inputs.arrays[name] for name in grads}
 
     def zero(self) -> Iterator[HealthFinding]:
@@ -207,9 +213,10 @@ class _Examination:
 
     def _far(self, name: str, found: Arrays, expected: Arrays, scale: float, sizes: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
-            apart, unit = np.abs(found[name] - expected[name]), self._units[name]
-            slight = max(SLIGHT, HALVES * unit) * np.maximum(sizes, np.abs(expected[name]))
-            slight += TYPICAL * scale * rms(np.where(np.isfinite(expected[name]), expected[name], 0.0))
+            apart, rounding = np.abs(found[name] - expected[name]), self._rounding[name]
+            slight = max(SLIGHT, rounding, HALVES * self._units[name]) * np.maximum(sizes, np.abs(expected[name]))
+            typical = rms(np.where(np.isfinite(expected[name]), expected[name], 0.0))
+            slight += max(TYPICAL * scale, rounding) * typical
             near = apart <= ALLOWED * scale * self._errors[name] + slight
         # Where either is not finite, the gradient is, or overflows: that fails by itself.
         return np.isfinite(expected[name]) & np.isfinite(self._grads[name]) & ~near & ~np.isinf(found[name])

@@ -177,6 +177,8 @@ def _bound(case: FunctionCase, name: str, measured: np.ndarray | None) -> np.nda
         measured = np.where(np.isfinite(measured), measured, 0.0)
         deviation = np.maximum(deviation, np.maximum(measured, _typical(measured, reach)))
         bound = (HALF_NOISES if result else NOISES) * deviation
+        if unit > U:  # behind a saturated unit, roundings are large, and the same at all samples
+            bound = np.maximum(bound, NOISES * unit * case.carried / case.size(name))
     return bound + result * values + SMALLEST[case.precision_of(name)]
 
 

@@ -81,6 +81,11 @@ class VjpCase(FunctionCase):
         return rms(self._sizes) * float(np.sqrt(np.count_nonzero(self._sizes)))
 
     @property
+    def carried(self) -> float:
+        """The largest change of the outputs that backward computes with: of a saturated unit, the unit itself."""
+        return max(self.promised, self.magnitude)
+
+    @property
     def least_noise(self) -> np.ndarray:
         """The least standard deviation of the rounding of each weighted output."""
         return self._least

@@ -113,6 +113,20 @@ def test_not_linear(backward):
     assert "does not return" in found.words
 
 
+def test_an_order_chosen_by_the_cotangents_size_is_not_called_nonlinear():
+    """PyTorch's matrix exponential scales by the norm of a matrix that holds the cotangent."""
+
+    def backward(v, x):
+        x = x.detach().float().requires_grad_()
+        return torch.autograd.grad(torch.matrix_exp(x), x, v.float())[0]
+
+    for seed in range(8):
+        x = torch.tensor(np.random.default_rng(seed).normal(size=(5, 5)) / 2).float().double()
+        assert check_vjp(torch.matrix_exp, backward, x)
+        clipped = check_vjp(torch.matrix_exp, lambda v, x: backward(v, x) * (1 + 1e-3 * (v.abs().max() > 2)), x)
+        _fails(clipped, "not linear in the cotangent")
+
+
 def test_underflow_and_nan_are_not_called_nonlinear():
     def backward(v, x, w):
         dx, dw = _right(v, x, w)

@@ -468,6 +468,35 @@ def test_another_function_as_reference_stops_the_check():
     assert check_vjp(np.sin, lambda v, x: v * np.cos(x), x, reference=lambda x: np.sin(x * (1 + 1e-7))).forward.passed
 
 
+SATURATED = {
+    "softmax": (
+        lambda z, w: torch.softmax(z, -1) @ w,
+        (np.array([[9.0, -3.0, 1.0], [4.0, 16.5, 1.0]]), _normals((3, 2))[0]),
+    ),
+    "tanh": (lambda z, w: torch.tanh(torch.tanh(z) @ w), (_normals((2, 3))[0], 5 * np.ones((3, 2)))),
+}
+
+
+@pytest.mark.parametrize("name", SATURATED)
+@pytest.mark.parametrize("has_reference", [True, False])
+def test_float32_behind_saturated_units(name, has_reference):
+    """What is left of 1 - y^2 is a few roundings, and the same ones at all points near."""
+    function, inputs = SATURATED[name]
+    inputs = [torch.tensor(one, dtype=torch.float32) for one in inputs]
+    options = {"reference": function} if has_reference else {}
+    if not has_reference:
+        inputs = [one.double() for one in inputs]
+
+    def backward(v, *arrays):
+        arrays = [one.detach().float().requires_grad_() for one in arrays]
+        return torch.autograd.grad(function(*arrays), arrays, v.float())
+
+    assert check_vjp(function, backward, inputs, **options).verdict != "fail"
+    for wrong in (lambda grads: [grads[0], 1.01 * grads[1]], lambda grads: [-grads[0] * 1e4, grads[1]]):
+        report = check_vjp(function, lambda v, *arrays, wrong=wrong: wrong(backward(v, *arrays)), inputs, **options)
+        assert report.verdict == "fail"
+
+
 def test_a_float32_function_without_reference_is_judged_by_its_noise():
     x = _normals((4, 3))[0]
 
