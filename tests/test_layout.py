@@ -35,7 +35,7 @@ COVERS = {
     "convolutions/test_delta_curved": "closer slopes table_evaluator engine/folding",
     "convolutions/test_error_bars": "pipeline steps common/precision engine/magnitudes engine/steps",
     "convolutions/test_geometry": "common/arguments",
-    "functions/test_coloured": "moves",
+    "functions/test_coloured": "moves colour",
     "functions/test_cotangents": "layouts new_memory metrics/vjp_health",
     "functions/test_verdicts": "noise opinions",
     "functions/test_directions": "culprits",

@@ -65,6 +65,12 @@ class Differences(NamedTuple):
         smooth = self.kinks == 0
         return Differences._make(None if array is None else array[smooth] for array in self)
 
+    def put(self, positions: np.ndarray, other: Differences) -> None:
+        """Write other differences of the dimensions at some positions in place of these."""
+        for mine, theirs in zip(self, other, strict=True):
+            if mine is not None and theirs is not None:
+                mine[positions] = theirs
+
 
 class Evaluator(Protocol):
     """One tensor of a case, ready to be differenced from any thread.

@@ -27,6 +27,7 @@ from fastcheck.metrics.health import LOSS, Functions, HealthFinding
 from fastcheck.reports.tensor_report import ForwardReport
 
 if TYPE_CHECKING:
+    from fastcheck.functions.noise import Noise
     from fastcheck.functions.patterns import Pattern
     from fastcheck.functions.pipeline import FunctionPipeline
 
@@ -256,12 +257,55 @@ class FunctionCase:
         except Exception as error:
             return Evaluation(math.nan, raised=raised_by(self.names.function, error, where()))
         evaluation = self._measured(returned, where)
-        value = evaluation.value
-        self._moved = self._moved or (value != self.start and not math.isnan(value))
-        if self.largest < abs(value) < math.inf:
-            with self._lock:
-                self.largest = max(self.largest, abs(value))
+        self._note(np.array(evaluation.value))
         return evaluation
+
+    def moved(
+        self, arrays: Arrays, name: str, dims: np.ndarray, points: np.ndarray, noises: Noise
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Evaluate the loss with one entry after another moved to other values, and nothing but the loss in between.
+
+        Parameters
+        ----------
+        arrays : dict of str to float64 array
+            Copies of params, which are moved and restored.
+        name : str
+        dims : int64 array, shape (n,)
+            Flat indices of the tensor.
+        points : float64 array, shape (k, n)
+            Values of each entry.
+        noises : Noise
+
+        Returns
+        -------
+        tuple of float64 array
+            The loss, of shape (k, n), nan where it raises; and its standard deviation, of shape (n,).
+        """
+        flat, loss, packed = arrays[name].reshape(-1), self._loss, self._form.packed
+        values = np.empty(points.shape)
+        with np.errstate(all="ignore"):
+            for column, dim in enumerate(dims.tolist()):
+                here = flat[dim]
+                for row, point in enumerate(points[:, column].tolist()):
+                    flat[dim] = point
+                    try:
+                        returned = loss(packed(arrays))
+                    except Exception:
+                        returned = math.nan
+                    usual = type(returned) in (float, np.float64)
+                    values[row, column] = returned if usual else _number(returned, self._near(name))
+                flat[dim] = here
+        self._note(values)
+        return values, np.full(len(dims), noises.whole)
+
+    def _near(self, name: str) -> Callable[[], str]:
+        return lambda: f"with an entry of {self.label(name)} perturbed"
+
+    def _note(self, values: np.ndarray) -> None:
+        """Note whether the loss changes, and its largest value."""
+        self._moved = self._moved or bool(((values != self.start) & ~np.isnan(values)).any())
+        with self._lock:
+            self.largest = max(self.largest, float(np.abs(values[np.isfinite(values)]).max(initial=0.0)))
 
     def sample(self, arrays: Arrays, where: Callable[[], str]) -> np.ndarray:
         """Evaluate the loss and return its terms, or its value, without axes; nan where it raises."""

@@ -24,8 +24,9 @@ import numpy as np
 from fastcheck.engine import sampling
 from fastcheck.engine.differences import Chosen, Differences, indices
 from fastcheck.functions.case import SMALL_ENTRY, FunctionCase
-from fastcheck.functions.colour import FAR_OFF, Colour, Estimates
+from fastcheck.functions.colour import Colour
 from fastcheck.functions.evaluator import FunctionEvaluator
+from fastcheck.functions.levels import FAR_OFF, Estimates, exponents_of
 from fastcheck.functions.moves import Moves
 from fastcheck.functions.noise import Noise
 from fastcheck.functions.patterns import Pattern
@@ -197,14 +198,14 @@ class ColouredEvaluator:
 
     def _limits(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the exponents of each entry's smallest and largest step."""
-        least = np.maximum(_exponents(np.spacing(np.abs(self._moves.values[group]))) + 2, -1000)
-        return least, np.maximum(_exponents(self._room(group)) - 2, least)
+        least = np.maximum(exponents_of(np.spacing(np.abs(self._moves.values[group]))) + 2, -1000)
+        return least, np.maximum(exponents_of(self._room(group)) - 2, least)
 
     def _exponents(self, group: np.ndarray, limits: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         """Return the exponents of the steps that are typical for the tensor, relative to the entries' sizes."""
         reach = np.maximum(np.abs(self._moves.values[group]), self._size)
         typical = exponent_of(self.step) - exponent_of(self._size)
-        return np.clip(typical + _exponents(reach), *limits)
+        return np.clip(typical + exponents_of(reach), *limits)
 
     def _room(self, dims: np.ndarray) -> np.ndarray:
         """Return how far entries may move: not beyond zero, unless they may be small by accident."""
@@ -242,10 +243,7 @@ class ColouredEvaluator:
         if chosen.any():
             positions = np.flatnonzero(chosen)
             positions = positions[np.argsort(differences.dims[positions])]
-            alone = self._alone(differences.dims[positions])
-            for mine, other in zip(differences, alone, strict=True):
-                if mine is not None and other is not None:
-                    mine[positions] = other
+            differences.put(positions, self._alone(differences.dims[positions]))
 
     @staticmethod
     def _sample(found: _Found) -> np.ndarray:
@@ -275,7 +273,7 @@ class ColouredEvaluator:
         audited = 0
         for dim in indices(sampling.stratified(shape, count, rng)).tolist():
             alone = np.array([dim])
-            far = np.ldexp(self._sides[alone], _exponents(self._room(alone)) - 2)
+            far = np.ldexp(self._sides[alone], exponents_of(self._room(alone)) - 2)
             terms = self._moves.terms(alone, self._moves.values[alone] + far)
             if terms is None:
                 continue
@@ -375,8 +373,3 @@ class _Found(NamedTuple):
         return Differences(
             self.dims, self.numeric.copy(), self.bar.copy(), zeros.astype(np.int64), zeros, self.wide.copy()
         )
-
-
-def _exponents(values: np.ndarray) -> np.ndarray:
-    """Return `fastcheck.functions.step_search.exponent_of` of arrays."""
-    return np.frexp(values)[1].astype(np.int64) - 1

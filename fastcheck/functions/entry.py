@@ -97,10 +97,6 @@ class EntryDifferencer:
         """Return whether the analytic value lies outside the error bar."""
         return abs(self._analytic - estimate.numeric) > estimate.bar + self._error
 
-    def is_zero(self, estimate: Estimate) -> bool:
-        """Return whether the derivative is exactly zero, by differences and by the gradient."""
-        return not estimate.slope and not self._analytic
-
     def slope(self, estimate: Estimate) -> float:
         """Return the slope that an error bar is compared with: a bar above `precision.WIDE` of it is too wide.
 
@@ -141,12 +137,6 @@ class EntryDifferencer:
             return self._level(math.ldexp(step, exponent), self._tensor.noise)
 
         return Search(level, self._tensor.stencil, 0, 0).best(0, rounds=1)
-
-    def level(self, exponent: int) -> Level | None:
-        """Difference with a step that is a power of two; None outside the entry's range, or without finite values."""
-        least, most = self._range()
-        step = math.ldexp(1.0, exponent)
-        return self._level(step, self._tensor.noise, far=False) if least <= exponent <= most else None
 
     def sees_more(self) -> bool:
         """Look for terms of the loss that depend on the entry though rounding hides it; return whether there are any.
@@ -202,10 +192,10 @@ class EntryDifferencer:
         room = self.reach if self.small else abs(self._x)
         return least, max(least, exponent_of(room) - 2)
 
-    def _level(self, step: float, noise: float, far: bool = True) -> Level | None:
+    def _level(self, step: float, noise: float) -> Level | None:
         before, after = self._perturbed(-step), self._perturbed(step)
         if before.terms is not None and after.terms is not None:
-            moving = (before.terms != 0) | (after.terms != 0) | (self._far_moving() if far else False)
+            moving = self._far_moving() | (before.terms != 0) | (after.terms != 0)
             noise = min(noise, max(self._tensor.noises.of(moving), LEAST))
         points, values = (self._x - step, self._x, self._x + step), (before.value, self._case.start, after.value)
         return Level.of(step, points, values, noise, self._case.magnitude)

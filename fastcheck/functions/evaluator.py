@@ -15,11 +15,14 @@ from fastcheck.functions import opinions
 from fastcheck.functions.case import FunctionCase
 from fastcheck.functions.entry import EntryDifferencer, Tensor
 from fastcheck.functions.noise import UNMEASURED, Noise
-from fastcheck.functions.shared_step import SharedStep
+from fastcheck.functions.shared_step import Shared, SharedStep
 from fastcheck.functions.step_search import ROUNDS, Estimate, Search, better, exponent_of
 
 BLOCK_DIMS = 32
 """Dimensions in a block: a few hundred calls of the loss between checks for Ctrl-C and updates of progress."""
+
+SHARED_DIMS = 128
+"""The same where two calls do."""
 
 PILOTS = 5
 """Dimensions of a tensor that find its typical step, at which the search of the others starts."""
@@ -96,15 +99,36 @@ class FunctionEvaluator:
         return self._doubtful
 
     def blocks(self, dims: Chosen) -> list[Chosen]:
-        """Cut dimensions into blocks of `BLOCK_DIMS`."""
-        return [dims[start : start + BLOCK_DIMS] for start in range(0, len(dims), BLOCK_DIMS)]
+        """Cut dimensions into blocks of `BLOCK_DIMS`, or of `SHARED_DIMS` where they share a step."""
+        count = BLOCK_DIMS if self._shared is None else SHARED_DIMS
+        return [dims[start : start + count] for start in range(0, len(dims), count)]
 
     def __call__(self, block: Chosen) -> Differences:
-        """Difference the dimensions of a block."""
+        """Difference the dimensions of a block: with the shared step, and by themselves where that does not do."""
         dims = indices(block)
+        shared = self._together(dims)
+        left = np.arange(len(dims)) if shared is None else np.flatnonzero(~shared.done)
+        alone = self._one_by_one(dims[left])
+        self._tensor.case.refuse_changes(self._tensor.arrays(), self._tensor.case.names.function)
+        if shared is None:
+            return alone
+        zeros = np.zeros(len(dims))
+        bars = shared.roundoff + shared.truncation + self._tensor.errors[dims]
+        wide = (bars > self.too_wide * shared.slopes) & (shared.slopes > 0)
+        differences = Differences(dims, shared.numeric, bars, zeros.astype(np.int64), zeros, wide)
+        differences.put(left, alone)
+        return differences
+
+    def _together(self, dims: np.ndarray) -> Shared | None:
+        """Difference dimensions with the shared step; pilots are not done, since their own searches are better."""
+        if self._shared is None:
+            return None
+        shared = self._shared.difference(dims)
+        return shared._replace(done=shared.done & ~np.isin(dims, list(self._pilots)))
+
+    def _one_by_one(self, dims: np.ndarray) -> Differences:
         entries = [EntryDifferencer(self._tensor, dim) for dim in dims.tolist()]
         estimates = [self._differenced(dim, entry) for dim, entry in zip(dims.tolist(), entries, strict=True)]
-        self._tensor.case.refuse_changes(self._tensor.arrays(), self._tensor.case.names.function)
         bars = np.array([one.bar for one in estimates]) + self._tensor.errors[dims]
         jumps = np.array([one.jump for one in estimates])
         slopes = np.array(
@@ -126,14 +150,21 @@ class FunctionEvaluator:
 
     def bar_components(self, dims: np.ndarray) -> dict[str, np.ndarray]:
         """Split the error bars of dimensions, by differencing them again."""
-        estimates = [self._differenced(dim, EntryDifferencer(self._tensor, dim)) for dim in dims.tolist()]
-        return {
-            "round-off": np.array([one.roundoff for one in estimates]),
-            "truncation": np.array([one.safety * one.truncation for one in estimates]),
-            "kinks": np.array([one.widening for one in estimates]),
-            "gradient": self._tensor.errors[dims],
-            "steps": np.array([one.doubt for one in estimates]),
+        shared = self._together(dims)
+        left = np.arange(len(dims)) if shared is None else np.flatnonzero(~shared.done)
+        estimates = [self._differenced(dim, EntryDifferencer(self._tensor, dim)) for dim in dims[left].tolist()]
+        alone = {
+            "round-off": [one.roundoff for one in estimates],
+            "truncation": [one.safety * one.truncation for one in estimates],
+            "kinks": [one.widening for one in estimates],
+            "steps": [one.doubt for one in estimates],
         }
+        parts = {name: np.zeros(len(dims)) for name in alone}
+        if shared is not None:
+            parts["round-off"][:], parts["truncation"][:] = shared.roundoff, shared.truncation
+        for name, values in alone.items():
+            parts[name][left] = values
+        return parts | {"gradient": self._tensor.errors[dims]}
 
     def _send_pilots(self, rng: np.random.Generator) -> None:
         """Find the typical step relative to the size of entries, and whether the loss has a scale far below them."""
@@ -156,7 +187,9 @@ class FunctionEvaluator:
         self._start = sorted(steps)[len(steps) // 2] if steps else PILOT_STEP
         many = sum(array.size for array in self._tensor.case.params.values()) >= MANY
         if steps and many and not self._doubtful and self._tensor.stencil == "auto":
-            self._shared = SharedStep([(entry, search) for entry, search, _ in pilots.values()], self._start)
+            self._shared = SharedStep(
+                self._tensor, [(entry, search) for entry, search, _ in pilots.values()], self._start
+            )
 
     def _differenced(self, dim: int, entry: EntryDifferencer) -> Estimate:
         """Estimate one derivative."""
@@ -170,12 +203,7 @@ class FunctionEvaluator:
         return estimate
 
     def _searched(self, entry: EntryDifferencer, rounds: int = ROUNDS) -> Estimate | None:
-        """Estimate with the shared step if that is enough; else search for one.
-
-        A small entry is searched from both of the scales that it may have.
-        """
-        if self._shared is not None and (estimate := self._shared.estimate(entry)) is not None:
-            return estimate
+        """Search for the step; for a small entry, from both of the scales that it may have."""
         other_size = entry.other_size()
         begin = self._begin(entry.reach)
         most = begin + NEAR if self._doubtful else None  # larger steps see only the coarse scale of the loss

@@ -21,7 +21,7 @@ from fastcheck.functions import cotangents
 from fastcheck.functions.case import MOVED, START, Evaluation, FunctionCase
 from fastcheck.functions.detection import detected
 from fastcheck.functions.new_memory import memory_of_nan
-from fastcheck.functions.noise import unit_of_values
+from fastcheck.functions.noise import Noise, unit_of_values
 from fastcheck.functions.patterns import Pattern
 from fastcheck.functions.state import REPEATS, Arrays, last_bits
 from fastcheck.functions.structure import DETECT, Structure
@@ -143,6 +143,23 @@ class VjpCase(FunctionCase):
             else:
                 patterns[name] = structure.pattern(self.label(name), one, inputs, outputs)
         return patterns, detecting
+
+    def moved(
+        self, arrays: Arrays, name: str, dims: np.ndarray, points: np.ndarray, noises: Noise
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Evaluate as `FunctionCase.moved` does; the noise is that of the outputs that an entry moves."""
+        flat_array, where = arrays[name].reshape(-1), self._near(name)
+        values, noise = np.empty(points.shape), np.empty(len(dims))
+        for column, dim in enumerate(dims.tolist()):
+            here, moving = flat_array[dim], np.zeros(self._sizes.shape, bool)
+            for row, point in enumerate(points[:, column].tolist()):
+                flat_array[dim] = point
+                value, terms, _ = self.attempt(arrays, where)
+                values[row, column] = value
+                moving |= True if terms is None else terms != 0
+            flat_array[dim] = here
+            noise[column] = noises.of(moving)
+        return values, noise
 
     def _read(self, returned: Any) -> Arrays:
         return {name: one.values for name, one in self._matched(returned).items()}

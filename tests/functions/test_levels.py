@@ -1,4 +1,4 @@
-"""Quotients and bars of a colour are those of the search for the step, entry by entry."""
+"""Quotients and bars of several entries are those of the search for the step, entry by entry."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcheck.functions.colour import EXACT, Levels
+from fastcheck.functions.levels import EXACT, Levels
 from fastcheck.functions.step_search import ROUGH, Level, estimate
 
 FUNCTIONS = {
