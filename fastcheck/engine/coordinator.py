@@ -20,7 +20,7 @@ from fastcheck.common.precision import narrow_type
 from fastcheck.engine import folding, sampling
 from fastcheck.engine.differences import Chosen, Evaluator, indices
 from fastcheck.engine.folding import FoldedBlock
-from fastcheck.engine.pipeline import Clock, Pipeline, Prepared, Session, WithDirections, WithStructure
+from fastcheck.engine.pipeline import Clock, Pipeline, Prepared, Session, WithDirections, WithSample, WithStructure
 from fastcheck.engine.settings import Settings
 from fastcheck.engine.shard_results import ShardResult
 from fastcheck.metrics import judged, regime, verdict
@@ -81,7 +81,10 @@ def prepare(pipeline: Pipeline, session: Session) -> Prepared:
 
 def chosen(pipeline: Pipeline, settings: Settings) -> dict[str, Chosen]:
     """Choose the dimensions to check of every tensor."""
-    return sampling.choose(settings.dims, pipeline.shapes(), pipeline.work(), settings.seed)
+    dims = settings.dims
+    if dims == "auto" and isinstance(pipeline, WithSample):
+        dims = pipeline.automatic()
+    return sampling.choose(dims, pipeline.shapes(), pipeline.work(), settings.seed)
 
 
 def _run(pipeline: Pipeline, session: Session, state: _Progress) -> None:

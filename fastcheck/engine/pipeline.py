@@ -14,6 +14,7 @@ import numpy as np
 from fastcheck.common.arguments import Shape
 from fastcheck.common.interrupts import Interrupts
 from fastcheck.engine.differences import Auditing, Chosen, Evaluator
+from fastcheck.engine.sampling import Dims
 from fastcheck.engine.settings import Settings
 from fastcheck.engine.shard_results import ShardResult
 from fastcheck.metrics.health import HealthFinding
@@ -162,6 +163,15 @@ class WithDirections(Protocol):
 
     def named(self, name: str) -> list[int]:
         """Return the flat indices of a tensor's entries that directions point to."""
+        ...
+
+
+@runtime_checkable
+class WithSample(Protocol):
+    """A pipeline that says for itself what ``dims="auto"`` means."""
+
+    def automatic(self) -> Dims:
+        """Return the dimensions to difference by themselves."""
         ...
 
 

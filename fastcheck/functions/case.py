@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 START = "at the start point"
 
+LARGE = 2**16
+"""Parameters beyond which a function is large. Its gradient's noise is then pooled over entries, since so many show it
+with three samples; the loss's is measured for all tensors at once; ``dims="auto"`` differences few by themselves."""
+
 SMALL_ENTRY = 2.0**-10
 """An entry below this fraction of a typical one is either small by accident or has a scale of its own."""
 
@@ -145,6 +149,11 @@ class FunctionCase:
     def has_function(self) -> bool:
         """Whether the gradient is a function, which can be called at other points."""
         return self._grad is not None
+
+    @functools.cached_property
+    def is_large(self) -> bool:
+        """Whether the function has so many parameters that few calls for each would take too long."""
+        return sum(array.size for array in self.params.values()) > LARGE
 
     def label(self, name: str) -> str:
         """Return the user's name for a tensor."""

@@ -54,11 +54,16 @@ class FunctionEvaluator:
     stencil : "auto", 3 or 5
     seed : int
         Random seed for the choice of pilots.
+    start : int, optional
+        The step of another tensor at which searches start, as a power of two relative to the size of entries; no pilots
+        are sent then.
 
     Attributes
     ----------
     step : float
         As given, or the median of the pilots' best steps.
+    start : int
+        The typical step, as a power of two relative to the size of an entry.
     noise : float
         Standard deviation of a value of the loss.
     too_wide : float
@@ -76,18 +81,19 @@ class FunctionEvaluator:
         step: float | Literal["auto"],
         stencil: Literal["auto", 3, 5],
         seed: int,
+        start: int | None = None,
     ) -> None:
         self.kinked = dict[int, Estimate]()
         self._tensor = Tensor(case, name, noises, errors.reshape(-1), stencil, case.size(name))
         types = WIDE_TYPES * (1 if case.has_function else UNMEASURED)
         self.too_wide = max(WIDE, types * case.half_unit(name))
         self._fixed = None if step == "auto" else float(step)
-        self._start, self._doubtful = PILOT_STEP, False
+        self.start, self._doubtful = PILOT_STEP if start is None else start, False
         self._pilots: dict[int, Estimate] = {}
         self._shared: SharedStep | None = None
-        if self._fixed is None:
+        if self._fixed is None and start is None:
             self._send_pilots(np.random.default_rng([seed, len(self._tensor.values)]))
-        self.step = self._fixed or math.ldexp(1.0, self._start + exponent_of(self._tensor.size))
+        self.step = self._fixed or math.ldexp(1.0, self.start + exponent_of(self._tensor.size))
 
     @property
     def noise(self) -> float:
@@ -184,11 +190,11 @@ class FunctionEvaluator:
         steps = [
             exponent_of(self._pilots[dim].step) - exponent_of(entry.reach) for dim, (entry, _, _) in pilots.items()
         ]
-        self._start = sorted(steps)[len(steps) // 2] if steps else PILOT_STEP
+        self.start = sorted(steps)[len(steps) // 2] if steps else PILOT_STEP
         many = sum(array.size for array in self._tensor.case.params.values()) >= MANY
         if steps and many and not self._doubtful and self._tensor.stencil == "auto":
             self._shared = SharedStep(
-                self._tensor, [(entry, search) for entry, search, _ in pilots.values()], self._start
+                self._tensor, [(entry, search) for entry, search, _ in pilots.values()], self.start
             )
 
     def _differenced(self, dim: int, entry: EntryDifferencer) -> Estimate:
@@ -235,7 +241,7 @@ class FunctionEvaluator:
         return estimate._replace(truncation=estimate.truncation + apart)
 
     def _begin(self, size: float) -> int:
-        return self._start + exponent_of(size)
+        return self.start + exponent_of(size)
 
 
 def _found(entry: EntryDifferencer, find: Callable[[Search], Estimate | None]) -> tuple[Search, Estimate | None]:

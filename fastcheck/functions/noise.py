@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +39,6 @@ HALF_SPACINGS = (2.0**-13, 2.0**-10, 2.0**-7)
 
 GRADIENT_SAMPLES = 7
 """Calls of the gradient for each spacing: the smallest number that Moré and Wild recommend."""
-
-MANY = 2**16
-"""Entries from which a gradient's noise is pooled over them (`_pooled_noise`): so many show it with three samples."""
 
 NOISES = 20.0
 """Standard deviations by which an entry of the gradient may be off. Its noise is estimated from seven samples only, and
@@ -112,17 +110,26 @@ def of_loss(case: FunctionCase, name: str, seed: int) -> Noise:
     It bounds the noise in the differences of one dimension: perturbing one entry changes fewer roundings than
     perturbing all.
     """
-    arrays = case.copies()
-    rng = np.random.default_rng([seed, *name.encode()])
-    spacings = LOSS_SPACINGS if case.params[name].any() else (UNKNOWN, *LOSS_SPACINGS)
-    each, seen = case.least_noise, list[np.ndarray]()
-    for _ in range(DIRECTIONS):
-        direction = _direction(case, name, rng)
-        for side in (direction, -direction):
+    return _of_loss(case, [name], np.random.default_rng([seed, *name.encode()]), DIRECTIONS)
 
-            def sample(distance: float, side: np.ndarray = side) -> np.ndarray:
-                _move(case, arrays, {name: side}, distance)
-                values = case.sample(arrays, lambda: _away(case, name))
+
+def of_large_loss(case: FunctionCase, seed: int) -> Noise:
+    """Measure the loss's rounding where all tensors are perturbed, along one direction: it bounds that of each."""
+    return _of_loss(case, list(case.params), np.random.default_rng(seed), 1)
+
+
+def _of_loss(case: FunctionCase, names: Sequence[str], rng: np.random.Generator, count: int) -> Noise:
+    arrays = case.copies()
+    zeros = not any(case.params[name].any() for name in names)
+    spacings = (UNKNOWN, *LOSS_SPACINGS) if zeros else LOSS_SPACINGS
+    each, seen = case.least_noise, list[np.ndarray]()
+    for _ in range(count):
+        direction = {name: _direction(case, name, rng) for name in names}
+        for sign in (1, -1):
+
+            def sample(distance: float, sign: int = sign, direction: Arrays = direction) -> np.ndarray:
+                _move(case, arrays, direction, sign * distance)
+                values = case.sample(arrays, lambda: _away(case, names[0]))
                 seen.extend([values] * (values.ndim == 0))
                 return values
 
@@ -157,8 +164,7 @@ def of_gradient(case: FunctionCase, seed: int) -> dict[str, np.ndarray]:
     """
     measured: Arrays = {}
     if case.has_function:
-        many = sum(grad.size for grad in case.grads.values()) > MANY
-        measured = _pooled_noise(case, seed) if many else _gradient_noise(case, seed)
+        measured = _pooled_noise(case, seed) if case.is_large else _gradient_noise(case, seed)
     return {name: _bound(case, name, measured.get(name)) + 2 * case.wavering[name] for name in case.grads}
 
 

@@ -12,13 +12,14 @@ from fastcheck.common.arguments import Shape
 from fastcheck.engine import sampling, steps
 from fastcheck.engine.differences import Auditing, Chosen, Evaluator
 from fastcheck.engine.pipeline import Session
+from fastcheck.engine.sampling import Dims
 from fastcheck.engine.settings import Settings
 from fastcheck.functions import noise, ties
 from fastcheck.functions.case import FunctionCase
 from fastcheck.functions.coloured import ColouredEvaluator
 from fastcheck.functions.culprits import localise
 from fastcheck.functions.directions import COUNT, Directions
-from fastcheck.functions.evaluator import FunctionEvaluator
+from fastcheck.functions.evaluator import PILOTS, FunctionEvaluator
 from fastcheck.functions.noise import Noise
 from fastcheck.functions.ties import Kinked
 from fastcheck.metrics import health, vjp_health
@@ -35,6 +36,11 @@ UNDERFLOW = 1e-290
 AUTO_DIMS = 2048
 """Largest tensor that ``dims="auto"`` checks whole: about 15,000 calls of the loss. Of a larger one it samples
 `fastcheck.engine.sampling.AUTO_SAMPLE` dimensions, since the cost of a call is unknown."""
+
+
+LARGE_SAMPLE = 64
+"""Dimensions that ``dims="auto"`` differences by themselves in a large function, or one of each tensor if these are
+more. Directions cover all."""
 
 
 class FunctionPipeline:
@@ -57,6 +63,7 @@ class FunctionPipeline:
     def __init__(self, case: FunctionCase, settings: Settings) -> None:
         self._case, self.subject = case, case.names.subject
         self._noise: dict[str, Noise] = {}
+        self._shared_noise: Noise | None = None
         self._errors: Mapping[str, np.ndarray] = {}
         self._evaluators: dict[str, FunctionEvaluator] = {}
         self._settings = settings
@@ -88,6 +95,12 @@ class FunctionPipeline:
         alone = int(sampling.AUTO_WORK) // AUTO_DIMS
         shares = {name: pattern.count / self._case.params[name].size for name, pattern in self._case.patterns.items()}
         return {name: max(1, int(alone * shares.get(name, 1))) for name in self._case.params}
+
+    def automatic(self) -> Dims:
+        """Return the dimensions to difference by themselves: of a large function, few besides all directions."""
+        share = max(1, LARGE_SAMPLE // len(self._case.params))
+        each: dict[str, Any] = {name: "auto" if name in self._case.patterns else share for name in self._case.params}
+        return each if self._case.is_large else "auto"
 
     def described(self) -> dict[str, Any]:
         """Return the shapes."""
@@ -126,8 +139,12 @@ class FunctionPipeline:
         """Return the number of directions: by default, none where every dimension is differenced by itself."""
         if self._settings.directions != "auto":
             return self._settings.directions or 0
-        sizes = {name: math.prod(shape) for name, shape in self.shapes().items()}
-        return COUNT if sampling.counts(self._settings.dims, sizes, self.work()) != sizes else 0
+        return COUNT if self._counts() != {name: math.prod(shape) for name, shape in self.shapes().items()} else 0
+
+    def _counts(self) -> dict[str, int]:
+        """Return the number of dimensions of each tensor that are differenced by themselves."""
+        dims = self.automatic() if self._settings.dims == "auto" else self._settings.dims
+        return sampling.counts(dims, {name: math.prod(shape) for name, shape in self.shapes().items()}, self.work())
 
     def _run_directions(self, count: int, session: Session) -> Directions:
         session.settings.progress(f"{count} directions", 0, 0)
@@ -147,9 +164,22 @@ class FunctionPipeline:
         """Prepare a tensor to be differenced."""
         settings = session.settings
         if name not in self._noise:
-            self._noise[name] = noise.of_loss(self._case, name, settings.seed)
+            self._noise[name] = self._noise_where(name)
+        largest = max(self._case.params, key=lambda other: self._case.params[other].size)
+        start = None
+        if self._case.is_large and step == "auto" and name != largest and self._counts()[name] <= PILOTS:
+            if largest not in self._evaluators:
+                self.evaluator(largest, step, session)
+            start = self._evaluators[largest].start
         self._evaluators[name] = FunctionEvaluator(
-            self._case, name, self._noise[name], self._errors[name], step, settings.stencil or "auto", settings.seed
+            self._case,
+            name,
+            self._noise[name],
+            self._errors[name],
+            step,
+            settings.stencil or "auto",
+            settings.seed,
+            start,
         )
         if name not in self._case.patterns:
             return self._evaluators[name]
@@ -165,6 +195,14 @@ class FunctionPipeline:
             settings.seed,
         )
         return self._coloured[name]
+
+    def _noise_where(self, name: str) -> Noise:
+        """Return the noise of the function where a tensor moves; of a large one, where all move."""
+        if not self._case.is_large:
+            return noise.of_loss(self._case, name, self._settings.seed)
+        if self._shared_noise is None:
+            self._shared_noise = noise.of_large_loss(self._case, self._settings.seed)
+        return self._shared_noise
 
     def kind_of(self, name: str) -> str:
         """Return the evaluator's name in the report of a tensor."""
