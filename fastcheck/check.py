@@ -142,6 +142,8 @@ def check_gradient(
         ``"params"``, those of a list ``"params[0]"``, ``"params[1]"``, ...
     dims : "auto", "all", int, or a mapping from tensor names to these
         As in `check`; ``"auto"`` checks tensors of up to 2,048 entries whole, and samples 1,024 entries of larger ones.
+        With more than 65,536 entries in all, it samples 64 of them, or one of each tensor, and leaves the rest to
+        ``directions``.
     step : float or "auto"
         The step h, used exactly as given for every dimension (with 2h and 4h, for the error bar). ``"auto"`` finds a
         power of two for each dimension that balances truncation against the loss's own noise.
@@ -151,7 +153,7 @@ def check_gradient(
     directions : int or "auto"
         Number of random directions over all dimensions at once, each of which an error above a stated limit escapes
         with a chance of at most 1/2 (`fastcheck.functions.directions`). ``"auto"`` takes 20 where ``dims`` leaves
-        dimensions out, and none where it does not; a direction takes six to eight calls. Where one fails, halving
+        dimensions out, and none where it does not; a direction takes four calls. Where one fails, halving
         finds the entries to blame, which are then differenced by themselves.
     noise, relative_noise : float, optional
         Accuracy of the loss, if it comes from a solver, an adaptive integrator or a sum in arbitrary order: a value may
