@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 START = "at the start point"
 
+MANY = 1000
+"""Parameters from which entries of a tensor share a step, and tensors of which few are differenced share the noise and
+the start of their searches."""
+
 LARGE = 2**16
 """Parameters beyond which a function is large. Its gradient's noise is then pooled over entries, since so many show it
 with three samples; the loss's is measured for all tensors at once; ``dims="auto"`` differences few by themselves."""
@@ -150,7 +154,12 @@ class FunctionCase:
         """Whether the gradient is a function, which can be called at other points."""
         return self._grad is not None
 
-    @functools.cached_property
+    @property
+    def has_many(self) -> bool:
+        """Whether the function has so many parameters that they share what is measured for some of them."""
+        return sum(array.size for array in self.params.values()) >= MANY
+
+    @property
     def is_large(self) -> bool:
         """Whether the function has so many parameters that few calls for each would take too long."""
         return sum(array.size for array in self.params.values()) > LARGE

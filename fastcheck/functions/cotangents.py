@@ -17,6 +17,7 @@ import numpy as np
 
 from fastcheck.common.arguments import index_of
 from fastcheck.common.arrays import as_array
+from fastcheck.common.errors import FastcheckError
 from fastcheck.common.precision import UNITS
 from fastcheck.engine.magnitudes import rms
 from fastcheck.functions import layouts
@@ -84,7 +85,8 @@ def examined(
     """
     made = _Examination(vjp, grads, errors, units, read)
     with warnings.catch_warnings(action="ignore"):  # as PyTorch warns of read-only memory
-        return [*made.zero(), *made.linear(), *made.expanded(), *made.layout(), *made.inputs(), *made.order()]
+        parts = (made.zero, made.linear, made.expanded, made.layout, made.inputs, made.order)
+        return [finding for part in parts for finding in _guarded(part)]
 
 
 class _Examination:
@@ -230,6 +232,27 @@ class _Examination:
         got, right = found[name][index], expected[name][index]
         words = f"{got:.4g}, not {right:.4g}, in {self._vjp.inputs.label(name)} at {list(index)}"
         return wrong, f"{what} ({words})" if what else words
+
+
+def _guarded(part: Callable[[], Iterator[HealthFinding]]) -> list[HealthFinding]:
+    """Return the findings of one part of the examination, or that backward raises in it."""
+    try:
+        return list(part())
+    except FastcheckError:
+        raise
+    except Exception as error:
+        return [vjp_health.raises(_CALLS[part.__name__], error)]
+
+
+_CALLS = {
+    "zero": "for a cotangent of zeros",
+    "linear": "for a multiple or a part of the cotangent",
+    "expanded": "for another cotangent",
+    "layout": "for another cotangent",
+    "inputs": "for other inputs",
+    "order": "after forward was called elsewhere",
+}
+"""Words for the calls of each part."""
 
 
 def _ratio(one: np.ndarray, other: np.ndarray) -> float:

@@ -27,9 +27,6 @@ SHARED_DIMS = 128
 PILOTS = 5
 """Dimensions of a tensor that find its typical step, at which the search of the others starts."""
 
-MANY = 1000
-"""Dimensions of a function from which the entries of a tensor share a step."""
-
 NEAR = 3
 """Powers of two by which a step may exceed the typical one where the loss has a scale far below its entries."""
 
@@ -191,8 +188,7 @@ class FunctionEvaluator:
             exponent_of(self._pilots[dim].step) - exponent_of(entry.reach) for dim, (entry, _, _) in pilots.items()
         ]
         self.start = sorted(steps)[len(steps) // 2] if steps else PILOT_STEP
-        many = sum(array.size for array in self._tensor.case.params.values()) >= MANY
-        if steps and many and not self._doubtful and self._tensor.stencil == "auto":
+        if steps and self._tensor.case.has_many and not self._doubtful and self._tensor.stencil == "auto":
             self._shared = SharedStep(
                 self._tensor, [(entry, search) for entry, search, _ in pilots.values()], self.start
             )

@@ -25,7 +25,7 @@ LOSS_SAMPLES = 9
 
 DIRECTIONS = 2
 """Directions in which a tensor is perturbed, each to both sides, since a unit may be flat on one; the largest noise
-counts."""
+counts. One is enough for a tensor of a function with many parameters."""
 
 UNKNOWN = 2.0**-64
 """First spacing for a tensor of zeros, whose scale is unknown."""
@@ -110,7 +110,8 @@ def of_loss(case: FunctionCase, name: str, seed: int) -> Noise:
     It bounds the noise in the differences of one dimension: perturbing one entry changes fewer roundings than
     perturbing all.
     """
-    return _of_loss(case, [name], np.random.default_rng([seed, *name.encode()]), DIRECTIONS)
+    count = 1 if case.has_many else DIRECTIONS
+    return _of_loss(case, [name], np.random.default_rng([seed, *name.encode()]), count)
 
 
 def of_large_loss(case: FunctionCase, seed: int) -> Noise:

@@ -163,11 +163,12 @@ class FunctionPipeline:
     def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
         """Prepare a tensor to be differenced."""
         settings = session.settings
+        few = step == "auto" and self._case.has_many and self._counts()[name] <= PILOTS
         if name not in self._noise:
-            self._noise[name] = self._noise_where(name)
+            self._noise[name] = self._noise_where(name, few)
         largest = max(self._case.params, key=lambda other: self._case.params[other].size)
         start = None
-        if self._case.is_large and step == "auto" and name != largest and self._counts()[name] <= PILOTS:
+        if few and name != largest:
             if largest not in self._evaluators:
                 self.evaluator(largest, step, session)
             start = self._evaluators[largest].start
@@ -196,9 +197,9 @@ class FunctionPipeline:
         )
         return self._coloured[name]
 
-    def _noise_where(self, name: str) -> Noise:
-        """Return the noise of the function where a tensor moves; of a large one, where all move."""
-        if not self._case.is_large:
+    def _noise_where(self, name: str, few: bool) -> Noise:
+        """Return the noise of the function where a tensor moves; or where all do, for few dimensions."""
+        if not (self._case.is_large or few):
             return noise.of_loss(self._case, name, self._settings.seed)
         if self._shared_noise is None:
             self._shared_noise = noise.of_large_loss(self._case, self._settings.seed)

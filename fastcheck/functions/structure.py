@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -98,7 +99,7 @@ class Structure:
         """
         if not isinstance(one, str):
             return _sparse(one, math.prod(inputs[name]), sum(map(math.prod, outputs.values())))
-        if one.strip().startswith("conv"):
+        if re.match(r"conv\b", one.strip()):
             return self._convolution(name, one, inputs, outputs)
         refuse_unknown("structure", one, _KINDS)
         make = _elementwise if one == "elementwise" else _per_sample

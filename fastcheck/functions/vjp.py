@@ -133,14 +133,14 @@ class Vjp:
         """Return the same of what forward returned at the start point."""
         return self._weighted(Outputs.of(returned, "forward", lambda: START), self.outputs.arrays, lambda: START)
 
-    def first(self) -> Backward:
-        """Call backward at the start point, where it may not raise."""
+    def first(self, again: bool = False) -> Backward:
+        """Call backward at the start point, where it may not raise, or call it again there."""
         try:
             return self.backpropagated(self.inputs.arrays, self.cotangent)
         except FastcheckError:
             raise
         except Exception as error:
-            raise raised_by("backward", error, START) from error
+            raise raised_by("backward", error, "when it is called again" if again else START) from error
 
     def backpropagated(
         self,

@@ -18,7 +18,7 @@ from fastcheck.common.errors import FastcheckError
 from fastcheck.common.precision import UNITS
 from fastcheck.engine.magnitudes import rms
 from fastcheck.functions import cotangents
-from fastcheck.functions.case import MOVED, START, Evaluation, FunctionCase
+from fastcheck.functions.case import MOVED, Evaluation, FunctionCase
 from fastcheck.functions.detection import detected
 from fastcheck.functions.new_memory import memory_of_nan
 from fastcheck.functions.noise import Noise, unit_of_values
@@ -177,7 +177,7 @@ class VjpCase(FunctionCase):
         """Return the gradient of the first call, at first; later those of new calls, in memory filled with nan."""
         if hasattr(self, "grads"):
             with memory_of_nan([*self.params.values(), *self._vjp.here.values()]):
-                self._calls.append(self._vjp.backpropagated(self.params, self._vjp.cotangent))
+                self._calls.append(self._vjp.first(again=True))
         return self._matched(self._calls[-1].returned)
 
     def _repeated(self, again: Arrays) -> tuple[Arrays, list[HealthFinding]]:
@@ -199,10 +199,10 @@ class VjpCase(FunctionCase):
 
     def _scattered(self) -> tuple[float, list[HealthFinding]]:
         start = self.copies()
-        samples = [np.zeros(self._sizes.shape), self.sample(start, lambda: START)]
+        samples = [np.zeros(self._sizes.shape), self._again(start)]
         if not samples[1].any():
             return 0.0, []
-        samples += [self.sample(start, lambda: START) for _ in range(REPEATS - 2)]
+        samples += [self._again(start) for _ in range(REPEATS - 2)]
         with np.errstate(all="ignore"):
             spread, size = float(np.ptp(samples, axis=0).max()), float(self._sizes.max())
         bits = max(last_bits(UNITS[self._vjp.differenced.precision(label)]) for label in self._vjp.here)
@@ -217,6 +217,14 @@ class VjpCase(FunctionCase):
         each = np.std(samples, axis=0, ddof=1)
         self._least = np.maximum(self._least, each)
         return float(np.linalg.norm(each)), [health.loss_wavers(spread / size if size else np.inf, self.names)]
+
+    def _again(self, start: Arrays) -> np.ndarray:
+        """Return the terms of another call at the start point, where forward may not raise."""
+        _, terms, raised = self.attempt(start, lambda: "when it is called again")
+        if raised is not None:
+            raise raised
+        assert terms is not None
+        return terms
 
     def _size_of(self, value: float) -> float:
         return self.magnitude

@@ -123,6 +123,16 @@ def refuses(layout: str, error: BaseException) -> HealthFinding:
     )
 
 
+def raises(where: str, error: BaseException) -> HealthFinding:
+    """Describe a backward, or its forward, that raises in a call that differs from the first one."""
+    return HealthFinding(
+        "later call raises",
+        f"forward and backward raise {type(error).__name__} {where}: {brief(error, 100)}",
+        "autograd makes such calls: backward is to take any cotangent, as often as it is called",
+        verdict="inconclusive",
+    )
+
+
 def shared_memory(pairs: Sequence[str]) -> HealthFinding:
     """Describe gradients whose memory is that of something else."""
     return HealthFinding(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastcheck import check_vjp
+from fastcheck import FastcheckError, check_vjp
 from fastcheck.reports.reader import from_json
 
 X, W = np.random.default_rng(3).normal(size=(4, 5)), np.random.default_rng(4).normal(size=5)
@@ -375,6 +375,36 @@ def test_a_backward_that_refuses_a_layout_says_so():
     assert report.passed
     assert _names(report) == ["expanded cotangent raises", "strided cotangent raises", "transposed cotangent raises"]
     assert "ValueError for a strided cotangent: dout must be contiguous" in str(report.health)
+
+
+@pytest.mark.parametrize("calls", range(2, 17))
+def test_a_backward_that_raises_in_a_later_call_is_no_crash(calls):
+    left = [calls]
+
+    def backward(v, x, w):
+        left[0] -= 1
+        if left[0] < 0:
+            raise RuntimeError("out of memory")
+        return _right(v, x, w)
+
+    report = _check(backward)
+    assert report.verdict == "inconclusive"
+    assert "later call raises" in _names(report)
+    assert "out of memory" in str(report.health)
+
+
+@pytest.mark.parametrize("calls", range(1, 6))
+def test_a_forward_that_raises_when_it_is_called_again_is_refused(calls):
+    left = [calls]
+
+    def forward(x, w):
+        left[0] -= 1
+        if left[0] < 0:
+            raise RuntimeError("out of memory")
+        return _forward(x, w)
+
+    with pytest.raises(FastcheckError, match=r"raises RuntimeError (when it is called again|at the start point): out"):
+        check_vjp(forward, _right, [X, W])
 
 
 # Other libraries, and rounding
