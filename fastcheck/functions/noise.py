@@ -114,7 +114,7 @@ def of_loss(case: FunctionCase, name: str, seed: int) -> Noise:
     return _of_loss(case, [name], np.random.default_rng([seed, *name.encode()]), count)
 
 
-def of_large_loss(case: FunctionCase, seed: int) -> Noise:
+def of_loss_where_all_move(case: FunctionCase, seed: int) -> Noise:
     """Measure the loss's rounding where all tensors are perturbed, along one direction: it bounds that of each."""
     return _of_loss(case, list(case.params), np.random.default_rng(seed), 1)
 

@@ -202,7 +202,7 @@ class FunctionPipeline:
         if not (self._case.is_large or few):
             return noise.of_loss(self._case, name, self._settings.seed)
         if self._shared_noise is None:
-            self._shared_noise = noise.of_large_loss(self._case, self._settings.seed)
+            self._shared_noise = noise.of_loss_where_all_move(self._case, self._settings.seed)
         return self._shared_noise
 
     def kind_of(self, name: str) -> str:
