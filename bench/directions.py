@@ -10,7 +10,9 @@ gradient, its forward pass included.
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -105,8 +107,11 @@ def functions(kind):
     model, x, y = network(kind)
     params = {name: value.detach().numpy().copy() for name, value in model.named_parameters()}
 
+    own = threading.local()  # functional_call replaces a model's parameters for a while
+
     def value(tensors):
-        return F.cross_entropy(torch.func.functional_call(model, tensors, (x,)), y)
+        own.model = getattr(own, "model", None) or copy.deepcopy(model)
+        return F.cross_entropy(torch.func.functional_call(own.model, tensors, (x,)), y)
 
     def loss(arrays):
         with torch.no_grad():
