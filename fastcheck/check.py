@@ -148,7 +148,7 @@ def check_gradient(
         smooth losses. ``"auto"`` takes the one with the smaller error bar.
     directions : int or "auto"
         Number of random directions over all dimensions at once, each of which an error above a stated limit escapes
-        with a chance of at most 1/2 (`fastcheck.functions.directions`). ``"auto"`` takes 20 where ``dims`` leaves
+        with a chance of at most 1/2 (`fastcheck.engine.directions`). ``"auto"`` takes 20 where ``dims`` leaves
         dimensions out, and none where it does not; a direction takes six to eight calls. Where one fails, halving
         finds the entries to blame, which are then differenced by themselves.
     noise, relative_noise : float, optional

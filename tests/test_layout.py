@@ -37,7 +37,7 @@ COVERS = {
     "convolutions/test_geometry": "common/arguments",
     "functions/test_cotangents": "layouts new_memory metrics/vjp_health",
     "functions/test_verdicts": "noise opinions",
-    "functions/test_directions": "culprits",
+    "functions/test_directions": "engine/coverage engine/culprits engine/directions",
     "functions/test_vjp": "vjp_case",
     "networks/test_check": "layers round_off_noise",
     "networks/test_error_bars": "analytic flips local_errors retries",

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 import fastcheck
 from fastcheck import FastcheckError
+from fastcheck.engine.directions import COUNT, FEW, GUARDS, SPARE, Directions
 from fastcheck.functions.case import FunctionCase
-from fastcheck.functions.directions import COUNT, FEW, GUARDS, SPARE, Directions
+from fastcheck.functions.directions import LossLines
 from fastcheck.reports.reader import from_json
 
 pytestmark = pytest.mark.jit
@@ -168,13 +169,14 @@ def test_where_all_is_wrong_few_directions_are_searched():
     def run(factor):
         grads = {name: factor * grad for name, grad in TANH[1](PARAMS).items()}
         errors = {name: np.zeros_like(grad) for name, grad in grads.items()}
-        directions = Directions(FunctionCase(TANH[0], grads, PARAMS), errors, 0, 40, lambda: None)
+        lines = LossLines(FunctionCase(TANH[0], grads, PARAMS), grads)
+        directions = Directions(lines, grads, errors, 0, 40, lambda: None)
         directions.run()
         return directions
 
     right, wrong = run(1.0), run(1.5)
     assert (len(right.failing), len(wrong.failing)) == (0, 40 + SPARE + GUARDS)
-    assert wrong.near.calls - right.near.calls < 30 * FEW
+    assert wrong.lines.calls - right.lines.calls < 30 * FEW
 
 
 def test_a_direction_at_a_crowd_of_kinks_is_searched_and_agrees():
