@@ -8,13 +8,12 @@ from contextlib import nullcontext
 from typing import Any, Literal
 
 from fastcheck.common import machine
-from fastcheck.common.arguments import integer
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.keywords import refuse_unknown_keywords
 from fastcheck.common.progress import PATIENCE, ProgressHook, progress_bar
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.engine.sampling import Dims
-from fastcheck.engine.settings import Settings
+from fastcheck.engine.settings import Settings, usable_directions
 from fastcheck.functions.case import FunctionCase
 from fastcheck.functions.vjp import Vjp
 from fastcheck.functions.vjp_case import VjpCase
@@ -35,6 +34,7 @@ def check(
     step: float | Literal["auto"] = "auto",
     evaluator: Literal["auto", "full", "local", "delta"] = "auto",
     kinks: Literal["widen", "exclude"] = "widen",
+    directions: int | Literal["auto"] = "auto",
     threads: int | None = None,
     seed: int = 0,
     keep: bool = False,
@@ -96,6 +96,7 @@ def check(
         progress=progress,
         dims=dims,
         keep=keep,
+        directions=usable_directions(directions),
     )
     from fastcheck.engine import coordinator  # imports Numba
 
@@ -334,8 +335,7 @@ def _check_function(
     stencil = options["stencil"]
     if stencil not in STENCILS or isinstance(stencil, float):
         raise FastcheckError(f"stencil is {stencil!r}: expected 'auto', 3 or 5")
-    if options["directions"] != "auto":
-        integer("directions", options["directions"], least=0)
+    options["directions"] = usable_directions(options["directions"])
     with progress_bar(PATIENCE) if progress is None else nullcontext(progress or None) as hook:
         settings = Settings.of(FunctionCase.evaluators, evaluator="full", default_threads=1, progress=hook, **options)
         case = make()
