@@ -53,7 +53,7 @@ class ConvPipeline(Covered):
     subject = "the loss"
 
     def __init__(self, case: ConvCase, settings: Settings) -> None:
-        self._case, self._settings = case, settings
+        self._case = case
         self.kind = cost.kind_of(settings.evaluator)
         self.balanced = case.loss in ("relu", "tanh")
         for name in case.grads if settings.step != "auto" else ():
@@ -90,7 +90,7 @@ class ConvPipeline(Covered):
             session.interrupts.raise_if_interrupted()
             scaled = ScaledOperands.of(case)
         delta, declared, curved = self.kind == "delta", case.output is not None, case.loss != "vjp"
-        count = coverage.count_of(self._settings, self.shapes(), self.work())
+        count = coverage.count_of(session.settings, self.shapes(), self.work())
         output = magnitude = None
         if declared or delta or curved or count:
             with clock.of("forward_seconds"):

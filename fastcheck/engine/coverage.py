@@ -32,6 +32,11 @@ class Covered:
     _directions: Directions | None = None
 
     @property
+    def grads(self) -> Mapping[str, np.ndarray]:
+        """The analytic gradients."""
+        raise NotImplementedError
+
+    @property
     def directions(self) -> dict[str, Any] | None:
         """What directions over all dimensions gave; None where none were differenced."""
         return None if self._directions is None else self._directions.described()
@@ -43,7 +48,7 @@ class Covered:
     def confirm(self, name: str, evaluator: Evaluator) -> None:
         """Compare these entries by themselves with what directions say of them."""
         if self._directions is not None:
-            self._directions.confirm(name, evaluator)
+            self._directions.confirm(name, evaluator, self.grads[name])
 
     def _cover(
         self,

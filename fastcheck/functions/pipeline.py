@@ -58,7 +58,6 @@ class FunctionPipeline(Covered):
         self._noise: dict[str, Noise] = {}
         self._errors: Mapping[str, np.ndarray] = {}
         self._evaluators: dict[str, FunctionEvaluator] = {}
-        self._settings = settings
         for name in case.params if settings.step != "auto" else ():
             steps.refuse_unusable(settings.step, case.params[name], case.label(name))
 
@@ -94,7 +93,7 @@ class FunctionPipeline(Covered):
             if self.forward is None or self.forward.passed:
                 self._errors = noise.of_gradient(self._case, session.settings.seed)
                 self._case.examine(self._errors)
-                if count := coverage.count_of(self._settings, self.shapes(), self.work()):
+                if count := coverage.count_of(session.settings, self.shapes(), self.work()):
                     self._run_directions(count, session)
         return self
 

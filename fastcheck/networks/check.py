@@ -9,7 +9,7 @@ from typing import Any, Literal
 from fastcheck.common.keywords import refuse_unknown_keywords
 from fastcheck.common.progress import ProgressHook
 from fastcheck.engine.sampling import Dims
-from fastcheck.engine.settings import Settings
+from fastcheck.engine.settings import Settings, usable_directions
 from fastcheck.networks.case import NetworkCase
 from fastcheck.networks.job import Gradient, prepare
 from fastcheck.networks.network import Network
@@ -36,6 +36,7 @@ def check_network(
     step: float | Literal["auto"] = "auto",
     evaluator: Literal["auto", "network", "full"] = "auto",
     kinks: Literal["widen", "exclude"] = "widen",
+    directions: int | Literal["auto"] = "auto",
     precision: str | None = None,
     explain: bool = False,
     threads: int | None = None,
@@ -109,6 +110,7 @@ def check_network(
         progress=progress,
         dims=dims,
         keep=keep or explain,
+        directions=usable_directions(directions),
     )
     job = prepare(
         network,
