@@ -62,6 +62,11 @@ def check(
     kinks : {"widen", "exclude"}
         Treatment of a dimension whose difference crosses a kink: widen its error bar by what the kink can change, or
         leave the dimension out, and count it.
+    directions : int or "auto"
+        Number of random directions over all dimensions at once, each of which an error above a stated limit escapes
+        with a chance of at most 1/2 (`fastcheck.engine.directions`). ``"auto"`` takes 20 where ``dims`` leaves
+        dimensions out, and none where it does not; a direction takes two forward passes. Where one fails, halving finds
+        the entries to blame, which are then differenced by themselves.
     threads : int, optional
         Number of threads; by default, the number of processors that this process may use. The report does not depend
         on it.

@@ -33,6 +33,7 @@ COVERS = {
     "engine/test_shard_results": "coordinator pipeline common/packing common/progress",
     "convolutions/test_delta": "audit cost delta_input delta_weight lowering packing engine/differences",
     "convolutions/test_delta_curved": "closer slopes table_evaluator engine/folding",
+    "convolutions/test_directions": "gradient_errors",
     "convolutions/test_error_bars": "pipeline steps common/precision engine/magnitudes engine/steps",
     "convolutions/test_geometry": "common/arguments",
     "functions/test_cotangents": "layouts new_memory metrics/vjp_health",

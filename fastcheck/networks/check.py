@@ -83,6 +83,9 @@ def check_network(
     evaluator : {"auto", "network", "full"}
         ``network``, the choice of ``"auto"``, evaluates only what a dimension changes; ``full`` evaluates the whole
         network, twice.
+    directions : int or "auto"
+        As in `fastcheck.check`; a direction takes four forward passes and more where a step is searched for, and both
+        phases share them.
     precision : str, optional
         Precision of the analytic pass, where the gradients' dtype does not show it ("tf32", "bfloat16", ...).
     explain : bool
