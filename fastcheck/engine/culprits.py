@@ -84,8 +84,8 @@ class _Search:
             flat[inside] = worst.weights[name] * (2.0 * rng.integers(0, 2, inside.stop - inside.start, np.int8) - 1.0)
             moves[name], only[name] = flat.reshape(array.shape), inside
             analytic += float(directions.gradient[name].reshape(-1)[inside] @ flat[inside])
-        numeric = directions.lines.with_step(moves, worst.step)
-        return bool(abs(numeric - analytic) > CLEAR * (worst.bar + directions.error(worst.weights, only)))
+        found = directions.lines.part(moves, worst)
+        return bool(abs(found.numeric - analytic) > CLEAR * (found.bar + directions.error(worst.weights, only)))
 
 
 def _wrong(directions: Directions, worst: Direction, name: str, dim: int) -> bool:

@@ -144,8 +144,8 @@ class Lines(Protocol):
         """Difference along a line with a step of its own."""
         ...
 
-    def with_step(self, moves: Arrays, step: float) -> float:
-        """Return the quotient along a line with a step that another line had, no less accurate than that."""
+    def part(self, moves: Arrays, like: Direction) -> Quotient:
+        """Difference along a line on which a part of the entries move as they do in a direction."""
         ...
 
 

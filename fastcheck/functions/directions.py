@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastcheck.common.precision import U
-from fastcheck.engine.directions import SPARE, Line, Quotient
+from fastcheck.engine.directions import SPARE, Direction, Line, Quotient
 from fastcheck.engine.random_signs import Arrays
 from fastcheck.functions import ecnoise, opinions
 from fastcheck.functions.along import LossLine, LossOfArrays, Surroundings
@@ -117,10 +117,12 @@ class LossLines:
         estimate = opinions.decided(own, search, estimate, False)
         return Quotient(estimate.numeric, estimate.bar, estimate.step, estimate.jump > estimate.bar / 2)
 
-    def with_step(self, moves: Arrays, step: float) -> float:
-        """Return the quotient with a step by five points: three err by more than a direction's bar."""
-        near, far = ((self.near.value(moves, by) - self.near.value(moves, -by)) / (2 * by) for by in (step, 2 * step))
-        return (4 * near - far) / 3
+    def part(self, moves: Arrays, like: Direction) -> Quotient:
+        """Difference with a direction's step by five points, and its bar: three err by more than that."""
+        near, far = (
+            (self.near.value(moves, by) - self.near.value(moves, -by)) / (2 * by) for by in (like.step, 2 * like.step)
+        )
+        return Quotient((4 * near - far) / 3, like.bar, like.step)
 
     def _loss_line(self, line: Line) -> LossLine:
         return LossLine(self.near, line.moves, line.analytic, line.error)
