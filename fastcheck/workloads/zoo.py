@@ -84,7 +84,8 @@ def run(
         network=network,
         backward=backward,
         batch=integer("batch", batch, least=1),
-        requested=requested(step, evaluator, dims, kinks="widen"),
+        # Of a published layer, the gradient is a known backward pass's: nothing is looked for beyond a sample.
+        requested=requested(step, evaluator, dims, kinks="widen") | {"directions": 0},
         threads=machine.thread_count(threads),
         seed=integer("seed", seed, least=0),
         progress=progress or silent,
@@ -161,8 +162,7 @@ class _Job:
             threads=self.threads,
             seed=self.seed,
         )
-        options = self.requested | {"directions": 0}  # the gradients are a known backward pass's
-        return check(case, **options, threads=self.threads, seed=self.seed, progress=progress)
+        return check(case, **self.requested, threads=self.threads, seed=self.seed, progress=progress)
 
     def crashed(self, layer: ConvLayer, error: Exception) -> Report:
         """Return the report of a layer whose check raised an unexpected exception."""
