@@ -70,10 +70,11 @@ class Covered:
         # In a batch, this thread is one of those that run the pool's tasks, and must not wait for them.
         alone = not threads or settings.threads == 1 or session.keeper is not None
         mapped = map if alone else session.pool.map
-        self._directions = Directions(lines, grads, errors, settings.seed, count, check, mapped, weighing)
-        self._directions.run()
-        if self._directions.contradicting:
-            localise(self._directions)
+        directions = Directions(lines, grads, errors, settings.seed, count, check, mapped, weighing)
+        directions.run()
+        if directions.contradicting:
+            localise(directions)
+        self._directions = directions
 
     def _seen(self, verdict: str) -> list[HealthFinding]:
         """Return what directions find beside the entries that were differenced one by one, with that verdict."""

@@ -371,7 +371,8 @@ class Directions:
 
     def _line(self, number: int, weights: dict[str, float]) -> Line:
         moves = random_signs.moves(self.lines.params, self.seed, number, weights)
-        analytic = math.fsum(float(np.vdot(self.gradient[name], move)) for name, move in moves.items())
+        # Not a dot product of BLAS, which depends on its threads, and waits for them.
+        analytic = math.fsum(float((self.gradient[name] * move).sum()) for name, move in moves.items())
         return Line(number, moves, analytic, self.error(weights))
 
     def _replace(self, one: Direction, other: Direction) -> None:
