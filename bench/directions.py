@@ -21,10 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fastcheck.engine.culprits import localise
+from fastcheck.engine.directions import COUNT, Directions, finite_values
 from fastcheck.functions import noise
 from fastcheck.functions.case import FunctionCase
-from fastcheck.functions.culprits import localise
-from fastcheck.functions.directions import COUNT, Directions
+from fastcheck.functions.directions import LossLines
 
 
 class Block(nn.Module):
@@ -147,7 +148,8 @@ def measured(loss, grad, params, mapped):
     start = time.perf_counter()
     errors = noise.of_gradient(case, 0)
     between = time.perf_counter()
-    lines = Directions(case, errors, 0, COUNT, lambda: None, mapped)
+    along = LossLines(case, finite_values(case.grads))
+    lines = Directions(along, case.grads, errors, 0, COUNT, lambda: None, mapped)
     lines.run()
     if lines.contradicting:
         localise(lines)
@@ -169,12 +171,12 @@ def report(kind, threads):
     total = sum(array.size for array in params.values())
     print(f"{kind}: {total:,} parameters in {len(params)} tensors; forward {forward / unit:.2f} of a backward pass")
     times = f"{for_lines / unit:.0f} backward passes, noise of the gradient {for_noise / unit:.0f}"
-    print(f"  {lines.near.calls} forwards: {times}")
+    print(f"  {lines.lines.calls} forwards: {times}")
     middle, worst = statistics.median(limits), max(limits)
     print(f"  chance of missing {lines.chance:.0e}; relative limit {middle:.0e}, worst {worst:.0e}")
     print(f"  {lines.contradicting} of {len(lines.done) + len(lines.guards)} contradict the right gradient")
     words = "named" if found.named == {place[0]: [place[1]]} else f"not named: {found.named}"
-    print(f"  one entry 1 % off: {words}, in {for_search / unit:.0f} backward passes ({found.near.calls} forwards)")
+    print(f"  one entry 1 % off: {words}, in {for_search / unit:.0f} backward passes ({found.lines.calls} forwards)")
 
 
 def _seconds(function, argument):

@@ -8,14 +8,13 @@ from contextlib import nullcontext
 from typing import Any, Literal
 
 from fastcheck.common import machine
-from fastcheck.common.arguments import integer
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.keywords import refuse_unknown_keywords
 from fastcheck.common.progress import PATIENCE, ProgressHook, progress_bar
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.engine.sampling import Dims
-from fastcheck.engine.settings import Settings
+from fastcheck.engine.settings import Settings, usable_directions
 from fastcheck.functions.case import FunctionCase
 from fastcheck.functions.structure import Structure
 from fastcheck.functions.vjp import Vjp
@@ -37,6 +36,7 @@ def check(
     step: float | Literal["auto"] = "auto",
     evaluator: Literal["auto", "full", "local", "delta"] = "auto",
     kinks: Literal["widen", "exclude"] = "widen",
+    directions: int | Literal["auto"] = "auto",
     threads: int | None = None,
     seed: int = 0,
     keep: bool = False,
@@ -64,6 +64,11 @@ def check(
     kinks : {"widen", "exclude"}
         Treatment of a dimension whose difference crosses a kink: widen its error bar by what the kink can change, or
         leave the dimension out, and count it.
+    directions : int or "auto"
+        Number of random directions over all dimensions at once, each of which an error above a stated limit escapes
+        with a chance of at most 1/2 (`fastcheck.engine.directions`). ``"auto"`` takes 20 where ``dims`` leaves
+        dimensions out, and none where it does not; a direction takes two forward passes. Where one fails, halving finds
+        the entries to blame, which are then differenced by themselves.
     threads : int, optional
         Number of threads; by default, the number of processors that this process may use. The report does not depend
         on it.
@@ -98,6 +103,7 @@ def check(
         progress=progress,
         dims=dims,
         keep=keep,
+        directions=usable_directions(directions),
     )
     from fastcheck.engine import coordinator  # imports Numba
 
@@ -152,7 +158,7 @@ def check_gradient(
         smooth losses. ``"auto"`` takes the one with the smaller error bar.
     directions : int or "auto"
         Number of random directions over all dimensions at once, each of which an error above a stated limit escapes
-        with a chance of at most 1/2 (`fastcheck.functions.directions`). ``"auto"`` takes 20 where ``dims`` leaves
+        with a chance of at most 1/2 (`fastcheck.engine.directions`). ``"auto"`` takes 20 where ``dims`` leaves
         dimensions out, and none where it does not; a direction takes four calls. Where one fails, halving
         finds the entries to blame, which are then differenced by themselves.
     noise, relative_noise : float, optional
@@ -352,8 +358,7 @@ def _check_function(
     stencil = options["stencil"]
     if stencil not in STENCILS or isinstance(stencil, float):
         raise FastcheckError(f"stencil is {stencil!r}: expected 'auto', 3 or 5")
-    if options["directions"] != "auto":
-        integer("directions", options["directions"], least=0)
+    options["directions"] = usable_directions(options["directions"])
     with progress_bar(PATIENCE) if progress is None else nullcontext(progress or None) as hook:
         settings = Settings.of(FunctionCase.evaluators, evaluator="full", default_threads=1, progress=hook, **options)
         case = make()

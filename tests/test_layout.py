@@ -11,7 +11,7 @@ OTHERS = {"helpers", "hardening", "kernels"}
 """Folders of tests/ that are no rooms of fastcheck: what tests share, files made wrong, and tests of kernels/."""
 
 COVERS = {
-    "test_check": "functions/case functions/entry functions/evaluator functions/pipeline engine/settings",
+    "test_check": "functions/case functions/entry functions/evaluator engine/settings",
     "test_command": "__main__ common/version",
     "test_extremes": "convolutions/scaling",
     "test_imports": "demo_network layers zoo",
@@ -33,12 +33,13 @@ COVERS = {
     "engine/test_shard_results": "coordinator pipeline common/packing common/progress",
     "convolutions/test_delta": "audit cost delta_input delta_weight lowering packing engine/differences",
     "convolutions/test_delta_curved": "closer slopes table_evaluator engine/folding",
+    "convolutions/test_directions": "gradient_errors",
     "convolutions/test_error_bars": "pipeline steps common/precision engine/magnitudes engine/steps",
     "convolutions/test_geometry": "common/arguments",
     "functions/test_coloured": "moves colour",
     "functions/test_cotangents": "layouts new_memory metrics/vjp_health",
     "functions/test_verdicts": "noise opinions",
-    "functions/test_directions": "culprits",
+    "functions/test_directions": "engine/coverage engine/culprits engine/directions",
     "functions/test_vjp": "vjp_case",
     "networks/test_check": "layers round_off_noise",
     "networks/test_error_bars": "analytic flips local_errors retries",

@@ -25,6 +25,7 @@ from fastcheck.cli.types import (
     Renaming,
     StepList,
     dims_option,
+    directions_option,
     evaluator_option,
     examples,
     json_option,
@@ -143,6 +144,7 @@ def cli() -> None:
 @cli.command("conv")
 @_case_options
 @dims_option("auto", "Dimensions to check; a number is divided among the tensors.")
+@directions_option
 @step_option
 @evaluator_option(EVALUATORS)
 @kinks_option
@@ -157,6 +159,7 @@ def cli() -> None:
 def conv_command(
     case_path: str,
     dims: Any,
+    directions: Any,
     step: Any,
     evaluator: Any,
     kinks: Any,
@@ -182,6 +185,7 @@ def conv_command(
         report = check(
             case,
             dims=dims,
+            directions=directions,
             step=step,
             evaluator=evaluator,
             kinks=kinks,
@@ -331,8 +335,9 @@ def _layers_demo(threads: int | None) -> int:
                 hook("making the layer (the first run compiles the kernels)", 0, 0)
             case = scene.case(threads)
             if not warm:  # the speed that is shown is not the compiler's
-                warm = bool(check(case, dims=len(case.grads), evaluator="local", threads=threads))
-            report = check(case, dims=scene.dims, evaluator="local", threads=threads, progress=hook)
+                warm = bool(check(case, dims=len(case.grads), directions=0, evaluator="local", threads=threads))
+            # The scenes are about samples, and what they miss.
+            report = check(case, dims=scene.dims, directions=0, evaluator="local", threads=threads, progress=hook)
         say(as_text(report, sys.stdout))
         if report.interrupted:
             return INTERRUPTED

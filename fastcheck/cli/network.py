@@ -14,6 +14,7 @@ from fastcheck.cli.output import check_paths, deliver_report, deliver_table, say
 from fastcheck.cli.types import (
     Names,
     dims_option,
+    directions_option,
     evaluator_option,
     examples,
     json_option,
@@ -55,6 +56,7 @@ _TRAINING_OPTIONS = ("learning_rate", "save_path")
 @click.option("--loss", type=float, help="Loss computed by your forward pass; overrides the key in --data.")
 @click.option("--only", type=Names(), help="Layers and tensors to check: conv1,dense1.bias. Default: all.")
 @dims_option("auto", "Dimensions to check; a number is divided among the tensors.")
+@directions_option
 @step_option
 @evaluator_option(EVALUATORS)
 @kinks_option

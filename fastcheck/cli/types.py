@@ -10,7 +10,7 @@ import click
 
 from fastcheck.cli.output import say
 from fastcheck.common import machine
-from fastcheck.common.arguments import positive
+from fastcheck.common.arguments import integer, positive
 from fastcheck.common.precision import PRECISIONS
 from fastcheck.engine.settings import KINKS
 
@@ -62,6 +62,18 @@ class Dims(click.ParamType[Any]):
             return int(value)
         except ValueError:
             self.fail(f"{value!r}: expected all, auto or a number of at least 1", param, ctx)
+
+
+class Directions(click.ParamType[Any]):
+    """auto, or a number from 0."""
+
+    name = "auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return value if value == "auto" else integer("directions", int(value), least=0)
+        except ValueError:
+            self.fail(f"{value!r}: expected auto or a number of at least 0", param, ctx)
 
 
 class StepType(click.ParamType[Any]):
@@ -175,6 +187,13 @@ map_option = click.option(
 )
 table_option = click.option(
     "--table", "table_path", metavar="F.csv", help="Write every checked dimension to a CSV file."
+)
+directions_option = click.option(
+    "--directions",
+    type=Directions(),
+    default="auto",
+    show_default=True,
+    help="Directions over all dimensions at once; auto: 20 where --dims leaves some out, else none.",
 )
 step_option = click.option(
     "--step", type=StepType(), default="auto", show_default=True, help="Step h of the differences."

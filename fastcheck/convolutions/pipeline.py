@@ -18,9 +18,12 @@ from fastcheck.convolutions.case import ConvCase
 from fastcheck.convolutions.delta_curved import CurvedDelta
 from fastcheck.convolutions.delta_input import InputDelta
 from fastcheck.convolutions.delta_weight import WeightDelta
+from fastcheck.convolutions.directions import ConvLines
+from fastcheck.convolutions.gradient_errors import gradient_errors
 from fastcheck.convolutions.reevaluation import Reevaluation
 from fastcheck.convolutions.scaling import ScaledOperands
-from fastcheck.engine import steps
+from fastcheck.engine import coverage, steps
+from fastcheck.engine.coverage import Covered
 from fastcheck.engine.differences import Auditing, Chosen, Evaluator
 from fastcheck.engine.pipeline import Prepared, Session
 from fastcheck.engine.settings import Settings
@@ -33,7 +36,7 @@ FORWARD_BLOCK = 4096
 """Number of outputs that are compared with declared ones at a time."""
 
 
-class ConvPipeline:
+class ConvPipeline(Covered):
     """The pipeline of a `ConvCase`.
 
     Parameters
@@ -87,13 +90,14 @@ class ConvPipeline:
             session.interrupts.raise_if_interrupted()
             scaled = ScaledOperands.of(case)
         delta, declared, curved = self.kind == "delta", case.output is not None, case.loss != "vjp"
+        count = coverage.count_of(session.settings, self.shapes(), self.work())
         output = magnitude = None
-        if declared or delta or curved:
+        if declared or delta or curved or count:
             with clock.of("forward_seconds"):
                 session.settings.progress("forward", 0, 0)
                 output = passes.output(scaled, case.geometry, pool)
                 _refuse_overflow(output)
-        if declared or not delta or curved:
+        if declared or not delta or curved or count:
             with clock.of("forward_seconds" if delta else "seconds"):
                 magnitude = passes.magnitude(scaled, case.geometry, pool)
                 _refuse_overflow(magnitude)
@@ -104,6 +108,10 @@ class ConvPipeline:
         if declared and output is not None and magnitude is not None:
             with clock.of("forward_seconds"):
                 forward = _check_forward(case, scaled, output, magnitude, pool)
+        if count and output is not None and magnitude is not None and (forward is None or forward.passed):
+            with clock.of("seconds"):
+                errors = gradient_errors(case, scaled, output, magnitude, pool)
+                self._cover(ConvLines(case, scaled, output, magnitude, pool), case.grads, errors, count, session)
         return self._prepared(scaled, forward, output, magnitude)
 
     def _prepared(
@@ -127,7 +135,7 @@ class ConvPipeline:
         found = [health.transposed(case.layout)] if case.channels_last else []
         if case.by_default >= {"stride", "padding"}:
             found.append(health.default_geometry(geometry.input_shape, geometry.weight_shape))
-        return found
+        return found if report.interrupted else [*found, *self._seen(report.verdict)]
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,8 @@ def _check_tensor(
         settings.progress(f"{name}: preparing", 0, 0)
         tensor = OpenTensor(pipeline, prepared, name, dims, session)
         result, interrupted = _difference(tensor, session)
+        if not interrupted and isinstance(pipeline, WithDirections):
+            pipeline.confirm(name, tensor.evaluator)
         # Skipped after Ctrl-C: it takes as long as differencing a few dimensions.
         bar_components = {} if interrupted else _bar_components(tensor.evaluator, result.tally)
         step, audit = tensor.evaluator.step, tensor.audit

@@ -165,6 +165,10 @@ class WithDirections(Protocol):
         """Return the flat indices of a tensor's entries that directions point to."""
         ...
 
+    def confirm(self, name: str, evaluator: Evaluator) -> None:
+        """Compare these entries, differenced by themselves, with what directions say of them."""
+        ...
+
 
 @runtime_checkable
 class WithSample(Protocol):

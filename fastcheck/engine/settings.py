@@ -115,3 +115,10 @@ def usable_step(step: Any) -> Any:
     if step != "auto":
         raise FastcheckError(f"step is {step!r}: expected 'auto' or a positive finite number")
     return step
+
+
+def usable_directions(directions: Any) -> int | Literal["auto"]:
+    """Return a number of directions, after checking it: "auto", or a number of at least 0."""
+    return (
+        "auto" if isinstance(directions, str) and directions == "auto" else integer("directions", directions, least=0)
+    )

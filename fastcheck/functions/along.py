@@ -4,13 +4,58 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 import numpy as np
 
-from fastcheck.functions.case import FunctionCase
 from fastcheck.functions.state import Arrays
 from fastcheck.functions.step_search import Estimate, Level, Search
+
+
+class LossOfArrays(Protocol):
+    """A loss of arrays near a point.
+
+    Attributes
+    ----------
+    params : mapping of str to float64 array
+        The point.
+    start : float
+        The loss there.
+    scatter : float
+        Least standard deviation of its values.
+    accuracy : float
+        Declared bound on the error of a value; 0 without one.
+    promised : float
+        The largest change of the loss that the gradient promises when an entry moves by its own size.
+    """
+
+    start: float
+    scatter: float
+    accuracy: float
+
+    @property
+    def params(self) -> Mapping[str, np.ndarray]: ...
+
+    @property
+    def promised(self) -> float: ...
+
+    def size(self, name: str) -> float:
+        """Return the typical size of a tensor's entries."""
+        ...
+
+    def label(self, name: str) -> str:
+        """Return the user's name for a tensor."""
+        ...
+
+    def copies(self) -> Arrays:
+        """Return private copies of params, which may be changed."""
+        ...
+
+    def value(self, arrays: Arrays, where: Callable[[], str]) -> float:
+        """Evaluate the loss near the point, from any thread; nan where it has no value."""
+        ...
+
 
 LEAST, MOST = -60, 6
 """Smallest and largest step, as powers of two."""
@@ -21,7 +66,7 @@ class Surroundings:
 
     Parameters
     ----------
-    case : FunctionCase
+    case : LossOfArrays
 
     Attributes
     ----------
@@ -31,7 +76,7 @@ class Surroundings:
         Standard deviation of the loss's rounding, and of the moved entries', where everything moves.
     """
 
-    def __init__(self, case: FunctionCase) -> None:
+    def __init__(self, case: LossOfArrays) -> None:
         self.case, self.calls, self.noise = case, 0, 0.0
         self._lock, self._own, self._every = threading.Lock(), threading.local(), list[tuple[Arrays, set[str]]]()
 
@@ -47,11 +92,11 @@ class Surroundings:
         moved.update(moves)
         return self.case.value(arrays, lambda: f"with {len(moves)} of params moved by {by:g} of their size")
 
-    def refuse_changes(self) -> None:
-        """Check that the loss left its arguments as they were."""
+    def restored(self) -> Iterator[Arrays]:
+        """Yield all arrays that the loss was given, with what was moved put back."""
         for arrays, moved in self._every:
             _restore(self.case, arrays, moved)
-            self.case.refuse_changes(arrays, self.case.names.function)
+            yield arrays
         self._every.clear()
         self._own = threading.local()
 
@@ -65,7 +110,7 @@ class Surroundings:
         return kept
 
 
-class Line:
+class LossLine:
     """The loss along one line, differenced as an entry is.
 
     Parameters
@@ -105,6 +150,6 @@ class Line:
         return Level.of(step, (-step, 0.0, step), (before, self._near.case.start, after), noise)
 
 
-def _restore(case: FunctionCase, arrays: Arrays, names: set[str]) -> None:
+def _restore(case: LossOfArrays, arrays: Arrays, names: set[str]) -> None:
     for name in names:
         arrays[name][...] = case.params[name]

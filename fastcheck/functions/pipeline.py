@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from fastcheck.common.arguments import Shape
-from fastcheck.engine import sampling, steps
+from fastcheck.engine import coverage, sampling, steps
+from fastcheck.engine.coverage import Covered
 from fastcheck.engine.differences import Auditing, Chosen, Evaluator
+from fastcheck.engine.directions import finite_values
 from fastcheck.engine.pipeline import Session
 from fastcheck.engine.sampling import Dims
 from fastcheck.engine.settings import Settings
 from fastcheck.functions import noise, ties
 from fastcheck.functions.case import FunctionCase
 from fastcheck.functions.coloured import ColouredEvaluator
-from fastcheck.functions.culprits import localise
-from fastcheck.functions.directions import COUNT, Directions
+from fastcheck.functions.directions import LossLines
 from fastcheck.functions.evaluator import PILOTS, FunctionEvaluator
 from fastcheck.functions.noise import Noise
 from fastcheck.functions.ties import Kinked
@@ -43,7 +43,7 @@ LARGE_SAMPLE = 64
 more. Directions cover all."""
 
 
-class FunctionPipeline:
+class FunctionPipeline(Covered):
     """The pipeline of a `FunctionCase`.
 
     Parameters
@@ -67,7 +67,6 @@ class FunctionPipeline:
         self._errors: Mapping[str, np.ndarray] = {}
         self._evaluators: dict[str, FunctionEvaluator] = {}
         self._settings = settings
-        self._directions: Directions | None = None
         self._coloured: dict[str, ColouredEvaluator] = {}
         for name in case.params if settings.step != "auto" else ():
             steps.refuse_unusable(settings.step, case.params[name], case.label(name))
@@ -112,53 +111,24 @@ class FunctionPipeline:
             if self.forward is None or self.forward.passed:
                 self._errors = noise.of_gradient(self._case, session.settings.seed)
                 self._case.examine(self._errors)
-                if count := self._count_of_directions():
-                    self._directions = self._run_directions(count, session)
+                if count := coverage.count_of(session.settings, self.shapes(), self.work(), self._dims()):
+                    self._run_directions(count, session)
         return self
 
-    @property
-    def directions(self) -> dict[str, Any] | None:
-        """What directions over all dimensions gave; None where none were differenced."""
-        return None if self._directions is None else self._directions.described()
-
-    def named(self, name: str) -> list[int]:
-        """Return the entries of a tensor that directions point to."""
-        return [] if self._directions is None else sorted(self._directions.named.get(name, []))
-
-    def _agree_one_by_one(self) -> bool:
-        """Return whether entries that directions point to are wrong when they are differenced by themselves."""
-        assert self._directions is not None
-        for name, dims in self._directions.named.items():
-            differences = self._evaluators[name](np.array(sorted(dims), dtype=np.int64))
-            analytic = self._case.grads[name].reshape(-1)[differences.dims].astype(np.float64)
-            if (np.abs(analytic - differences.numeric) <= differences.error_bar).any():
-                return False
-        return True
-
-    def _count_of_directions(self) -> int:
-        """Return the number of directions: by default, none where every dimension is differenced by itself."""
-        if self._settings.directions != "auto":
-            return self._settings.directions or 0
-        return COUNT if self._counts() != {name: math.prod(shape) for name, shape in self.shapes().items()} else 0
+    def _dims(self) -> Dims:
+        dims: Dims = self._settings.dims
+        return self.automatic() if dims == "auto" else dims
 
     def _counts(self) -> dict[str, int]:
         """Return the number of dimensions of each tensor that are differenced by themselves."""
-        dims = self.automatic() if self._settings.dims == "auto" else self._settings.dims
-        return sampling.counts(dims, {name: math.prod(shape) for name, shape in self.shapes().items()}, self.work())
+        sizes = {name: array.size for name, array in self._case.params.items()}
+        return sampling.counts(self._dims(), sizes, self.work())
 
-    def _run_directions(self, count: int, session: Session) -> Directions:
-        session.settings.progress(f"{count} directions", 0, 0)
-        # In a batch, this thread is one of those that run the pool's tasks, and must not wait for them.
-        alone = session.settings.threads == 1 or session.keeper is not None
-        mapped = map if alone else session.pool.map
-        lines = Directions(
-            self._case, self._errors, session.settings.seed, count, session.interrupts.raise_if_interrupted, mapped
-        )
-        lines.run()
-        if lines.contradicting:
-            localise(lines)
-        lines.finish()
-        return lines
+    def _run_directions(self, count: int, session: Session) -> None:
+        lines = LossLines(self._case, finite_values(self._case.grads))
+        self._cover(lines, self._case.grads, self._errors, count, session, threads=True)
+        for arrays in lines.near.restored():
+            self._case.refuse_changes(arrays, self._case.names.function)
 
     def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
         """Prepare a tensor to be differenced."""
@@ -222,11 +192,7 @@ class FunctionPipeline:
         if report.interrupted or not report.tensors:
             return self._case.findings
         self._case.examine_end()
-        seen = None
-        if self._directions is not None:
-            self._directions.trusted = self._agree_one_by_one()
-            seen = self._directions.finding(report.verdict == "fail")
-        findings = [*self._case.findings, *self._tied(), *self._breached(report), *([] if seen is None else [seen])]
+        findings = [*self._case.findings, *self._tied(), *self._breached(report), *self._seen(report.verdict)]
         return findings if any(one.verdict for one in findings) else [*findings, *self._vanishing(report)]
 
     def _tied(self) -> Iterator[HealthFinding]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from fastcheck.common.keywords import refuse_unknown_keywords
 from fastcheck.common.progress import ProgressHook
 from fastcheck.engine.sampling import Dims
-from fastcheck.engine.settings import Settings
+from fastcheck.engine.settings import Settings, usable_directions
 from fastcheck.networks.case import NetworkCase
 from fastcheck.networks.job import Gradient, prepare
 from fastcheck.networks.network import Network
@@ -36,6 +36,7 @@ def check_network(
     step: float | Literal["auto"] = "auto",
     evaluator: Literal["auto", "network", "full"] = "auto",
     kinks: Literal["widen", "exclude"] = "widen",
+    directions: int | Literal["auto"] = "auto",
     precision: str | None = None,
     explain: bool = False,
     threads: int | None = None,
@@ -82,6 +83,9 @@ def check_network(
     evaluator : {"auto", "network", "full"}
         ``network``, the choice of ``"auto"``, evaluates only what a dimension changes; ``full`` evaluates the whole
         network, twice.
+    directions : int or "auto"
+        As in `fastcheck.check`; a direction takes four forward passes and more where a step is searched for, and both
+        phases share them.
     precision : str, optional
         Precision of the analytic pass, where the gradients' dtype does not show it ("tf32", "bfloat16", ...).
     explain : bool
@@ -109,6 +113,7 @@ def check_network(
         progress=progress,
         dims=dims,
         keep=keep or explain,
+        directions=usable_directions(directions),
     )
     job = prepare(
         network,

@@ -9,7 +9,8 @@ import numpy as np
 
 from fastcheck.common.arguments import Shape
 from fastcheck.common.precision import UNITS
-from fastcheck.engine import steps
+from fastcheck.engine import coverage, steps
+from fastcheck.engine.coverage import Covered
 from fastcheck.engine.differences import Auditing, Chosen, Evaluator
 from fastcheck.engine.pipeline import Session
 from fastcheck.engine.settings import Settings
@@ -17,6 +18,7 @@ from fastcheck.metrics.health import HealthFinding
 from fastcheck.networks import blind
 from fastcheck.networks.audit import NetworkAudit
 from fastcheck.networks.case import NetworkCase
+from fastcheck.networks.directions import data_gradient, gradient_errors, lines_of
 from fastcheck.networks.error_bars import Baseline
 from fastcheck.networks.evaluator import NetworkEvaluator
 from fastcheck.networks.full import Full
@@ -29,7 +31,7 @@ AUTOMATIC = "network"
 """The evaluator that ``evaluator="auto"`` picks."""
 
 
-class NetworkPipeline:
+class NetworkPipeline(Covered):
     """The pipeline of a `NetworkCase`.
 
     Parameters
@@ -86,12 +88,25 @@ class NetworkPipeline:
         }
 
     def prepare(self, session: Session) -> NetworkPipeline:
-        """Return this pipeline: its passes have been run already."""
+        """Difference directions where a sample leaves dimensions out; the network's passes have been run already."""
+        count = coverage.count_of(session.settings, self.shapes(), self.work())
+        if count and (self.forward is None or self.forward.passed):
+            with session.clock.of("seconds"):
+                case, baseline = self._case, self._baseline
+                self._cover(
+                    lines_of(baseline, case.grads, count),
+                    data_gradient(case),
+                    gradient_errors(case, baseline),
+                    count,
+                    session,
+                    threads=True,
+                    weighing=baseline.passes.named(baseline.gradient),
+                )
         return self
 
     def findings(self, report: Report) -> Sequence[HealthFinding]:
-        """Return nothing: the checklist of good practice reports on a network."""
-        return ()
+        """Return what directions find; of all else, the checklist of good practice reports."""
+        return () if report.interrupted else self._seen(report.verdict)
 
     def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
         """Prepare a tensor to be differenced."""

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from fastcheck.common.precision import UNITS, U
+from fastcheck.engine.directions import LIKELY, SUMS, norm
 from fastcheck.engine.magnitudes import rms
 from fastcheck.functions import ecnoise
-from fastcheck.functions.directions import LIKELY, SUMS
 from fastcheck.functions.noise import NOISES, SHARED, SHARED_HALF, UNMEASURED, unit_of_values
 from fastcheck.functions.state import Arrays
 from fastcheck.functions.step_search import NOISES as NOISES_OF_VALUES
@@ -187,15 +187,9 @@ def errors_of(grads: Arrays, precisions: dict[str, str], sizes: dict[str, float]
 
 
 def errors_along(manifest: Manifest, grads: Arrays, errors: Arrays, moves: np.ndarray) -> np.ndarray:
-    """Bound the rounding of the analytic derivative along each direction (`fastcheck.functions.directions`)."""
+    """Bound the rounding of the analytic derivative along each direction (`fastcheck.engine.directions`)."""
     bounds = np.zeros(manifest.plan.total)
     for position, tensor in enumerate(manifest.tensors):
-        bound = LIKELY * _norm(errors[tensor.name]) + SUMS * U * _norm(grads[tensor.name])
+        bound = LIKELY * norm(errors[tensor.name]) + SUMS * U * norm(grads[tensor.name])
         bounds = np.hypot(bounds, moves[:, position] * bound)
     return bounds
-
-
-def _norm(values: np.ndarray) -> float:
-    """Return the root of the sum of squares, without overflow."""
-    largest = float(np.abs(values).max()) or 1.0
-    return largest * float(np.linalg.norm(values / largest))

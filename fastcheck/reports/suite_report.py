@@ -169,6 +169,7 @@ class NetworkReport(SuiteReport, Plottable):
         """Return what the report says in short: the text that ``print(report)`` prints."""
         phases = list(self.phases.values())
         warnings = [f"{line.topic}: {line.text}" for line in self.hygiene if line.status == "warn"]
+        beyond = notes.covered(self._last.directions) if self._last.directions is not None else []
         facts = Facts(
             self.verdict,
             self._labelled(),
@@ -180,7 +181,7 @@ class NetworkReport(SuiteReport, Plottable):
             declared="loss",
             phases="with regularisation off, then on" if len(phases) > 1 else "",
             differenced=[tensor for _, _, tensor in every_tensor(self)],
-            notes=[*(one.words for one in self.explanations), *warnings],
+            notes=[*beyond, *(one.words for one in self.explanations), *warnings],
         )
         return wording.of_tensors(facts)
 

@@ -84,7 +84,8 @@ def run(
         network=network,
         backward=backward,
         batch=integer("batch", batch, least=1),
-        requested=requested(step, evaluator, dims, kinks="widen"),
+        # Of a published layer, the gradient is a known backward pass's: nothing is looked for beyond a sample.
+        requested=requested(step, evaluator, dims, kinks="widen") | {"directions": 0},
         threads=machine.thread_count(threads),
         seed=integer("seed", seed, least=0),
         progress=progress or silent,

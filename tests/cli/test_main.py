@@ -79,6 +79,13 @@ def test_json_alone_on_standard_output(run, path):
     assert sum(tensor["dims_checked"] for tensor in data["tensors"].values()) == 40
 
 
+@pytest.mark.parametrize(("given", "count"), [((), 20), (("--directions", 5), 5), (("--directions", 0), None)])
+def test_directions_cover_what_a_sample_leaves_out(given, count, run, path):
+    code, out, _ = run("conv", path, "--dims", 6, *given)
+    assert code == 0
+    assert (f"{count} directions over all" in out) == (count is not None)
+
+
 def test_json_and_table_files(run, path, tmp_path):
     json_path, table_path = tmp_path / "r.json", tmp_path / "t.csv"
     code, shown, _ = run("conv", path, "--json", json_path, "--table", table_path, "--dims", "all")

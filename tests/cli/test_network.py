@@ -206,12 +206,15 @@ def test_a_step_across_kinks_is_inconclusive_and_explained(cnn, run):
 
 def test_options_reach_the_check(cnn, run):
     options = ("--only", "conv1,dense2.bias", "--dims", 40, "--step", "1e-5", "--evaluator", "full", "--seed", 5)
+    options += ("--directions", 6)
     code, out, err = run(*cnn.arguments(*options, "--kinks", "exclude", "--threads", 2, "--json", "-"))
     data = json.loads(out)
     assert (code, err) == (0, "")
     for phase in data["cases"]:
         assert phase["seed"] == 5
-        assert phase["requested"] == {"step": 1e-5, "evaluator": "full", "dims": 40, "kinks": "exclude"}
+        requested = {"step": 1e-5, "evaluator": "full", "dims": 40, "kinks": "exclude", "directions": 6}
+        assert phase["requested"] == requested
+        assert (phase["directions"]["count"], phase["directions"]["failing"]) == (6, 0)
         assert list(phase["tensors"]) == ["conv1.weight", "conv1.bias", "dense2.bias"]
         assert sum(tensor["dims_checked"] for tensor in phase["tensors"].values()) == 40
     assert data["run"]["threads"] == 2
@@ -371,6 +374,8 @@ BAD_OPTIONS = {
     "a misspelt layer": (["--only", "dens1"], "only names 'dens1' (did you mean 'dense1'?)"),
     "an unknown evaluator": (["--evaluator", "delta"], "'delta' is not one of 'auto', 'network', 'full'"),
     "dims of 0": (["--dims", 0], "dims is 0: expected"),
+    "directions in words": (["--directions", "few"], "'few': expected auto or a number of at least 0"),
+    "fewer than no directions": (["--directions", -1], "'-1': expected auto or a number of at least 0"),
     "a step in words": (["--step", "small"], "'small': expected auto or a number"),
     "a step too small": (["--step", "1e-40"], "the smallest usable step is"),
     "a loss in words": (["--loss", "small"], "'small' is not a valid float"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastcheck import FastcheckError
-from fastcheck.functions.along import Line, Surroundings
+from fastcheck.functions.along import LossLine, Surroundings
 from fastcheck.functions.case import FunctionCase
 
 PARAMS = {"a": np.array([1.0, 2.0]), "b": np.array([3.0])}
@@ -24,7 +24,7 @@ def test_tensors_move_and_return():
 
 
 def test_a_level_is_the_difference_along_the_line():
-    line = Line(Surroundings(_case()), {"a": np.array([1.0, -1.0]), "b": np.array([1.0])}, 25.0, 0.0)
+    line = LossLine(Surroundings(_case()), {"a": np.array([1.0, -1.0]), "b": np.array([1.0])}, 25.0, 0.0)
     level = line.level(-10)
     assert level.central == pytest.approx(25.0 + 2.0**-20, rel=1e-12)
     assert level.jump == pytest.approx(2.0**-10 * (2 + 2 + 18), rel=1e-6)
@@ -32,7 +32,7 @@ def test_a_level_is_the_difference_along_the_line():
 
 def test_outside_the_domain_there_is_no_level():
     case = FunctionCase(lambda p: float(np.log(p["a"]).sum()), {"a": 1 / PARAMS["a"]}, {"a": PARAMS["a"]})
-    assert Line(Surroundings(case), {"a": np.ones(2)}, 1.5, 0.0).level(1) is None
+    assert LossLine(Surroundings(case), {"a": np.ones(2)}, 1.5, 0.0).level(1) is None
 
 
 def test_a_loss_that_changes_an_unmoved_tensor_is_refused():
@@ -44,4 +44,4 @@ def test_a_loss_that_changes_an_unmoved_tensor_is_refused():
     near = Surroundings(_case(loss))
     near.value({"b": np.array([1.0])}, 0.5)
     with pytest.raises(FastcheckError, match="loss changes"):
-        near.refuse_changes()
+        near.case.refuse_changes(next(near.restored()), "loss")

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 import fastcheck
 from fastcheck import FastcheckError
+from fastcheck.engine.directions import COUNT, FEW, GUARDS, SPARE, Directions, Line
+from fastcheck.engine.random_signs import Weights
 from fastcheck.functions import noise
 from fastcheck.functions.case import FunctionCase
-from fastcheck.functions.directions import COUNT, FEW, GUARDS, SPARE, Directions
-from fastcheck.functions.random_signs import Weights
+from fastcheck.functions.directions import LossLines
 from fastcheck.reports.reader import from_json
 
 pytestmark = pytest.mark.jit
@@ -86,7 +87,8 @@ class _Sine:
         self.grad = self.c * np.cos(self.p)
         case = FunctionCase(self.loss, lambda p: self.c * np.cos(p), self.p)
         self.errors = noise.of_gradient(case, seed=0)
-        self.right = Directions(case, self.errors, 0, COUNT, lambda: None)
+        self.lines = LossLines(case, case.grads)
+        self.right = Directions(self.lines, case.grads, self.errors, 0, COUNT, lambda: None)
         self.right.run()
 
     def loss(self, p):
@@ -99,31 +101,27 @@ class _Sine:
 
     def missed(self, seed, error, count, directions):
         """Return which of so many directions miss a wrong gradient, whose error is above the limit of detection."""
-        case = FunctionCase(self.loss, self.wrong(seed, error), self.p)
-        lines = directions(case, self.errors, seed, count, lambda: None)
-        lines.difference(self.right)
-        assert lines.limits()["params"] < error
-        return [not one.fails for one in lines.done]
+        found = directions(self.lines, {"params": self.wrong(seed, error)}, self.errors, seed, count, lambda: None)
+        found.difference()
+        assert found.limits()["params"] < error
+        return [not one.fails for one in found.done]
 
 
-class _Lines(Directions):
-    """Directions that take noise and step from others, and do not look for the wrong entry."""
+class _WithStep(Directions):
+    """Directions that take the step as it is, and do not look for the wrong entry."""
 
-    def difference(self, like):
-        self.near.noise, self._step, self._common = like.near.noise, like._step, like._common
-        self.gradient = self.case.grads
-        self._squares = {name: self._squares_of(name, slice(None)) for name in self.gradient}
-        weights = Weights(self.case, self.gradient).balanced
+    def difference(self):
+        weights = Weights(self.lines, self.gradient).balanced
         self.done = [self._differenced(number, weights) for number in range(self.count)]
 
 
-class _AllAlike(_Lines):
+class _AllAlike(_WithStep):
     """Directions that move all entries the same way."""
 
     def _line(self, number, weights):
-        moves = {name: np.full(array.shape, weights[name]) for name, array in self.case.params.items()}
+        moves = {name: np.full(array.shape, weights[name]) for name, array in self.lines.params.items()}
         analytic = sum(float(np.vdot(self.gradient[name], move)) for name, move in moves.items())
-        return self.line(moves, analytic, self.error(weights))
+        return Line(number, moves, analytic, self.error(weights))
 
 
 WRONG, K = 2000, 5
@@ -142,7 +140,7 @@ def _allowed(k):
 
 
 def test_k_directions_miss_an_adversary_as_rarely_as_they_say():
-    for k, share in enumerate(_shares_missed(_Lines), 1):
+    for k, share in enumerate(_shares_missed(_WithStep), 1):
         assert 0 < share <= _allowed(k)
     assert all(share > _allowed(k) for k, share in enumerate(_shares_missed(_AllAlike, 20), 1))
 
@@ -165,7 +163,7 @@ def test_gradchecks_fast_mode_misses_most_of_them_however_often_it_is_called():
         point = torch.tensor(sine.p, requires_grad=True)
         passes = [torch.autograd.gradcheck(Wrong.apply, point, fast_mode=True, raise_exception=False) for _ in range(3)]
         missed.append(passes)
-        assert not all(sine.missed(seed, 1e-3, COUNT, _Lines))
+        assert not all(sine.missed(seed, 1e-3, COUNT, _WithStep))
     missed = np.array(missed)
     assert missed[:, 0].mean() > 0.5
     np.testing.assert_array_equal(missed[:, :1], missed.all(1, keepdims=True))
@@ -267,13 +265,14 @@ def test_where_all_is_wrong_few_directions_are_searched():
     def run(factor):
         grads = {name: factor * grad for name, grad in TANH[1](PARAMS).items()}
         errors = {name: np.zeros_like(grad) for name, grad in grads.items()}
-        directions = Directions(FunctionCase(TANH[0], grads, PARAMS), errors, 0, 40, lambda: None)
+        lines = LossLines(FunctionCase(TANH[0], grads, PARAMS), grads)
+        directions = Directions(lines, grads, errors, 0, 40, lambda: None)
         directions.run()
         return directions
 
     right, wrong = run(1.0), run(1.5)
     assert (len(right.failing), len(wrong.failing)) == (0, 40 + SPARE + GUARDS)
-    assert wrong.near.calls - right.near.calls < 30 * FEW
+    assert wrong.lines.calls - right.lines.calls < 30 * FEW
 
 
 def test_a_direction_at_a_crowd_of_kinks_is_searched_and_agrees():

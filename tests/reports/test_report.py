@@ -48,6 +48,7 @@ def test_json_by_contract():
         "tensors",
         "run",
         "operands",
+        "directions",
     }
     assert (data["schema"], data["verdict"], data["seed"], data["interrupted"]) == (1, "pass", 3, False)
     assert data["requested"] == {"step": 0.25, "evaluator": "auto", "dims": 60, "kinks": "widen"}

@@ -206,7 +206,8 @@ def test_json_alone_on_standard_output(run):
     code, out, err = run("zoo", "tiny", "--dims", "5", "--seed", 7, "--step", 0.5, "--evaluator", "full", "--json", "-")
     assert (code, err) == (0, "")
     case = json.loads(out)["cases"][0]
-    assert (case["seed"], case["requested"]) == (7, {"step": 0.5, "evaluator": "full", "dims": 5, "kinks": "widen"})
+    requested = {"step": 0.5, "evaluator": "full", "dims": 5, "kinks": "widen", "directions": 0}
+    assert (case["seed"], case["requested"]) == (7, requested)
 
 
 def test_a_layer_that_crashes_is_an_error_and_the_others_go_on(monkeypatch, run, tmp_path):

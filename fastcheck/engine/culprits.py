@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastcheck.functions.directions import Direction, Directions
-from fastcheck.functions.state import Arrays
+from fastcheck.engine.directions import Direction, Directions, Line
+from fastcheck.engine.random_signs import Arrays
 
 TRIES = 4
 """Times with fresh signs that each half of an index range is tried."""
@@ -41,7 +41,7 @@ class _Search:
 
     def __init__(self, directions: Directions, worst: Direction, attempt: int) -> None:
         self._directions, self._worst, self._number = directions, worst, attempt * 4096
-        self._params = directions.case.params
+        self._params = directions.lines.params
         self._ends = np.cumsum([array.size for array in self._params.values()]).tolist()
 
     def descend(self) -> tuple[str, int] | None:
@@ -84,25 +84,19 @@ class _Search:
             flat[inside] = worst.weights[name] * (2.0 * rng.integers(0, 2, inside.stop - inside.start, np.int8) - 1.0)
             moves[name], only[name] = flat.reshape(array.shape), inside
             analytic += float(directions.gradient[name].reshape(-1)[inside] @ flat[inside])
-        near, far = (
-            (directions.near.value(moves, step) - directions.near.value(moves, -step)) / (2 * step)
-            for step in (worst.step, 2 * worst.step)
-        )
-        # As accurate as the directions' own estimate.
-        numeric = (4 * near - far) / 3
-        return bool(abs(numeric - analytic) > CLEAR * (worst.bar + directions.error(worst.weights, only)))
+        found = directions.lines.part(moves, worst)
+        return bool(abs(found.numeric - analytic) > CLEAR * (found.bar + directions.error(worst.weights, only)))
 
 
 def _wrong(directions: Directions, worst: Direction, name: str, dim: int) -> bool:
     """Difference an entry; where it is off, put its numeric value in place of the analytic one."""
-    shape = directions.case.params[name].shape
-    flat, weight = np.zeros(directions.case.params[name].size), worst.weights[name]
+    array, weight = directions.lines.params[name], worst.weights[name]
+    flat = np.zeros(array.size)
     flat[dim] = weight
     analytic = float(directions.gradient[name].reshape(-1)[dim]) * weight
     error = directions.error(worst.weights, {name: slice(dim, dim + 1)})
-    line = directions.line({name: flat.reshape(shape)}, analytic, error)
-    estimate = directions.best(line)
-    if estimate is None or not line.outside(estimate):
+    found = directions.lines.searched(Line(-1, {name: flat.reshape(array.shape)}, analytic, error))
+    if not abs(found.numeric - analytic) > found.bar + error:
         return False
-    directions.patch(name, dim, estimate.numeric / weight, estimate.bar / weight)
+    directions.patch(name, dim, found.numeric / weight, found.bar / weight)
     return True

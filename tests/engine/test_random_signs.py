@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from fastcheck.engine.random_signs import RANGE, Weights, moves, signs
 from fastcheck.functions.case import FunctionCase
-from fastcheck.functions.random_signs import RANGE, Weights, moves, signs
 
 RNG = np.random.default_rng(0)
 PARAMS = {"large": RNG.normal(size=(40, 30)), "small": RNG.normal(size=7) * 1e3, "unused": RNG.normal(size=5)}
@@ -32,7 +32,7 @@ def test_every_entry_has_a_sign(size):
 
 def test_moves_are_signs_times_the_weight():
     case, _ = _case()
-    found = moves(case, 5, 2, {"large": 0.5, "small": 2.0, "unused": 1.0})
+    found = moves(case.params, 5, 2, {"large": 0.5, "small": 2.0, "unused": 1.0})
     assert np.array_equal(found["small"], 2.0 * signs(5, 2, 1, 7))
     assert found["large"].shape == (40, 30)
 

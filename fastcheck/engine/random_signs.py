@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 
-from fastcheck.functions.case import FunctionCase
-from fastcheck.functions.state import Arrays
+Arrays = dict[str, np.ndarray]
 
 EVEN = 3 / 8
 """Power of a tensor's size with which it moves further than one with as large a gradient. With 0, all tensors
@@ -23,12 +23,23 @@ RANGE = 2.0**9
 """Largest ratio of two tensors' moves, each relative to the tensor's own size: one whose gradient is zero moves too."""
 
 
+class Sized(Protocol):
+    """Tensors and their sizes."""
+
+    @property
+    def params(self) -> Mapping[str, np.ndarray]: ...
+
+    def size(self, name: str) -> float:
+        """Return the typical size of a tensor's entries."""
+        ...
+
+
 class Weights:
     """How far the entries of each tensor move along a direction.
 
     Parameters
     ----------
-    case : FunctionCase
+    case : Sized
     gradient : mapping of str to float64 array
         Sets the weights; it need not be right.
 
@@ -40,7 +51,7 @@ class Weights:
         Moves in proportion to the tensors' own sizes, with which the loss changes as much.
     """
 
-    def __init__(self, case: FunctionCase, gradient: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, case: Sized, gradient: Mapping[str, np.ndarray]) -> None:
         sizes = {name: case.size(name) for name in case.params}
         promises = {name: size * float(np.linalg.norm(gradient[name])) for name, size in sizes.items()}
         if not 0 < max(promises.values()) < math.inf:
@@ -65,9 +76,9 @@ def signs(seed: int, number: int, position: int, size: int) -> np.ndarray:
     return bits.view(np.int8) * np.int8(2) - np.int8(1)
 
 
-def moves(case: FunctionCase, seed: int, number: int, weights: Mapping[str, float]) -> Arrays:
+def moves(params: Mapping[str, np.ndarray], seed: int, number: int, weights: Mapping[str, float]) -> Arrays:
     """Return a direction's move of every entry."""
-    drawn = enumerate(case.params.items())
+    drawn = enumerate(params.items())
     return {
         name: np.multiply(signs(seed, number, position, array.size), weights[name]).reshape(array.shape)
         for position, (name, array) in drawn
