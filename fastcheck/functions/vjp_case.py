@@ -37,7 +37,7 @@ class VjpCase(FunctionCase):
     Parameters
     ----------
     vjp : Vjp
-    noise, relative_noise, precision, seed
+    noise, relative_noise, precision, vectorized, seed
         As in `fastcheck.check_vjp`.
     structure : Structure, optional
     """
@@ -52,6 +52,7 @@ class VjpCase(FunctionCase):
         relative_noise: float | None = None,
         precision: str | None = None,
         structure: Structure | None = None,
+        vectorized: bool = False,
         seed: int = 0,
     ) -> None:
         self._vjp, self._calls = vjp, [vjp.first()]
@@ -69,6 +70,7 @@ class VjpCase(FunctionCase):
             noise=noise,
             relative_noise=relative_noise,
             precision=precision,
+            vectorized=vectorized,
         )
         if structure is not None:
             self.patterns, self.detecting = self._patterns(structure, seed)
@@ -150,6 +152,12 @@ class VjpCase(FunctionCase):
         """Evaluate as `FunctionCase.moved` does; the noise is that of the outputs that an entry moves."""
         flat_array, where = arrays[name].reshape(-1), self._near(name)
         values, noise = np.empty(points.shape), np.empty(len(dims))
+        if self._stacked is not None:
+            for part, several in self._stacked.moved(name, dims, points, where):
+                values[:, part] = several.sum(axis=-1).T
+                noise[part] = [noises.of(moving) for moving in (several != 0).any(axis=1)]
+            self._note(values)
+            return values, noise
         for column, dim in enumerate(dims.tolist()):
             here, moving = flat_array[dim], np.zeros(self._sizes.shape, bool)
             for row, point in enumerate(points[:, column].tolist()):
@@ -160,6 +168,16 @@ class VjpCase(FunctionCase):
             flat_array[dim] = here
             noise[column] = noises.of(moving)
         return values, noise
+
+    def _evaluated(self, arrays: Arrays) -> Any:
+        return self._vjp.value(arrays)
+
+    def _together(self, stack: Arrays, where: Callable[[], str]) -> np.ndarray:
+        return self._vjp.stacked_terms(stack, where)
+
+    @property
+    def _size_of_call(self) -> int:
+        return self._vjp.size
 
     def _read(self, returned: Any) -> Arrays:
         return {name: one.values for name, one in self._matched(returned).items()}
