@@ -20,6 +20,7 @@ from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.engine.sampling import Dims
 from fastcheck.engine.settings import Settings
 from fastcheck.functions.case import FunctionCase
+from fastcheck.functions.processes import workers_of
 from fastcheck.functions.structure import Structure
 from fastcheck.functions.vjp import Vjp
 from fastcheck.functions.vjp_case import VjpCase
@@ -402,7 +403,8 @@ def _check_function(
         case = make()
         from fastcheck.engine import coordinator  # imports Numba
 
-        return coordinator.run(case.pipeline(settings), settings)
+        with workers_of(case, settings):
+            return coordinator.run(case.pipeline(settings), settings)
 
 
 @refuse_unknown_keywords

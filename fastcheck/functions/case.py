@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fastcheck.functions.noise import Noise
     from fastcheck.functions.patterns import Pattern
     from fastcheck.functions.pipeline import FunctionPipeline
+    from fastcheck.functions.processes import Workers
 
 
 START = "at the start point"
@@ -110,6 +111,8 @@ class FunctionCase:
     detecting: Mapping[str, int] = MappingProxyType({})
     """The calls that it took to look for a pattern, by tensor."""
     names: ClassVar[Functions] = LOSS
+    workers: Workers | None = None
+    """The processes that threads other than the one that checks have the function called in."""
 
     def __init__(
         self,
@@ -243,6 +246,18 @@ class FunctionCase:
         largest = max(own) or max(every)
         return largest if largest > U * self.magnitude else 0.0
 
+    def sent(self) -> dict[str, Any]:
+        """Return what of the user's must be sent to other processes that evaluate the function, by name."""
+        return {self.names.function: self._loss}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy in another process needs to evaluate the function: no gradient."""
+        left_out = ("_grad", "grads", "wavering", "patterns", "findings", "workers", "_lock", "_loop")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock(), _loop=calls.compiled_loop(state["_loss"]))
+
     def place(self, term: int) -> str:
         """Return words for one of the loss's terms."""
         return f"term {term}"
@@ -257,11 +272,14 @@ class FunctionCase:
 
     def attempt(self, arrays: Arrays, where: Callable[[], str]) -> Evaluation:
         """Evaluate as `value` does; return the value with its terms, and the error that the loss raised."""
-        try:
-            returned = self._evaluated(arrays)
-        except Exception as error:
-            return Evaluation(math.nan, raised=raised_by(self.names.function, error, where()))
-        evaluation = self._measured(returned, where)
+        if self.workers is not None and self.workers.wanted:
+            evaluation = self.workers.attempt(arrays, where)
+        else:
+            try:
+                returned = self._evaluated(arrays)
+            except Exception as error:
+                return Evaluation(math.nan, raised=raised_by(self.names.function, error, where()))
+            evaluation = self._measured(returned, where)
         self._note(np.array(evaluation.value))
         return evaluation
 
@@ -286,13 +304,22 @@ class FunctionCase:
         tuple of float64 array
             The loss, of shape (k, n), nan where it raises; and its standard deviation, of shape (n,).
         """
+        workers = self.workers if self.workers is not None and self.workers.wanted else None
+        move = self._with_moves if workers is None else workers.with_moves
+        values, noise = move(arrays, name, dims, points, noises)
+        self._note(values)
+        return values, noise
+
+    def _with_moves(
+        self, arrays: Arrays, name: str, dims: np.ndarray, points: np.ndarray, noises: Noise
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Evaluate in this process as `moved` does."""
         values = np.empty(points.shape)
         if self._stacked is None:
             values[...] = self._called_with_moves(arrays, name, dims, points)
         else:
             for part, several in self._stacked.moved(name, dims, points, self._near(name)):
                 values[:, part] = several.T
-        self._note(values)
         return values, np.full(len(dims), noises.whole)
 
     def _called_with_moves(self, arrays: Arrays, name: str, dims: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -356,7 +383,7 @@ class FunctionCase:
     def refuse_changes(self, arrays: Arrays, function: str) -> None:
         """Check that arrays still equal params after a function was called with them."""
         for name, array in self.params.items():
-            if not np.array_equal(np.broadcast_to(array, arrays[name].shape), arrays[name]):
+            if not (array == arrays[name]).all():  # of a stack, all of its points
                 raise FastcheckError(
                     f"{function} changes {self.label(name)}, which it is given: expected a function that leaves its "
                     "argument unchanged"

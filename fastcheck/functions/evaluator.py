@@ -21,7 +21,7 @@ from fastcheck.functions.step_search import ROUNDS, Estimate, Search, better, ex
 BLOCK_DIMS = 32
 """Dimensions in a block: a few hundred calls of the loss between checks for Ctrl-C and updates of progress."""
 
-SHARED_DIMS = 128
+SHARED_DIMS = 256
 """The same where two calls do."""
 
 PILOTS = 5
@@ -124,7 +124,7 @@ class FunctionEvaluator:
         if self._shared is None:
             return None
         shared = self._shared.difference(dims)
-        return shared._replace(done=shared.done & ~np.isin(dims, list(self._pilots)))
+        return shared._replace(done=np.logical_and.reduce([shared.done, *(dims != pilot for pilot in self._pilots)]))
 
     def _one_by_one(self, dims: np.ndarray) -> Differences:
         entries = [EntryDifferencer(self._tensor, dim) for dim in dims.tolist()]

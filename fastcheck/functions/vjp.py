@@ -101,6 +101,15 @@ class Vjp:
         wanted = self._drawn(seed) if grad_output is None else self.outputs.unpacked(grad_output)
         self.cotangent = self.representable(wanted)
 
+    def sent(self) -> dict[str, Any]:
+        """Return what of the user's must be sent to other processes that evaluate the function, by name."""
+        labelled = {self.inputs.label(name): value for name, value in self.inputs.given.items()}
+        return {self._name: self.reference or self._forward} | labelled
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy in another process needs to evaluate the function: no backward."""
+        return self.__dict__ | {"_backward": None} | ({} if self.reference is None else {"_forward": None})
+
     def comparison(self) -> ForwardReport | None:
         """Compare forward with the reference, within a generous bar; return None without a reference."""
         if self.reference is None:

@@ -146,17 +146,16 @@ class VjpCase(FunctionCase):
                 patterns[name] = structure.pattern(self.label(name), one, inputs, outputs)
         return patterns, detecting
 
-    def moved(
+    def _with_moves(
         self, arrays: Arrays, name: str, dims: np.ndarray, points: np.ndarray, noises: Noise
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Evaluate as `FunctionCase.moved` does; the noise is that of the outputs that an entry moves."""
+        """Evaluate as the super class does; the noise is that of the outputs that an entry moves."""
         flat_array, where = arrays[name].reshape(-1), self._near(name)
         values, noise = np.empty(points.shape), np.empty(len(dims))
         if self._stacked is not None:
             for part, several in self._stacked.moved(name, dims, points, where):
                 values[:, part] = several.sum(axis=-1).T
                 noise[part] = [noises.of(moving) for moving in (several != 0).any(axis=1)]
-            self._note(values)
             return values, noise
         for column, dim in enumerate(dims.tolist()):
             here, moving = flat_array[dim], np.zeros(self._sizes.shape, bool)
@@ -168,6 +167,13 @@ class VjpCase(FunctionCase):
             flat_array[dim] = here
             noise[column] = noises.of(moving)
         return values, noise
+
+    def sent(self) -> dict[str, Any]:
+        """Return the function that is differenced, and all inputs."""
+        return self._vjp.sent()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_calls": []}
 
     def _evaluated(self, arrays: Arrays) -> Any:
         return self._vjp.value(arrays)
