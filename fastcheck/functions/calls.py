@@ -60,16 +60,16 @@ def one_by_one(
     float64 array, shape (k, n)
         nan where the loss raises.
     """
-    values, rows = [], range(len(points))
+    values, usual = [], (float, np.float64)
     for dim, there in zip(dims.tolist(), points.T.tolist(), strict=True):
         here = flat[dim]
-        for row in rows:
-            flat[dim] = there[row]
+        for point in there:
+            flat[dim] = point
             try:
                 value = loss(params)
             except Exception:
                 value = math.nan
-            values.append(value if type(value) in (float, np.float64) else read(value))
+            values.append(value if type(value) in usual else read(value))
         flat[dim] = here
     return np.array(values, np.float64).reshape(points.shape[::-1]).T
 

@@ -107,17 +107,21 @@ class FunctionEvaluator:
         """Difference the dimensions of a block: with the shared step, and by themselves where that does not do."""
         dims = indices(block)
         shared = self._together(dims)
-        left = np.arange(len(dims)) if shared is None else np.flatnonzero(~shared.done)
-        alone = self._one_by_one(dims[left])
-        self._tensor.case.refuse_changes(self._tensor.arrays(), self._tensor.case.names.function)
         if shared is None:
-            return alone
+            differences = self._one_by_one(dims)
+        else:
+            differences = self._shared_differences(dims, shared)
+            left = np.flatnonzero(~shared.done)
+            if left.size:
+                differences.put(left, self._one_by_one(dims[left]))
+        self._tensor.case.refuse_changes(self._tensor.arrays(), self._tensor.case.names.function)
+        return differences
+
+    def _shared_differences(self, dims: np.ndarray, shared: Shared) -> Differences:
         zeros = np.zeros(len(dims))
         bars = shared.roundoff + shared.truncation + self._tensor.errors[dims]
         wide = (bars > self.too_wide * shared.slopes) & (shared.slopes > 0)
-        differences = Differences(dims, shared.numeric, bars, zeros.astype(np.int64), zeros, wide)
-        differences.put(left, alone)
-        return differences
+        return Differences(dims, shared.numeric, bars, zeros.astype(np.int64), zeros, wide)
 
     def _together(self, dims: np.ndarray) -> Shared | None:
         """Difference dimensions with the shared step; pilots are not done, since their own searches are better."""
