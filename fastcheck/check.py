@@ -174,8 +174,8 @@ def check_gradient(
         shape (n,). Most calls have one point. Entries that share a step (of functions of a thousand parameters or
         more) are moved in stacks of up to 8 MiB. First, a stack of different points is compared with each alone.
     executor : {"threads", "processes"}
-        Where the loss is called: in threads, or in processes with copies of it (``pip install loky``), for a loss that
-        holds the GIL and takes a millisecond or more. Reports are the same.
+        Where the loss is called: in threads, or in processes with copies of it (the extra ``processes``), for a loss
+        that holds the GIL and takes a millisecond or more. Reports are the same.
     threads : int
         Number of threads, or of processes. The report does not depend on it. A loss that holds the GIL gains nothing
         from several threads.

@@ -71,7 +71,7 @@ class Workers:
             raise FastcheckError(f"executor is 'processes', which needs loky: {installing('processes')}") from error
         self._params, self._function = case.params, case.names.function
         self._checking = threading.get_ident()
-        self._pool = loky.ProcessPoolExecutor(count, initializer=_begin, initargs=(_pickled(case),))
+        self._pool = loky.ProcessPoolExecutor(count, initializer=_begin, initargs=(_pickled(case), self._function))
         with _without_interrupts():  # workers inherit that
             self._pool.submit(_nothing)
 
@@ -151,12 +151,13 @@ def _changed(here: np.ndarray, there: np.ndarray) -> tuple[np.ndarray | None, np
 
 # In a worker
 
-_payload: bytes = b""
+_sent: tuple[bytes, str] = b"", ""
+"""The case, and the name of its function."""
 
 
-def _begin(payload: bytes) -> None:
-    global _payload
-    _payload = payload
+def _begin(*sent: Any) -> None:
+    global _sent
+    _sent = sent
     with suppress(ValueError):  # in a thread that gets no signals
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -171,10 +172,10 @@ def _own() -> tuple[FunctionCase, Arrays]:
     import cloudpickle
 
     try:
-        case: FunctionCase = cloudpickle.loads(_payload)
+        case: FunctionCase = cloudpickle.loads(_sent[0])
     except Exception as error:
         raise FastcheckError(
-            f"the function cannot be loaded in a worker process ({one_line(error)}): expected one whose modules other "
+            f"{_sent[1]} cannot be loaded in a worker process ({one_line(error)}): expected one whose modules other "
             f"processes can import, {INSTEAD}"
         ) from None
     return case, case.copies()

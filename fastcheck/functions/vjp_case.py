@@ -7,6 +7,7 @@ the outputs that move.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -157,15 +158,21 @@ class VjpCase(FunctionCase):
                 values[:, part] = several.sum(axis=-1).T
                 noise[part] = [noises.of(moving) for moving in (several != 0).any(axis=1)]
             return values, noise
-        for column, dim in enumerate(dims.tolist()):
-            here, moving = flat_array[dim], np.zeros(self._sizes.shape, bool)
-            for row, point in enumerate(points[:, column].tolist()):
-                flat_array[dim] = point
-                value, terms, _ = self.attempt(arrays, where)
-                values[row, column] = value
-                moving |= True if terms is None else terms != 0
-            flat_array[dim] = here
-            noise[column] = noises.of(moving)
+        with np.errstate(all="ignore"):
+            for column, dim in enumerate(dims.tolist()):
+                here, moving = flat_array[dim], np.zeros(self._sizes.shape, bool)
+                for row, point in enumerate(points[:, column].tolist()):
+                    flat_array[dim] = point
+                    try:
+                        returned = self._vjp.value(arrays)
+                    except Exception:
+                        values[row, column], moving[:] = math.nan, True
+                        continue
+                    terms = self._vjp.terms(returned, where)
+                    values[row, column] = terms.sum()
+                    moving |= terms != 0
+                flat_array[dim] = here
+                noise[column] = noises.whole if moving.all() else noises.of(moving)
         return values, noise
 
     def sent(self) -> dict[str, Any]:

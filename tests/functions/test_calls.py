@@ -7,6 +7,7 @@ import pytest
 import fastcheck
 from fastcheck import FastcheckError
 from fastcheck.functions import calls
+from fastcheck.reports.reader import from_json
 
 SIZE = 1530
 RNG = np.random.default_rng(0)
@@ -158,6 +159,7 @@ class TestVectorized:
     def test_the_report_names_it(self):
         report = CHECKS["loss"](loss, lambda g: g, dims=3, directions=0, vectorized=True)
         assert report.requested["vectorized"] is True
+        assert from_json(report.to_json()).requested == report.requested
         assert "vectorized" not in CHECKS["loss"](loss, lambda g: g, dims=3, directions=0).requested
 
 
@@ -183,7 +185,10 @@ class TestVectorizedRefused:
     @pytest.mark.parametrize(
         ("bad", "message"),
         [
-            (lambda w, b: forward(w, b)[0], r"forward returns shape \(20, 30\) for one point: expected a leading axis"),
+            (
+                lambda w, b: forward(w, b)[0],
+                r"^forward returns shape \(20, 30\) for one point: expected a leading axis",
+            ),
             (lambda w, b: forward(w, b)[::-1], "forward returns other values for 3 points at once"),
             (lambda w, b: forward(w, b) - forward(w, b).mean(0), "forward returns other values for 3 points at once"),
             (lambda w, b: forward(w, b)[:1], r"output of forward has shape \(1, 20, 30\) for 3 points at once"),

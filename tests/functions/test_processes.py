@@ -160,7 +160,7 @@ class TestRefused:
 
         monkeypatch.undo()
         with pytest.raises(
-            FastcheckError, match=r"cannot be loaded in a worker process .*only_here.*executor='threads'"
+            FastcheckError, match=r"loss cannot be loaded in a worker process .*only_here.*executor='threads'"
         ):
             fastcheck.check_gradient(only_here.loss, lambda p: 2 * p, np.arange(1.0, 9.0), **PROCESSES)
 
