@@ -21,8 +21,10 @@ from fastcheck.functions.step_search import ROUNDS, Estimate, Search, better, ex
 BLOCK_DIMS = 32
 """Dimensions in a block: a few hundred calls of the loss between checks for Ctrl-C and updates of progress."""
 
-SHARED_DIMS = 256
-"""The same where two calls do."""
+SHARED_DIMS = 128, 512
+"""The least and the most where two calls do: as many as there are in one of `PARTS` of a tensor's."""
+
+PARTS = 32
 
 PILOTS = 5
 """Dimensions of a tensor that find its typical step, at which the search of the others starts."""
@@ -99,8 +101,9 @@ class FunctionEvaluator:
         return self._doubtful
 
     def blocks(self, dims: Chosen) -> list[Chosen]:
-        """Cut dimensions into blocks of `BLOCK_DIMS`, or of `SHARED_DIMS` where they share a step."""
-        count = BLOCK_DIMS if self._shared is None else SHARED_DIMS
+        """Cut dimensions into blocks of `BLOCK_DIMS`, or larger ones where they share a step."""
+        least, most = SHARED_DIMS
+        count = BLOCK_DIMS if self._shared is None else min(most, max(least, len(dims) // PARTS))
         return [dims[start : start + count] for start in range(0, len(dims), count)]
 
     def __call__(self, block: Chosen) -> Differences:
