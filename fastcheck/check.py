@@ -7,15 +7,19 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, Literal
 
+import numpy as np
+
 from fastcheck.common import machine
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.keywords import refuse_unknown_keywords
+from fastcheck.common.naming import quoted, refuse_unknown
 from fastcheck.common.progress import PATIENCE, ProgressHook, progress_bar
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.engine.sampling import Dims
 from fastcheck.engine.settings import Settings, usable_directions
 from fastcheck.functions.case import FunctionCase
+from fastcheck.functions.processes import workers_of
 from fastcheck.functions.structure import Structure
 from fastcheck.functions.vjp import Vjp
 from fastcheck.functions.vjp_case import VjpCase
@@ -26,6 +30,9 @@ from fastcheck.sweeps.sweep import explained
 
 STENCILS = ("auto", 3, 5)
 """Values of the argument ``stencil``."""
+
+EXECUTORS = ("threads", "processes")
+"""Values of the argument ``executor``."""
 
 
 @refuse_unknown_keywords
@@ -124,6 +131,8 @@ def check_gradient(
     noise: float | None = None,
     relative_noise: float | None = None,
     precision: str | None = None,
+    vectorized: bool = False,
+    executor: Literal["threads", "processes"] = "threads",
     threads: int = 1,
     seed: int = 0,
     keep: bool = False,
@@ -136,7 +145,9 @@ def check_gradient(
     loss : callable
         Called as loss(params), with NumPy's float64 arrays in the form of ``params``, also where those are tensors. It
         returns one finite number and does not change its argument. With several threads it is called from all of them
-        at once.
+        at once. One that Numba compiles (`numba.njit`), of an array or a tuple of arrays, is called in a compiled loop
+        where a thousand parameters or more share a step; the loop takes a second to compile, once in a process, since
+        nothing that has a user's function in it can be cached on disk.
     grad : callable, array, mapping, list or tuple
         The gradient in the form of ``params``, of NumPy's arrays or PyTorch's tensors in float64, float32, float16 or
         bfloat16; or a function, called as ``loss`` is, that returns it.
@@ -166,8 +177,16 @@ def check_gradient(
         be off by ``noise``, or by ``relative_noise`` times its size at ``params``. The error bars include it.
     precision : {"float64", "float32", "tf32", "float16", "bfloat16"}, optional
         The arithmetic that made the gradient, if its dtype does not show it.
+    vectorized : bool
+        Whether ``loss``, and not ``grad``, takes every array with a leading axis of n points and returns an array of
+        shape (n,). Most calls have one point. Entries that share a step (of functions of a thousand parameters or
+        more) are moved in stacks of up to 8 MiB. First, a stack of different points is compared with each alone.
+    executor : {"threads", "processes"}
+        Where the loss is called: in threads, or in processes with copies of it (the extra ``processes``), for a loss
+        that holds the GIL and takes a millisecond or more. Reports are the same.
     threads : int
-        Number of threads. The report does not depend on it. A loss that holds the GIL gains nothing from several.
+        Number of threads, or of processes. The report does not depend on it. A loss that holds the GIL gains nothing
+        from several threads.
     seed : int
         Random seed for the sample, and for the directions in which noise is measured.
     keep : bool
@@ -197,7 +216,15 @@ def check_gradient(
     the loss, and two to four more for each step tried besides the typical one.
     """
     return _check_function(
-        lambda: FunctionCase(loss, grad, params, noise=noise, relative_noise=relative_noise, precision=precision),
+        lambda: FunctionCase(
+            loss,
+            grad,
+            params,
+            noise=noise,
+            relative_noise=relative_noise,
+            precision=precision,
+            vectorized=bool(vectorized),
+        ),
         progress,
         step=step,
         seed=seed,
@@ -209,6 +236,8 @@ def check_gradient(
         noise=noise,
         relative_noise=relative_noise,
         precision=precision,
+        vectorized=vectorized,
+        executor=executor,
     )
 
 
@@ -229,6 +258,8 @@ def check_vjp(
     relative_noise: float | None = None,
     precision: str | None = None,
     reference: Callable[..., Any] | None = None,
+    vectorized: bool = False,
+    executor: Literal["threads", "processes"] = "threads",
     threads: int = 1,
     seed: int = 0,
     keep: bool = False,
@@ -284,8 +315,14 @@ def check_vjp(
         differenced in place of ``forward``, for functions that compute in float32 or less only: ``forward`` and
         ``backward`` then get inputs of the types that were given. First the outputs of both are compared, within half
         of the digits of forward's type.
+    vectorized : bool
+        Whether ``forward`` (or ``reference`` alone, if given) takes every input that is differentiated with a leading
+        axis of n points, and returns every output with one. Other inputs are passed as they are. ``backward`` has no
+        such axis, and thus no cache of a vectorised ``forward``. The rest is as in `check_gradient`.
+    executor : {"threads", "processes"}
+        As in `check_gradient`, for ``forward`` (or ``reference``).
     threads : int
-        Number of threads that call ``forward`` (or ``reference``). The report does not depend on it.
+        Number of threads, or of processes, that call ``forward`` (or ``reference``). The report does not depend on it.
     seed : int
         Random seed for the cotangent, the sample, and the directions in which noise is measured.
     keep : bool
@@ -327,12 +364,14 @@ def check_vjp(
                 grad_output=grad_output,
                 precision=precision,
                 reference=reference,
+                vectorized=bool(vectorized),
                 seed=seed,
             ),
             noise=noise,
             relative_noise=relative_noise,
             precision=precision,
             structure=declared,
+            vectorized=bool(vectorized),
             seed=seed,
         ),
         progress,
@@ -348,6 +387,8 @@ def check_vjp(
         precision=precision,
         structure=declared and declared.described(),
         reference=reference is not None or None,
+        vectorized=vectorized,
+        executor=executor,
     )
 
 
@@ -359,12 +400,18 @@ def _check_function(
     if stencil not in STENCILS or isinstance(stencil, float):
         raise FastcheckError(f"stencil is {stencil!r}: expected 'auto', 3 or 5")
     options["directions"] = usable_directions(options["directions"])
+    if not isinstance(options["vectorized"], (bool, np.bool_)):
+        raise FastcheckError(f"vectorized is {quoted(options['vectorized'])}: expected True or False")
+    refuse_unknown("executor", options["executor"], EXECUTORS)
+    options["vectorized"] = bool(options["vectorized"]) or None
+    options["executor"] = None if options["executor"] == "threads" else options["executor"]
     with progress_bar(PATIENCE) if progress is None else nullcontext(progress or None) as hook:
         settings = Settings.of(FunctionCase.evaluators, evaluator="full", default_threads=1, progress=hook, **options)
         case = make()
         from fastcheck.engine import coordinator  # imports Numba
 
-        return coordinator.run(case.pipeline(settings), settings)
+        with workers_of(case, settings):
+            return coordinator.run(case.pipeline(settings), settings)
 
 
 @refuse_unknown_keywords

@@ -46,6 +46,8 @@ def floating(name: str, value: Any, declared: str | None = None) -> Floating:
     declared : str, optional
         The precision that the user declares. Under "bfloat16", an array of uint16 holds the bits of such numbers.
     """
+    if type(value) is np.ndarray and value.dtype == np.float64:  # most often, at once
+        return Floating(value, "float64")
     array, half = _read(name, value)
     dtype = array.dtype
     if _is_bfloat16(dtype) or (declared == "bfloat16" and dtype.newbyteorder("=") == np.uint16):

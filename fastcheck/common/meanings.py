@@ -31,6 +31,10 @@ _SAME = tuple(
     grads grad gradient gradients
     params parameters param weights
     threads nthreads numthreads workers jobs njobs
+    threads threading thread
+    processes process multiprocessing loky joblib fork spawn mpi dask
+    vectorized vectorised vectorize vectorise vmap batched
+    executor backend parallel pool
     seed randomstate
     dims n samples ndims
     p rate prob

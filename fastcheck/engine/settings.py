@@ -48,6 +48,8 @@ class Settings(Request):
     directions: int | Literal["auto"] | None = None
     reference: Literal[True] | None = None
     structure: Any = None
+    vectorized: Literal[True] | None = None
+    executor: Literal["processes"] | None = None
 
     @classmethod
     def of(
@@ -102,7 +104,7 @@ class Settings(Request):
     @property
     def requested(self) -> dict[str, Any]:
         """The settings in the form that a report keeps."""
-        names = ("stencil", "noise", "relative_noise", "precision", "reference", "structure")
+        names = ("stencil", "noise", "relative_noise", "precision", "reference", "structure", "vectorized", "executor")
         own = {name: value for name in names if (value := getattr(self, name)) is not None}
         own |= {} if self.directions in (None, "auto") else {"directions": self.directions}
         return super().requested | own

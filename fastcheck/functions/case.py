@@ -18,7 +18,8 @@ from fastcheck.common.naming import LONGEST_VALUE, brief, quoted, refuse_unknown
 from fastcheck.common.precision import PRECISIONS, UNITS, U
 from fastcheck.engine.magnitudes import rms
 from fastcheck.engine.settings import Settings
-from fastcheck.functions import state
+from fastcheck.functions import calls, state
+from fastcheck.functions.calls import Stacked
 from fastcheck.functions.form import Form, of_other_shape
 from fastcheck.functions.state import Arrays
 from fastcheck.functions.step_search import NOISES
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from fastcheck.functions.noise import Noise
     from fastcheck.functions.patterns import Pattern
     from fastcheck.functions.pipeline import FunctionPipeline
+    from fastcheck.functions.processes import Workers
 
 
 START = "at the start point"
@@ -83,6 +85,8 @@ class FunctionCase:
         Accuracy of the loss: the largest error of a value, absolute or relative to its size at the start point.
     precision : {"float64", "float32", "tf32", "float16", "bfloat16"}, optional
         The arithmetic that computed the gradient, where its dtype does not show it.
+    vectorized : bool, optional
+        Whether the loss takes params with a leading axis, and returns a number for each point along it.
 
     Attributes
     ----------
@@ -115,6 +119,8 @@ class FunctionCase:
     detecting: Mapping[str, int] = MappingProxyType({})
     """The calls that it took to look for a pattern, by tensor."""
     names: ClassVar[Functions] = LOSS
+    workers: Workers | None = None
+    """The processes that threads other than the one that checks have the function called in."""
 
     def __init__(
         self,
@@ -125,12 +131,13 @@ class FunctionCase:
         noise: float | None = None,
         relative_noise: float | None = None,
         precision: str | None = None,
+        vectorized: bool = False,
     ) -> None:
         if not callable(loss):
             raise FastcheckError(f"loss is {quoted(loss)}: expected a function of params that returns a number")
         if precision is not None:
             refuse_unknown("precision", precision, PRECISIONS)
-        self._loss = loss
+        self._loss, self._vectorized, self._loop = loss, vectorized, calls.compiled_loop(loss)
         self._grad = grad if callable(grad) else None
         self.precision, self.findings = precision, list[HealthFinding]()
         self._form = Form.of(params)
@@ -148,6 +155,7 @@ class FunctionCase:
         if self._grad is not None:
             self._examine_gradient(first)
         self._moved, self.largest = False, abs(self.start)
+        self._stacked = self._verified_stacks() if vectorized else None
 
     @property
     def has_function(self) -> bool:
@@ -256,6 +264,18 @@ class FunctionCase:
         largest = max(own) or max(every)
         return largest if largest > U * self.magnitude else 0.0
 
+    def sent(self) -> dict[str, Any]:
+        """Return what of the user's must be sent to other processes that evaluate the function, by name."""
+        return {self.names.function: self._loss}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy in another process needs to evaluate the function: no gradient."""
+        left_out = ("_grad", "grads", "wavering", "patterns", "findings", "workers", "_lock", "_loop")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock(), _loop=calls.compiled_loop(state["_loss"]))
+
     def place(self, term: int) -> str:
         """Return words for one of the loss's terms."""
         return f"term {term}"
@@ -270,11 +290,14 @@ class FunctionCase:
 
     def attempt(self, arrays: Arrays, where: Callable[[], str]) -> Evaluation:
         """Evaluate as `value` does; return the value with its terms, and the error that the loss raised."""
-        try:
-            returned = self._evaluated(arrays)
-        except Exception as error:
-            return Evaluation(math.nan, raised=raised_by(self.names.function, error, where()))
-        evaluation = self._measured(returned, where)
+        if self.workers is not None and self.workers.wanted:
+            evaluation = self.workers.attempt(arrays, where)
+        else:
+            try:
+                returned = self._evaluated(arrays)
+            except Exception as error:
+                return Evaluation(math.nan, raised=raised_by(self.names.function, error, where()))
+            evaluation = self._measured(returned, where)
         self._note(np.array(evaluation.value))
         return evaluation
 
@@ -299,22 +322,34 @@ class FunctionCase:
         tuple of float64 array
             The loss, of shape (k, n), nan where it raises; and its standard deviation, of shape (n,).
         """
-        flat, loss, packed = arrays[name].reshape(-1), self._loss, self._form.packed
-        values = np.empty(points.shape)
-        with np.errstate(all="ignore"):
-            for column, dim in enumerate(dims.tolist()):
-                here = flat[dim]
-                for row, point in enumerate(points[:, column].tolist()):
-                    flat[dim] = point
-                    try:
-                        returned = loss(packed(arrays))
-                    except Exception:
-                        returned = math.nan
-                    usual = type(returned) in (float, np.float64)
-                    values[row, column] = returned if usual else _number(returned, self._near(name))
-                flat[dim] = here
+        workers = self.workers if self.workers is not None and self.workers.wanted else None
+        move = self._with_moves if workers is None else workers.with_moves
+        values, noise = move(arrays, name, dims, points, noises)
         self._note(values)
+        return values, noise
+
+    def _with_moves(
+        self, arrays: Arrays, name: str, dims: np.ndarray, points: np.ndarray, noises: Noise
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Evaluate in this process as `moved` does."""
+        values = np.empty(points.shape)
+        if self._stacked is None:
+            values[...] = self._called_with_moves(arrays, name, dims, points)
+        else:
+            for part, several in self._stacked.moved(name, dims, points, self._near(name)):
+                values[:, part] = several.T
         return values, np.full(len(dims), noises.whole)
+
+    def _called_with_moves(self, arrays: Arrays, name: str, dims: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Call the loss as `moved` says: in compiled code where it is compiled and that is possible."""
+        params, flat, where = self._form.packed(arrays), arrays[name].reshape(-1), self._near(name)
+        if self._loop is not None:
+            try:
+                return self._loop(params, flat, dims, points)
+            except Exception:  # of a loss that Numba cannot call in a loop: it takes a dict, or returns no number
+                self._loop = None
+        with np.errstate(all="ignore"):
+            return calls.one_by_one(self._loss, params, flat, dims, points, lambda value: _number(value, where))
 
     def _near(self, name: str) -> Callable[[], str]:
         return lambda: f"with an entry of {self.label(name)} perturbed"
@@ -366,18 +401,43 @@ class FunctionCase:
     def refuse_changes(self, arrays: Arrays, function: str) -> None:
         """Check that arrays still equal params after a function was called with them."""
         for name, array in self.params.items():
-            if not np.array_equal(array, arrays[name]):
+            if not (array == arrays[name]).all():  # of a stack, all of its points
                 raise FastcheckError(
                     f"{function} changes {self.label(name)}, which it is given: expected a function that leaves its "
                     "argument unchanged"
                 )
 
     def _evaluated(self, arrays: Arrays) -> Any:
-        return quietly(self._loss, self._form.packed(arrays))
+        given = {name: array[None] for name, array in arrays.items()} if self._vectorized else arrays
+        return quietly(self._loss, self._form.packed(given))
 
     def _measured(self, returned: Any, where: Callable[[], str]) -> Evaluation:
         """Return the value of what the loss returned; refuse anything but a number."""
-        return Evaluation(_number(returned, where))
+        return Evaluation(_number(calls.numbers(returned, 1, where)[0] if self._vectorized else returned, where))
+
+    def _together(self, stack: Arrays, where: Callable[[], str]) -> np.ndarray:
+        """Evaluate points along a leading axis as `sample` evaluates one; raise what the loss raises."""
+        count = len(next(iter(stack.values())))
+        return calls.numbers(quietly(self._loss, self._form.packed(stack)), count, where)
+
+    @property
+    def _size_of_call(self) -> int:
+        """The numbers that the loss takes and returns."""
+        return 1 + sum(array.size for array in self.params.values())
+
+    def _verified_stacks(self) -> Stacked:
+        """Return the loss as a function of stacks, once that is shown to be right."""
+        function = self.names.function
+        stacked = Stacked(
+            self.params,
+            self.least_noise.shape,
+            self._size_of_call,
+            self._together,
+            lambda stack: self.refuse_changes(stack, function),
+        )
+        noise = float(np.max(NOISES * self.least_noise + 2 * self.declared_errors))
+        stacked.verify(lambda arrays: self.sample(arrays, lambda: "near the start point"), function, noise)
+        return stacked
 
     def _declared(self, noise: float | None, relative_noise: float | None) -> float:
         """Return the declared bound on the error of a value, and note it; 0 without one."""

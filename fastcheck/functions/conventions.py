@@ -257,6 +257,22 @@ class Outputs:
         return list(grad_output)
 
 
+def of_one_point(returned: Any, function: str) -> Any:
+    """Return what a vectorised function returned for one point without the leading axis: views, in the same form."""
+    if isinstance(returned, Mapping):
+        return {key: of_one_point(value, function) for key, value in returned.items()}
+    if _is_container(returned):
+        make = getattr(type(returned), "_make", type(returned))
+        return make([of_one_point(value, function) for value in returned])
+    shape = getattr(returned, "shape", None)
+    if shape is not None and tuple(shape[:1]) != (1,):
+        raise FastcheckError(
+            f"{function} returns shape {tuple(shape)} for one point: expected a leading axis of length 1, as "
+            "vectorized=True says"
+        )
+    return returned if shape is None else returned[0]
+
+
 def shares_memory(one: np.ndarray, other: np.ndarray) -> bool:
     """Whether two arrays share memory, as far as that is known after a moderate amount of work."""
     try:

@@ -21,8 +21,10 @@ from fastcheck.functions.step_search import ROUNDS, Estimate, Search, better, ex
 BLOCK_DIMS = 32
 """Dimensions in a block: a few hundred calls of the loss between checks for Ctrl-C and updates of progress."""
 
-SHARED_DIMS = 128
-"""The same where two calls do."""
+SHARED_DIMS = 128, 512
+"""The least and the most where two calls do: as many as there are in one of `PARTS` of a tensor's."""
+
+PARTS = 32
 
 PILOTS = 5
 """Dimensions of a tensor that find its typical step, at which the search of the others starts."""
@@ -102,32 +104,37 @@ class FunctionEvaluator:
         return self._doubtful
 
     def blocks(self, dims: Chosen) -> list[Chosen]:
-        """Cut dimensions into blocks of `BLOCK_DIMS`, or of `SHARED_DIMS` where they share a step."""
-        count = BLOCK_DIMS if self._shared is None else SHARED_DIMS
+        """Cut dimensions into blocks of `BLOCK_DIMS`, or larger ones where they share a step."""
+        least, most = SHARED_DIMS
+        count = BLOCK_DIMS if self._shared is None else min(most, max(least, len(dims) // PARTS))
         return [dims[start : start + count] for start in range(0, len(dims), count)]
 
     def __call__(self, block: Chosen) -> Differences:
         """Difference the dimensions of a block: with the shared step, and by themselves where that does not do."""
         dims = indices(block)
         shared = self._together(dims)
-        left = np.arange(len(dims)) if shared is None else np.flatnonzero(~shared.done)
-        alone = self._one_by_one(dims[left])
-        self._tensor.case.refuse_changes(self._tensor.arrays(), self._tensor.case.names.function)
         if shared is None:
-            return alone
+            differences = self._one_by_one(dims)
+        else:
+            differences = self._shared_differences(dims, shared)
+            left = np.flatnonzero(~shared.done)
+            if left.size:
+                differences.put(left, self._one_by_one(dims[left]))
+        self._tensor.case.refuse_changes(self._tensor.arrays(), self._tensor.case.names.function)
+        return differences
+
+    def _shared_differences(self, dims: np.ndarray, shared: Shared) -> Differences:
         zeros = np.zeros(len(dims))
         bars = shared.roundoff + shared.truncation + self._tensor.errors[dims]
         wide = (bars > self.too_wide * shared.slopes) & (shared.slopes > 0)
-        differences = Differences(dims, shared.numeric, bars, zeros.astype(np.int64), zeros, wide)
-        differences.put(left, alone)
-        return differences
+        return Differences(dims, shared.numeric, bars, zeros.astype(np.int64), zeros, wide)
 
     def _together(self, dims: np.ndarray) -> Shared | None:
         """Difference dimensions with the shared step; pilots are not done, since their own searches are better."""
         if self._shared is None:
             return None
         shared = self._shared.difference(dims)
-        return shared._replace(done=shared.done & ~np.isin(dims, list(self._pilots)))
+        return shared._replace(done=np.logical_and.reduce([shared.done, *(dims != pilot for pilot in self._pilots)]))
 
     def _one_by_one(self, dims: np.ndarray) -> Differences:
         entries = [EntryDifferencer(self._tensor, dim) for dim in dims.tolist()]

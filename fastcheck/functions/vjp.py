@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastcheck.common.arguments import index_of
+from fastcheck.common.arguments import Shape, index_of
 from fastcheck.common.arrays import as_array, floating, refuse_non_finite
 from fastcheck.common.errors import FastcheckError, raised_by
 from fastcheck.common.naming import quoted
+from fastcheck.functions import conventions
 from fastcheck.functions.case import START
 from fastcheck.functions.conventions import Inputs, Outputs
 from fastcheck.functions.state import Arrays
@@ -49,7 +50,7 @@ class Vjp:
 
     Parameters
     ----------
-    forward, backward, inputs, has_cache, grad_output, precision, reference, seed
+    forward, backward, inputs, has_cache, grad_output, precision, reference, vectorized, seed
         As in `fastcheck.check_vjp`.
 
     Attributes
@@ -77,6 +78,7 @@ class Vjp:
         grad_output: Any = None,
         precision: str | None = None,
         reference: Callable[..., Any] | None = None,
+        vectorized: bool = False,
         seed: int = 0,
     ) -> None:
         for name, function in (("forward", forward), ("backward", backward), ("reference", reference or forward)):
@@ -84,7 +86,13 @@ class Vjp:
                 raise FastcheckError(f"{name} is {quoted(function)}: expected a function of the inputs")
         if not isinstance(has_cache, (bool, np.bool_)):
             raise FastcheckError(f"has_cache is {quoted(has_cache)}: expected True or False")
+        if has_cache and vectorized and reference is None:
+            raise FastcheckError(
+                "has_cache and vectorized are both True: backward, which is not vectorised, would get a cache with the "
+                "leading axis; expected a vectorised reference=, or a backward of the inputs"
+            )
         self._forward, self._backward, self.reference = forward, backward, reference
+        self._stacks = (reference or forward) if vectorized else None
         self.has_cache, self.inputs = bool(has_cache), Inputs.of(inputs, precision)
         self.outputs = self._at_start("forward", forward)
         self.differenced = self.outputs if reference is None else self._at_start("reference", reference)
@@ -92,6 +100,15 @@ class Vjp:
         self.here = {label: np.array(array, np.float64) for label, array in self.differenced.arrays.items()}
         wanted = self._drawn(seed) if grad_output is None else self.outputs.unpacked(grad_output)
         self.cotangent = self.representable(wanted)
+
+    def sent(self) -> dict[str, Any]:
+        """Return what of the user's must be sent to other processes that evaluate the function, by name."""
+        labelled = {self.inputs.label(name): value for name, value in self.inputs.given.items()}
+        return {self._name: self.reference or self._forward} | labelled
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy in another process needs to evaluate the function: no backward."""
+        return self.__dict__ | {"_backward": None} | ({} if self.reference is None else {"_forward": None})
 
     def comparison(self) -> ForwardReport | None:
         """Compare forward with the reference, within a generous bar; return None without a reference."""
@@ -114,8 +131,8 @@ class Vjp:
         """Return what forward, or the reference in its place, returns for float64 inputs."""
         inputs = self.inputs.made(arrays, own_type=False)
         if self.reference is not None:
-            return self.inputs.call(self.reference, inputs=inputs)
-        return self._split(self.inputs.call(self._forward, inputs=inputs))[0]
+            return self._called(self.reference, inputs)
+        return self._split(self._called(self._forward, inputs))[0]
 
     def terms(self, returned: Any, where: Callable[[], str]) -> np.ndarray:
         """Return by how much each weighted output differs from the one at the start point.
@@ -127,7 +144,27 @@ class Vjp:
         where : callable
             Returns words for the place of the call.
         """
+        if type(returned) is np.ndarray and returned.dtype == np.float64 and self.differenced.kind is object:
+            [(label, here)] = self.here.items()
+            if returned.shape == here.shape:  # most often, at once
+                with np.errstate(all="ignore"):
+                    return (self.cotangent[label] * (returned - here)).reshape(-1)
         return self._weighted(Outputs.of(returned, self._name, where), self.here, where)
+
+    def stacked_terms(self, stack: Mapping[str, np.ndarray], where: Callable[[], str]) -> np.ndarray:
+        """Return the same for points along a leading axis of the inputs: a row for each."""
+        assert self._stacks is not None
+        count = len(next(iter(stack.values())))
+        every = {name: np.broadcast_to(array, (count, *array.shape)) for name, array in self.inputs.arrays.items()}
+        returned = self.inputs.call(self._stacks, inputs=self.inputs.made({**every, **stack}, own_type=False))
+        outputs = Outputs.of(returned, self._name, where)
+        self._refuse_other(outputs, where, (count,))
+        with np.errstate(all="ignore"):
+            changes = {
+                label: outputs.arrays[label].astype(np.float64, copy=False) - self.here[label] for label in self.here
+            }
+            rows = [(self.cotangent[label] * change).reshape(count, -1) for label, change in changes.items()]
+        return np.concatenate(rows, axis=1)
 
     def forward_terms(self, returned: Any) -> np.ndarray:
         """Return the same of what forward returned at the start point."""
@@ -166,7 +203,7 @@ class Vjp:
         """
         inputs = self._own(arrays, input_layout)
         before = self._own(arrays)
-        output, cache = self._split(self.inputs.call(self._forward, inputs=inputs))
+        output, cache = self._split(self._called(self._forward, inputs))
         changed = tuple(self.inputs.label(name) for name in self.inputs.arrays if _differ(inputs[name], before[name]))
         made = {label: None if one is None else layout(one) for label, one in self.outputs.made(cotangent).items()}
         packed = self.outputs.packed(made)
@@ -179,7 +216,7 @@ class Vjp:
 
     def elsewhere(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Call forward at other inputs."""
-        self.inputs.call(self._forward, inputs=self._own(arrays))
+        self._called(self._forward, self._own(arrays))
 
     def representable(self, cotangent: Mapping[str, np.ndarray]) -> Arrays:
         """Return cotangents as they are once rounded to the outputs' types."""
@@ -187,8 +224,22 @@ class Vjp:
         return {label: np.array(floating(label, made[label]).values, np.float64) for label in cotangent}
 
     @property
+    def size(self) -> int:
+        """The numbers of a call: entries of all inputs that are arrays, and of outputs."""
+        arrays = (*self.inputs.arrays.values(), *self.here.values())
+        return sum(array.size for array in arrays)
+
+    @property
     def _name(self) -> str:
         return "reference" if self.reference else "forward"
+
+    def _called(self, function: Callable[..., Any], inputs: dict[str, Any]) -> Any:
+        """Call a function of the inputs; a vectorised one, with a leading axis of length 1."""
+        if function is not self._stacks:
+            return self.inputs.call(function, inputs=inputs)
+        stack = {name: value[None] if name in self.inputs.arrays else value for name, value in inputs.items()}
+        returned = self.inputs.call(function, inputs=stack)
+        return conventions.of_one_point(returned, self._name)
 
     def _own(self, arrays: Mapping[str, np.ndarray], layout: Layout = lambda value: value) -> dict[str, Any]:
         """Return inputs as forward and backward get them."""
@@ -199,7 +250,9 @@ class Vjp:
         mine = name == "forward"
         try:
             inputs = self._own({}) if mine else self.inputs.made({}, own_type=False)
-            returned = self.inputs.call(function, inputs=inputs)
+            returned = self._called(function, inputs)
+        except FastcheckError:
+            raise
         except Exception as error:
             raise raised_by(name, error, START) from error
         outputs = Outputs.of(self._split(returned)[0] if mine else returned, name, lambda: START)
@@ -224,7 +277,7 @@ class Vjp:
             changes = {label: outputs.arrays[label].astype(np.float64, copy=False) - start[label] for label in start}
             return flat({label: self.cotangent[label] * change for label, change in changes.items()})
 
-    def _refuse_other(self, outputs: Outputs, where: Callable[[], str]) -> None:
+    def _refuse_other(self, outputs: Outputs, where: Callable[[], str], leading: Shape = ()) -> None:
         """Refuse outputs of other shapes than forward's at the start point."""
         expected = self.outputs.arrays
         if outputs.arrays.keys() != expected.keys():
@@ -234,10 +287,11 @@ class Vjp:
                 "in forward's first call"
             )
         for label, array in outputs.arrays.items():
-            if array.shape != expected[label].shape:
+            shape = (*leading, *expected[label].shape)
+            if array.shape != shape:
                 raise FastcheckError(
-                    f"{label} of {self._name} has shape {array.shape} {where()}: expected {expected[label].shape}, as "
-                    "in forward's first call"
+                    f"{label} of {self._name} has shape {array.shape} {where()}: expected {shape}, as in forward's "
+                    f"first call{', behind the leading axis' * bool(leading)}"
                 )
 
     def _drawn(self, seed: int) -> Arrays:

@@ -7,6 +7,7 @@ the outputs that move.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -37,7 +38,7 @@ class VjpCase(FunctionCase):
     Parameters
     ----------
     vjp : Vjp
-    noise, relative_noise, precision, seed
+    noise, relative_noise, precision, vectorized, seed
         As in `fastcheck.check_vjp`.
     structure : Structure, optional
     """
@@ -52,6 +53,7 @@ class VjpCase(FunctionCase):
         relative_noise: float | None = None,
         precision: str | None = None,
         structure: Structure | None = None,
+        vectorized: bool = False,
         seed: int = 0,
     ) -> None:
         self._vjp, self._calls = vjp, [vjp.first()]
@@ -69,6 +71,7 @@ class VjpCase(FunctionCase):
             noise=noise,
             relative_noise=relative_noise,
             precision=precision,
+            vectorized=vectorized,
         )
         if structure is not None:
             self.patterns, self.detecting = self._patterns(structure, seed)
@@ -144,22 +147,50 @@ class VjpCase(FunctionCase):
                 patterns[name] = structure.pattern(self.label(name), one, inputs, outputs)
         return patterns, detecting
 
-    def moved(
+    def _with_moves(
         self, arrays: Arrays, name: str, dims: np.ndarray, points: np.ndarray, noises: Noise
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Evaluate as `FunctionCase.moved` does; the noise is that of the outputs that an entry moves."""
+        """Evaluate as the super class does; the noise is that of the outputs that an entry moves."""
         flat_array, where = arrays[name].reshape(-1), self._near(name)
         values, noise = np.empty(points.shape), np.empty(len(dims))
-        for column, dim in enumerate(dims.tolist()):
-            here, moving = flat_array[dim], np.zeros(self._sizes.shape, bool)
-            for row, point in enumerate(points[:, column].tolist()):
-                flat_array[dim] = point
-                value, terms, _ = self.attempt(arrays, where)
-                values[row, column] = value
-                moving |= True if terms is None else terms != 0
-            flat_array[dim] = here
-            noise[column] = noises.of(moving)
+        if self._stacked is not None:
+            for part, several in self._stacked.moved(name, dims, points, where):
+                values[:, part] = several.sum(axis=-1).T
+                noise[part] = [noises.of(moving) for moving in (several != 0).any(axis=1)]
+            return values, noise
+        with np.errstate(all="ignore"):
+            for column, dim in enumerate(dims.tolist()):
+                here, moving = flat_array[dim], np.zeros(self._sizes.shape, bool)
+                for row, point in enumerate(points[:, column].tolist()):
+                    flat_array[dim] = point
+                    try:
+                        returned = self._vjp.value(arrays)
+                    except Exception:
+                        values[row, column], moving[:] = math.nan, True
+                        continue
+                    terms = self._vjp.terms(returned, where)
+                    values[row, column] = terms.sum()
+                    moving |= terms != 0
+                flat_array[dim] = here
+                noise[column] = noises.whole if moving.all() else noises.of(moving)
         return values, noise
+
+    def sent(self) -> dict[str, Any]:
+        """Return the function that is differenced, and all inputs."""
+        return self._vjp.sent()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_calls": []}
+
+    def _evaluated(self, arrays: Arrays) -> Any:
+        return self._vjp.value(arrays)
+
+    def _together(self, stack: Arrays, where: Callable[[], str]) -> np.ndarray:
+        return self._vjp.stacked_terms(stack, where)
+
+    @property
+    def _size_of_call(self) -> int:
+        return self._vjp.size
 
     def _read(self, returned: Any) -> Arrays:
         return {name: one.values for name, one in self._matched(returned).items()}
