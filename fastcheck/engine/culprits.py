@@ -1,9 +1,16 @@
-"""Wrong entries of a gradient that directions contradict, found by halving the range of all dimensions."""
+"""Wrong entries of a gradient that directions contradict.
+
+A single one is spelled by the directions themselves: each is off by as much, with the sign that it has for that entry.
+Several are found one after another, by halving the range of all dimensions.
+"""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from fastcheck.engine import random_signs
 from fastcheck.engine.directions import Direction, Directions, Line
 from fastcheck.engine.random_signs import Arrays
 
@@ -12,6 +19,9 @@ TRIES = 4
 
 CLEAR = 3.0
 """Bars by which a range must be off for an error to be looked for in it."""
+
+SPELLED = 4
+"""Largest number of entries with the same signs that are differenced by themselves: of millions, one or two have."""
 
 NAMED = 8
 """Largest number of wrong entries that are looked for."""
@@ -28,12 +38,39 @@ def localise(directions: Directions) -> None:
         if not failing:
             directions.explained = attempt > 0
             return
-        found = _Search(directions, failing[0], attempt).descend()
-        if found is None or not _wrong(directions, failing[0], *found):
+        found = _wrong_entry(directions, failing[0], attempt)
+        if found is None:
             return
         name, dim = found
         directions.named.setdefault(name, []).append(dim)
     directions.explained = not directions.failing
+
+
+def _wrong_entry(directions: Directions, worst: Direction, attempt: int) -> tuple[str, int] | None:
+    """Return an entry that is wrong when it is differenced by itself, and replace its value; None without one."""
+    for found in _spelled(directions):
+        if _wrong(directions, worst, *found):
+            return found
+    searched = _Search(directions, worst, attempt).descend()
+    return searched if searched is not None and _wrong(directions, worst, *searched) else None
+
+
+def _spelled(directions: Directions) -> list[tuple[str, int]]:
+    """Return the entries whose signs are those by which all directions are off, if these are off by the same."""
+    directions.check()
+    usable = [one for one in directions.done if one.finite and not one.at_kink]
+    off = np.array([one.analytic - one.numeric for one in usable])
+    bar = max((one.bar for one in usable), default=math.inf)
+    if not (np.abs(off) > bar).all() or np.ptp(np.abs(off)) > 2 * bar:
+        return []
+    found = []
+    for position, (name, array) in enumerate(directions.lines.params.items()):
+        agreeing = np.zeros(array.size, np.int16)
+        for one, sign in zip(usable, np.sign(off).astype(np.int16), strict=True):
+            agreeing += sign * random_signs.signs(directions.seed, one.number, position, array.size)
+        dims = np.flatnonzero(np.abs(agreeing) == len(usable))
+        found += [(name, dim) for dim in dims[:SPELLED].tolist()]
+    return found[:SPELLED]
 
 
 class _Search:

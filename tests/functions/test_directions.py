@@ -203,6 +203,14 @@ def test_errors_above_the_limit_are_seen_and_far_below_it_are_not():
     assert _check(TANH, _off("v", (3, 7), limit / 1e4)).passed
 
 
+@pytest.mark.parametrize("size", [1.0, -1e-3])
+def test_directions_spell_a_single_wrong_entry(size):
+    """It takes a search of its own for three of them and for the entry, and no halving."""
+    right, wrong = _check(TANH), _check(TANH, _off("v", (3, 7), size))
+    assert wrong.directions["named"] == {"v": [43]}
+    assert wrong.directions["calls"] - right.directions["calls"] < 4 * 30
+
+
 def test_several_wrong_entries_are_all_found():
     def change(grads):
         grads["w"][3, 4] *= 1.01
