@@ -4,7 +4,7 @@ python bench/function_calls.py [--images N]
 
 The CNN (two 3x3 convolutions, a pool, two dense layers; 1,458 parameters) is written as loops, which Python runs or
 Numba compiles, and as NumPy calls. Each check covers every parameter; the compiled loss and its loop are compiled
-before. Its time is compared with that of its own calls, made by Python one after another. The overhead is measured on a
+before. A plain loop of two-sided differences is timed beside the NumPy loss. The overhead is measured on a
 loss of about 50 us: what twice as many entries add to the time, beside what their calls take. All times are CPU times,
 of one thread.
 """
@@ -108,13 +108,27 @@ def gradient(pixels, labels):
     return grad
 
 
-def checked(loss, grad, params):
-    """Return the CPU seconds of a check of every entry."""
+def checked(loss, grad, params, **options):
+    """Return the CPU seconds of a check, of every entry by default."""
+    options = {"dims": "all", "directions": 0} | options
     start = time.process_time()
-    report = fastcheck.check_gradient(loss, grad, params, dims="all", directions=0, progress=False)
+    report = fastcheck.check_gradient(loss, grad, params, progress=False, **options)
     seconds = time.process_time() - start
     assert report.passed, report
     return seconds
+
+
+def naive(loss, params):
+    """Return the CPU seconds of two-sided differences of every entry, in a plain loop."""
+    start, moved = time.process_time(), tuple(one.copy() for one in params)
+    for array in moved:
+        flat = array.reshape(-1)
+        for dim, here in enumerate(flat.tolist()):
+            for value in (here + 1e-5, here - 1e-5):
+                flat[dim] = value
+                loss(moved)
+            flat[dim] = here
+    return time.process_time() - start
 
 
 def one_call(loss, params, least=0.2):
@@ -168,6 +182,14 @@ def main():
         seconds = whole if loss is compiled else checked(loss, grad, params)
         call = f"{1e6 * one_call(loss, params):9,.1f} us a call"
         print(f"{words:>8}: {call}, check {seconds:7.3f} s, {seconds / whole:7.1f}x")
+    loss = by_numpy(pixels, labels)
+    loop, every, some = (
+        naive(loss, params),
+        checked(loss, grad, params),
+        checked(loss, grad, params, dims=8, directions=20),
+    )
+    print(f"a plain loop of two NumPy calls an entry {loop:.2f} s; check of all entries {every / loop:.2f} times that,")
+    print(f"  of 8 entries, and of all by 20 directions, {some / loop:.2f} times")
     few, many = overhead(ENTRIES), overhead(2 * ENTRIES)
     beside, calls, made = (after - before for before, after in zip(few, many, strict=True))
     print(f"overhead at {1e6 * CALL:.0f} us a call: {few[0] / few[1]:.1%} for {ENTRIES:,} entries ({few[2]:,} calls)")
