@@ -205,6 +205,8 @@ class Directions:
         Maps a function over numbers, perhaps in parallel: ``map``, or that of an executor.
     weighing : mapping of str to float64 array, optional
         A gradient that sets the weights; by default, the analytic one.
+    progress : callable
+        Called as progress(done, total) after every direction, in this thread.
 
     Attributes
     ----------
@@ -231,6 +233,7 @@ class Directions:
     check: Callable[[], None]
     mapped: Callable[[Callable[[int], Direction], range], Iterable[Direction]] = map
     weighing: Mapping[str, np.ndarray] | None = None
+    progress: Callable[[int, int], None] = lambda done, total: None
     done: list[Direction] = field(default_factory=list)
     guards: list[Direction] = field(default_factory=list)
     named: dict[str, list[int]] = field(default_factory=dict)
@@ -249,9 +252,10 @@ class Directions:
         weights = Weights(self.lines, self.gradient if self.weighing is None else self.weighing)
         total = self.count + self.lines.spare
         self.lines.choose_step([self._line(number, weights.balanced) for number in range(min(PILOTS, total))])
-        numbers, beyond = range(total), range(total, total + GUARDS)
-        self.done = list(self.mapped(lambda number: self._differenced(number, weights.balanced), numbers))
-        self.guards = list(self.mapped(lambda number: self._differenced(number, weights.own), beyond))
+        every = range(total + GUARDS)
+        for one in self.mapped(lambda k: self._differenced(k, weights.balanced if k < total else weights.own), every):
+            (self.done if one.number < total else self.guards).append(one)
+            self.progress(one.number + 1, len(every))
         self.settle()
         self.contradicting = len(self.failing)
 

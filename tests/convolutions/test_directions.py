@@ -206,3 +206,10 @@ def test_the_report_is_the_same_on_any_number_of_threads_and_reads_back():
 def test_bad_numbers_of_directions_are_refused(directions):
     with pytest.raises(FastcheckError, match="directions is"):
         _check(_curved(layer((1, 1, 3), (1, 1, 2)), "vjp", "float64"), directions=directions)
+
+
+def test_progress_is_told_direction_by_direction():
+    told = []
+    arguments = _curved(layer((1, 2, 6, 6), (4, 2, 3, 3)), "vjp", "float64")
+    _check(arguments, dims=4, directions=3, progress=lambda *stage: told.append(stage))
+    assert [stage[1:] for stage in told if stage[0] == "directions"] == [(0, 0), *((k + 1, 5) for k in range(5))]
