@@ -107,6 +107,9 @@ class Lines(Protocol):
         The tensors with a gradient.
     spare : int
         Directions beyond those that count: `SPARE` where kinks may crowd.
+    rigorous : bool
+        Whether bars are proved, rather than measured: then an entry that lies within a wide bar of its own does not
+        overrule what directions say.
     calls : int
         Calls of the loss so far.
     usable : bool
@@ -114,6 +117,7 @@ class Lines(Protocol):
     """
 
     spare: int
+    rigorous: bool
 
     @property
     def calls(self) -> int: ...
@@ -313,7 +317,7 @@ class Directions:
 
     def confirm(self, name: str, evaluator: Evaluator, grad: np.ndarray) -> None:
         """Difference the entries of a tensor that the directions point to by themselves; none may be right."""
-        if not self.named.get(name):
+        if self.lines.rigorous or not self.named.get(name):
             return
         for block in evaluator.blocks(np.array(sorted(self.named[name]), dtype=np.int64)):
             differences = evaluator(block)

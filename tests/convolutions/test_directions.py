@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from layer_examples import case, layer, layers, operands, torch_forward
+from layer_examples import Layer, case, layer, layers, operands, torch_forward
 
 import fastcheck
 from fastcheck import ConvCase, FastcheckError
@@ -131,6 +131,19 @@ def test_a_single_wrong_entry_in_float32_is_found_where_it_is_large():
     report = _check(_off(arguments, "weight", (3, 2, 1, 1), 1.0), dims=3)
     assert report.directions["named"] == {"weight": [130]}
     assert report.verdict == "fail"
+
+
+def test_an_error_within_an_entrys_own_wide_bar_fails_by_directions():
+    strided = Layer((2, 5, 5), (10, 5, 2), (3,), ((2, 1),), (2,), 1)
+    arguments, options = _curved(strided, "relu", "float64", 130), {"dims": 3, "seed": 130}
+    limit = _check(arguments, **options).directions["relative_limit"]["weight"]
+    report = _check(_off(arguments, "weight", (3, 0, 1), 1.05 * limit), **options, keep=True)
+    tensor = report.tensors["weight"]
+    (own,) = (row for row, dim in enumerate(tensor.dims) if dim == 31)
+    assert abs(tensor.analytic[own] - tensor.numeric[own]) <= tensor.error_bar[own]
+    assert report.directions["named"] == {"weight": [31]}
+    assert report.verdict == tensor.verdict == "fail"
+    assert report.directions["chance_of_missing"] == 2.0**-COUNT
 
 
 @pytest.mark.parametrize("factor", [0.0, -1.0, 1 + 1e-5])
