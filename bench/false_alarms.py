@@ -1,5 +1,7 @@
 """Correct gradients of random convolutions: how many are called wrong, or inconclusive, and how tight their bars are.
 
+Every case is examined by directions over all dimensions, too.
+
 python bench/false_alarms.py [--cases 5000] [--seed N] [--json F]
 """
 
@@ -17,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "helpers"))
 from data_kinds import KINDS, any_layer, made, wide
 
 import fastcheck
+from fastcheck.engine.directions import COUNT
 
 SEED = 3_141_592_653
 """One that no test uses."""
@@ -43,12 +46,15 @@ def a_case(seed):
 
 
 def search(cases, seed):
-    """Check so many cases; return counts by what they are, the worst of them, and tightness by number of terms."""
-    verdicts, dims, worst = defaultdict(Counter), 0, (0.0, "")
+    """Check so many cases; return counts by what they are, the worst of them, and more."""
+    verdicts, dims, worst, contradicted = defaultdict(Counter), 0, (0.0, ""), 0
     used = defaultdict(list)
     for number in range(cases):
         case, (evaluator, dtype, backward), kinds = a_case([seed, number])
-        report = fastcheck.check(case, dims=DIMS[evaluator], evaluator=evaluator, seed=number, keep=True)
+        report = fastcheck.check(
+            case, dims=DIMS[evaluator], evaluator=evaluator, directions=COUNT, seed=number, keep=True
+        )
+        contradicted += report.directions is not None and report.directions["failing"] > 0
         verdicts[evaluator, dtype, backward][report.verdict] += 1
         if not report.passed:
             print(f"case {number}: {evaluator} {dtype} {backward} {kinds}: {report.summary()}", file=sys.stderr)
@@ -61,7 +67,7 @@ def search(cases, seed):
                 differing = share[share > 0]
                 if differing.size:  # where all agree to the last bit, no bar is tight
                     used[next(edge for edge in EDGES if terms <= edge)].append(float(np.median(differing)))
-    return verdicts, dims, worst, {edge: float(np.median(found)) for edge, found in sorted(used.items())}
+    return verdicts, dims, worst, contradicted, {edge: float(np.median(found)) for edge, found in sorted(used.items())}
 
 
 def main():
@@ -70,18 +76,18 @@ def main():
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--json")
     asked = parser.parse_args()
-    verdicts, dims, (share, where), used = search(asked.cases, asked.seed)
+    verdicts, dims, (share, where), contradicted, used = search(asked.cases, asked.seed)
     total = sum(verdicts.values(), Counter())
     for kind, found in sorted(verdicts.items()):
         print(*kind, dict(found))
     print(
         f"{asked.cases:,} correct cases, {dims:,} dimensions: {total['fail']} false alarms, "
-        f"{total['inconclusive']} inconclusive, {total['error']} errors"
+        f"{total['inconclusive']} inconclusive, {total['error']} errors; {contradicted} contradict directions"
     )
     print(f"largest |a - n| / error bar: {share:.2f} ({where})")
     for edge, median in used.items():
         print(f"up to {edge:,} terms, float64: median |a - n| / error bar {median:.1e}")
-    sys.exit(total["pass"] != asked.cases)
+    sys.exit(total["pass"] != asked.cases or contradicted)
 
 
 if __name__ == "__main__":

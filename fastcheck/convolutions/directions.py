@@ -54,7 +54,7 @@ class ConvLines:
         Forward passes.
     """
 
-    spare = 0  # each line has a step of its own
+    spare, rigorous = 0, True  # each line has a step of its own
 
     def __init__(
         self, case: ConvCase, scaled: ScaledOperands, output: np.ndarray, magnitude: np.ndarray, pool: Executor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -70,13 +71,15 @@ class Covered:
         ``threads`` says whether the lines may be differenced from several threads at once.
         """
         settings, check = session.settings, session.interrupts.raise_if_interrupted
-        settings.progress(f"{count} directions", 0, 0)
         # In a batch, this thread is one of those that run the pool's tasks, and must not wait for them.
         alone = not threads or settings.threads == 1 or session.keeper is not None
         mapped = map if alone else session.pool.map
-        directions = Directions(lines, grads, errors, settings.seed, count, check, mapped, weighing)
+        progress = functools.partial(settings.progress, "directions")
+        progress(0, 0)
+        directions = Directions(lines, grads, errors, settings.seed, count, check, mapped, weighing, progress)
         directions.run()
         if directions.contradicting:
+            settings.progress("directions: search for wrong entries", 0, 0)
             localise(directions)
         self._directions = directions
 

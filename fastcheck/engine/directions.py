@@ -107,6 +107,9 @@ class Lines(Protocol):
         The tensors with a gradient.
     spare : int
         Directions beyond those that count: `SPARE` where kinks may crowd.
+    rigorous : bool
+        Whether bars are proved, rather than measured: then an entry that lies within a wide bar of its own does not
+        overrule what directions say.
     calls : int
         Calls of the loss so far.
     usable : bool
@@ -114,6 +117,7 @@ class Lines(Protocol):
     """
 
     spare: int
+    rigorous: bool
 
     @property
     def calls(self) -> int: ...
@@ -205,6 +209,8 @@ class Directions:
         Maps a function over numbers, perhaps in parallel: ``map``, or that of an executor.
     weighing : mapping of str to float64 array, optional
         A gradient that sets the weights; by default, the analytic one.
+    progress : callable
+        Called as progress(done, total) after every direction, in this thread.
 
     Attributes
     ----------
@@ -231,6 +237,7 @@ class Directions:
     check: Callable[[], None]
     mapped: Callable[[Callable[[int], Direction], range], Iterable[Direction]] = map
     weighing: Mapping[str, np.ndarray] | None = None
+    progress: Callable[[int, int], None] = lambda done, total: None
     done: list[Direction] = field(default_factory=list)
     guards: list[Direction] = field(default_factory=list)
     named: dict[str, list[int]] = field(default_factory=dict)
@@ -249,9 +256,10 @@ class Directions:
         weights = Weights(self.lines, self.gradient if self.weighing is None else self.weighing)
         total = self.count + self.lines.spare
         self.lines.choose_step([self._line(number, weights.balanced) for number in range(min(PILOTS, total))])
-        numbers, beyond = range(total), range(total, total + GUARDS)
-        self.done = list(self.mapped(lambda number: self._differenced(number, weights.balanced), numbers))
-        self.guards = list(self.mapped(lambda number: self._differenced(number, weights.own), beyond))
+        every = range(total + GUARDS)
+        for one in self.mapped(lambda k: self._differenced(k, weights.balanced if k < total else weights.own), every):
+            (self.done if one.number < total else self.guards).append(one)
+            self.progress(one.number + 1, len(every))
         self.settle()
         self.contradicting = len(self.failing)
 
@@ -309,7 +317,7 @@ class Directions:
 
     def confirm(self, name: str, evaluator: Evaluator, grad: np.ndarray) -> None:
         """Difference the entries of a tensor that the directions point to by themselves; none may be right."""
-        if not self.named.get(name):
+        if self.lines.rigorous or not self.named.get(name):
             return
         for block in evaluator.blocks(np.array(sorted(self.named[name]), dtype=np.int64)):
             differences = evaluator(block)

@@ -51,7 +51,7 @@ class LossLines:
     near : Surroundings
     """
 
-    spare = SPARE
+    spare, rigorous = SPARE, False
 
     def __init__(self, case: LossOfArrays, gradient: Mapping[str, np.ndarray]) -> None:
         self._case, self._gradient, self.near = case, gradient, Surroundings(case)

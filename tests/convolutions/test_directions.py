@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from layer_examples import case, layer, layers, operands, torch_forward
+from layer_examples import Layer, case, layer, layers, operands, torch_forward
 
 import fastcheck
 from fastcheck import ConvCase, FastcheckError
@@ -133,6 +133,19 @@ def test_a_single_wrong_entry_in_float32_is_found_where_it_is_large():
     assert report.verdict == "fail"
 
 
+def test_an_error_within_an_entrys_own_wide_bar_fails_by_directions():
+    strided = Layer((2, 5, 5), (10, 5, 2), (3,), ((2, 1),), (2,), 1)
+    arguments, options = _curved(strided, "relu", "float64", 130), {"dims": 3, "seed": 130}
+    limit = _check(arguments, **options).directions["relative_limit"]["weight"]
+    report = _check(_off(arguments, "weight", (3, 0, 1), 1.05 * limit), **options, keep=True)
+    tensor = report.tensors["weight"]
+    (own,) = (row for row, dim in enumerate(tensor.dims) if dim == 31)
+    assert abs(tensor.analytic[own] - tensor.numeric[own]) <= tensor.error_bar[own]
+    assert report.directions["named"] == {"weight": [31]}
+    assert report.verdict == tensor.verdict == "fail"
+    assert report.directions["chance_of_missing"] == 2.0**-COUNT
+
+
 @pytest.mark.parametrize("factor", [0.0, -1.0, 1 + 1e-5])
 def test_a_tensor_that_is_wrong_as_a_whole_fails_however_few_entries_are_sampled(factor):
     arguments = _curved(LAYER, "vjp", "float64")
@@ -206,3 +219,10 @@ def test_the_report_is_the_same_on_any_number_of_threads_and_reads_back():
 def test_bad_numbers_of_directions_are_refused(directions):
     with pytest.raises(FastcheckError, match="directions is"):
         _check(_curved(layer((1, 1, 3), (1, 1, 2)), "vjp", "float64"), directions=directions)
+
+
+def test_progress_is_told_direction_by_direction():
+    told = []
+    arguments = _curved(layer((1, 2, 6, 6), (4, 2, 3, 3)), "vjp", "float64")
+    _check(arguments, dims=4, directions=3, progress=lambda *stage: told.append(stage))
+    assert [stage[1:] for stage in told if stage[0] == "directions"] == [(0, 0), *((k + 1, 5) for k in range(5))]
