@@ -74,8 +74,8 @@ def check(
     directions : int or "auto"
         Number of random directions over all dimensions at once, each of which an error above a stated limit escapes
         with a chance of at most 1/2 (`fastcheck.engine.directions`). ``"auto"`` takes 20 where ``dims`` leaves
-        dimensions out, and none where it does not; a direction takes two forward passes. Where one fails, halving finds
-        the entries to blame, which are then differenced by themselves.
+        dimensions out, unless these would take longer than ``dims="auto"`` may, and none where it does not; a direction
+        takes two forward passes. Where one fails, its entries to blame are found, and differenced by themselves.
     threads : int, optional
         Number of threads; by default, the number of processors that this process may use. The report does not depend
         on it.

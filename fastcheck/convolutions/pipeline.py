@@ -22,7 +22,7 @@ from fastcheck.convolutions.directions import ConvLines
 from fastcheck.convolutions.gradient_errors import gradient_errors
 from fastcheck.convolutions.reevaluation import Reevaluation
 from fastcheck.convolutions.scaling import ScaledOperands
-from fastcheck.engine import coverage, steps
+from fastcheck.engine import coverage, sampling, steps
 from fastcheck.engine.coverage import Covered
 from fastcheck.engine.differences import Auditing, Chosen, Evaluator
 from fastcheck.engine.pipeline import Prepared, Session
@@ -31,6 +31,9 @@ from fastcheck.metrics import health, tally
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.reports.report import Report
 from fastcheck.reports.tensor_report import ForwardReport
+
+PASSES = 44
+"""Forward passes that directions take."""
 
 FORWARD_BLOCK = 4096
 """Number of outputs that are compared with declared ones at a time."""
@@ -81,6 +84,12 @@ class ConvPipeline(Covered):
         precisions = dict.fromkeys(map(self.precision, self._case.grads))
         return {**self._case.described(), "precision": ", ".join(precisions)}
 
+    def _count_of_directions(self, settings: Settings) -> int:
+        """Return the number of directions: by default, none where they take longer than ``dims="auto"`` may."""
+        long = PASSES * cost.forward(self._case.geometry) > sampling.AUTO_WORK
+        automatic = settings.directions == "auto"
+        return 0 if automatic and long else coverage.count_of(settings, self.shapes(), self.work())
+
     @np.errstate(over="ignore", invalid="ignore")  # an overflow is refused below, or makes bars infinite
     def prepare(self, session: Session) -> Prepared:
         """Scale the operands, run the forward passes, and compare the declared output where there is one."""
@@ -90,7 +99,7 @@ class ConvPipeline(Covered):
             session.interrupts.raise_if_interrupted()
             scaled = ScaledOperands.of(case)
         delta, declared, curved = self.kind == "delta", case.output is not None, case.loss != "vjp"
-        count = coverage.count_of(session.settings, self.shapes(), self.work())
+        count = self._count_of_directions(session.settings)
         output = magnitude = None
         if declared or delta or curved or count:
             with clock.of("forward_seconds"):

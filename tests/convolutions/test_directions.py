@@ -199,6 +199,13 @@ def test_by_default_only_what_a_sample_leaves_out_is_covered():
     assert _check(arguments, dims=5, directions=7).requested["directions"] == 7
 
 
+def test_a_layer_whose_forward_passes_take_long_has_directions_where_asked(monkeypatch):
+    arguments = _curved(LAYER, "vjp", "float64")
+    monkeypatch.setattr(pipeline.sampling, "AUTO_WORK", 1e8)
+    assert fastcheck.check(ConvCase(**arguments), dims=20).directions is None
+    assert fastcheck.check(ConvCase(**arguments), dims=20, directions=2).directions["count"] == 2
+
+
 def test_a_wrong_output_is_not_followed_by_directions():
     wrong = case(layer((1, 2, 6, 6), (4, 2, 3, 3)))
     wrong.output = wrong.output + 1
