@@ -1,7 +1,8 @@
 """Wrong entries of a gradient that directions contradict.
 
 A single one is spelled by the directions themselves: each is off by as much, with the sign that it has for that entry.
-Several are found one after another, by halving the range of all dimensions.
+Several are found one after another, by halving the range of all dimensions; where there are too many, slices of tensors
+that hold them all are looked for.
 """
 
 from __future__ import annotations
@@ -36,14 +37,51 @@ def localise(directions: Directions) -> None:
     for attempt in range(NAMED):
         failing = directions.failing
         if not failing:
-            directions.explained = attempt > 0
-            return
+            break
         found = _wrong_entry(directions, failing[0], attempt)
         if found is None:
-            return
+            break
         name, dim = found
         directions.named.setdefault(name, []).append(dim)
-    directions.explained = not directions.failing
+    directions.explained = bool(directions.named) and not directions.failing
+    directions.slices = _slices(directions)
+
+
+def _slices(directions: Directions) -> dict[str, tuple[int | None, ...]]:
+    """Return, of tensors with more wrong entries than were found, the index of each axis to which all are confined."""
+    if not directions.named or not directions.failing:
+        return {}
+    worst, found = directions.failing[0], dict[str, tuple[int | None, ...]]()
+    for name, dims in directions.named.items():
+        array = directions.lines.params[name]
+        rng = np.random.default_rng([directions.seed, 15485863, len(found)])
+        if not _is_off(directions, worst, name, np.ones(array.shape, bool), rng):
+            continue
+        indices = np.array(np.unravel_index(dims, array.shape))
+        confined: list[int | None] = [None] * array.ndim
+        for axis, own in enumerate(indices):
+            if array.shape[axis] == 1 or np.ptp(own):
+                continue
+            others = np.moveaxis(np.ones(array.shape, bool), axis, 0)
+            others[own[0]] = False
+            if not _is_off(directions, worst, name, np.moveaxis(others, 0, axis), rng):
+                confined[axis] = int(own[0])
+        if any(index is not None for index in confined):
+            found[name] = tuple(confined)
+    return found
+
+
+def _is_off(directions: Directions, worst: Direction, name: str, chosen: np.ndarray, rng: np.random.Generator) -> bool:
+    """Return whether the gradient is clearly off along one of a few random lines on which chosen entries move."""
+    whole = {name: slice(0, chosen.size)}
+    for _ in range(TRIES):
+        directions.check()
+        moves = worst.weights[name] * rng.choice([-1.0, 1.0], chosen.shape) * chosen
+        analytic = float((directions.gradient[name] * moves).sum())
+        found = directions.lines.part({name: moves}, worst)
+        if abs(found.numeric - analytic) > CLEAR * (found.bar + directions.error(worst.weights, whole)):
+            return True
+    return False
 
 
 def _wrong_entry(directions: Directions, worst: Direction, attempt: int) -> tuple[str, int] | None:

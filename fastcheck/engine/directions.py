@@ -221,6 +221,8 @@ class Directions:
     guards : list of Direction
     named : dict of str to list of int
         Flat indices of entries that a search for the error ended at.
+    slices : dict of str to tuple
+        Where more entries of a tensor are wrong than are named: for each axis, the index at which all lie, or None.
     contradicting : int
         Number of directions that contradict the gradient as it was given.
     explained : bool
@@ -241,6 +243,7 @@ class Directions:
     done: list[Direction] = field(default_factory=list)
     guards: list[Direction] = field(default_factory=list)
     named: dict[str, list[int]] = field(default_factory=dict)
+    slices: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
     contradicting: int = 0
     explained: bool = False
     trusted: bool = True
@@ -342,8 +345,9 @@ class Directions:
         ]
         total = sum(array.size for array in params.values())
         count = len(self.done) + len(self.guards)
+        parts = [f"{self.lines.label(name)}{_written(index)}" for name, index in self.slices.items()]
         finding = health.directions_disagree(
-            self.contradicting, count, total, places, tuple(self.named), self.explained
+            self.contradicting, count, total, places, tuple(self.named), self.explained, parts
         )
         if failed:
             return finding._replace(verdict=None, advice="")
@@ -399,6 +403,11 @@ class Directions:
 def _judged(line: Line, weights: dict[str, float], found: Quotient) -> Direction:
     bar = found.bar + line.error
     return Direction(line.number, weights, found.numeric, line.analytic, bar, found.step, found.at_kink, found.searched)
+
+
+def _written(index: tuple[int | None, ...]) -> str:
+    """Return an index as Python writes it, such as "[3, :]"."""
+    return f"[{', '.join(':' if one is None else str(one) for one in index)}]"
 
 
 def _excess(one: Direction) -> float:

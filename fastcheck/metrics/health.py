@@ -166,7 +166,13 @@ def loss_never_moves(value: float, zero: bool, names: Functions = LOSS) -> Healt
 
 
 def directions_disagree(
-    failing: int, count: int, dims: int, places: Sequence[str], tensors: Sequence[str], explained: bool
+    failing: int,
+    count: int,
+    dims: int,
+    places: Sequence[str],
+    tensors: Sequence[str],
+    explained: bool,
+    parts: Sequence[str] = (),
 ) -> HealthFinding:
     """Describe directions over all dimensions that contradict the gradient.
 
@@ -178,12 +184,16 @@ def directions_disagree(
         Wrong entries that were found, and their tensors.
     explained : bool
         Whether these explain all that the directions see.
+    parts : sequence of str
+        Slices of these tensors in which all of their wrong entries lie.
     """
     words = f"{failing:,} of {count:,} directions over all {dims:,} dimensions contradict the gradient"
     if explained:
         words += f"; {listed(places, 8)} alone explain{'s' * (len(places) == 1)} it, and all else agrees"
     elif places:
         words += f"; among the wrong entries: {listed(places, 8)}"
+    if parts:
+        words += f"; within a tensor, all lie in {listed(parts, 8)}"
     advice = "start with these entries" if places else "check tensor by tensor: dims={'name': 'all'}"
     return HealthFinding("directions", words, advice, "fail", tuple(tensors))
 

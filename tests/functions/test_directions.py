@@ -223,6 +223,21 @@ def test_several_wrong_entries_are_all_found():
     assert report.tensors["b"].passed
 
 
+@pytest.mark.parametrize(
+    ("name", "where", "words"),
+    [("w", (slice(None), 5), "params['w'][:, 5]"), ("v", (3,), "params['v'][3, :]"), ("w", (slice(7, 9),), None)],
+)
+def test_a_slice_that_is_wrong_is_told(name, where, words):
+    def change(grads):
+        grads[name][where] *= 1.3
+
+    report = _check(TANH, change)
+    assert report.verdict == "fail"
+    (finding,) = (one for one in report.health if one.name == "directions")
+    assert "among the wrong entries" in finding.words
+    assert finding.words.endswith(f"all lie in {words}") if words else "all lie in" not in finding.words
+
+
 @pytest.mark.parametrize("factor", [1.001, 0.0, -1.0])
 @pytest.mark.parametrize("name", ["w", "b", "v"])
 def test_a_tensor_that_is_wrong_as_a_whole_fails_however_few_entries_are_sampled(name, factor):
