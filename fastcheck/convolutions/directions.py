@@ -27,6 +27,9 @@ from fastcheck_kernels import conv, curved
 START = {"vjp": 0, "square": 0, "relu": -20, "tanh": -17}
 """Step at which the search for the one with the least bar begins, as a power of two."""
 
+FARTHEST = 256
+"""Largest step as a power of two, and its inverse the smallest: where outputs vanish, larger ones look better yet."""
+
 STRIDE = 3
 """Powers of two between steps that are tried."""
 
@@ -77,7 +80,7 @@ class ConvLines:
 
     def size(self, name: str) -> float:
         """Return the root mean square of a tensor's non-zero entries; of a bias of zeros, that of the outputs."""
-        outputs = math.ldexp(rms(self._output), self._scaled.exponents["bias"]) if name == "bias" else 0.0
+        outputs = float(np.ldexp(rms(self._output), self._scaled.exponents["bias"])) if name == "bias" else 0.0
         return rms(self.params[name]) or outputs or 1.0
 
     def label(self, name: str) -> str:
@@ -105,7 +108,10 @@ class ConvLines:
         along, exponent = self._along(moves), START[self._case.loss]
         best = self._quotient(*along, exponent)
         for stride in (STRIDE, -STRIDE) if self._case.loss != "vjp" else ():
-            while (other := self._quotient(*along, exponent + stride)).bar < best.bar:
+            while abs(exponent + stride) <= FARTHEST:
+                other = self._quotient(*along, exponent + stride)
+                if not other.bar < best.bar:
+                    break
                 best, exponent = other, exponent + stride
         return best
 
@@ -139,4 +145,6 @@ class ConvLines:
         bar = rounding + abs(truncation) + SUMS * U * absolute + passed
         name = next(iter(self.params))
         loss = scaled.exponents[name] + scaled.exponent_of(name, case.loss)
-        return Quotient(math.ldexp(numeric, loss), math.ldexp(bar, loss), h)
+        numeric, bar = float(np.ldexp(numeric, loss)), float(np.ldexp(bar, loss))
+        usable = math.isfinite(numeric) and math.isfinite(bar)
+        return Quotient(numeric, bar, h) if usable else Quotient(math.nan, math.inf, h)
