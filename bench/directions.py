@@ -1,20 +1,17 @@
 """Directions over whole networks: their time in backward passes, the limit of detection, and one wrong entry found.
 
-python bench/directions.py [transformer|resnet] [--threads N]
+python bench/directions.py [transformer|resnet]
 
 A transformer of 3.4 million parameters and a ResNet-18-like network of 2.8 million with batch statistics, in PyTorch,
-float64, as a loss and a gradient of arrays. Times are in units of one backward pass: the median of five calls of the
-gradient, its forward pass included.
+float64, as a loss and a gradient of arrays. Times are CPU times of one thread, in units of one backward pass: the
+median of five calls of the gradient, its forward pass included.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import statistics
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -108,11 +105,8 @@ def functions(kind):
     model, x, y = network(kind)
     params = {name: value.detach().numpy().copy() for name, value in model.named_parameters()}
 
-    own = threading.local()  # functional_call replaces a model's parameters for a while
-
     def value(tensors):
-        own.model = getattr(own, "model", None) or copy.deepcopy(model)
-        return F.cross_entropy(torch.func.functional_call(own.model, tensors, (x,)), y)
+        return F.cross_entropy(torch.func.functional_call(model, tensors, (x,)), y)
 
     def loss(arrays):
         with torch.no_grad():
@@ -142,31 +136,29 @@ def planted(grad):
     return wrong, place
 
 
-def measured(loss, grad, params, mapped):
+def measured(loss, grad, params):
     """Run the directions; return them, and the seconds for the gradient's noise and for them."""
     case = FunctionCase(loss, grad, params)
-    start = time.perf_counter()
+    start = time.process_time()
     errors = noise.of_gradient(case, 0)
-    between = time.perf_counter()
+    between = time.process_time()
     along = LossLines(case, finite_values(case.grads))
-    lines = Directions(along, case.grads, errors, 0, COUNT, lambda: None, mapped)
+    lines = Directions(along, case.grads, errors, 0, COUNT, lambda: None)
     lines.run()
     if lines.contradicting:
         localise(lines)
-    return lines, between - start, time.perf_counter() - between
+    return lines, between - start, time.process_time() - between
 
 
-def report(kind, threads):
+def report(kind):
     """Print the figures of a network."""
     loss, grad, params = functions(kind)
     loss(params), grad(params)
     unit = statistics.median(_seconds(grad, params) for _ in range(5))
     forward = statistics.median(_seconds(loss, params) for _ in range(5))
-    with ThreadPoolExecutor(threads) as pool:
-        mapped = map if threads == 1 else pool.map
-        lines, for_noise, for_lines = measured(loss, grad, params, mapped)
-        wrong, place = planted(grad)
-        found, _, for_search = measured(loss, wrong, params, mapped)
+    lines, for_noise, for_lines = measured(loss, grad, params)
+    wrong, place = planted(grad)
+    found, _, for_search = measured(loss, wrong, params)
     limits = sorted(lines.described()["relative_limit"].values())
     total = sum(array.size for array in params.values())
     print(f"{kind}: {total:,} parameters in {len(params)} tensors; forward {forward / unit:.2f} of a backward pass")
@@ -180,19 +172,19 @@ def report(kind, threads):
 
 
 def _seconds(function, argument):
-    start = time.perf_counter()
+    start = time.process_time()
     function(argument)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def main():
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("network", nargs="?", choices=("transformer", "resnet"), help="default: both")
-    parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
+    torch.set_num_threads(1)
     for kind in [asked.network] if asked.network else ["transformer", "resnet"]:
-        report(kind, asked.threads)
+        report(kind)
 
 
 if __name__ == "__main__":
