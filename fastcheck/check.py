@@ -170,8 +170,8 @@ def check_gradient(
     directions : int or "auto"
         Number of random directions over all dimensions at once, each of which an error above a stated limit escapes
         with a chance of at most 1/2 (`fastcheck.engine.directions`). ``"auto"`` takes 20 where ``dims`` leaves
-        dimensions out, and none where it does not; a direction takes four calls. Where one fails, halving
-        finds the entries to blame, which are then differenced by themselves.
+        dimensions out, and none where it does not; a direction takes four calls. Where one fails, its
+        entries to blame are found, and differenced by themselves.
     noise, relative_noise : float, optional
         Accuracy of the loss, if it comes from a solver, an adaptive integrator or a sum in arbitrary order: a value may
         be off by ``noise``, or by ``relative_noise`` times its size at ``params``. The error bars include it.

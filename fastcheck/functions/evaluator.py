@@ -22,9 +22,10 @@ BLOCK_DIMS = 32
 """Dimensions in a block: a few hundred calls of the loss between checks for Ctrl-C and updates of progress."""
 
 SHARED_DIMS = 128, 512
-"""The least and the most where two calls do: as many as there are in one of `PARTS` of a tensor's."""
+"""Smallest and largest block of dimensions that share a step, and take two calls each."""
 
 PARTS = 32
+"""Blocks into which a tensor's dimensions are cut, within these bounds."""
 
 PILOTS = 5
 """Dimensions of a tensor that find its typical step, at which the search of the others starts."""

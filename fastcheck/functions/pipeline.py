@@ -132,6 +132,8 @@ class FunctionPipeline(Covered):
 
     def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
         """Prepare a tensor to be differenced."""
+        if step == "auto" and name in self._evaluators:  # prepared, perhaps for the start of another tensor's searches
+            return self._coloured.get(name, self._evaluators[name])
         settings = session.settings
         few = step == "auto" and self._case.has_many and self._counts()[name] <= PILOTS
         if name not in self._noise:
@@ -139,8 +141,7 @@ class FunctionPipeline(Covered):
         largest = max(self._case.params, key=lambda other: self._case.params[other].size)
         start = None
         if few and name != largest:
-            if largest not in self._evaluators:
-                self.evaluator(largest, step, session)
+            self.evaluator(largest, step, session)
             start = self._evaluators[largest].start
         self._evaluators[name] = FunctionEvaluator(
             self._case,

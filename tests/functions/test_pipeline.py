@@ -1,11 +1,14 @@
 """Large functions: directions over all dimensions, few differenced by themselves, and few calls for the noise."""
 
+import sys
+
 import numpy as np
 import pytest
 
 import fastcheck
 from fastcheck.functions import noise
 from fastcheck.functions.case import LARGE, FunctionCase
+from fastcheck.functions.evaluator import FunctionEvaluator
 from fastcheck.functions.pipeline import LARGE_SAMPLE
 
 pytestmark = pytest.mark.jit
@@ -84,6 +87,20 @@ def test_a_tensor_wrong_by_a_small_factor_fails(name):
 def test_all_or_a_number_of_dimensions_are_as_asked():
     report, _ = _check(dims={"w": 3, "b": "all", "last": 1})
     assert [tensor.dims_checked for tensor in report.tensors.values()] == [3, 300, 1]
+
+
+def test_where_few_are_checked_of_each_tensor_the_largest_alone_sends_pilots_once(monkeypatch):
+    sent, send = [], FunctionEvaluator._send_pilots
+
+    def counted(evaluator, rng):
+        sent.append(evaluator._tensor.name)
+        send(evaluator, rng)
+
+    monkeypatch.setattr(FunctionEvaluator, "_send_pilots", counted)
+    monkeypatch.setattr(sys.modules[__name__], "PARAMS", dict(reversed(PARAMS.items())))
+    report, _ = _check(dims={"w": 2, "b": 2, "last": 1})
+    assert report.passed
+    assert sent == ["w"]
 
 
 def test_pooled_noise_is_that_of_each_entry():
