@@ -284,6 +284,20 @@ def test_a_right_gradient_of_a_smooth_function_costs_four_calls_a_direction():
     assert many - few == 4 * 100
 
 
+def test_where_three_points_are_as_sharp_a_direction_costs_two_calls():
+    def loss(p):
+        return sum(float(np.vdot(array, array)) for array in p.values())
+
+    def grad(p):
+        return {name: 2 * array for name, array in p.items()}
+
+    few, many = (_check((loss, grad), directions=count) for count in (20, 120))
+    assert many.directions["calls"] - few.directions["calls"] == 2 * 100
+    assert many.directions["failing"] == 0
+    wrong = _check((loss, grad), _off("w", (3, 3), 1e-3))
+    assert wrong.directions["named"] == {"w": [39]}
+
+
 def test_where_all_is_wrong_few_directions_are_searched():
     def run(factor):
         grads = {name: factor * grad for name, grad in TANH[1](PARAMS).items()}
