@@ -150,7 +150,7 @@ def beside_plain_loop():
     loop, every = naive(loss, params), checked(loss, grad, params)
     some = checked(loss, grad, params, dims=8, directions=20)
     print(f"a plain loop, two NumPy calls an entry, {1e3 * one_call(loss, params):.2f} ms each: {loop:.2f} s")
-    print(f"  check of every entry {every / loop:.2f} times that; of 8 entries, and of all by 20 directions, {some:.2f} s")
+    print(f"  check of every entry {every / loop:.2f} times that; of 8 entries, and 20 directions, {some:.2f} s")
 
 
 def overhead(entries):
