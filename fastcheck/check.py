@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from fastcheck.functions.structure import Structure
 from fastcheck.functions.vjp import Vjp
 from fastcheck.functions.vjp_case import VjpCase
 from fastcheck.metrics import judged
+from fastcheck.metrics.health import HealthFinding
 from fastcheck.reports import comparison
 from fastcheck.reports.report import Report, requested
 from fastcheck.sweeps.sweep import explained
@@ -353,6 +354,50 @@ def check_vjp(
     The examination takes eleven calls of backward, and up to four more to name a layout. Measuring its rounding takes 7
     to 21 (14 to 84 in half precision). Each is preceded by one of forward, one of them by two.
     """
+    return checked_vjp(
+        forward,
+        backward,
+        inputs,
+        (),
+        has_cache=has_cache,
+        grad_output=grad_output,
+        structure=structure,
+        dims=dims,
+        step=step,
+        stencil=stencil,
+        directions=directions,
+        noise=noise,
+        relative_noise=relative_noise,
+        precision=precision,
+        reference=reference,
+        vectorized=vectorized,
+        executor=executor,
+        threads=threads,
+        seed=seed,
+        keep=keep,
+        progress=progress,
+    )
+
+
+def checked_vjp(
+    forward: Callable[..., Any],
+    backward: Callable[..., Any],
+    inputs: Any,
+    notes: Sequence[HealthFinding],
+    *,
+    has_cache: bool = False,
+    grad_output: Any = None,
+    structure: Any = None,
+    noise: float | None = None,
+    relative_noise: float | None = None,
+    precision: str | None = None,
+    reference: Callable[..., Any] | None = None,
+    vectorized: bool = False,
+    seed: int = 0,
+    progress: ProgressHook | Literal[False] | None = None,
+    **options: Any,
+) -> Report:
+    """Run `check_vjp` with findings that the caller has made already."""
     declared = None if structure is None else Structure(structure, ConvGeometry.of)
     return _check_function(
         lambda: VjpCase(
@@ -367,6 +412,7 @@ def check_vjp(
                 vectorized=bool(vectorized),
                 seed=seed,
             ),
+            notes=notes,
             noise=noise,
             relative_noise=relative_noise,
             precision=precision,
@@ -375,20 +421,14 @@ def check_vjp(
             seed=seed,
         ),
         progress,
-        step=step,
         seed=seed,
-        threads=threads,
-        dims=dims,
-        keep=keep,
-        stencil=stencil,
-        directions=directions,
         noise=noise,
         relative_noise=relative_noise,
         precision=precision,
         structure=declared and declared.described(),
         reference=reference is not None or None,
         vectorized=vectorized,
-        executor=executor,
+        **options,
     )
 
 

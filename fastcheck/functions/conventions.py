@@ -18,6 +18,10 @@ _OVERLAPS = 10_000
 """Work that goes into the question whether two arrays share memory, before they count as sharing it."""
 
 
+class Labelled(dict[str, Any]):
+    """Inputs by the names that messages give them, where these are not the user's keys."""
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The inputs of a function, as the user gave them.
@@ -27,7 +31,7 @@ class Inputs:
     given : dict of str to object
         By name: "input 0", "input 1", ..., or the user's keys.
     kind : type
-        dict, tuple for any sequence, object for one array alone.
+        dict or Labelled, tuple for any sequence, object for one array alone.
     arrays : dict of str to float64 array
         Those that are differentiated.
     """
@@ -51,7 +55,7 @@ class Inputs:
             for name in inputs:
                 if not isinstance(name, str):
                     raise FastcheckError(f"inputs has the key {quoted(name)}: expected names (str), passed as keywords")
-            given, kind = dict(inputs), dict
+            given, kind = dict(inputs), Labelled if isinstance(inputs, Labelled) else dict
         elif isinstance(inputs, (list, tuple)):
             given, kind = {f"input {number}": value for number, value in enumerate(inputs)}, tuple
         elif hasattr(inputs, "__array__") and not isinstance(inputs, np.generic):
@@ -91,7 +95,7 @@ class Inputs:
     def call(self, function: Callable[..., Any], *first: Any, inputs: Mapping[str, Any]) -> Any:
         """Call a function with the inputs, after other arguments."""
         with np.errstate(all="ignore"):
-            if self.kind is dict:
+            if issubclass(self.kind, dict):
                 return function(*first, **inputs)
             return function(*first, *inputs.values())
 
@@ -121,7 +125,7 @@ class Inputs:
     @property
     def _expected(self) -> str:
         """Words for what `backward` should return."""
-        if self.kind is dict:
+        if issubclass(self.kind, dict):
             return f"a dict of gradients, of {offered(self.arrays)}"
         return f"{_counted(len(self.given))}, one per input" if len(self.given) > 1 else "a gradient of the input"
 

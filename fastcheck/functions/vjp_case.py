@@ -8,7 +8,7 @@ the outputs that move.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,6 +41,8 @@ class VjpCase(FunctionCase):
     noise, relative_noise, precision, vectorized, seed
         As in `fastcheck.check_vjp`.
     structure : Structure, optional
+    notes : sequence of HealthFinding
+        What is known of the functions already.
     """
 
     names: ClassVar[Functions] = FORWARD
@@ -55,6 +57,7 @@ class VjpCase(FunctionCase):
         structure: Structure | None = None,
         vectorized: bool = False,
         seed: int = 0,
+        notes: Sequence[HealthFinding] = (),
     ) -> None:
         self._vjp, self._calls = vjp, [vjp.first()]
         self._sizes = flat({label: np.abs(vjp.cotangent[label] * here) for label, here in vjp.here.items()})
@@ -75,6 +78,7 @@ class VjpCase(FunctionCase):
         )
         if structure is not None:
             self.patterns, self.detecting = self._patterns(structure, seed)
+        self.findings += notes
         self.findings += cotangents.of_calls(vjp, self._calls, self.grads)
         self.findings += self._noted([name for name in gradients if name not in params])
 
