@@ -1,5 +1,8 @@
 """fastcheck: is the gradient that you wrote by hand right, and how close is close enough?"""
 
+import importlib
+from typing import Any
+
 from fastcheck.check import check, check_gradient, check_vjp, compare
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.version import __version__
@@ -37,3 +40,12 @@ __all__ = [
     "load_case",
     "sweep",
 ]
+
+_FRAMEWORKS = ("torch",)
+"""Modules that import a framework, when they are first used."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FRAMEWORKS:
+        return importlib.import_module(f"fastcheck.{name}")
+    raise AttributeError(f"module 'fastcheck' has no attribute {name!r}")

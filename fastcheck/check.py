@@ -393,6 +393,8 @@ def checked_vjp(
     precision: str | None = None,
     reference: Callable[..., Any] | None = None,
     vectorized: bool = False,
+    executor: Literal["threads", "processes"] = "threads",
+    threads: int = 1,
     seed: int = 0,
     progress: ProgressHook | Literal[False] | None = None,
     **options: Any,
@@ -428,6 +430,8 @@ def checked_vjp(
         structure=declared and declared.described(),
         reference=reference is not None or None,
         vectorized=vectorized,
+        executor=executor,
+        threads=threads,
         **options,
     )
 

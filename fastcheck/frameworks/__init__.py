@@ -1,0 +1,1 @@
+"""Checks of what other frameworks differentiate, imported only when used."""

@@ -1,0 +1,49 @@
+"""Notes about what a framework differentiates: how its functions were called, and what autograd does not reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastcheck.common.naming import brief, listed
+from fastcheck.metrics.health import HealthFinding
+
+
+def in_double(types: Sequence[str]) -> HealthFinding:
+    """Describe inputs of other types that were given in double precision."""
+    return HealthFinding(
+        "double precision",
+        f"inputs in {listed(types)} were converted to float64, in which the function and its backward ran",
+        "reference= checks the function in its own type against another in float64",
+    )
+
+
+def random_numbers() -> HealthFinding:
+    """Describe a function that draws random numbers."""
+    return HealthFinding(
+        "random numbers", "the function draws random numbers (dropout?): it draws the same ones in every call"
+    )
+
+
+def training_mode() -> HealthFinding:
+    """Describe a module in training mode."""
+    return HealthFinding(
+        "training mode",
+        "the module was checked in training mode, as it was given: with the statistics of the batch, and with dropout",
+    )
+
+
+def detached(outputs: Sequence[str]) -> HealthFinding:
+    """Describe outputs of floating-point numbers that autograd does not reach."""
+    verb = "does" if len(outputs) == 1 else "do"
+    return HealthFinding(
+        "detached output", f"{brief(outputs)} {verb} not require a gradient and {verb} not count in the check"
+    )
+
+
+def unreached(tensors: Sequence[str]) -> HealthFinding:
+    """Describe inputs for which autograd returns None."""
+    return HealthFinding(
+        "no gradient",
+        f"autograd returns None for {brief(tensors)}: zeros in this check",
+        tensors=tuple(tensors),
+    )
