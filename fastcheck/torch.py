@@ -1,5 +1,6 @@
 """Checks of PyTorch's functions and modules, in a line each."""
 
 from fastcheck.frameworks.torch_check import check
+from fastcheck.frameworks.torch_gradcheck import GradcheckError, gradcheck, gradgradcheck
 
-__all__ = ["check"]
+__all__ = ["GradcheckError", "check", "gradcheck", "gradgradcheck"]

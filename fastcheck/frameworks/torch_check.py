@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
+from fastcheck.check import check as check_case
 from fastcheck.check import checked_vjp
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.keywords import refuse_unknown_keywords
 from fastcheck.common.naming import quoted
 from fastcheck.common.progress import ProgressHook
 from fastcheck.engine.sampling import Dims
-from fastcheck.frameworks import torch_modules
+from fastcheck.frameworks import torch_convolutions, torch_modules
 from fastcheck.frameworks.torch_functions import Call, TorchFunction
 from fastcheck.frameworks.torch_modules import Module
 from fastcheck.frameworks.torch_tensors import Tensor, packed, tensors_of, torch
+from fastcheck.metrics import judged
 from fastcheck.reports.report import Report
 
 
@@ -76,11 +80,12 @@ def check(
     """
     inputs = _unpacked(inputs)
     _refuse_others(function)
-    call = _call(function, inputs)
+    call = call_of(function, inputs)
     mine = TorchFunction(call, double=reference is None)
     other = None if reference is None else mine.in_place_of(_call_of_reference(reference, function, call, inputs))
     notes = [*mine.notes, *(torch_modules.notes_on(function) if isinstance(function, Module) else ())]
-    return checked_vjp(
+    checked = functools.partial(
+        checked_vjp,
         mine.forward,
         mine.backward,
         mine.inputs,
@@ -88,20 +93,32 @@ def check(
         reference=other,
         grad_output=None if grad_output is None else packed(tensors_of(grad_output)),
         structure=structure,
-        dims=dims,
         step=step,
         stencil=stencil,
-        directions=directions,
         noise=noise,
         relative_noise=relative_noise,
         precision=precision,
         seed=seed,
-        keep=keep,
-        progress=progress,
     )
+    declared = (reference, structure, noise, relative_noise, precision, stencil != "auto")
+    if isinstance(function, Module) and not any(declared) and torch_convolutions.is_convolution(function, inputs):
+        case = torch_convolutions.case_of(function, mine, grad_output, seed)
+        if case is not None:
+            examined = checked(dims=1, directions=0, keep=False, progress=False)
+            report = check_case(case, dims=dims, step=step, directions=directions, seed=seed, keep=keep)
+            return _with_findings(report, examined)
+    return checked(dims=dims, directions=directions, keep=keep, progress=progress)
 
 
-def _call(function: Callable[..., Any], inputs: Sequence[Any]) -> Call:
+def _with_findings(report: Report, examined: Report) -> Report:
+    """Return a report with the findings of another about the function itself."""
+    found = examined.health
+    verdict = judged.heaviest([report.verdict, *(one.verdict for one in found if one.verdict is not None)])
+    return replace(report, health=(*report.health, *found), verdict=verdict)
+
+
+def call_of(function: Callable[..., Any], inputs: Sequence[Any]) -> Call:
+    """Return the call of a function, or of a module with what it holds."""
     return torch_modules.call_of(function, inputs) if isinstance(function, Module) else Call.of(function, inputs)
 
 

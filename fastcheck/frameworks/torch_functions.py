@@ -85,6 +85,8 @@ class TorchFunction:
     ----------
     inputs : Labelled
         The tensors that are differentiated.
+    start : dict of str to tensor
+        The same, as the function gets them.
     notes : list of HealthFinding
         What calls at the start point showed.
 
@@ -98,6 +100,7 @@ class TorchFunction:
         refuse_unusable(call.given)
         self._call, self._double = call, double
         self.inputs = Labelled({name: call.given[name].detach() for name in call.differentiated})
+        self.start = {name: in_double(value) if double else value for name, value in self.inputs.items()}
         self._generators = generators(call.given.values())
         self._is_random, self._needs_graph, self._keys = False, True, list[Any]()
         self.notes = list(self._tried_out())
@@ -114,6 +117,10 @@ class TorchFunction:
         outputs = self._outputs(leaves)
         grads = self._gradients(outputs, leaves, grad_output if isinstance(grad_output, dict) else {ALONE: grad_output})
         return {name: torch.zeros_like(leaves[name]) if grad is None else grad for name, grad in grads.items()}
+
+    def values(self, inputs: Mapping[str, Tensor] = {}) -> dict[str, Any]:
+        """Return all inputs as the function gets them, some with other values."""
+        return {name: self._value(name, inputs) for name in self._call.given}
 
     def in_place_of(self, call: Call) -> Callable[..., Any]:
         """Return another function as one of the same inputs in double precision, with the same outputs."""
@@ -145,9 +152,8 @@ class TorchFunction:
 
     def _called(self, inputs: Mapping[str, Tensor]) -> dict[Any, Tensor]:
         """Call the function with tensors that it may change, and that are not leaves."""
-        values = {name: self._value(name, inputs) for name in self._call.given}
         with self._frozen():
-            return tensors_of(self._call.function(values))
+            return tensors_of(self._call.function(self.values(inputs)))
 
     def _value(self, name: str, inputs: Mapping[str, Tensor]) -> Any:
         if name in inputs:
@@ -171,12 +177,11 @@ class TorchFunction:
 
     def _tried_out(self) -> Iterator[HealthFinding]:
         """Call the function a few times, settle how it is to be called, and yield what this shows."""
-        inputs = {name: in_double(value) if self._double else value for name, value in self.inputs.items()}
         others = [value for value in self._call.given.values() if is_differentiable(value)]
         types = {str(value.dtype).removeprefix("torch.") for value in others if value.dtype != in_double(value).dtype}
         if types and self._double:
             yield autograd_health.in_double(sorted(types))
-        leaves = self._leaves(inputs)
+        leaves = self._leaves(self.start)
         outputs = self._first_call(leaves)
         if self._is_random:
             yield autograd_health.random_numbers()
@@ -191,7 +196,7 @@ class TorchFunction:
             grads = self._gradients(reached, leaves, {key: torch.ones_like(value) for key, value in reached.items()})
             if None in grads.values():
                 yield autograd_health.unreached([name for name, grad in grads.items() if grad is None])
-        self._needs_graph = not self._is_same_without_graph(reached, inputs)
+        self._needs_graph = not self._is_same_without_graph(reached)
 
     def _first_call(self, leaves: Mapping[str, Tensor]) -> dict[Any, Tensor]:
         before = _states(self._generators)
@@ -206,11 +211,11 @@ class TorchFunction:
             raise raised_by("the function", error, f"{START}{self._advice()}") from error
         return outputs
 
-    def _is_same_without_graph(self, outputs: Mapping[Any, Tensor], inputs: Mapping[str, Tensor]) -> bool:
+    def _is_same_without_graph(self, outputs: Mapping[Any, Tensor]) -> bool:
         """Whether the function returns the same bits where autograd records nothing, which is faster."""
         try:
             with torch.no_grad():
-                others = self._outputs({name: value.clone() for name, value in inputs.items()})
+                others = self._outputs({name: value.clone() for name, value in self.start.items()})
         except Exception:  # it uses autograd itself
             return False
         return outputs.keys() == others.keys() and all(torch.equal(outputs[key], others[key]) for key in outputs)
