@@ -50,6 +50,8 @@ def floating(name: str, value: Any, declared: str | None = None) -> Floating:
         return Floating(value, "float64")
     array, half = _read(name, value)
     dtype = array.dtype
+    if dtype == np.float64 and dtype.isnative:
+        return Floating(array, "float64")
     if _is_bfloat16(dtype) or (declared == "bfloat16" and dtype.newbyteorder("=") == np.uint16):
         array, half = _of_bits(array), True
     elif dtype.newbyteorder("=") not in (np.float64, np.float32, np.float16):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ class TorchFunction:
         self._call, self._double = call, double
         self.inputs = Labelled({name: call.given[name].detach() for name in call.differentiated})
         self.start = {name: in_double(value) if double else value for name, value in self.inputs.items()}
+        self._threads, self._thread = torch.get_num_threads(), threading.local()
         self._generators = generators(call.given.values())
         self._is_random, self._needs_graph, self._keys = False, True, list[Any]()
         self.notes = list(self._tried_out())
@@ -152,8 +154,15 @@ class TorchFunction:
 
     def _called(self, inputs: Mapping[str, Tensor]) -> dict[Any, Tensor]:
         """Call the function with tensors that it may change, and that are not leaves."""
+        self._use_as_many_threads()
         with self._frozen():
             return tensors_of(self._call.function(self.values(inputs)))
+
+    def _use_as_many_threads(self) -> None:
+        """Let PyTorch use as many threads as in the thread that asked for the check: each has its own number."""
+        if not hasattr(self._thread, "is_set"):
+            torch.set_num_threads(self._threads)
+            self._thread.is_set = True
 
     def _value(self, name: str, inputs: Mapping[str, Tensor]) -> Any:
         if name in inputs:

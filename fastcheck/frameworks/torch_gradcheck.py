@@ -14,7 +14,7 @@ from fastcheck.frameworks.torch_tensors import Tensor, is_differentiable, tensor
 from fastcheck.reports.mismatch import GradientMismatchError
 from fastcheck.reports.report import Report
 
-SAMPLE = 32
+SAMPLE = 8
 """Entries that are differenced by themselves where there are more. Directions cover all."""
 
 
