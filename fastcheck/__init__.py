@@ -41,11 +41,11 @@ __all__ = [
     "sweep",
 ]
 
-_FRAMEWORKS = ("torch",)
-"""Modules that import a framework, when they are first used."""
+_ON_DEMAND = ("layers", "torch", "zoo")
+"""Modules that are imported when they are first used: some import a framework."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in _FRAMEWORKS:
+    if name in _ON_DEMAND:
         return importlib.import_module(f"fastcheck.{name}")
     raise AttributeError(f"module 'fastcheck' has no attribute {name!r}")

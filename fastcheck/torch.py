@@ -2,5 +2,6 @@
 
 from fastcheck.frameworks.torch_check import check
 from fastcheck.frameworks.torch_gradcheck import GradcheckError, gradcheck, gradgradcheck
+from fastcheck.frameworks.torch_sequential import from_sequential
 
-__all__ = ["GradcheckError", "check", "gradcheck", "gradgradcheck"]
+__all__ = ["GradcheckError", "check", "from_sequential", "gradcheck", "gradgradcheck"]

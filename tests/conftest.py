@@ -20,6 +20,9 @@ from fastcheck.common import machine
 
 HERE = Path(__file__).parent
 
+# A process for each processor runs tests: in each, PyTorch would wait for threads on all of them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 processes.hear_signals()
 
 settings.register_profile(

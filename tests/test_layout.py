@@ -14,7 +14,7 @@ COVERS = {
     "test_check": "functions/case functions/entry functions/evaluator engine/settings",
     "test_command": "__main__ common/version",
     "test_extremes": "convolutions/scaling",
-    "test_imports": "demo_network layers zoo",
+    "test_imports": "demo_network layers torch zoo",
     "common/test_array_file": "npz convolutions/npz_case",
     "common/test_meanings": (
         "keywords npz_names convolutions/layout convolutions/likely_causes convolutions/shapes functions/form "
@@ -36,6 +36,7 @@ COVERS = {
     "convolutions/test_directions": "gradient_errors",
     "convolutions/test_error_bars": "pipeline steps common/precision engine/magnitudes engine/steps",
     "convolutions/test_geometry": "common/arguments",
+    "frameworks/test_torch_check": "torch_functions torch_modules torch_tensors metrics/autograd_health",
     "functions/test_coloured": "moves colour",
     "functions/test_cotangents": "layouts new_memory metrics/vjp_health",
     "functions/test_verdicts": "noise opinions",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastcheck.common.naming import brief, listed
+from fastcheck.common.naming import listed
 from fastcheck.metrics.health import HealthFinding
 
 
@@ -36,7 +36,7 @@ def detached(outputs: Sequence[str]) -> HealthFinding:
     """Describe outputs of floating-point numbers that autograd does not reach."""
     verb = "does" if len(outputs) == 1 else "do"
     return HealthFinding(
-        "detached output", f"{brief(outputs)} {verb} not require a gradient and {verb} not count in the check"
+        "detached output", f"{listed(outputs)} {verb} not require a gradient and {verb} not count in the check"
     )
 
 
@@ -44,6 +44,6 @@ def unreached(tensors: Sequence[str]) -> HealthFinding:
     """Describe inputs for which autograd returns None."""
     return HealthFinding(
         "no gradient",
-        f"autograd returns None for {brief(tensors)}: zeros in this check",
+        f"autograd returns None for {listed(tensors)}: zeros in this check",
         tensors=tuple(tensors),
     )

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastcheck.common.arguments import Shape
 from fastcheck.common.errors import FastcheckError
+from fastcheck.common.meanings import STATISTICS
 from fastcheck.common.naming import nearest, offered, refuse_unknown
 from fastcheck.networks.layers import BatchNorm, Conv, Dense, Layer, LayerNorm
 
@@ -221,6 +222,11 @@ class Network:
         return weights
 
 
+def _is_of_tensor(name: str) -> bool:
+    """Whether a layer's name could be that of a tensor of another layer."""
+    return "." in name and name.rpartition(".")[2] in (*TENSORS, *STATISTICS, "")
+
+
 def _tensors(names: Iterable[str]) -> list[str]:
     return [f"{name}.{tensor}" for name in names for tensor in TENSORS]
 
@@ -241,10 +247,10 @@ def _named(layers: Any) -> tuple[Layer, ...]:
             counts[layer.kind] = counts.get(layer.kind, 0) + 1
             candidate = f"{layer.kind}{counts[layer.kind]}"
             name = None if candidate in taken else candidate
-        if not isinstance(name, str) or not name or name == INPUT or "." in name or not name.isprintable():
+        if not isinstance(name, str) or not name or name == INPUT or _is_of_tensor(name) or not name.isprintable():
             raise FastcheckError(
-                f"layers[{position}] has the name {name!r}: expected printable characters without a dot, and not "
-                f"{INPUT!r}"
+                f"layers[{position}] has the name {name!r}: expected printable characters that do not end like a "
+                f"tensor's name (.weight), and not {INPUT!r}"
             )
         if any(name == other.name for other in named):
             raise FastcheckError(

@@ -258,7 +258,11 @@ REFUSALS = {
         9,
         "has the name 'a', as another layer has: expected",
     ),
-    "name with a dot": (RELU + 'name = "a.b"', 3, "has the name 'a.b': expected printable characters without a dot"),
+    "name of a tensor": (
+        RELU + 'name = "a.bias"',
+        3,
+        "has the name 'a.bias': expected printable characters that",
+    ),
     "other that does not exist": (
         CONV + ADD + 'other = "conv2"',
         7,
