@@ -20,6 +20,9 @@ from fastcheck.common import machine
 
 HERE = Path(__file__).parent
 
+pytest_plugins = ["pytester", "fastcheck_pytest"]
+"""The second is registered already where fastcheck is installed."""
+
 processes.hear_signals()
 
 settings.register_profile(
