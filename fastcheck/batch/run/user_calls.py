@@ -172,8 +172,7 @@ def check_of(
         call = _call_for(entry, returned)
         arguments = options | _arguments(returned, call)
     if isinstance(entry, TorchEntry):
-        function, inputs = (arguments.pop(name) for name in call.needed)
-        return partial(call.check, function, *(inputs if isinstance(inputs, (tuple, list)) else [inputs]), **arguments)
+        return partial(call.check, *(arguments.pop(name) for name in call.needed), **arguments)
     return partial(call.check, **arguments)
 
 
