@@ -205,7 +205,7 @@ class GradCheck:
     def _tidied(self, error: BaseException) -> BaseException:
         """Take fastcheck's own frames off the tracebacks of an error and of its causes, except under --full-trace."""
         one: BaseException | None = error
-        while one is not None and not self._node.config.getoption("fulltrace"):
+        while one is not None and not self._node.config.getoption("fulltrace", False):
             one.__traceback__ = _without_ours(one.__traceback__)
             one = one.__cause__
         return error

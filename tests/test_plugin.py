@@ -532,6 +532,41 @@ def test_the_plugin_is_found_once_it_is_installed_and_may_be_named_besides(pytes
 
 # Frameworks
 
+TORCH = """
+import torch
+
+
+class Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        return x * x
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        return ctx.factor * grad_output, None
+
+
+def test_right(gradcheck):
+    layer = torch.nn.Linear(4, 2).double()
+    report = gradcheck.torch(layer, torch.ones(3, 4, dtype=torch.float64), dims="all")
+    assert list(report.tensors) == ["weight", "bias"]
+
+
+def test_wrong(gradcheck):
+    x = torch.linspace(1, 2, 6, dtype=torch.float64, requires_grad=True)
+    gradcheck.torch(lambda x: Scaled.apply(x, 2.0), x)
+"""
+
+
+@pytest.mark.jit
+def test_functions_and_modules_of_pytorch(inner):
+    result = inner("--fastcheck-seed", 8, test_torch=TORCH)
+    result.assert_outcomes(passed=1, failed=1)
+    lines = shown(result)
+    assert lines[0] == "fastcheck.GradientMismatchError: FAIL: input 0 is wrong in all 6 entries"
+    assert lines[-1] == "replay: pytest test_torch.py::test_wrong --fastcheck-seed 8"
+
 
 @pytest.mark.parametrize("name", ["torch", "jax"])
 def test_a_framework_that_is_absent_is_named(inner, monkeypatch, name):
