@@ -80,7 +80,7 @@ class Seconds:
 
 
 def seconds(tests: int) -> Seconds:
-    """Run both ways in turns, so many times, and return what they took."""
+    """Run each test in both ways, in turns, so many times and once more; return what they took."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "test_it.py"
         path.write_text(TESTS.format(tests=tests))

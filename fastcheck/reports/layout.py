@@ -65,10 +65,8 @@ def cells_of(rows: Sequence[Row]) -> list[tuple[str, ...]]:
 def _cells(row: Row, most: int, dense: bool = False) -> tuple[str, ...]:
     """Return a row's cells, with at most so many digits; dense ones have short indices and remarks."""
     count, space = min(row.telling_digits, most), "," if dense else ", "
-    index, remark = (
-        f"{row.name}[{space.join(map(str, row.at))}]",
-        row.remark.removesuffix(" sign") if dense else row.remark,
-    )
+    index = f"{row.name}[{space.join(map(str, row.at))}]"
+    remark = row.remark.removesuffix(" sign") if dense else row.remark
     return index, f"{row.analytic:.{count}g}", f"{row.numeric:.{count}g}", f"{row.off_by:.3g}", remark
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 
+import numpy as np
 import processes
 import pytest
 
@@ -442,6 +443,20 @@ def test_functions_and_modules_of_pytorch_are_cases(folder, tmp_path, run, optio
     assert list(cases["module"].tensors) == ["weight", "bias"]
     assert cases["convolution"].tensors["weight"].evaluator == "delta"
     assert run("run", folder / "night.toml", "--out", out, *options)[1].startswith("4 of 4 cases are finished")
+
+
+@pytest.mark.jit
+def test_numeric_gradients_of_a_module_are_those_of_the_check_that_differences_it(folder, tmp_path, run):
+    suite_of(folder, TORCH, "torch", "convolution")
+    out = tmp_path / "out"
+    assert run("run", folder / "night.toml", "--out", out, "--keep-numeric")[0] == 0
+    (path,) = out.rglob("weight.npy")
+    (case,) = read_results(out).suite.cases.values()
+    numeric = np.load(path)
+    assert numeric.shape == (2, 3, 2)
+    for entry in case.tensors["weight"].worst:
+        assert numeric[entry.index] == entry.numeric
+    assert np.isfinite(numeric).all()
 
 
 COUNTED = """
