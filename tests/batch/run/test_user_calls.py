@@ -356,7 +356,7 @@ def wrong_loss():
 
 
 def case():
-    return fastcheck.FunctionCase(*loss())
+    return fastcheck.FunctionCase(*loss(), noise=1e-9)
 
 
 def wrong_case():
@@ -424,6 +424,7 @@ def test_functions_describe_a_forward_a_loss_or_a_case(folder, tmp_path, run, op
     assert {name: one.dims_checked for name, one in cases["layer"].tensors.items()} == {"x": 30, "w": 20}
     assert sum(one.dims_checked for one in cases["some"].tensors.values()) == 3
     assert cases["some"].structure["x"]["structure"] == "per_sample"
+    assert cases["case"].requested["noise"] == 1e-9
     (folder / "mine.py").write_text(FUNCTIONS.replace("1.00001", "1.0"))
     code, told, _ = run("run", folder / "night.toml", "--out", out, *options)
     assert "night: 5 of 7 pass, 2 fail (wrong_loss: params; wrong_case: params)" in told
