@@ -180,7 +180,12 @@ def _checked(case: FunctionCase, options: dict[str, Any]) -> Report:
     """Check a case that is made already."""
     from fastcheck.engine import coordinator  # imports Numba
 
-    own = {"stencil": "auto", "directions": "auto", "noise": case.accuracy or None, "precision": case.precision}
+    own: dict[str, Any] = {
+        "stencil": "auto",
+        "directions": "auto",
+        "noise": case.accuracy or None,
+        "precision": case.precision,
+    }
     settings = Settings.of(case.evaluators, evaluator="full", threads=1, **own, **options)
     return coordinator.run(case.pipeline(settings), settings)
 
