@@ -23,6 +23,9 @@ HERE = Path(__file__).parent
 # A process for each processor runs tests: in each, PyTorch would wait for threads on all of them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+pytest_plugins = ["pytester", "fastcheck_pytest"]
+"""The second is registered already where fastcheck is installed."""
+
 processes.hear_signals()
 
 settings.register_profile(

@@ -160,6 +160,22 @@ def _fits(shown, printed):
 
 
 @pytest.mark.jit
+def test_the_guides_test_fails_as_shown_and_passes_when_mended(pytester):
+    (code, shown), *_ = EXAMPLE.findall(_section(DOCS / "guide.md", "In pytest"))
+    options = ("-p", "fastcheck_pytest", "-p", "no:cacheprovider")
+    for source, outcome in ((code, "failed"), (code.replace("dw[:, -1] /= 2", "pass"), "passed")):
+        pytester.makepyfile(test_layers=source)
+        result = pytester.runpytest_subprocess(*options)
+        result.assert_outcomes(**{outcome: 1})
+        assert _same(str(result.stdout), f"...\n{shown}...\n", _without_entries) == (outcome == "failed")
+
+
+def _without_entries(text):
+    """Which of several wrong entries are the worst depends on error bars, and these on the processor."""
+    return _spaced(re.sub(r"^E +\[\d, 3\] .* bars\n", "", text, flags=re.MULTILINE))
+
+
+@pytest.mark.jit
 def test_batch_examples(tmp_path, monkeypatch):
     """Files with a name are written, Python is run, and commands whose output is shown are."""
     monkeypatch.chdir(tmp_path)

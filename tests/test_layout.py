@@ -56,7 +56,7 @@ COVERS = {
     "batch/ledger/test_ledger": "lock schema",
     "batch/run/test_kills": "check_one cluster",
     "batch/run/test_runner": "estimates jobs local numeric plan planned stop cli/batch render/plan",
-    "batch/run/test_user_calls": "sources user_code",
+    "batch/run/test_user_calls": "sources user_code engine/hosting",
     "workloads/test_benchmark": "roofline render/benchmark",
     "workloads/test_demo": "common/extras",
     "workloads/test_zoo": "adapters/torch",

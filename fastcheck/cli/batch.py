@@ -99,9 +99,9 @@ def run_command(
     You can kill the run at any time; the same command resumes it and repeats no finished work. `fastcheck show DIR`
     prints the results, `fastcheck diff DIR1 DIR2` the changes between two runs.
 
-    A suite can name functions (backward = "package.module:function", gradient = "module:function"): running it imports
-    their modules, from the suite's folder or from sys.path, and runs their code with your rights. --dry-run imports
-    none.
+    A suite can name functions (backward = "package.module:function", and for gradient, function and torch): running it
+    imports their modules, from the suite's folder or from sys.path, and runs their code with your rights. --dry-run
+    imports none.
     """
     from fastcheck.batch.suite.file import read_suite
 

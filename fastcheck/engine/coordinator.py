@@ -20,6 +20,7 @@ from fastcheck.common.precision import narrow_type
 from fastcheck.engine import folding, sampling
 from fastcheck.engine.differences import Chosen, Evaluator, indices
 from fastcheck.engine.folding import FoldedBlock
+from fastcheck.engine.hosting import host
 from fastcheck.engine.pipeline import Clock, Pipeline, Prepared, Session, WithDirections, WithSample, WithStructure
 from fastcheck.engine.settings import Settings
 from fastcheck.engine.shard_results import ShardResult
@@ -45,7 +46,9 @@ class _Progress:
 
 
 def run(pipeline: Pipeline, settings: Settings) -> Report:
-    """Check every tensor of a case that has an analytic gradient, on a thread pool made for it."""
+    """Check every tensor of a case that has an analytic gradient: by the host, or on a thread pool made for it."""
+    if (run_by_host := host()) is not None:
+        return run_by_host(pipeline, settings)
     pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="fastcheck")
     with listening() as interrupts:
         session, interrupted = Session(settings, pool, interrupts), True

@@ -119,10 +119,15 @@ class DigitMap:
         """How many entries are wrong, and where; bins that cover several indices cannot show a rule among these."""
         wrong = self.dims[self.levels == WRONG]
         if len(wrong):
-            where = ", ".join(self._where(wrong))
+            where = self.where
             return f"{len(wrong):,} of {len(self.dims):,} wrong" + f", all in {where}" * bool(where)
         fewest = self.levels.min(initial=UNRESOLVED)
         return f"at least {fewest:.1f} digits" if fewest < UNRESOLVED else "no digits"
+
+    @property
+    def where(self) -> str:
+        """What all wrong entries share that not all checked ones do, axis by axis; empty where that is nothing."""
+        return ", ".join(self._where(self.dims[self.levels == WRONG]))
 
     def _where(self, wrong: np.ndarray) -> Iterator[str]:
         """Yield where these entries lie along each axis, if there is a rule and entries elsewhere were checked."""

@@ -23,12 +23,13 @@ _LEAST_DIGITS, _USUAL_DIGITS, _MOST_DIGITS = 3, 6, 17
 
 
 class Row(NamedTuple):
-    """One dimension of a tensor: its index, both values, and a remark."""
+    """One dimension of a tensor: its index, both values, a remark, and the tensor's name where several are listed."""
 
     at: tuple[int, ...]
     analytic: float
     numeric: float
     remark: str = ""
+    name: str = ""
 
     @property
     def off_by(self) -> float:
@@ -44,14 +45,14 @@ class Row(NamedTuple):
         return min(max(math.floor(math.log10(largest) - math.log10(self.off_by)) + 3, _USUAL_DIGITS), _MOST_DIGITS)
 
 
-def table(rows: Sequence[Row]) -> list[str]:
-    """Return a heading and a line for each row, with as many digits and words as fit into `ROW_WIDTH` columns."""
+def table(rows: Sequence[Row], width: int = ROW_WIDTH) -> list[str]:
+    """Return a heading and a line for each row, with as many digits and words as fit into so many columns."""
     if not rows:
         return []
     most = max(row.telling_digits for row in rows)
     for dense, count in itertools.product((False, True), range(most, _LEAST_DIGITS - 1, -1)):
         lines = _lines([_cells(row, count, dense) for row in rows])
-        if max(map(len, lines)) <= ROW_WIDTH:
+        if max(map(len, lines)) <= width:
             break
     return lines
 
@@ -64,7 +65,8 @@ def cells_of(rows: Sequence[Row]) -> list[tuple[str, ...]]:
 def _cells(row: Row, most: int, dense: bool = False) -> tuple[str, ...]:
     """Return a row's cells, with at most so many digits; dense ones have short indices and remarks."""
     count, space = min(row.telling_digits, most), "," if dense else ", "
-    index, remark = f"[{space.join(map(str, row.at))}]", row.remark.removesuffix(" sign") if dense else row.remark
+    index = f"{row.name}[{space.join(map(str, row.at))}]"
+    remark = row.remark.removesuffix(" sign") if dense else row.remark
     return index, f"{row.analytic:.{count}g}", f"{row.numeric:.{count}g}", f"{row.off_by:.3g}", remark
 
 

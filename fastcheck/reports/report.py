@@ -159,13 +159,17 @@ class Report(CheckReport, Plottable):
             parts.append(f"{name}: {tensor.reason}{where}")
         return f"{self.verdict}: " + ("; ".join(parts) or "no dimension was checked")
 
-    def outline(self) -> Outline:
-        """Return what the report says in short: the text that ``print(report)`` prints."""
+    def facts(self) -> Facts:
+        """Return the parts of the report that its outline is made of."""
         parts = (self.forward, self.health, self.error, self.interrupted, self.run)
         declared = "reference" if self.requested.get("reference") else "output"
         notes = covered(self.directions) if self.directions is not None else []
         notes += coloured(self.structure) if self.structure is not None else []
-        return of_tensors(Facts(self.verdict, self.tensors, *parts, declared=declared, notes=notes))
+        return Facts(self.verdict, self.tensors, *parts, declared=declared, notes=notes)
+
+    def outline(self) -> Outline:
+        """Return what the report says in short: the text that ``print(report)`` prints."""
+        return of_tensors(self.facts())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON report as Python objects; nan and infinities become strings."""

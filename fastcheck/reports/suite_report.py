@@ -165,12 +165,12 @@ class NetworkReport(SuiteReport, Plottable):
             f"{self.verdict}: {message or f'every phase lies within what the arithmetic can explain{self._checked()}'}"
         )
 
-    def outline(self) -> Outline:
-        """Return what the report says in short: the text that ``print(report)`` prints."""
+    def facts(self) -> Facts:
+        """Return the parts of the report that its outline is made of."""
         phases = list(self.phases.values())
         warnings = [f"{line.topic}: {line.text}" for line in self.hygiene if line.status == "warn"]
         beyond = notes.covered(self._last.directions) if self._last.directions is not None else []
-        facts = Facts(
+        return Facts(
             self.verdict,
             self._labelled(),
             self.forward,
@@ -183,7 +183,10 @@ class NetworkReport(SuiteReport, Plottable):
             differenced=[tensor for _, _, tensor in every_tensor(self)],
             notes=[*beyond, *(one.words for one in self.explanations), *warnings],
         )
-        return wording.of_tensors(facts)
+
+    def outline(self) -> Outline:
+        """Return what the report says in short: the text that ``print(report)`` prints."""
+        return wording.of_tensors(self.facts())
 
     def _labelled(self) -> dict[str, TensorReport]:
         """Return each tensor's report: of the first phase that it did not pass, named if others passed; or the last."""

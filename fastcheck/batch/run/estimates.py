@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from fastcheck.batch.run.planned import CostEstimate
-from fastcheck.batch.suite.entries import Entry, GradientEntry, NetworkEntry, NpzEntry
+from fastcheck.batch.suite.entries import Entry, FunctionEntry, NetworkEntry, NpzEntry
 from fastcheck.common.opened import opened
 from fastcheck.convolutions import cost, memory, npz_case
 from fastcheck.convolutions.geometry import ConvGeometry
@@ -29,7 +29,7 @@ def of(entry: Entry, threads: int) -> CostEstimate | None:
     FastcheckError
         If a file cannot be read, or the shapes in its header do not fit together.
     """
-    if isinstance(entry, GradientEntry):
+    if isinstance(entry, FunctionEntry):
         return None
     if isinstance(entry, NetworkEntry):
         return _of_network(entry, threads)

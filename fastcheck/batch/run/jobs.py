@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from fastcheck.batch.run import user_calls
 from fastcheck.batch.run.planned import Planned
 from fastcheck.batch.run.sources import Sources
-from fastcheck.batch.suite.entries import ConvEntry, Entry, GradientEntry, NetworkEntry, NpzEntry, UserFunction
+from fastcheck.batch.suite.entries import ConvEntry, Entry, FunctionEntry, NetworkEntry, NpzEntry, UserFunction
 from fastcheck.common import npz
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import printable
@@ -18,6 +18,7 @@ from fastcheck.common.opened import Opened, opened
 from fastcheck.common.progress import ProgressHook, silent
 from fastcheck.convolutions import npz_case
 from fastcheck.convolutions.case import ConvCase
+from fastcheck.engine.hosting import hosted
 from fastcheck.engine.pipeline import Case, Pipeline
 from fastcheck.engine.settings import Settings
 from fastcheck.networks import job, npz_data
@@ -74,6 +75,53 @@ class SingleJob:
     def report(self, reports: Mapping[str, Report]) -> Report:
         """Return the report of the single phase."""
         return reports[""]
+
+
+class CalledJob:
+    """A call of one of fastcheck's public functions. Each check that it begins is a phase: "", "2", "3", ...
+
+    Parameters
+    ----------
+    name : str
+        Name of the user's function that says what is checked.
+    call : callable
+        Called as call(); returns the report.
+    """
+
+    def __init__(self, name: str, call: Callable[[], Report | NetworkReport]) -> None:
+        self.pipelines, self._settings = dict[str, Pipeline](), dict[str, Settings]()
+        self._name, self._call = name, call
+
+    def settings(self, phase: str) -> Settings:
+        """Return the settings of a phase."""
+        return self._settings[phase]
+
+    def run(self, check: Callable[[str], Report]) -> dict[str, Report]:
+        """Make the call, and check the phases as it comes to them."""
+        reports = dict[str, Report]()
+
+        def host(pipeline: Pipeline, settings: Settings) -> Report:
+            phase = str(len(self.pipelines) + 1) if self.pipelines else ""
+            self.pipelines[phase], self._settings[phase] = pipeline, settings
+            reports[phase] = check(phase)
+            return reports[phase]
+
+        with hosted(host):
+            self._report = self._called()
+        return reports
+
+    def _called(self) -> Report | NetworkReport:
+        try:
+            return self._call()
+        except FastcheckError:
+            if self.pipelines:  # the run's own errors, such as a full disk, are not the function's
+                raise
+            with user_calls.blamed(self._name):
+                raise
+
+    def report(self, reports: Mapping[str, Report]) -> Report | NetworkReport:
+        """Return what the call returned."""
+        return self._report
 
 
 def files(entry: Entry) -> dict[str, Path]:
@@ -159,8 +207,8 @@ def made(
     keep : bool
         Whether to keep the arrays of per-dimension values.
     """
-    if isinstance(entry, GradientEntry):
-        return SingleJob(*user_calls.function_case(operands, entry.request, progress, keep))
+    if isinstance(entry, FunctionEntry):
+        return CalledJob(entry.function.name, user_calls.check_of(entry, operands, progress, keep))
     settings = Settings(**vars(entry.request), threads=threads, progress=progress, keep=keep)
     if isinstance(entry, NetworkEntry):
         return _network(entry, operands, settings)

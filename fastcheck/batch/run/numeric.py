@@ -70,7 +70,8 @@ class NumericFiles:
         """
         for (phase, tensor), shape in shapes.items():
             values = np.full(math.prod(shape), np.nan)
-            for path in self._pieces.glob(f"{_stem(phase, tensor)}.shard-*.npz"):
+            # Of a function's case, a later check may be the one that differences the tensor: "2, weight".
+            for path in self._pieces_of(_stem(phase, tensor)) or self._pieces_of(f"[1-9]*, {_stem('', tensor)}"):
                 piece = npz.read_npz(path)
                 values[piece["dims"]] = piece["numeric"]
             stream = io.BytesIO()
@@ -78,6 +79,9 @@ class NumericFiles:
             self._write(self.folder / f"{_stem(phase, tensor)}.npy", stream.getvalue())
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self._pieces)
+
+    def _pieces_of(self, stem: str) -> list[Path]:
+        return list(self._pieces.glob(f"{stem}.shard-*.npz"))
 
     def _piece(self, shard_id: ShardId) -> Path:
         return self._pieces / f"{_stem(shard_id.phase, shard_id.tensor)}.shard-{shard_id.number}.npz"

@@ -5,23 +5,25 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from importlib import import_module
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastcheck.batch.run.sources import Sources
 from fastcheck.batch.run.user_code import imported
-from fastcheck.check import STENCILS
+from fastcheck.batch.suite.entries import FunctionEntry, GradientEntry, TorchEntry
+from fastcheck.check import check_gradient, check_vjp
 from fastcheck.common.errors import FastcheckError, raised_by
-from fastcheck.common.naming import brief, listed, nearest, shown
+from fastcheck.common.naming import brief, listed, nearest, offered, shown
 from fastcheck.common.progress import ProgressHook
 from fastcheck.convolutions.case import TENSORS
 from fastcheck.convolutions.geometry import ConvGeometry
-from fastcheck.engine.settings import Request, Settings
+from fastcheck.engine.settings import Settings
 from fastcheck.functions.case import FunctionCase
-
-GRADIENT_OPTIONS = ("dims", "step", "stencil", "seed", "noise", "relative_noise", "precision")
-"""Arguments of `fastcheck.check_gradient` that a function may return beside loss, grad and params."""
+from fastcheck.reports.report import Report
+from fastcheck.reports.suite_report import NetworkReport
 
 _PREFIX = "grad_"
 
@@ -119,54 +121,109 @@ def _gradients(name: str, returned: Any, tensors: Collection[str]) -> dict[str, 
     return wanted
 
 
-def function_case(sources: Sources, request: Request, progress: ProgressHook, keep: bool) -> tuple[Any, Settings]:
-    """Call the function of a ``gradient`` case; return the case that it describes, and its settings.
+# Cases that a function describes
+
+
+class _Call(NamedTuple):
+    """A public function of fastcheck whose arguments a function may return, as a tuple or as a dict with options.
+
+    Attributes
+    ----------
+    check : callable
+    needed : tuple of str
+        Names of the arguments of the tuple.
+    """
+
+    check: Callable[..., Any]
+    needed: tuple[str, ...]
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Names of all arguments, but for those that the run decides on."""
+        others = [name for name in inspect.signature(self.check).parameters if name not in self.needed]
+        return (*self.needed, *(name for name in others if name not in _OF_THE_RUN))
+
+
+_OF_THE_RUN = ("executor", "threads", "keep", "progress")
+"""Arguments that a suite gives itself."""
+
+_GRADIENT = _Call(check_gradient, ("loss", "grad", "params"))
+_VJP = _Call(check_vjp, ("forward", "backward", "inputs"))
+
+
+def check_of(
+    entry: FunctionEntry, sources: Sources, progress: ProgressHook, keep: bool
+) -> Callable[[], Report | NetworkReport]:
+    """Call the function of a case; return the check that it describes, to be called without arguments.
 
     Options that it returns go before the request's.
 
     Raises
     ------
     FastcheckError
-        If it cannot be imported, raises, or returns what `fastcheck.check_gradient` does not take.
+        If it cannot be imported, raises, or returns what describes no check.
     """
-    name = sources.function.name
+    name, request = sources.function.name, entry.request
     returned = _called(name, imported(sources.function, sources.files), {})
+    options = {"seed": request.seed, "dims": request.dims, "step": request.step, "progress": progress, "keep": keep}
+    if isinstance(returned, FunctionCase):
+        return partial(_checked, returned, options)
     with blamed(name):
-        given = _parts(returned)
-        stencil = given.get("stencil", "auto")
-        if stencil not in STENCILS or isinstance(stencil, float):
-            raise FastcheckError(f"stencil is {shown(stencil)}: expected 'auto', 3 or 5")
-        accuracy: dict[str, Any] = {key: given.get(key) for key in ("noise", "relative_noise", "precision")}
-        settings = Settings.of(
-            FunctionCase.evaluators,
-            evaluator="full",
-            step=given.get("step", request.step),
-            seed=given.get("seed", request.seed),
-            threads=1,
-            progress=progress,
-            dims=given.get("dims", request.dims),
-            keep=keep,
-            stencil=stencil,
-            **accuracy,
-        )
-        return FunctionCase(given["loss"], given["grad"], given["params"], **accuracy), settings
+        call = _call_for(entry, returned)
+        arguments = options | _arguments(returned, call)
+    if isinstance(entry, TorchEntry):
+        return partial(call.check, *(arguments.pop(name) for name in call.needed), **arguments)
+    return partial(call.check, **arguments)
 
 
-def _parts(returned: Any) -> Mapping[str, Any]:
-    """Return loss, grad, params and options by name."""
-    needed = ("loss", "grad", "params")
-    if isinstance(returned, (tuple, list)) and len(returned) == len(needed):
-        return dict(zip(needed, returned, strict=True))
+def _checked(case: FunctionCase, options: dict[str, Any]) -> Report:
+    """Check a case that is made already."""
+    from fastcheck.engine import coordinator  # imports Numba
+
+    own: dict[str, Any] = {
+        "stencil": "auto",
+        "directions": "auto",
+        "noise": case.accuracy or None,
+        "precision": case.precision,
+    }
+    settings = Settings.of(case.evaluators, evaluator="full", threads=1, **own, **options)
+    return coordinator.run(case.pipeline(settings), settings)
+
+
+def _call_for(entry: FunctionEntry, returned: Any) -> _Call:
+    """Return the public function whose arguments a function has returned."""
+    if isinstance(entry, TorchEntry):
+        return _Call(_torch_check(), ("function", "inputs"))
+    is_vjp = isinstance(returned, Mapping) and not isinstance(entry, GradientEntry) and _names(returned, _VJP)
+    return _VJP if is_vjp else _GRADIENT
+
+
+def _names(returned: Mapping[str, Any], call: _Call) -> bool:
+    return any(name in returned for name in call.needed)
+
+
+def _torch_check() -> Callable[..., Any]:
+    try:
+        check: Callable[..., Any] = import_module("fastcheck.torch").check
+    except ImportError as error:
+        raise FastcheckError(f"fastcheck.torch cannot be imported: {error}") from error
+    return check
+
+
+def _arguments(returned: Any, call: _Call) -> dict[str, Any]:
+    """Return arguments and options by name."""
+    if isinstance(returned, (tuple, list)) and len(returned) == len(call.needed):
+        return dict(zip(call.needed, returned, strict=True))
     if not isinstance(returned, Mapping):
-        raise FastcheckError(f"it returns {_kind(returned)}: expected (loss, grad, params), or a dict of these")
-    known = (*needed, *GRADIENT_OPTIONS)
+        raise FastcheckError(f"it returns {_kind(returned)}: expected ({', '.join(call.needed)}), or a dict of these")
     for key in returned:
-        if key not in known:
-            raise FastcheckError(f"it returns {shown(key)}{nearest(key, known)}: expected {', '.join(known)}")
-    for key in needed:
+        if key not in call.known:
+            message = f"it returns {shown(key)}{nearest(key, call.known)}"
+            raise FastcheckError(f"{message}: expected {offered(call.known)}")
+    for key in call.needed:
         if key not in returned:
-            raise FastcheckError(f"it returns no {key!r}: expected {', '.join(needed)}")
-    return returned
+            raise FastcheckError(f"it returns no {key!r}: expected {', '.join(call.needed)}")
+    return dict(returned)
 
 
 def _kind(value: Any) -> str:

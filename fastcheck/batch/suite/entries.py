@@ -125,15 +125,15 @@ class NetworkEntry:
 
 
 @dataclass(frozen=True)
-class GradientEntry:
-    """A Python loss and its gradient, as `fastcheck.check_gradient` takes them.
+class FunctionEntry:
+    """What a function of the user's describes: arguments of a public function of fastcheck, or a case.
 
     Attributes
     ----------
     name : str
     request : Request
     function : UserFunction
-        Returns loss, gradient, parameters and options.
+        Returns it, with options.
     """
 
     name: str
@@ -141,12 +141,20 @@ class GradientEntry:
     function: UserFunction
 
 
-Entry = ConvEntry | NpzEntry | NetworkEntry | GradientEntry
+class GradientEntry(FunctionEntry):
+    """A Python loss and its gradient, as `fastcheck.check_gradient` takes them."""
+
+
+class TorchEntry(FunctionEntry):
+    """A function or a module of PyTorch, as `fastcheck.torch.check` takes it."""
+
+
+Entry = ConvEntry | NpzEntry | NetworkEntry | FunctionEntry
 
 
 def user_function(entry: Entry) -> UserFunction | None:
     """Return the user's function that checking an entry calls; None if it calls none."""
-    if isinstance(entry, GradientEntry):
+    if isinstance(entry, FunctionEntry):
         return entry.function
     given = entry.backward if isinstance(entry, ConvEntry) else None
     return given if isinstance(given, UserFunction) else None

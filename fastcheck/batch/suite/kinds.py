@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from fastcheck.batch.suite.entries import ConvEntry, Entry, GradientEntry, NetworkEntry, NpzEntry
+from fastcheck.batch.suite.entries import (
+    ConvEntry,
+    Entry,
+    FunctionEntry,
+    GradientEntry,
+    NetworkEntry,
+    NpzEntry,
+    TorchEntry,
+)
 from fastcheck.batch.suite.folder import Folder
 from fastcheck.batch.suite.keys import (
     REQUEST,
@@ -249,8 +257,13 @@ def _array(one: Expanded, key: str) -> Path:
     return one.folder.file(f"{key} (by default, without input)", beside)
 
 
-def _gradient(one: Expanded) -> Iterator[Entry]:
-    yield GradientEntry(one.name, request(one.values), one.folder.function(one.values["gradient"].value))
+def _described(word: str, entry: type[FunctionEntry]) -> Kind:
+    """Return the kind of a case that a function of the user's describes."""
+
+    def entries(one: Expanded) -> Iterator[Entry]:
+        yield entry(one.name, request(one.values), one.folder.function(one.values[word].value))
+
+    return Kind(entries, keys=REQUEST_GRADIENT, own=Key(str, function), named=str)
 
 
 def _stem(path: str) -> str:
@@ -298,6 +311,8 @@ KINDS: dict[str, Kind] = {
         named=_stem,
         needs=_network_needs,
     ),
-    "gradient": Kind(_gradient, keys=REQUEST_GRADIENT, own=Key(str, function), named=str),
+    "gradient": _described("gradient", GradientEntry),
+    "function": _described("function", FunctionEntry),
+    "torch": _described("torch", TorchEntry),
 }
 """All kinds, by the key that names them."""

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 
+import numpy as np
 import processes
 import pytest
 
@@ -13,6 +14,7 @@ from fastcheck.batch.run import user_code
 from fastcheck.batch.run.sources import read_sources
 from fastcheck.batch.suite.entries import UserFunction
 from fastcheck.batch.suite.file import read_suite
+from fastcheck.common.errors import FastcheckError
 
 MINE = """
 import numpy as np
@@ -311,6 +313,205 @@ def test_what_describes_no_gradient_is_an_error_in_one_line(gradients, tmp_path,
     assert found["right"].error.startswith(f"mine:right{NO_GRADIENTS[body]}")
     assert found["right"].error.isprintable()
     assert found["declared"].passed
+
+
+# Functions, and functions of PyTorch
+
+FUNCTIONS = """
+import numpy as np
+import fastcheck
+
+rng = np.random.default_rng(0)
+X, W = rng.normal(size=(6, 5)), rng.normal(size=(5, 4))
+
+
+def forward(x, w):
+    return np.tanh(x @ w), (x, w)
+
+
+def backward(dout, cache):
+    x, w = cache
+    d = dout * (1 - np.tanh(x @ w) ** 2)
+    return d @ w.T, x.T @ d
+
+
+def layer():
+    return {"forward": forward, "backward": backward, "inputs": {"x": X, "w": W}, "has_cache": True}
+
+
+def wrong_layer():
+    return layer() | {"backward": lambda dout, cache: [1.00001 * one for one in backward(dout, cache)]}
+
+
+def some():
+    return layer() | {"dims": 3, "seed": 7, "structure": {"x": "per_sample"}}
+
+
+def loss():
+    return lambda w: np.tanh(X @ w).sum(), lambda w: X.T @ (1 - np.tanh(X @ w) ** 2), W
+
+
+def wrong_loss():
+    return dict(zip(("loss", "grad", "params"), loss())) | {"grad": np.zeros_like(W)}
+
+
+def case():
+    return fastcheck.FunctionCase(*loss(), noise=1e-9)
+
+
+def wrong_case():
+    return fastcheck.FunctionCase(lambda w: 2 * loss()[0](w), *loss()[1:])
+"""
+
+TORCH = """
+import torch
+
+
+class Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, w, factor):
+        ctx.save_for_backward(x, w)
+        ctx.factor = factor
+        return x * w
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        x, w = ctx.saved_tensors
+        return grad_output * w, ctx.factor * grad_output * x, None
+
+
+x, w = torch.linspace(-1, 2, 12, dtype=torch.float64).reshape(3, 4), torch.linspace(1, 3, 4, dtype=torch.float64)
+w = w.expand(3, 4).clone()
+
+
+def right():
+    return lambda x, w: Scaled.apply(x, w, 1.0), (x, w)
+
+
+def wrong():
+    return {"function": lambda x, w: Scaled.apply(x, w, 1.0001), "inputs": [x, w], "seed": 5}
+
+
+def module():
+    torch.manual_seed(0)
+    return torch.nn.Linear(4, 2).double(), x
+
+
+def convolution():
+    torch.manual_seed(0)
+    return {"function": torch.nn.Conv1d(3, 2, 2).double(), "inputs": x[None], "dims": "all"}
+"""
+
+
+def suite_of(folder, source, key, *names):
+    cases = "".join(f'[[case]]\nname = "{name}"\n{key} = "mine:{name}"\n' for name in names)
+    (folder / "mine.py").write_text(source)
+    (folder / "night.toml").write_text(f"[defaults]\nseed = 3\n{cases}")
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("options", [(), ("--isolate",), ("--dask", "local:1")])
+def test_functions_describe_a_forward_a_loss_or_a_case(folder, tmp_path, run, options):
+    names = ("layer", "wrong_layer", "some", "loss", "wrong_loss", "case", "wrong_case")
+    suite_of(folder, FUNCTIONS, "function", *names)
+    out = tmp_path / "out"
+    code, told, err = run("run", folder / "night.toml", "--out", out, *options)
+    assert (code, err) == (1, "")
+    assert "night: 4 of 7 pass, 3 fail (wrong_layer: x, w; wrong_loss: params; wrong_case: params)" in told
+    assert verdicts(out) == {name: "fail" if "wrong" in name else "pass" for name in names}
+    cases = read_results(out).suite.cases
+    assert {name: case.seed for name, case in cases.items()} == {**dict.fromkeys(names, 3), "some": 7}
+    assert {name: one.dims_checked for name, one in cases["layer"].tensors.items()} == {"x": 30, "w": 20}
+    assert sum(one.dims_checked for one in cases["some"].tensors.values()) == 3
+    assert cases["some"].structure["x"]["structure"] == "per_sample"
+    assert cases["case"].requested["noise"] == 1e-9
+    (folder / "mine.py").write_text(FUNCTIONS.replace("1.00001", "1.0"))
+    code, told, _ = run("run", folder / "night.toml", "--out", out, *options)
+    assert "night: 5 of 7 pass, 2 fail (wrong_loss: params; wrong_case: params)" in told
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("options", [(), ("--isolate",)])
+def test_functions_and_modules_of_pytorch_are_cases(folder, tmp_path, run, options):
+    names = ("right", "wrong", "module", "convolution")
+    suite_of(folder, TORCH, "torch", *names)
+    out = tmp_path / "out"
+    code, told, err = run("run", folder / "night.toml", "--out", out, *options)
+    assert (code, err) == (1, "")
+    assert "night: 3 of 4 pass, 1 fail (wrong: input 1)" in told
+    cases = read_results(out).suite.cases
+    assert {name: case.seed for name, case in cases.items()} == {**dict.fromkeys(names, 3), "wrong": 5}
+    assert list(cases["module"].tensors) == ["weight", "bias"]
+    assert cases["convolution"].tensors["weight"].evaluator == "delta"
+    assert run("run", folder / "night.toml", "--out", out, *options)[1].startswith("4 of 4 cases are finished")
+
+
+@pytest.mark.jit
+def test_numeric_gradients_of_a_module_are_those_of_the_check_that_differences_it(folder, tmp_path, run):
+    suite_of(folder, TORCH, "torch", "convolution")
+    out = tmp_path / "out"
+    assert run("run", folder / "night.toml", "--out", out, "--keep-numeric")[0] == 0
+    (path,) = out.rglob("weight.npy")
+    (case,) = read_results(out).suite.cases.values()
+    numeric = np.load(path)
+    assert numeric.shape == (2, 3, 2)
+    for entry in case.tensors["weight"].worst:
+        assert numeric[entry.index] == entry.numeric
+    assert np.isfinite(numeric).all()
+
+
+COUNTED = """
+CALLS = []
+
+
+def counted(x, w):
+    CALLS.append(1)
+    return forward(x, w)
+
+
+def own():
+    return layer() | {"forward": counted}
+"""
+
+
+@pytest.mark.jit
+def test_finished_shards_of_a_function_are_not_differenced_again(folder, tmp_path, run, monkeypatch):
+    suite_of(folder, FUNCTIONS + COUNTED, "function", "own")
+
+    def full(*arguments):
+        raise FastcheckError("the disk is full")
+
+    with monkeypatch.context() as context:
+        context.setattr(Ledger, "finish", full)
+        assert run("run", folder / "night.toml", "--out", tmp_path / "out")[::2] == (2, "fastcheck: the disk is full\n")
+    first = len(sys.modules["mine"].CALLS)
+    assert run("run", folder / "night.toml", "--out", tmp_path / "out")[0] == 0
+    again = len(sys.modules["mine"].CALLS) - first
+    assert first - again >= 6 * 50  # an entry takes six calls at least; the preparation is repeated
+
+
+UNDESCRIBED = {
+    "return 3": ": it returns 3: expected (loss, grad, params), or a dict of these",
+    "return forward, backward": ": it returns a tuple of 2: expected (loss, grad, params), or a dict of these",
+    "return {'forward': forward, 'backward': backward}": ": it returns no 'inputs': expected forward, backward, inputs",
+    "return layer() | {'cache': True}": ": it returns 'cache' (did you mean 'has_cache'?): expected forward, backward,",
+    "return layer() | {'threads': 2}": ": it returns 'threads': expected forward, backward, inputs, has_cache,",
+    "return layer() | {'structure': 'line'}": ": structure is 'line'",
+    "return layer() | {'inputs': {'x': X}}": ": forward raises TypeError at the start point: forward() missing 1",
+    "return {}": ": it returns no 'loss': expected loss, grad, params",
+    "return fastcheck.FunctionCase(forward, W, X)": " raises FastcheckError: ",
+}
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("body", UNDESCRIBED)
+def test_what_describes_no_check_is_an_error_in_one_line(folder, tmp_path, run, body):
+    suite_of(folder, f"{FUNCTIONS}\n\ndef own():\n    {body}\n", "function", "own", "layer")
+    assert run("run", folder / "night.toml", "--out", tmp_path / "out")[0] == 3
+    found = read_results(tmp_path / "out").suite.cases
+    assert found["own"].error.startswith(f"mine:own{UNDESCRIBED[body]}")
+    assert found["own"].error.isprintable()
+    assert found["layer"].passed
 
 
 # Sources

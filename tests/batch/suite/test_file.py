@@ -14,7 +14,15 @@ from searches import examples
 
 from fastcheck import FastcheckError
 from fastcheck.batch.run import jobs
-from fastcheck.batch.suite.entries import ConvEntry, GradientEntry, NetworkEntry, NpzEntry, UserFunction
+from fastcheck.batch.suite.entries import (
+    ConvEntry,
+    FunctionEntry,
+    GradientEntry,
+    NetworkEntry,
+    NpzEntry,
+    TorchEntry,
+    UserFunction,
+)
 from fastcheck.batch.suite.file import read_suite
 from fastcheck.common.errors import LONGEST
 from fastcheck.convolutions.geometry import ConvGeometry
@@ -299,10 +307,12 @@ def test_backward_passes_of_the_users_are_named_and_looked_up_in_the_suites_fold
     assert (own.name, own.backward, own.data) == ("a/backward=mine:backward", ("mine:backward", folder), reference.data)
 
 
-def test_gradients_of_functions(read, folder):
-    text = '[defaults]\nevaluator = "delta"\ndims = "all"\n[[case]]\ngradient = "mine:logistic"\n'
+@pytest.mark.parametrize("kind", [GradientEntry, FunctionEntry, TorchEntry])
+def test_what_functions_describe(read, folder, kind):
+    word = kind.__name__.removesuffix("Entry").lower()
+    text = f'[defaults]\nevaluator = "delta"\ndims = "all"\n[[case]]\n{word} = "mine:logistic"\n'
     (entry,) = read(text).entries
-    assert entry == GradientEntry("mine:logistic", Request(dims="all"), UserFunction("mine:logistic", folder))
+    assert entry == kind("mine:logistic", Request(dims="all"), UserFunction("mine:logistic", folder))
     named = read(text + 'name = "logistic"\nstep = 0.5\ngrid = {seed = [1, 2], dims = [3]}').entries
     assert [(one.name, one.request) for one in named] == [
         (f"logistic/seed={seed},dims=3", Request(seed, 3, 0.5)) for seed in (1, 2)
@@ -408,18 +418,18 @@ REFUSALS = {
     "no kind": (
         NPZ + "[[case]]\nname = 'a'\nseed = 1",
         3,
-        "case has no kind: expected one of the keys conv, npz, zoo, network, gradient",
+        "case has no kind: expected one of the keys conv, npz, zoo, network, gradient, function, torch",
     ),
     "misspelt kind": (
         "[[case]]\nseed = 1\nconvv = {}",
         3,
         "case has the unknown key 'convv' (did you mean 'conv'?): "
-        "expected one of the keys conv, npz, zoo, network, gradient",
+        "expected one of the keys conv, npz, zoo, network, gradient, function, torch",
     ),
     "two kinds": (
         NPZ + "zoo = 'c3d'",
         3,
-        "case has npz and zoo: expected one of the keys conv, npz, zoo, network, gradient",
+        "case has npz and zoo: expected one of the keys conv, npz, zoo, network, gradient, function, torch",
     ),
     "unknown key of a case": (
         NPZ + CONV + "inptu = 3",
