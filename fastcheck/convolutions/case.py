@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from fastcheck.common.naming import nearest, quoted, refuse_unknown
 from fastcheck.common.precision import PRECISIONS
 from fastcheck.convolutions import shapes
 from fastcheck.convolutions.layout import array_first, channels_last
+from fastcheck.convolutions.plain import Plain
 from fastcheck.engine.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,11 +39,16 @@ class ConvCase:
     Parameters
     ----------
     input : array, shape (N, C_in, spatial...)
-    weight : array, shape (C_out, C_in / groups, taps...)
+    weight : array, shape (C_out, C_in / groups, taps...); transposed, (C_in, C_out / groups, taps...)
     bias : array, shape (C_out,), optional
     stride, dilation : int or one int for each spatial axis
     padding : int, one int or pair (low, high) for each spatial axis, "same" or "valid"
     groups : int
+    transposed : bool
+        Whether the convolution is transposed, as PyTorch's ``conv_transpose2d``: padding is then the number of outputs
+        that each side leaves out.
+    output_padding : int or one int for each spatial axis
+        Outputs that a transposed convolution has more at the end of each axis.
     loss : {"vjp", "square", "relu", "tanh"}
         The loss is sum(grad_output * phi(output)), with phi(z) one of z, z^2 / 2, max(z, 0) and tanh(z).
     grad_output : array, shaped as the output
@@ -55,8 +62,9 @@ class ConvCase:
         are the bits of such numbers.
     layout : {"NCHW", "NHWC", "NCW", "NWC", "NCDHW", "NDHWC"}
         Order of axes, the first two for any number of spatial axes. Channels-last, the weight and its gradient are
-        (taps..., C_in / groups, C_out), and all arrays are transposed to the order above: shapes, indices and messages
-        of the report are of that order.
+        (taps..., C_in / groups, C_out), or (taps..., C_out / groups, C_in) of a transposed convolution, as Keras has
+        both. All arrays are transposed to the order above: shapes, indices and messages of the report are of that
+        order.
 
     Arrays are NumPy's, PyTorch's tensors from any device, or whatever converts to an array: float64, float32, float16
     or bfloat16, of any memory layout and byte order. They are converted to float64, which is exact. The gradient of a
@@ -65,7 +73,7 @@ class ConvCase:
     Attributes
     ----------
     by_default : set of str
-        Those of stride, padding, dilation and groups that nobody gave.
+        Those of stride, padding, dilation, groups, transposed and output_padding that nobody gave.
 
     Raises
     ------
@@ -86,6 +94,8 @@ class ConvCase:
         padding: Any = 0,
         dilation: Any = 1,
         groups: Any = 1,
+        transposed: Any = False,
+        output_padding: Any = 0,
         loss: str = "vjp",
         grad_output: Any,
         grads: Mapping[str, Any],
@@ -104,7 +114,14 @@ class ConvCase:
         given |= _gradients(grads, precision, has_bias=bias is not None)
         self.layout, self.loss, self.precision = layout, loss, precision
         self.channels_last = last = channels_last(layout, given["input"].values.ndim)
-        arguments = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        arguments = {
+            "stride": stride,
+            "padding": padding,
+            "dilation": dilation,
+            "groups": groups,
+            "transposed": transposed,
+            "output_padding": output_padding,
+        }
         self.by_default = {name for name, value in arguments.items() if shapes.is_default(name, value)}
         self.geometry = shapes.fitted(
             {name: one.values.shape for name, one in given.items()},
@@ -115,9 +132,18 @@ class ConvCase:
         self._precisions = {name: one.precision for name, one in given.items()}
         self.grads = {name: arrays[f"grad_{name}"] for name in TENSORS if f"grad_{name}" in arrays}
         self.input, self.weight, self.grad_output = (_canonical(name, arrays[name]) for name in _REQUIRED)
-        self.bias = _canonical("bias", arrays["bias"]) if "bias" in arrays else np.zeros(self.geometry.weight_shape[0])
+        self.bias = _canonical("bias", arrays["bias"]) if "bias" in arrays else np.zeros(self.geometry.filters)
         self.output = _canonical("output", arrays["output"]) if "output" in arrays else None
         self.output_dtype = arrays["output"].dtype if "output" in arrays else None
+
+    @property
+    def plain(self) -> Plain:
+        """The case of a plain convolution with the same outputs: itself, where it is one."""
+        return Plain(self, {}) if self.geometry.plain is self.geometry else self._rearranged
+
+    @cached_property
+    def _rearranged(self) -> Plain:
+        return Plain.of(self)
 
     def described(self) -> dict[str, Any]:
         """Return shapes, parameters and the loss by name, as reports show them."""

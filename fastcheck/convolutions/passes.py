@@ -11,6 +11,7 @@ import numpy as np
 
 from fastcheck.convolutions.case import TENSORS, ConvCase
 from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.convolutions.plain import entries_of
 from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.engine.sharing import ranges, share, thread_ranges, worth
 from fastcheck_kernels import conv
@@ -42,7 +43,11 @@ def magnitude(case: ConvCase | ScaledOperands, geometry: ConvGeometry, pool: Exe
 def convolve(
     geometry: ConvGeometry, input: np.ndarray, weight: np.ndarray, bias: np.ndarray, pool: Executor
 ) -> np.ndarray:
-    """Cross-correlate float64 arrays of this geometry; the result does not depend on the pool."""
+    """Return the outputs of float64 arrays of this geometry; the result does not depend on the pool."""
+    if geometry.plain is not geometry:
+        entries = entries_of(geometry)
+        input, weight = entries["input"].moved(input), entries["weight"].moved(weight)
+        return convolve(geometry.plain, input, weight, bias, pool)
     x, w = geometry.lift(input), geometry.lift(weight)
     result = geometry.lift(np.empty(geometry.output_shape))
     vector = geometry.vector()
@@ -92,6 +97,11 @@ def backward(
     dict
         float64 arrays by name, for those of ``"input"``, ``"weight"`` and ``"bias"`` that are in ``tensors``.
     """
+    if geometry.plain is not geometry:
+        entries = entries_of(geometry)
+        input, weight = entries["input"].moved(input), entries["weight"].moved(weight)
+        found = backward(geometry.plain, input, weight, grad_output, pool, tensors)
+        return {name: entries[name].back(grad) if name in entries else grad for name, grad in found.items()}
     vector, work = geometry.vector(), grad_output.size * geometry.terms
     v, x, w = (geometry.lift(array) for array in (grad_output, input, weight))
     grads = {}

@@ -16,7 +16,8 @@ _CHECKED = ("bias", "grad_output", "grad_input", "grad_weight", "grad_bias", "ou
 
 def is_default(name: str, value: Any) -> bool:
     """Whether an argument is what it is where none is given."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == DEFAULTS[name]
+    default = DEFAULTS[name]
+    return isinstance(value, (int, float)) and isinstance(value, bool) == isinstance(default, bool) and value == default
 
 
 def fitted(
