@@ -16,7 +16,9 @@ try:
 except ImportError:
     raise FastcheckError(f"PyTorch is not installed: {installing('torch')}") from None
 
-_CONVOLUTIONS = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}
+_F = torch.nn.functional
+_CONVOLUTIONS = {1: _F.conv1d, 2: _F.conv2d, 3: _F.conv3d}
+_TRANSPOSED = {1: _F.conv_transpose1d, 2: _F.conv_transpose2d, 3: _F.conv_transpose3d}
 
 
 def conv_backward(
@@ -63,9 +65,20 @@ def backward_pass(
 
 
 def _forward(geometry: ConvGeometry, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    if geometry.transposed:
+        return _transposed(geometry, input, weight, bias)
     input, both = _padded(geometry, input)
     convolution = _CONVOLUTIONS[geometry.rank]
     return convolution(input, weight, bias, geometry.stride, both, geometry.dilation, geometry.groups)
+
+
+def _transposed(geometry: ConvGeometry, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Crop after the convolution, since PyTorch crops both sides alike."""
+    parameters = geometry.stride, 0, geometry.output_padding, geometry.groups, geometry.dilation
+    whole = _TRANSPOSED[geometry.rank](input, weight, bias, *parameters)
+    for axis, (low, _) in enumerate(geometry.padding, 2):
+        whole = whole.narrow(axis, low, geometry.output_shape[axis])
+    return whole
 
 
 def _padded(geometry: ConvGeometry, input: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
@@ -73,7 +86,7 @@ def _padded(geometry: ConvGeometry, input: torch.Tensor) -> tuple[torch.Tensor, 
     both = [min(sides) for sides in geometry.padding]
     excess = [(low - same, high - same) for (low, high), same in zip(geometry.padding, both, strict=True)]
     if any(map(any, excess)):
-        input = torch.nn.functional.pad(input, [side for sides in reversed(excess) for side in sides])
+        input = _F.pad(input, [side for sides in reversed(excess) for side in sides])
     return input, both
 
 

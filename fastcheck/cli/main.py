@@ -79,6 +79,12 @@ _CASE_OPTIONS = (
     ),
     click.option("--dilation", type=Integers(), help="Dilation: one integer, or one per axis (2,1)."),
     click.option("--groups", type=int, help="Number of groups of channels."),
+    click.option("--transposed", is_flag=True, default=None, help="The convolution is transposed."),
+    click.option(
+        "--output-padding",
+        type=Integers(),
+        help="Outputs that a transposed convolution has more: one integer, or one per axis (1,0).",
+    ),
     click.option(
         "--loss",
         type=click.Choice(LOSSES),
@@ -88,7 +94,8 @@ _CASE_OPTIONS = (
     click.option(
         "--layout",
         type=click.Choice(LAYOUTS, case_sensitive=False),
-        help="Order of the arrays' axes. NHWC: channels last, and weights HWIO. Default: the file's, else NCHW.",
+        help="Order of the arrays' axes. NHWC: channels last, and weights HWIO, or HWOI where transposed. Default: "
+        "the file's, else NCHW.",
     ),
     click.option(
         "--keys",
@@ -175,7 +182,7 @@ def conv_command(
     """Check a convolution layer of one to three spatial axes.
 
     CASE.npz holds input, weight, grad_output, at least one of grad_input, grad_weight and grad_bias, and optionally
-    bias, output, stride, padding, dilation, groups, loss, precision and layout.
+    bias, output, stride, padding, dilation, groups, transposed, output_padding, loss, precision and layout.
     """
     from fastcheck.common.progress import progress_bar
 

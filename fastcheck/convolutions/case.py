@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,8 +16,8 @@ from fastcheck.common.keywords import refuse_unknown_keywords
 from fastcheck.common.naming import nearest, quoted, refuse_unknown
 from fastcheck.common.precision import PRECISIONS
 from fastcheck.convolutions import shapes
+from fastcheck.convolutions.entries import Entries, entries_of
 from fastcheck.convolutions.layout import array_first, channels_last
-from fastcheck.convolutions.plain import Plain
 from fastcheck.engine.settings import Settings
 
 if TYPE_CHECKING:
@@ -143,7 +145,11 @@ class ConvCase:
 
     @cached_property
     def _rearranged(self) -> Plain:
-        return Plain.of(self)
+        plain, entries = copy(self), entries_of(self.geometry)
+        plain.geometry = self.geometry.plain
+        for name, moved in entries.items():
+            setattr(plain, name, moved.moved(self.operand(name)))
+        return Plain(plain, entries)
 
     def described(self) -> dict[str, Any]:
         """Return shapes, parameters and the loss by name, as reports show them."""
@@ -162,6 +168,30 @@ class ConvCase:
         from fastcheck.convolutions.pipeline import ConvPipeline
 
         return ConvPipeline(self, settings)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A plain convolution whose outputs are those of another.
+
+    Attributes
+    ----------
+    case : ConvCase
+        The case with plain operands. Its gradients keep the shapes that they have.
+    entries : dict of str to Entries
+        Those of the operands that are not as they were.
+    """
+
+    case: ConvCase
+    entries: dict[str, Entries]
+
+    def moved(self, name: str, array: np.ndarray) -> np.ndarray:
+        """Return an array of an operand's shape as that of the plain operand."""
+        return self.entries[name].moved(array) if name in self.entries else array
+
+    def back(self, name: str, array: np.ndarray) -> np.ndarray:
+        """Return an array of a plain operand's shape as that of the operand."""
+        return self.entries[name].back(array) if name in self.entries else array
 
 
 def _gradients(grads: Any, precision: str | None, has_bias: bool) -> dict[str, Floating]:

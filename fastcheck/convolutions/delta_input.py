@@ -102,7 +102,7 @@ class InputDelta:
         terms = max(1, max(len(phase.terms) for phase in self._phases))
         size = int(np.clip(BLOCK_WORK // terms, 1, BLOCK_DIMS))
         inputs = self._geometry.input_shape[1] * sum(len(phase.live) for phase in self._phases)
-        if len(dims) < inputs:
+        if not isinstance(dims, range) and len(dims) < inputs:
             return [dims[start : start + size] for start in range(0, len(dims), size)]
         span = min(POSITIONS, self._positions)
         rows = max(4, size // span)
@@ -309,9 +309,7 @@ class _Bounds:
 
 def _packed(source: np.ndarray, lowering: InputLowering, pool: Executor) -> np.ndarray:
     layout, splits, steps = lowering.planes, lowering.splits, lowering.steps
-    return packed(
-        source, layout, layout.counts, pool, lead=layout.lead, size=layout.size, phases=splits, strides=steps
-    )
+    return packed(source, layout, layout.counts, pool, lead=layout.lead, size=layout.size, phases=splits, strides=steps)
 
 
 def _lowered(geometry: ConvGeometry, lowering: InputLowering, phase: InputPhase) -> _Phase:

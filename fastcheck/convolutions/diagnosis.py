@@ -101,8 +101,12 @@ def of_forward(
     return {
         "bug": "the declared output is not that of this convolution",
         "evidence": f"the difference is {where}",
-        "try": "check stride, padding, dilation, groups and the order of the axes (N, C, then space)",
+        "try": f"check {_parameters(geometry)} and the order of the axes (N, C, then space)",
     }
+
+
+def _parameters(geometry: ConvGeometry) -> str:
+    return f"stride, padding, {'output_padding, ' * geometry.transposed}dilation, groups"
 
 
 def _rounded_in(declared: np.ndarray, computed: np.ndarray, rounding: Rounding) -> str | None:
@@ -132,8 +136,9 @@ def _variants(
     if b.any():
         yield "the bias is missing", lambda: computed - spread, "add the bias, or leave it out of the case"
         yield "the bias is added twice", lambda: computed + spread, "add the bias once"
+    flipped = "the kernel is flipped"
     yield (
-        "the kernel is flipped (a convolution, not a cross-correlation)",
+        flipped if geometry.transposed else f"{flipped} (a convolution, not a cross-correlation)",
         lambda: convolve(geometry, x, np.ascontiguousarray(np.flip(w, spatial)), b),
         "flip the weight along its spatial axes, or do not flip it in the forward pass",
     )
@@ -143,7 +148,7 @@ def _variants(
             lambda: convolve(geometry, x, np.ascontiguousarray(w.transpose(0, 1, *spatial[::-1])), b),
             "check the order of the weight's spatial axes",
         )
-    same = _tensorflows_same(geometry)
+    same = None if geometry.transposed else _tensorflows_same(geometry)
     if same not in (None, geometry.padding):
         other = replace(geometry, padding=same)
         yield (
@@ -163,7 +168,8 @@ def _variants(
                 f"the padding along {geometry.axis_names[2 + axis]} is off by one "
                 f"({low + shift} before and {high - shift} after)",
                 lambda shifted=shifted: convolve(shifted, x, w, b),  # type: ignore[misc]
-                "check which side of the input is padded, and by how much",
+                f"check which side of the {'output is cropped' if geometry.transposed else 'input is padded'}, and by "
+                "how much",
             )
 
 

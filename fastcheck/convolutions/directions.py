@@ -120,9 +120,7 @@ class ConvLines:
     def _along(self, moves: Arrays) -> tuple[np.ndarray, np.ndarray]:
         """Return the outputs' derivative along a line, and a bound on the sizes of its terms in each plane."""
         scaled, geometry = self._scaled, self._case.geometry
-        own = {
-            name: self._plain.moved(name, np.ldexp(move, -scaled.exponents[name])) for name, move in moves.items()
-        }
+        own = {name: self._plain.moved(name, np.ldexp(move, -scaled.exponents[name])) for name, move in moves.items()}
         nothing = np.zeros(len(scaled.weight))
         along = np.zeros(self._output.shape)
         if "input" in own:

@@ -4,8 +4,8 @@ Along one axis, output o meets input s o + e(t) through tap t, where e(t) = dila
 s (o + q) + r with r = e mod s, that is entry o + q of the input's phase r. Seen from the input, entry m of phase r
 meets output m + q through tap t, with q = (r - e(t)) / s, wherever q is whole. Where zeros are inserted between inputs,
 s = 1, and the input at g m meets output g m - e(t), which is entry m + q of the outputs' phase -e(t) mod g. In each
-case, a *lane* i reads *data* at i + shift. Samples, slices, rows and columns lie at common pitches in one flat plane, so the shifts along all axes add
-up to one offset.
+case, a *lane* i reads *data* at i + shift. Samples, slices, rows and columns lie at common pitches in one flat plane,
+so the shifts along all axes add up to one offset.
 """
 
 from __future__ import annotations
@@ -243,7 +243,8 @@ class InputLowering:
         shifts = [[e // s for e in entries] for s, entries in zip(every, reached, strict=True)]
         lanes = tuple(-(-size // s) for size, s in zip(_lifted(geometry.input_shape[2:]), every, strict=True))
         data = tuple(-(-size // s) for size, s in zip(_lifted(geometry.output_shape[2:]), every, strict=True))
-        planes = Planes.of(*geometry.output_shape[:2], lanes, data, shifts)
+        samples, filters = geometry.output_shape[:2]
+        planes = Planes.of(samples, filters, lanes, data, shifts)
         splits, taps = _split(reached, every, planes)
         offsets = taps[:, 0] * planes.size + taps[:, 1]
         phase = InputPhase((0, 0, 0), lanes, np.stack([np.arange(len(taps)), offsets], axis=1))

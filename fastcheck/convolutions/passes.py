@@ -10,8 +10,8 @@ from concurrent.futures import Executor
 import numpy as np
 
 from fastcheck.convolutions.case import TENSORS, ConvCase
+from fastcheck.convolutions.entries import entries_of
 from fastcheck.convolutions.geometry import ConvGeometry
-from fastcheck.convolutions.plain import entries_of
 from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.engine.sharing import ranges, share, thread_ranges, worth
 from fastcheck_kernels import conv

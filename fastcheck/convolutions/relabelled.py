@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.convolutions.plain import Entries, Plain
+from fastcheck.convolutions.case import Plain
+from fastcheck.convolutions.entries import Entries
 from fastcheck.engine.differences import Chosen, Differences, Evaluator
 
 

@@ -75,6 +75,8 @@ def conv_case(
         padding=geometry.padding,
         dilation=geometry.dilation,
         groups=geometry.groups,
+        transposed=geometry.transposed,
+        output_padding=geometry.output_padding,
         loss=loss,
         grad_output=v,
         grads=grads,

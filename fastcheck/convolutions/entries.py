@@ -1,19 +1,14 @@
-"""A transposed convolution as a plain one: its operands rearranged, and where the entries of each went."""
+"""Where the entries of a transposed convolution's operands are in the plain convolution with the same outputs."""
 
 from __future__ import annotations
 
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastcheck.common.arguments import Shape
 from fastcheck.convolutions.geometry import ConvGeometry
-
-if TYPE_CHECKING:
-    from fastcheck.convolutions.case import ConvCase
 
 
 @dataclass(frozen=True)
@@ -51,38 +46,6 @@ class Entries:
         return plain.reshape(-1)[self.places].reshape(self.shape)
 
 
-@dataclass(frozen=True)
-class Plain:
-    """A plain convolution whose outputs are those of another.
-
-    Attributes
-    ----------
-    case : ConvCase
-        The case with plain operands. Its gradients keep the shapes that they have.
-    entries : dict of str to Entries
-        Those of the operands that are not as they were.
-    """
-
-    case: ConvCase
-    entries: dict[str, Entries]
-
-    @classmethod
-    def of(cls, case: ConvCase) -> Plain:
-        """Rearrange the operands of a case."""
-        plain, made = copy(case), cls(case, entries_of(case.geometry))
-        plain.geometry = case.geometry.plain
-        plain.input, plain.weight = (made.moved(name, case.operand(name)) for name in ("input", "weight"))
-        return replace(made, case=plain)
-
-    def moved(self, name: str, array: np.ndarray) -> np.ndarray:
-        """Return an array of an operand's shape as that of the plain operand."""
-        return self.entries[name].moved(array) if name in self.entries else array
-
-    def back(self, name: str, array: np.ndarray) -> np.ndarray:
-        """Return an array of a plain operand's shape as that of the operand."""
-        return self.entries[name].back(array) if name in self.entries else array
-
-
 def entries_of(geometry: ConvGeometry) -> dict[str, Entries]:
     """Return where the entries of a geometry's operands are in its plain form; nothing of those that stay."""
     if not geometry.transposed:
@@ -93,8 +56,9 @@ def entries_of(geometry: ConvGeometry) -> dict[str, Entries]:
 def _spaced(geometry: ConvGeometry) -> Entries:
     """Insert zeros between the entries of the input."""
     shape, sources = geometry.input_shape, np.full(geometry.plain.input_shape, -1, dtype=np.int64)
-    every = tuple(slice(None, None, step) for step in geometry.stride)
-    sources[(..., *every)] = np.arange(sources[(..., *every)].size).reshape(shape)
+    every: tuple[slice, ...] = tuple(slice(None, None, step) for step in (1, 1, *geometry.stride))
+    kept = sources[every]
+    kept[...] = np.arange(kept.size).reshape(shape)
     return Entries(sources, shape)
 
 
