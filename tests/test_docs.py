@@ -196,8 +196,8 @@ def _adjoint_backward(x, w, grad_output):
     [
         ({}, {}),
         ({"grad_w": -1}, {"weight": "fail"}),
-        ({"y": 1.01}, {"input": "fail"}),
-        ({"grad_x": 1.01}, {"forward": "fail"}),
+        ({"grad_x": 1.01}, {"input": "fail"}),
+        ({"y": 1.01}, {"forward": "fail"}),
     ],
 )
 def test_the_guides_transposed_convolution(spoilt, verdicts):

@@ -34,6 +34,7 @@ COVERS = {
     "convolutions/test_delta": "audit cost delta_input delta_weight lowering packing engine/differences",
     "convolutions/test_delta_curved": "closer slopes table_evaluator engine/folding",
     "convolutions/test_directions": "gradient_errors",
+    "convolutions/test_entries": "relabelled",
     "convolutions/test_error_bars": "pipeline steps common/precision engine/magnitudes engine/steps",
     "convolutions/test_geometry": "common/arguments",
     "functions/test_coloured": "moves colour",

@@ -19,7 +19,7 @@ _SAME = tuple(
     padding pad pads p padd zeropadding zeropad
     dilation dilations dilationrate
     groups group featuregroupcount numgroups ngroups
-    transposed transpose istransposed deconv deconvolution convtranspose transposedconv
+    transposed transpose istransposed
     outputpadding outpadding outpad outputpad adj
     precision dtype
     layout dataformat
@@ -78,7 +78,7 @@ _AFFIXES = re.compile(r"^conv\d*d?_|\d+$|(?:(?<=stride)|(?<=pad)|(?<=padding)|(?
 
 _OPERANDS = ("input", "weight", "bias", "output")
 
-TRANSPOSED = "no layer of a network is a transposed convolution; fastcheck.ConvCase takes one, transposed=True"
+TRANSPOSED = "a transposed convolution is a case, ConvCase(transposed=True), and no layer of a network"
 """How to check what a network has not."""
 
 COUNTER = "num_batches_tracked"
