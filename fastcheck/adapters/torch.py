@@ -82,7 +82,13 @@ def _transposed(geometry: ConvGeometry, input: torch.Tensor, weight: torch.Tenso
 
 
 def _padded(geometry: ConvGeometry, input: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
-    """Pad the excess of one side over the other, since PyTorch pads both alike; return input and remaining padding."""
+    """Pad the excess of one side over the other, since PyTorch pads both alike; return input and remaining padding.
+
+    Under other modes than zeros, pad all: PyTorch's functions have no mode.
+    """
+    if geometry.padding_mode != "zeros":
+        sides = [side for pair in reversed(geometry.padding) for side in pair]
+        return _F.pad(input, sides, geometry.padding_mode), [0] * geometry.rank
     both = [min(sides) for sides in geometry.padding]
     excess = [(low - same, high - same) for (low, high), same in zip(geometry.padding, both, strict=True)]
     if any(map(any, excess)):

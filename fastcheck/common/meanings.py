@@ -17,6 +17,11 @@ _SAME = tuple(
     gradoutput dout delta upstream cotangent v gradout
     stride strides s subsample strd step windowstrides
     padding pad pads p padd zeropadding zeropad
+    paddingmode padmode bordermode
+    zeros zero constant
+    reflect mirror reflection
+    replicate edge nearest replication
+    circular wrap periodic
     dilation dilations dilationrate
     groups group featuregroupcount numgroups ngroups
     transposed transpose istransposed

@@ -14,6 +14,7 @@ import numpy as np
 from fastcheck.common.precision import U
 from fastcheck.convolutions import passes
 from fastcheck.convolutions.case import ConvCase
+from fastcheck.convolutions.copies_evaluators import CopiesReevaluation
 from fastcheck.convolutions.error_bars import FACTORS, loss_model, roundings
 from fastcheck.convolutions.reevaluation import Reevaluation
 from fastcheck.convolutions.relabelled import relabelled
@@ -99,8 +100,12 @@ class Audit:
         magnitude, size = _crude_magnitude(self._case, self._scaled), _crude_size(self._case, self._scaled)
         arrays = magnitude, self._output
         local = Reevaluation("local", self._case, self._scaled, self._tensor, *arrays, self._step, size)
+
+        def of_copies() -> CopiesReevaluation:
+            return CopiesReevaluation("local", self._plain, self._scaled, *arrays, self._step, size)
+
         work = len(dims) * self._case.geometry.products_per_dimension(self._tensor)
-        user = relabelled(local, self._plain, self._tensor)
+        user = relabelled(local, self._plain, self._tensor, of_copies)
         pieces = np.array_split(np.sort(dims), min(PIECES, worth(work)))
         parts = list(pool.map(user, [block for piece in pieces for block in user.blocks(piece)]))
         again, allowed, found = (
@@ -144,7 +149,7 @@ class Audit:
 
     def _moved(self, arrays: dict[str, np.ndarray], h: float, pool: Executor) -> np.ndarray:
         """Return all outputs with the operand moved along the direction by h."""
-        tensor = self._plain.back(self._tensor, arrays[self._tensor]).copy()
+        tensor = self._plain.values(self._tensor, arrays[self._tensor]).copy()
         flat = tensor.reshape(-1)
         pieces = [self._chosen[lo:hi] for lo, hi in thread_ranges(len(self._chosen), len(self._chosen))]
         share(pool, lambda part: direction.move(indices(part), self._seed, h, flat), pieces)

@@ -51,6 +51,8 @@ class ConvCase:
         that each side leaves out.
     output_padding : int or one int for each spatial axis
         Outputs that a transposed convolution has more at the end of each axis.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        What the input is padded with, as in PyTorch.
     loss : {"vjp", "square", "relu", "tanh"}
         The loss is sum(grad_output * phi(output)), with phi(z) one of z, z^2 / 2, max(z, 0) and tanh(z).
     grad_output : array, shaped as the output
@@ -75,7 +77,7 @@ class ConvCase:
     Attributes
     ----------
     by_default : set of str
-        Those of stride, padding, dilation, groups, transposed and output_padding that nobody gave.
+        Those of stride, padding, dilation, groups, transposed, output_padding and padding_mode that nobody gave.
 
     Raises
     ------
@@ -98,6 +100,7 @@ class ConvCase:
         groups: Any = 1,
         transposed: Any = False,
         output_padding: Any = 0,
+        padding_mode: Any = "zeros",
         loss: str = "vjp",
         grad_output: Any,
         grads: Mapping[str, Any],
@@ -123,6 +126,7 @@ class ConvCase:
             "groups": groups,
             "transposed": transposed,
             "output_padding": output_padding,
+            "padding_mode": padding_mode,
         }
         self.by_default = {name for name, value in arguments.items() if shapes.is_default(name, value)}
         self.geometry = shapes.fitted(
@@ -140,7 +144,7 @@ class ConvCase:
 
     @property
     def plain(self) -> Plain:
-        """The case of a plain convolution with the same outputs: itself, where it is one."""
+        """The case of a convolution that is not transposed and pads with zeros: itself, where it is one."""
         return Plain(self, {}) if self.geometry.plain is self.geometry else self._rearranged
 
     @cached_property
@@ -189,9 +193,13 @@ class Plain:
         """Return an array of an operand's shape as that of the plain operand."""
         return self.entries[name].moved(array) if name in self.entries else array
 
-    def back(self, name: str, array: np.ndarray) -> np.ndarray:
-        """Return an array of a plain operand's shape as that of the operand."""
-        return self.entries[name].back(array) if name in self.entries else array
+    def values(self, name: str, array: np.ndarray) -> np.ndarray:
+        """Return what `moved` was given."""
+        return self.entries[name].values(array) if name in self.entries else array
+
+    def summed(self, name: str, array: np.ndarray) -> np.ndarray:
+        """Return the sums, over the copies of each entry of the operand, of an array of the plain operand's shape."""
+        return self.entries[name].summed(array) if name in self.entries else array
 
 
 def _gradients(grads: Any, precision: str | None, has_bias: bool) -> dict[str, Floating]:

@@ -74,10 +74,18 @@ class InputDelta:
         The forward result of the scaled operands.
     step : float or "auto"
     pool : Executor
+    alone : bool array, shaped as a channel of the input; optional
+        Which positions to difference: none of the others is asked for.
     """
 
     def __init__(
-        self, case: ConvCase, scaled: ScaledOperands, output: np.ndarray, step: float | Literal["auto"], pool: Executor
+        self,
+        case: ConvCase,
+        scaled: ScaledOperands,
+        output: np.ndarray,
+        step: float | Literal["auto"],
+        pool: Executor,
+        alone: np.ndarray | None = None,
     ) -> None:
         self._geometry = geometry = case.geometry
         self._step = Step.of(scaled, "input", output, step)
@@ -90,7 +98,7 @@ class InputDelta:
         self._z, self._v = (_packed(geometry.lift(array), lowering, pool) for array in (output, scaled.grad_output))
         self._factors = scaled.weight.reshape(-1)
         self._moves = self._factors * self._step.scaled
-        self._phases = [_lowered(geometry, lowering, phase) for phase in lowering.phases]
+        self._phases = [_lowered(geometry, lowering, phase, alone) for phase in lowering.phases]
         self._positions = lowering.planes.positions
         self._bounds = None
         if self._group >= LEAST_BOUNDED_FILTERS:
@@ -180,6 +188,8 @@ def _located(
     rest = dims - channels * plane
     phase_numbers, positions = np.empty_like(dims), np.empty_like(dims)
     for number, phase in enumerate(phases):
+        if not len(phase.dims):
+            continue
         order = np.minimum(np.searchsorted(phase.dims, rest), len(phase.dims) - 1)
         here = phase.dims[order] == rest
         phase_numbers[here], positions[here] = number, phase.live[order[here]]
@@ -312,13 +322,18 @@ def _packed(source: np.ndarray, lowering: InputLowering, pool: Executor) -> np.n
     return packed(source, layout, layout.counts, pool, lead=layout.lead, size=layout.size, phases=splits, strides=steps)
 
 
-def _lowered(geometry: ConvGeometry, lowering: InputLowering, phase: InputPhase) -> _Phase:
+def _lowered(
+    geometry: ConvGeometry, lowering: InputLowering, phase: InputPhase, alone: np.ndarray | None = None
+) -> _Phase:
     layout = lowering.planes
     n, d, h, w = np.ogrid[tuple(slice(count) for count in (layout.samples, *phase.lanes))]
     live = ((n * layout.pitches[0] + d) * layout.pitches[1] + h) * layout.pitches[2] + w
     _, channels, depth, height, width = geometry.lift(np.empty(geometry.input_shape, dtype=bool)).shape
     z, y, x = (s * i + r for s, i, r in zip(lowering.strides, (d, h, w), phase.first, strict=True))
     dims = ((n * channels * depth + z) * height + y) * width + x
+    if alone is not None:
+        kept = np.broadcast_to(alone.reshape(depth, height, width)[z, y, x], dims.shape)
+        live, dims = live[kept], dims[kept]
     filters = np.arange(geometry.weight_shape[0] // geometry.groups)[:, None]
     taps, shifts = phase.taps[None, :, 0], phase.taps[None, :, 1]
     kernel = math.prod(geometry.weight_shape[2:])

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastcheck.common.arguments import index_of
 from fastcheck.common.precision import PRECISIONS
-from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.convolutions.geometry import PADDING_MODES, ConvGeometry
 
 Convolve = Callable[[ConvGeometry, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """A forward pass: takes a geometry, input, weight and bias."""
@@ -148,6 +148,14 @@ def _variants(
             lambda: convolve(geometry, x, np.ascontiguousarray(w.transpose(0, 1, *spatial[::-1])), b),
             "check the order of the weight's spatial axes",
         )
+    for mode in () if geometry.transposed or not any(map(any, geometry.padding)) else PADDING_MODES:
+        if mode != geometry.padding_mode:
+            other = replace(geometry, padding_mode=mode)
+            yield (
+                f"the padding is that of padding_mode {mode!r}, not {geometry.padding_mode!r}",
+                lambda other=other: convolve(other, x, w, b),  # type: ignore[misc]
+                f"give padding_mode={mode!r}, or pad otherwise in the forward pass",
+            )
     same = None if geometry.transposed else _tensorflows_same(geometry)
     if same not in (None, geometry.padding):
         other = replace(geometry, padding=same)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,9 +11,12 @@ import numpy as np
 
 from fastcheck.common.arguments import Shape, flag, integer, per_axis, scalar, sequence
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.naming import quoted
+from fastcheck.common.naming import quoted, refuse_unknown
 
 _AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+"""What an input is padded with, as PyTorch names it."""
 
 Sides = tuple[tuple[int, int], ...]
 """Numbers of entries before and after each spatial axis."""
@@ -32,11 +35,13 @@ class ConvGeometry:
         convolution is (C_in, C_out / groups, taps...).
     stride, dilation : tuple of int
     padding : tuple of (int, int)
-        Numbers of zeros before and after the input; of outputs that a transposed convolution leaves out.
+        Numbers of entries before and after the input; of outputs that a transposed convolution leaves out.
     groups : int
     transposed : bool
     output_padding : tuple of int
         Numbers of outputs that a transposed convolution has more, at the end of each axis.
+    padding_mode : str
+        One of `PADDING_MODES`.
     spacing : tuple of int
         Distances between entries of the input that are not inserted zeros: all one, but for `plain`.
     """
@@ -50,6 +55,7 @@ class ConvGeometry:
     groups: int
     transposed: bool = False
     output_padding: Shape = ()
+    padding_mode: str = "zeros"
     spacing: Shape = ()
 
     @classmethod
@@ -64,6 +70,7 @@ class ConvGeometry:
         groups: Any = 1,
         transposed: Any = False,
         output_padding: Any = 0,
+        padding_mode: Any = "zeros",
     ) -> ConvGeometry:
         """Check the arguments of a convolution and work out its output shape.
 
@@ -75,6 +82,7 @@ class ConvGeometry:
         groups : int
         transposed : bool
         output_padding : int or sequence of int
+        padding_mode : str
 
         Raises
         ------
@@ -90,23 +98,33 @@ class ConvGeometry:
         sides = paddings(padding, strides, extents, transposed)
         more = _output_paddings(output_padding, strides, dilations, transposed)
         _check_channels(input_shape, weight_shape, groups, transposed)
+        mode = _padding_mode(padding_mode, input_shape, sides, transposed)
         if transposed:
             space = _transposed_sizes(input_shape, extents, strides, sides, more)
         else:
             space = _sizes(input_shape, extents, strides, sides)
         output_shape = (input_shape[0], weight_shape[1] * groups if transposed else weight_shape[0], *space)
-        parameters = strides, sides, dilations, groups, transposed, more
+        parameters = strides, sides, dilations, groups, transposed, more, mode
         return cls(input_shape, weight_shape, output_shape, *parameters, spacing=(1,) * rank)
 
     @cached_property
     def plain(self) -> ConvGeometry:
-        """The convolution that is not transposed and has the same outputs, of operands that `Plain` rearranges.
+        """The convolution that pads with zeros, is not transposed and has the same outputs, of rearranged operands.
 
-        A transposed convolution is one with a stride of one, over an input with zeros inserted between its entries,
-        with a flipped kernel. Its padding is negative where outputs at the border see no input's first or last tap.
+        Under another padding mode it is one without padding, over a padded input. A transposed convolution is one with
+        a stride of one, over an input with zeros inserted between its entries, with a flipped kernel. Its padding is
+        negative where outputs at the border see no input's first or last tap.
         """
-        if not self.transposed:
+        if self.transposed:
+            return self._of_transposed
+        if self.padding_mode == "zeros" or not any(map(any, self.padding)):
             return self
+        sizes = (size + low + high for size, (low, high) in zip(self.input_shape[2:], self.padding, strict=True))
+        still = ((0, 0),) * self.rank
+        return replace(self, input_shape=(*self.input_shape[:2], *sizes), padding=still, padding_mode="zeros")
+
+    @property
+    def _of_transposed(self) -> ConvGeometry:
         per_group, groups = self.input_shape[1] // self.groups, self.groups
         axes = zip(self.input_shape[2:], self.weight_shape[2:], self.stride, self.dilation, strict=True)
         every = [((size - 1) * s + 1, d * (k - 1)) for size, k, s, d in axes]
@@ -169,7 +187,9 @@ class ConvGeometry:
             "dilation": self.dilation,
             "groups": self.groups,
         }
-        return described | ({"transposed": True, "output_padding": self.output_padding} if self.transposed else {})
+        more: dict[str, Any] = {"padding_mode": self.padding_mode} if self.padding_mode != "zeros" else {}
+        more |= {"transposed": True, "output_padding": self.output_padding} if self.transposed else {}
+        return described | more
 
     def vector(self) -> np.ndarray:
         """Return the geometry in the form that `fastcheck_kernels.conv` takes: int64 of shape (11,)."""
@@ -264,6 +284,23 @@ def _transposed_sizes(input_shape: Shape, extents: Shape, strides: Shape, sides:
             )
         sizes.append(size)
     return tuple(sizes)
+
+
+def _padding_mode(value: Any, input_shape: Shape, sides: Sides, transposed: bool) -> str:
+    """Return what the input is padded with, after checking that the input has enough entries for it."""
+    mode = scalar(value)
+    refuse_unknown("padding_mode", mode, PADDING_MODES)
+    if transposed and mode != "zeros":
+        raise FastcheckError(
+            f"padding_mode is {mode!r}: expected 'zeros', as a transposed convolution pads with nothing"
+        )
+    for axis, (size, both) in enumerate(zip(input_shape[2:], sides, strict=True), 2):
+        most = {"reflect": size - 1, "circular": size}.get(mode, max(both))
+        if max(both) > most:
+            raise FastcheckError(
+                f"padding is {both} along axis {axis}, whose size is {size}: padding_mode {mode!r} has at most {most}"
+            )
+    return str(mode)
 
 
 def _output_paddings(value: Any, strides: Shape, dilations: Shape, transposed: bool) -> Shape:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from concurrent.futures import Executor
+from dataclasses import replace
 
 import numpy as np
 
@@ -63,6 +64,8 @@ class _Sums:
         slopes, off = _slopes(case.loss, output, magnitude, model)
         terms = v * slopes
         shape, bars = case.grads[name].shape, bars_of(case, scaled, name, chain=1)
+        if name in self._plain.entries:  # gradients of copies, each rounded, are added
+            bars = replace(bars, partials=bars.partials * int(self._plain.entries[name].copies.max()))
         sums = np.zeros((6, math.prod(shape)))
         sums[rows.ABSOLUTE] = absolute = self._of(terms, self._factor)
         sums[rows.SQUARES] = self._of(np.square(terms), np.square(self._factor))
@@ -84,7 +87,7 @@ class _Sums:
         x, w = self._scaled.input, self._scaled.weight
         x, w = (factor, w) if self._name == "weight" else (x, factor) if self._name == "input" else (x, w)
         sums = passes.backward(self._case.geometry, x, w, v, self._pool, (self._name,))
-        return self._plain.back(self._name, sums[self._name]).reshape(-1)
+        return self._plain.summed(self._name, sums[self._name]).reshape(-1)
 
     def _small(self, terms: np.ndarray, limit: float) -> np.ndarray:
         """Bound how many terms of each dimension are below a limit, by bins of one factor."""

@@ -17,7 +17,15 @@ from fastcheck.convolutions.layout import ACTIVATIONS, KERNELS
 Shapes = Mapping[str, Shape]
 """Shapes by key: input, weight, and those of bias, output, grad_output, grad_input, grad_weight, grad_bias present."""
 
-DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "transposed": False, "output_padding": 0}
+DEFAULTS: dict[str, Any] = {
+    "stride": 1,
+    "padding": 0,
+    "dilation": 1,
+    "groups": 1,
+    "transposed": False,
+    "output_padding": 0,
+    "padding_mode": "zeros",
+}
 """Arguments of a convolution that is given none."""
 
 _TRIED = {"padding": range(1, 17), "stride": range(2, 9), "dilation": range(2, 9), "output_padding": range(1, 8)}

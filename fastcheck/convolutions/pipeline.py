@@ -14,7 +14,8 @@ from fastcheck.common.errors import FastcheckError
 from fastcheck.common.precision import Precision
 from fastcheck.convolutions import cost, diagnosis, error_bars, passes
 from fastcheck.convolutions.audit import Audit
-from fastcheck.convolutions.case import ConvCase
+from fastcheck.convolutions.case import ConvCase, Plain
+from fastcheck.convolutions.copies_evaluators import CopiesDelta, CopiesReevaluation
 from fastcheck.convolutions.delta_curved import CurvedDelta
 from fastcheck.convolutions.delta_input import InputDelta
 from fastcheck.convolutions.delta_weight import WeightDelta
@@ -161,10 +162,15 @@ class _Prepared:
     def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
         """Prepare a tensor to be differenced."""
         plain = self.case.plain
-        return relabelled(self._evaluator(plain.case, name, step, session), plain, name)
+        evaluator = self._evaluator(plain, name, step, session)
+        return relabelled(evaluator, plain, name, lambda: self._of_copies(plain, step))
 
-    def _evaluator(self, case: ConvCase, name: str, step: Any, session: Session) -> Evaluator:
+    def _evaluator(self, plain: Plain, name: str, step: Any, session: Session) -> Evaluator:
         """Prepare a tensor of the plain case."""
+        raise NotImplementedError
+
+    def _of_copies(self, plain: Plain, step: Any) -> Evaluator:
+        """Prepare the inputs of which padding makes copies."""
         raise NotImplementedError
 
 
@@ -174,10 +180,14 @@ class _Linear(_Prepared):
 
     output: np.ndarray
 
-    def _evaluator(self, case: ConvCase, name: str, step: Any, session: Session) -> Evaluator:
+    def _evaluator(self, plain: Plain, name: str, step: Any, session: Session) -> Evaluator:
         if name == "input":
-            return InputDelta(case, self.scaled, self.output, step, session.pool)
-        return WeightDelta(case, self.scaled, name, self.output, step, session.pool)
+            alone = plain.entries[name].alone if name in plain.entries else None
+            return InputDelta(plain.case, self.scaled, self.output, step, session.pool, alone)
+        return WeightDelta(plain.case, self.scaled, name, self.output, step, session.pool)
+
+    def _of_copies(self, plain: Plain, step: Any) -> Evaluator:
+        return CopiesDelta(plain, self.scaled, self.output, None, step)
 
     def audit(self, name: str, dims: Chosen, session: Session) -> Auditing | None:
         """Return the audit of a tensor."""
@@ -195,8 +205,11 @@ class _Curved(_Linear):
 
     magnitude: np.ndarray
 
-    def _evaluator(self, case: ConvCase, name: str, step: Any, session: Session) -> Evaluator:
-        return CurvedDelta(case, self.scaled, name, self.output, self.magnitude, step, session.pool)
+    def _evaluator(self, plain: Plain, name: str, step: Any, session: Session) -> Evaluator:
+        return CurvedDelta(plain.case, self.scaled, name, self.output, self.magnitude, step, session.pool)
+
+    def _of_copies(self, plain: Plain, step: Any) -> Evaluator:
+        return CopiesDelta(plain, self.scaled, self.output, self.magnitude, step)
 
     def blinding(self, name: str) -> HealthFinding | None:
         """Return the finding that the loss follows no output that the tensor moves, or None where it follows one."""
@@ -211,8 +224,11 @@ class _Reevaluated(_Prepared):
     magnitude: np.ndarray
     kind: str
 
-    def _evaluator(self, case: ConvCase, name: str, step: Any, session: Session) -> Evaluator:
-        return Reevaluation(self.kind, case, self.scaled, name, self.magnitude, self.output, step)
+    def _evaluator(self, plain: Plain, name: str, step: Any, session: Session) -> Evaluator:
+        return Reevaluation(self.kind, plain.case, self.scaled, name, self.magnitude, self.output, step)
+
+    def _of_copies(self, plain: Plain, step: Any) -> Evaluator:
+        return CopiesReevaluation(self.kind, plain, self.scaled, self.magnitude, self.output, step)
 
     def audit(self, name: str, dims: Chosen, session: Session) -> Auditing | None:
         """Return None: these evaluators take no shortcut."""

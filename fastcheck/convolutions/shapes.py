@@ -17,6 +17,8 @@ _CHECKED = ("bias", "grad_output", "grad_input", "grad_weight", "grad_bias", "ou
 def is_default(name: str, value: Any) -> bool:
     """Whether an argument is what it is where none is given."""
     default = DEFAULTS[name]
+    if isinstance(default, str):
+        return isinstance(value, str) and value == default
     return isinstance(value, (int, float)) and isinstance(value, bool) == isinstance(default, bool) and value == default
 
 

@@ -77,6 +77,7 @@ def conv_case(
         groups=geometry.groups,
         transposed=geometry.transposed,
         output_padding=geometry.output_padding,
+        padding_mode=geometry.padding_mode,
         loss=loss,
         grad_output=v,
         grads=grads,
