@@ -31,6 +31,7 @@ COVERS = {
     "reports/test_outline": "facts layout notes readable wording render/outline",
     "engine/test_sampling": "metrics/reach",
     "engine/test_shard_results": "coordinator pipeline common/packing common/progress",
+    "convolutions/test_copies": "copies_evaluators",
     "convolutions/test_delta": "audit cost delta_input delta_weight lowering packing engine/differences",
     "convolutions/test_delta_curved": "closer slopes table_evaluator engine/folding",
     "convolutions/test_directions": "gradient_errors",

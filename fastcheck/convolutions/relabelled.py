@@ -9,7 +9,7 @@ import numpy as np
 
 from fastcheck.convolutions.case import Plain
 from fastcheck.convolutions.entries import Entries
-from fastcheck.engine.differences import Chosen, Differences, Evaluator, indices
+from fastcheck.engine.differences import Chosen, DerivativeOverflow, Differences, Evaluator, indices
 
 
 class _Block(NamedTuple):
@@ -48,10 +48,14 @@ class Relabelled:
 
     def __call__(self, block: _Block) -> Differences:
         """Difference the dimensions of a block."""
-        found = block.evaluator(block.part)
         if block.evaluator is self._of_copies:
-            return found
-        return found._replace(dims=self._entries.sources.reshape(-1)[found.dims])
+            return block.evaluator(block.part)
+        sources = self._entries.sources.reshape(-1)
+        try:
+            found = block.evaluator(block.part)
+        except DerivativeOverflow as error:
+            raise DerivativeOverflow(error.tensor, int(sources[error.dim]), self._entries.shape) from None
+        return found._replace(dims=sources[found.dims])
 
     def bar_components(self, dims: np.ndarray) -> dict[str, np.ndarray]:
         """Split the error bars of dimensions."""

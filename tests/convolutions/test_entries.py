@@ -404,6 +404,15 @@ def test_axes_are_named_for_what_they_are():
     assert planes_of("weight", PLANE.weight_shape, operands)[0].names == ("channel", "filter")
 
 
+def test_an_overflow_is_told_with_the_cases_own_index():
+    x, w, v = np.ones((1, 1, 4)), np.ones((1, 1, 2)), np.full((1, 1, 8), 1e200)
+    w[0, 0, 1] = 1e200
+    v[0, 0, :5] = 0.0
+    case = fastcheck.ConvCase(x, w, stride=2, transposed=True, grad_output=v, grads={"input": np.zeros((1, 1, 4))})
+    with pytest.raises(FastcheckError, match=r"the derivative by input at index \[0, 0, 2\] overflows float64"):
+        fastcheck.check(case, dims="all")
+
+
 @pytest.mark.parametrize("backward", ["reference", "torch"])
 @pytest.mark.parametrize("loss", PHI)
 def test_seeded_cases(backward, loss):

@@ -77,3 +77,36 @@ def transposed_backward(x, w, v, stride, padding, dilation, groups):
         grad_x[source] += v[position] * w[weight]
         grad_w[weight] += v[position] * x[source]
     return {"input": grad_x, "weight": grad_w, "bias": v.sum(axis=(0, *range(2, v.ndim)))}
+
+
+def source(position, size, mode):
+    """The entry that stands at a position before or beyond an axis."""
+    if mode == "circular":
+        return position % size
+    if mode == "replicate":
+        return min(max(position, 0), size - 1)
+    return -position if position < 0 else 2 * (size - 1) - position if position >= size else position
+
+
+def padded(x, padding, mode):
+    """The input with its padding, and for every entry of that the index of the input's entry that it is."""
+    shape = (*x.shape[:2], *(low + size + high for size, (low, high) in zip(x.shape[2:], padding, strict=True)))
+    out, sources = np.zeros(shape), {}
+    for position in np.ndindex(*shape):
+        axes = zip(position[2:], x.shape[2:], padding, strict=True)
+        sources[position] = (*position[:2], *(source(i - low, size, mode) for i, size, (low, _) in axes))
+        out[position] = x[sources[position]]
+    return out, sources
+
+
+def padded_forward(x, w, b, padding, mode, **arguments):
+    return forward(padded(x, padding, mode)[0], w, b, padding=((0, 0),) * (w.ndim - 2), **arguments)
+
+
+def padded_backward(x, w, v, padding, mode, **arguments):
+    whole, sources = padded(x, padding, mode)
+    grads = backward(whole, w, v, padding=((0, 0),) * (w.ndim - 2), **arguments)
+    grad_x = np.zeros(x.shape)
+    for position, entry in sources.items():
+        grad_x[entry] += grads["input"][position]
+    return {**grads, "input": grad_x}
