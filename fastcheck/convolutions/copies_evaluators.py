@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -19,9 +18,6 @@ from fastcheck.convolutions.steps import Step
 from fastcheck.convolutions.table_evaluator import TableEvaluator
 from fastcheck.engine.differences import Chosen, indices
 from fastcheck_kernels import conv, curved
-
-Factors = Callable[[np.ndarray], np.ndarray]
-"""Makes of kernels, (..., taps), what moves are multiplied by in each output, (..., outputs)."""
 
 ANALYTIC = slice(curved.ABSOLUTE, curved.ROUNDING)
 """Columns of the sums over the terms of an analytic gradient, which adds what belongs to each copy."""
@@ -62,18 +58,19 @@ class _OfCopies(TableEvaluator):
     ) -> None:
         case, entries = plain.case, plain.entries["input"]
         self._copies = Copies(case.geometry, entries)
-        self._geometry, self._scaled = case.geometry, scaled
+        self._geometry = case.geometry
         self._seen = tuple(array.reshape(-1) for array in seen)
         self._model, self._model_of_moves = (loss_model(case, scaled, "input", each) for each in (chain, 0))
-        self._group = case.geometry.filters // case.geometry.groups
-        self._channels = case.geometry.weight_shape[1]
-        self._weight = scaled.weight.reshape(self._group * case.geometry.groups, self._channels, -1)
+        self._per_group, groups = case.geometry.weight_shape[1], case.geometry.groups
+        kernels = scaled.weight.reshape(groups, -1, self._per_group, case.geometry.taps).swapaxes(1, 2)
+        self._kernels = np.ascontiguousarray(kernels).reshape(groups * self._per_group, -1, case.geometry.taps)
+        self._filters = self._kernels.shape[1]
         # Kernels are summed over the copies, and so are, in the analytic pass, gradients of the padded input.
         most = self._copies.most
         bars = bars_of(case, scaled, "input", chain=1 + chain + most)
         bars = replace(bars, partials=bars.partials * most)
         nothing = np.empty(0, dtype=np.int64)
-        self._along(nothing, np.empty(0), np.empty((2, 0), dtype=np.int64), h)  # compiles here, as in TableEvaluator
+        self._each(Moved(nothing, nothing, nothing), nothing, h)  # compiles here, as in TableEvaluator
         super().__init__("input", entries.shape, bars, h=h, searching=searching, work=work * most)
 
     def blocks(self, dims: Chosen) -> list[Chosen]:
@@ -87,28 +84,38 @@ class _OfCopies(TableEvaluator):
         for position, rows in self._copies.groups(dims):
             moved = self._copies.moved(position)
             table[rows] = self._differenced(position, moved, dims[rows], h)
-            table[rows, ANALYTIC] = self._moving(dims[rows], moved.outputs, moved.each, h)[:, ANALYTIC]
+            table[rows, ANALYTIC] = self._each(moved, dims[rows], h)[:, ANALYTIC]
         return table
 
     def _differenced(self, position: int, moved: Moved, dims: np.ndarray, h: float) -> np.ndarray:
         """Return the table of inputs at one position of their planes."""
         raise NotImplementedError
 
-    def _moving(self, dims: np.ndarray, outputs: np.ndarray, factors: Factors, h: float) -> np.ndarray:
-        """Difference inputs at one position, which move outputs of every filter by h times factors."""
-        samples, channels = self._copies.planes(dims)
-        found, rows = np.unique(channels, return_inverse=True)
-        group, filters = found // self._channels, np.arange(self._group)
-        kernels = self._weight[group[:, None] * self._group + filters, (found % self._channels)[:, None]]
-        plane = self._seen[1].size // (self._geometry.input_shape[0] * self._geometry.filters)
-        first = (samples * self._geometry.filters + group[rows] * self._group) * plane
-        starts = (filters[:, None] * plane + outputs).reshape(-1)
-        return self._along(starts, factors(kernels), np.stack([rows * len(starts), first]), h)
+    def _each(self, moved: Moved, dims: np.ndarray, h: float) -> np.ndarray:
+        """Return the table of inputs at one position, with outputs moved by themselves for each tap that they meet."""
+        _, channels = self._copies.planes(dims)
+        filters, taps = self._kernels.shape[1:]
+        terms = np.arange(filters)[:, None] * taps + moved.taps
+        return self._along(dims, moved.outputs, self._kernels, channels * filters * taps, terms, h)
 
-    def _along(self, starts: np.ndarray, factors: np.ndarray, begins: np.ndarray, h: float) -> np.ndarray:
-        table = np.empty((begins.shape[1], curved.COLUMNS))
-        starts, begins, terms = (a.astype(np.uint64) for a in (starts, begins, np.arange(len(starts))))
-        curved.along_terms(*self._seen, starts, factors.reshape(-1), begins, terms, h, self._model_of_moves, table)
+    def _along(
+        self,
+        dims: np.ndarray,
+        outputs: np.ndarray,
+        factors: np.ndarray,
+        begins: np.ndarray,
+        terms: np.ndarray,
+        h: float,
+    ) -> np.ndarray:
+        """Return the table of inputs that move outputs of each filter by h times factors[begins + terms]."""
+        samples, channels = self._copies.planes(dims)
+        plane, filters = math.prod(self._geometry.output_shape[2:]), self._kernels.shape[1]
+        first = (samples * self._geometry.filters + channels // self._per_group * filters) * plane
+        starts = np.arange(filters)[:, None] * plane + outputs
+        places, begun, flat = (a.astype(np.uint64) for a in (starts.reshape(-1), np.stack([begins, first]), terms))
+        table = np.empty((len(dims), curved.COLUMNS))
+        model = self._model_of_moves
+        curved.along_terms(*self._seen, places, factors.reshape(-1), begun, flat.reshape(-1), h, model, table)
         return table
 
 
@@ -145,7 +152,11 @@ class CopiesDelta(_OfCopies):
         super().__init__(plain, scaled, seen, h=here.scaled, chain=0, work=work, searching=step == "auto")
 
     def _differenced(self, position: int, moved: Moved, dims: np.ndarray, h: float) -> np.ndarray:
-        return self._moving(dims, moved.distinct, moved.summed, h)
+        _, channels = self._copies.planes(dims)
+        found, rows = np.unique(channels, return_inverse=True)
+        factors = moved.summed(self._kernels[found])
+        count = factors[0].size
+        return self._along(dims, moved.distinct, factors, rows * count, np.arange(count), h)
 
 
 class CopiesReevaluation(_OfCopies):
@@ -195,7 +206,7 @@ class CopiesReevaluation(_OfCopies):
         samples, channels = self._copies.planes(dims)
         places = self._copies.places(position)
         for i, (sample, channel) in enumerate(zip(samples.tolist(), channels.tolist(), strict=True)):
-            group = channel // self._channels
+            group = channel // self._per_group
             box = self._box(sample, group, moved.distinct)
             first = (sample * self._geometry.input_shape[1] + channel) * math.prod(self._geometry.input_shape[2:])
             plus, minus, width = self._sides(first + places, box, h)
@@ -211,7 +222,7 @@ class CopiesReevaluation(_OfCopies):
         if self._whole:
             shape = *self._geometry.output_shape[:2], *self._space
             return np.array([(0, size, 1) for size in shape], dtype=np.int64)
-        box = [(sample, 1, 1), (group * self._group, self._group, 1)]
+        box = [(sample, 1, 1), (group * self._filters, self._filters, 1)]
         for at in np.unravel_index(outputs, self._space):
             low, high = (int(at.min()), int(at.max()) + 1) if at.size else (0, 0)
             box.append((low, high - low, 1))
@@ -219,7 +230,7 @@ class CopiesReevaluation(_OfCopies):
 
     def _affected(self, sample: int, group: int, outputs: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return where the outputs that move are among all, and where in the box, both flat."""
-        filters = np.arange(group * self._group, (group + 1) * self._group)[:, None]
+        filters = np.arange(group * self._filters, (group + 1) * self._filters)[:, None]
         at = np.unravel_index(outputs, self._space)
         every = sample, filters, *(axis[None] for axis in at)
         low, count = box[:, conv.LOW], box[:, conv.COUNT]
