@@ -212,13 +212,13 @@ def _adjoint_backward(x, w, grad_output):
     [
         ({}, {}),
         ({"grad_w": -1}, {"weight": "fail"}),
-        ({"y": 1.01}, {"input": "fail"}),
-        ({"grad_x": 1.01}, {"forward": "fail"}),
+        ({"grad_x": 1.01}, {"input": "fail"}),
+        ({"y": 1.01}, {"forward": "fail"}),
     ],
 )
 def test_the_guides_transposed_convolution(spoilt, verdicts):
     """Its backward pass stands for the reader's own; whatever is wrong in it fails in its place."""
-    text = (DOCS / "guide.md").read_text().split("### A transposed convolution")[1]
+    text = (DOCS / "guide.md").read_text().split("### Transposed convolutions, and padding that is not zero")[1]
     made, checked = EXAMPLE.search(text)[1].split("\n\n")
     names = {"torch": torch, "fastcheck": fastcheck, "my_transposed_backward": _adjoint_backward}
     exec(made, names)

@@ -16,7 +16,9 @@ try:
 except ImportError:
     raise FastcheckError(f"PyTorch is not installed: {installing('torch')}") from None
 
-_CONVOLUTIONS = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}
+_F = torch.nn.functional
+_CONVOLUTIONS = {1: _F.conv1d, 2: _F.conv2d, 3: _F.conv3d}
+_TRANSPOSED = {1: _F.conv_transpose1d, 2: _F.conv_transpose2d, 3: _F.conv_transpose3d}
 
 
 def conv_backward(
@@ -63,17 +65,34 @@ def backward_pass(
 
 
 def _forward(geometry: ConvGeometry, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    if geometry.transposed:
+        return _transposed(geometry, input, weight, bias)
     input, both = _padded(geometry, input)
     convolution = _CONVOLUTIONS[geometry.rank]
     return convolution(input, weight, bias, geometry.stride, both, geometry.dilation, geometry.groups)
 
 
+def _transposed(geometry: ConvGeometry, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Crop after the convolution, since PyTorch crops both sides alike."""
+    parameters = geometry.stride, 0, geometry.output_padding, geometry.groups, geometry.dilation
+    whole = _TRANSPOSED[geometry.rank](input, weight, bias, *parameters)
+    for axis, (low, _) in enumerate(geometry.padding, 2):
+        whole = whole.narrow(axis, low, geometry.output_shape[axis])
+    return whole
+
+
 def _padded(geometry: ConvGeometry, input: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
-    """Pad the excess of one side over the other, since PyTorch pads both alike; return input and remaining padding."""
+    """Pad the excess of one side over the other, since PyTorch pads both alike; return input and remaining padding.
+
+    Under other modes than zeros, pad all: PyTorch's functions have no mode.
+    """
+    if geometry.padding_mode != "zeros":
+        sides = [side for pair in reversed(geometry.padding) for side in pair]
+        return _F.pad(input, sides, geometry.padding_mode), [0] * geometry.rank
     both = [min(sides) for sides in geometry.padding]
     excess = [(low - same, high - same) for (low, high), same in zip(geometry.padding, both, strict=True)]
     if any(map(any, excess)):
-        input = torch.nn.functional.pad(input, [side for sides in reversed(excess) for side in sides])
+        input = _F.pad(input, [side for sides in reversed(excess) for side in sides])
     return input, both
 
 

@@ -48,6 +48,7 @@ from fastcheck.common.naming import printable
 from fastcheck.common.version import __version__
 from fastcheck.convolutions import npz_case
 from fastcheck.convolutions.case import EVALUATORS, LOSSES
+from fastcheck.convolutions.geometry import PADDING_MODES
 from fastcheck.convolutions.layout import LAYOUTS
 from fastcheck.reports import files
 from fastcheck.reports.mismatch import GradientMismatchError
@@ -77,8 +78,15 @@ _CASE_OPTIONS = (
         type=Padding(),
         help="Padding: one integer, one per axis (1,2), pairs low:high (0:1,2:2), same or valid.",
     ),
+    click.option("--padding-mode", type=click.Choice(PADDING_MODES), help="What the input is padded with."),
     click.option("--dilation", type=Integers(), help="Dilation: one integer, or one per axis (2,1)."),
     click.option("--groups", type=int, help="Number of groups of channels."),
+    click.option("--transposed", is_flag=True, default=None, help="The convolution is transposed."),
+    click.option(
+        "--output-padding",
+        type=Integers(),
+        help="Outputs that a transposed convolution has more: one integer, or one per axis (1,0).",
+    ),
     click.option(
         "--loss",
         type=click.Choice(LOSSES),
@@ -88,7 +96,8 @@ _CASE_OPTIONS = (
     click.option(
         "--layout",
         type=click.Choice(LAYOUTS, case_sensitive=False),
-        help="Order of the arrays' axes. NHWC: channels last, and weights HWIO. Default: the file's, else NCHW.",
+        help="Order of the arrays' axes. NHWC: channels last, and weights HWIO, or HWOI where transposed. Default: "
+        "the file's, else NCHW.",
     ),
     click.option(
         "--keys",
@@ -175,7 +184,8 @@ def conv_command(
     """Check a convolution layer of one to three spatial axes.
 
     CASE.npz holds input, weight, grad_output, at least one of grad_input, grad_weight and grad_bias, and optionally
-    bias, output, stride, padding, dilation, groups, loss, precision and layout.
+    bias, output, stride, padding, dilation, groups, transposed, output_padding, padding_mode, loss, precision and
+    layout.
     """
     from fastcheck.common.progress import progress_bar
 

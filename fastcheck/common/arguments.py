@@ -59,6 +59,14 @@ def scalar(value: Any) -> Any:
     return value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
 
 
+def flag(name: str, value: Any) -> bool:
+    """Return a truth value, which a file may hold as a number of 0 or 1; refuse anything else."""
+    value = scalar(value)
+    if isinstance(value, (bool, int, np.bool_, np.integer)) and value in (0, 1):
+        return bool(value)
+    raise FastcheckError(f"{name} is {quoted(value)}: expected True or False")
+
+
 def per_axis(name: str, value: Any, rank: int, least: int) -> Shape:
     """Return one integer of at least ``least`` for each of ``rank`` axes, from one for all axes or a sequence."""
     entries = sequence(value)

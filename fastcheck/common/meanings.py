@@ -17,8 +17,15 @@ _SAME = tuple(
     gradoutput dout delta upstream cotangent v gradout
     stride strides s subsample strd step windowstrides
     padding pad pads p padd zeropadding zeropad
+    paddingmode padmode bordermode
+    zeros zero constant
+    reflect mirror reflection
+    replicate edge nearest replication
+    circular wrap periodic
     dilation dilations dilationrate
     groups group featuregroupcount numgroups ngroups
+    transposed transpose istransposed
+    outputpadding outpadding outpad outputpad adj
     precision dtype
     layout dataformat
     kernelsize kernel size kernelshape ksize filtersize poolsize windowshape k
@@ -76,8 +83,8 @@ _AFFIXES = re.compile(r"^conv\d*d?_|\d+$|(?:(?<=stride)|(?<=pad)|(?<=padding)|(?
 
 _OPERANDS = ("input", "weight", "bias", "output")
 
-ADJOINT = "check a transposed convolution by its adjoint, input and grad_output exchanged: see docs/guide.md"
-"""How to check what is not built yet."""
+TRANSPOSED = "a transposed convolution is a case, ConvCase(transposed=True), and no layer of a network"
+"""How to check what a network has not."""
 
 COUNTER = "num_batches_tracked"
 """Array of a batch normalisation that no result depends on."""
@@ -93,7 +100,7 @@ _IN_LOSS = "the loss has it: loss = 'softmax_cross_entropy'"
 _REMARKS = {
     name: remark
     for remark, names in {
-        ADJOINT: """convtranspose convtranspose1d convtranspose2d convtranspose3d conv1dtranspose conv2dtranspose
+        TRANSPOSED: """convtranspose convtranspose1d convtranspose2d convtranspose3d conv1dtranspose conv2dtranspose
             conv3dtranspose deconv deconv2d deconvolution transposed transposedconv outputpadding""",
         _ABSENT: """lstm lstmcell gru grucell rnn rnncell simplernn bidirectional embedding attention multiheadattention
             transformer transformerencoderlayer groupnorm groupnormalization instancenorm instancenorm2d rmsnorm prelu
@@ -139,7 +146,7 @@ def is_configuration(name: object) -> bool:
 
 def decides(name: object) -> bool:
     """Whether a name without a counterpart is that of a value that changes what a layer computes."""
-    return remark(name) in (_NUMBERS, ADJOINT)
+    return remark(name) in (_NUMBERS, TRANSPOSED)
 
 
 def _meant(name: str, names: list[str]) -> str | None:

@@ -14,8 +14,10 @@ import numpy as np
 from fastcheck.common.precision import U
 from fastcheck.convolutions import passes
 from fastcheck.convolutions.case import ConvCase
+from fastcheck.convolutions.copies_evaluators import CopiesReevaluation
 from fastcheck.convolutions.error_bars import FACTORS, loss_model, roundings
 from fastcheck.convolutions.reevaluation import Reevaluation
+from fastcheck.convolutions.relabelled import relabelled
 from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.convolutions.steps import automatic
 from fastcheck.engine import sampling
@@ -38,6 +40,7 @@ class Audit:
     ----------
     case : ConvCase
     scaled : ScaledOperands
+        Of the plain case.
     output : float64 array
         The forward result of the scaled operands.
     tensor : str
@@ -58,10 +61,12 @@ class Audit:
         step: float | Literal["auto"],
         seed: int,
     ) -> None:
-        self._case, self._scaled, self._tensor, self._chosen, self._step = case, scaled, tensor, chosen, step
+        self._plain, self._case = case.plain, case.plain.case
+        self._scaled, self._tensor, self._chosen, self._step = scaled, tensor, chosen, step
         self._output = output
         # With several samples, the dimensions in a block of the input are not in ascending order.
-        self._ascending = tensor != "input" or case.geometry.input_shape[0] == 1
+        rearranged = tensor in self._plain.entries
+        self._ascending = not rearranged and (tensor != "input" or case.geometry.input_shape[0] == 1)
         self._seed = int(np.random.default_rng([seed, len(chosen)]).integers(2**31))
         rng = np.random.default_rng([seed, DIMS])
         if isinstance(chosen, range):
@@ -92,16 +97,22 @@ class Audit:
 
     def _disagree(self, dims: np.ndarray, numeric: np.ndarray, bars: np.ndarray, pool: Executor) -> np.ndarray:
         """Whether each dimension, in ascending order, is beyond both error bars when ``local`` differences it again."""
-        order = np.argsort(dims)
         magnitude, size = _crude_magnitude(self._case, self._scaled), _crude_size(self._case, self._scaled)
         arrays = magnitude, self._output
         local = Reevaluation("local", self._case, self._scaled, self._tensor, *arrays, self._step, size)
+
+        def of_copies() -> CopiesReevaluation:
+            return CopiesReevaluation("local", self._plain, self._scaled, *arrays, self._step, size)
+
         work = len(dims) * self._case.geometry.products_per_dimension(self._tensor)
-        pieces = np.array_split(dims[order], min(PIECES, worth(work)))
-        parts = list(pool.map(local, pieces))
-        again = np.concatenate([part.numeric for part in parts])
-        allowed = np.concatenate([part.error_bar for part in parts]) + bars[order]
-        return np.abs(again - numeric[order]) > allowed
+        user = relabelled(local, self._plain, self._tensor, of_copies)
+        pieces = np.array_split(np.sort(dims), min(PIECES, worth(work)))
+        parts = list(pool.map(user, [block for piece in pieces for block in user.blocks(piece)]))
+        again, allowed, found = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("numeric", "error_bar", "dims")
+        )
+        order, mine = np.argsort(found), np.argsort(dims)
+        return np.abs(again[order] - numeric[mine]) > allowed[order] + bars[mine]
 
     def _directional(self, noted: AuditRecord, pool: Executor) -> dict[str, float]:
         """Compare the sum of direction * numeric with the derivative along the direction, by one pair of forwards."""
@@ -138,10 +149,11 @@ class Audit:
 
     def _moved(self, arrays: dict[str, np.ndarray], h: float, pool: Executor) -> np.ndarray:
         """Return all outputs with the operand moved along the direction by h."""
-        moved = arrays | {self._tensor: arrays[self._tensor].copy()}
-        flat = moved[self._tensor].reshape(-1)
+        tensor = self._plain.values(self._tensor, arrays[self._tensor]).copy()
+        flat = tensor.reshape(-1)
         pieces = [self._chosen[lo:hi] for lo, hi in thread_ranges(len(self._chosen), len(self._chosen))]
         share(pool, lambda part: direction.move(indices(part), self._seed, h, flat), pieces)
+        moved = arrays | {self._tensor: self._plain.moved(self._tensor, tensor)}
         return passes.convolve(self._case.geometry, moved["input"], moved["weight"], moved["bias"], pool)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,6 +16,7 @@ from fastcheck.common.keywords import refuse_unknown_keywords
 from fastcheck.common.naming import nearest, quoted, refuse_unknown
 from fastcheck.common.precision import PRECISIONS
 from fastcheck.convolutions import shapes
+from fastcheck.convolutions.entries import Entries, entries_of
 from fastcheck.convolutions.layout import array_first, channels_last
 from fastcheck.engine.settings import Settings
 
@@ -37,11 +41,18 @@ class ConvCase:
     Parameters
     ----------
     input : array, shape (N, C_in, spatial...)
-    weight : array, shape (C_out, C_in / groups, taps...)
+    weight : array, shape (C_out, C_in / groups, taps...); transposed, (C_in, C_out / groups, taps...)
     bias : array, shape (C_out,), optional
     stride, dilation : int or one int for each spatial axis
     padding : int, one int or pair (low, high) for each spatial axis, "same" or "valid"
     groups : int
+    transposed : bool
+        Whether the convolution is transposed, as PyTorch's ``conv_transpose2d``: padding is then the number of outputs
+        that each side leaves out.
+    output_padding : int or one int for each spatial axis
+        Outputs that a transposed convolution has more at the end of each axis.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        What the input is padded with, as in PyTorch.
     loss : {"vjp", "square", "relu", "tanh"}
         The loss is sum(grad_output * phi(output)), with phi(z) one of z, z^2 / 2, max(z, 0) and tanh(z).
     grad_output : array, shaped as the output
@@ -55,8 +66,9 @@ class ConvCase:
         are the bits of such numbers.
     layout : {"NCHW", "NHWC", "NCW", "NWC", "NCDHW", "NDHWC"}
         Order of axes, the first two for any number of spatial axes. Channels-last, the weight and its gradient are
-        (taps..., C_in / groups, C_out), and all arrays are transposed to the order above: shapes, indices and messages
-        of the report are of that order.
+        (taps..., C_in / groups, C_out), or (taps..., C_out / groups, C_in) of a transposed convolution, as Keras has
+        both. All arrays are transposed to the order above: shapes, indices and messages of the report are of that
+        order.
 
     Arrays are NumPy's, PyTorch's tensors from any device, or whatever converts to an array: float64, float32, float16
     or bfloat16, of any memory layout and byte order. They are converted to float64, which is exact. The gradient of a
@@ -65,7 +77,7 @@ class ConvCase:
     Attributes
     ----------
     by_default : set of str
-        Those of stride, padding, dilation and groups that nobody gave.
+        Those of stride, padding, dilation, groups, transposed, output_padding and padding_mode that nobody gave.
 
     Raises
     ------
@@ -86,6 +98,9 @@ class ConvCase:
         padding: Any = 0,
         dilation: Any = 1,
         groups: Any = 1,
+        transposed: Any = False,
+        output_padding: Any = 0,
+        padding_mode: Any = "zeros",
         loss: str = "vjp",
         grad_output: Any,
         grads: Mapping[str, Any],
@@ -104,7 +119,15 @@ class ConvCase:
         given |= _gradients(grads, precision, has_bias=bias is not None)
         self.layout, self.loss, self.precision = layout, loss, precision
         self.channels_last = last = channels_last(layout, given["input"].values.ndim)
-        arguments = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        arguments = {
+            "stride": stride,
+            "padding": padding,
+            "dilation": dilation,
+            "groups": groups,
+            "transposed": transposed,
+            "output_padding": output_padding,
+            "padding_mode": padding_mode,
+        }
         self.by_default = {name for name, value in arguments.items() if shapes.is_default(name, value)}
         self.geometry = shapes.fitted(
             {name: one.values.shape for name, one in given.items()},
@@ -115,9 +138,22 @@ class ConvCase:
         self._precisions = {name: one.precision for name, one in given.items()}
         self.grads = {name: arrays[f"grad_{name}"] for name in TENSORS if f"grad_{name}" in arrays}
         self.input, self.weight, self.grad_output = (_canonical(name, arrays[name]) for name in _REQUIRED)
-        self.bias = _canonical("bias", arrays["bias"]) if "bias" in arrays else np.zeros(self.geometry.weight_shape[0])
+        self.bias = _canonical("bias", arrays["bias"]) if "bias" in arrays else np.zeros(self.geometry.filters)
         self.output = _canonical("output", arrays["output"]) if "output" in arrays else None
         self.output_dtype = arrays["output"].dtype if "output" in arrays else None
+
+    @property
+    def plain(self) -> Plain:
+        """The case of a convolution that is not transposed and pads with zeros: itself, where it is one."""
+        return Plain(self, {}) if self.geometry.plain is self.geometry else self._rearranged
+
+    @cached_property
+    def _rearranged(self) -> Plain:
+        plain, entries = copy(self), entries_of(self.geometry)
+        plain.geometry = self.geometry.plain
+        for name, moved in entries.items():
+            setattr(plain, name, moved.moved(self.operand(name)))
+        return Plain(plain, entries)
 
     def described(self) -> dict[str, Any]:
         """Return shapes, parameters and the loss by name, as reports show them."""
@@ -136,6 +172,34 @@ class ConvCase:
         from fastcheck.convolutions.pipeline import ConvPipeline
 
         return ConvPipeline(self, settings)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A plain convolution whose outputs are those of another.
+
+    Attributes
+    ----------
+    case : ConvCase
+        The case with plain operands. Its gradients keep the shapes that they have.
+    entries : dict of str to Entries
+        Those of the operands that are not as they were.
+    """
+
+    case: ConvCase
+    entries: dict[str, Entries]
+
+    def moved(self, name: str, array: np.ndarray) -> np.ndarray:
+        """Return an array of an operand's shape as that of the plain operand."""
+        return self.entries[name].moved(array) if name in self.entries else array
+
+    def values(self, name: str, array: np.ndarray) -> np.ndarray:
+        """Return what `moved` was given."""
+        return self.entries[name].values(array) if name in self.entries else array
+
+    def summed(self, name: str, array: np.ndarray) -> np.ndarray:
+        """Return the sums, over the copies of each entry of the operand, of an array of the plain operand's shape."""
+        return self.entries[name].summed(array) if name in self.entries else array
 
 
 def _gradients(grads: Any, precision: str | None, has_bias: bool) -> dict[str, Floating]:

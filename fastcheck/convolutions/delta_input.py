@@ -15,7 +15,7 @@ from fastcheck.common.precision import U
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.convolutions.error_bars import bars_of
 from fastcheck.convolutions.geometry import ConvGeometry
-from fastcheck.convolutions.lowering import InputLowering, InputPhase, Planes
+from fastcheck.convolutions.lowering import InputLowering, InputPhase
 from fastcheck.convolutions.packing import packed
 from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.convolutions.steps import BLOCK_DIMS, BLOCK_WORK, Step
@@ -74,10 +74,18 @@ class InputDelta:
         The forward result of the scaled operands.
     step : float or "auto"
     pool : Executor
+    alone : bool array, shaped as a channel of the input; optional
+        Which positions to difference: none of the others is asked for.
     """
 
     def __init__(
-        self, case: ConvCase, scaled: ScaledOperands, output: np.ndarray, step: float | Literal["auto"], pool: Executor
+        self,
+        case: ConvCase,
+        scaled: ScaledOperands,
+        output: np.ndarray,
+        step: float | Literal["auto"],
+        pool: Executor,
+        alone: np.ndarray | None = None,
     ) -> None:
         self._geometry = geometry = case.geometry
         self._step = Step.of(scaled, "input", output, step)
@@ -86,13 +94,11 @@ class InputDelta:
         lowering = InputLowering.of(geometry)
         self._group = geometry.weight_shape[0] // geometry.groups
         self._channels = geometry.weight_shape[1]
-        self._size = lowering.planes.size
-        self._z, self._v = (
-            _packed(geometry.lift(array), lowering.planes, pool) for array in (output, scaled.grad_output)
-        )
+        self._size = lowering.size
+        self._z, self._v = (_packed(geometry.lift(array), lowering, pool) for array in (output, scaled.grad_output))
         self._factors = scaled.weight.reshape(-1)
         self._moves = self._factors * self._step.scaled
-        self._phases = [_lowered(geometry, lowering, phase) for phase in lowering.phases]
+        self._phases = [_lowered(geometry, lowering, phase, alone) for phase in lowering.phases]
         self._positions = lowering.planes.positions
         self._bounds = None
         if self._group >= LEAST_BOUNDED_FILTERS:
@@ -100,10 +106,11 @@ class InputDelta:
         self(InputTile(0, 0, 0, 0, 0))  # compiles here, in the caller's thread, where Ctrl-C is heard
 
     def blocks(self, dims: Chosen) -> list[InputTile] | list[np.ndarray]:
-        """Cut all dimensions into rectangles, or a sample into runs."""
+        """Cut all dimensions into rectangles, inserted zeros left out, or a sample into runs."""
         terms = max(1, max(len(phase.terms) for phase in self._phases))
         size = int(np.clip(BLOCK_WORK // terms, 1, BLOCK_DIMS))
-        if not isinstance(dims, range):
+        inputs = self._geometry.input_shape[1] * sum(len(phase.live) for phase in self._phases)
+        if not isinstance(dims, range) and len(dims) < inputs:
             return [dims[start : start + size] for start in range(0, len(dims), size)]
         span = min(POSITIONS, self._positions)
         rows = max(4, size // span)
@@ -181,6 +188,8 @@ def _located(
     rest = dims - channels * plane
     phase_numbers, positions = np.empty_like(dims), np.empty_like(dims)
     for number, phase in enumerate(phases):
+        if not len(phase.dims):
+            continue
         order = np.minimum(np.searchsorted(phase.dims, rest), len(phase.dims) - 1)
         here = phase.dims[order] == rest
         phase_numbers[here], positions[here] = number, phase.live[order[here]]
@@ -216,9 +225,9 @@ class InputPlanes(NamedTuple):
     ) -> InputPlanes:
         """Pack (output, grad_output, magnitude)."""
         lowering = InputLowering.of(geometry)
-        planes_of = [_packed(geometry.lift(array), lowering.planes, pool) for array in arrays]
+        planes_of = [_packed(geometry.lift(array), lowering, pool) for array in arrays]
         phases = [_lowered(geometry, lowering, phase) for phase in lowering.phases]
-        return cls(planes_of, scaled.weight.reshape(-1), phases, geometry, lowering.planes.size)
+        return cls(planes_of, scaled.weight.reshape(-1), phases, geometry, lowering.size)
 
     def fill(self, dims: np.ndarray, h: float, model: np.ndarray, table: np.ndarray) -> None:
         """Difference dimensions into a table of `fastcheck_kernels.curved`'s columns."""
@@ -308,22 +317,28 @@ class _Bounds:
         return sums.reshape(6, -1)
 
 
-def _packed(source: np.ndarray, layout: Planes, pool: Executor) -> np.ndarray:
-    return packed(source, layout, layout.counts, pool, lead=layout.lead, size=layout.size)
+def _packed(source: np.ndarray, lowering: InputLowering, pool: Executor) -> np.ndarray:
+    layout, splits, steps = lowering.planes, lowering.splits, lowering.steps
+    return packed(source, layout, layout.counts, pool, lead=layout.lead, size=layout.size, phases=splits, strides=steps)
 
 
-def _lowered(geometry: ConvGeometry, lowering: InputLowering, phase: InputPhase) -> _Phase:
+def _lowered(
+    geometry: ConvGeometry, lowering: InputLowering, phase: InputPhase, alone: np.ndarray | None = None
+) -> _Phase:
     layout = lowering.planes
     n, d, h, w = np.ogrid[tuple(slice(count) for count in (layout.samples, *phase.lanes))]
     live = ((n * layout.pitches[0] + d) * layout.pitches[1] + h) * layout.pitches[2] + w
     _, channels, depth, height, width = geometry.lift(np.empty(geometry.input_shape, dtype=bool)).shape
     z, y, x = (s * i + r for s, i, r in zip(lowering.strides, (d, h, w), phase.first, strict=True))
     dims = ((n * channels * depth + z) * height + y) * width + x
+    if alone is not None:
+        kept = np.broadcast_to(alone.reshape(depth, height, width)[z, y, x], dims.shape)
+        live, dims = live[kept], dims[kept]
     filters = np.arange(geometry.weight_shape[0] // geometry.groups)[:, None]
     taps, shifts = phase.taps[None, :, 0], phase.taps[None, :, 1]
     kernel = math.prod(geometry.weight_shape[2:])
     terms = filters * geometry.weight_shape[1] * kernel + taps
-    starts = filters * layout.size + shifts
+    starts = filters * lowering.size + shifts
     return _Phase(
         live.reshape(-1), dims.reshape(-1), starts.reshape(-1).astype(np.uint64), terms.reshape(-1).astype(np.uint64)
     )

@@ -91,7 +91,7 @@ class WeightDelta:
     def blocks(self, dims: Chosen) -> list[WeightTile] | list[np.ndarray]:
         """Cut all dimensions into rectangles, or a sample into runs."""
         size = int(np.clip(BLOCK_WORK // self._elements, self._taps, BLOCK_DIMS))
-        if not isinstance(dims, range):
+        if not isinstance(dims, range) and len(dims) < math.prod(self._shape):
             return [dims[start : start + size] for start in range(0, len(dims), size)]
         width = self._channels * self._taps
         if self._narrow:

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastcheck.common.arguments import index_of
 from fastcheck.common.precision import PRECISIONS
-from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.convolutions.geometry import PADDING_MODES, ConvGeometry
 
 Convolve = Callable[[ConvGeometry, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """A forward pass: takes a geometry, input, weight and bias."""
@@ -101,8 +101,12 @@ def of_forward(
     return {
         "bug": "the declared output is not that of this convolution",
         "evidence": f"the difference is {where}",
-        "try": "check stride, padding, dilation, groups and the order of the axes (N, C, then space)",
+        "try": f"check {_parameters(geometry)} and the order of the axes (N, C, then space)",
     }
+
+
+def _parameters(geometry: ConvGeometry) -> str:
+    return f"stride, padding, {'output_padding, ' * geometry.transposed}dilation, groups"
 
 
 def _rounded_in(declared: np.ndarray, computed: np.ndarray, rounding: Rounding) -> str | None:
@@ -132,8 +136,9 @@ def _variants(
     if b.any():
         yield "the bias is missing", lambda: computed - spread, "add the bias, or leave it out of the case"
         yield "the bias is added twice", lambda: computed + spread, "add the bias once"
+    flipped = "the kernel is flipped"
     yield (
-        "the kernel is flipped (a convolution, not a cross-correlation)",
+        flipped if geometry.transposed else f"{flipped} (a convolution, not a cross-correlation)",
         lambda: convolve(geometry, x, np.ascontiguousarray(np.flip(w, spatial)), b),
         "flip the weight along its spatial axes, or do not flip it in the forward pass",
     )
@@ -143,7 +148,15 @@ def _variants(
             lambda: convolve(geometry, x, np.ascontiguousarray(w.transpose(0, 1, *spatial[::-1])), b),
             "check the order of the weight's spatial axes",
         )
-    same = _tensorflows_same(geometry)
+    for mode in () if geometry.transposed or not any(map(any, geometry.padding)) else PADDING_MODES:
+        if mode != geometry.padding_mode:
+            other = replace(geometry, padding_mode=mode)
+            yield (
+                f"the padding is that of padding_mode {mode!r}, not {geometry.padding_mode!r}",
+                lambda other=other: convolve(other, x, w, b),  # type: ignore[misc]
+                f"give padding_mode={mode!r}, or pad otherwise in the forward pass",
+            )
+    same = None if geometry.transposed else _tensorflows_same(geometry)
     if same not in (None, geometry.padding):
         other = replace(geometry, padding=same)
         yield (
@@ -163,7 +176,8 @@ def _variants(
                 f"the padding along {geometry.axis_names[2 + axis]} is off by one "
                 f"({low + shift} before and {high - shift} after)",
                 lambda shifted=shifted: convolve(shifted, x, w, b),  # type: ignore[misc]
-                "check which side of the input is padded, and by how much",
+                f"check which side of the {'output is cropped' if geometry.transposed else 'input is padded'}, and by "
+                "how much",
             )
 
 

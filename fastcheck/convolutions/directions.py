@@ -47,6 +47,7 @@ class ConvLines:
     ----------
     case : ConvCase
     scaled : ScaledOperands
+        Of the plain case.
     output, magnitude : float64 arrays
         The forward result of the scaled operands, and the sums of the sizes of its terms.
     pool : Executor
@@ -62,8 +63,9 @@ class ConvLines:
     def __init__(
         self, case: ConvCase, scaled: ScaledOperands, output: np.ndarray, magnitude: np.ndarray, pool: Executor
     ) -> None:
-        self._case, self._scaled, self._output, self._pool, self.calls = case, scaled, output, pool, 0
         self.params: Mapping[str, np.ndarray] = {name: case.operand(name) for name in case.grads}
+        self._plain, case = case.plain, case.plain.case
+        self._case, self._scaled, self._output, self._pool, self.calls = case, scaled, output, pool, 0
         planes = math.prod(output.shape[:2])
         self._magnitude = magnitude.reshape(planes, -1).max(axis=1)
         self._model = np.max([loss_model(case, scaled, name, chain=0) for name in case.grads], axis=0)
@@ -118,7 +120,7 @@ class ConvLines:
     def _along(self, moves: Arrays) -> tuple[np.ndarray, np.ndarray]:
         """Return the outputs' derivative along a line, and a bound on the sizes of its terms in each plane."""
         scaled, geometry = self._scaled, self._case.geometry
-        own = {name: np.ldexp(move, -scaled.exponents[name]) for name, move in moves.items()}
+        own = {name: self._plain.moved(name, np.ldexp(move, -scaled.exponents[name])) for name, move in moves.items()}
         nothing = np.zeros(len(scaled.weight))
         along = np.zeros(self._output.shape)
         if "input" in own:

@@ -242,7 +242,8 @@ def bars_of(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) -> 
         assert case.loss == "vjp"
         factor = FACTORS[tensor]
         size = _typical_size(scaled, "grad_output") * (1.0 if factor is None else _typical_size(scaled, factor))
-        return _bars(case, scaled, tensor, scaled.grad_output, math.sqrt(_most(case, tensor)) * size)
+        moved = case.geometry.products_per_dimension(tensor) // case.geometry.terms
+        return _bars(case, scaled, tensor, scaled.grad_output, math.sqrt(max(1, moved)) * size)
 
     known: Bars = scaled.cached(("bars", tensor), linear)
     return replace(known, chain=chain)
@@ -265,15 +266,10 @@ def prepare_curved_bars(case: ConvCase, scaled: ScaledOperands, output: np.ndarr
         scaled.cached(("bars", tensor), partial(bent, tensor))
 
 
-def _most(case: ConvCase, tensor: str) -> int:
-    """Return the largest number of terms of a dimension."""
-    return max(1, case.geometry.products_per_dimension(tensor) // case.geometry.terms)
-
-
 def _bars(case: ConvCase, scaled: ScaledOperands, tensor: str, v: np.ndarray, typical: float) -> Bars:
     """Describe the bars of sums of products with a cotangent of the outputs."""
     geometry, factor, precision = case.geometry, FACTORS[tensor], precision_of(case, tensor)
-    most = _most(case, tensor)
+    most = geometry.most_terms(tensor)
     alike = window(most, precision)
     return Bars(
         chain=1,
@@ -326,7 +322,7 @@ def loss_model(case: ConvCase, scaled: ScaledOperands, tensor: str, chain: int) 
     model = np.zeros(curved.MODEL)
     model[curved.LOSS] = _LOSSES[case.loss]
     model[curved.CHAIN] = chain
-    model[curved.OUTPUT] = ours * U + 2.5 * math.sqrt(terms) * precision.accumulator + precision.operand
+    model[curved.OUTPUT] = ours * U + 2.5 * math.sqrt(case.geometry.met) * precision.accumulator + precision.operand
     model[curved.TYPE] = precision.kept
     model[curved.LEAST_OUTPUT] = math.ldexp(precision.least_result, -scaled.exponents["bias"])
     model[curved.LEAST_COTANGENT] = math.ldexp(precision.least_result, -scaled.exponent_of("bias", case.loss))

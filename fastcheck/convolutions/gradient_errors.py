@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from concurrent.futures import Executor
+from dataclasses import replace
 
 import numpy as np
 
@@ -39,6 +40,7 @@ def gradient_errors(
     ----------
     case : ConvCase
     scaled : ScaledOperands
+        Of the plain case.
     output, magnitude : float64 arrays
         The forward result of the scaled operands, and the sums of the sizes of its terms.
     pool : Executor
@@ -50,6 +52,7 @@ class _Sums:
     """Sums over the terms of every dimension of one tensor."""
 
     def __init__(self, case: ConvCase, scaled: ScaledOperands, name: str, pool: Executor) -> None:
+        self._plain, case = case.plain, case.plain.case
         self._case, self._scaled, self._name, self._pool = case, scaled, name, pool
         factor = FACTORS[name]
         self._factor = np.ones(1) if factor is None else np.abs(getattr(scaled, factor))
@@ -60,7 +63,9 @@ class _Sums:
         v = np.abs(scaled.grad_output)
         slopes, off = _slopes(case.loss, output, magnitude, model)
         terms = v * slopes
-        shape, bars = case.geometry.shape_of(name), bars_of(case, scaled, name, chain=1)
+        shape, bars = case.grads[name].shape, bars_of(case, scaled, name, chain=1)
+        if name in self._plain.entries:  # gradients of copies, each rounded, are added
+            bars = replace(bars, partials=bars.partials * int(self._plain.entries[name].copies.max()))
         sums = np.zeros((6, math.prod(shape)))
         sums[rows.ABSOLUTE] = absolute = self._of(terms, self._factor)
         sums[rows.SQUARES] = self._of(np.square(terms), np.square(self._factor))
@@ -81,13 +86,14 @@ class _Sums:
         """Return the sums of products of a function of the cotangent with one of the factor."""
         x, w = self._scaled.input, self._scaled.weight
         x, w = (factor, w) if self._name == "weight" else (x, factor) if self._name == "input" else (x, w)
-        return passes.backward(self._case.geometry, x, w, v, self._pool, (self._name,))[self._name].reshape(-1)
+        sums = passes.backward(self._case.geometry, x, w, v, self._pool, (self._name,))
+        return self._plain.summed(self._name, sums[self._name]).reshape(-1)
 
     def _small(self, terms: np.ndarray, limit: float) -> np.ndarray:
         """Bound how many terms of each dimension are below a limit, by bins of one factor."""
         even = math.sqrt((rms(terms) or 1.0) / (rms(self._factor) or 1.0))
         edges = [math.sqrt(limit) * even * bin for bin in BINS]
-        small = np.zeros(math.prod(self._case.geometry.shape_of(self._name)))
+        small = np.zeros(self._case.grads[self._name].size)
         for low, high in itertools.pairwise([0.0, *edges, math.inf]):
             some = _nonzero(terms) * ((terms >= low) & (terms < high))
             others = _nonzero(self._factor) * (self._factor * low < limit)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from fastcheck.common.arguments import Shape, per_axis
+from fastcheck.common.arguments import Shape, flag, per_axis
 from fastcheck.common.errors import FastcheckError
 from fastcheck.convolutions import layout
 from fastcheck.convolutions.geometry import paddings
@@ -17,10 +17,18 @@ from fastcheck.convolutions.layout import ACTIVATIONS, KERNELS
 Shapes = Mapping[str, Shape]
 """Shapes by key: input, weight, and those of bias, output, grad_output, grad_input, grad_weight, grad_bias present."""
 
-DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+DEFAULTS: dict[str, Any] = {
+    "stride": 1,
+    "padding": 0,
+    "dilation": 1,
+    "groups": 1,
+    "transposed": False,
+    "output_padding": 0,
+    "padding_mode": "zeros",
+}
 """Arguments of a convolution that is given none."""
 
-_TRIED = {"padding": range(1, 17), "stride": range(2, 9), "dilation": range(2, 9)}
+_TRIED = {"padding": range(1, 17), "stride": range(2, 9), "dilation": range(2, 9), "output_padding": range(1, 8)}
 """Values that are tried for arguments that were not given."""
 
 _LIKELY = (
@@ -34,6 +42,20 @@ _LIKELY = (
 )
 """The arguments that are tried together, the likeliest first."""
 
+_LIKELY_TRANSPOSED = (
+    (),
+    ("output_padding",),
+    ("padding",),
+    ("stride",),
+    ("padding", "output_padding"),
+    ("stride", "padding"),
+    ("stride", "output_padding"),
+    ("stride", "padding", "output_padding"),
+    ("dilation",),
+    ("padding", "dilation"),
+)
+"""Those of a transposed convolution."""
+
 
 class Tried(NamedTuple):
     """What did not fit.
@@ -43,7 +65,7 @@ class Tried(NamedTuple):
     shapes, first : mapping of str to Shape
         As given, and channels-first.
     arguments : mapping
-        Those of stride, padding, dilation and groups that were given.
+        Those of `DEFAULTS` that were given.
     last : bool
         Whether the arrays were said to be channels-last.
     absent : str
@@ -75,7 +97,7 @@ def with_cause(message: str, tried: Tried) -> str:
     depthwise = _kerass_depthwise(tried)
     if depthwise:
         return f"{message}; {depthwise}"
-    readings = list(_readings(tried.shapes, tried.last))
+    readings = list(_readings(tried.shapes, tried.last, tried.arguments.get("transposed", False)))
     for hint, read in readings:
         if tried.fit(read, tried.arguments):
             return f"{message}; {hint}"
@@ -88,14 +110,14 @@ def with_cause(message: str, tried: Tried) -> str:
     return message + _of_ranks(tried.shapes)
 
 
-def _readings(shapes: Shapes, last: bool) -> Iterator[tuple[str, Shapes]]:
+def _readings(shapes: Shapes, last: bool, transposed: bool) -> Iterator[tuple[str, Shapes]]:
     """Yield other ways to read the arrays' axes, each with what it takes."""
     first = {name: layout.shape_first(name, shape) for name, shape in shapes.items()}
     if last:
         yield "the arrays look channels-first: leave layout out", shapes
     else:
         yield "the arrays look channels-last: add layout='NHWC' (--layout NHWC)", first
-    for names, by, words in _orders(len(shapes["input"]), last):
+    for names, by, words in _orders(len(shapes["input"]), last, transposed):
         present = [name for name in names if name in shapes and len(shapes[name]) == len(by) > 2]
         for some in (present, *([name] for name in present)):
             turned = {name: tuple(shapes[name][axis] for axis in by) for name in some}
@@ -105,18 +127,19 @@ def _readings(shapes: Shapes, last: bool) -> Iterator[tuple[str, Shapes]]:
     yield "input and weight look exchanged", {**given, "input": given["weight"], "weight": given["input"]}
 
 
-def _orders(axes: int, last: bool) -> tuple[tuple[Sequence[str], Shape, str], ...]:
+def _orders(axes: int, last: bool, transposed: bool) -> tuple[tuple[Sequence[str], Shape, str], ...]:
     """Return other orders of axes that people have: for which arrays, the transposition, and in words."""
     space = tuple(range(2, axes))
+    a, b = "IO" if transposed else "OI"  # the axes of a kernel, input and output channels
     if last:
         return (
-            (KERNELS, (*space, 1, 0), "OIHW becomes HWIO"),
-            (KERNELS, (*range(1, axes), 0), "OHWI becomes HWIO"),
+            (KERNELS, (*space, 1, 0), f"{a}{b}HW becomes HW{b}{a}"),
+            (KERNELS, (*range(1, axes), 0), f"{a}HW{b} becomes HW{b}{a}"),
         )
     return (
-        (KERNELS, layout.order("weight", axes), "HWIO becomes OIHW"),
-        (KERNELS, (1, 0, *space), "filters come first"),
-        (KERNELS, layout.order("input", axes), "OHWI becomes OIHW"),
+        (KERNELS, layout.order("weight", axes), f"HW{b}{a} becomes {a}{b}HW"),
+        (KERNELS, (1, 0, *space), f"{'input channels' if transposed else 'filters'} come first"),
+        (KERNELS, layout.order("input", axes), f"{a}HW{b} becomes {a}{b}HW"),
         (ACTIVATIONS, layout.order("input", axes), "NHWC becomes NCHW"),
     )
 
@@ -140,9 +163,23 @@ def _candidates(shapes: Shapes, arguments: Mapping[str, Any]) -> Iterator[dict[s
     input, weight = shapes["input"], shapes["weight"]
     if not 3 <= len(input) == len(weight) == len(output) <= 5 or 0 in (*input, *weight):
         return
+    if "transposed" in arguments:
+        yield from _of_kind(shapes, output, arguments)
+        return
+    enlarged = all(out >= size + k for out, size, k in zip(output[2:], input[2:], weight[2:], strict=True))
+    for transposed in (True, False) if enlarged else (False, True):
+        kind = {"transposed": True} if transposed else {}
+        for found in _of_kind(shapes, output, {**arguments, **kind}):
+            yield kind | found
+
+
+def _of_kind(shapes: Shapes, output: Shape, arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield such values for a convolution that is known to be transposed, or not to be."""
+    input, weight = shapes["input"], shapes["weight"]
+    split, whole = (weight[1], output[1]) if arguments.get("transposed") else (weight[1], input[1])
     groups = dict[str, Any]()
-    if "groups" not in arguments and weight[1] != input[1] and input[1] % weight[1] == 0:
-        groups = {"groups": input[1] // weight[1]}
+    if "groups" not in arguments and split != whole and whole % split == 0:
+        groups = {"groups": whole // split}
         yield groups
     try:
         search = _Search.of(input[2:], weight[2:], output[2:], arguments)
@@ -161,54 +198,63 @@ class _Search:
     sizes, taps, outputs : Shape
     given : dict of str to Shape
         Arguments that were given, one for each axis; the padding is the sum of both sides.
+    transposed : bool
     """
 
     sizes: Shape
     taps: Shape
     outputs: Shape
     given: dict[str, Shape]
+    transposed: bool
 
     @classmethod
     def of(cls, sizes: Shape, taps: Shape, outputs: Shape, arguments: Mapping[str, Any]) -> _Search:
         """Read the arguments that were given; raises FastcheckError where one is wrong in itself."""
+        transposed = flag("transposed", arguments.get("transposed", False))
         given = {
-            name: per_axis(name, arguments[name], len(sizes), least=1)
-            for name in ("stride", "dilation")
+            name: per_axis(name, arguments[name], len(sizes), least)
+            for name, least in (("stride", 1), ("dilation", 1), ("output_padding", 0))
             if name in arguments
         }
         if "padding" in arguments:
             dilation = given.get("dilation", (1,) * len(sizes))
             extents = tuple(d * (k - 1) + 1 for d, k in zip(dilation, taps, strict=True))
-            sides = paddings(arguments["padding"], given.get("stride", (1,) * len(sizes)), extents)
+            sides = paddings(arguments["padding"], given.get("stride", (1,) * len(sizes)), extents, transposed)
             given["padding"] = tuple(map(sum, sides))
-        return cls(sizes, taps, outputs, given)
+        return cls(sizes, taps, outputs, given, transposed)
 
     def found(self) -> Iterator[dict[str, Any]]:
         """Yield what fits: one number for all axes, the likeliest arguments first; then padding by side."""
-        for names in (names for names in _LIKELY if not self.given.keys() & set(names)):
+        likely = _LIKELY_TRANSPOSED if self.transposed else _LIKELY
+        for names in (names for names in likely if not self.given.keys() & set(names)):
             for numbers in itertools.product(*(_TRIED[name] for name in names)):
                 tried = dict(zip(names, numbers, strict=True))
                 if self._outputs(tried) == self.outputs:
                     yield tried
-        if "padding" not in self.given:
+        if "padding" not in self.given and not self.transposed:
             for stride in (1, *_TRIED["stride"]) if "stride" not in self.given else (0,):
                 yield self._sides({"stride": stride} if stride else {})
 
-    def _values(self, tried: Mapping[str, int]) -> Iterator[tuple[int, int, int]]:
-        """Yield stride, padding and dilation of each axis."""
+    def _values(self, tried: Mapping[str, int]) -> Iterator[tuple[int, int, int, int]]:
+        """Yield stride, padding, dilation and output padding of each axis."""
         for axis in range(len(self.sizes)):
-            every = {"stride": 1, "padding": 0, "dilation": 1} | {name: by[axis] for name, by in self.given.items()}
+            every = {name: DEFAULTS[name] for name in _TRIED} | {name: by[axis] for name, by in self.given.items()}
             every |= {name: 2 * number if name == "padding" else number for name, number in tried.items()}
-            yield every["stride"], every["padding"], every["dilation"]
+            yield every["stride"], every["padding"], every["dilation"], every["output_padding"]
 
     def _outputs(self, tried: Mapping[str, int]) -> Shape:
-        axes = zip(self.sizes, self.taps, self._values(tried), strict=True)
-        return tuple((size + pad - dilation * (k - 1) - 1) // stride + 1 for size, k, (stride, pad, dilation) in axes)
+        return tuple(map(self._output, self.sizes, self.taps, self._values(tried)))
+
+    def _output(self, size: int, k: int, values: tuple[int, int, int, int]) -> int:
+        stride, pad, dilation, more = values
+        if self.transposed:
+            return (size - 1) * stride - pad + dilation * (k - 1) + 1 + more
+        return (size + pad - dilation * (k - 1) - 1) // stride + 1
 
     def _sides(self, tried: dict[str, int]) -> dict[str, Any]:
         """Return the padding that gives the outputs their size, as TensorFlow's "SAME" distributes it."""
         axes = zip(self.sizes, self.taps, self.outputs, self._values(tried), strict=True)
-        sums = [max(0, (out - 1) * s + d * (k - 1) + 1 - size) for size, k, out, (s, _, d) in axes]
+        sums = [max(0, (out - 1) * s + d * (k - 1) + 1 - size) for size, k, out, (s, _, d, _) in axes]
         return {name: s for name, s in tried.items() if s > 1} | {"padding": tuple((n // 2, n - n // 2) for n in sums)}
 
 

@@ -2,9 +2,10 @@
 
 Along one axis, output o meets input s o + e(t) through tap t, where e(t) = dilation t - padding. Written as
 s (o + q) + r with r = e mod s, that is entry o + q of the input's phase r. Seen from the input, entry m of phase r
-meets output m + q through tap t, with q = (r - e(t)) / s, wherever q is whole. Either way, a *lane* i reads *data* at
-i + shift. Samples, slices, rows and columns lie at common pitches in one flat plane, so the shifts along all axes add
-up to one offset.
+meets output m + q through tap t, with q = (r - e(t)) / s, wherever q is whole. Where zeros are inserted between inputs,
+s = 1, and the input at g m meets output g m - e(t), which is entry m + q of the outputs' phase -e(t) mod g. In each
+case, a *lane* i reads *data* at i + shift. Samples, slices, rows and columns lie at common pitches in one flat plane,
+so the shifts along all axes add up to one offset.
 """
 
 from __future__ import annotations
@@ -143,13 +144,7 @@ class WeightLowering:
         data = tuple(-(-size // s) for size, s in zip(_lifted(geometry.input_shape[2:]), strides, strict=True))
         samples, channels = geometry.input_shape[:2]
         planes = Planes.of(samples, channels, lanes, data, shifts)
-        rows: dict[Shape, int] = {}  # the row of each phase, in the order in which taps meet them
-        taps = []
-        for tap in itertools.product(*axes):
-            phase = tuple(e % s for e, s in zip(tap, strides, strict=True))
-            shift = tuple(e // s for e, s in zip(tap, strides, strict=True))
-            taps.append((rows.setdefault(phase, len(rows)), planes.offset(shift)))
-        return cls(planes, np.array(list(rows), dtype=np.int64), np.array(taps, dtype=np.int64), strides)
+        return cls(planes, *_split(axes, strides, planes), strides)
 
     def offsets(self, channels: int) -> np.ndarray:
         """Return the flat offsets of every (channel, tap) into planes of shape (channels, phases, size)."""
@@ -178,15 +173,36 @@ class InputPhase:
 
 @dataclass(frozen=True)
 class InputLowering:
-    """The lowering for inputs: lanes are the inputs of one phase, and data are the outputs."""
+    """The lowering for inputs: lanes are the inputs of one phase, and data are the outputs.
+
+    Attributes
+    ----------
+    planes : Planes
+    phases : tuple of InputPhase
+    strides : tuple of int
+        Distances between the inputs of a phase.
+    splits : int64 array, shape (F, 3)
+        The phases of the outputs, each with a plane of its own: where zeros are inserted, those that some tap meets.
+    steps : tuple of int
+        Distances between the outputs of such a phase.
+    """
 
     planes: Planes
     phases: tuple[InputPhase, ...]
     strides: Shape
+    splits: np.ndarray
+    steps: Shape
+
+    @property
+    def size(self) -> int:
+        """Length of a filter's planes."""
+        return len(self.splits) * self.planes.size
 
     @classmethod
     def of(cls, geometry: ConvGeometry) -> InputLowering:
         """Lower a geometry for differences by inputs."""
+        if any(every != 1 for every in geometry.spacing):
+            return cls._spaced(geometry)
         # A stride s along an axis splits the inputs into phases r = 0..s-1, the indices r, r + s, r + 2 s... All inputs
         # of a phase meet the same taps, those where s divides r - e(t), at the same shifts. So a phase is lanes
         # with one list of offsets, as all outputs are for a weight.
@@ -217,7 +233,33 @@ class InputLowering:
                 for chosen in itertools.product(*(axis.items() for axis in shifts))
             ]
             phases.append(InputPhase(first, lanes, np.array(taps, dtype=np.int64).reshape(-1, 2)))
-        return cls(planes, tuple(phases), strides)
+        return cls(planes, tuple(phases), strides, np.zeros((1, 3), dtype=np.int64), (1, 1, 1))
+
+    @classmethod
+    def _spaced(cls, geometry: ConvGeometry) -> InputLowering:
+        """Lower a geometry with a stride of one, in which only every so many inputs are not inserted zeros."""
+        every = _lifted(geometry.spacing)
+        reached = [[-e for e in entries] for entries in _axes(geometry)[1]]
+        shifts = [[e // s for e in entries] for s, entries in zip(every, reached, strict=True)]
+        lanes = tuple(-(-size // s) for size, s in zip(_lifted(geometry.input_shape[2:]), every, strict=True))
+        data = tuple(-(-size // s) for size, s in zip(_lifted(geometry.output_shape[2:]), every, strict=True))
+        samples, filters = geometry.output_shape[:2]
+        planes = Planes.of(samples, filters, lanes, data, shifts)
+        splits, taps = _split(reached, every, planes)
+        offsets = taps[:, 0] * planes.size + taps[:, 1]
+        phase = InputPhase((0, 0, 0), lanes, np.stack([np.arange(len(taps)), offsets], axis=1))
+        return cls(planes, (phase,), every, splits, every)
+
+
+def _split(axes: list[list[int]], strides: Shape, planes: Planes) -> tuple[np.ndarray, np.ndarray]:
+    """Return the phases that taps meet, and for each tap the row of its phase and its offset within a plane."""
+    rows: dict[Shape, int] = {}  # the row of each phase, in the order in which taps meet them
+    taps = []
+    for tap in itertools.product(*axes):
+        phase = tuple(e % s for e, s in zip(tap, strides, strict=True))
+        shift = tuple(e // s for e, s in zip(tap, strides, strict=True))
+        taps.append((rows.setdefault(phase, len(rows)), planes.offset(shift)))
+    return np.array(list(rows), dtype=np.int64), np.array(taps, dtype=np.int64)
 
 
 def _lifted(shape: Shape) -> Shape:

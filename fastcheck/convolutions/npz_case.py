@@ -18,9 +18,9 @@ from fastcheck.convolutions.layout import channels_last
 
 _REQUIRED = ("input", "weight", "grad_output")
 _GRADIENTS = tuple(f"grad_{name}" for name in TENSORS)
-_GEOMETRY = ("stride", "padding", "dilation", "groups")
-_WORDS = ("loss", "precision", "layout")
-_OPTIONS = (*_GEOMETRY, *_WORDS)
+_NUMBERS = ("stride", "padding", "dilation", "groups", "transposed", "output_padding")
+_GEOMETRY = (*_NUMBERS, "padding_mode")
+_OPTIONS = (*_GEOMETRY, "loss", "precision", "layout")
 _KEYS = (*_REQUIRED, "bias", "output", *_GRADIENTS, *_OPTIONS)
 
 _CONFIGURED = _GEOMETRY[:2]
@@ -39,7 +39,8 @@ def load_case(
     ----------
     path : path
         A file with the keys ``input, weight, grad_output``, at least one of ``grad_input, grad_weight, grad_bias``, and
-        optionally ``bias, output, stride, padding, dilation, groups, loss, precision, layout``.
+        optionally ``bias, output, stride, padding, dilation, groups, transposed, output_padding, padding_mode, loss,
+        precision, layout``.
     keys : mapping of str to str, optional
         Names of these in the file, where they are others: ``{"weight": "w", "grad_weight": "dW"}``.
     ignore_extra : bool
@@ -47,8 +48,8 @@ def load_case(
         resemble none of the above, and none of a configuration (``conv_param``). The latter are ignored where stride
         and padding are given otherwise.
     **overrides
-        Values of ``stride``, ``padding``, ``dilation``, ``groups``, ``loss``, ``precision`` and ``layout`` that
-        override the file's; None keeps the file's.
+        Values of ``stride``, ``padding``, ``dilation``, ``groups``, ``transposed``, ``output_padding``,
+        ``padding_mode``, ``loss``, ``precision`` and ``layout`` that override the file's; None keeps the file's.
 
     Returns
     -------
@@ -135,7 +136,7 @@ def _option(key: str, archive: Archive) -> Any:
     small = header.bytes <= _LONGEST_OPTION
     if small and header.dtype.kind == "U" and not header.shape:
         return str(archive.array(key))
-    if small and key not in _WORDS and header.dtype.kind in "iuf":
+    if small and key in _NUMBERS and header.dtype.kind in ("iufb" if key == "transposed" else "iuf"):
         return archive.array(key)
     raise FastcheckError(
         f"{key} has dtype {brief(header.dtype)} and shape {header.shape}: expected integers or a string"

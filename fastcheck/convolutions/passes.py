@@ -10,6 +10,7 @@ from concurrent.futures import Executor
 import numpy as np
 
 from fastcheck.convolutions.case import TENSORS, ConvCase
+from fastcheck.convolutions.entries import Entries, entries_of
 from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.engine.sharing import ranges, share, thread_ranges, worth
@@ -42,7 +43,10 @@ def magnitude(case: ConvCase | ScaledOperands, geometry: ConvGeometry, pool: Exe
 def convolve(
     geometry: ConvGeometry, input: np.ndarray, weight: np.ndarray, bias: np.ndarray, pool: Executor
 ) -> np.ndarray:
-    """Cross-correlate float64 arrays of this geometry; the result does not depend on the pool."""
+    """Return the outputs of float64 arrays of this geometry; the result does not depend on the pool."""
+    if geometry.plain is not geometry:
+        _, input, weight = _rearranged(geometry, input, weight)
+        return convolve(geometry.plain, input, weight, bias, pool)
     x, w = geometry.lift(input), geometry.lift(weight)
     result = geometry.lift(np.empty(geometry.output_shape))
     vector = geometry.vector()
@@ -57,6 +61,15 @@ def convolve(
 
     share(pool, run, _regions(result.shape, worth(result.size * geometry.terms)))
     return result.reshape(geometry.output_shape)
+
+
+def _rearranged(
+    geometry: ConvGeometry, input: np.ndarray, weight: np.ndarray
+) -> tuple[dict[str, Entries], np.ndarray, np.ndarray]:
+    """Return where the entries of operands are in the plain convolution's, and these."""
+    entries, arrays = entries_of(geometry), {"input": input, "weight": weight}
+    x, w = (entries[name].moved(array) if name in entries else array for name, array in arrays.items())
+    return entries, x, w
 
 
 def _regions(shape: tuple[int, ...], most: int) -> Iterator[np.ndarray]:
@@ -92,6 +105,10 @@ def backward(
     dict
         float64 arrays by name, for those of ``"input"``, ``"weight"`` and ``"bias"`` that are in ``tensors``.
     """
+    if geometry.plain is not geometry:
+        entries, input, weight = _rearranged(geometry, input, weight)
+        found = backward(geometry.plain, input, weight, grad_output, pool, tensors)
+        return {name: entries[name].summed(grad) if name in entries else grad for name, grad in found.items()}
     vector, work = geometry.vector(), grad_output.size * geometry.terms
     v, x, w = (geometry.lift(array) for array in (grad_output, input, weight))
     grads = {}

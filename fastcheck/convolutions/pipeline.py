@@ -14,13 +14,15 @@ from fastcheck.common.errors import FastcheckError
 from fastcheck.common.precision import Precision
 from fastcheck.convolutions import cost, diagnosis, error_bars, passes
 from fastcheck.convolutions.audit import Audit
-from fastcheck.convolutions.case import ConvCase
+from fastcheck.convolutions.case import ConvCase, Plain
+from fastcheck.convolutions.copies_evaluators import CopiesDelta, CopiesReevaluation
 from fastcheck.convolutions.delta_curved import CurvedDelta
 from fastcheck.convolutions.delta_input import InputDelta
 from fastcheck.convolutions.delta_weight import WeightDelta
 from fastcheck.convolutions.directions import ConvLines
 from fastcheck.convolutions.gradient_errors import gradient_errors
 from fastcheck.convolutions.reevaluation import Reevaluation
+from fastcheck.convolutions.relabelled import relabelled
 from fastcheck.convolutions.scaling import ScaledOperands
 from fastcheck.engine import coverage, sampling, steps
 from fastcheck.engine.coverage import Covered
@@ -93,10 +95,11 @@ class ConvPipeline(Covered):
     @np.errstate(over="ignore", invalid="ignore")  # an overflow is refused below, or makes bars infinite
     def prepare(self, session: Session) -> Prepared:
         """Scale the operands, run the forward passes, and compare the declared output where there is one."""
-        case, clock, pool = self._case, session.clock, session.pool
+        clock, pool = session.clock, session.pool
         with clock.of("seconds"):
             passes.compile_kernels()
             session.interrupts.raise_if_interrupted()
+            case = self._case.plain.case
             scaled = ScaledOperands.of(case)
         delta, declared, curved = self.kind == "delta", case.output is not None, case.loss != "vjp"
         count = self._count_of_directions(session.settings)
@@ -116,11 +119,11 @@ class ConvPipeline(Covered):
         forward = None
         if declared and output is not None and magnitude is not None:
             with clock.of("forward_seconds"):
-                forward = _check_forward(case, scaled, output, magnitude, pool)
+                forward = _check_forward(self._case, scaled, output, magnitude, pool)
         if count and output is not None and magnitude is not None and (forward is None or forward.passed):
             with clock.of("seconds"):
-                errors = gradient_errors(case, scaled, output, magnitude, pool)
-                self._cover(ConvLines(case, scaled, output, magnitude, pool), case.grads, errors, count, session)
+                errors = gradient_errors(self._case, scaled, output, magnitude, pool)
+                self._cover(ConvLines(self._case, scaled, output, magnitude, pool), case.grads, errors, count, session)
         return self._prepared(scaled, forward, output, magnitude)
 
     def _prepared(
@@ -148,20 +151,43 @@ class ConvPipeline(Covered):
 
 
 @dataclass(frozen=True)
-class _Linear:
-    """A prepared case with a linear loss, differenced by ``delta``."""
+class _Prepared:
+    """A prepared case."""
 
     case: ConvCase
     scaled: ScaledOperands
     forward: ForwardReport | None
-    output: np.ndarray
 
     @np.errstate(over="ignore", invalid="ignore")
     def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
         """Prepare a tensor to be differenced."""
+        plain = self.case.plain
+        evaluator = self._evaluator(plain, name, step, session)
+        return relabelled(evaluator, plain, name, lambda: self._of_copies(plain, step))
+
+    def _evaluator(self, plain: Plain, name: str, step: Any, session: Session) -> Evaluator:
+        """Prepare a tensor of the plain case."""
+        raise NotImplementedError
+
+    def _of_copies(self, plain: Plain, step: Any) -> Evaluator:
+        """Prepare the inputs of which padding makes copies."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class _Linear(_Prepared):
+    """A prepared case with a linear loss, differenced by ``delta``."""
+
+    output: np.ndarray
+
+    def _evaluator(self, plain: Plain, name: str, step: Any, session: Session) -> Evaluator:
         if name == "input":
-            return InputDelta(self.case, self.scaled, self.output, step, session.pool)
-        return WeightDelta(self.case, self.scaled, name, self.output, step, session.pool)
+            alone = plain.entries[name].alone if name in plain.entries else None
+            return InputDelta(plain.case, self.scaled, self.output, step, session.pool, alone)
+        return WeightDelta(plain.case, self.scaled, name, self.output, step, session.pool)
+
+    def _of_copies(self, plain: Plain, step: Any) -> Evaluator:
+        return CopiesDelta(plain, self.scaled, self.output, None, step)
 
     def audit(self, name: str, dims: Chosen, session: Session) -> Auditing | None:
         """Return the audit of a tensor."""
@@ -179,10 +205,11 @@ class _Curved(_Linear):
 
     magnitude: np.ndarray
 
-    @np.errstate(over="ignore", invalid="ignore")
-    def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
-        """Prepare a tensor to be differenced."""
-        return CurvedDelta(self.case, self.scaled, name, self.output, self.magnitude, step, session.pool)
+    def _evaluator(self, plain: Plain, name: str, step: Any, session: Session) -> Evaluator:
+        return CurvedDelta(plain.case, self.scaled, name, self.output, self.magnitude, step, session.pool)
+
+    def _of_copies(self, plain: Plain, step: Any) -> Evaluator:
+        return CopiesDelta(plain, self.scaled, self.output, self.magnitude, step)
 
     def blinding(self, name: str) -> HealthFinding | None:
         """Return the finding that the loss follows no output that the tensor moves, or None where it follows one."""
@@ -190,20 +217,18 @@ class _Curved(_Linear):
 
 
 @dataclass(frozen=True)
-class _Reevaluated:
+class _Reevaluated(_Prepared):
     """A prepared case with any loss, differenced by ``full`` or ``local``. A linear loss may do without the output."""
 
-    case: ConvCase
-    scaled: ScaledOperands
-    forward: ForwardReport | None
     output: np.ndarray | None
     magnitude: np.ndarray
     kind: str
 
-    @np.errstate(over="ignore", invalid="ignore")
-    def evaluator(self, name: str, step: Any, session: Session) -> Evaluator:
-        """Prepare a tensor to be differenced."""
-        return Reevaluation(self.kind, self.case, self.scaled, name, self.magnitude, self.output, step)
+    def _evaluator(self, plain: Plain, name: str, step: Any, session: Session) -> Evaluator:
+        return Reevaluation(self.kind, plain.case, self.scaled, name, self.magnitude, self.output, step)
+
+    def _of_copies(self, plain: Plain, step: Any) -> Evaluator:
+        return CopiesReevaluation(self.kind, plain, self.scaled, self.magnitude, self.output, step)
 
     def audit(self, name: str, dims: Chosen, session: Session) -> Auditing | None:
         """Return None: these evaluators take no shortcut."""
@@ -216,7 +241,7 @@ class _Reevaluated:
 
 def _blinding(case: ConvCase, scaled: ScaledOperands, output: np.ndarray, name: str) -> HealthFinding | None:
     dead = case.loss == "relu" and not (output > 0).any()
-    if dead or (case.loss == "tanh" and error_bars.bars_of(case, scaled, name, chain=1).saturated):
+    if dead or (case.loss == "tanh" and error_bars.bars_of(case.plain.case, scaled, name, chain=1).saturated):
         return health.no_output_counts(case.loss)
     return None
 
@@ -231,13 +256,13 @@ def _check_forward(
 ) -> ForwardReport:
     """Compare the declared output with the computed one, by a bound on what their arithmetic can explain.
 
-    ``output`` and ``magnitude`` belong to the scaled operands.
+    ``output`` and ``magnitude`` belong to the scaled operands of the plain case.
     """
     assert case.output is not None
     assert case.output_dtype is not None
     with np.errstate(over="ignore"):
         computed, size = (np.ldexp(array, scaled.exponents["bias"]) for array in (output, magnitude))
-    dtype, declared, terms = case.output_dtype, case.declared_precision("output"), case.geometry.terms
+    dtype, declared, terms = case.output_dtype, case.declared_precision("output"), case.geometry.met
     _refuse_overflow(size)
 
     def bar_in(precision: str | None) -> np.ndarray:

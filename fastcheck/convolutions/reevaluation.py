@@ -56,15 +56,7 @@ class Reevaluation(TableEvaluator):
         size: float | None = None,
     ) -> None:
         geometry = case.geometry
-        factor = FACTORS[tensor]
-        own = scaled.exponents[tensor]
-        if step == "auto":
-            size = rms(magnitude) if size is None else size
-            h = automatic(size, None if factor is None else scaled.rms(factor), case.loss)
-        else:
-            h = scaled.step_of(tensor, step)
-        with np.errstate(over="ignore"):  # a bias whose outputs are beyond float64 is moved by as much
-            self.step = float(np.ldexp(h, own))
+        h, self.step = step_of(case, scaled, tensor, magnitude, step, size)
         self._whole = name == "full"
         self._slot = _SLOTS[tensor]
         self._operands = (geometry.lift(scaled.input), geometry.lift(scaled.weight), scaled.bias)
@@ -101,6 +93,25 @@ class Reevaluation(TableEvaluator):
             table,
         )
         return table
+
+
+def step_of(
+    case: ConvCase,
+    scaled: ScaledOperands,
+    tensor: str,
+    magnitude: np.ndarray,
+    step: float | Literal["auto"],
+    size: float | None = None,
+) -> tuple[float, float]:
+    """Return the step of the scaled operand, and that of the case's own; arguments as in `Reevaluation`."""
+    factor = FACTORS[tensor]
+    if step == "auto":
+        size = rms(magnitude) if size is None else size
+        h = automatic(size, None if factor is None else scaled.rms(factor), case.loss)
+    else:
+        h = scaled.step_of(tensor, step)
+    with np.errstate(over="ignore"):  # a bias whose outputs are beyond float64 is moved by as much
+        return h, float(np.ldexp(h, scaled.exponents[tensor]))
 
 
 assert tuple(_SLOTS) == TENSORS

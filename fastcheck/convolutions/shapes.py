@@ -16,7 +16,10 @@ _CHECKED = ("bias", "grad_output", "grad_input", "grad_weight", "grad_bias", "ou
 
 def is_default(name: str, value: Any) -> bool:
     """Whether an argument is what it is where none is given."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == DEFAULTS[name]
+    default = DEFAULTS[name]
+    if isinstance(default, str):
+        return isinstance(value, str) and value == default
+    return isinstance(value, (int, float)) and isinstance(value, bool) == isinstance(default, bool) and value == default
 
 
 def fitted(
@@ -28,7 +31,7 @@ def fitted(
     ----------
     shapes : mapping of str to Shape
     arguments : mapping
-        Those of stride, padding, dilation and groups that were given.
+        Those of `DEFAULTS` that were given.
     last : bool
         Whether the arrays are channels-last.
     absent : str
@@ -62,7 +65,8 @@ def _expected(geometry: ConvGeometry, name: str) -> Shape:
 def _refuse_other(name: str, shape: Shape, expected: Shape, geometry: ConvGeometry, note: str) -> None:
     if len(shape) != len(expected):
         raise FastcheckError(f"{name} has shape {shape}{note}: expected {len(expected)} axes, {expected}")
-    names = {"weight": ("filter", "channel", *geometry.axis_names[2:]), "bias": ("filter",)}
+    channels = ("channel", "filter") if geometry.transposed else ("filter", "channel")
+    names = {"weight": (*channels, *geometry.axis_names[2:]), "bias": ("filter",)}
     axes = names.get(name.removeprefix("grad_"), geometry.axis_names)
     for axis, (got, want) in enumerate(zip(shape, expected, strict=True)):
         if got != want:
@@ -72,11 +76,14 @@ def _refuse_other(name: str, shape: Shape, expected: Shape, geometry: ConvGeomet
 
 
 def _told(geometry: ConvGeometry) -> str:
-    """Return what an output's size comes from: "stride 2, padding 1"."""
+    """Return what an output's size comes from: "stride 2, padding 1", "transposed, stride 2, padding 1"."""
     sides = [low if low == high else (low, high) for low, high in geometry.padding]
-    values = {"stride": geometry.stride, "padding": sides, "dilation": geometry.dilation}
+    values: dict[str, Any] = {"stride": geometry.stride, "padding": sides, "dilation": geometry.dilation}
+    if geometry.transposed:
+        values["output_padding"] = geometry.output_padding
     words = {name: each[0] if len(set(each)) == 1 else tuple(each) for name, each in values.items()}
-    return ", ".join(f"{name} {value}" for name, value in words.items() if name != "dilation" or value != 1)
+    numbers = (f"{name} {value}" for name, value in words.items() if name != "dilation" or value != 1)
+    return ", ".join((*("transposed",) * geometry.transposed, *numbers))
 
 
 def _fit(shapes: Shapes, arguments: Mapping[str, Any]) -> bool:

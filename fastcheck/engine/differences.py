@@ -112,15 +112,23 @@ class Auditing(Protocol):
         ...
 
 
+class DerivativeOverflow(FastcheckError):
+    """A derivative overflows float64: that by the entry ``dim``, flat, of a tensor of this shape."""
+
+    def __init__(self, tensor: str, dim: int, shape: Shape) -> None:
+        index = list(index_of(dim, shape))
+        super().__init__(f"the derivative by {tensor} at index {index} overflows float64: scale the case")
+        self.tensor, self.dim = tensor, dim
+
+
 def refuse_overflow(numeric: np.ndarray, dims: np.ndarray, tensor: str, shape: Shape) -> None:
     """Refuse quotients of which one overflows float64.
 
     Raises
     ------
-    FastcheckError
+    DerivativeOverflow
         Naming the tensor and the index of the first.
     """
     finite = np.isfinite(numeric)
     if not finite.all():
-        index = list(index_of(int(dims[np.argmin(finite)]), shape))
-        raise FastcheckError(f"the derivative by {tensor} at index {index} overflows float64: scale the case")
+        raise DerivativeOverflow(tensor, int(dims[np.argmin(finite)]), shape)

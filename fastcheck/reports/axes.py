@@ -22,10 +22,11 @@ _CONV: dict[str, _Axes] = {
     "bias": (("filter",), {0: ()}),
     "input": (("sample", "channel"), _SPACE),
 }
+_TRANSPOSED: dict[str, _Axes] = _CONV | {"weight": (("channel", "filter"), _TAPS)}
 _DENSE: dict[str, _Axes] = {"weight": (("output", "input"), _SPACE), "bias": (("output",), {0: ()})}
 _NORM: dict[str, _Axes] = dict.fromkeys(("weight", "bias"), (("channel",), _SPACE))
 
-_NAMES = {"conv": _CONV, "dense": _DENSE, "batch_norm": _NORM, "layer_norm": _NORM}
+_NAMES = {"conv": _CONV, "transposed conv": _TRANSPOSED, "dense": _DENSE, "batch_norm": _NORM, "layer_norm": _NORM}
 """Names of the leading axes and of those after them, by kind of layer and tensor."""
 
 
@@ -91,6 +92,6 @@ def _axis_names(name: str, shape: Shape, operands: Mapping[str, Any]) -> tuple[_
 def _kind(layer: str, operands: Mapping[str, Any]) -> str:
     """Return the kind of layer that a tensor belongs to; empty where that is unknown."""
     if not layer and isinstance(operands.get("groups"), int):
-        return "conv"
+        return "transposed conv" if operands.get("transposed") else "conv"
     listed = (str(entry).rpartition(" (") for entry in operands.get("layers", ()))
     return next((kind.removesuffix(")") for one, _, kind in listed if one == layer), "")

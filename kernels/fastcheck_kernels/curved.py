@@ -271,6 +271,15 @@ def along_terms(z, v, magnitude, starts, factors, begins, terms, h, model, out):
 
 
 @kernel()
+def outputs(plus, minus, z, v, magnitude, width, model, out):
+    """Difference some outputs, all of one dimension: see `row`."""
+    scratch, cells = np.empty((2, plus.size)), no_cells(model)
+    out.fill(0.0)
+    row(plus, minus, z, v, magnitude, width, model, scratch, cells, out)
+    close(scratch[0], model, cells, out)
+
+
+@kernel()
 def planes(plus, minus, z, v, sizes, width, model, lo, hi, out):
     """Difference whole planes of outputs, of shape (R, P): row lo <= r < hi has terms of size ``sizes[r]``."""
     scratch, magnitude, cells = np.empty((2, plus.shape[1])), np.empty(plus.shape[1]), no_cells(model)

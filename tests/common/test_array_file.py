@@ -264,6 +264,8 @@ def test_every_array_of_a_case_is_in_its_digest(tmp_path):
     arrays = {"input": made.input, "weight": made.weight, "bias": made.bias, "grad_output": made.grad_output}
     arrays |= {f"grad_{name}": grad for name, grad in made.grads.items()} | {"output": made.output}
     arrays |= {"stride": np.array(1), "padding": np.array(1), "dilation": np.array(1), "groups": np.array(1)}
+    arrays |= {"transposed": np.array(False), "output_padding": np.array(0)}
+    arrays |= {"padding_mode": np.array("zeros")}
     arrays |= {"loss": np.array("vjp"), "precision": np.array("float64"), "layout": np.array("NCHW")}
 
     def digest(**changes):
@@ -275,6 +277,8 @@ def test_every_array_of_a_case_is_in_its_digest(tmp_path):
     changed = {name: array * 2 for name, array in arrays.items() if array.dtype == np.float64}
     changed |= {"padding": np.array([1, 1]), "stride": np.array([1, 1]), "dilation": np.array([1, 1])}
     changed |= {"groups": np.array([1]).reshape(()).astype(np.int32)}
+    changed |= {"transposed": np.array(0), "output_padding": np.array([0, 0])}
+    changed |= {"padding_mode": np.array("circular")}
     changed |= {"loss": np.array("relu"), "precision": np.array("float32"), "layout": np.array("NCHW", dtype="U9")}
     assert set(changed) == set(arrays) == set(npz_case._KEYS)
     found = [digest(), *(digest(**{name: array}) for name, array in changed.items())]

@@ -406,7 +406,8 @@ REFUSED = {
         "np.savez(file, input=..., ",
     ),
     "a learning rate": (_file(LAYER | {"lr": 0.1}), "ignore_extra=True ignores it"),
-    "a transposed convolution": (_file(LAYER | {"output_padding": 1}), "by its adjoint"),
+    "an output padding": (_file(LAYER | {"output_padding": 1}), "expected transposed=True too"),
+    "a deconvolution": (_file(LAYER | {"deconv": True}), "ConvCase(transposed=True)"),
     "NHWC": (_file(_last(LAYER)), "the arrays look channels-last: add layout='NHWC' (--layout NHWC)"),
     "NWC": (_case(_last(LINE)), "layout='NHWC'"),
     "NCHW called NHWC": (_file(LAYER, layout="NHWC"), "the arrays look channels-first: leave layout out"),
@@ -531,10 +532,11 @@ REFUSED = {
     "tol": (lambda folder: fastcheck.check_gradient(None, None, None, tol=1e-5), "fastcheck has no tolerance"),
     "h": (lambda folder: fastcheck.check_gradient(None, None, None, h=1e-5), "no argument 'h' (did you mean 'step'?)"),
     "x and w": (lambda folder: fastcheck.ConvCase(x=W, w=W), "ConvCase has no argument 'x' (did you mean 'input'?)"),
-    "transposed": (
-        _case(LAYER, transposed=True),
-        "ConvCase has no argument 'transposed': check a transposed con",
+    "deconvolution": (
+        _case(LAYER, deconvolution=True),
+        "'deconvolution': a transposed convolution is a case, ConvCase(",
     ),
+    "transpose": (_case(LAYER, transpose=True), "no argument 'transpose' (did you mean 'transposed'?)"),
     "rtol to compare": (lambda folder: fastcheck.compare(W, W, rtol=0.1), "fastcheck has no tolerance"),
     "parameters of a network by keyword": (
         lambda folder: fastcheck.check_network(NET, PARAMS, PARAMS, X, Y, eps=1e-5),
@@ -550,7 +552,7 @@ REFUSED = {
     "LSTM": (_kind("LSTM"), "fastcheck has no such layer; fastcheck.check_gradient checks any function"),
     "MultiHeadAttention": (_kind("MultiHeadAttention"), "check_gradient"),
     "Embedding": (_kind("nn.Embedding"), "check_gradient"),
-    "ConvTranspose2d": (_kind("ConvTranspose2d"), "by its adjoint"),
+    "ConvTranspose2d": (_kind("ConvTranspose2d"), "ConvCase(transposed=True), and no layer"),
     "Softmax": (_kind("Softmax"), "the loss has it"),
     "filters": (_network_file(CONV.replace("out_channels", "filters")), "did you mean 'out_channels'?"),
     "size": (_network_file(CONV.replace("kernel_size", "size")), "did you mean 'kernel_size'?"),
@@ -669,7 +671,8 @@ def test_a_default_stride_and_padding_are_noted(tmp_path):
     [
         ("--pad", "--padding"),
         ("--strides", "--stride"),
-        ("--transposed", "by its adjoint"),
+        ("--deconv", "transposed=True"),
+        ("--output-pad", "--output-padding"),
         ("--kernel-size", "leave it"),
     ],
 )
