@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,9 @@ from fastcheck.frameworks.torch_functions import TorchFunction
 from fastcheck.frameworks.torch_modules import Module
 from fastcheck.frameworks.torch_tensors import Tensor, torch
 
-CONVOLUTIONS: dict[type[Module], Callable[..., Tensor]] = {
-    torch.nn.Conv1d: torch.nn.functional.conv1d,
-    torch.nn.Conv2d: torch.nn.functional.conv2d,
-    torch.nn.Conv3d: torch.nn.functional.conv3d,
-}
+PLAIN = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+
+TRANSPOSED = (torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d)
 
 ALIKE = 1e-9
 """Largest difference of a module's output from that of the convolution that its class declares, relative to the largest
@@ -27,8 +25,8 @@ OPERANDS = {"input 0": "input", "weight": "weight", "bias": "bias"}
 
 def is_convolution(module: Any, inputs: Sequence[Any]) -> bool:
     """Whether a module may be a convolution of its only input, by its class."""
-    plain = isinstance(module, tuple(CONVOLUTIONS)) and len(inputs) == 1 and isinstance(inputs[0], Tensor)
-    return plain and module.padding_mode == "zeros" and inputs[0].is_floating_point()
+    alone = len(inputs) == 1 and isinstance(inputs[0], Tensor) and inputs[0].is_floating_point()
+    return alone and isinstance(module, (*PLAIN, *TRANSPOSED))
 
 
 def case_of(module: Module, function: TorchFunction, grad_output: Any, seed: int) -> ConvCase | None:
@@ -36,7 +34,7 @@ def case_of(module: Module, function: TorchFunction, grad_output: Any, seed: int
 
     Parameters
     ----------
-    module : torch.nn.Conv1d, torch.nn.Conv2d or torch.nn.Conv3d
+    module : torch.nn.Conv1d, ..., torch.nn.ConvTranspose3d
         Or of a subclass, perhaps with a backward of its own.
     function : TorchFunction
         The module with its input.
@@ -64,13 +62,28 @@ def case_of(module: Module, function: TorchFunction, grad_output: Any, seed: int
         padding=module.padding,
         dilation=module.dilation,
         groups=module.groups,
+        padding_mode=module.padding_mode,
+        transposed=isinstance(module, TRANSPOSED),
+        output_padding=module.output_padding if isinstance(module, TRANSPOSED) else 0,
     )
 
 
-def _declared(module: Module, operands: dict[str, Tensor]) -> Tensor:
-    convolution = next(function for kind, function in CONVOLUTIONS.items() if isinstance(module, kind))
-    geometry = (module.stride, module.padding, module.dilation, module.groups)
-    return convolution(operands["input"], operands["weight"], operands.get("bias"), *geometry)
+class _Declared(Module):
+    """A module that computes what the class of another one says, whatever its subclass does."""
+
+    def __init__(self, module: Module) -> None:
+        super().__init__()
+        self.module = module
+        self._kind: Any = next(kind for kind in (*PLAIN, *TRANSPOSED) if isinstance(module, kind))
+
+    def forward(self, input: Tensor) -> Any:
+        return self._kind.forward(self.module, input)
+
+
+def _declared(module: Module, operands: dict[str, Tensor]) -> Any:
+    """Return the output of the convolution that the module's class declares."""
+    held = {f"module.{name}": operands[name] for name in ("weight", "bias") if name in operands}
+    return torch.func.functional_call(_Declared(module), held, (operands["input"],))
 
 
 def _drawn(output: Tensor, seed: int) -> Tensor:

@@ -10,6 +10,7 @@ from torch import nn
 import fastcheck
 
 KINDS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
 def _check(module, x, **options):
@@ -33,6 +34,23 @@ def test_every_geometry_passes_exhaustively(data):
     assert report.passed
     assert report.forward.passed
     assert {one.evaluator for one in report.tensors.values()} == {"delta"}
+    assert all(one.dims_checked == one.dims_total for one in report.tensors.values())
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.data())
+def test_transposed_and_padded_ones_pass_exhaustively(data):
+    rank, groups = data.draw(st.integers(1, 3)), data.draw(st.sampled_from([1, 2]))
+    stride, dilation = (data.draw(st.integers(1, 2)) for _ in range(2))
+    if data.draw(st.booleans()):
+        extra = data.draw(st.integers(0, max(stride, dilation) - 1))
+        module = TRANSPOSED[rank](2, 4, 2, stride, data.draw(st.integers(0, 1)), extra, groups, dilation=dilation)
+    else:
+        mode = data.draw(st.sampled_from(["reflect", "replicate", "circular"]))
+        module = KINDS[rank](2, 4, 2, stride, 1, dilation, groups, padding_mode=mode)
+    report = _check(module, _input(2, 2, *[4] * rank).requires_grad_())
+    assert report.passed
+    assert report.forward.passed
     assert all(one.dims_checked == one.dims_total for one in report.tensors.values())
 
 
