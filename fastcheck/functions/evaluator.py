@@ -27,6 +27,9 @@ SHARED_DIMS = 128, 512
 PARTS = 32
 """Blocks into which a tensor's dimensions are cut, within these bounds."""
 
+KNOWN = 1024
+"""Estimates that are kept: the report asks again for a few, and a call may take seconds."""
+
 PILOTS = 5
 """Dimensions of a tensor that find its typical step, at which the search of the others starts."""
 
@@ -90,6 +93,7 @@ class FunctionEvaluator:
         self._fixed = None if step == "auto" else float(step)
         self.start, self._doubtful = PILOT_STEP if start is None else start, False
         self._pilots: dict[int, Estimate] = {}
+        self._known: dict[int, Estimate] = {}
         self._shared: SharedStep | None = None
         if self._fixed is None and start is None:
             self._send_pilots(np.random.default_rng([seed, len(self._tensor.values)]))
@@ -160,7 +164,7 @@ class FunctionEvaluator:
         )
 
     def bar_components(self, dims: np.ndarray) -> dict[str, np.ndarray]:
-        """Split the error bars of dimensions, by differencing them again."""
+        """Split the error bars of dimensions, by differencing again what is not known."""
         shared = self._together(dims)
         left = np.arange(len(dims)) if shared is None else np.flatnonzero(~shared.done)
         estimates = [self._differenced(dim, EntryDifferencer(self._tensor, dim)) for dim in dims[left].tolist()]
@@ -202,14 +206,16 @@ class FunctionEvaluator:
             )
 
     def _differenced(self, dim: int, entry: EntryDifferencer) -> Estimate:
-        """Estimate one derivative."""
-        if self._fixed is None:
-            estimate = self._pilots[dim] if dim in self._pilots else self._searched(entry)
-        else:
-            estimate = self._with_fixed_step(entry, self._fixed)
+        """Estimate one derivative, or return the estimate if it is among the first ones."""
+        known = self._known.get(dim, self._pilots.get(dim) if self._fixed is None else None)
+        if known is not None:
+            return known
+        estimate = self._searched(entry) if self._fixed is None else self._with_fixed_step(entry, self._fixed)
         if estimate is None:
             begin = math.ldexp(1.0, self._begin(entry.reach))
             raise entry.not_finite(self._fixed or begin, given=self._fixed is not None)
+        if len(self._known) < KNOWN:
+            self._known[dim] = estimate
         return estimate
 
     def _searched(self, entry: EntryDifferencer, rounds: int = ROUNDS) -> Estimate | None:
