@@ -234,8 +234,8 @@ class Outputs:
             for label in wanted
             for part, one in parts.split(label, f"{label} of {function}", given[label]).items()
         }
-        arrays, precisions = ({part: one[number] for part, one in read.items()} for number in (0, 1))
-        return cls(given, kind, keys, parts, arrays, precisions)
+        arrays = {part: one.values for part, one in read.items()}
+        return cls(given, kind, keys, parts, arrays, {part: one.precision for part, one in read.items()})
 
     def kept(self) -> Outputs:
         """Return the same outputs with copies of the arrays: some functions return one buffer again and again."""

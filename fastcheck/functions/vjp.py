@@ -105,8 +105,7 @@ class Vjp:
         self._refuse_other(self.differenced, lambda: START)
         self._returns_one = self.differenced.kind is object and len(self.differenced.arrays) == 1
         self.here = {label: np.array(array, np.float64) for label, array in self.differenced.arrays.items()}
-        wanted = self._drawn(seed) if grad_output is None else self._conjugated(self.outputs.parts, self.outputs.unpacked(grad_output))
-        self.cotangent = self.representable(wanted)
+        self.cotangent = self.representable(self._drawn(seed) if grad_output is None else self._given(grad_output))
 
     def sent(self) -> dict[str, Any]:
         """Return what of the user's must be sent to other processes that evaluate the function, by name."""
@@ -344,6 +343,10 @@ class Vjp:
             label: rng.uniform(0.5, 1.5, array.shape) * rng.choice([-1.0, 1.0], array.shape)
             for label, array in self.here.items()
         }
+
+    def _given(self, grad_output: Any) -> Arrays:
+        """Return the user's cotangents."""
+        return self._conjugated(self.outputs.parts, self.outputs.unpacked(grad_output))
 
     def _generous(self, label: str) -> float:
         """Return the largest norm ratio of forward and reference: half of the digits of forward's type."""

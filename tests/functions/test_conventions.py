@@ -74,7 +74,7 @@ NAN = np.where(X > 1.5, np.nan, X)
         (lambda x: iter([x]), _slope, X, "forward returns a list_iterator at the start point: expected an array"),
         (lambda x: "y", _slope, X, "output of forward has dtype <U1|forward returns str at the start"),
         (lambda x: x > 0, _slope, X, "forward returns bool at the start point: expected arrays of floating-point"),
-        (lambda x: x * (1 if np.array_equal(x, X) else 1j), _slope, X, "output of forward is complex where its noise is meas"),
+        (lambda x: x * (1 if np.array_equal(x, X) else 1j), _slope, X, "output of forward is complex where its no"),
         (lambda x: x * (1j if np.array_equal(x, X) else 1), lambda v, x: x, X, "output of forward is real where its"),
         (lambda x: np.array([x, None], object), _slope, X, "output of forward has dtype object"),
         (lambda x: (x, {"x": x}), _slope, X, r"output 1 of forward is a dict .*: expected an array \(has_cache=True"),
