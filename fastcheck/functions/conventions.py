@@ -20,7 +20,7 @@ _OVERLAPS = 10_000
 
 
 class Labelled(dict[str, Any]):
-    """Inputs by the names that messages give them, where these are not the user's keys."""
+    """Inputs by the names that messages give them, or outputs by the ends of these, which are not the user's keys."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,8 @@ class Outputs:
         kind: type
         if isinstance(returned, Mapping):
             keys = tuple(returned)
-            given, kind = {f"output[{key!r}]": value for key, value in returned.items()}, dict
+            written = str if isinstance(returned, Labelled) else _in_brackets
+            given, kind = {f"output{written(key)}": value for key, value in returned.items()}, dict
         elif holds_arrays(returned) or (isinstance(returned, (list, tuple)) and any(map(_is_container, returned))):
             given, kind = {f"output {number}": value for number, value in enumerate(returned)}, type(returned)
         else:
@@ -351,6 +352,10 @@ def _is_whole(label: str, value: Any) -> bool:
 
 def _is_container(value: Any) -> bool:
     return value is not None and isinstance(value, (Mapping, list, tuple))
+
+
+def _in_brackets(key: Any) -> str:
+    return f"[{key!r}]"
 
 
 def _cotangent(label: str) -> str:

@@ -17,6 +17,16 @@ def in_double(types: Sequence[str]) -> HealthFinding:
     )
 
 
+def x64(types: Sequence[str]) -> HealthFinding:
+    """Describe inputs that JAX takes in other types, and that were given in double precision."""
+    return HealthFinding(
+        "double precision",
+        f"inputs in {listed(types)} were converted to float64, in which the function and its gradient ran, under "
+        "jax.enable_x64",
+        "reference= checks the function in its own type against another in float64",
+    )
+
+
 def random_numbers() -> HealthFinding:
     """Describe a function that draws random numbers."""
     return HealthFinding(

@@ -1,0 +1,185 @@
+"""A function of pytrees, and JAX's gradient of it, in the form that `check_vjp` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from fastcheck.common.errors import FastcheckError, raised_by
+from fastcheck.common.naming import listed, quoted
+from fastcheck.frameworks.jax_trees import is_differentiable, jax, leaves_of, placed, refuse_tracers, type_of, x64
+from fastcheck.functions.case import START
+from fastcheck.functions.conventions import Labelled
+from fastcheck.metrics import autograd_health
+from fastcheck.metrics.health import HealthFinding
+
+ALONE = ""
+"""Path of an output that is not in a container."""
+
+ALIKE = 1e-3
+"""Relative difference up to which a compiled function returns what the function does: other roundings, in float32 and
+less as well."""
+
+_DOUBLE = ("float64", "complex128")
+
+_ADVICE = {
+    "TracerArrayConversionError": "NumPy cannot take what JAX traces: expected functions of jax.numpy",
+    "UnexpectedTracerError": "it keeps a value from an earlier call: expected a function without side effects",
+}
+
+
+class JaxFunction:
+    r"""A function of pytrees, as one of the leaves that are differentiated.
+
+    Parameters
+    ----------
+    function : callable
+    args : sequence
+        Pytrees. Leaves that are no arrays of real or complex numbers, nor such numbers, are passed on.
+    double : bool
+        Whether JAX computes in float64; otherwise as it does for the user, in the leaves' own types.
+    vectorized : bool
+        Whether `forward` takes and returns arrays with a leading axis.
+
+    Attributes
+    ----------
+    inputs : Labelled
+        The leaves that are differentiated, by "input 0" and their paths, such as "input 0['w']".
+    notes : list of HealthFinding
+
+    Raises
+    ------
+    FastcheckError
+        If there is no such leaf, a leaf is a tracer, the function raises, or it returns nothing to differentiate.
+    """
+
+    def __init__(self, function: Callable[..., Any], args: Sequence[Any], double: bool, vectorized: bool) -> None:
+        given, self._structure = leaves_of(tuple(args))
+        self._given = {_input(path): leaf for path, leaf in given.items()}
+        refuse_tracers(self._given)
+        self._function, self._double = function, double
+        wanted = {name: leaf for name, leaf in self._given.items() if is_differentiable(leaf)}
+        if not wanted:
+            kinds = listed(sorted({type_of(leaf) for leaf in self._given.values()})) or "nothing"
+            raise FastcheckError(f"inputs are {kinds}: expected an array of floating-point numbers among them")
+        self.inputs = Labelled({name: np.asarray(leaf) for name, leaf in wanted.items()})
+        self.notes = list[HealthFinding]()
+        types = {type_of(leaf) for leaf in wanted.values()} - {*_DOUBLE}
+        if types and double:
+            self.notes.append(autograd_health.x64(sorted(types)))
+        self._outputs = self._first_call()
+        self._evaluate = jax.jit(jax.vmap(self._called)) if vectorized else self._compiled()
+
+    def forward(self, **inputs: np.ndarray) -> Any:
+        """Return the outputs that are differentiated: one array, or several by path."""
+        with self._mode():
+            return _packed(self._evaluate(self._placed(inputs)))
+
+    def backward(self, grad_output: Any, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what `jax.vjp` does."""
+        cotangents = grad_output if isinstance(grad_output, dict) else {ALONE: grad_output}
+        with self._mode():
+            _, vjp = jax.vjp(self._called, self._placed(inputs))
+            (gradients,) = vjp({path: jax.numpy.array(one) for path, one in cotangents.items()})
+        return {name: np.asarray(gradient) for name, gradient in gradients.items()}
+
+    def cotangent(self, grad_output: Any) -> Any:
+        """Return the user's cotangent in the form of `forward`'s outputs; refuse another structure."""
+        given = dict(leaves_of(grad_output)[0])
+        missing = [path for path in self._outputs if path not in given]
+        if missing:
+            raise FastcheckError(
+                f"grad_output is {quoted(grad_output)}: expected arrays like the outputs, with grad_output{missing[0]}"
+            )
+        return _packed({path: given[path] for path in self._outputs})
+
+    def in_place_of(self, function: Callable[..., Any], args: Sequence[Any], vectorized: bool) -> Callable[..., Any]:
+        """Return another function as one of the same inputs in float64, with the same outputs."""
+        other = JaxFunction(function, args, double=True, vectorized=vectorized)
+        if other._outputs != self._outputs:
+            raise FastcheckError(
+                f"reference returns {_described(other._outputs)}: expected {_described(self._outputs)}, as the function"
+            )
+        return other.forward
+
+    def _mode(self) -> AbstractContextManager[Any]:
+        return x64() if self._double else nullcontext()
+
+    def _placed(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        return {name: placed(self._given[name], array) for name, array in inputs.items()}
+
+    def _called(self, leaves: Mapping[str, Any]) -> dict[str, Any]:
+        """Call the function with leaves in place of those that were given; return outputs by path."""
+        values = [leaves.get(name, leaf) for name, leaf in self._given.items()]
+        returned = self._function(*jax.tree_util.tree_unflatten(self._structure, values))
+        outputs = {path: leaf for path, leaf in leaves_of(returned)[0].items() if is_differentiable(leaf)}
+        if not outputs:
+            raise FastcheckError(
+                f"function returns {quoted(returned)}: expected an array of floating-point numbers, or a pytree of them"
+            )
+        return outputs
+
+    # The start point
+
+    def _start(self) -> dict[str, Any]:
+        arrays = {name: _in_double(array) if self._double else array for name, array in self.inputs.items()}
+        return self._placed(arrays)
+
+    def _first_call(self) -> list[str]:
+        """Return the paths of the outputs, from a call of the function as JAX differentiates it."""
+        try:
+            with self._mode():
+                return list(jax.vjp(self._called, self._start())[0])
+        except FastcheckError:
+            raise
+        except Exception as error:
+            advice = _ADVICE.get(type(error).__name__)
+            if advice is not None:
+                raise FastcheckError(f"function raises {type(error).__name__} {START}: {advice}") from error
+            raise raised_by("function", error, START) from error
+
+    def _compiled(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        """Return the function compiled, which takes less time, if that is the same function; else as it is."""
+        compiled = jax.jit(self._called)
+        try:
+            with self._mode():
+                start = self._start()
+                first, again, other = (_arrays(call(start)) for call in (self._called, self._called, compiled))
+        except Exception:  # its control flow depends on values; or it is not pure, which the check will report
+            return self._called
+        is_pure = all(np.array_equal(first[path], again[path], equal_nan=True) for path in first)
+        return compiled if is_pure and all(_alike(first[path], other[path]) for path in first) else self._called
+
+
+def _input(path: str) -> str:
+    """Return the name of a leaf by its path in the arguments: "input 0['w']" for "[0]['w']"."""
+    number, _, rest = path[1:].partition("]")
+    return f"input {number}{rest}"
+
+
+def _arrays(outputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {path: np.asarray(leaf) for path, leaf in outputs.items()}
+
+
+def _packed(outputs: Mapping[str, Any]) -> Any:
+    """Return outputs as `check_vjp` takes them: NumPy's arrays, by path or alone."""
+    arrays = _arrays(outputs)
+    return arrays[ALONE] if list(arrays) == [ALONE] else Labelled(arrays)
+
+
+def _in_double(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two outputs are the same but for rounding."""
+    one, other = _in_double(one), _in_double(other)
+    with np.errstate(all="ignore"):
+        return bool(np.allclose(one, other, rtol=0, atol=ALIKE * np.abs(one).max(initial=0.0), equal_nan=True))
+
+
+def _described(outputs: Sequence[str]) -> str:
+    return listed(f"output{path}" for path in outputs)
