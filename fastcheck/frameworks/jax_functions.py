@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,11 @@ ALIKE = 1e-3
 less as well."""
 
 _DOUBLE = ("float64", "complex128")
+
+_IN_A_TUPLE = " with one argument, a tuple (several are given one by one)"
+
+_NARROW = re.compile(r"(?:new_dtype|preferred_element_type)=(float32|float16|bfloat16|complex64)")
+"""Types other than float64 that operations convert to, in JAX's own listing of a function."""
 
 _ADVICE = {
     "TracerArrayConversionError": "NumPy cannot take what JAX traces: expected functions of jax.numpy",
@@ -61,11 +67,12 @@ class JaxFunction:
         self._given = {_input(path): leaf for path, leaf in given.items()}
         refuse_tracers(self._given)
         self._function, self._double = function, double
+        self._in_a_tuple = _IN_A_TUPLE if len(args) == 1 and isinstance(args[0], (tuple, list)) else ""
         wanted = {name: leaf for name, leaf in self._given.items() if is_differentiable(leaf)}
         if not wanted:
-            kinds = listed(sorted({type_of(leaf) for leaf in self._given.values()})) or "nothing"
+            kinds = listed(sorted({_kind(leaf) for leaf in self._given.values()})) or "nothing"
             raise FastcheckError(f"inputs are {kinds}: expected an array of floating-point numbers among them")
-        self.inputs = Labelled({name: np.asarray(leaf) for name, leaf in wanted.items()})
+        self.inputs = Labelled({name: np.array(leaf) for name, leaf in wanted.items()})  # which may share memory in JAX
         self.notes = list[HealthFinding]()
         types = {type_of(leaf) for leaf in wanted.values()} - {*_DOUBLE}
         if types and double:
@@ -75,13 +82,13 @@ class JaxFunction:
 
     def forward(self, **inputs: np.ndarray) -> Any:
         """Return the outputs that are differentiated: one array, or several by path."""
-        with self._mode():
+        with self._mode(), _explained():
             return _packed(self._evaluate(self._placed(inputs)))
 
     def backward(self, grad_output: Any, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Return what `jax.vjp` does."""
         cotangents = grad_output if isinstance(grad_output, dict) else {ALONE: grad_output}
-        with self._mode():
+        with self._mode(), _explained():
             _, vjp = jax.vjp(self._called, self._placed(inputs))
             (gradients,) = vjp({path: jax.numpy.array(one) for path, one in cotangents.items()})
         return {name: np.asarray(gradient) for name, gradient in gradients.items()}
@@ -131,33 +138,49 @@ class JaxFunction:
     def _first_call(self) -> list[str]:
         """Return the paths of the outputs, from a call of the function as JAX differentiates it."""
         try:
-            with self._mode():
+            with self._mode(), _explained():
                 return list(jax.vjp(self._called, self._start())[0])
         except FastcheckError:
             raise
         except Exception as error:
-            advice = _ADVICE.get(type(error).__name__)
-            if advice is not None:
-                raise FastcheckError(f"function raises {type(error).__name__} {START}: {advice}") from error
-            raise raised_by("function", error, START) from error
+            raise raised_by("function", error, START + self._in_a_tuple * isinstance(error, TypeError)) from error
 
     def _compiled(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
         """Return the function compiled, which takes less time, if that is the same function; else as it is."""
         compiled = jax.jit(self._called)
         try:
             with self._mode():
-                start = self._start()
-                first, again, other = (_arrays(call(start)) for call in (self._called, self._called, compiled))
+                calls = (self._called, self._called, compiled)
+                first, again, other = (_arrays(call(self._start())) for call in calls)  # a function may donate memory
+                narrow = _NARROW.findall(str(jax.make_jaxpr(self._called)(self._start())))
         except Exception:  # its control flow depends on values; or it is not pure, which the check will report
             return self._called
+        if narrow and self._double:
+            self.notes.append(autograd_health.narrower(sorted(set(narrow))))
         is_pure = all(np.array_equal(first[path], again[path], equal_nan=True) for path in first)
         return compiled if is_pure and all(_alike(first[path], other[path]) for path in first) else self._called
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Say in few words what JAX's long messages mean."""
+    try:
+        yield
+    except Exception as error:
+        name = type(error).__name__
+        if name not in _ADVICE:
+            raise
+        raise FastcheckError(f"function raises {name}: {_ADVICE[name]}") from error
 
 
 def _input(path: str) -> str:
     """Return the name of a leaf by its path in the arguments: "input 0['w']" for "[0]['w']"."""
     number, _, rest = path[1:].partition("]")
     return f"input {number}{rest}"
+
+
+def _kind(leaf: Any) -> str:
+    return str(getattr(leaf, "dtype", type(leaf).__name__))
 
 
 def _arrays(outputs: Mapping[str, Any]) -> dict[str, np.ndarray]:

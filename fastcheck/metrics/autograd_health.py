@@ -27,6 +27,15 @@ def x64(types: Sequence[str]) -> HealthFinding:
     )
 
 
+def narrower(types: Sequence[str]) -> HealthFinding:
+    """Describe a function that converts numbers to a type narrower than float64."""
+    return HealthFinding(
+        "narrower types",
+        f"the function converts numbers to {listed(types)} on its way: the differences have the noise of that type",
+        "reference=, the same function in float64, has smaller error bars",
+    )
+
+
 def random_numbers() -> HealthFinding:
     """Describe a function that draws random numbers."""
     return HealthFinding(
