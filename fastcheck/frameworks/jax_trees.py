@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -23,12 +24,8 @@ jnp = jax.numpy
 
 def x64() -> AbstractContextManager[Any]:
     """Return a context in which JAX computes in float64, whatever its setting is."""
-    enable: Callable[[bool], AbstractContextManager[Any]]
-    if hasattr(jax, "enable_x64"):
-        enable = jax.enable_x64
-    else:
-        from jax.experimental import enable_x64 as enable
-    return enable(True)
+    home: Any = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
+    return home.enable_x64(True)
 
 
 def leaves_of(tree: Any) -> tuple[dict[str, Any], Any]:

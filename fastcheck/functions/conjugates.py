@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from fastcheck.functions.along import LossOfArrays
 from fastcheck.functions.state import Arrays
 from fastcheck.functions.vjp import Vjp
 from fastcheck.metrics import vjp_health
 from fastcheck.metrics.health import HealthFinding
-
-if TYPE_CHECKING:
-    from fastcheck.functions.vjp_case import VjpCase
 
 LINES = 3
 """Lines along which both gradients are compared with a difference quotient."""
@@ -27,12 +25,16 @@ FAR, NEAR = 1e-3, 1e-5
 """Fractions of a slope's size: a gradient that is off by more is wrong, by less probably right."""
 
 
-def other_convention(case: VjpCase, vjp: Vjp, read: Callable[[Any], Arrays]) -> Iterator[HealthFinding]:
+def other_convention(
+    case: LossOfArrays, grads: Arrays, vjp: Vjp, read: Callable[[Any], Arrays]
+) -> Iterator[HealthFinding]:
     """Yield a finding if a complex gradient is wrong, and right under the other convention.
 
     Parameters
     ----------
-    case : VjpCase
+    case : LossOfArrays
+    grads : dict of str to array
+        Its gradient.
     vjp : Vjp
         The same functions under the other convention.
     read : callable
@@ -40,24 +42,24 @@ def other_convention(case: VjpCase, vjp: Vjp, read: Callable[[Any], Arrays]) -> 
     """
     with suppress(Exception):  # of a backward that raises for this cotangent
         call = vjp.backpropagated(vjp.inputs.arrays, vjp.cotangent)
-        if _explains(case, read(vjp.gradients(call.returned))):
+        if _explains(case, grads, read(vjp.gradients(call.returned))):
             yield vjp_health.other_convention(vjp.convention)
 
 
-def _explains(case: VjpCase, gradients: Arrays) -> bool:
-    """Whether these gradients are near the difference quotients along lines, from which the case's own are far."""
+def _explains(case: LossOfArrays, grads: Arrays, others: Arrays) -> bool:
+    """Whether other gradients are near the difference quotients along lines, from which the case's own are far."""
     rng = np.random.default_rng(LINES)
     for _ in range(LINES):
         line = {name: rng.choice([-1.0, 1.0], array.shape) * case.size(name) for name, array in case.params.items()}
         quotient = _quotient(case, line)
-        size = math.sqrt(sum(np.sum((step * case.grads[name]) ** 2) for name, step in line.items()))
-        own, other = (abs(quotient - _slope(grads, line)) for grads in (case.grads, gradients))
+        size = math.sqrt(sum(np.sum((step * grads[name]) ** 2) for name, step in line.items()))
+        own, other = (abs(quotient - _slope(gradients, line)) for gradients in (grads, others))
         if not (own > FAR * size and other < NEAR * size):
             return False
     return True
 
 
-def _quotient(case: VjpCase, line: Arrays) -> float:
+def _quotient(case: LossOfArrays, line: Arrays) -> float:
     """Return the two-sided difference quotient along a line."""
     ends = [{name: array + side * STEP * line[name] for name, array in case.params.items()} for side in (1, -1)]
     right, left = (case.value(end, lambda: "near the start point") for end in ends)

@@ -137,7 +137,7 @@ class VjpCase(FunctionCase):
             units = {name: self.half_unit(name) for name in self.grads}
             self.findings += cotangents.examined(self._vjp, self.grads, errors, units, self._read)
             if self._vjp.is_complex:
-                self.findings += other_convention(self, self._vjp.otherwise(), self._values)
+                self.findings += other_convention(self, self.grads, self._vjp.otherwise(), self._values)
 
     def _patterns(self, structure: Structure, seed: int) -> tuple[dict[str, Pattern], dict[str, int]]:
         """Return the pattern of each input that has one, and the calls that it took to look for it."""
