@@ -61,10 +61,10 @@ class Parts:
             if is_complex(value):
                 raise FastcheckError(f"{label} is complex: expected real numbers, as {name} has them; take its .real")
             return {name: floating(label, value, declared)}
-        if not is_complex(value):
+        array = as_array(label, value)
+        if array.dtype.kind != "c":
             real = floating(label, value, declared)
             return dict(zip(parts, (real, real._replace(values=np.zeros_like(real.values))), strict=True))
-        array = as_array(label, value)
         return {part: floating(label, one) for part, one in zip(parts, (array.real, array.imag), strict=True)}
 
     def joined(self, name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
