@@ -73,8 +73,8 @@ def check(
 
     Notes
     -----
-    The function is compiled for the differences where this returns the same, and called as it is otherwise. `jax.vjp`
-    is called as the user would, with the function as it is.
+    The function, and `jax.vjp` of it, are called as they are first. They are compiled for the other calls, if that
+    returns the same.
 
     Examples
     --------

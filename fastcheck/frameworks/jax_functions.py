@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from fastcheck.functions.case import START
 from fastcheck.functions.conventions import Labelled
 from fastcheck.metrics import autograd_health
 from fastcheck.metrics.health import HealthFinding
+
+Call = Callable[..., dict[str, Any]]
+"""A function of leaves by name, which returns arrays by name or path."""
 
 ALONE = ""
 """Path of an output that is not in a container."""
@@ -78,7 +82,11 @@ class JaxFunction:
         if types and double:
             self.notes.append(autograd_health.x64(sorted(types)))
         self._outputs = self._first_call()
-        self._evaluate = jax.jit(jax.vmap(self._called)) if vectorized else self._compiled()
+        if double:
+            self._note_types()
+        self._evaluate = (
+            jax.jit(jax.vmap(self._called)) if vectorized else self._compiled(self._called, lambda: (self._start(),))
+        )
 
     def forward(self, **inputs: np.ndarray) -> Any:
         """Return the outputs that are differentiated: one array, or several by path."""
@@ -89,8 +97,8 @@ class JaxFunction:
         """Return what `jax.vjp` does."""
         cotangents = grad_output if isinstance(grad_output, dict) else {ALONE: grad_output}
         with self._mode(), _explained():
-            _, vjp = jax.vjp(self._called, self._placed(inputs))
-            (gradients,) = vjp({path: jax.numpy.array(one) for path, one in cotangents.items()})
+            sent = {path: jax.numpy.array(one) for path, one in cotangents.items()}
+            gradients = self._pullback(self._placed(inputs), sent)
         return {name: np.asarray(gradient) for name, gradient in gradients.items()}
 
     def cotangent(self, grad_output: Any) -> Any:
@@ -145,20 +153,42 @@ class JaxFunction:
         except Exception as error:
             raise raised_by("function", error, START + self._in_a_tuple * isinstance(error, TypeError)) from error
 
-    def _compiled(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
-        """Return the function compiled, which takes less time, if that is the same function; else as it is."""
-        compiled = jax.jit(self._called)
+    @functools.cached_property
+    def _pullback(self) -> Call:
+        """`jax.vjp` as a function of leaves and cotangents."""
+
+        def pullback(leaves: Mapping[str, Any], cotangents: Mapping[str, Any]) -> dict[str, Any]:
+            return jax.vjp(self._called, leaves)[1](cotangents)[0]
+
+        def at_start() -> tuple[Any, ...]:
+            return self._start(), jax.tree.map(jax.numpy.ones_like, self._called(self._start()))
+
+        return self._compiled(pullback, at_start)
+
+    def _compiled(self, function: Call, arguments: Callable[[], tuple[Any, ...]]) -> Call:
+        """Return a function compiled, which takes less time, if it is the same function then; else as it is.
+
+        Parameters
+        ----------
+        function : callable
+        arguments : callable
+            Returns them, anew for each call: a function may donate their memory.
+        """
+        compiled = jax.jit(function)
         try:
             with self._mode():
-                calls = (self._called, self._called, compiled)
-                first, again, other = (_arrays(call(self._start())) for call in calls)  # a function may donate memory
-                narrow = _NARROW.findall(str(jax.make_jaxpr(self._called)(self._start())))
+                first, again, other = (_arrays(call(*arguments())) for call in (function, function, compiled))
         except Exception:  # its control flow depends on values; or it is not pure, which the check will report
-            return self._called
-        if narrow and self._double:
-            self.notes.append(autograd_health.narrower(sorted(set(narrow))))
+            return function
         is_pure = all(np.array_equal(first[path], again[path], equal_nan=True) for path in first)
-        return compiled if is_pure and all(_alike(first[path], other[path]) for path in first) else self._called
+        return compiled if is_pure and all(_alike(first[path], other[path]) for path in first) else function
+
+    def _note_types(self) -> None:
+        """Note types narrower than float64 that the function converts numbers to."""
+        with suppress(Exception), self._mode():  # of control flow that depends on values
+            narrow = set(_NARROW.findall(str(jax.make_jaxpr(self._called)(self._start()))))
+            if narrow:
+                self.notes.append(autograd_health.narrower(sorted(narrow)))
 
 
 @contextmanager

@@ -31,8 +31,8 @@ def narrower(types: Sequence[str]) -> HealthFinding:
     """Describe a function that converts numbers to a type narrower than float64."""
     return HealthFinding(
         "narrower types",
-        f"the function converts numbers to {listed(types)} on its way: the differences have the noise of that type",
-        "reference=, the same function in float64, has smaller error bars",
+        f"the function converts numbers to {listed(types)} on its way, whose rounding the differences may then have",
+        "if error bars are wide, give reference=, the same function in float64",
     )
 
 

@@ -307,7 +307,7 @@ def test_directions_cover_what_a_sample_leaves_out():
     assert "[17, 3]" in str(report)
 
 
-@pytest.mark.parametrize("options", [{"vectorized": True}, {"executor": "processes", "threads": 2}, {"threads": 2}])
+@pytest.mark.parametrize("options", [{"vectorized": True}, {"threads": 2}])
 def test_ways_to_call(options):
     z = _complex(6, 4)
     assert check_vjp(_squares, _squares_backward, z, **options).passed
