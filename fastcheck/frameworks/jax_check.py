@@ -73,8 +73,8 @@ def check(
 
     Notes
     -----
-    The function, and `jax.vjp` of it, are called as they are first. They are compiled for the other calls, if that
-    returns the same.
+    The function, and `jax.vjp` of it, are compiled if JAX can trace them, twice with the same result; otherwise they
+    are called as they are.
 
     Examples
     --------

@@ -24,10 +24,6 @@ Call = Callable[..., dict[str, Any]]
 ALONE = ""
 """Path of an output that is not in a container."""
 
-ALIKE = 1e-3
-"""Relative difference up to which a compiled function returns what the function does: other roundings, in float32 and
-less as well."""
-
 _DOUBLE = ("float64", "complex128")
 
 _IN_A_TUPLE = " with one argument, a tuple (several are given one by one)"
@@ -82,8 +78,6 @@ class JaxFunction:
         if types and double:
             self.notes.append(autograd_health.x64(sorted(types)))
         self._outputs = self._first_call()
-        if double:
-            self._note_types()
         self._evaluate = (
             jax.jit(jax.vmap(self._called)) if vectorized else self._compiled(self._called, lambda: (self._start(),))
         )
@@ -114,7 +108,7 @@ class JaxFunction:
     def in_place_of(self, function: Callable[..., Any], args: Sequence[Any], vectorized: bool) -> Callable[..., Any]:
         """Return another function as one of the same inputs in float64, with the same outputs."""
         other = JaxFunction(function, args, double=True, vectorized=vectorized)
-        if other._outputs != self._outputs:
+        if {*other._outputs} != {*self._outputs}:
             raise FastcheckError(
                 f"reference returns {_described(other._outputs)}: expected {_described(self._outputs)}, as the function"
             )
@@ -144,7 +138,12 @@ class JaxFunction:
         return self._placed(arrays)
 
     def _first_call(self) -> list[str]:
-        """Return the paths of the outputs, from a call of the function as JAX differentiates it."""
+        """Return the paths of the outputs, from a trace of the function, or a call where it cannot be traced."""
+        with suppress(Exception), self._mode():
+            traced, outputs = jax.make_jaxpr(self._called, return_shape=True)(self._start())
+            narrow = set(_NARROW.findall(str(traced))) if self._double else set()
+            self.notes += [autograd_health.narrower(sorted(narrow))] if narrow else []
+            return list(outputs)
         try:
             with self._mode(), _explained():
                 return list(jax.vjp(self._called, self._start())[0])
@@ -161,34 +160,19 @@ class JaxFunction:
             return jax.vjp(self._called, leaves)[1](cotangents)[0]
 
         def at_start() -> tuple[Any, ...]:
-            return self._start(), jax.tree.map(jax.numpy.ones_like, self._called(self._start()))
+            start = self._start()
+            outputs = jax.eval_shape(self._called, start)
+            return start, {path: jax.numpy.ones(one.shape, one.dtype) for path, one in outputs.items()}
 
         return self._compiled(pullback, at_start)
 
     def _compiled(self, function: Call, arguments: Callable[[], tuple[Any, ...]]) -> Call:
-        """Return a function compiled, which takes less time, if it is the same function then; else as it is.
-
-        Parameters
-        ----------
-        function : callable
-        arguments : callable
-            Returns them, anew for each call: a function may donate their memory.
-        """
-        compiled = jax.jit(function)
-        try:
-            with self._mode():
-                first, again, other = (_arrays(call(*arguments())) for call in (function, function, compiled))
-        except Exception:  # its control flow depends on values; or it is not pure, which the check will report
-            return function
-        is_pure = all(np.array_equal(first[path], again[path], equal_nan=True) for path in first)
-        return compiled if is_pure and all(_alike(first[path], other[path]) for path in first) else function
-
-    def _note_types(self) -> None:
-        """Note types narrower than float64 that the function converts numbers to."""
-        with suppress(Exception), self._mode():  # of control flow that depends on values
-            narrow = set(_NARROW.findall(str(jax.make_jaxpr(self._called)(self._start()))))
-            if narrow:
-                self.notes.append(autograd_health.narrower(sorted(narrow)))
+        """Return a function compiled, which takes less time, if it can be traced, twice alike; else as it is."""
+        with suppress(Exception), self._mode():
+            first, again = (jax.make_jaxpr(_renewed(function))(*arguments()) for _ in range(2))
+            if _text(first) == _text(again) and _same_constants(first.consts, again.consts):
+                return jax.jit(function)
+        return function
 
 
 @contextmanager
@@ -227,11 +211,20 @@ def _in_double(array: np.ndarray) -> np.ndarray:
     return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
 
 
-def _alike(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two outputs are the same but for rounding."""
-    one, other = _in_double(one), _in_double(other)
-    with np.errstate(all="ignore"):
-        return bool(np.allclose(one, other, rtol=0, atol=ALIKE * np.abs(one).max(initial=0.0), equal_nan=True))
+def _renewed(function: Call) -> Call:
+    """Return a function as one that JAX has not traced yet."""
+    return lambda *arguments: function(*arguments)
+
+
+def _text(trace: Any) -> str:
+    """Return JAX's listing of a trace without addresses in memory."""
+    return re.sub("0x[0-9a-f]+", "", str(trace))
+
+
+def _same_constants(first: Sequence[Any], again: Sequence[Any]) -> bool:
+    """Whether two traces hold the same arrays."""
+    pairs = zip(first, again, strict=True)
+    return all(np.array_equal(np.asarray(one), np.asarray(other), equal_nan=True) for one, other in pairs)
 
 
 def _described(outputs: Sequence[str]) -> str:
