@@ -102,7 +102,7 @@ def check(
         stencil=stencil,
         directions=directions,
         noise=noise,
-        relative_noise=relative_noise,
+        relative_noise=mine.rounding if noise is None and relative_noise is None else relative_noise,
         precision=precision,
         vectorized=vectorized,
         threads=threads,

@@ -12,6 +12,7 @@ import numpy as np
 
 from fastcheck.common.errors import FastcheckError, raised_by
 from fastcheck.common.naming import listed, quoted
+from fastcheck.common.precision import UNITS
 from fastcheck.frameworks.jax_trees import is_differentiable, jax, leaves_of, placed, refuse_tracers, type_of, x64
 from fastcheck.functions.case import START
 from fastcheck.functions.conventions import Labelled
@@ -24,7 +25,17 @@ Call = Callable[..., dict[str, Any]]
 ALONE = ""
 """Path of an output that is not in a container."""
 
+TINY = 2.0**-32
+"""A step, as a fraction of the inputs, that is far below the spacing of float32's numbers."""
+
+SLACK, ROUNDINGS = 16.0, 8.0
+"""Factors on the errors of a difference quotient, and on a rounding, that are granted to narrower types."""
+
+MOST = 0.05
+"""Relative difference of two slopes that is never granted: in half precision the bound above would hide a rounding."""
+
 _DOUBLE = ("float64", "complex128")
+_REAL = {"complex64": "float32"}
 
 _IN_A_TUPLE = " with one argument, a tuple (several are given one by one)"
 
@@ -55,6 +66,8 @@ class JaxFunction:
     inputs : Labelled
         The leaves that are differentiated, by "input 0" and their paths, such as "input 0['w']".
     notes : list of HealthFinding
+    rounding : float or None
+        Accuracy of outputs, relative to their size, where the function computes in a narrower type than float64.
 
     Raises
     ------
@@ -77,7 +90,11 @@ class JaxFunction:
         types = {type_of(leaf) for leaf in wanted.values()} - {*_DOUBLE}
         if types and double:
             self.notes.append(autograd_health.x64(sorted(types)))
+        self._narrow = set[str]()
         self._outputs = self._first_call()
+        self.rounding = self._rounding()
+        if self._narrow:
+            self.notes.append(autograd_health.narrower(sorted(self._narrow), self.rounding))
         self._evaluate = (
             jax.jit(jax.vmap(self._called)) if vectorized else self._compiled(self._called, lambda: (self._start(),))
         )
@@ -141,8 +158,7 @@ class JaxFunction:
         """Return the paths of the outputs, from a trace of the function, or a call where it cannot be traced."""
         with suppress(Exception), self._mode():
             traced, outputs = jax.make_jaxpr(self._called, return_shape=True)(self._start())
-            narrow = set(_NARROW.findall(str(traced))) if self._double else set()
-            self.notes += [autograd_health.narrower(sorted(narrow))] if narrow else []
+            self._narrow = set(_NARROW.findall(str(traced))) if self._double else set()
             return list(outputs)
         try:
             with self._mode(), _explained():
@@ -151,6 +167,31 @@ class JaxFunction:
             raise
         except Exception as error:
             raise raised_by("function", error, START + self._in_a_tuple * isinstance(error, TypeError)) from error
+
+    def _rounding(self) -> float | None:
+        """Return the rounding of outputs, relative to their size, by narrower types; None where these round nothing.
+
+        Steps far below the spacing of such a type then show another slope than steps above it.
+        """
+        unit = max((UNITS[_REAL.get(name, name)] for name in self._narrow), default=0.0)
+        if not unit:
+            return None
+        near, far = (self._quotient(step) for step in (TINY, unit ** (1 / 3)))
+        with np.errstate(all="ignore"):
+            apart, size = (float(np.linalg.norm(one)) for one in (near - far, far))
+        return None if apart <= min(MOST, SLACK * unit ** (2 / 3)) * size else ROUNDINGS * unit
+
+    def _quotient(self, step: float) -> np.ndarray:
+        """Return the two-sided difference quotient of all outputs, where every input moves by a part of itself."""
+        ends = []
+        for side in (1, -1):
+            rng = np.random.default_rng(len(self.inputs))
+            signs = {name: rng.choice([-1.0, 1.0], array.shape) for name, array in self.inputs.items()}
+            moved = {name: _in_double(array) * (1 + side * step * signs[name]) for name, array in self.inputs.items()}
+            with self._mode(), _explained():
+                outputs = _arrays(self._called(self._placed(moved)))
+            ends.append(np.concatenate([_in_double(one).reshape(-1) for one in outputs.values()]))
+        return (ends[0] - ends[1]) / (2 * step)
 
     @functools.cached_property
     def _pullback(self) -> Call:

@@ -27,12 +27,13 @@ def x64(types: Sequence[str]) -> HealthFinding:
     )
 
 
-def narrower(types: Sequence[str]) -> HealthFinding:
-    """Describe a function that converts numbers to a type narrower than float64."""
+def narrower(types: Sequence[str], rounding: float | None) -> HealthFinding:
+    """Describe a function that converts numbers to a type narrower than float64, and the rounding of its outputs."""
+    seen = "its outputs show no rounding of that" if rounding is None else f"its outputs count as {rounding:.1g} off"
     return HealthFinding(
         "narrower types",
-        f"the function converts numbers to {listed(types)} on its way, whose rounding the differences may then have",
-        "if error bars are wide, give reference=, the same function in float64",
+        f"the function converts numbers to {listed(types)} on its way: {seen}",
+        "" if rounding is None else "reference=, the same function in float64, has smaller error bars",
     )
 
 
