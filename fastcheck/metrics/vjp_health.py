@@ -102,7 +102,7 @@ def other_convention(convention: str) -> HealthFinding:
     return HealthFinding(
         f"{own}'s convention",
         f"the complex gradient is wrong by {other}'s convention and right by {own}'s, its conjugate",
-        f"look for a missing conjugate, or pass complex_convention={convention!r} if that is the one you follow",
+        f"look for a missing conjugate; check_vjp with complex_convention={convention!r} judges by {own}'s",
     )
 
 
