@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,8 @@ from fastcheck.common.naming import quoted
 from fastcheck.common.progress import ProgressHook
 from fastcheck.engine.sampling import Dims
 from fastcheck.frameworks.jax_functions import JaxFunction
+from fastcheck.metrics import autograd_health
+from fastcheck.metrics.health import HealthFinding
 from fastcheck.reports.report import Report
 
 
@@ -87,13 +89,16 @@ def check(
             raise FastcheckError(f"{name} is {quoted(one)}: expected a function of arrays, then its arguments")
     if not isinstance(vectorized, (bool, np.bool_)):
         raise FastcheckError(f"vectorized is {quoted(vectorized)}: expected True or False")
-    mine = JaxFunction(function, args, double=reference is None, vectorized=bool(vectorized) and reference is None)
+    alone = reference is None
+    mine = JaxFunction(function, args, double=alone, vectorized=bool(vectorized) and alone)
+    differenced = mine if reference is None else JaxFunction(reference, args, double=True, vectorized=bool(vectorized))
+    mine.refuse_other(differenced)
     return checked_vjp(
         mine.forward,
         mine.backward,
         mine.inputs,
-        mine.notes,
-        reference=None if reference is None else mine.in_place_of(reference, args, bool(vectorized)),
+        [*_notes(differenced, alone)],
+        reference=None if alone else differenced.forward,
         grad_output=None if grad_output is None else mine.cotangent(grad_output),
         complex_convention="jax",
         structure=structure,
@@ -102,7 +107,7 @@ def check(
         stencil=stencil,
         directions=directions,
         noise=noise,
-        relative_noise=mine.rounding if noise is None and relative_noise is None else relative_noise,
+        relative_noise=differenced.rounding if noise is None and relative_noise is None else relative_noise,
         precision=precision,
         vectorized=vectorized,
         threads=threads,
@@ -110,3 +115,11 @@ def check(
         keep=keep,
         progress=progress,
     )
+
+
+def _notes(differenced: JaxFunction, alone: bool) -> Iterator[HealthFinding]:
+    """Yield the types in which functions ran: without a reference, the function itself ran in float64."""
+    if differenced.types and alone:
+        yield autograd_health.x64(differenced.types)
+    if differenced.narrow:
+        yield autograd_health.narrower(differenced.narrow, differenced.rounding)

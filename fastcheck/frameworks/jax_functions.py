@@ -16,8 +16,6 @@ from fastcheck.common.precision import UNITS
 from fastcheck.frameworks.jax_trees import is_differentiable, jax, leaves_of, placed, refuse_tracers, type_of, x64
 from fastcheck.functions.case import START
 from fastcheck.functions.conventions import Labelled
-from fastcheck.metrics import autograd_health
-from fastcheck.metrics.health import HealthFinding
 
 Call = Callable[..., dict[str, Any]]
 """A function of leaves by name, which returns arrays by name or path."""
@@ -65,9 +63,12 @@ class JaxFunction:
     ----------
     inputs : Labelled
         The leaves that are differentiated, by "input 0" and their paths, such as "input 0['w']".
-    notes : list of HealthFinding
+    types : list of str
+        Those in which JAX takes the inputs, without float64 and complex128.
+    narrow : list of str
+        Those that the function converts to in float64.
     rounding : float or None
-        Accuracy of outputs, relative to their size, where the function computes in a narrower type than float64.
+        Accuracy of outputs, relative to their size, where these types round them.
 
     Raises
     ------
@@ -86,15 +87,10 @@ class JaxFunction:
             kinds = listed(sorted({_kind(leaf) for leaf in self._given.values()})) or "nothing"
             raise FastcheckError(f"inputs are {kinds}: expected an array of floating-point numbers among them")
         self.inputs = Labelled({name: np.array(leaf) for name, leaf in wanted.items()})  # which may share memory in JAX
-        self.notes = list[HealthFinding]()
-        types = {type_of(leaf) for leaf in wanted.values()} - {*_DOUBLE}
-        if types and double:
-            self.notes.append(autograd_health.x64(sorted(types)))
-        self._narrow = set[str]()
+        self.types = sorted({type_of(leaf) for leaf in wanted.values()} - {*_DOUBLE})
+        self.narrow = list[str]()
         self._outputs = self._first_call()
         self.rounding = self._rounding()
-        if self._narrow:
-            self.notes.append(autograd_health.narrower(sorted(self._narrow), self.rounding))
         self._evaluate = (
             jax.jit(jax.vmap(self._called)) if vectorized else self._compiled(self._called, lambda: (self._start(),))
         )
@@ -122,14 +118,11 @@ class JaxFunction:
             )
         return _packed({path: given[path] for path in self._outputs})
 
-    def in_place_of(self, function: Callable[..., Any], args: Sequence[Any], vectorized: bool) -> Callable[..., Any]:
-        """Return another function as one of the same inputs in float64, with the same outputs."""
-        other = JaxFunction(function, args, double=True, vectorized=vectorized)
-        if {*other._outputs} != {*self._outputs}:
-            raise FastcheckError(
-                f"reference returns {_described(other._outputs)}: expected {_described(self._outputs)}, as the function"
-            )
-        return other.forward
+    def refuse_other(self, reference: JaxFunction) -> None:
+        """Check that a reference returns the same outputs."""
+        mine, other = self._outputs, reference._outputs
+        if {*mine} != {*other}:
+            raise FastcheckError(f"reference returns {_described(other)}: expected {_described(mine)}, as the function")
 
     def _mode(self) -> AbstractContextManager[Any]:
         return x64() if self._double else nullcontext()
@@ -158,7 +151,7 @@ class JaxFunction:
         """Return the paths of the outputs, from a trace of the function, or a call where it cannot be traced."""
         with suppress(Exception), self._mode():
             traced, outputs = jax.make_jaxpr(self._called, return_shape=True)(self._start())
-            self._narrow = set(_NARROW.findall(str(traced))) if self._double else set()
+            self.narrow = sorted(set(_NARROW.findall(str(traced)))) if self._double else []
             return list(outputs)
         try:
             with self._mode(), _explained():
@@ -173,7 +166,7 @@ class JaxFunction:
 
         Steps far below the spacing of such a type then show another slope than steps above it.
         """
-        unit = max((UNITS[_REAL.get(name, name)] for name in self._narrow), default=0.0)
+        unit = max((UNITS[_REAL.get(name, name)] for name in self.narrow), default=0.0)
         if not unit:
             return None
         near, far = (self._quotient(step) for step in (TINY, unit ** (1 / 3)))

@@ -32,8 +32,8 @@ def narrower(types: Sequence[str], rounding: float | None) -> HealthFinding:
     seen = "its outputs show no rounding of that" if rounding is None else f"its outputs count as {rounding:.1g} off"
     return HealthFinding(
         "narrower types",
-        f"the function converts numbers to {listed(types)} on its way: {seen}",
-        "" if rounding is None else "reference=, the same function in float64, has smaller error bars",
+        f"the function that is differenced converts numbers to {listed(types)} on its way: {seen}",
+        "" if rounding is None else "reference=, the same function in float64 throughout, has smaller error bars",
     )
 
 
