@@ -13,7 +13,16 @@ import numpy as np
 from fastcheck.common.errors import FastcheckError, raised_by
 from fastcheck.common.naming import listed, quoted
 from fastcheck.common.precision import UNITS
-from fastcheck.frameworks.jax_trees import is_differentiable, jax, leaves_of, placed, refuse_tracers, type_of, x64
+from fastcheck.frameworks.jax_trees import (
+    is_differentiable,
+    jax,
+    leaves_of,
+    like_leaf,
+    placed,
+    refuse_tracers,
+    type_of,
+    x64,
+)
 from fastcheck.functions.case import START
 from fastcheck.functions.conventions import Labelled
 
@@ -97,8 +106,9 @@ class JaxFunction:
 
     def forward(self, **inputs: np.ndarray) -> Any:
         """Return the outputs that are differentiated: one array, or several by path."""
+        place = placed if self._evaluate == self._called else like_leaf  # compiled functions need no copies
         with self._mode(), _explained():
-            return _packed(self._evaluate(self._placed(inputs)))
+            return _packed(self._evaluate(self._placed(inputs, place)))
 
     def backward(self, grad_output: Any, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Return what `jax.vjp` does."""
@@ -127,8 +137,10 @@ class JaxFunction:
     def _mode(self) -> AbstractContextManager[Any]:
         return x64() if self._double else nullcontext()
 
-    def _placed(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        return {name: placed(self._given[name], array) for name, array in inputs.items()}
+    def _placed(
+        self, inputs: Mapping[str, np.ndarray], place: Callable[[Any, np.ndarray], Any] = placed
+    ) -> dict[str, Any]:
+        return {name: place(self._given[name], array) for name, array in inputs.items()}
 
     def _called(self, leaves: Mapping[str, Any]) -> dict[str, Any]:
         """Call the function with leaves in place of those that were given; return outputs by path."""

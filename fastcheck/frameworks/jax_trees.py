@@ -17,7 +17,7 @@ try:
 except ImportError:
     raise FastcheckError(f"JAX is not installed: {installing('jax')}") from None
 
-__all__ = ["is_differentiable", "jax", "leaves_of", "placed", "refuse_tracers", "type_of", "x64"]
+__all__ = ["is_differentiable", "jax", "leaves_of", "like_leaf", "placed", "refuse_tracers", "type_of", "x64"]
 
 jnp = jax.numpy
 
@@ -47,9 +47,15 @@ def type_of(leaf: Any) -> str:
 
 
 def placed(leaf: Any, array: np.ndarray) -> Any:
-    """Return an array in JAX's memory; a number where the leaf is one, whose type gives way to others'."""
+    """Return an array as JAX's, in memory of its own; a number where the leaf is one."""
+    value = like_leaf(leaf, array)
+    return jnp.array(value) if value is array else value
+
+
+def like_leaf(leaf: Any, array: np.ndarray) -> Any:
+    """Return an array, or a number where the leaf is one, whose type gives way to others'."""
     is_number = isinstance(leaf, (float, complex)) or getattr(leaf, "weak_type", False)
-    return array.item() if is_number and not array.ndim else jnp.array(array)
+    return array.item() if is_number and not array.ndim else array
 
 
 def refuse_tracers(leaves: Mapping[str, Any]) -> None:
