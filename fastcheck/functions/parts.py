@@ -37,8 +37,13 @@ class Parts:
 
     @classmethod
     def named(cls, names: Iterable[str], complex: Iterable[str]) -> Parts:
-        """Name the parts of arrays, some of which are complex."""
-        return cls({name: (name + _REAL, name + _IMAG) if name in complex else (name,) for name in names})
+        """Name the parts of arrays, some of which are complex; refuse the name of a part for another array."""
+        of = {name: (name + _REAL, name + _IMAG) if name in complex else (name,) for name in names}
+        for name, parts in of.items():
+            for part in parts:
+                if part != name and part in of:
+                    raise FastcheckError(f"{part!r} is the real or imaginary part of {name!r}: expected another name")
+        return cls(of)
 
     def whole(self, part: str) -> tuple[str, str]:
         """Return the user's name for the array of a part, and what is to be added to it: nothing, or ".real"."""
