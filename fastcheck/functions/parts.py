@@ -38,7 +38,9 @@ class Parts:
     @classmethod
     def named(cls, names: Iterable[str], complex: Iterable[str]) -> Parts:
         """Name the parts of arrays, some of which are complex; refuse the name of a part for another array."""
-        of = {name: (name + _REAL, name + _IMAG) if name in complex else (name,) for name in names}
+        of: dict[str, tuple[str, ...]] = {
+            name: (name + _REAL, name + _IMAG) if name in complex else (name,) for name in names
+        }
         for name, parts in of.items():
             for part in parts:
                 if part != name and part in of:
