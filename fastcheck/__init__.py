@@ -41,7 +41,7 @@ __all__ = [
     "sweep",
 ]
 
-_ON_DEMAND = ("layers", "torch", "zoo")
+_ON_DEMAND = ("jax", "layers", "torch", "zoo")
 """Modules that are imported when they are first used: some import a framework."""
 
 

@@ -250,6 +250,7 @@ def check_vjp(
     *,
     has_cache: bool = False,
     grad_output: Any = None,
+    complex_convention: Literal["torch", "jax"] = "torch",
     structure: Any = None,
     dims: Dims = "auto",
     step: float | Literal["auto"] = "auto",
@@ -284,15 +285,19 @@ def check_vjp(
         itself, where there is one. None says that an input is not differentiable: it is not checked, and the report
         says so.
     inputs : array, sequence or mapping of names to arrays
-        Point at which to check: float64, float32, float16 or bfloat16, also tensors of PyTorch. The functions get
-        float64 arrays (tensors where tensors were given, on their device and with their ``requires_grad``), in new
-        memory at every call. Arrays of integers or booleans, numbers and other objects are passed on, and not
-        differentiated. Tensors are called ``"input 0"``, ``"input 1"``, ..., or by their keys.
+        Point at which to check: float64, float32, float16, bfloat16, complex128 or complex64, also tensors of PyTorch.
+        The functions get float64 or complex128 arrays (tensors where tensors were given, on their device and with their
+        ``requires_grad``), in new memory at every call. Arrays of integers or booleans, numbers and other objects are
+        passed on, and not differentiated. Tensors are called ``"input 0"``, ``"input 1"``, ..., or by their keys;
+        complex ones are checked in two parts, as ``"input 0.real"`` and ``"input 0.imag"``.
     has_cache : bool
         Whether forward returns (output, cache), and backward takes that cache in place of the inputs.
     grad_output : array, or sequence or mapping like the outputs, optional
         The cotangent. By default it is seeded and random: sizes between a half and three halves, and random signs,
         rounded to the outputs' type. Sums, means and ones would hide whole classes of mistakes.
+    complex_convention : {"torch", "jax"}
+        What a complex gradient is, of a real loss L that depends on x + iy: dL/dx + i dL/dy, as PyTorch has it, or its
+        conjugate, dL/dx - i dL/dy, as JAX has it. The cotangent of a complex output follows the same convention.
     structure : str, sparse matrix or array of shape (outputs, entries), or mapping from tensor names to these, optional
         Which outputs each entry can move. Entries that share none are moved together: four to six calls of forward for
         each such *colour*, and more where bars ask for other steps, in place of six or more for each entry.
@@ -361,6 +366,7 @@ def check_vjp(
         (),
         has_cache=has_cache,
         grad_output=grad_output,
+        complex_convention=complex_convention,
         structure=structure,
         dims=dims,
         step=step,
@@ -387,6 +393,7 @@ def checked_vjp(
     *,
     has_cache: bool = False,
     grad_output: Any = None,
+    complex_convention: Literal["torch", "jax"] = "torch",
     structure: Any = None,
     noise: float | None = None,
     relative_noise: float | None = None,
@@ -409,6 +416,7 @@ def checked_vjp(
                 inputs,
                 has_cache=has_cache,
                 grad_output=grad_output,
+                complex_convention=complex_convention,
                 precision=precision,
                 reference=reference,
                 vectorized=bool(vectorized),
@@ -432,6 +440,7 @@ def checked_vjp(
         vectorized=vectorized,
         executor=executor,
         threads=threads,
+        complex_convention=None if complex_convention == "torch" else complex_convention,
         **options,
     )
 

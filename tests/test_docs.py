@@ -143,9 +143,30 @@ def test_the_guides_affine_layer_fails_as_shown_and_passes_when_mended():
 
 
 @pytest.mark.jit
-def test_the_guides_convolution_is_moved_by_colours():
+def test_the_guides_complex_gradient_lacks_a_conjugate():
     """It goes on from the example before it."""
-    (before, _), (code, shown) = EXAMPLE.findall(_section(DOCS / "guide.md", "A forward and a backward"))
+    (before, _), (code, shown), _ = EXAMPLE.findall(_section(DOCS / "guide.md", "A forward and a backward"))
+    names = {}
+    _printed(before, names)
+    printed = _printed(code, names)
+    assert _fits(shown, printed), printed
+    assert _printed(code.replace("2 * z, {", "2 * z.conj(), {"), names).startswith("PASS: z.real and z.imag are right")
+
+
+@pytest.mark.jit
+def test_the_guides_softmax_of_jax_fails_as_shown_and_passes_when_mended():
+    pytest.importorskip("jax")
+    ((code, shown),) = EXAMPLE.findall(_section(DOCS / "guide.md", "JAX"))
+    printed = _printed(code, {})
+    assert _fits(shown, printed), printed
+    mended = code.replace("y * v,)  # the mistake: ", "").replace("keepdims=True))\n", "keepdims=True)),)\n", 1)
+    assert _printed(mended, {}).startswith("PASS: input 0['b'], input 0['w'] and input 1 are right in all 17 entries")
+
+
+@pytest.mark.jit
+def test_the_guides_convolution_is_moved_by_colours():
+    """It goes on from the first example before it."""
+    (before, _), _, (code, shown) = EXAMPLE.findall(_section(DOCS / "guide.md", "A forward and a backward"))
     names = {}
     _printed(before, names)
     printed = _printed(code, names)

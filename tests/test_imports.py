@@ -24,6 +24,15 @@ def test_importing_fastcheck_imports_neither_numba_nor_a_framework():
     assert not _modules_after(statement) & heavy
 
 
+@pytest.mark.parametrize(("name", "title"), [("torch", "PyTorch"), ("jax", "JAX")])
+def test_a_framework_that_is_not_installed_is_named(name, title):
+    code = f"import sys; sys.modules[{name!r}] = None; import fastcheck; fastcheck.{name}.check"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"fastcheck.FastcheckError: {title} is not installed: pip install")
+    assert f"[{name}]" in last
+
+
 def test_check_and_sweep_stay_functions_whatever_is_imported_first():
     for first in ("import fastcheck.check", "import fastcheck.cli.main", "import fastcheck.sweeps.sweep"):
         code = f"{first}; import fastcheck; assert callable(fastcheck.check) and callable(fastcheck.sweep)"

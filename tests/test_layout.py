@@ -14,7 +14,7 @@ COVERS = {
     "test_check": "functions/case functions/entry functions/evaluator engine/settings",
     "test_command": "__main__ common/version",
     "test_extremes": "convolutions/scaling",
-    "test_imports": "demo_network layers torch zoo",
+    "test_imports": "demo_network jax layers torch zoo",
     "common/test_array_file": "npz convolutions/npz_case",
     "common/test_meanings": (
         "keywords npz_names convolutions/layout convolutions/likely_causes convolutions/shapes functions/form "
@@ -38,9 +38,11 @@ COVERS = {
     "convolutions/test_entries": "relabelled",
     "convolutions/test_error_bars": "pipeline steps common/precision engine/magnitudes engine/steps",
     "convolutions/test_geometry": "common/arguments",
+    "frameworks/test_jax_check": "jax_functions jax_trees",
     "frameworks/test_torch_check": "torch_functions torch_modules torch_tensors metrics/autograd_health",
     "functions/test_coloured": "moves colour",
     "functions/test_cotangents": "layouts new_memory metrics/vjp_health",
+    "functions/test_parts": "conjugates",
     "functions/test_verdicts": "noise opinions",
     "functions/test_directions": "engine/coverage engine/culprits engine/directions",
     "functions/test_vjp": "vjp_case",

@@ -101,6 +101,14 @@ def is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def is_complex(value: Any) -> bool:
+    """Whether a value is an array of complex numbers."""
+    if is_tensor(value):
+        return bool(value.is_complex())
+    dtype = getattr(value, "dtype", None)
+    return isinstance(dtype, np.dtype) and dtype.kind == "c"
+
+
 def made_like(given: Any, array: np.ndarray, own_type: bool) -> Any:
     """Return new memory with an array's values: a tensor on the same device where ``given`` is one, else NumPy's array.
 
@@ -108,15 +116,14 @@ def made_like(given: Any, array: np.ndarray, own_type: bool) -> Any:
     ----------
     given : array
         As the user has it.
-    array : float64 array
+    array : float64 or complex128 array
     own_type : bool
-        Whether the result has the type of ``given``; otherwise it is float64.
+        Whether the result has the type of ``given``; otherwise it has that of ``array``.
     """
     if is_tensor(given):
-        torch = sys.modules["torch"]
-        made = torch.from_numpy(np.array(array, np.float64, order="C"))
-        return made.to(given.device, given.dtype if own_type else torch.float64)
-    dtype = np.dtype(getattr(given, "dtype", np.float64)) if own_type else np.dtype(np.float64)
+        made = sys.modules["torch"].from_numpy(np.array(array, order="C"))
+        return made.to(given.device, given.dtype if own_type else made.dtype)
+    dtype = np.dtype(getattr(given, "dtype", np.float64)) if own_type else array.dtype
     # What NumPy makes of bfloat16 in a file has no arithmetic: float32 holds its values.
     return np.array(array, np.float32 if dtype.kind == "V" and dtype.name != "bfloat16" else dtype, order="C")
 
@@ -154,14 +161,12 @@ def _of_tensor(name: str, tensor: Any) -> tuple[np.ndarray, bool]:
         raise FastcheckError(f"{name} is a quantised tensor, {tensor.dtype}: expected its .dequantize()")
     if tensor.layout != torch.strided:
         raise FastcheckError(f"{name} is a sparse tensor, {tensor.layout}: expected its .to_dense()")
-    if tensor.is_complex():
-        raise FastcheckError(f"{name} is a complex tensor, {tensor.dtype}: {_EXPECTED}")
     if tensor.is_meta:
         raise FastcheckError(f"{name} is a tensor on the meta device, which has no values: expected one with values")
     half = tensor.dtype == torch.bfloat16
     try:
         plain = tensor.detach().cpu()
-        return (plain.float() if half else plain).resolve_neg().numpy(), half
+        return (plain.float() if half else plain).resolve_conj().resolve_neg().numpy(), half
     except Exception as error:  # float8 and other types that NumPy does not have
         raise FastcheckError(f"{name} has dtype {tensor.dtype}: {_EXPECTED} ({error})") from None
 
@@ -180,6 +185,8 @@ def _of_bits(array: np.ndarray) -> np.ndarray:
 def _advice(name: str, value: Any, dtype: np.dtype) -> str:
     if dtype.newbyteorder("=") == np.uint16:
         return "; bits of bfloat16 need precision='bfloat16' (--precision bfloat16)"
+    if dtype.kind == "c":
+        return "; fastcheck.check_vjp takes complex arrays"
     if dtype.kind not in "iub" or not name.isidentifier():
         return ""
     plain = f"{name}.astype(float)" if hasattr(value, "astype") else f"np.array({name}, float)"

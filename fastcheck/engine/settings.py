@@ -17,6 +17,19 @@ from fastcheck.reports.report import requested
 KINKS = ("widen", "exclude")
 """Values of the argument ``kinks``."""
 
+_OPTIONS = (
+    "stencil",
+    "noise",
+    "relative_noise",
+    "precision",
+    "reference",
+    "structure",
+    "vectorized",
+    "executor",
+    "complex_convention",
+)
+"""Settings that a report keeps where they were asked for."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -50,6 +63,7 @@ class Settings(Request):
     structure: Any = None
     vectorized: Literal[True] | None = None
     executor: Literal["processes"] | None = None
+    complex_convention: Literal["jax"] | None = None
 
     @classmethod
     def of(
@@ -104,8 +118,7 @@ class Settings(Request):
     @property
     def requested(self) -> dict[str, Any]:
         """The settings in the form that a report keeps."""
-        names = ("stencil", "noise", "relative_noise", "precision", "reference", "structure", "vectorized", "executor")
-        own = {name: value for name in names if (value := getattr(self, name)) is not None}
+        own = {name: value for name in _OPTIONS if (value := getattr(self, name)) is not None}
         own |= {} if self.directions in (None, "auto") else {"directions": self.directions}
         return super().requested | own
 

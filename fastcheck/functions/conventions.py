@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from fastcheck.common.arrays import as_array, finite, floating, fresh, holds_arrays, is_tensor, made_like
+from fastcheck.common.arrays import as_array, finite, fresh, holds_arrays, is_complex, is_tensor, made_like
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.naming import listed, nearest, offered, quoted
+from fastcheck.functions.parts import Parts
 from fastcheck.functions.state import Arrays
 
 _OVERLAPS = 10_000
@@ -19,7 +20,7 @@ _OVERLAPS = 10_000
 
 
 class Labelled(dict[str, Any]):
-    """Inputs by the names that messages give them, where these are not the user's keys."""
+    """Inputs by the names that messages give them, or outputs by the ends of these, which are not the user's keys."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,15 @@ class Inputs:
         By name: "input 0", "input 1", ..., or the user's keys.
     kind : type
         dict or Labelled, tuple for any sequence, object for one array alone.
-    arrays : dict of str to float64 array
+    parts : Parts
         Those that are differentiated.
+    arrays : dict of str to float64 array
+        The same, by part.
     """
 
     given: dict[str, Any]
     kind: type
+    parts: Parts
     arrays: Arrays
 
     @classmethod
@@ -62,19 +66,27 @@ class Inputs:
             given, kind = {"input 0": inputs}, object
         else:
             raise FastcheckError(f"inputs is {quoted(inputs)}: expected an array, or a tuple, list or dict of arrays")
-        made = cls(given, kind, {})
-        for name, value in given.items():
-            if _is_differentiated(made.label(name), value):
-                made.arrays[name] = finite(made.label(name), value, precision)
-        if not made.arrays:
+        labels = {name: f"inputs[{name!r}]" if kind is dict else name for name in given}
+        wanted = [name for name, value in given.items() if _is_differentiated(labels[name], value)]
+        parts = Parts.named(wanted, [name for name in wanted if is_complex(given[name])])
+        made = cls(given, kind, parts, {})
+        for name in wanted:
+            for part, one in parts.split(name, labels[name], given[name], precision).items():
+                made.arrays[part] = finite(made.label(part), one.values)
+        if not wanted:
             kinds = listed(_kind(value) for value in given.values()) or "nothing"
             raise FastcheckError(f"inputs holds {kinds}: expected at least one array of floating-point numbers")
         made._refuse_aliases()
         return made
 
     def label(self, name: str) -> str:
-        """Return the user's name for an input."""
-        return f"inputs[{name!r}]" if self.kind is dict else name
+        """Return the user's name for an input, or for a part of one."""
+        name, part = (name, "") if name in self.given else self.parts.whole(name)
+        return f"inputs[{name!r}]{part}" if self.kind is dict else name + part
+
+    def array(self, name: str) -> np.ndarray:
+        """Return an input that is differentiated, float64 or complex128."""
+        return self.parts.joined(name, self.arrays)
 
     def made(
         self, arrays: Mapping[str, np.ndarray], own_type: bool, layout: Callable[[Any], Any] = lambda value: value
@@ -106,27 +118,28 @@ class Inputs:
         if isinstance(returned, Mapping):
             return self._by_key(returned)
         if isinstance(returned, (list, tuple)) and (len(self.given) > 1 or holds_arrays(returned)):
-            for names in (list(self.given), list(self.arrays)):
+            for names in (list(self.given), list(self.parts.of)):
                 if len(returned) == len(names):
-                    return {name: value for name, value in zip(names, returned, strict=True) if name in self.arrays}
+                    return {name: value for name, value in zip(names, returned, strict=True) if name in self.parts.of}
             raise FastcheckError(f"backward returns {_counted(len(returned))}: expected {self._expected}")
-        if len(self.arrays) == 1 and (len(self.given) == 1 or returned is not None):
-            return dict.fromkeys(self.arrays, returned)
+        if len(self.parts.of) == 1 and (len(self.given) == 1 or returned is not None):
+            return dict.fromkeys(self.parts.of, returned)
         what = f"one {_kind(returned)} array" if hasattr(returned, "shape") else quoted(returned)
         raise FastcheckError(f"backward returns {what}: expected {self._expected}")
 
     def _one(self, name: str, arrays: Mapping[str, np.ndarray], own_type: bool, layout: Callable[[Any], Any]) -> Any:
         given = self.given[name]
-        if name not in self.arrays:
+        if name not in self.parts.of:
             return fresh(given)
-        made = layout(made_like(given, arrays.get(name, self.arrays[name]), own_type))
+        values = {part: arrays.get(part, self.arrays[part]) for part in self.parts.of[name]}
+        made = layout(made_like(given, self.parts.joined(name, values), own_type))
         return made.requires_grad_(given.requires_grad) if is_tensor(given) else made
 
     @property
     def _expected(self) -> str:
         """Words for what `backward` should return."""
         if issubclass(self.kind, dict):
-            return f"a dict of gradients, of {offered(self.arrays)}"
+            return f"a dict of gradients, of {offered(self.parts.of)}"
         return f"{_counted(len(self.given))}, one per input" if len(self.given) > 1 else "a gradient of the input"
 
     def _by_key(self, returned: Mapping[Any, Any]) -> dict[str, Any]:
@@ -135,13 +148,13 @@ class Inputs:
                 raise FastcheckError(
                     f"backward returns a gradient of {quoted(key)}{nearest(key, self.given)}: expected {self._expected}"
                 )
-        for name in self.arrays:
+        for name in self.parts.of:
             if name not in returned:
                 raise FastcheckError(f"backward returns no gradient of {name!r}: expected {self._expected}, or None")
-        return {name: returned[name] for name in self.arrays}
+        return {name: returned[name] for name in self.parts.of}
 
     def _refuse_aliases(self) -> None:
-        plain = {name: as_array(name, self.given[name]) for name in self.arrays}
+        plain = {name: as_array(name, self.given[name]) for name in self.parts.of}
         for one, other in itertools.combinations(plain, 2):
             if shares_memory(plain[one], plain[other]):
                 raise FastcheckError(
@@ -162,14 +175,20 @@ class Outputs:
         dict, list or tuple, or a named tuple; object for one array alone.
     keys : tuple
         The user's keys, of a dict.
+    parts : Parts
+        Of those of floating-point numbers.
     arrays : dict of str to array
-        Those of floating-point numbers, in their own types.
+        The same, by part, in their own types.
+    precisions : dict of str to str
+        By part.
     """
 
     given: dict[str, Any]
     kind: type
     keys: tuple[Any, ...]
+    parts: Parts
     arrays: Arrays
+    precisions: dict[str, str]
 
     @classmethod
     def of(cls, returned: Any, function: str, where: Callable[[], str]) -> Outputs:
@@ -193,37 +212,59 @@ class Outputs:
         kind: type
         if isinstance(returned, Mapping):
             keys = tuple(returned)
-            given, kind = {f"output[{key!r}]": value for key, value in returned.items()}, dict
+            written = str if isinstance(returned, Labelled) else _in_brackets
+            given, kind = {f"output{written(key)}": value for key, value in returned.items()}, dict
         elif holds_arrays(returned) or (isinstance(returned, (list, tuple)) and any(map(_is_container, returned))):
             given, kind = {f"output {number}": value for number, value in enumerate(returned)}, type(returned)
         else:
             given, kind = {"output": returned}, object
-        arrays = {}
+        wanted = []
         for label, value in given.items():
             name = f"{label} of {function}"
             if _is_container(value) and kind is not object:
                 advice = " (has_cache=True takes output and cache)" * issubclass(kind, tuple)
                 raise FastcheckError(f"{name} is a {type(value).__name__} {where()}: expected an array{advice}")
             if not _is_whole(name, value):
-                arrays[label] = floating(name, value).values
-        if not arrays:
+                wanted.append(label)
+        if not wanted:
             what = listed(_kind(value) for value in given.values()) or "nothing"
             raise FastcheckError(f"{function} returns {what} {where()}: expected arrays of floating-point numbers")
-        return cls(given, kind, keys, arrays)
+        parts = Parts.named(wanted, [label for label in wanted if is_complex(given[label])])
+        read = {
+            part: one
+            for label in wanted
+            for part, one in parts.split(label, f"{label} of {function}", given[label]).items()
+        }
+        arrays = {part: one.values for part, one in read.items()}
+        return cls(given, kind, keys, parts, arrays, {part: one.precision for part, one in read.items()})
 
     def kept(self) -> Outputs:
         """Return the same outputs with copies of the arrays: some functions return one buffer again and again."""
         return replace(self, arrays={label: array.copy() for label, array in self.arrays.items()})
 
-    def precision(self, label: str) -> str:
-        """Return the precision of an output, by its type."""
-        return floating(label, self.given[label]).precision
+    def array(self, label: str) -> np.ndarray:
+        """Return an output of floating-point numbers, float64 or complex128."""
+        return self.parts.joined(label, {part: self.arrays[part].astype(np.float64) for part in self.parts.of[label]})
 
     def made(self, values: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Return cotangents for these outputs, in their types and in memory of their own; None where there is none."""
+        """Return cotangents for these outputs, in their types and in memory of their own; None where there is none.
+
+        Parameters
+        ----------
+        values : mapping of str to float64 array
+            By part.
+        """
         return {
-            label: made_like(given, values[label], own_type=True) if label in values else None
+            label: made_like(given, self.parts.joined(label, values), own_type=True) if label in self.parts.of else None
             for label, given in self.given.items()
+        }
+
+    def split(self, cotangents: Mapping[str, Any]) -> Arrays:
+        """Return cotangents of these outputs by part, in float64."""
+        return {
+            part: np.array(one.values, np.float64)
+            for label in self.parts.of
+            for part, one in self.parts.split(label, _cotangent(label), cotangents[label]).items()
         }
 
     def packed(self, cotangents: Mapping[str, Any]) -> Any:
@@ -238,14 +279,16 @@ class Outputs:
     def unpacked(self, grad_output: Any) -> dict[str, np.ndarray]:
         """Return the user's cotangent of each output of floating-point numbers, in float64; refuse any other form."""
         values = dict(zip(self.given, self._values(grad_output), strict=True))
-        made = {}
-        for label, array in self.arrays.items():
-            name = label.replace("output", "grad_output", 1)
-            made[label] = np.array(floating(name, values[label]).values, np.float64)
-            if made[label].shape != array.shape:
-                raise FastcheckError(f"{name} has shape {made[label].shape}: expected {array.shape}, that of {label}")
-            if not np.isfinite(made[label]).all():
-                raise FastcheckError(f"{name} has entries that are nan or infinite: expected finite numbers")
+        made = self.split(values)
+        for part, array in self.arrays.items():
+            if made[part].shape != array.shape:
+                label, _ = self.parts.whole(part)
+                what = f"{_cotangent(label)} has shape {made[part].shape}"
+                raise FastcheckError(f"{what}: expected {array.shape}, that of {label}")
+            if not np.isfinite(made[part]).all():
+                raise FastcheckError(
+                    f"{_cotangent(part)} has entries that are nan or infinite: expected finite numbers"
+                )
         return made
 
     def _values(self, grad_output: Any) -> list[Any]:
@@ -309,6 +352,15 @@ def _is_whole(label: str, value: Any) -> bool:
 
 def _is_container(value: Any) -> bool:
     return value is not None and isinstance(value, (Mapping, list, tuple))
+
+
+def _in_brackets(key: Any) -> str:
+    return f"[{key!r}]"
+
+
+def _cotangent(label: str) -> str:
+    """Return the name of an output's cotangent."""
+    return label.replace("output", "grad_output", 1)
 
 
 def _kind(value: Any) -> str:

@@ -169,7 +169,7 @@ class _Examination:
             return
         apart = np.abs(vjp.forward_terms(call.output))
         sizes = flat({label: np.abs(vjp.cotangent[label] * array) for label, array in vjp.here.items()})
-        bits = max(last_bits(UNITS[vjp.outputs.precision(label)]) for label in vjp.here)
+        bits = max(last_bits(UNITS[precision]) for precision in vjp.outputs.precisions.values())
         if not apart.max() <= bits * float(sizes.max()):
             yield vjp_health.wrong_inputs("forward", (), f"outputs differ by up to {apart.max():.2g}")
             return
@@ -268,10 +268,11 @@ _FAR = 1e100
 def _changes(vjp: Vjp, call: Backward) -> Iterator[HealthFinding]:
     if call.changed:
         yield vjp_health.changes("forward", call.changed)
-    before = {vjp.inputs.label(name): (array, call.inputs[name]) for name, array in vjp.inputs.arrays.items()}
+    before = {vjp.inputs.label(name): (vjp.inputs.array(name), call.inputs[name]) for name in vjp.inputs.parts.of}
     before |= {
-        label.replace("output", "grad_output", 1): (array, call.cotangent[label])
-        for label, array in vjp.cotangent.items()
+        label.replace("output", "grad_output", 1): (as_array(label, one), call.cotangent[label])
+        for label, one in vjp.cotangents(vjp.cotangent).items()
+        if one is not None
     }
     changed = [
         label
@@ -285,9 +286,9 @@ def _changes(vjp: Vjp, call: Backward) -> Iterator[HealthFinding]:
 def _memory(vjp: Vjp, call: Backward, grads: Arrays) -> Iterator[HealthFinding]:
     """Yield the findings about the memory of gradients."""
     results = vjp.inputs.gradients(call.returned)
-    own = {name: as_array(name, results[name]) for name in grads}
-    others = [(vjp.inputs.label(name), as_array(name, call.inputs[name])) for name in vjp.inputs.arrays]
-    others += [("the cotangent", as_array(label, call.cotangent[label])) for label in vjp.cotangent]
+    own = {name: as_array(name, value) for name, value in results.items() if value is not None}
+    others = [(vjp.inputs.label(name), as_array(name, call.inputs[name])) for name in vjp.inputs.parts.of]
+    others += [("the cotangent", as_array(label, one)) for label, one in call.cotangent.items() if one is not None]
     pairs = []
     for name, array in own.items():
         title = f"the gradient of {vjp.inputs.label(name)}"
@@ -295,10 +296,11 @@ def _memory(vjp: Vjp, call: Backward, grads: Arrays) -> Iterator[HealthFinding]:
         others.append((title.replace("the gradient", "that"), array))
     if pairs:
         yield vjp_health.shared_memory(pairs)
-    overwritten = [
-        vjp.inputs.label(name)
-        for name, array in own.items()
-        if not np.array_equal(array.astype(np.float64), grads[name].astype(np.float64), equal_nan=True)
-    ]
+    after = vjp.gradients(call.returned)
+    overwritten = {
+        vjp.inputs.label(vjp.inputs.parts.whole(name)[0]): None
+        for name, grad in grads.items()
+        if not np.array_equal(as_array(name, after[name]).astype(np.float64), grad.astype(np.float64), equal_nan=True)
+    }
     if overwritten:
-        yield vjp_health.reused_memory(overwritten)
+        yield vjp_health.reused_memory(list(overwritten))

@@ -36,14 +36,14 @@ def memory_of_nan(like: Iterable[np.ndarray]) -> Iterator[None]:
 
 
 def _filled(make: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that makes arrays as another one does, and fills those of floating-point numbers with nan."""
+    """Return a function that makes arrays as another one does, and fills those of real or complex numbers with nan."""
 
     def filled(*arguments: Any, **options: Any) -> Any:
         made = make(*arguments, **options)
         if isinstance(made, np.ndarray):
-            if made.dtype.kind == "f":
+            if made.dtype.kind in "fc":
                 made.fill(np.nan)
-        elif made.is_floating_point():
+        elif made.is_floating_point() or made.is_complex():
             made.detach().fill_(np.nan)
         return made
 

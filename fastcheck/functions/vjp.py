@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastcheck.common.arguments import Shape, index_of
-from fastcheck.common.arrays import as_array, floating, refuse_non_finite
+from fastcheck.common.arrays import as_array, is_complex, refuse_non_finite
 from fastcheck.common.errors import FastcheckError, raised_by
-from fastcheck.common.naming import quoted
+from fastcheck.common.naming import quoted, refuse_unknown
 from fastcheck.functions import conventions
 from fastcheck.functions.case import START
 from fastcheck.functions.conventions import Inputs, Outputs
+from fastcheck.functions.parts import CONVENTIONS, Parts
 from fastcheck.functions.state import Arrays
 from fastcheck.metrics.verdict import norm_rule
 from fastcheck.reports.tensor_report import ForwardReport
@@ -50,7 +51,7 @@ class Vjp:
 
     Parameters
     ----------
-    forward, backward, inputs, has_cache, grad_output, precision, reference, vectorized, seed
+    forward, backward, inputs, has_cache, grad_output, complex_convention, precision, reference, vectorized, seed
         As in `fastcheck.check_vjp`.
 
     Attributes
@@ -61,9 +62,11 @@ class Vjp:
     differenced : Outputs
         What forward, or the reference in its place, returned there.
     here : dict of str to float64 array
-        The same, by output.
+        The same, by output, or by part of one that is complex.
     cotangent : dict of str to float64 array
-        By output.
+        Their weights in the loss.
+    convention : str
+        Of complex gradients.
     has_cache : bool
     reference : callable or None
     """
@@ -76,6 +79,7 @@ class Vjp:
         *,
         has_cache: bool = False,
         grad_output: Any = None,
+        complex_convention: str = "torch",
         precision: str | None = None,
         reference: Callable[..., Any] | None = None,
         vectorized: bool = False,
@@ -93,13 +97,15 @@ class Vjp:
             )
         self._forward, self._backward, self.reference = forward, backward, reference
         self._stacks = (reference or forward) if vectorized else None
+        refuse_unknown("complex_convention", complex_convention, CONVENTIONS)
+        self.convention = complex_convention
         self.has_cache, self.inputs = bool(has_cache), Inputs.of(inputs, precision)
         self.outputs = self._at_start("forward", forward)
         self.differenced = self.outputs if reference is None else self._at_start("reference", reference)
         self._refuse_other(self.differenced, lambda: START)
+        self._returns_one = self.differenced.kind is object and len(self.differenced.arrays) == 1
         self.here = {label: np.array(array, np.float64) for label, array in self.differenced.arrays.items()}
-        wanted = self._drawn(seed) if grad_output is None else self.outputs.unpacked(grad_output)
-        self.cotangent = self.representable(wanted)
+        self.cotangent = self.representable(self._drawn(seed) if grad_output is None else self._given(grad_output))
 
     def sent(self) -> dict[str, Any]:
         """Return what of the user's must be sent to other processes that evaluate the function, by name."""
@@ -114,11 +120,11 @@ class Vjp:
         """Compare forward with the reference, within a generous bar; return None without a reference."""
         if self.reference is None:
             return None
-        ratios = {label: self._ratio(label) for label in self.here}
+        ratios = {label: self._ratio(label) for label in self.outputs.parts.of}
         label = max(ratios, key=lambda label: ratios[label] / self._generous(label))
         if ratios[label] <= self._generous(label):
             return ForwardReport("pass", max(ratios.values()), None)
-        mine, other = self.outputs.arrays[label].astype(np.float64), self.here[label]
+        mine, other = self._both(label)
         index = index_of(int(np.argmax(np.abs(mine - other))), mine.shape)
         diagnosis = {
             "bug": f"forward and reference differ in {label}",
@@ -144,7 +150,7 @@ class Vjp:
         where : callable
             Returns words for the place of the call.
         """
-        if type(returned) is np.ndarray and returned.dtype == np.float64 and self.differenced.kind is object:
+        if type(returned) is np.ndarray and returned.dtype == np.float64 and self._returns_one:
             [(label, here)] = self.here.items()
             if returned.shape == here.shape:  # most often, at once
                 with np.errstate(all="ignore"):
@@ -204,8 +210,8 @@ class Vjp:
         inputs = self._own(arrays, input_layout)
         before = self._own(arrays)
         output, cache = self._split(self._called(self._forward, inputs))
-        changed = tuple(self.inputs.label(name) for name in self.inputs.arrays if _differ(inputs[name], before[name]))
-        made = {label: None if one is None else layout(one) for label, one in self.outputs.made(cotangent).items()}
+        changed = tuple(self.inputs.label(name) for name in self.inputs.parts.of if _differ(inputs[name], before[name]))
+        made = {label: one if one is None else layout(one) for label, one in self.cotangents(cotangent).items()}
         packed = self.outputs.packed(made)
         meanwhile()
         if self.has_cache:
@@ -218,10 +224,35 @@ class Vjp:
         """Call forward at other inputs."""
         self._called(self._forward, self._own(arrays))
 
+    def cotangents(self, cotangent: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Return cotangents as backward gets them, by output; None for one that is not differentiated."""
+        return self.outputs.made(self._conjugated(self.outputs.parts, cotangent))
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether an input or an output is complex."""
+        return any(len(parts) > 1 for one in (self.inputs, self.outputs) for parts in one.parts.of.values())
+
+    def otherwise(self) -> Vjp:
+        """Return the same functions, with backward understood by the other convention of complex gradients."""
+        other = object.__new__(Vjp)
+        other.__dict__.update(self.__dict__, convention=next(one for one in CONVENTIONS if one != self.convention))
+        return other
+
     def representable(self, cotangent: Mapping[str, np.ndarray]) -> Arrays:
         """Return cotangents as they are once rounded to the outputs' types."""
-        made = self.outputs.made(cotangent)
-        return {label: np.array(floating(label, made[label]).values, np.float64) for label in cotangent}
+        return self.outputs.split(self.outputs.made(cotangent))
+
+    def gradients(self, returned: Any) -> dict[str, Any]:
+        """Return what backward returned for each input, or its parts where an input is complex."""
+        parts, found = self.inputs.parts, dict[str, Any]()
+        for name, value in self.inputs.gradients(returned).items():
+            if value is None or not (is_complex(value) or len(parts.of[name]) > 1):
+                found |= dict.fromkeys(parts.of[name], value)
+            else:
+                split = parts.split(name, f"backward's gradient of {self.inputs.label(name)}", value)
+                found |= self._conjugated(parts, {part: one.values for part, one in split.items()})
+        return found
 
     @property
     def size(self) -> int:
@@ -237,13 +268,17 @@ class Vjp:
         """Call a function of the inputs; a vectorised one, with a leading axis of length 1."""
         if function is not self._stacks:
             return self.inputs.call(function, inputs=inputs)
-        stack = {name: value[None] if name in self.inputs.arrays else value for name, value in inputs.items()}
+        stack = {name: value[None] if name in self.inputs.parts.of else value for name, value in inputs.items()}
         returned = self.inputs.call(function, inputs=stack)
         return conventions.of_one_point(returned, self._name)
 
     def _own(self, arrays: Mapping[str, np.ndarray], layout: Layout = lambda value: value) -> dict[str, Any]:
         """Return inputs as forward and backward get them."""
         return self.inputs.made(arrays, self.reference is not None, layout)
+
+    def _conjugated(self, parts: Parts, arrays: Mapping[str, np.ndarray]) -> Arrays:
+        """Return gradients or cotangents of the convention in PyTorch's, or the other way round."""
+        return dict(arrays) if self.convention == "torch" else parts.conjugated(arrays)
 
     def _at_start(self, name: str, function: Callable[..., Any]) -> Outputs:
         """Call a function at the start point, where its outputs must be finite."""
@@ -279,13 +314,20 @@ class Vjp:
 
     def _refuse_other(self, outputs: Outputs, where: Callable[[], str], leading: Shape = ()) -> None:
         """Refuse outputs of other shapes than forward's at the start point."""
-        expected = self.outputs.arrays
-        if outputs.arrays.keys() != expected.keys():
-            count = len(outputs.arrays)
+        expected, parts = self.outputs.arrays, self.outputs.parts.of
+        if outputs.parts.of.keys() != parts.keys():
+            count = len(outputs.parts.of)
             raise FastcheckError(
-                f"{self._name} returns {count} output{'s' * (count != 1)} {where()}: expected {len(expected)}, as "
+                f"{self._name} returns {count} output{'s' * (count != 1)} {where()}: expected {len(parts)}, as "
                 "in forward's first call"
             )
+        for label, names in parts.items():
+            if names != outputs.parts.of[label]:
+                kinds = ("real", "complex") if len(names) == 2 else ("complex", "real")
+                raise FastcheckError(
+                    f"{label} of {self._name} is {kinds[0]} {where()}: expected a {kinds[1]} array, as in forward's "
+                    "first call"
+                )
         for label, array in outputs.arrays.items():
             shape = (*leading, *expected[label].shape)
             if array.shape != shape:
@@ -302,12 +344,20 @@ class Vjp:
             for label, array in self.here.items()
         }
 
+    def _given(self, grad_output: Any) -> Arrays:
+        """Return the user's cotangents."""
+        return self._conjugated(self.outputs.parts, self.outputs.unpacked(grad_output))
+
     def _generous(self, label: str) -> float:
         """Return the largest norm ratio of forward and reference: half of the digits of forward's type."""
-        return norm_rule(self.outputs.precision(label)) ** 0.5
+        return norm_rule(self.outputs.precisions[self.outputs.parts.of[label][0]]) ** 0.5
+
+    def _both(self, label: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return an output of forward, and that of the reference."""
+        return self.outputs.array(label), self.outputs.parts.joined(label, self.here)
 
     def _ratio(self, label: str) -> float:
-        mine, other = self.outputs.arrays[label].astype(np.float64), self.here[label]
+        mine, other = self._both(label)
         size = max(float(np.abs(mine).max(initial=0.0)), float(np.abs(other).max(initial=0.0))) or 1.0
         apart, both = np.linalg.norm(mine / size - other / size), np.linalg.norm(mine / size + other / size)
         return float(apart / both) if both else float(np.inf if apart else 0.0)

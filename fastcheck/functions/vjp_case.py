@@ -20,6 +20,7 @@ from fastcheck.common.precision import UNITS
 from fastcheck.engine.magnitudes import rms
 from fastcheck.functions import cotangents
 from fastcheck.functions.case import MOVED, Evaluation, FunctionCase
+from fastcheck.functions.conjugates import other_convention
 from fastcheck.functions.detection import detected
 from fastcheck.functions.new_memory import memory_of_nan
 from fastcheck.functions.noise import Noise, unit_of_values
@@ -63,10 +64,11 @@ class VjpCase(FunctionCase):
         self._sizes = flat({label: np.abs(vjp.cotangent[label] * here) for label, here in vjp.here.items()})
         self._errors = np.zeros(self._sizes.shape)
         self._least = flat({label: self._rounding(label) for label in vjp.here})
-        gradients = vjp.inputs.gradients(self._calls[0].returned)
+        gradients = vjp.gradients(self._calls[0].returned)
         params = {name: vjp.inputs.arrays[name] for name, value in gradients.items() if value is not None}
         if not params:
-            raise FastcheckError(f"backward returns None for {', '.join(gradients)}: expected at least one gradient")
+            names = ", ".join(vjp.inputs.parts.of)
+            raise FastcheckError(f"backward returns None for {names}: expected at least one gradient")
         super().__init__(
             vjp.value,
             lambda arrays: vjp.backpropagated(arrays, vjp.cotangent).returned,
@@ -80,7 +82,7 @@ class VjpCase(FunctionCase):
             self.patterns, self.detecting = self._patterns(structure, seed)
         self.findings += notes
         self.findings += cotangents.of_calls(vjp, self._calls, self.grads)
-        self.findings += self._noted([name for name in gradients if name not in params])
+        self.findings += self._noted([name for name, parts in vjp.inputs.parts.of.items() if parts[0] not in params])
 
     @property
     def magnitude(self) -> float:
@@ -134,21 +136,25 @@ class VjpCase(FunctionCase):
         if not any(finding.verdict for finding in self.findings):  # else results differ for that reason
             units = {name: self.half_unit(name) for name in self.grads}
             self.findings += cotangents.examined(self._vjp, self.grads, errors, units, self._read)
+            if self._vjp.is_complex:
+                self.findings += other_convention(self, self.grads, self._vjp.otherwise(), self._values)
 
     def _patterns(self, structure: Structure, seed: int) -> tuple[dict[str, Pattern], dict[str, int]]:
         """Return the pattern of each input that has one, and the calls that it took to look for it."""
         outputs = {label: here.shape for label, here in self._vjp.here.items()}
-        names = {self.label(name): name for name in self._vjp.inputs.arrays}
-        inputs = {label: self._vjp.inputs.arrays[name].shape for label, name in names.items()}
+        every = self._vjp.inputs.parts.of
+        inputs = {self.label(name): self._vjp.inputs.arrays[parts[0]].shape for name, parts in every.items()}
+        checked = {name: inputs[self.label(name)] for name, parts in every.items() if parts[0] in self.params}
         patterns, detecting = dict[str, Pattern](), dict[str, int]()
-        for name, one in structure.by_input({name: inputs[self.label(name)] for name in self.params}).items():
-            if isinstance(one, str) and one == DETECT:
-                found = detected(self, name, list(outputs.values()), seed)
-                detecting[name] = found.calls
-                if found.pattern is not None:
-                    patterns[name] = found.pattern
-            else:
-                patterns[name] = structure.pattern(self.label(name), one, inputs, outputs)
+        for name, one in structure.by_input(checked).items():
+            for part in every[name]:
+                if isinstance(one, str) and one == DETECT:
+                    found = detected(self, part, list(outputs.values()), seed)
+                    detecting[part] = found.calls
+                    if found.pattern is not None:
+                        patterns[part] = found.pattern
+                else:
+                    patterns[part] = structure.pattern(self.label(name), one, inputs, outputs)
         return patterns, detecting
 
     def _with_moves(
@@ -197,10 +203,13 @@ class VjpCase(FunctionCase):
         return self._vjp.size
 
     def _read(self, returned: Any) -> Arrays:
-        return {name: one.values for name, one in self._matched(returned).items()}
+        return self._values(self._vjp.gradients(returned))
+
+    def _values(self, gradients: Mapping[str, Any]) -> Arrays:
+        return {name: self._shaped(name, gradients[name]).values for name in self.params}
 
     def _matched(self, grad: Any) -> dict[str, Floating]:
-        gradients = self._vjp.inputs.gradients(grad)
+        gradients = self._vjp.gradients(grad)
         return {name: self._shaped(name, gradients[name]) for name in self.params}
 
     def _measured(self, returned: Any, where: Callable[[], str]) -> Evaluation:
@@ -240,7 +249,7 @@ class VjpCase(FunctionCase):
         samples += [self._again(start) for _ in range(REPEATS - 2)]
         with np.errstate(all="ignore"):
             spread, size = float(np.ptp(samples, axis=0).max()), float(self._sizes.max())
-        bits = max(last_bits(UNITS[self._vjp.differenced.precision(label)]) for label in self._vjp.here)
+        bits = max(last_bits(UNITS[precision]) for precision in self._vjp.differenced.precisions.values())
         if not spread <= max(2 * float(self._errors.max()), bits * size) and not spread <= bits * self._scale():
             how = (
                 f"they differ by a relative {spread / size:.1g}" if size and spread < np.inf else "some are no numbers"
@@ -267,7 +276,7 @@ class VjpCase(FunctionCase):
     def _rounding(self, label: str) -> np.ndarray:
         """Return the standard deviation of rounding an output once."""
         here = self._vjp.here[label]
-        unit = max(UNITS[self._vjp.differenced.precision(label)], unit_of_values(here))
+        unit = max(UNITS[self._vjp.differenced.precisions[label]], unit_of_values(here))
         return np.abs(self._vjp.cotangent[label] * here) * (unit / np.sqrt(3))
 
     def _noted(self, without: list[str]) -> list[HealthFinding]:
@@ -282,6 +291,6 @@ class VjpCase(FunctionCase):
 
     def _moves(self, name: str) -> bool:
         """Whether outputs change with an input."""
-        array = self._vjp.inputs.arrays[name]
-        moved = np.where(array, array * (1 + MOVED), MOVED)
-        return bool(self.sample({**self.params, name: moved}, lambda: f"with {self.label(name)} moved").any())
+        parts = {part: self._vjp.inputs.arrays[part] for part in self._vjp.inputs.parts.of[name]}
+        moved = {part: np.where(array, array * (1 + MOVED), MOVED) for part, array in parts.items()}
+        return bool(self.sample({**self.params, **moved}, lambda: f"with {self.label(name)} moved").any())

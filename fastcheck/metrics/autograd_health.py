@@ -17,6 +17,26 @@ def in_double(types: Sequence[str]) -> HealthFinding:
     )
 
 
+def x64(types: Sequence[str]) -> HealthFinding:
+    """Describe inputs that JAX takes in other types, and that were given in double precision."""
+    return HealthFinding(
+        "double precision",
+        f"inputs in {listed(types)} were converted to float64, in which the function and its gradient ran, under "
+        "jax.enable_x64",
+        "reference= checks the function in its own type against another in float64",
+    )
+
+
+def narrower(types: Sequence[str], rounding: float | None) -> HealthFinding:
+    """Describe a function that converts numbers to a type narrower than float64, and the rounding of its outputs."""
+    seen = "its outputs show no rounding of that" if rounding is None else f"its outputs count as {rounding:.1g} off"
+    return HealthFinding(
+        "narrower types",
+        f"the function that is differenced converts numbers to {listed(types)} on its way: {seen}",
+        "" if rounding is None else "reference=, the same function in float64 throughout, has smaller error bars",
+    )
+
+
 def random_numbers() -> HealthFinding:
     """Describe a function that draws random numbers."""
     return HealthFinding(

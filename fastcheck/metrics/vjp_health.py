@@ -96,6 +96,16 @@ def wrong_structure(structure: str, tensors: Sequence[str], places: Sequence[str
 # Notes
 
 
+def other_convention(convention: str) -> HealthFinding:
+    """Describe a complex gradient that is right under this convention, which is not the one asked for."""
+    own, other = ("JAX", "PyTorch") if convention == "jax" else ("PyTorch", "JAX")
+    return HealthFinding(
+        f"{own}'s convention",
+        f"the complex gradient is wrong by {other}'s convention and right by {own}'s, its conjugate",
+        f"look for a missing conjugate; check_vjp with complex_convention={convention!r} judges by {own}'s",
+    )
+
+
 def hidden_state(where: str) -> HealthFinding:
     """Describe a backward that depends on where forward was called last."""
     return HealthFinding(

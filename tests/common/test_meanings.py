@@ -493,7 +493,7 @@ REFUSED = {
     "float8": (_case(LAYER | {"weight": _tensor(LAYER["weight"]).to(torch.float8_e4m3fn)}), "torch.float8_e4m3fn"),
     "one byte of void": (_case(LAYER | {"weight": np.zeros((4, 3, 3, 3), "V1")}), "weight has dtype |V1"),
     "a sparse tensor": (_case(LAYER | {"weight": _tensor(LAYER["weight"]).to_sparse()}), "expected its .to_dense()"),
-    "a complex tensor": (_case(LAYER | {"weight": _tensor(LAYER["weight"]) + 0j}), "weight is a complex tensor"),
+    "a complex tensor": (_case(LAYER | {"weight": _tensor(LAYER["weight"]) + 0j}), "weight has dtype complex128"),
     "a tensor without values": (_case(LAYER | {"weight": torch.ones(4, 3, 3, 3, device="meta")}), "meta device"),
     "a gradient that is None": (_case(LAYER | {"grad_weight": None}), "grad_weight is None: autograd did not reach it"),
     "grads by name": (_case(LAYER | {"grad_weight": {"w": W}}), "grad_weight is a mapping, of 'w': expected an array"),

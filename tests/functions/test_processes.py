@@ -86,6 +86,15 @@ class TestSameReports:
         assert here.passed is (factor == 1)
         assert_same(here, away)
 
+    def test_of_complex_arrays(self):
+        z = np.linspace(1, 2, 40) + 1j * np.linspace(-1, 1, 40)
+        here, away = (
+            fastcheck.check_vjp(lambda z: z**3, lambda v, z: 3 * v * z.conj() ** 2, z, keep=True, **where)
+            for where in ({}, PROCESSES)
+        )
+        assert here.passed
+        assert_same(here, away)
+
     def test_of_a_vectorised_loss(self):
         a, x = np.linspace(1, 2, 1200), np.linspace(-1, 1, 1200)
         options = {"vectorized": True, "keep": True, "dims": "all"}
