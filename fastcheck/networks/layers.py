@@ -15,10 +15,13 @@ import numpy as np
 from fastcheck.common import arguments
 from fastcheck.common.arguments import Shape, integer
 from fastcheck.common.errors import FastcheckError
-from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.convolutions.geometry import ConvGeometry, paddings
 
 Extent = int | tuple[int, ...]
 """An integer, or one for each spatial axis."""
+
+Sides = tuple[tuple[int, int], ...]
+"""Padding before and after each spatial axis."""
 
 
 LARGEST = 1e300
@@ -139,20 +142,14 @@ class _Pool(Layer):
     stride: Extent | None = None
     padding: Any = 0
     dilation: ClassVar[Extent] = 1
+    ceil_mode: ClassVar[bool] = False
 
     def geometry(self, shape: Shape) -> ConvGeometry:
-        """Return the geometry of the windows on one channel; the stride is the kernel's size by default."""
-        _spatial(shape)
-        kernel = _extents("kernel_size", self.kernel_size, len(shape) - 1)
-        windows = ConvGeometry.of(
-            (1, 1, *shape[1:]),
-            (1, 1, *kernel),
-            stride=kernel if self.stride is None else _plain(self.stride),
-            padding=_plain(self.padding),
-            dilation=_plain(self.dilation),
-        )
-        if any(2 * max(pads) > k for pads, k in zip(windows.padding, kernel, strict=True)):
-            raise FastcheckError(f"padding is {self.padding!r}: expected at most half of kernel_size {kernel}")
+        """Return the geometry of the windows on one channel; the stride is the kernel's size by default.
+
+        With ``ceil_mode``, its padding is as wide as the last windows are beyond the map.
+        """
+        windows = self._windows(shape, self._rounded(shape))
         if not all(_all_see(windows, axis) for axis in range(windows.rank)):
             raise FastcheckError(f"a window sees nothing but padding of the {shape[1:]} map: expected less dilation")
         return windows
@@ -160,21 +157,71 @@ class _Pool(Layer):
     def shape(self, *inputs: Shape) -> Shape:
         return (inputs[0][0], *self.geometry(inputs[0]).output_shape[2:])
 
+    def _windows(self, shape: Shape, padding: Any) -> ConvGeometry:
+        kernel, stride, dilation = self._steps(shape)
+        return ConvGeometry.of((1, 1, *shape[1:]), (1, 1, *kernel), stride=stride, padding=padding, dilation=dilation)
+
+    def _steps(self, shape: Shape) -> tuple[Shape, Shape, Shape]:
+        """Return the kernel's size, the stride and the dilation, with one entry for each axis."""
+        _spatial(shape)
+        rank = len(shape) - 1
+        kernel = _extents("kernel_size", self.kernel_size, rank)
+        stride = kernel if self.stride is None else _extents("stride", self.stride, rank)
+        return kernel, stride, _extents("dilation", self.dilation, rank)
+
+    def _declared(self, shape: Shape) -> Sides:
+        """Return the padding of every axis as it was given."""
+        kernel, stride, dilation = self._steps(shape)
+        sides = paddings(_plain(self.padding), stride, _spans(kernel, dilation))
+        if any(2 * max(pair) > taps for pair, taps in zip(sides, kernel, strict=True)):
+            raise FastcheckError(f"padding is {self.padding!r}: expected at most half of kernel_size {kernel}")
+        return sides
+
+    def _rounded(self, shape: Shape) -> Sides:
+        """Return the padding of every axis that makes the last windows whole."""
+        _flag("ceil_mode", self.ceil_mode)
+        kernel, stride, dilation = self._steps(shape)
+        axes = zip(shape[1:], self._declared(shape), stride, _spans(kernel, dilation), strict=True)
+        return tuple((pair[0], _up(size, pair, s, span) if self.ceil_mode else pair[1]) for size, pair, s, span in axes)
+
 
 @dataclass(frozen=True)
 class MaxPool(_Pool):
-    """The largest entry of every window; of several equal ones, the first gets the gradient."""
+    """The largest entry of every window; of several equal ones, the first gets the gradient.
+
+    With ``ceil_mode``, the last window may reach beyond the padding, unless it begins there.
+    """
 
     kind: ClassVar[str] = "max_pool"
     dilation: Extent = 1  # type: ignore[misc]
+    ceil_mode: bool = False  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
 class AvgPool(_Pool):
-    """The average of every window, padding included unless ``count_include_pad=False``."""
+    """The average of every window, padding included unless ``count_include_pad=False``.
+
+    With ``ceil_mode``, the last window may reach beyond the padding, unless it begins there; what lies beyond is never
+    counted.
+    """
 
     kind: ClassVar[str] = "avg_pool"
     count_include_pad: bool = True
+    ceil_mode: bool = False  # type: ignore[misc]
+
+    def counted(self, shape: Shape) -> ConvGeometry:
+        """Return the geometry of the windows on what an average counts: the map, with or without its padding."""
+        _flag("count_include_pad", self.count_include_pad)
+        if not self.count_include_pad:
+            return self.geometry(shape)
+        declared = self._declared(shape)
+        padded = (1, *(size + low + high for size, (low, high) in zip(shape[1:], declared, strict=True)))
+        beyond = [(0, whole - high) for (_, whole), (_, high) in zip(self._rounded(shape), declared, strict=True)]
+        return self._windows(padded, beyond)
+
+    def shape(self, *inputs: Shape) -> Shape:
+        self.counted(inputs[0])
+        return super().shape(*inputs)
 
 
 @dataclass(frozen=True)
@@ -386,6 +433,23 @@ def _spatial(shape: Shape) -> None:
 def _expected(name: str, declared: int | None, got: int, what: str) -> None:
     if declared is not None and integer(name, declared, least=1) != got:
         raise FastcheckError(f"it got {got} {what}: expected {declared}, its {name}")
+
+
+def _spans(kernel: Shape, dilation: Shape) -> Shape:
+    """Return the extents of a dilated kernel."""
+    return tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
+
+
+def _up(size: int, sides: tuple[int, int], stride: int, span: int) -> int:
+    """Return the padding after an axis with which the last window is whole, as PyTorch rounds up.
+
+    A window counts if it reaches beyond the padding by less than a stride, and begins in the map or before it.
+    """
+    low, high = sides
+    count = 1 - (span - size - low - high) // stride
+    if (count - 1) * stride >= size + low:
+        count -= 1
+    return max(high, (count - 1) * stride + span - size - low)
 
 
 def _all_see(windows: ConvGeometry, axis: int) -> bool:

@@ -268,9 +268,7 @@ class Program:
         lookup = _meeting(geometry)
         if isinstance(layer, layers.MaxPool):
             return self._add(position, "max_pool", (source, -1), shape, lookup=lookup)
-        counts = np.count_nonzero(lookup >= 0, axis=0)
-        if layer.count_include_pad:
-            counts = np.full_like(counts, len(lookup))
+        counts = np.count_nonzero(_meeting(layer.counted(given)) >= 0, axis=0)
         return self._add(position, "avg_pool", (source, -1), shape, lookup=lookup, reals=1.0 / counts)
 
     def _norm(self, position: int, layer: Any, source: int, shape: Shape) -> int:

@@ -206,9 +206,10 @@ def _pool(rng: np.random.Generator, shape: tuple[int, ...]) -> Layer:
     kernel = tuple(min(taps, size) for taps, size in zip(_per_axis(rng, rank, [1, 2, 2, 3]), shape[1:], strict=True))
     padding = int(_sometimes(rng, 0.3))
     stride = None if _sometimes(rng) else _per_axis(rng, rank, [1, 1, 2])
+    ceil_mode = _sometimes(rng, 0.3)
     if _sometimes(rng):
-        return MaxPool(kernel, stride, padding, _per_axis(rng, rank, [1, 1, 1, 2]))
-    return AvgPool(kernel, stride, padding, count_include_pad=_sometimes(rng))
+        return MaxPool(kernel, stride, padding, _per_axis(rng, rank, [1, 1, 1, 2]), ceil_mode)
+    return AvgPool(kernel, stride, padding, _sometimes(rng), ceil_mode)
 
 
 def _per_axis(rng: np.random.Generator, rank: int, among: Sequence[int]) -> tuple[int, ...]:

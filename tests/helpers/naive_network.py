@@ -173,36 +173,41 @@ def _dense(layer, inputs, tensors, mask):
     return out
 
 
-def _windows(layer, spatial):
-    """Yield every output position of a pooling with the input positions of its window, without padding."""
+def _windows(layer, spatial, padded=False):
+    """Yield every output position of a pooling with the input positions of its window, padding left out or not."""
     rank = len(spatial)
     taps, stride, dilation = kernel(layer, rank), pool_stride(layer, rank), per_axis(layer.dilation, rank)
     axes = []
     for size, k, s, d, (low, high) in zip(spatial, taps, stride, dilation, sides(layer, rank), strict=True):
-        count = (size + low + high - d * (k - 1) - 1) // s + 1
-        axes.append([[i for i in range(o * s - low, o * s - low + d * k, d) if 0 <= i < size] for o in range(count)])
+        first, end = (-low, size + high) if padded else (0, size)
+        starts = [start for start in range(-low, size + high, s) if start + d * (k - 1) < size + high]
+        following = -low + s * len(starts)
+        # The next window may reach beyond the padding, by less than a stride; but it may not begin there.
+        if layer.ceil_mode and following < size and following + d * (k - 1) < size + high - 1 + s:
+            starts.append(following)
+        axes.append([[i for i in range(start, start + d * k, d) if first <= i < end] for start in starts])
     for place in itertools.product(*(range(len(axis)) for axis in axes)):
         yield place, list(itertools.product(*(axis[o] for axis, o in zip(axes, place, strict=True))))
 
 
 def _pooled(layer, x, reduce):
-    """Return what a function makes of the entries of every window."""
+    """Return what a function makes of the entries of every window, and of how many it counts."""
     windows = list(_windows(layer, x.shape[2:]))
+    counts = [len(window) for _, window in _windows(layer, x.shape[2:], getattr(layer, "count_include_pad", False))]
     size = [o + 1 for o in windows[-1][0]]
     out = np.zeros((*x.shape[:2], *size))
     for n, c in np.ndindex(*x.shape[:2]):
-        for place, window in windows:
-            out[(n, c, *place)] = reduce([float(x[(n, c, *i)]) for i in window])
+        for (place, window), count in zip(windows, counts, strict=True):
+            out[(n, c, *place)] = reduce([float(x[(n, c, *i)]) for i in window], count)
     return out
 
 
 def _max_pool(layer, inputs, tensors, mask):
-    return _pooled(layer, inputs[0], lambda entries: max(entries, default=-math.inf))
+    return _pooled(layer, inputs[0], lambda entries, count: max(entries, default=-math.inf))
 
 
 def _avg_pool(layer, inputs, tensors, mask):
-    taps = math.prod(kernel(layer, inputs[0].ndim - 2))
-    return _pooled(layer, inputs[0], lambda e: math.fsum(e) / (taps if layer.count_include_pad else len(e)))
+    return _pooled(layer, inputs[0], lambda entries, count: math.fsum(entries) / count)
 
 
 def _global_avg_pool(layer, inputs, tensors, mask):

@@ -119,10 +119,17 @@ _POOLS = {
     "max_pool_dilated": _maps(MaxPool(2, stride=1, dilation=2)),
     "max_pool_1d": _maps(MaxPool(3, stride=2, padding=1), shape=(2, 8)),
     "max_pool_3d": _maps(MaxPool(2, stride=1), shape=(2, 4, 3, 4), points=2),
+    "max_pool_ceil": _maps(MaxPool((3, 2), stride=2, padding=(1, 0), ceil_mode=True), shape=(2, 5, 6)),
+    "max_pool_ceil_per_side": _maps(MaxPool(3, stride=2, padding=((0, 1),), dilation=2, ceil_mode=True), shape=(2, 9)),
     "avg_pool": _maps(AvgPool(2, stride=1)),
     "avg_pool_padded": _maps(AvgPool(3, stride=2, padding=1)),
     "avg_pool_padding_not_counted": _maps(AvgPool((3, 2), stride=(2, 1), padding=1, count_include_pad=False)),
     "avg_pool_1d": _maps(AvgPool(3, stride=2, padding=1, count_include_pad=False), shape=(2, 8)),
+    "avg_pool_ceil": _maps(AvgPool(3, stride=2, padding=1, ceil_mode=True), shape=(2, 5, 7)),
+    "avg_pool_ceil_per_side": _maps(AvgPool(4, stride=3, padding=((0, 1), (2, 1)), ceil_mode=True), shape=(2, 7, 9)),
+    "avg_pool_ceil_not_counted": _maps(
+        AvgPool(3, stride=2, padding=1, ceil_mode=True, count_include_pad=False), shape=(2, 5, 7)
+    ),
     "avg_pool_3d": _maps(AvgPool((2, 1, 2)), shape=(2, 5, 3, 3), points=2),
     "global_avg_pool": _case([Conv(4, 2), Tanh(), GlobalAvgPool(), Dense(3)], (2, 4, 4)),
     "global_avg_pool_last": _case([Conv(3, 2), GlobalAvgPool()], (2, 4)),

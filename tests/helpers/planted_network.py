@@ -182,11 +182,20 @@ def dense_forgets_the_bias(layer, inputs, tensors, mask):
 def _windows(layer, x, fill):
     """Return the entries of all windows of a pooling in one axis more, the last."""
     rank = x.ndim - 2
-    x = padded(x, sides(layer, rank), fill)
+    x = padded(x, _reached(layer, x), fill)
     taps, strides, dilations = kernel(layer, rank), pool_stride(layer, rank), per_axis(layer.dilation, rank)
     for axis, (k, s, d) in enumerate(zip(taps, strides, dilations, strict=True), 2):
         x = x.unfold(axis, d * (k - 1) + 1, s)[..., ::d]
     return x.flatten(-rank)
+
+
+def _reached(layer, x):
+    """Return the padding of a pooling, with all that its last windows reach."""
+    rank = x.ndim - 2
+    counts = LAYERS[layer.kind](layer, [x.detach()], {}, None).shape[2:]
+    geometry = (kernel(layer, rank), pool_stride(layer, rank), per_axis(layer.dilation, rank), sides(layer, rank))
+    axes = zip(x.shape[2:], counts, *geometry, strict=True)
+    return [(low, max(high, (n - 1) * s + d * (k - 1) + 1 - size - low)) for size, n, k, s, d, (low, high) in axes]
 
 
 @mistake("max_pool", "max_pool")
@@ -221,6 +230,29 @@ def max_pool_overwrites_where_windows_overlap(layer, inputs, tensors, mask):
     flat = winners.flatten(2)
     later = (flat[..., :, None] == flat[..., None, :]).triu(1).any(-1)
     return out * ~later.reshape(out.shape)
+
+
+@mistake("max_pool", "max_pool_ceil")
+def max_pool_forgets_windows_beyond_the_map(layer, inputs, tensors, mask):
+    return _rounded_down(layer, inputs, mask)
+
+
+@mistake("avg_pool", "avg_pool_ceil_not_counted")
+def avg_pool_forgets_windows_beyond_the_map(layer, inputs, tensors, mask):
+    return _rounded_down(layer, inputs, mask)
+
+
+def _rounded_down(layer, inputs, mask):
+    """Return what is pooled without ``ceil_mode``, and constants for the other windows."""
+    right = LAYERS[layer.kind](layer, inputs, {}, mask).detach()
+    down = LAYERS[layer.kind](replace(layer, ceil_mode=False), inputs, {}, mask)
+    missing = [more - size for more, size in zip(right.shape[2:], down.shape[2:], strict=True)]
+    return padded(down, [(0, more) for more in missing])
+
+
+@mistake("avg_pool", "avg_pool_ceil")
+def avg_pool_counts_what_lies_beyond_the_padding(layer, inputs, tensors, mask):
+    return _windows(layer, inputs[0], 0.0).mean(-1)
 
 
 @mistake("avg_pool", "avg_pool_padded")

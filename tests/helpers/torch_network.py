@@ -91,22 +91,39 @@ def _conv(layer, inputs, tensors, mask):
 def _max_pool(layer, inputs, tensors, mask):
     (x,) = inputs
     rank = x.ndim - 2
-    windows = {"stride": pool_stride(layer, rank), "dilation": per_axis(layer.dilation, rank)}
-    return MAX_POOL[rank](padded(x, sides(layer, rank), -torch.inf), kernel(layer, rank), **windows)
+    pads, windows = sides(layer, rank), {"stride": pool_stride(layer, rank), "dilation": per_axis(layer.dilation, rank)}
+    options = windows | {"ceil_mode": layer.ceil_mode}
+    if all(low == high for low, high in pads):
+        return MAX_POOL[rank](x, kernel(layer, rank), padding=[low for low, _ in pads], **options)
+    return _beginning_before_the_end(
+        layer, x, MAX_POOL[rank](padded(x, pads, -torch.inf), kernel(layer, rank), **options)
+    )
 
 
 def _avg_pool(layer, inputs, tensors, mask):
     (x,) = inputs
     rank = x.ndim - 2
     pool, windows, pads = AVG_POOL[rank], (kernel(layer, rank), pool_stride(layer, rank)), sides(layer, rank)
-    wide = _at_least_single(x)
+    wide, ceil = _at_least_single(x), {"ceil_mode": layer.ceil_mode}
     if all(low == high for low, high in pads):
         options = {"padding": [low for low, _ in pads], "count_include_pad": layer.count_include_pad}
-        return pool(wide, *windows, **options).to(x.dtype)
-    found = pool(padded(wide, pads), *windows)
+        return pool(wide, *windows, **options, **ceil).to(x.dtype)
+    found = pool(padded(wide, pads), *windows, **ceil)
     if not layer.count_include_pad:
-        found = found / pool(padded(torch.ones_like(wide), pads), *windows)
-    return found.to(x.dtype)
+        found = found / pool(padded(torch.ones_like(wide), pads), *windows, **ceil)
+    return _beginning_before_the_end(layer, x, found.to(x.dtype))
+
+
+def _beginning_before_the_end(layer, x, pooled):
+    """Return what a padded map was pooled to without windows that begin in the padding after the map.
+
+    PyTorch pads both sides alike, so that a map with other padding is padded first. Then it takes that padding for a
+    part of the map, in which a window may begin.
+    """
+    rank = x.ndim - 2
+    axes = zip(x.shape[2:], pooled.shape[2:], pool_stride(layer, rank), sides(layer, rank), strict=True)
+    counts = [min(count, -(-(size + low) // s)) for size, count, s, (low, _) in axes]
+    return pooled[(..., *map(slice, counts))]
 
 
 def _batch_norm(layer, inputs, tensors, mask):

@@ -21,6 +21,7 @@ from fastcheck.networks.error_bars import Baseline
 from fastcheck.networks.evaluator import NetworkEvaluator
 from fastcheck.networks.layers import (
     GELU,
+    AvgPool,
     BatchNorm,
     Conv,
     Dense,
@@ -715,6 +716,14 @@ DESCRIPTIONS = {
     ),
     "negative regularisation": (lambda: Network([Dense(3)], l2=-1.0), r"l2 is -1.0"),
     "a dropout of everything": (lambda: Network([Dropout(1.0)]).shapes((2,)), r"p is 1.0"),
+    "rounding up that is no flag": (
+        lambda: Network([AvgPool(2, ceil_mode=1)]).shapes((1, 4, 4)),
+        r"layer 'avg_pool1' \(avg_pool\): ceil_mode is 1: expected True or False",
+    ),
+    "padding beyond half of the kernel": (
+        lambda: Network([MaxPool(3, padding=2, dilation=2)]).shapes((1, 6, 6)),
+        r"padding is 2: expected at most half of kernel_size \(3, 3\)",
+    ),
     "windows of padding": (
         lambda: Network([MaxPool(2, stride=1, padding=1, dilation=3)]).shapes((1, 2, 2)),
         r"a window sees nothing but padding",
