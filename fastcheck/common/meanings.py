@@ -47,6 +47,7 @@ _SAME = tuple(
     p rate prob
     negativeslope alpha slope
     frozen eval training inference
+    shares share sharedwith sharesparameters sharedweights tied tiedto tiewith weightsfrom reuse reuses
     runningmean movingmean mean
     runningvar movingvariance movingvar variance var
     conv conv1d conv2d conv3d convolution convolution1d convolution2d convolution3d depthwiseconv2d

@@ -67,7 +67,7 @@ def statistics(baseline: Baseline, unit: float) -> HealthFinding | None:
         alike = list(_alike(baseline.passes, unit))
         if not alike:
             return None
-        names = [name for name in baseline.passes.program.slices if _cancelled(baseline, name, alike)]
+        names = [name for name in baseline.passes.program.tensors if _cancelled(baseline, name, alike)]
         batches = all(one.kind == "batch_norm" for one in alike)  # others see each data point alone
         return health.no_variance(listed(map(str, alike)), batches and all_equal(baseline.passes.point.x), names)
 
@@ -118,10 +118,10 @@ def _cancelled(baseline: Baseline, name: str, alike: list[_Alike]) -> bool:
 
     Its own weight multiplies zeros alone. Tensors before it may have terms that cancel.
     """
-    row, bias = baseline.passes.program.node_of(name)
-    if any(one.row == row and one.whole for one in alike):
-        return not bias
-    if not any(row in _before(baseline.passes, one.row) for one in alike):
+    rows, whole = baseline.passes.program.nodes_of(name), {one.row for one in alike if one.whole}
+    if whole.issuperset(rows):
+        return not name.endswith(".bias")
+    if not any(_before(baseline.passes, one.row).intersection(rows) for one in alike):
         return False
     gradient = np.abs(baseline.passes.named(baseline.gradient)[name]).reshape(-1)
     return bool((gradient <= CANCELLED * baseline.terms(name)[1]).all())

@@ -88,10 +88,10 @@ class TensorDifferencer:
         self._values = case.point.params[name].reshape(-1)
         self.step = automatic(self._passes, name) if step == "auto" else float(step)
         steps.refuse_unusable(self.step, self._values, name)
-        node, _ = self._passes.program.node_of(name)
-        self._per_channel = len(self._values) // self._passes.program.nodes[node].columns["channels"]
-        self._coherent = baseline.roundoff.coherent(node)
-        self._channel_noise = np.hypot(baseline.roundoff.of(node), tables.noise)
+        rows = self._passes.program.nodes_of(name)
+        self._per_channel = len(self._values) // self._passes.program.nodes[rows[0]].columns["channels"]
+        self._coherent = baseline.roundoff.coherent(rows)
+        self._channel_noise = np.hypot(baseline.roundoff.of(rows[0]), tables.noise)
         self._channel_noise = baseline.cached(("scatter", name, tables.kind, seed), lambda: self._measured(seed))
 
     def with_step(self, dims: np.ndarray, h: float) -> DifferencedBlock:
@@ -151,15 +151,26 @@ class TensorDifferencer:
 
 
 def automatic(passes: Passes, name: str) -> float:
-    """Return the automatic step: a power of two that perturbs a layer's results by about `MOVE` of their size."""
-    row, bias = passes.program.node_of(name)
+    """Return the automatic step: a power of two that perturbs a layer's results by about `MOVE` of their size.
+
+    Of several layers that share the tensor, the one that it perturbs most decides.
+    """
+    bias = name.endswith(".bias")
+    exponents = [found for row in passes.program.nodes_of(name) if (found := _exponent(passes, row, bias)) is not None]
+    if not exponents:
+        return MOVE
+    # Large enough to change every entry by many roundings, even where results are as good as zero.
+    largest = float(np.abs(passes.point.params[name]).max(initial=0.0))
+    least = math.frexp(largest)[1] + LEAST_EXPONENT if largest else -MOST_EXPONENT
+    return math.ldexp(MOVE, steps.within(max(min(exponents), least), MOST_EXPONENT))
+
+
+def _exponent(passes: Passes, row: int, bias: bool) -> int | None:
+    """Return the power of two that moves a row's results by their size; None where there is nothing to compare."""
     node, chunk = passes.program.nodes[row], passes.chunks[0]
     size, factor = magnitudes.rms(lanes(passes, chunk, chunk.cached, row)), 1.0
     if node.kind == "conv" and not bias:
         factor = magnitudes.rms(lanes(passes, chunk, chunk.cached, node.columns["a"]))
     if size == 0 or factor == 0:
-        return MOVE
-    # Large enough to change every entry by many roundings, even where results are as good as zero.
-    largest = float(np.abs(passes.point.params[name]).max(initial=0.0))
-    least = math.frexp(largest)[1] + LEAST_EXPONENT if largest else -MOST_EXPONENT
-    return math.ldexp(MOVE, steps.within(max(round(math.log2(size) - math.log2(factor)), least), MOST_EXPONENT))
+        return None
+    return round(math.log2(size) - math.log2(factor))

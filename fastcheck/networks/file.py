@@ -128,6 +128,7 @@ def _beginnings(layers: list[Layer], data: dict[str, Any]) -> Iterator[tuple[str
         yield f"layers[{number}] ", (_LAYER, number, "name")
     for number, (layer, name) in enumerate(zip(layers, _names(layers), strict=True)):
         yield f"layer {name!r} takes {layer.input!r}", (_LAYER, number, "input")
+        yield f"layer {name!r} shares {layer.shares!r}", (_LAYER, number, "shares")
         for entry, other in enumerate(layer.others()):
             yield f"layer {name!r} takes {other!r}", (_LAYER, number, "other", entry)
         yield f"layer {name!r} ", (_LAYER, number)
@@ -135,5 +136,7 @@ def _beginnings(layers: list[Layer], data: dict[str, Any]) -> Iterator[tuple[str
 
 def _names(layers: list[Layer]) -> tuple[str, ...]:
     """Return the names that layers get in a network, by making one in which each takes the layer before it."""
-    chain = [replace(layer, input=None, **({"other": INPUT} if layer.others() else {})) for layer in layers]
+    chain = [
+        replace(layer, input=None, shares=None, **({"other": INPUT} if layer.others() else {})) for layer in layers
+    ]
     return Network(chain).names

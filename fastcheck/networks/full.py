@@ -90,7 +90,7 @@ class Full:
     group = dims_per_pass = 1
 
     def __init__(self, passes: Passes, name: str, noise: float) -> None:
-        self._passes, self._name, self.noise = passes, name, noise
+        self._passes, self._tensor, self.noise = passes, passes.program.tensors[name], noise
         self._private = threading.local()
 
     def __call__(self, dims: np.ndarray, h: float) -> np.ndarray:
@@ -144,13 +144,13 @@ class Full:
 
     def _scale(self, dim: int, h: float) -> float:
         """Return 2h divided by the distance that the entry really moves: the table's differences are divided by 2h."""
-        value = float(self._passes.params[self._passes.program.slices[self._name].start + dim])
+        value = float(self._tensor.of(self._passes.params)[dim])
         return 2 * h / ((value + h) - (value - h))
 
     def _perturbed(self, dims: np.ndarray, by: np.ndarray, *, whole: bool = True) -> list[Chunk]:
         """Evaluate with some entries perturbed, then restore them; keep all results, or the losses alone."""
-        own, entries = self._own(), self._passes.program.slices[self._name]
-        own.params[entries.start + dims] += by
+        own = self._own()
+        self._tensor.move(own.params, dims, by)
         try:
             own.pack()
             for chunk in own.chunks:

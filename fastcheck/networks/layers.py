@@ -38,15 +38,23 @@ class Layer:
         By default the kind and a number: "conv1".
     input : str, optional
         Name of the layer whose output this one takes; by default the layer before it. ``"x"`` is the network's input.
+    shares : str, optional
+        Name of an earlier layer of the same kind whose parameters this one uses; it has none of its own.
     """
 
     kind: ClassVar[str]
     name: str | None = field(default=None, kw_only=True)
     input: str | None = field(default=None, kw_only=True)
+    shares: str | None = field(default=None, kw_only=True)
 
     def named(self, name: str) -> Layer:
         """Return the layer with a name."""
         return replace(self, name=name)
+
+    @property
+    def owner(self) -> str:
+        """Name of the layer that its parameters belong to."""
+        return str(self.shares or self.name)
 
     def others(self) -> tuple[str, ...]:
         """Return the names of the layers that it takes besides its input."""

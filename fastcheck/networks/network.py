@@ -88,6 +88,7 @@ class Network:
         self.loss, self.reduction = loss, reduction
         self.margin = _number("margin", margin)
         self.sources = self._sources()
+        self._refuse_unshareable()
         self._l2, self._l1 = self._groups("l2", l2), self._groups("l1", l1)
 
     @property
@@ -120,13 +121,30 @@ class Network:
         """Return the shapes of the arrays without a gradient: running statistics of frozen batch normalisations."""
         return self._arrays(input_shape, buffers=True)
 
-    def _arrays(self, input_shape: Shape, buffers: bool) -> dict[str, Shape]:
+    def used(self, input_shape: Shape) -> list[list[str]]:
+        """Return the names of the parameters that every layer uses: its own, or those of the layer that it shares."""
+        pairs = self._with_inputs(input_shape)
+        return [[f"{layer.owner}.{name}" for name in layer.parameters(shape)] for layer, shape in pairs]
+
+    def _with_inputs(self, input_shape: Shape) -> list[tuple[Layer, Shape]]:
+        """Return every layer with the shape of its input."""
         shapes = self.shapes(input_shape)
-        named = {}
-        for layer, taken in zip(self.layers, self.sources, strict=True):
-            shape = tuple(input_shape) if taken[0] < 0 else shapes[taken[0]]
-            arrays = layer.buffers(shape) if buffers else layer.parameters(shape)
-            named.update({f"{layer.name}.{name}": array for name, array in arrays.items()})
+        inputs = [tuple(input_shape) if taken[0] < 0 else shapes[taken[0]] for taken in self.sources]
+        return list(zip(self.layers, inputs, strict=True))
+
+    def _arrays(self, input_shape: Shape, buffers: bool) -> dict[str, Shape]:
+        named: dict[str, Shape] = {}
+        for layer, shape in self._with_inputs(input_shape):
+            for tensor, wanted in (layer.buffers(shape) if buffers else layer.parameters(shape)).items():
+                name = f"{layer.owner}.{tensor}"
+                if layer.shares is None:
+                    named[name] = wanted
+                elif named.get(name) != wanted:
+                    has = f"has {named[name]}" if name in named else "has none"
+                    raise FastcheckError(
+                        f"layer {layer.name!r} shares {layer.shares!r}, whose {tensor} does not fit: it {has}, "
+                        f"expected {wanted}"
+                    )
         return named
 
     def penalties(self, names: Sequence[str]) -> dict[str, Penalty]:
@@ -164,7 +182,7 @@ class Network:
     def described(self) -> dict[str, Any]:
         """Return the network's entry in a report."""
         return {
-            "layers": [f"{layer.name} ({layer.kind})" for layer in self.layers],
+            "layers": [f"{layer.name} ({layer.kind}{_sharing(layer)})" for layer in self.layers],
             "loss": self.loss,
             "reduction": self.reduction,
         }
@@ -180,6 +198,24 @@ class Network:
         if unread:
             raise FastcheckError(f"layer {names[min(unread)]!r} leads nowhere: no later layer takes its output")
         return tuple(sources)
+
+    def _refuse_unshareable(self) -> None:
+        """Refuse a layer that shares the parameters of none, of a later one or of one of another kind."""
+        names, owners = self.names, [layer for layer in self.layers if layer.shares is None]
+        for position, layer in enumerate(self.layers):
+            if layer.shares is None:
+                continue
+            if not isinstance(layer, LEARNT):
+                raise FastcheckError(
+                    f"layer {layer.name!r} shares {layer.shares!r}: a {layer.kind} layer has no parameters"
+                )
+            alike = [str(one.name) for one in owners if one.kind == layer.kind and one.name in names[:position]]
+            if layer.shares not in alike:
+                such = f": {offered(alike)}" if alike else ""
+                raise FastcheckError(
+                    f"layer {layer.name!r} shares {layer.shares!r}{nearest(layer.shares, alike)}: expected an earlier "
+                    f"{layer.kind} layer with parameters of its own{such}"
+                )
 
     def _position(self, name: str, position: int) -> int:
         names, layer = self.names, self.layers[position]
@@ -201,7 +237,9 @@ class Network:
         kinds = {str(layer.name): layer for layer in self.layers}
         if not isinstance(value, Mapping):
             number = _number(option, value)
-            weighted = [name for name, layer in kinds.items() if isinstance(layer, (Conv, Dense))]
+            weighted = [
+                name for name, layer in kinds.items() if isinstance(layer, (Conv, Dense)) and layer.shares is None
+            ]
             return {f"{name}.weight": number for name in weighted} if number else {}
         weights = {}
         for group, entry in value.items():
@@ -211,6 +249,8 @@ class Network:
                 raise FastcheckError(f"{option} names {name!r}{nearest(name, kinds)}: expected {offered(kinds)}")
             if not isinstance(layer, LEARNT):
                 raise FastcheckError(f"{option} names {name!r}: a {layer.kind} layer has no parameters")
+            if layer.shares is not None:
+                raise FastcheckError(f"{option} names {name!r}: expected {layer.shares!r}, whose parameters it uses")
             tensor = f"{name}.weight" if name in kinds else name
             if tensor.rpartition(".")[2] not in TENSORS:
                 raise FastcheckError(
@@ -225,6 +265,10 @@ class Network:
 def _is_of_tensor(name: str) -> bool:
     """Whether a layer's name could be that of a tensor of another layer."""
     return "." in name and name.rpartition(".")[2] in (*TENSORS, *STATISTICS, "")
+
+
+def _sharing(layer: Layer) -> str:
+    return f", shares {layer.shares}" if layer.shares else ""
 
 
 def _tensors(names: Iterable[str]) -> list[str]:

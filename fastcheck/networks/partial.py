@@ -127,7 +127,7 @@ def work(lowered: program.Program, name: str, points: int, evaluator: str = Part
 
     With ``full``, every dimension takes as many as one of the first tensor, which changes everything.
     """
-    first, _ = lowered.node_of(next(iter(lowered.slices)) if evaluator == "full" else name)
+    first, _ = lowered.node_of(next(iter(lowered.tensors)) if evaluator == "full" else name)
     perturbed = program.perturbed(lowered, first)
     total = 0
     for row, count in perturbed.items():
@@ -135,6 +135,6 @@ def work(lowered: program.Program, name: str, points: int, evaluator: str = Part
         total += 8 * count
         if node.kind == "conv" and row != first:
             source = node.columns["a"]
-            share = perturbed[source] / lowered.nodes[source].entries
+            share = perturbed.get(source, 0) / lowered.nodes[source].entries
             total += int(share * count * node.columns["per_group"] * node.columns["taps"])
     return total * 2 * points

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.networks import layers
 from fastcheck.networks.layers import Layer
 from fastcheck.networks.network import Network
+from fastcheck.networks.tensors import laid_out
 
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus")
 """Kinds of rows with units that can be dead or saturated."""
@@ -33,7 +33,7 @@ _NODE = {kind: number for number, kind in enumerate(NODE_KINDS)}
 
 COLUMNS = (
     *("kind", "a", "b", "channels", "pixels", "cached", "starts", "lookup", "taps", "filters", "per_group"),
-    *("weight", "bias", "packed", "init", "real", "extra", "back", "back_packed"),
+    *("weight", "bias", "packed", "init", "real", "extra", "back", "back_packed", "owner"),
 )
 """Columns of the table, in the order of `fastcheck_kernels.columns`, which describes them."""
 
@@ -96,8 +96,8 @@ class Program:
     Attributes
     ----------
     nodes : list of Node
-    slices : dict of str to slice
-        Every tensor's entries in the vector of parameters.
+    tensors : dict of str to Tensor
+        Where the vector of parameters has every tensor.
     params_size, packed_size : int
     starts, spots, lookup : int64 arrays
     """
@@ -113,20 +113,21 @@ class Program:
     ) -> None:
         self.network, self.input_shape = network, tuple(input_shape)
         self._tile, self._vector, self._buffers, self._masked = tile, vector, buffers, masked
-        self.shapes = network.parameter_shapes(input_shape)
-        ends = list(itertools.accumulate((math.prod(shape) for shape in self.shapes.values()), initial=0))
-        self.slices = {name: slice(*bounds) for name, bounds in zip(self.shapes, itertools.pairwise(ends), strict=True)}
-        self.params_size = ends[-1]
+        self.tensors = laid_out(network, input_shape)
+        self.params_size = sum(tensor.size * len(tensor.starts) for tensor in self.tensors.values())
         self.nodes: list[Node] = []
         self.outputs = self._lowered()
         self.starts, self.spots, self.lookup = self._tables()
         self.packed_size = self._packing()
 
     def node_of(self, tensor: str) -> tuple[int, bool]:
-        """Return the row that a tensor belongs to, and whether it is a bias."""
-        layer, _, name = tensor.rpartition(".")
-        position = self.network.names.index(layer)
-        return next(row for row, node in enumerate(self.nodes) if node.layer == position), name == "bias"
+        """Return the first row that uses a tensor, and whether it is a bias."""
+        return self.nodes_of(tensor)[0], tensor.endswith(".bias")
+
+    def nodes_of(self, tensor: str) -> list[int]:
+        """Return the rows that use a tensor: one, or several where layers share it."""
+        rows = {node.layer: row for row, node in enumerate(self.nodes)}
+        return [rows[position] for position in self.tensors[tensor].starts]
 
     def layer_name(self, node: int) -> str:
         """Return the name of the layer that a row belongs to."""
@@ -230,6 +231,7 @@ class Program:
             "channels": shape[0],
             "pixels": math.prod(shape[1:]),
             "bias": -1,
+            "owner": -1,
         }
         blank = dict.fromkeys(COLUMNS, 0)
         self.nodes.append(
@@ -241,9 +243,15 @@ class Program:
         return self._add(position, "flatten", (source, -1), shape, taps=pixels)
 
     def _parameters(self, position: int) -> dict[str, Any]:
-        name = self.network.names[position]
-        starts = {"weight": self.slices[f"{name}.weight"].start}
-        return starts | ({"bias": self.slices[f"{name}.bias"].start} if f"{name}.bias" in self.slices else {})
+        """Return the columns of a row that uses parameters: where they begin, and the row that they belong to."""
+        layer, network = self.network.layers[position], self.network
+        named = {name: self.tensors.get(f"{layer.owner}.{name}") for name in ("weight", "bias")}
+        starts = {
+            name: tensor.starts[position] for name, tensor in named.items() if tensor and position in tensor.starts
+        }
+        own = network.names.index(layer.owner)
+        owner = next((row for row, node in enumerate(self.nodes) if node.layer == own), len(self.nodes))
+        return starts | {"owner": owner}
 
     def _conv(self, position: int, geometry: ConvGeometry, source: int, shape: Shape) -> int:
         return self._add(
@@ -274,7 +282,7 @@ class Program:
     def _norm(self, position: int, layer: Any, source: int, shape: Shape) -> int:
         reals, kind = np.full(1, layer.eps), layer.kind
         if isinstance(layer, layers.BatchNorm) and layer.frozen:
-            mean, var = (self._buffers[f"{layer.name}.running_{name}"] for name in ("mean", "var"))
+            mean, var = (self._buffers[f"{layer.owner}.running_{name}"] for name in ("mean", "var"))
             reals, kind = np.concatenate([reals, mean, 1.0 / np.sqrt(var + layer.eps)]), "frozen_norm"
         return self._add(position, kind, (source, -1), shape, reals=reals, **self._parameters(position))
 
@@ -428,14 +436,16 @@ def _reached(program: Program, first: int) -> tuple[set[int], set[int]]:
     """Return the rows that a perturbed channel of the first row reaches in one channel only, and all that it does."""
     alone, reached = {first}, {first}
     for row, node in enumerate(program.nodes[first + 1 :], start=first + 1):
-        sources = {node.columns["a"], node.columns["b"]} & reached
-        if not sources:
+        sources, again = {node.columns["a"], node.columns["b"]} & reached, node.columns["owner"] == first
+        if not sources and not again:
             continue
         reached.add(row)
         joined = node.kind in ("add", "concat") and len(sources) > 1
+        joined |= again and bool(sources)  # perturbed by its input in one channel, by its parameters in another
         joined |= node.kind == "concat" and node.columns["a"] == node.columns["b"]  # perturbed in two channels
         spreads = node.kind == "layer_norm" or (node.kind == "conv" and node.columns["filters"] > 1)
         spreads |= node.kind == "flatten" and node.columns["taps"] > 1
+        spreads &= bool(sources)
         if node.kind == "layer_norm":  # needs all channels of its input, cached ones included
             alone -= sources
         if sources <= alone and not joined and not spreads:

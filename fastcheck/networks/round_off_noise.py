@@ -136,11 +136,12 @@ def _params(passes: Passes, precision: str, rng: np.random.Generator) -> np.ndar
     """
     noisy = passes.params.copy()
     sums = sums_of(precision)
-    for name, entries in passes.program.slices.items():
+    for name, tensor in passes.program.tensors.items():
         columns = passes.program.nodes[passes.program.node_of(name)[0]].columns
         terms = max(1, columns["per_group"] * columns["taps"]) + 1
         size = math.hypot(sums * math.sqrt(terms), 1.0 if precision == "tf32" else 0.0)
-        noisy[entries] *= 1 + AMPLITUDE * size * rng.standard_normal(entries.stop - entries.start)
+        for copy in tensor.copies:
+            noisy[copy] *= 1 + AMPLITUDE * size * rng.standard_normal(tensor.size)
     return noisy
 
 

@@ -24,6 +24,7 @@ from .columns import (
     LEFT,
     LOOKUP,
     NUMERIC,
+    OWNER,
     PACKED,
     PER_GROUP,
     PIXELS,
@@ -155,8 +156,11 @@ def _begin(row, cached, arena, params, place, first, whole, size):
 
 
 @kernel()
-def _normalise(net, node, arena, places, low, high, size, cached):
-    """Evaluate a normalisation; in a forward pass, cache its normalised input."""
+def _normalise(net, node, arena, places, low, high, size, cached, spare):
+    """Evaluate a normalisation. Keep its normalised input where that is needed: in a forward pass in ``cached``.
+
+    With halves, that of a layer which shares its parameters is left in ``spare`` for `_perturb`.
+    """
     table, _, _, _, reals, params, _ = net
     row, a = table[node], table[node, A]
     lanes, pixels, eps = size[2], row[PIXELS], reals[row[REAL]]
@@ -174,6 +178,8 @@ def _normalise(net, node, arena, places, low, high, size, cached):
         layers.normalise(source, target, lanes, mean, inverse)
         if size[3] == 0:
             layers.copy(target, tile.cut(cached, row[EXTRA] + c * pixels * lanes, pixels * lanes))
+        elif row[OWNER] != node:
+            layers.copy(target, tile.cut(spare, c * pixels * lanes, pixels * lanes))
         if row[KIND] != layers.LAYER_NORM:
             layers.scale(target, params[row[WEIGHT] + c], params[row[BIAS] + c])
             continue
@@ -263,7 +269,7 @@ def _evaluate(net, node, known, arena, places, low, high, size, spare, found):
     if kind == layers.CONV:
         _convolve(net, node, cached, arena, places, low, high, size, spare)
     elif kind in (layers.BATCH_NORM, layers.FROZEN_NORM, layers.LAYER_NORM):
-        _normalise(net, node, arena, places, low, high, size, cached)
+        _normalise(net, node, arena, places, low, high, size, cached, spare)
     elif kind in (layers.ADD, layers.CONCAT):
         _combine(net, node, cached, arena, places, low, high, size)
     else:
@@ -311,45 +317,60 @@ def score(net, cached, size, targets, loss, out) -> None:
 
 
 @kernel()
-def _perturb(net, cached, arena, places, tensor, channel, dims, step, size):
-    """Write the channel that some dimensions perturb, one copy for each: the cached channel plus or minus h times x.
+def _include(row, node, channel, cached, arena, places, low, high, size):
+    """Extend the range of a row's perturbed channels to another one: with cached values, up to and including it."""
+    first, last = low[node], high[node]
+    if first >= last:
+        first, last = channel, channel
+    at, pixels, place = row[CACHED], row[PIXELS], (places[node, 0], places[node, 1])
+    low[node], high[node] = min(first, channel), max(last, channel + 1)
+    layers.fill(cached, arena, place, (at, low[node], first, pixels), size[2], size[1])
+    layers.fill(cached, arena, place, (at, last, high[node], pixels), size[2], size[1])
 
-    x is the operand that the dimension multiplies. ``tensor`` is (layer, whether it is the bias). Copies without a
-    dimension are not perturbed.
+
+@kernel()
+def _perturb(net, cached, arena, spare, places, tensor, channel, dims, step, low, high, size):
+    """Perturb the channel of a layer that some dimensions are about, one copy for each: by plus or minus h times x.
+
+    x is the operand that the dimension multiplies: of the unperturbed network (``cached``), or in a layer which shares
+    its parameters with one before it, of the perturbed copy. ``tensor`` is (layer, whether it is the bias). Copies
+    without a dimension are not perturbed.
     """
     table, lookup = net[0], net[3]
     node, bias = tensor
-    row = table[node]
+    row, a = table[node], table[node, A]
     points, period, lanes, half = size
     pixels, taps = row[PIXELS], row[TAPS]
-    conv = row[KIND] == layers.CONV and not bias
-    for b in range(half // points):
-        k = dims[b] - channel * _width(row, bias) if b < len(dims) else 0
-        operand = row[EXTRA] + channel * pixels * period
-        if conv:
+    conv, whole = row[KIND] == layers.CONV, row[KIND] == layers.LAYER_NORM
+    for b in range(min(half // points, len(dims))):
+        k = dims[b] - channel * _width(row, bias)
+        # The operand's channel: cached, or perturbed in the arena, or a normalised input in the spare room.
+        source, x = channel, cached
+        first, second, pitch = row[EXTRA] + channel * pixels * period, np.int64(0), period
+        if conv and not bias:
             source = channel // row[FILTERS] * row[PER_GROUP] + k // taps
-            operand = table[row[A], CACHED] + source * table[row[A], PIXELS] * period
-        met = row[LOOKUP] + k % taps * pixels if conv else 0
+            first = table[a, CACHED] + source * table[a, PIXELS] * period
+        if low[a] <= source < high[a] or (whole and low[a] < high[a]):
+            x, second, pitch = arena if conv else spare, half, lanes
+            first = b * points + (places[a, 0] + source * places[a, 1] if conv else channel * pixels * lanes)
+        met = row[LOOKUP] + k % taps * pixels if conv and not bias else 0
         for p in range(pixels):
-            # The operand: an entry of the cached arrays (at), 1 for a bias, or 0 (in padding, or at other pixels).
-            at, move = -1, 0.0
-            if b < len(dims) and (row[KIND] != layers.LAYER_NORM or k == p):
-                pixel = lookup[met + p] if conv else p
-                if bias:
-                    move = step
-                elif pixel >= 0:
-                    at = operand + pixel * period
-            first = places[node, 0] + channel * places[node, 1] + p * lanes + b * points
-            plus, minus = tile.cut(arena, first, points), tile.cut(arena, first + half, points)
-            begin = row[CACHED] + (channel * pixels + p) * period
-            base = tile.cut(cached, begin, points)
-            if at < 0:
+            if whole and k != p:
+                continue
+            at = places[node, 0] + channel * places[node, 1] + p * lanes + b * points
+            plus, minus = tile.cut(arena, at, points), tile.cut(arena, at + half, points)
+            if bias:
                 for n in range(points):
-                    plus[n], minus[n] = base[n] + move, base[n] - move
-            else:
-                x = tile.cut(cached, at, points)
+                    plus[n] += step
+                    minus[n] -= step
+                continue
+            pixel = lookup[met + p] if conv else p
+            if pixel >= 0:  # not in padding
+                up = tile.cut(x, first + pixel * pitch, points)
+                down = tile.cut(x, first + second + pixel * pitch, points)
                 for n in range(points):
-                    plus[n], minus[n] = base[n] + step * x[n], base[n] - step * x[n]
+                    plus[n] += step * up[n]
+                    minus[n] -= step * down[n]
 
 
 @kernel()
@@ -371,6 +392,8 @@ def difference(state, work, tensor, dims, step, size, loss, out):
     from one another: their changes are computed from the outputs' changes (`losses.changes`;
     test_a_loss_moves_without_cancelling in tests/networks/test_error_bars.py), and +h's change less -h's is the
     difference. The network enters by arrays alone, so that a new one compiles nothing.
+
+    A layer that shares the tensor is perturbed like the tensor's own, once its inputs are evaluated.
 
     test_full_and_network_find_the_same in tests/networks/test_proofs.py compares this kernel with whole forward passes;
     bench/test_network_speed.py measures it beside PyTorch.
@@ -396,9 +419,9 @@ def difference(state, work, tensor, dims, step, size, loss, out):
     net, cached, cotangents, known, targets = state
     table = net[0]
     arena, widest, spare = work
-    node, nodes, last = tensor[0], len(table), len(table) - 1
+    node, bias, nodes, last = tensor[0], tensor[1], len(table), len(table) - 1
     points, period, most, _ = size
-    copies, width = most // 2 // points, _width(table[node], tensor[1])
+    copies, width = most // 2 // points, _width(table[node], bias)
     pixels, rows = table[last, PIXELS], table[last, CHANNELS] * table[last, PIXELS]
     low, high, places = np.zeros(nodes, np.int64), np.zeros(nodes, np.int64), np.empty_like(widest)
     moved, lanes = np.empty(most), 0
@@ -420,13 +443,15 @@ def difference(state, work, tensor, dims, step, size, loss, out):
         own = (points, period, lanes, half)
         found = out[first:end]
         found[:] = 0.0
-        _perturb(net, cached, arena, places, tensor, channel, dims[first:end], step, own)
         for n in range(nodes):
             low[n], high[n] = 0, 0
-        low[node], high[node] = channel, channel + 1
-        for n in range(node + 1, nodes):
-            if _moved(table[n], low, high):
+        for n in range(node, nodes):
+            if n > node and _moved(table[n], low, high):
                 _inlined(net, n, (cached, cotangents), arena, places, low, high, own, spare, found)
+            if table[n, OWNER] == node and (table[n, BIAS] >= 0 or not bias):
+                _include(table[n], n, channel, cached, arena, places, low, high, own)
+                same = (n, bias)
+                _perturb(net, cached, arena, spare, places, same, channel, dims[first:end], step, low, high, own)
         place = (places[last, 0], places[last, 1])
         span = (low[last] * pixels, high[last] * pixels, rows, pixels, lanes, period)
         losses.changes(loss[0], arena, place, logits, targets, known, loss[1], span, wide, moved)

@@ -6,7 +6,7 @@ Each family is one circumstance that makes arithmetic, kinks or statistics hard;
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import network_examples
@@ -127,6 +127,7 @@ class Stack:
 
     def __init__(self, rng: np.random.Generator, points: int, shape: Sequence[int]) -> None:
         self.rng, self.points, self.layers = rng, points, list[Layer]()
+        self.inputs = list[tuple[int, ...]]()
         self.shapes, self.last = {INPUT: tuple(shape)}, INPUT
 
     @property
@@ -138,9 +139,20 @@ class Stack:
         """Add a layer, and return its name."""
         name = f"{layer.kind}{1 + sum(other.kind == layer.kind for other in self.layers)}"
         shape = layer.shape(self.shapes[layer.input or self.last], *(self.shapes[other] for other in layer.others()))
+        self.inputs.append(self.shapes[layer.input or self.last])
         self.layers.append(layer.named(name))
         self.shapes[name], self.last = shape, name
         return name
+
+    def share(self, layer: Layer) -> Layer:
+        """Return a layer that may share the parameters of an earlier one, where one has the same."""
+        wanted = layer.parameters(self.shape)
+        alike = [
+            other.name
+            for other, given in zip(self.layers, self.inputs, strict=True)
+            if other.kind == layer.kind and other.shares is None and other.parameters(given) == wanted
+        ]
+        return replace(layer, shares=str(self.rng.choice(alike))) if alike and _sometimes(self.rng, 0.3) else layer
 
     def fit(self, make: Callable[[np.random.Generator, tuple[int, ...]], Layer]) -> None:
         """Add the first of some random layers that fits what there is, if any does."""
@@ -255,7 +267,7 @@ def deep(rng: np.random.Generator, points: int, among: Sequence[str]) -> Stack:
     stack, width = Stack(rng, points, (6,)), int(rng.integers(4, 7))
     activation = [str(rng.choice(among))]
     for _ in range(int(rng.integers(8, 30))):
-        stack.put(Dense(width))
+        stack.put(stack.share(Dense(width)))
         stack.activate(activation)
     return stack
 
@@ -267,11 +279,11 @@ def residual(rng: np.random.Generator, points: int, among: Sequence[str]) -> Sta
     stack.put(Dense(width))
     for _ in range(int(rng.integers(2, 6))):
         skip = stack.last
-        stack.put(Dense(width))
+        stack.put(stack.share(Dense(width)))
         if normalised:
             stack.normalise(["batch", "batch", "layer"])
         stack.activate(activation)
-        stack.put(Dense(width))
+        stack.put(stack.share(Dense(width)))
         stack.put(Add(skip))
         if _sometimes(rng):
             stack.activate(activation)

@@ -99,11 +99,11 @@ def moved(params, tensor, index, by):
 
 
 def tensors_of(params, layer):
-    """Return a layer's own arrays by the last part of their names."""
+    """Return a layer's arrays by the last part of their names: its own, or those of the layer that it shares."""
     found = {}
     for name, array in params.items():
         owner, _, tensor = name.rpartition(".")
-        if owner == layer.name:
+        if owner == (layer.shares or layer.name) and (tensor != "bias" or getattr(layer, "bias", True)):
             found[tensor] = array
     return found
 

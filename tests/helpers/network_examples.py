@@ -178,6 +178,71 @@ _OTHERS = {
     "concat_features": _case([Dense(4, name="a"), Tanh(), Concat(("a", "x")), Dense(3)], (5,)),
 }
 
+_SHARED = {
+    "shared_dense": _features(Tanh(), Dense(4, name="a"), Tanh(), Dense(4, shares="a"), Tanh()),
+    "shared_three_times": _case(
+        [
+            Dense(4, name="f"),
+            ReLU(),
+            Dense(4, shares="f"),
+            ReLU(),
+            Dense(4, shares="f"),
+            LeakyReLU(0.2),
+            Dense(4, bias=False, shares="f"),
+            Dense(3),
+        ],
+        (4,),
+        l2=0.1,
+    ),
+    "shared_conv": _maps(
+        Conv(2, 3, padding=1, name="same"), ReLU(), Conv(2, 3, stride=2, shares="same"), shape=(2, 6, 5)
+    ),
+    "shared_conv_wide": _case(
+        [
+            Conv(9, 2, name="wide"),
+            Tanh(),
+            Conv(9, 2, input="x", dilation=(1, 1), shares="wide"),
+            Add("tanh1"),
+            MaxPool(2),
+            Conv(2, 1),
+            Flatten(),
+            Dense(3),
+        ],
+        (2, 5, 5),
+    ),
+    "shared_depthwise": _case(
+        [
+            *(Conv(2, 1, name="a"), Conv(2, 2, groups=2, padding="same", name="d"), Tanh(), Concat("a", name="four")),
+            *(Conv(2, 1, groups=2), Conv(2, 2, groups=2, shares="d"), Flatten(), Dense(3)),
+        ],
+        (2, 4, 4),
+        points=2,
+    ),
+    "shared_side_by_side": _case(
+        [
+            *(Dense(4, name="left"), Dense(4, input="x", name="right")),
+            *(Dense(5, input="left", name="f"), Tanh(name="a")),
+            *(Dense(5, input="right", shares="f"), Tanh(), Add("a"), Dense(3)),
+        ],
+        (3,),
+    ),
+    "shared_batch_norm": _features(BatchNorm(name="n"), Tanh(), Dense(4), BatchNorm(shares="n"), Tanh(), points=5),
+    "shared_batch_norm_maps": _maps(
+        BatchNorm(name="n"), Tanh(), Conv(2, 1, groups=2), BatchNorm(0.3, shares="n"), shape=(2, 4, 4)
+    ),
+    "shared_batch_norm_frozen": _maps(
+        BatchNorm(frozen=True, name="n"), Tanh(), BatchNorm(frozen=True, shares="n"), shape=(2, 4, 4)
+    ),
+    "shared_layer_norm": _maps(LayerNorm(name="n"), Tanh(), LayerNorm(0.1, shares="n"), shape=(2, 4, 4)),
+    "shared_layer_norm_side_by_side": _case(
+        [
+            *(Dense(4, name="left"), Dense(4, input="x", name="right")),
+            *(LayerNorm(input="left", name="n"), LayerNorm(input="right", shares="n"), Add("n"), Tanh(), Dense(3)),
+        ],
+        (3,),
+    ),
+}
+
 _ACTIVATIONS = {
     "relu": _features(ReLU()),
     "leaky_relu": _features(LeakyReLU(0.1)),
@@ -249,5 +314,5 @@ _WHOLE = {
     ),
 }
 
-CASES = {**_CONV, **_POOLS, **_OTHERS, **_ACTIVATIONS, **_LOSSES, **_WHOLE}
+CASES = {**_CONV, **_POOLS, **_OTHERS, **_SHARED, **_ACTIVATIONS, **_LOSSES, **_WHOLE}
 """For every name a function of a seed that returns (network, params, x, y, masks)."""

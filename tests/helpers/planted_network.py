@@ -159,6 +159,27 @@ def conv_averages_over_the_batch(layer, inputs, tensors, mask):
     return for_input + LAYERS["conv"](layer, [x.detach()], tensors, mask) / len(x)
 
 
+@mistake("conv", "shared_conv")
+def conv_overwrites_the_gradient_of_an_earlier_use(layer, inputs, tensors, mask):
+    """The gradient that is left is that of the first use, since backward passes go back to it last."""
+    return LAYERS["conv"](layer, inputs, _held_if_shared(layer, tensors), mask)
+
+
+def _held_if_shared(layer, tensors):
+    return {name: tensor.detach() for name, tensor in tensors.items()} if layer.shares else tensors
+
+
+@mistake("dense", "shared_three_times")
+def dense_overwrites_the_gradient_of_an_earlier_use(layer, inputs, tensors, mask):
+    return LAYERS["dense"](layer, inputs, _held_if_shared(layer, tensors), mask)
+
+
+@mistake("dense", "shared_side_by_side")
+def dense_counts_a_shared_weight_twice(layer, inputs, tensors, mask):
+    twice = {name: 2 * tensor - tensor.detach() for name, tensor in tensors.items()}
+    return LAYERS["dense"](layer, inputs, twice if layer.shares else tensors, mask)
+
+
 @mistake("dense", "dense")
 def dense_uses_the_weight_as_it_is(layer, inputs, tensors, mask):
     """Returns v @ W.T where v @ W is right; only a square weight lets it."""
@@ -338,6 +359,16 @@ def _layer_moments(x):
 
 def _layer_normalised(x, mean, var, layer, tensors):
     return tensors["weight"] * (x - mean) / (var + layer.eps).sqrt() + tensors["bias"]
+
+
+@mistake("batch_norm", "shared_batch_norm")
+def batch_norm_overwrites_the_gradient_of_an_earlier_use(layer, inputs, tensors, mask):
+    return LAYERS["batch_norm"](layer, inputs, _held_if_shared(layer, tensors), mask)
+
+
+@mistake("layer_norm", "shared_layer_norm")
+def layer_norm_overwrites_the_gradient_of_an_earlier_use(layer, inputs, tensors, mask):
+    return LAYERS["layer_norm"](layer, inputs, _held_if_shared(layer, tensors), mask)
 
 
 @mistake("layer_norm", "layer_norm_maps")

@@ -36,6 +36,7 @@ def test_everything_is_drawn(drawn):
     assert {one.computed for one in drawn} == set(TYPES)
     assert {len(one.x) for one in drawn} == {1, 3, 4, 16}
     assert {one.x.ndim - 2 for one in drawn} == {0, 1, 2, 3}
+    assert sum(any(layer.shares for layer in one.network.layers) for one in drawn) > 10
     depths = [sum(kind in ("dense", "conv") for kind in one.layers) for one in drawn]
     assert min(depths) <= 3
     assert max(depths) >= 24

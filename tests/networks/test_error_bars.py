@@ -260,10 +260,10 @@ def test_units_whose_piece_rounding_decides_are_flipped_one_by_one():
     for by in (1e-6, -1e-6):
         other["dense1.bias"][1] = case.params["dense1.bias"][1] + by
         slopes.append(torch_network.gradients(case.network, other, case.x, case.y)[1])
-    for name, place in passes.program.slices.items():
+    for name, tensor in passes.program.tensors.items():
         both = [slope[name].reshape(-1) for slope in slopes]
-        np.testing.assert_allclose(gradient[place] + least[place], np.minimum(*both), atol=1e-5)
-        np.testing.assert_allclose(gradient[place] + most[place], np.maximum(*both), atol=1e-5)
+        np.testing.assert_allclose(tensor.of(gradient + least), np.minimum(*both), atol=1e-5)
+        np.testing.assert_allclose(tensor.of(gradient + most), np.maximum(*both), atol=1e-5)
 
 
 def test_a_unit_that_rounding_switches_on_has_rounding_of_its_own():
