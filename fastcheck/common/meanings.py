@@ -58,6 +58,11 @@ _SAME = tuple(
     globalavgpool globalaveragepooling2d globalaveragepooling3d globalaveragepool gap
     batchnorm batchnorm1d batchnorm2d batchnorm3d batchnormalization bn
     layernorm layernormalization ln
+    groupnorm groupnormalization gn
+    instancenorm instancenorm1d instancenorm2d instancenorm3d instancenormalization
+    prelu parametricrelu
+    numgroups groups ngroups
+    numparameters nparameters
     dropout dropout1d dropout2d dropout3d spatialdropout2d
     relu rectifier rectifiedlinear
     leakyrelu lrelu
@@ -65,7 +70,8 @@ _SAME = tuple(
     sigmoid expit
     concat concatenate cat
     add residual sum shortcut
-    softmaxcrossentropy crossentropy crossentropyloss softmax softmaxloss categoricalcrossentropy
+    softmaxcrossentropy crossentropy crossentropyloss categoricalcrossentropy
+    softmaxcrossentropy softmax softmaxloss
     softmaxcrossentropy sparsecategoricalcrossentropy nll nllloss xent
     squarederror mse mseloss meansquarederror l2loss
     multiclasshinge hinge svm svmloss multimarginloss hingeloss
@@ -104,9 +110,9 @@ _REMARKS = {
         TRANSPOSED: """convtranspose convtranspose1d convtranspose2d convtranspose3d conv1dtranspose conv2dtranspose
             conv3dtranspose deconv deconv2d deconvolution transposed transposedconv outputpadding""",
         _ABSENT: """lstm lstmcell gru grucell rnn rnncell simplernn bidirectional embedding attention multiheadattention
-            transformer transformerencoderlayer groupnorm groupnormalization instancenorm instancenorm2d rmsnorm prelu
+            transformer transformerencoderlayer rmsnorm
             bilinear upsample upsampling2d pixelshuffle separableconv2d selu mish hardswish hardsigmoid relu6""",
-        _IN_LOSS: "softmax logsoftmax crossentropyloss softmaxcrossentropy",
+        _IN_LOSS: "logsoftmax crossentropyloss softmaxcrossentropy",
         _IN_SHAPES: """kernelsize ksize size inchannels outchannels infeatures outfeatures kernelshape inputshape shape
             batchsize numfilters nfilters""",
         _NUMBERS: """convparam convparams param params hyperparams hyperparameters hparam hparams hp config cfg conf

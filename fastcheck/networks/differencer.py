@@ -89,9 +89,14 @@ class TensorDifferencer:
         self.step = automatic(self._passes, name) if step == "auto" else float(step)
         steps.refuse_unusable(self.step, self._values, name)
         rows = self._passes.program.nodes_of(name)
-        self._per_channel = len(self._values) // self._passes.program.nodes[rows[0]].columns["channels"]
-        self._coherent = baseline.roundoff.coherent(rows)
-        self._channel_noise = np.hypot(baseline.roundoff.of(rows[0]), tables.noise)
+        node = self._passes.program.nodes[rows[0]]
+        self._per_channel = max(1, len(self._values) // node.columns["channels"])
+        coherent, noise = [baseline.roundoff.coherent(row) for row in rows], baseline.roundoff.of(rows[0])
+        if node.is_one_slope:  # it moves all channels at once
+            coherent = [bounds.sum(keepdims=True) for bounds in coherent]
+            noise = np.sqrt((noise * noise).sum(keepdims=True))
+        self._coherent = np.sum(coherent, axis=0)
+        self._channel_noise = np.hypot(noise, tables.noise)
         self._channel_noise = baseline.cached(("scatter", name, tables.kind, seed), lambda: self._measured(seed))
 
     def with_step(self, dims: np.ndarray, h: float) -> DifferencedBlock:
@@ -169,7 +174,7 @@ def _exponent(passes: Passes, row: int, bias: bool) -> int | None:
     """Return the power of two that moves a row's results by their size; None where there is nothing to compare."""
     node, chunk = passes.program.nodes[row], passes.chunks[0]
     size, factor = magnitudes.rms(lanes(passes, chunk, chunk.cached, row)), 1.0
-    if node.kind == "conv" and not bias:
+    if node.kind in ("conv", "prelu") and not bias:
         factor = magnitudes.rms(lanes(passes, chunk, chunk.cached, node.columns["a"]))
     if size == 0 or factor == 0:
         return None

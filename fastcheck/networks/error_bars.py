@@ -89,14 +89,14 @@ class RoundOff:
         """Return the standard deviations for perturbing each channel of a row, which changes all later rows."""
         return np.sqrt(self._own[row] + self._after[row])
 
-    def coherent(self, rows: Sequence[int]) -> np.ndarray:
-        """Bound the rounding of z + d in each channel of some rows, where all entries are rounded in one direction.
+    def coherent(self, row: int) -> np.ndarray:
+        """Bound the rounding of z + d in each channel of a row, where all entries are rounded in the same direction.
 
         Inputs with few different values, such as images, perturb many entries by the same d. The rounding of z + d then
         follows from d and from the binade of z alone. The factor of two is for the next layer, or for the loss.
         """
-        bounds = np.zeros(self._passes.program.nodes[rows[0]].columns["channels"])
-        for chunk, row in itertools.product(self._passes.chunks, rows):
+        bounds = np.zeros(self._passes.program.nodes[row].columns["channels"])
+        for chunk in self._passes.chunks:
             z, v = (lanes(self._passes, chunk, array, row) for array in (chunk.cached, chunk.cotangents))
             bounds += 2 * U * np.abs(z * v).sum(axis=(1, 2))
         return bounds

@@ -282,6 +282,66 @@ class LayerNorm(Layer):
 
 
 @dataclass(frozen=True)
+class GroupNorm(Layer):
+    """Normalisation of each data point by groups of channels, with a weight and a bias for each channel if ``affine``.
+
+    A group's statistics are those of all its channels and pixels (Wu and He 2018).
+    """
+
+    kind: ClassVar[str] = "group_norm"
+    num_groups: int
+    eps: float = 1e-5
+    affine: bool = True
+
+    def groups(self, shape: Shape) -> int:
+        """Return the number of groups."""
+        groups = integer("num_groups", self.num_groups, least=1)
+        if shape[0] % groups:
+            raise FastcheckError(f"num_groups is {groups}: it must divide the {shape[0]} channels")
+        return groups
+
+    def shape(self, *inputs: Shape) -> Shape:
+        _positive("eps", self.eps)
+        _flag("affine", self.affine)
+        self.groups(inputs[0])
+        return inputs[0]
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        return {"weight": shape[:1], "bias": shape[:1]} if self.affine else {}
+
+
+@dataclass(frozen=True)
+class InstanceNorm(Layer):
+    """Normalisation of each channel of each data point, with a weight and a bias for each channel if ``affine``."""
+
+    kind: ClassVar[str] = "instance_norm"
+    eps: float = 1e-5
+    affine: bool = False
+
+    def groups(self, shape: Shape) -> int:
+        """Return the number of channels: each is a group by itself."""
+        return shape[0]
+
+    def shape(self, *inputs: Shape) -> Shape:
+        _positive("eps", self.eps)
+        _flag("affine", self.affine)
+        _spatial(inputs[0])
+        if math.prod(inputs[0][1:]) == 1:
+            raise FastcheckError(f"it got {inputs[0]}: expected more than one pixel, of which a variance can be taken")
+        return inputs[0]
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        return {"weight": shape[:1], "bias": shape[:1]} if self.affine else {}
+
+
+@dataclass(frozen=True)
+class Softmax(Layer):
+    """exp(z) / sum(exp(z)) over features, or over the channels of each pixel."""
+
+    kind: ClassVar[str] = "softmax"
+
+
+@dataclass(frozen=True)
 class Dropout(Layer):
     """Dropout. It is off unless the check is given the analytic pass's mask; then it multiplies by mask / (1 - p)."""
 
@@ -321,6 +381,23 @@ class LeakyReLU(Layer):
     def shape(self, *inputs: Shape) -> Shape:
         _finite("negative_slope", self.negative_slope)
         return inputs[0]
+
+
+@dataclass(frozen=True)
+class PReLU(Layer):
+    """z where z is positive, else weight * z: one learned slope, or one for each channel (He et al. 2015)."""
+
+    kind: ClassVar[str] = "prelu"
+    num_parameters: int = 1
+
+    def shape(self, *inputs: Shape) -> Shape:
+        slopes, channels = integer("num_parameters", self.num_parameters, least=1), inputs[0][0]
+        if slopes not in (1, channels):
+            raise FastcheckError(f"num_parameters is {slopes}: expected 1, or {channels}, one for each channel")
+        return inputs[0]
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        return {"weight": (integer("num_parameters", self.num_parameters, least=1),)}
 
 
 @dataclass(frozen=True)
@@ -419,8 +496,20 @@ class Concat(Layer):
 KINDS: dict[str, type[Layer]] = {
     layer.kind: layer
     for layer in (
-        *(Conv, Dense, MaxPool, AvgPool, GlobalAvgPool, BatchNorm, LayerNorm, Dropout, Flatten),
-        *(ReLU, LeakyReLU, ELU, GELU, SiLU, Tanh, Sigmoid, Softplus, Add, Concat),
+        *(
+            Conv,
+            Dense,
+            MaxPool,
+            AvgPool,
+            GlobalAvgPool,
+            BatchNorm,
+            LayerNorm,
+            GroupNorm,
+            InstanceNorm,
+            Dropout,
+            Flatten,
+        ),
+        *(ReLU, LeakyReLU, PReLU, ELU, GELU, SiLU, Tanh, Sigmoid, Softplus, Softmax, Add, Concat),
     )
 }
 """Every kind of layer, by its name in files."""

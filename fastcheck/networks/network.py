@@ -13,7 +13,7 @@ from fastcheck.common.arguments import Shape
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.meanings import STATISTICS
 from fastcheck.common.naming import nearest, offered, refuse_unknown
-from fastcheck.networks.layers import BatchNorm, Conv, Dense, Layer, LayerNorm
+from fastcheck.networks.layers import BatchNorm, Conv, Dense, GroupNorm, InstanceNorm, Layer, LayerNorm, PReLU
 
 LOSSES = ("softmax_cross_entropy", "squared_error", "multiclass_hinge", "logistic")
 """Losses of a data point with output z and target y: -log softmax(z)[y]; sum (z - y)^2 / 2; the sum over the other
@@ -22,11 +22,14 @@ classes of max(0, z_j - z_y + margin) (Weston and Watkins 1999); sum log(1 + exp
 REDUCTIONS = ("mean", "sum")
 """Reductions over data points."""
 
-LEARNT = (Conv, Dense, BatchNorm, LayerNorm)
+LEARNT = (Conv, Dense, BatchNorm, LayerNorm, GroupNorm, InstanceNorm, PReLU)
 """Layers with parameters."""
 
 TENSORS = ("weight", "bias")
 """Parameters of a layer."""
+
+PRELU_SLOPE = 0.25
+"""Initial slope of a prelu (He et al. 2015)."""
 
 INPUT = "x"
 """Name of the network's input."""
@@ -163,7 +166,7 @@ class Network:
         return {name: penalty for name, penalty in every.items() if penalty.l2 or penalty.l1}
 
     def initial(self, input_shape: Shape, seed: int = 0) -> dict[str, np.ndarray]:
-        """Return parameters to start training from: He's normal weights, zero biases, normalisations at one."""
+        """Return parameters to start training from: He's weights, zero biases, normalisations at 1, prelus at 1/4."""
         rng = np.random.default_rng(seed)
         kinds = {str(layer.name): layer for layer in self.layers}
         params = {}
@@ -174,7 +177,7 @@ class Network:
             elif isinstance(layer, (Conv, Dense)):
                 params[name] = rng.normal(0, math.sqrt(2 / math.prod(shape[1:])), shape)
             else:
-                params[name] = np.ones(shape)
+                params[name] = np.full(shape, PRELU_SLOPE if isinstance(layer, PReLU) else 1.0)
         for name, shape in self.buffer_shapes(input_shape).items():
             params[name] = np.zeros(shape) if name.endswith("mean") else np.ones(shape)
         return params

@@ -51,7 +51,7 @@ class PartialEvaluation:
         }
         self._layouts = [known[chunk.points] for chunk in passes.chunks]
         self._private = threading.local()
-        self.group = entries // passes.program.nodes[self._tensor[0]].columns["channels"]
+        self.group = max(1, entries // passes.program.nodes[self._tensor[0]].columns["channels"])
         self.dims_per_pass = max(layout.copies for layout in self._layouts)
 
     def __call__(self, dims: np.ndarray, h: float) -> np.ndarray:

@@ -24,7 +24,7 @@ ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "tanh",
 
 NODE_KINDS = (
     *("input", "conv", "max_pool", "avg_pool", "batch_norm", "frozen_norm", "layer_norm", "dropout", "flatten"),
-    *(*ACTIVATIONS, "add", "concat"),
+    *(*ACTIVATIONS, "add", "concat", "group_norm", "softmax", "prelu"),
 )
 """Kinds of rows of the table, in the order of the numbers of `fastcheck_kernels.layers`
 (`tests/networks/test_program.py`)."""
@@ -66,6 +66,11 @@ class Node:
     @property
     def kind(self) -> str:
         return NODE_KINDS[self.columns["kind"]]
+
+    @property
+    def is_one_slope(self) -> bool:
+        """Whether its parameter is the slope of a prelu in all channels, of which it moves every one."""
+        return self.kind == "prelu" and not self.columns["taps"]
 
     @property
     def entries(self) -> int:
@@ -205,6 +210,15 @@ class Program:
             return self._add(position, "avg_pool", (source, -1), shape, lookup=every, reals=np.full(1, 1 / pixels))
         if isinstance(layer, (layers.BatchNorm, layers.LayerNorm)):
             return self._norm(position, layer, source, shape)
+        if isinstance(layer, (layers.GroupNorm, layers.InstanceNorm)):
+            sizes: dict[str, Any] = {"per_group": given[0] // layer.groups(given)}
+            own = sizes | (self._parameters(position) if layer.affine else {})
+            return self._add(position, "group_norm", (source, -1), shape, reals=np.full(1, layer.eps), **own)
+        if isinstance(layer, layers.PReLU):
+            slopes: dict[str, Any] = {"taps": int(layer.num_parameters > 1)}
+            return self._add(position, "prelu", (source, -1), shape, **slopes, **self._parameters(position))
+        if isinstance(layer, layers.Softmax):
+            return self._add(position, "softmax", (source, -1), shape)
         if isinstance(layer, layers.Flatten):
             pixels = math.prod(given[1:])
             return source if pixels == 1 and len(given) == 1 else self._flat(position, source, shape, pixels)
@@ -230,6 +244,7 @@ class Program:
             "b": sources[1],
             "channels": shape[0],
             "pixels": math.prod(shape[1:]),
+            "weight": -1,
             "bias": -1,
             "owner": -1,
         }
@@ -434,7 +449,8 @@ def _gap(taken: list[tuple[int, int, int]], needed: int) -> int:
 
 def _reached(program: Program, first: int) -> tuple[set[int], set[int]]:
     """Return the rows that a perturbed channel of the first row reaches in one channel only, and all that it does."""
-    alone, reached = {first}, {first}
+    reached = {first}
+    alone = set() if program.nodes[first].is_one_slope else {first}
     for row, node in enumerate(program.nodes[first + 1 :], start=first + 1):
         sources, again = {node.columns["a"], node.columns["b"]} & reached, node.columns["owner"] == first
         if not sources and not again:
@@ -443,10 +459,11 @@ def _reached(program: Program, first: int) -> tuple[set[int], set[int]]:
         joined = node.kind in ("add", "concat") and len(sources) > 1
         joined |= again and bool(sources)  # perturbed by its input in one channel, by its parameters in another
         joined |= node.kind == "concat" and node.columns["a"] == node.columns["b"]  # perturbed in two channels
-        spreads = node.kind == "layer_norm" or (node.kind == "conv" and node.columns["filters"] > 1)
+        mixes = node.kind in ("layer_norm", "softmax") or (node.kind == "group_norm" and node.columns["per_group"] > 1)
+        spreads = mixes or (node.kind == "conv" and node.columns["filters"] > 1)
         spreads |= node.kind == "flatten" and node.columns["taps"] > 1
-        spreads &= bool(sources)
-        if node.kind == "layer_norm":  # needs all channels of its input, cached ones included
+        spreads = (spreads and bool(sources)) or (again and node.is_one_slope)
+        if mixes:  # needs all channels of its input, cached ones included
             alone -= sources
         if sources <= alone and not joined and not spreads:
             alone.add(row)

@@ -204,7 +204,9 @@ class _Noise:
     def _shared(self, sizes: np.ndarray, row: int, kind: int) -> np.ndarray:
         """Return the same noise for all entries of a group."""
         numbers = self._numbers[(np.arange(sizes.size) * 7919 + 31 * row + kind) % shake.NUMBERS]
-        return sizes * numbers.reshape(sizes.shape)
+        noise = sizes * numbers.reshape(sizes.shape)
+        channels = self._passes.program.nodes[row].columns["channels"]
+        return np.repeat(noise, channels // len(noise), axis=0) if len(noise) > 1 else noise
 
 
 def _other_winners(z: np.ndarray, known: np.ndarray, lookup: np.ndarray) -> np.ndarray:

@@ -42,7 +42,10 @@ from ._jit import kernel
     SOFTPLUS,
     ADD,
     CONCAT,
-) = range(20)
+    GROUP_NORM,
+    SOFTMAX,
+    PRELU,
+) = range(23)
 """Kinds of layers. A dense layer is a convolution whose kernel covers the map; global pooling is an average."""
 
 ROOT_HALF = math.sqrt(0.5)
@@ -259,6 +262,29 @@ def layer_moments(source, place, channels, pixels, lanes, eps, mean, inverse):
                 inverse[lane] += (x[lane] - mean[lane]) * (x[lane] - mean[lane])
     for lane in range(lanes):
         inverse[lane] = 1.0 / math.sqrt(inverse[lane] / (channels * pixels) + eps)
+
+
+@kernel()
+def softmax(source, place, target, target_place, channels, pixels, lanes):
+    """Write exp(z) / sum(exp(z)) over all channels, pixel by pixel."""
+    top, total = np.empty(lanes), np.empty(lanes)
+    for p in range(pixels):
+        put(-np.inf, top)
+        put(0.0, total)
+        for c in range(channels):
+            z = tile.cut(source, place[0] + c * place[1] + p * lanes, lanes)
+            for lane in range(lanes):
+                top[lane] = max(top[lane], z[lane])
+        for c in range(channels):
+            z = tile.cut(source, place[0] + c * place[1] + p * lanes, lanes)
+            out = tile.cut(target, target_place[0] + c * target_place[1] + p * lanes, lanes)
+            for lane in range(lanes):
+                out[lane] = math.exp(z[lane] - top[lane])
+                total[lane] += out[lane]
+        for c in range(channels):
+            out = tile.cut(target, target_place[0] + c * target_place[1] + p * lanes, lanes)
+            for lane in range(lanes):
+                out[lane] /= total[lane]
 
 
 @kernel()

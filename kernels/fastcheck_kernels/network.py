@@ -69,8 +69,10 @@ def _reach(row, low, high):
     first, last = low[a], high[a]
     if row[KIND] == layers.CONV:
         return first // row[PER_GROUP] * row[FILTERS], ((last - 1) // row[PER_GROUP] + 1) * row[FILTERS]
-    if row[KIND] == layers.LAYER_NORM:
+    if row[KIND] == layers.LAYER_NORM or row[KIND] == layers.SOFTMAX:
         return 0, row[CHANNELS]
+    if row[KIND] == layers.GROUP_NORM:
+        return first // row[PER_GROUP] * row[PER_GROUP], ((last - 1) // row[PER_GROUP] + 1) * row[PER_GROUP]
     if row[KIND] == layers.FLATTEN:
         return first * row[TAPS], last * row[TAPS]
     if row[KIND] == layers.ADD:
@@ -90,13 +92,15 @@ def _moved(row, low, high):
 
 
 @kernel()
-def _complete(row, node, cached, arena, places, low, high, size):
-    """Fill the unperturbed channels of a layer with cached values."""
-    at, pixels, none = row[CACHED], row[PIXELS], np.int64(0)
-    layers.fill(cached, arena, (places[node, 0], places[node, 1]), (at, none, low[node], pixels), size[2], size[1])
-    rest = (at, high[node], row[CHANNELS], pixels)
-    layers.fill(cached, arena, (places[node, 0], places[node, 1]), rest, size[2], size[1])
-    low[node], high[node] = 0, row[CHANNELS]
+def _complete(row, node, first, last, cached, arena, places, low, high, size):
+    """Extend the range of a layer's perturbed channels to first <= c < last, with cached values in the others."""
+    at, pixels, place = row[CACHED], row[PIXELS], (places[node, 0], places[node, 1])
+    begin, end = low[node], high[node]
+    if begin >= end:
+        begin, end = first, first
+    low[node], high[node] = min(begin, first), max(end, last)
+    layers.fill(cached, arena, place, (at, low[node], begin, pixels), size[2], size[1])
+    layers.fill(cached, arena, place, (at, end, high[node], pixels), size[2], size[1])
 
 
 @kernel()
@@ -169,6 +173,9 @@ def _normalise(net, node, arena, places, low, high, size, cached, spare):
         place = (places[a, 0], places[a, 1])
         layers.layer_moments(arena, place, row[CHANNELS], pixels, lanes, eps, mean, inverse)
     for c in range(low[node], high[node]):
+        if row[KIND] == layers.GROUP_NORM and c % row[PER_GROUP] == 0:
+            place = (places[a, 0] + c * places[a, 1], places[a, 1])
+            layers.layer_moments(arena, place, row[PER_GROUP], pixels, lanes, eps, mean, inverse)
         source, target = _line(arena, places, a, c, pixels * lanes), _line(arena, places, node, c, pixels * lanes)
         if row[KIND] == layers.BATCH_NORM:
             layers.batch_moments(source, lanes, size[0], eps, mean, inverse)
@@ -178,8 +185,10 @@ def _normalise(net, node, arena, places, low, high, size, cached, spare):
         layers.normalise(source, target, lanes, mean, inverse)
         if size[3] == 0:
             layers.copy(target, tile.cut(cached, row[EXTRA] + c * pixels * lanes, pixels * lanes))
-        elif row[OWNER] != node:
+        elif row[OWNER] >= 0 and row[OWNER] != node:
             layers.copy(target, tile.cut(spare, c * pixels * lanes, pixels * lanes))
+        if row[WEIGHT] < 0:
+            continue
         if row[KIND] != layers.LAYER_NORM:
             layers.scale(target, params[row[WEIGHT] + c], params[row[BIAS] + c])
             continue
@@ -228,7 +237,7 @@ def _combine(net, node, cached, arena, places, low, high, size):
 @kernel()
 def _channelwise(net, node, cached, cotangents, arena, places, low, high, size, found):
     """Evaluate the perturbed channels of a layer one by one, and note kinks where the lanes have two halves."""
-    table, starts, spots, reals = net[0], net[1], net[2], net[4]
+    table, starts, spots, reals, params = net[0], net[1], net[2], net[4], net[5]
     row, a = table[node], table[node, A]
     kind, lanes = row[KIND], size[2]
     here = starts[row[STARTS] : row[STARTS] + row[PIXELS] + 1]
@@ -247,12 +256,17 @@ def _channelwise(net, node, cached, cotangents, arena, places, low, high, size, 
         elif kind == layers.DROPOUT:
             factors = row[REAL] + c * row[PIXELS] * size[1]
             layers.mask(source, target, tile.cut(reals, factors, row[PIXELS] * size[1]), lanes, size[1])
+        elif kind == layers.PRELU:
+            layers.activate(layers.LEAKY_RELU, params[row[WEIGHT] + c * row[TAPS]], source, target)
         else:
             layers.activate(kind, reals[row[REAL]], source, target)
         if size[3] > 0:
             if kind == layers.MAX_POOL:
                 network_kinks.note_winners(net, node, c, cached, cotangents, source, target, size, found)
-            elif kind in (layers.RELU, layers.LEAKY_RELU, layers.ELU) and layers.crossings(source, lanes) > 0:
+            elif (
+                kind in (layers.RELU, layers.LEAKY_RELU, layers.ELU, layers.PRELU)
+                and layers.crossings(source, lanes) > 0
+            ):
                 network_kinks.note_signs(net, node, c, cached, cotangents, source, size, found)
 
 
@@ -262,13 +276,18 @@ def _evaluate(net, node, known, arena, places, low, high, size, spare, found):
     table = net[0]
     row, a = table[node], table[node, A]
     kind = row[KIND]
-    # Moves of more than half of the channels cost more than the whole convolution; a layer normalisation needs all.
-    if kind == layers.LAYER_NORM or (kind == layers.CONV and 2 * (high[a] - low[a]) > table[a, CHANNELS]):
-        _complete(table[a], a, cached, arena, places, low, high, size)
+    # Moves of more than half of the channels cost more than the whole convolution; others need all that they mix.
+    if kind == layers.CONV and 2 * (high[a] - low[a]) > table[a, CHANNELS]:
+        _complete(table[a], a, 0, table[a, CHANNELS], cached, arena, places, low, high, size)
     low[node], high[node] = _reach(row, low, high)
+    if kind == layers.LAYER_NORM or kind == layers.GROUP_NORM or kind == layers.SOFTMAX:
+        _complete(table[a], a, low[node], high[node], cached, arena, places, low, high, size)
     if kind == layers.CONV:
         _convolve(net, node, cached, arena, places, low, high, size, spare)
-    elif kind in (layers.BATCH_NORM, layers.FROZEN_NORM, layers.LAYER_NORM):
+    elif kind == layers.SOFTMAX:
+        place, own = (places[a, 0], places[a, 1]), (places[node, 0], places[node, 1])
+        layers.softmax(arena, place, arena, own, row[CHANNELS], row[PIXELS], size[2])
+    elif kind in (layers.BATCH_NORM, layers.FROZEN_NORM, layers.LAYER_NORM, layers.GROUP_NORM):
         _normalise(net, node, arena, places, low, high, size, cached, spare)
     elif kind in (layers.ADD, layers.CONCAT):
         _combine(net, node, cached, arena, places, low, high, size)
@@ -317,42 +336,32 @@ def score(net, cached, size, targets, loss, out) -> None:
 
 
 @kernel()
-def _include(row, node, channel, cached, arena, places, low, high, size):
-    """Extend the range of a row's perturbed channels to another one: with cached values, up to and including it."""
-    first, last = low[node], high[node]
-    if first >= last:
-        first, last = channel, channel
-    at, pixels, place = row[CACHED], row[PIXELS], (places[node, 0], places[node, 1])
-    low[node], high[node] = min(first, channel), max(last, channel + 1)
-    layers.fill(cached, arena, place, (at, low[node], first, pixels), size[2], size[1])
-    layers.fill(cached, arena, place, (at, last, high[node], pixels), size[2], size[1])
-
-
-@kernel()
 def _perturb(net, cached, arena, spare, places, tensor, channel, dims, step, low, high, size):
-    """Perturb the channel of a layer that some dimensions are about, one copy for each: by plus or minus h times x.
+    """Perturb a channel of a layer that some dimensions are about, one copy for each: by plus or minus h times x.
 
-    x is the operand that the dimension multiplies: of the unperturbed network (``cached``), or in a layer which shares
-    its parameters with one before it, of the perturbed copy. ``tensor`` is (layer, whether it is the bias). Copies
-    without a dimension are not perturbed.
+    x is the operand that the dimension multiplies (of a prelu, its negative part): of the unperturbed network
+    (``cached``), or in a layer which shares its parameters with one before it, of the perturbed copy. ``tensor`` is
+    (layer, whether it is the bias). Copies without a dimension are not perturbed.
     """
     table, lookup = net[0], net[3]
     node, bias = tensor
     row, a = table[node], table[node, A]
     points, period, lanes, half = size
     pixels, taps = row[PIXELS], row[TAPS]
-    conv, whole = row[KIND] == layers.CONV, row[KIND] == layers.LAYER_NORM
+    conv, whole, prelu = row[KIND] == layers.CONV, row[KIND] == layers.LAYER_NORM, row[KIND] == layers.PRELU
+    direct = conv or prelu
     for b in range(min(half // points, len(dims))):
-        k = dims[b] - channel * _width(row, bias)
+        k = dims[b] - channel * _width(row, bias) if not prelu else 0
         # The operand's channel: cached, or perturbed in the arena, or a normalised input in the spare room.
         source, x = channel, cached
         first, second, pitch = row[EXTRA] + channel * pixels * period, np.int64(0), period
         if conv and not bias:
             source = channel // row[FILTERS] * row[PER_GROUP] + k // taps
+        if direct:
             first = table[a, CACHED] + source * table[a, PIXELS] * period
         if low[a] <= source < high[a] or (whole and low[a] < high[a]):
-            x, second, pitch = arena if conv else spare, half, lanes
-            first = b * points + (places[a, 0] + source * places[a, 1] if conv else channel * pixels * lanes)
+            x, second, pitch = arena if direct else spare, half, lanes
+            first = b * points + (places[a, 0] + source * places[a, 1] if direct else channel * pixels * lanes)
         met = row[LOOKUP] + k % taps * pixels if conv and not bias else 0
         for p in range(pixels):
             if whole and k != p:
@@ -369,8 +378,8 @@ def _perturb(net, cached, arena, spare, places, tensor, channel, dims, step, low
                 up = tile.cut(x, first + pixel * pitch, points)
                 down = tile.cut(x, first + second + pixel * pitch, points)
                 for n in range(points):
-                    plus[n] += step * up[n]
-                    minus[n] -= step * down[n]
+                    plus[n] += step * (min(up[n], 0.0) if prelu else up[n])
+                    minus[n] -= step * (min(down[n], 0.0) if prelu else down[n])
 
 
 @kernel()
@@ -428,6 +437,7 @@ def difference(state, work, tensor, dims, step, size, loss, out):
     logits = cached[table[last, CACHED] : table[last, CACHED] + rows * period]
     wide = losses.widened(loss[0], logits, known, targets, rows, period, most)
     first = 0
+    every = table[node, KIND] == layers.PRELU and table[node, TAPS] == 0
     while first < len(dims):
         channel = dims[first] // width
         end = first + 1
@@ -449,9 +459,10 @@ def difference(state, work, tensor, dims, step, size, loss, out):
             if n > node and _moved(table[n], low, high):
                 _inlined(net, n, (cached, cotangents), arena, places, low, high, own, spare, found)
             if table[n, OWNER] == node and (table[n, BIAS] >= 0 or not bias):
-                _include(table[n], n, channel, cached, arena, places, low, high, own)
                 same = (n, bias)
-                _perturb(net, cached, arena, spare, places, same, channel, dims[first:end], step, low, high, own)
+                for c in range(channel, table[n, CHANNELS] if every else channel + 1):
+                    _complete(table[n], n, c, c + 1, cached, arena, places, low, high, own)
+                    _perturb(net, cached, arena, spare, places, same, c, dims[first:end], step, low, high, own)
         place = (places[last, 0], places[last, 1])
         span = (low[last] * pixels, high[last] * pixels, rows, pixels, lanes, period)
         losses.changes(loss[0], arena, place, logits, targets, known, loss[1], span, wide, moved)

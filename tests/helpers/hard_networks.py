@@ -28,13 +28,17 @@ from fastcheck.networks.layers import (
     Dropout,
     Flatten,
     GlobalAvgPool,
+    GroupNorm,
+    InstanceNorm,
     Layer,
     LayerNorm,
     LeakyReLU,
     MaxPool,
+    PReLU,
     ReLU,
     Sigmoid,
     SiLU,
+    Softmax,
     Softplus,
     Tanh,
 )
@@ -110,6 +114,7 @@ class Hard:
 ACTIVATIONS: dict[str, Callable[[np.random.Generator], Layer]] = {
     "relu": lambda rng: ReLU(),
     "leaky_relu": lambda rng: LeakyReLU(float(rng.choice([0.01, 0.2, 0.5]))),
+    "prelu": lambda rng: PReLU(),
     "elu": lambda rng: ELU(float(rng.choice([1.0, 0.5, 2.0]))),
     "gelu": lambda rng: GELU("tanh" if _sometimes(rng) else "none"),
     "silu": lambda rng: SiLU(),
@@ -117,7 +122,8 @@ ACTIVATIONS: dict[str, Callable[[np.random.Generator], Layer]] = {
     "sigmoid": lambda rng: Sigmoid(),
     "softplus": lambda rng: Softplus(float(rng.choice([1.0, 0.5, 2.0]))),
 }
-KINKED = ("relu", "leaky_relu")
+KINKED = ("relu", "leaky_relu", "prelu")
+NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm")
 BOUNDED = ("tanh", "sigmoid")
 TAILED = ("gelu", "silu", "elu", "softplus", "sigmoid", "tanh")
 
@@ -167,12 +173,19 @@ class Stack:
         """Add one of some activations."""
         self.put(ACTIVATIONS[self.rng.choice(among)](self.rng))
 
-    def normalise(self, kinds: Sequence[str] = ("batch", "frozen", "layer")) -> None:
+    def normalise(self, kinds: Sequence[str] = ("batch", "frozen", "layer", "group", "instance")) -> None:
         """Add a normalisation; statistics of a batch need more than one entry."""
         kind = self.rng.choice(kinds)
         if kind == "batch" and self.points * np.prod(self.shape[1:]) == 1:
             kind = "layer"
         eps = float(self.rng.choice([1e-5, 1e-5, 1e-3]))
+        if kind == "group" or (kind == "instance" and np.prod(self.shape[1:]) < 4):
+            groups = self.rng.choice([g for g in range(1, self.shape[0]) if self.shape[0] % g == 0] or [1])
+            self.put(GroupNorm(int(groups), eps, _sometimes(self.rng, 0.7)))
+            return
+        if kind == "instance":
+            self.put(InstanceNorm(eps, _sometimes(self.rng)))
+            return
         self.put(LayerNorm(eps) if kind == "layer" else BatchNorm(eps, frozen=kind == "frozen"))
 
     def join(self) -> None:
@@ -189,6 +202,8 @@ class Stack:
         if _sometimes(self.rng, normalised):
             self.normalise()
         self.activate(among)
+        if _sometimes(self.rng, 0.05):
+            self.put(Softmax())
         if _sometimes(self.rng, 0.1):
             self.put(Dropout(float(self.rng.choice([0.2, 0.5]))))
         if _sometimes(self.rng, 0.2):
@@ -511,9 +526,10 @@ def dead(rng: np.random.Generator) -> Draft:
     draft = drafted(rng, (*SHALLOW, residual), (*KINKED, "relu", "elu"))
     for name in draft.before(KINKED):
         bias = draft.params[f"{name}.bias"]
-        closed = slice(None) if _sometimes(rng, 0.2) else rng.random(len(bias)) < 0.5
+        closed = rng.random(len(bias)) < (1.0 if _sometimes(rng, 0.2) else 0.5)
+        closed[rng.integers(len(bias))] = True
         bias[closed] = -float(rng.choice([20.0, 1e3]))
-    draft.notes.append("dead units")
+        draft.notes.append("dead units")
     return draft
 
 
@@ -561,15 +577,18 @@ def zero_last(rng: np.random.Generator) -> Draft:
 def zero_gamma(rng: np.random.Generator) -> Draft:
     """Normalisations that begin with zero weights, all or some of them, often before a relu and curved layers."""
     draft = drafted(rng, [normalised, batch_normalised, normalised_once], (*KINKED, "relu", "relu", "tanh"))
-    for name in draft.of(("batch_norm", "layer_norm")):
+    for name in draft.of(NORMS):
+        if f"{name}.weight" not in draft.params:
+            continue
         chosen = rng.random(draft.params[f"{name}.weight"].shape) < rng.choice([0.4, 1.0, 1.0])
+        chosen.flat[rng.integers(chosen.size)] = True
+        draft.notes.append("zero gammas")
         draft.params[f"{name}.weight"][chosen] = 0.0
         if _sometimes(rng, 0.85):
             draft.params[f"{name}.bias"][chosen] = 0.0
     if _sometimes(rng):
         for name in draft.of(("dense",)):
             draft.params[f"{name}.weight"] *= 2
-    draft.notes.append("zero gammas")
     return draft
 
 

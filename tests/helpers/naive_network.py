@@ -8,7 +8,7 @@ from typing import Any
 import naive
 import numpy as np
 
-KINKED = ("relu", "leaky_relu", "elu")
+KINKED = ("relu", "leaky_relu", "elu", "prelu")
 """Activations that are another function on each side of zero."""
 
 
@@ -248,6 +248,38 @@ def _layer_norm(layer, inputs, tensors, mask):
     return out
 
 
+def _by_groups(x, groups, eps, tensors):
+    """Return every data point's groups of channels, normalised."""
+    out, together = np.zeros(x.shape), x.shape[1] // groups
+    for n, c in np.ndindex(*x.shape[:2]):
+        first = c // together * together
+        mean, var = _moments(x[n, first : first + together])
+        for place in np.ndindex(*x.shape[2:]):
+            scaled = (x[(n, c, *place)] - mean) / math.sqrt(var + eps)
+            out[(n, c, *place)] = tensors["weight"][c] * scaled + tensors["bias"][c] if tensors else scaled
+    return out
+
+
+def _softmax(layer, inputs, tensors, mask):
+    (x,) = inputs
+    out = np.zeros(x.shape)
+    for n, *place in np.ndindex(len(x), *x.shape[2:]):
+        z = [float(x[(n, c, *place)]) for c in range(x.shape[1])]
+        exps = [math.exp(entry - max(z)) for entry in z]
+        for c, e in enumerate(exps):
+            out[(n, c, *place)] = e / math.fsum(exps)
+    return out
+
+
+def _prelu(layer, inputs, tensors, mask):
+    (x,), slopes = inputs, tensors["weight"]
+    out = np.zeros(x.shape)
+    for n, c, *place in np.ndindex(*x.shape):
+        z = x[(n, c, *place)]
+        out[(n, c, *place)] = z if z > 0 else slopes[c % len(slopes)] * z
+    return out
+
+
 def _dropout(layer, inputs, tensors, mask):
     (x,) = inputs
     out = x.copy()
@@ -316,10 +348,14 @@ LAYERS = {
     "global_avg_pool": _global_avg_pool,
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
+    "group_norm": lambda layer, inputs, tensors, mask: _by_groups(inputs[0], layer.num_groups, layer.eps, tensors),
+    "instance_norm": lambda layer, inputs, tensors, mask: _by_groups(inputs[0], inputs[0].shape[1], layer.eps, tensors),
     "dropout": _dropout,
     "flatten": _flatten,
     "relu": _elementwise(lambda layer, z: z if z > 0 else 0.0),
     "leaky_relu": _elementwise(lambda layer, z: z if z > 0 else layer.negative_slope * z),
+    "prelu": _prelu,
+    "softmax": _softmax,
     "elu": _elementwise(lambda layer, z: z if z > 0 else layer.alpha * math.expm1(z)),
     "gelu": _elementwise(_gelu),
     "silu": _elementwise(lambda layer, z: z * _sigmoid(z)),

@@ -19,12 +19,16 @@ from fastcheck.networks.layers import (
     Dropout,
     Flatten,
     GlobalAvgPool,
+    GroupNorm,
+    InstanceNorm,
     LayerNorm,
     LeakyReLU,
     MaxPool,
+    PReLU,
     ReLU,
     Sigmoid,
     SiLU,
+    Softmax,
     Softplus,
     Tanh,
 )
@@ -37,7 +41,9 @@ def parameters(network, input_shape, rng):
     for name, shape in network.parameter_shapes(input_shape).items():
         if name.endswith(".bias"):
             found[name] = 0.5 * rng.standard_normal(shape)
-        elif name.removesuffix(".weight") in _normalisations(network):
+        elif name.removesuffix(".weight") in _of(network, "prelu"):
+            found[name] = rng.uniform(-0.5, 0.5, shape)
+        elif name.removesuffix(".weight") in _of(network, "batch_norm", "layer_norm", "group_norm", "instance_norm"):
             found[name] = rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape)
         else:
             found[name] = rng.standard_normal(shape) * math.sqrt(2 / math.prod(shape[1:]))
@@ -66,8 +72,8 @@ def masks_of(network, input_shape, points, rng):
     }
 
 
-def _normalisations(network):
-    return [layer.name for layer in network.layers if layer.kind in ("batch_norm", "layer_norm")]
+def _of(network, *kinds):
+    return [layer.name for layer in network.layers if layer.kind in kinds]
 
 
 def _case(layers, shape=(2, 5, 5), points=3, masked=True, **options):
@@ -144,6 +150,15 @@ _OTHERS = {
     "batch_norm_frozen_features": _features(BatchNorm(frozen=True)),
     "layer_norm_maps": _maps(LayerNorm(), shape=(2, 4, 4)),
     "layer_norm_features": _features(LayerNorm(eps=0.1)),
+    "group_norm_maps": _case([Conv(6, 2), GroupNorm(2), Tanh(), Conv(2, 1), Flatten(), Dense(3)], (2, 4, 4), points=2),
+    "group_norm_one": _maps(GroupNorm(1, eps=0.1), shape=(2, 4, 4)),
+    "group_norm_features": _features(GroupNorm(2, 0.3), Tanh()),
+    "group_norm_plain": _maps(GroupNorm(2, affine=False), Tanh(), shape=(2, 6)),
+    "instance_norm": _maps(InstanceNorm(), Tanh(), shape=(2, 4, 4)),
+    "instance_norm_affine": _maps(InstanceNorm(1e-3, affine=True), shape=(2, 3, 4, 3)),
+    "softmax_features": _features(Softmax()),
+    "softmax_maps": _case([Conv(3, 2), Softmax(), Conv(2, 2), Flatten(), Dense(3)], (2, 4, 4), points=2),
+    "softmax_last": _case([Dense(4), Tanh(), Dense(3), Softmax()], (5,), loss="squared_error"),
     "dropout_maps": _maps(Dropout(0.4)),
     "dropout_features": _features(Dropout(0.3), points=5),
     "dropout_off": _features(Dropout(0.3), masked=False),
@@ -233,6 +248,25 @@ _SHARED = {
     "shared_batch_norm_frozen": _maps(
         BatchNorm(frozen=True, name="n"), Tanh(), BatchNorm(frozen=True, shares="n"), shape=(2, 4, 4)
     ),
+    "shared_group_norm": _case(
+        [
+            *(Conv(4, 1), GroupNorm(2, 0.3, name="n"), Tanh(), Conv(4, 2), GroupNorm(1, 0.3, shares="n"), Tanh()),
+            *(Flatten(), Dense(3)),
+        ],
+        (2, 3, 3),
+    ),
+    "shared_instance_norm": _maps(
+        InstanceNorm(0.3, affine=True, name="n"), Tanh(), Conv(2, 2), InstanceNorm(0.3, affine=True, shares="n"), Tanh()
+    ),
+    "shared_prelu": _features(PReLU(name="p"), Dense(4), PReLU(shares="p"), Dense(5), PReLU(shares="p")),
+    "shared_prelu_channels": _maps(PReLU(2, name="p"), Conv(2, 2), PReLU(2, shares="p"), Add("conv2")),
+    "shared_prelu_side_by_side": _case(
+        [
+            *(Dense(4, name="left"), PReLU(name="p"), Dense(4, input="x", name="right"), PReLU(shares="p")),
+            *(Add("p"), LayerNorm(), Dense(3)),
+        ],
+        (3,),
+    ),
     "shared_layer_norm": _maps(LayerNorm(name="n"), Tanh(), LayerNorm(0.1, shares="n"), shape=(2, 4, 4)),
     "shared_layer_norm_side_by_side": _case(
         [
@@ -253,6 +287,10 @@ _ACTIVATIONS = {
     "tanh": _features(Tanh()),
     "sigmoid": _features(Sigmoid()),
     "softplus": _features(Softplus(2.0)),
+    "prelu": _features(PReLU()),
+    "prelu_channels": _features(PReLU(4)),
+    "prelu_maps": _maps(PReLU(), MaxPool(2), shape=(2, 5, 5)),
+    "prelu_maps_channels": _maps(PReLU(2), Conv(2, 2), PReLU(2), shape=(2, 5, 5)),
     "relu_maps": _maps(ReLU(), shape=(2, 4, 4)),
     "gelu_maps": _maps(GELU(), shape=(2, 4, 4)),
 }

@@ -391,6 +391,69 @@ def layer_norm_forgets_eps(layer, inputs, tensors, mask):
     return _layer_normalised(x, *_layer_moments(x), replace(layer, eps=0.0), tensors)
 
 
+def _by_groups(x, groups, layer, tensors, hold=()):
+    """Return groups of channels normalised by their statistics, of which some may be held constant."""
+    parts = x.unflatten(1, (groups, -1))
+    axes = tuple(range(2, parts.ndim))
+    moments = {"mean": parts.mean(axes, keepdim=True), "var": parts.var(axes, keepdim=True, correction=0)}
+    mean, var = (moment.detach() if name in hold else moment for name, moment in moments.items())
+    unit = ((parts - mean) / (var + layer.eps).sqrt()).flatten(1, 2)
+    if not tensors:
+        return unit
+    weight, bias = (tensors[name].reshape(-1, *(1,) * (x.ndim - 2)) for name in ("weight", "bias"))
+    return weight * unit + bias
+
+
+@mistake("group_norm", "group_norm_maps")
+def group_norm_holds_its_variance_constant(layer, inputs, tensors, mask):
+    return _by_groups(inputs[0], layer.num_groups, layer, tensors, ("var",))
+
+
+@mistake("group_norm", "group_norm_plain")
+def group_norm_holds_its_statistics_constant(layer, inputs, tensors, mask):
+    return _by_groups(inputs[0], layer.num_groups, layer, tensors, ("mean", "var"))
+
+
+@mistake("group_norm", "group_norm_maps")
+def group_norm_takes_all_channels_for_one_group(layer, inputs, tensors, mask):
+    return _by_groups(inputs[0], 1, layer, tensors)
+
+
+@mistake("group_norm", "shared_group_norm")
+def group_norm_overwrites_the_gradient_of_an_earlier_use(layer, inputs, tensors, mask):
+    return LAYERS["group_norm"](layer, inputs, _held_if_shared(layer, tensors), mask)
+
+
+@mistake("instance_norm", "instance_norm")
+def instance_norm_holds_its_mean_constant(layer, inputs, tensors, mask):
+    return _by_groups(inputs[0], inputs[0].shape[1], layer, tensors, ("mean",))
+
+
+@mistake("instance_norm", "instance_norm_affine")
+def instance_norm_takes_statistics_of_the_batch(layer, inputs, tensors, mask):
+    ones = torch.ones(inputs[0].shape[1], dtype=inputs[0].dtype)
+    return _normalised(inputs[0], *_batch_moments(inputs[0]), layer, tensors or {"weight": ones, "bias": 0 * ones})
+
+
+@mistake("softmax", "softmax_features")
+def softmax_forgets_the_other_entries(layer, inputs, tensors, mask):
+    """Its Jacobian's diagonal, s (1 - s), is all that is left."""
+    s = torch.softmax(inputs[0], 1).detach()
+    return s * (1 - s) * inputs[0]
+
+
+@mistake("softmax", "softmax_maps")
+def softmax_sums_over_pixels(layer, inputs, tensors, mask):
+    """Or over samples, where there are no pixels."""
+    (x,) = inputs
+    return x.flatten(2).softmax(2).reshape(x.shape) if x.ndim > 2 else x.softmax(0)
+
+
+@mistake("softmax", "softmax_last")
+def softmax_holds_its_sum_constant(layer, inputs, tensors, mask):
+    return inputs[0].exp() / inputs[0].exp().sum(1, keepdim=True).detach()
+
+
 @mistake("dropout", "dropout_maps")
 def dropout_forgets_the_scale(layer, inputs, tensors, mask):
     return inputs[0] * mask
@@ -430,6 +493,28 @@ def leaky_relu_has_slope_one(layer, inputs, tensors, mask):
 @mistake("leaky_relu", "leaky_relu")
 def leaky_relu_has_no_slope(layer, inputs, tensors, mask):
     return F.relu(inputs[0])
+
+
+@mistake("prelu", "prelu")
+def prelu_takes_one_sample_only(layer, inputs, tensors, mask):
+    (x,), held = inputs, {"weight": tensors["weight"].detach()}
+    return torch.cat([LAYERS["prelu"](layer, [x[:1]], tensors, mask), LAYERS["prelu"](layer, [x[1:]], held, mask)])
+
+
+@mistake("prelu", "prelu_maps_channels")
+def prelu_adds_up_positive_entries_too(layer, inputs, tensors, mask):
+    (x,), weight = inputs, tensors["weight"].reshape(-1, *(1,) * (inputs[0].ndim - 2))
+    return LAYERS["prelu"](layer, inputs, {"weight": tensors["weight"].detach()}, mask) + weight * x.detach()
+
+
+@mistake("prelu", "prelu_channels")
+def prelu_forgets_the_slope_of_its_input(layer, inputs, tensors, mask):
+    return LAYERS["prelu"](layer, [inputs[0].detach()], tensors, mask) + F.relu(inputs[0])
+
+
+@mistake("prelu", "shared_prelu")
+def prelu_overwrites_the_gradient_of_an_earlier_use(layer, inputs, tensors, mask):
+    return LAYERS["prelu"](layer, inputs, _held_if_shared(layer, tensors), mask)
 
 
 @mistake("elu", "elu")

@@ -137,6 +137,14 @@ def _layer_norm(layer, inputs, tensors, mask):
     return F.layer_norm(inputs[0], inputs[0].shape[1:], tensors["weight"], tensors["bias"], eps=layer.eps)
 
 
+def _group_norm(layer, inputs, tensors, mask):
+    return F.group_norm(inputs[0], layer.num_groups, tensors.get("weight"), tensors.get("bias"), eps=layer.eps)
+
+
+def _instance_norm(layer, inputs, tensors, mask):
+    return F.instance_norm(inputs[0], weight=tensors.get("weight"), bias=tensors.get("bias"), eps=layer.eps)
+
+
 def _elementwise(function):
     return lambda layer, inputs, tensors, mask: function(layer, inputs[0])
 
@@ -149,10 +157,14 @@ LAYERS = {
     "global_avg_pool": lambda layer, inputs, tensors, mask: inputs[0].flatten(2).mean(2),
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
+    "instance_norm": _instance_norm,
     "dropout": lambda layer, inputs, tensors, mask: inputs[0] if mask is None else inputs[0] * mask / (1 - layer.p),
     "flatten": lambda layer, inputs, tensors, mask: inputs[0].flatten(1),
     "relu": _elementwise(lambda layer, z: F.relu(z)),
     "leaky_relu": _elementwise(lambda layer, z: F.leaky_relu(z, layer.negative_slope)),
+    "prelu": lambda layer, inputs, tensors, mask: F.prelu(inputs[0], tensors["weight"]),
+    "softmax": _elementwise(lambda layer, z: F.softmax(z, 1)),
     "elu": _elementwise(lambda layer, z: F.elu(z, layer.alpha)),
     "gelu": _elementwise(lambda layer, z: F.gelu(z, approximate=layer.approximate)),
     "silu": _elementwise(lambda layer, z: F.silu(z)),

@@ -178,7 +178,7 @@ REFUSALS = {
     "unknown key of a layer": (
         RELU + CONV + "kernel_sise = 3",
         7,
-        "conv has the unknown key 'kernel_sise' (did you mean 'kernel_size'?): expected kind, name, input, shares, out_ch",
+        "conv has the unknown key 'kernel_sise' (did you mean 'kernel_size'?): expected kind, name, input, shares,",
     ),
     "key of the file in a layer": (CONV + 'loss = "logistic"', 5, "'loss': it belongs to the network, above the first"),
     "table in a layer": (RELU + "[layer.extra]\na = 1", 3, "relu has the unknown key 'extra'"),

@@ -20,8 +20,11 @@ from fastcheck.networks.layers import (
     Conv,
     Dense,
     Flatten,
+    GroupNorm,
     LayerNorm,
+    PReLU,
     ReLU,
+    Softmax,
     Tanh,
 )
 from fastcheck.networks.network import Network
@@ -42,6 +45,8 @@ def sharing(draw):
     """Networks of layers that take any earlier one and may share its parameters; on features or on maps."""
     maps = draw(st.booleans())
     makes = [lambda **own: Tanh(), lambda **own: BatchNorm(**own), lambda **own: LayerNorm(**own)]
+    makes += [lambda **own: GroupNorm(2, **own), lambda **own: PReLU(**own), lambda **own: PReLU(4, **own)]
+    makes += [lambda **own: GroupNorm(4 if maps else 1, 0.1, affine=False), lambda **own: Softmax()]
     if maps:
         makes += [lambda **own: Conv(4, 3, padding=1, **own), lambda **own: Conv(4, 1, groups=4, bias=False, **own)]
         makes += [lambda **own: Conv(4, 3, padding=1, groups=2, **own)]
@@ -51,7 +56,7 @@ def sharing(draw):
     for position in range(draw(st.integers(2, 7))):
         which = draw(st.integers(0, len(makes) - 1))
         alike = [name for other, name in chosen if other == which]
-        shares = draw(st.sampled_from([None, *alike])) if alike and which else None
+        shares = draw(st.sampled_from([None, *alike])) if alike and which not in (0, 6, 7) else None
         layer = makes[which](**({"shares": shares} if shares else {})).named(f"l{position}")
         source = draw(st.sampled_from(["x", *(one.name for one in layers)]))
         layers.append(_taking(layer, source))
