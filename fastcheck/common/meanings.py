@@ -51,6 +51,8 @@ _SAME = tuple(
     runningmean movingmean mean
     runningvar movingvariance movingvar variance var
     conv conv1d conv2d conv3d convolution convolution1d convolution2d convolution3d depthwiseconv2d
+    convtranspose convtranspose1d convtranspose2d convtranspose3d conv1dtranspose conv2dtranspose conv3dtranspose deconv
+    convtranspose deconv1d deconv2d deconv3d deconvolution transposedconv
     dense linear fullyconnected fc innerproduct gemm
     maxpool maxpool1d maxpool2d maxpool3d maxpooling maxpooling1d maxpooling2d maxpooling3d
     avgpool avgpool1d avgpool2d avgpool3d averagepooling averagepooling1d averagepooling2d averagepooling3d

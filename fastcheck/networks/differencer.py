@@ -108,7 +108,7 @@ class TensorDifferencer:
         jump = np.where(at_point, np.abs(right - left) / 2, 0.0)
         crossed = KINK_SAFETY * np.maximum(table[:, columns.WIDENING] - table[:, columns.JUMP], 0.0) / (2 * h)
         numeric = table[:, columns.NUMERIC] / (2 * h)
-        noise = SAFETY * self._noise(dims) + self._coherent[dims // self._per_channel]
+        noise = SAFETY * self._noise(dims) + self._coherent[self._channels(dims)]
         # Each one-sided slope has the whole round-off, over half of the distance.
         roundoff = noise * np.where(at_point, 2.0, 1.0) / h + 4 * U * np.abs(numeric)
         kinks = table[:, columns.KINKS].astype(np.int64)
@@ -125,7 +125,11 @@ class TensorDifferencer:
 
     def _noise(self, dims: np.ndarray) -> np.ndarray:
         """Return the standard deviation of h * n that comes from round-off."""
-        return self._channel_noise[dims // self._per_channel] / math.sqrt(2)
+        return self._channel_noise[self._channels(dims)] / math.sqrt(2)
+
+    def _channels(self, dims: np.ndarray) -> np.ndarray:
+        """Return the channels that dimensions perturb."""
+        return self._passes.program.tensors[self._name].places(dims) // self._per_channel
 
     def _measured(self, seed: int) -> np.ndarray:
         """Return the model's noise of every channel, scaled by the measured scatter of pilots.
@@ -151,7 +155,7 @@ class TensorDifferencer:
         factor = max(LEAST_SCATTER, float((scatter[strong] / expected[strong]).max(initial=0.0)))
         noise: np.ndarray = model * (factor if not kinked.all() else 1.0)
         weak = np.flatnonzero(~kinked & ~strong)
-        np.maximum.at(noise, dims[weak] // self._per_channel, scatter[weak] * math.sqrt(2))
+        np.maximum.at(noise, self._channels(dims[weak]), scatter[weak] * math.sqrt(2))
         return noise
 
 

@@ -171,6 +171,7 @@ class _Side:
         bias = name.endswith(".bias")
         for chunk, node in itertools.product(passes.chunks, passes.program.nodes_of(name)):
             moments.moments(chunk.net, (node, bias), chunk.cached, chunk.cotangents, chunk.points, chunk.period, out)
+        out = passes.program.tensors[name].sorted(out)
         return out[:, 0], np.sqrt(out[:, 1]), out[:, 2]
 
 

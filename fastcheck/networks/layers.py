@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -19,6 +19,11 @@ from fastcheck.convolutions.geometry import ConvGeometry, paddings
 
 Extent = int | tuple[int, ...]
 """An integer, or one for each spatial axis."""
+
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+"""Values of ``padding_mode``, as in PyTorch."""
+
+PADDING_MODES: tuple[str, ...] = get_args(PaddingMode)
 
 Sides = tuple[tuple[int, int], ...]
 """Padding before and after each spatial axis."""
@@ -78,10 +83,17 @@ class Layer:
         """Return the shapes of the other arrays that the layer needs, which have no gradient."""
         return {}
 
+    def order(self, tensor: str, shape: Shape) -> np.ndarray | None:
+        """Return where kernels, which go filter by filter, have a parameter's entries; None for their own order."""
+        return None
+
 
 @dataclass(frozen=True)
 class Conv(Layer):
     """A convolution (cross-correlation) of one to three spatial axes; arguments as in `fastcheck.ConvCase`.
+
+    ``padding_mode`` says what is in the padding: zeros, the map reflected at its edges, its last pixels repeated, or
+    the map's other end.
 
     Parameters ``weight`` of shape (out_channels, in_channels / groups, taps...) and, unless ``bias=False``, ``bias``.
     """
@@ -95,6 +107,7 @@ class Conv(Layer):
     groups: int = 1
     bias: bool = True
     in_channels: int | None = None
+    padding_mode: PaddingMode = "zeros"
 
     def geometry(self, shape: Shape) -> ConvGeometry:
         """Return the convolution's geometry for one data point."""
@@ -105,7 +118,7 @@ class Conv(Layer):
         _expected("in_channels", self.in_channels, shape[0], "channels")
         if shape[0] % groups:
             raise FastcheckError(f"groups is {groups}: it must divide the {shape[0]} input channels")
-        return ConvGeometry.of(
+        geometry = ConvGeometry.of(
             (1, *shape),
             (filters, shape[0] // groups, *kernel),
             stride=_plain(self.stride),
@@ -113,6 +126,20 @@ class Conv(Layer):
             dilation=_plain(self.dilation),
             groups=groups,
         )
+        self._refuse_padding(geometry)
+        return geometry
+
+    def _refuse_padding(self, geometry: ConvGeometry) -> None:
+        """Refuse more padding than a map has pixels to fill it with."""
+        if self.padding_mode not in PADDING_MODES:
+            raise FastcheckError(f"padding_mode is {self.padding_mode!r}: expected {', '.join(PADDING_MODES)}")
+        beyond = {"reflect": 1, "circular": 0}.get(self.padding_mode)
+        for size, sides in zip(geometry.input_shape[2:], geometry.padding, strict=True):
+            if beyond is not None and max(sides) > size - beyond:
+                raise FastcheckError(
+                    f"padding is {self.padding!r}: padding_mode {self.padding_mode!r} takes at most {size - beyond} "
+                    f"from an axis of {size}"
+                )
 
     def shape(self, *inputs: Shape) -> Shape:
         _flag("bias", self.bias)
@@ -121,6 +148,80 @@ class Conv(Layer):
     def parameters(self, shape: Shape) -> dict[str, Shape]:
         weight = self.geometry(shape).weight_shape
         return {"weight": weight} | ({"bias": weight[:1]} if self.bias else {})
+
+
+@dataclass(frozen=True)
+class ConvTranspose(Layer):
+    """A transposed convolution of one to three spatial axes: the adjoint of a convolution with these arguments.
+
+    Parameters ``weight`` of shape (in_channels, out_channels / groups, taps...) and, unless ``bias=False``, ``bias``.
+    An axis of n pixels becomes one of (n - 1) * stride + dilation * (kernel_size - 1) + 1 + output_padding, less the
+    padding of both sides.
+    """
+
+    kind: ClassVar[str] = "conv_transpose"
+    out_channels: int
+    kernel_size: Extent
+    stride: Extent = 1
+    padding: Any = 0
+    output_padding: Extent = 0
+    dilation: Extent = 1
+    groups: int = 1
+    bias: bool = True
+    in_channels: int | None = None
+
+    def geometry(self, shape: Shape) -> ConvGeometry:
+        """Return the geometry of the convolution whose adjoint it is, which takes its output for one data point."""
+        _spatial(shape)
+        channels, groups = integer("out_channels", self.out_channels, least=1), integer("groups", self.groups, least=1)
+        _expected("in_channels", self.in_channels, shape[0], "channels")
+        for count, what in ((shape[0], "input channels"), (channels, "out_channels")):
+            if count % groups:
+                raise FastcheckError(f"groups is {groups}: it must divide the {count} {what}")
+        rank = len(shape) - 1
+        kernel, stride = _extents("kernel_size", self.kernel_size, rank), _extents("stride", self.stride, rank)
+        dilation = _extents("dilation", self.dilation, rank)
+        sides, more = self._sides(stride, _spans(kernel, dilation)), self._output_padding(stride, dilation)
+        axes = zip(shape[1:], stride, _spans(kernel, dilation), more, sides, strict=True)
+        sizes = [(size - 1) * s + span + extra - low - high for size, s, span, extra, (low, high) in axes]
+        if min(sizes) < 1:
+            raise FastcheckError(f"padding is {self.padding!r}: it leaves nothing of the output, of shape {(*sizes,)}")
+        return ConvGeometry(
+            (1, channels, *sizes),
+            (shape[0], channels // groups, *kernel),
+            (1, *shape),
+            stride,
+            sides,
+            dilation,
+            groups,
+        )
+
+    def _sides(self, stride: Shape, spans: Shape) -> Sides:
+        if isinstance(self.padding, str):
+            raise FastcheckError(f"padding is {self.padding!r}: expected integers, for a transposed convolution")
+        return paddings(_plain(self.padding), stride, spans)
+
+    def _output_padding(self, stride: Shape, dilation: Shape) -> Shape:
+        more = arguments.per_axis("output_padding", _plain(self.output_padding), len(stride), least=0)
+        if any(extra >= max(s, d) for extra, s, d in zip(more, stride, dilation, strict=True)):
+            raise FastcheckError(f"output_padding is {self.output_padding!r}: expected less than stride or dilation")
+        return more
+
+    def shape(self, *inputs: Shape) -> Shape:
+        _flag("bias", self.bias)
+        return self.geometry(inputs[0]).input_shape[1:]
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        geometry = self.geometry(shape)
+        return {"weight": geometry.weight_shape} | ({"bias": geometry.input_shape[1:2]} if self.bias else {})
+
+    def order(self, tensor: str, shape: Shape) -> np.ndarray | None:
+        if tensor == "bias":
+            return None
+        inputs, outputs, *taps = self.geometry(shape).weight_shape
+        groups, per_group = self.groups, inputs // self.groups
+        filters = np.arange(inputs * outputs * math.prod(taps)).reshape(groups, outputs, per_group, -1)
+        return filters.swapaxes(1, 2).reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -293,7 +394,7 @@ class GroupNorm(Layer):
     eps: float = 1e-5
     affine: bool = True
 
-    def groups(self, shape: Shape) -> int:
+    def group_count(self, shape: Shape) -> int:
         """Return the number of groups."""
         groups = integer("num_groups", self.num_groups, least=1)
         if shape[0] % groups:
@@ -303,7 +404,7 @@ class GroupNorm(Layer):
     def shape(self, *inputs: Shape) -> Shape:
         _positive("eps", self.eps)
         _flag("affine", self.affine)
-        self.groups(inputs[0])
+        self.group_count(inputs[0])
         return inputs[0]
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
@@ -318,7 +419,7 @@ class InstanceNorm(Layer):
     eps: float = 1e-5
     affine: bool = False
 
-    def groups(self, shape: Shape) -> int:
+    def group_count(self, shape: Shape) -> int:
         """Return the number of channels: each is a group by itself."""
         return shape[0]
 
@@ -496,19 +597,8 @@ class Concat(Layer):
 KINDS: dict[str, type[Layer]] = {
     layer.kind: layer
     for layer in (
-        *(
-            Conv,
-            Dense,
-            MaxPool,
-            AvgPool,
-            GlobalAvgPool,
-            BatchNorm,
-            LayerNorm,
-            GroupNorm,
-            InstanceNorm,
-            Dropout,
-            Flatten,
-        ),
+        *(Conv, ConvTranspose, Dense, MaxPool, AvgPool, GlobalAvgPool),
+        *(BatchNorm, LayerNorm, GroupNorm, InstanceNorm, Dropout, Flatten),
         *(ReLU, LeakyReLU, PReLU, ELU, GELU, SiLU, Tanh, Sigmoid, Softplus, Softmax, Add, Concat),
     )
 }

@@ -13,16 +13,29 @@ from fastcheck.common.arguments import Shape
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.meanings import STATISTICS
 from fastcheck.common.naming import nearest, offered, refuse_unknown
-from fastcheck.networks.layers import BatchNorm, Conv, Dense, GroupNorm, InstanceNorm, Layer, LayerNorm, PReLU
+from fastcheck.networks.layers import (
+    BatchNorm,
+    Conv,
+    ConvTranspose,
+    Dense,
+    GroupNorm,
+    InstanceNorm,
+    Layer,
+    LayerNorm,
+    PReLU,
+)
 
 LOSSES = ("softmax_cross_entropy", "squared_error", "multiclass_hinge", "logistic")
 """Losses of a data point with output z and target y: -log softmax(z)[y]; sum (z - y)^2 / 2; the sum over the other
 classes of max(0, z_j - z_y + margin) (Weston and Watkins 1999); sum log(1 + exp(z)) - y z."""
 
+MULTIPLYING = (Conv, ConvTranspose, Dense)
+"""Layers whose weights are regularised unless names say otherwise, and start at random."""
+
 REDUCTIONS = ("mean", "sum")
 """Reductions over data points."""
 
-LEARNT = (Conv, Dense, BatchNorm, LayerNorm, GroupNorm, InstanceNorm, PReLU)
+LEARNT = (Conv, ConvTranspose, Dense, BatchNorm, LayerNorm, GroupNorm, InstanceNorm, PReLU)
 """Layers with parameters."""
 
 TENSORS = ("weight", "bias")
@@ -124,12 +137,7 @@ class Network:
         """Return the shapes of the arrays without a gradient: running statistics of frozen batch normalisations."""
         return self._arrays(input_shape, buffers=True)
 
-    def used(self, input_shape: Shape) -> list[list[str]]:
-        """Return the names of the parameters that every layer uses: its own, or those of the layer that it shares."""
-        pairs = self._with_inputs(input_shape)
-        return [[f"{layer.owner}.{name}" for name in layer.parameters(shape)] for layer, shape in pairs]
-
-    def _with_inputs(self, input_shape: Shape) -> list[tuple[Layer, Shape]]:
+    def with_inputs(self, input_shape: Shape) -> list[tuple[Layer, Shape]]:
         """Return every layer with the shape of its input."""
         shapes = self.shapes(input_shape)
         inputs = [tuple(input_shape) if taken[0] < 0 else shapes[taken[0]] for taken in self.sources]
@@ -137,7 +145,8 @@ class Network:
 
     def _arrays(self, input_shape: Shape, buffers: bool) -> dict[str, Shape]:
         named: dict[str, Shape] = {}
-        for layer, shape in self._with_inputs(input_shape):
+        owners = {layer.owner: layer for layer in self.layers if layer.shares is None}
+        for layer, shape in self.with_inputs(input_shape):
             for tensor, wanted in (layer.buffers(shape) if buffers else layer.parameters(shape)).items():
                 name = f"{layer.owner}.{tensor}"
                 if layer.shares is None:
@@ -147,6 +156,10 @@ class Network:
                     raise FastcheckError(
                         f"layer {layer.name!r} shares {layer.shares!r}, whose {tensor} does not fit: it {has}, "
                         f"expected {wanted}"
+                    )
+                elif getattr(layer, "groups", 1) != getattr(owners[layer.owner], "groups", 1):
+                    raise FastcheckError(
+                        f"layer {layer.name!r} shares {layer.shares!r}, which has other groups: expected the same"
                     )
         return named
 
@@ -174,7 +187,7 @@ class Network:
             layer, tensor = kinds[name.rpartition(".")[0]], name.rpartition(".")[2]
             if tensor == "bias":
                 params[name] = np.zeros(shape)
-            elif isinstance(layer, (Conv, Dense)):
+            elif isinstance(layer, MULTIPLYING):
                 params[name] = rng.normal(0, math.sqrt(2 / math.prod(shape[1:])), shape)
             else:
                 params[name] = np.full(shape, PRELU_SLOPE if isinstance(layer, PReLU) else 1.0)
@@ -241,7 +254,7 @@ class Network:
         if not isinstance(value, Mapping):
             number = _number(option, value)
             weighted = [
-                name for name, layer in kinds.items() if isinstance(layer, (Conv, Dense)) and layer.shares is None
+                name for name, layer in kinds.items() if isinstance(layer, MULTIPLYING) and layer.shares is None
             ]
             return {f"{name}.weight": number for name in weighted} if number else {}
         weights = {}

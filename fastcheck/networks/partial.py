@@ -41,7 +41,7 @@ class PartialEvaluation:
     noise = 0.0
 
     def __init__(self, passes: Passes, name: str) -> None:
-        self._passes = passes
+        self._passes, self._name = passes, name
         self._tensor = passes.program.node_of(name)
         entries = passes.point.params[name].size
         alike = {chunk.points: chunk for chunk in passes.chunks}
@@ -57,6 +57,9 @@ class PartialEvaluation:
     def __call__(self, dims: np.ndarray, h: float) -> np.ndarray:
         """Return a row for each dimension, summed over the data points: float64 (dimensions, `columns.FOUND`)."""
         passes, (arena, spare) = self._passes, self._rooms()
+        places = passes.program.tensors[self._name].places(dims)
+        order = np.argsort(places)
+        places = np.ascontiguousarray(places[order])
         total = np.zeros((len(dims), columns.FOUND))
         loss = (passes.kind, passes.point.network.margin, passes.weight)
         for chunk, layout in zip(passes.chunks, self._layouts, strict=True):
@@ -64,8 +67,8 @@ class PartialEvaluation:
             work = (arena, layout.places, spare)
             size = (chunk.points, chunk.period, layout.lanes, layout.lanes // 2)
             state = (chunk.net, chunk.cached, chunk.cotangents, chunk.known, chunk.targets)
-            network.difference(state, work, self._tensor, dims, h, size, loss, table)
-            total += table
+            network.difference(state, work, self._tensor, places, h, size, loss, table)
+            total[order] += table
         return total
 
     def _rooms(self) -> tuple[np.ndarray, np.ndarray]:

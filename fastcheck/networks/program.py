@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -199,9 +199,13 @@ class Program:
         if isinstance(layer, (layers.Add, layers.Concat)):
             return self._combined(position, layer, inputs, before)
         if isinstance(layer, layers.Conv):
-            return self._conv(position, layer.geometry(given), source, shape)
+            geometry = layer.geometry(given)
+            return self._conv(position, _meeting(geometry, layer.padding_mode), geometry.groups, source, given, shape)
+        if isinstance(layer, layers.ConvTranspose):
+            geometry = layer.geometry(given)
+            return self._conv(position, _meeting_back(geometry), geometry.groups, source, given, shape)
         if isinstance(layer, layers.Dense):
-            return self._dense(position, source, given, shape)
+            return self._conv(position, np.zeros((1, 1), np.int64), 1, source, given, shape)
         if isinstance(layer, (layers.MaxPool, layers.AvgPool)):
             return self._pool(position, layer, source, given, shape)
         if isinstance(layer, layers.GlobalAvgPool):
@@ -211,7 +215,7 @@ class Program:
         if isinstance(layer, (layers.BatchNorm, layers.LayerNorm)):
             return self._norm(position, layer, source, shape)
         if isinstance(layer, (layers.GroupNorm, layers.InstanceNorm)):
-            sizes: dict[str, Any] = {"per_group": given[0] // layer.groups(given)}
+            sizes: dict[str, Any] = {"per_group": given[0] // layer.group_count(given)}
             own = sizes | (self._parameters(position) if layer.affine else {})
             return self._add(position, "group_norm", (source, -1), shape, reals=np.full(1, layer.eps), **own)
         if isinstance(layer, layers.PReLU):
@@ -268,23 +272,9 @@ class Program:
         owner = next((row for row, node in enumerate(self.nodes) if node.layer == own), len(self.nodes))
         return starts | {"owner": owner}
 
-    def _conv(self, position: int, geometry: ConvGeometry, source: int, shape: Shape) -> int:
-        return self._add(
-            position,
-            "conv",
-            (source, -1),
-            shape,
-            lookup=_meeting(geometry),
-            taps=math.prod(geometry.weight_shape[2:]),
-            filters=geometry.weight_shape[0] // geometry.groups,
-            per_group=geometry.weight_shape[1],
-            **self._parameters(position),
-        )
-
-    def _dense(self, position: int, source: int, given: Shape, shape: Shape) -> int:
-        one = np.zeros((1, 1), np.int64)
-        sizes: dict[str, Any] = {"taps": 1, "filters": shape[0], "per_group": given[0]}
-        return self._add(position, "conv", (source, -1), shape, lookup=one, **sizes, **self._parameters(position))
+    def _conv(self, position: int, lookup: np.ndarray, groups: int, source: int, given: Shape, shape: Shape) -> int:
+        sizes: dict[str, Any] = {"taps": len(lookup), "filters": shape[0] // groups, "per_group": given[0] // groups}
+        return self._add(position, "conv", (source, -1), shape, lookup=lookup, **sizes, **self._parameters(position))
 
     def _pool(self, position: int, layer: Any, source: int, given: Shape, shape: Shape) -> int:
         geometry = layer.geometry(given)
@@ -362,14 +352,43 @@ class Program:
         return -(-filters // self._tile) * self._tile
 
 
-def _meeting(geometry: ConvGeometry) -> np.ndarray:
-    """Return the input pixel for every tap and output pixel, -1 for padding: int64 (taps, pixels)."""
-    sizes, taps, outputs = geometry.input_shape[2:], geometry.weight_shape[2:], geometry.output_shape[2:]
-    pixels = np.zeros((1, 1), np.int64)
+def _meeting(geometry: ConvGeometry, padding_mode: str = "zeros") -> np.ndarray:
+    """Return the input pixel for every tap and output pixel, -1 for zeros of the padding: int64 (taps, pixels)."""
+    sizes, every = geometry.input_shape[2:], []
     for axis, size in enumerate(sizes):
-        t, o = np.arange(taps[axis])[:, None], np.arange(outputs[axis])[None]
+        t = np.arange(geometry.weight_shape[2 + axis])[:, None]
+        o = np.arange(geometry.output_shape[2 + axis])
         along = o * geometry.stride[axis] - geometry.padding[axis][0] + t * geometry.dilation[axis]
-        along = np.where((along >= 0) & (along < size), along, -1)
+        every.append(_filled(along, size, padding_mode))
+    return _joined(every, sizes)
+
+
+def _meeting_back(geometry: ConvGeometry) -> np.ndarray:
+    """Return the same for the adjoint of a convolution: its input pixels are the convolution's output pixels."""
+    sizes, every = geometry.output_shape[2:], []
+    for axis, size in enumerate(sizes):
+        t = np.arange(geometry.weight_shape[2 + axis])[:, None]
+        o = np.arange(geometry.input_shape[2 + axis])
+        along, left = np.divmod(o + geometry.padding[axis][0] - t * geometry.dilation[axis], geometry.stride[axis])
+        every.append(np.where((left == 0) & (along >= 0) & (along < size), along, -1))
+    return _joined(every, sizes)
+
+
+def _filled(along: np.ndarray, size: int, padding_mode: str) -> np.ndarray:
+    """Return the pixels of an axis that stand at some positions, in the padding too; -1 for zeros."""
+    if padding_mode == "replicate":
+        return np.clip(along, 0, size - 1)
+    if padding_mode == "circular":
+        return along % size
+    if padding_mode == "reflect":
+        return (size - 1) - np.abs((size - 1) - np.abs(along))
+    return np.where((along >= 0) & (along < size), along, -1)
+
+
+def _joined(every: Sequence[np.ndarray], sizes: Shape) -> np.ndarray:
+    """Return the pixels of a map for all combinations of taps, and of output pixels, along its axes."""
+    pixels = np.zeros((1, 1), np.int64)
+    for along, size in zip(every, sizes, strict=True):
         joined = np.where(
             (pixels[:, None, :, None] >= 0) & (along[None, :, None] >= 0),
             pixels[:, None, :, None] * size + along[None, :, None],

@@ -24,10 +24,14 @@ class Tensor:
     shape : tuple of int
     starts : dict of int to int
         Where the copies begin, by the positions of the layers that use it; its own layer is the first.
+    order : int64 array or None
+        Where in a copy kernels have each entry, since they take all tensors filter by filter; None where that is the
+        tensor's own order.
     """
 
     shape: Shape
     starts: dict[int, int]
+    order: np.ndarray | None = None
 
     @property
     def size(self) -> int:
@@ -41,17 +45,25 @@ class Tensor:
 
     def of(self, vector: np.ndarray) -> np.ndarray:
         """Return the tensor's entries of a vector, flat."""
-        return vector[self.copies[0]]
+        return self.sorted(vector[self.copies[0]])
+
+    def sorted(self, entries: np.ndarray) -> np.ndarray:
+        """Return what kernels have of the entries, along the first axis, in the tensor's own order."""
+        return entries if self.order is None else entries[self.order]
+
+    def places(self, dims: np.ndarray) -> np.ndarray:
+        """Return where in a copy kernels have some entries."""
+        return dims if self.order is None else self.order[dims]
 
     def put(self, vector: np.ndarray, values: np.ndarray) -> None:
         """Write a tensor to a vector, for all layers that use it."""
         for copy in self.copies:
-            vector[copy] = values.reshape(-1)
+            vector[copy.start + self.places(np.arange(self.size))] = values.reshape(-1)
 
     def move(self, vector: np.ndarray, dims: np.ndarray, by: np.ndarray) -> None:
         """Move some entries of a vector, for all layers that use them."""
         for copy in self.copies:
-            vector[copy.start + dims] += by
+            vector[copy.start + self.places(dims)] += by
 
     def gather(self, vector: np.ndarray) -> None:
         """Add what all copies have of a gradient to the first, and leave nothing in the others."""
@@ -63,14 +75,18 @@ class Tensor:
 
 def laid_out(network: Network, input_shape: Shape) -> dict[str, Tensor]:
     """Return a network's tensors by name: first those of all layers, one after another, then the copies."""
-    shapes = network.parameter_shapes(input_shape)
-    starts: dict[str, dict[int, int]] = {name: {} for name in shapes}
-    used = list(enumerate(network.used(input_shape)))
+    tensors: dict[str, Tensor] = {}
+    again: list[tuple[int, str]] = []
     at = 0
-    for again in (False, True):
-        for position, names in used:
-            for name in names:
-                if bool(starts[name]) == again and position not in starts[name]:
-                    starts[name][position] = at
-                    at += math.prod(shapes[name])
-    return {name: Tensor(shapes[name], starts[name]) for name in shapes}
+    for position, (layer, given) in enumerate(network.with_inputs(input_shape)):
+        for name, shape in layer.parameters(given).items():
+            whole = f"{layer.owner}.{name}"
+            if layer.shares is not None:
+                again.append((position, whole))
+                continue
+            tensors[whole] = Tensor(shape, {position: at}, layer.order(name, given))
+            at += tensors[whole].size
+    for position, name in again:
+        tensors[name].starts[position] = at
+        at += tensors[name].size
+    return tensors

@@ -130,7 +130,10 @@ def multiply(source, packed, init, target, spots, starts, shape, start):
     """
     at, pitch, channels, packed_at, filter_size, taps, to, to_pitch, filters, pixels, lanes = shape
     init_at, init_pitch, init_step, period = start
-    meets = np.empty((channels * taps, 2), np.int64)
+    most = 0
+    for p in range(pixels):  # more than there are taps where padding repeats a pixel
+        most = max(most, starts[p + 1] - starts[p])
+    meets = np.empty((channels * most, 2), np.int64)
     for p in range(pixels):
         count = 0
         for c in range(channels):

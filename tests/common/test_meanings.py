@@ -552,7 +552,7 @@ REFUSED = {
     "LSTM": (_kind("LSTM"), "fastcheck has no such layer; fastcheck.check_gradient checks any function"),
     "MultiHeadAttention": (_kind("MultiHeadAttention"), "check_gradient"),
     "Embedding": (_kind("nn.Embedding"), "check_gradient"),
-    "ConvTranspose2d": (_kind("ConvTranspose2d"), "ConvCase(transposed=True), and no layer"),
+    "ConvTranspose2d": (_kind("ConvTranspose2d"), "did you mean 'conv_transpose'?"),
     "Softmax": (_kind("Softmax"), "did you mean 'softmax'?"),
     "LogSoftmax": (_kind("LogSoftmax"), "the loss has it"),
     "GroupNorm": (_kind("GroupNorm"), "did you mean 'group_norm'?"),

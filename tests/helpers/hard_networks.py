@@ -19,11 +19,13 @@ from fastcheck.common.errors import FastcheckError
 from fastcheck.networks.layers import (
     ELU,
     GELU,
+    PADDING_MODES,
     Add,
     AvgPool,
     BatchNorm,
     Concat,
     Conv,
+    ConvTranspose,
     Dense,
     Dropout,
     Flatten,
@@ -213,6 +215,11 @@ class Stack:
 def _conv(rng: np.random.Generator, shape: tuple[int, ...]) -> Layer:
     rank = len(shape) - 1
     groups = int(rng.choice([g for g in range(1, shape[0] + 1) if shape[0] % g == 0]))
+    if _sometimes(rng, 0.15):
+        stride, most = _per_axis(rng, rank, [1, 2, 2]), max(1, 4 // groups)
+        return ConvTranspose(
+            groups * int(rng.integers(1, 1 + most)), _per_axis(rng, rank, [1, 2, 3]), stride, groups=groups
+        )
     padding: Any = (0, 1, "same", "valid", tuple((int(a), int(b)) for a, b in rng.integers(0, 3, (rank, 2))))[
         int(rng.integers(5))
     ]
@@ -225,6 +232,7 @@ def _conv(rng: np.random.Generator, shape: tuple[int, ...]) -> Layer:
         _per_axis(rng, rank, [1, 1, 1, 2]),
         groups,
         _sometimes(rng, 0.85),
+        padding_mode=str(rng.choice(PADDING_MODES, p=[0.7, 0.1, 0.1, 0.1])),
     )
 
 

@@ -160,7 +160,47 @@ def _conv(layer, inputs, tensors, mask):
     rank = x.ndim - 2
     stride, dilation = per_axis(layer.stride, rank), per_axis(layer.dilation, rank)
     bias = tensors.get("bias", np.zeros(layer.out_channels))
+    if layer.padding_mode != "zeros":
+        wide = _padded(x, sides(layer, rank), layer.padding_mode)
+        return naive.forward(wide, tensors["weight"], bias, stride, ((0, 0),) * rank, dilation, layer.groups)
     return naive.forward(x, tensors["weight"], bias, stride, sides(layer, rank), dilation, layer.groups)
+
+
+def _padded(x, pads, mode):
+    """Return a map with padding that is filled from its own pixels, one by one."""
+    size = [low + n + high for n, (low, high) in zip(x.shape[2:], pads, strict=True)]
+    out = np.zeros((*x.shape[:2], *size))
+    for n, c, *place in np.ndindex(*out.shape):
+        source = []
+        for i, (low, _), count in zip(place, pads, x.shape[2:], strict=True):
+            at = i - low
+            if mode == "reflect":
+                at = -at if at < 0 else 2 * (count - 1) - at if at >= count else at
+            elif mode == "replicate":
+                at = min(max(at, 0), count - 1)
+            else:
+                at = at + count if at < 0 else at - count if at >= count else at
+            source.append(at)
+        out[(n, c, *place)] = x[(n, c, *source)]
+    return out
+
+
+def _conv_transpose(layer, inputs, tensors, mask):
+    """Every entry of the input adds the kernel, times itself, to the output; what falls on padding is cut off."""
+    (x,), weight, rank = inputs, tensors["weight"], inputs[0].ndim - 2
+    stride, dilation = per_axis(layer.stride, rank), per_axis(layer.dilation, rank)
+    more, pads = per_axis(layer.output_padding, rank), sides(layer, rank)
+    axes = zip(x.shape[2:], stride, dilation, weight.shape[2:], more, pads, strict=True)
+    size = [(n - 1) * s + d * (k - 1) + 1 + extra - low - high for n, s, d, k, extra, (low, high) in axes]
+    out = np.zeros((len(x), layer.out_channels, *size))
+    per_group = x.shape[1] // layer.groups
+    for n, i, *place in np.ndindex(*x.shape):
+        for o, *tap in np.ndindex(*weight.shape[1:]):
+            parts = zip(place, tap, stride, dilation, pads, strict=True)
+            target = [p * s + t * d - low for p, t, s, d, (low, _) in parts]
+            if all(0 <= at < count for at, count in zip(target, size, strict=True)):
+                out[(n, i // per_group * weight.shape[1] + o, *target)] += weight[(i, o, *tap)] * x[(n, i, *place)]
+    return out + tensors.get("bias", np.zeros(layer.out_channels)).reshape(1, -1, *(1,) * rank)
 
 
 def _dense(layer, inputs, tensors, mask):
@@ -342,6 +382,7 @@ def _concat(layer, inputs, tensors, mask):
 
 LAYERS = {
     "conv": _conv,
+    "conv_transpose": _conv_transpose,
     "dense": _dense,
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,

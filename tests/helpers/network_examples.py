@@ -15,6 +15,7 @@ from fastcheck.networks.layers import (
     BatchNorm,
     Concat,
     Conv,
+    ConvTranspose,
     Dense,
     Dropout,
     Flatten,
@@ -116,6 +117,40 @@ _CONV = {
     "conv_padding_valid": _maps(Conv(2, 3, padding="valid"), points=5),
     "conv_no_bias": _maps(Conv(3, 2, bias=False, stride=2)),
     "conv_everything": _maps(Conv(4, (3, 2), stride=2, padding=((1, 2), (0, 1)), dilation=(1, 2), groups=2)),
+}
+
+_TRANSPOSED = {
+    "conv_transpose_1d": _maps(ConvTranspose(3, 3, stride=2, padding=1, output_padding=1), shape=(2, 5)),
+    "conv_transpose_2d": _maps(ConvTranspose(3, (3, 2), stride=(2, 1), padding=(1, 0)), shape=(2, 4, 4), points=2),
+    "conv_transpose_3d": _maps(ConvTranspose(2, 2, stride=(1, 2, 1)), shape=(2, 3, 3, 3), points=2),
+    "conv_transpose_groups": _case(
+        [Conv(4, 2), ConvTranspose(6, 2, stride=3, groups=2, bias=False), Tanh(), Flatten(), Dense(3)], (2, 3, 3), 2
+    ),
+    "conv_transpose_depthwise": _case(
+        [Conv(3, 2), ConvTranspose(3, 3, padding=1, groups=3), Flatten(), Dense(3)], (2, 4, 4), 2
+    ),
+    "conv_transpose_wide": _case([Conv(3, 1), ConvTranspose(10, 2), Tanh(), Flatten(), Dense(3)], (2, 3, 3), 2),
+    "conv_transpose_dilation": _maps(
+        ConvTranspose(2, 2, stride=2, dilation=(3, 1), output_padding=(2, 1), padding=((1, 0), (0, 1))),
+        shape=(2, 4, 3),
+        points=2,
+    ),
+    "conv_transpose_shared": _maps(
+        ConvTranspose(2, 3, padding=1, name="up"), Tanh(), ConvTranspose(2, 3, stride=2, shares="up"), points=2
+    ),
+}
+
+_PADDED = {
+    "conv_padding_reflect": _maps(Conv(3, 3, padding=(2, 1), padding_mode="reflect"), shape=(2, 5, 4)),
+    "conv_padding_replicate": _maps(Conv(3, 3, stride=2, padding=3, padding_mode="replicate"), shape=(2, 4, 4)),
+    "conv_padding_circular": _maps(Conv(2, 2, padding=((2, 1),), dilation=2, padding_mode="circular"), shape=(2, 5)),
+    "conv_padding_circular_3d": _maps(
+        Conv(2, 2, padding="same", padding_mode="circular"), shape=(2, 3, 3, 3), points=2
+    ),
+    "conv_padding_reflect_depthwise": _maps(Conv(4, 3, padding=1, groups=2, padding_mode="reflect"), shape=(2, 6)),
+    "conv_padding_shared": _maps(
+        Conv(2, 3, padding=1, name="f"), Tanh(), Conv(2, 3, padding=1, padding_mode="reflect", shares="f"), points=2
+    ),
 }
 
 _POOLS = {
@@ -352,5 +387,5 @@ _WHOLE = {
     ),
 }
 
-CASES = {**_CONV, **_POOLS, **_OTHERS, **_SHARED, **_ACTIVATIONS, **_LOSSES, **_WHOLE}
+CASES = {**_CONV, **_TRANSPOSED, **_PADDED, **_POOLS, **_OTHERS, **_SHARED, **_ACTIVATIONS, **_LOSSES, **_WHOLE}
 """For every name a function of a seed that returns (network, params, x, y, masks)."""

@@ -166,7 +166,7 @@ def conv_overwrites_the_gradient_of_an_earlier_use(layer, inputs, tensors, mask)
 
 
 def _held_if_shared(layer, tensors):
-    return {name: tensor.detach() for name, tensor in tensors.items()} if layer.shares else tensors
+    return _held(tensors) if layer.shares else tensors
 
 
 @mistake("dense", "shared_three_times")
@@ -178,6 +178,64 @@ def dense_overwrites_the_gradient_of_an_earlier_use(layer, inputs, tensors, mask
 def dense_counts_a_shared_weight_twice(layer, inputs, tensors, mask):
     twice = {name: 2 * tensor - tensor.detach() for name, tensor in tensors.items()}
     return LAYERS["dense"](layer, inputs, twice if layer.shares else tensors, mask)
+
+
+@mistake("conv", "conv_padding_reflect")
+def conv_leaves_its_padding_to_zeros(layer, inputs, tensors, mask):
+    return LAYERS["conv"](replace(layer, padding_mode="zeros"), inputs, tensors, mask)
+
+
+@mistake("conv", "conv_padding_replicate")
+def conv_forgets_what_the_padding_takes_from_the_map(layer, inputs, tensors, mask):
+    """The weight's gradient is right. The input's misses the pixels of the padding, which are copies of others."""
+    for_input = LAYERS["conv"](replace(layer, padding_mode="zeros"), inputs, _held(tensors), mask)
+    return for_input + LAYERS["conv"](layer, [inputs[0].detach()], tensors, mask)
+
+
+@mistake("conv", "conv_padding_circular")
+def conv_repeats_the_edge_where_it_should_go_around(layer, inputs, tensors, mask):
+    other = replace(layer, padding_mode="replicate") if layer.padding_mode == "circular" else layer
+    return LAYERS["conv"](other, inputs, tensors, mask)
+
+
+def _held(tensors):
+    return {name: tensor.detach() for name, tensor in tensors.items()}
+
+
+@mistake("conv_transpose", "conv_transpose_2d")
+def conv_transpose_flips_the_kernel(layer, inputs, tensors, mask):
+    (x,), rank = inputs, inputs[0].ndim - 2
+    flipped = {**_held(tensors), "weight": tensors["weight"].detach().flip(*range(2, 2 + rank))}
+    for_input = LAYERS["conv_transpose"](layer, [x], flipped, mask)
+    return for_input + LAYERS["conv_transpose"](layer, [x.detach()], tensors, mask)
+
+
+@mistake("conv_transpose", "conv_transpose_wide")
+def conv_transpose_takes_the_weight_for_a_convolutions(layer, inputs, tensors, mask):
+    """Reads (in, out, taps) as (out, in, taps) without moving an entry."""
+    weight = tensors["weight"]
+    other = weight.reshape(weight.shape[1], weight.shape[0], *weight.shape[2:]).swapaxes(0, 1)
+    return LAYERS["conv_transpose"](layer, inputs, {**tensors, "weight": other}, mask)
+
+
+@mistake("conv_transpose", "conv_transpose_groups")
+def conv_transpose_mixes_up_the_groups(layer, inputs, tensors, mask):
+    (x,) = inputs
+    return LAYERS["conv_transpose"](layer, [x.roll(x.shape[1] // layer.groups, 1)], tensors, mask)
+
+
+@mistake("conv_transpose", "conv_transpose_1d")
+def conv_transpose_forgets_the_output_padding(layer, inputs, tensors, mask):
+    """The last pixels have no gradient, though the bias and a tap reach them."""
+    right = LAYERS["conv_transpose"](layer, inputs, tensors, mask)
+    more = per_axis(layer.output_padding, inputs[0].ndim - 2)
+    kept = right[(..., *(slice(size - extra) for size, extra in zip(right.shape[2:], more, strict=True)))]
+    return padded(kept, [(0, extra) for extra in more])
+
+
+@mistake("conv_transpose", "conv_transpose_shared")
+def conv_transpose_overwrites_the_gradient_of_an_earlier_use(layer, inputs, tensors, mask):
+    return LAYERS["conv_transpose"](layer, inputs, _held_if_shared(layer, tensors), mask)
 
 
 @mistake("dense", "dense")

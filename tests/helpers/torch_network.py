@@ -10,6 +10,7 @@ from naive_network import kernel, per_axis, pool_stride, sides, tensors_of
 from onednn import without_onednn
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 AVG_POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
@@ -61,9 +62,9 @@ def penalty(network, params):
     return sum(terms, torch.zeros(()))
 
 
-def padded(x, pads, value=0.0):
+def padded(x, pads, value=0.0, mode="constant"):
     """Return an input with its padding, one pair (low, high) for each spatial axis."""
-    return F.pad(x, [side for pair in reversed(pads) for side in pair], value=value)
+    return F.pad(x, [side for pair in reversed(pads) for side in pair], mode, value if mode == "constant" else None)
 
 
 def tensors(params):
@@ -80,12 +81,25 @@ def _conv(layer, inputs, tensors, mask):
     (x,) = inputs
     rank = x.ndim - 2
     padding = layer.padding
-    if not isinstance(padding, str):
+    if layer.padding_mode != "zeros":
+        x, padding = padded(x, sides(layer, rank), mode=layer.padding_mode), 0
+    elif not isinstance(padding, str):
         x, padding = padded(x, sides(layer, rank)), 0
     geometry = {"stride": per_axis(layer.stride, rank), "dilation": per_axis(layer.dilation, rank)}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Using padding='same' with even kernel")
         return CONV[rank](x, tensors["weight"], tensors.get("bias"), padding=padding, groups=layer.groups, **geometry)
+
+
+def _conv_transpose(layer, inputs, tensors, mask):
+    """PyTorch cuts off the same padding on both sides; any other is cut off here."""
+    (x,), rank, pads = inputs, inputs[0].ndim - 2, sides(layer, inputs[0].ndim - 2)
+    geometry = {name: per_axis(getattr(layer, name), rank) for name in ("stride", "dilation", "output_padding")}
+    same = [min(pair) for pair in pads]
+    weights = tensors["weight"], tensors.get("bias")
+    out = CONV_TRANSPOSE[rank](x, *weights, padding=same, groups=layer.groups, **geometry)
+    axes = zip(out.shape[2:], pads, same, strict=True)
+    return out[(..., *(slice(low - cut, max(0, size - (high - cut))) for size, (low, high), cut in axes))]
 
 
 def _max_pool(layer, inputs, tensors, mask):
@@ -151,6 +165,7 @@ def _elementwise(function):
 
 LAYERS = {
     "conv": _conv,
+    "conv_transpose": _conv_transpose,
     "dense": lambda layer, inputs, tensors, mask: F.linear(inputs[0], tensors["weight"], tensors.get("bias")),
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,
