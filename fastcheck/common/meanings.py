@@ -53,6 +53,9 @@ _SAME = tuple(
     conv conv1d conv2d conv3d convolution convolution1d convolution2d convolution3d depthwiseconv2d
     convtranspose convtranspose1d convtranspose2d convtranspose3d conv1dtranspose conv2dtranspose conv3dtranspose deconv
     convtranspose deconv1d deconv2d deconv3d deconvolution transposedconv
+    embedding embeddings lookup lookuptable
+    numembeddings inputdim vocabsize numrows
+    embeddingdim outputdim embeddim embeddingsize
     dense linear fullyconnected fc innerproduct gemm
     maxpool maxpool1d maxpool2d maxpool3d maxpooling maxpooling1d maxpooling2d maxpooling3d
     avgpool avgpool1d avgpool2d avgpool3d averagepooling averagepooling1d averagepooling2d averagepooling3d
@@ -111,7 +114,7 @@ _REMARKS = {
     for remark, names in {
         TRANSPOSED: """convtranspose convtranspose1d convtranspose2d convtranspose3d conv1dtranspose conv2dtranspose
             conv3dtranspose deconv deconv2d deconvolution transposed transposedconv outputpadding""",
-        _ABSENT: """lstm lstmcell gru grucell rnn rnncell simplernn bidirectional embedding attention multiheadattention
+        _ABSENT: """lstm lstmcell gru grucell rnn rnncell simplernn bidirectional attention multiheadattention
             transformer transformerencoderlayer rmsnorm
             bilinear upsample upsampling2d pixelshuffle separableconv2d selu mish hardswish hardsigmoid relu6""",
         _IN_LOSS: "logsoftmax crossentropyloss softmaxcrossentropy",

@@ -17,7 +17,7 @@ from fastcheck.common.naming import listed, nearest, offered, refuse_unknown
 from fastcheck.common.precision import PRECISIONS
 from fastcheck.engine.settings import Settings
 from fastcheck.networks import likely_causes
-from fastcheck.networks.layers import BatchNorm, Dropout
+from fastcheck.networks.layers import BatchNorm, Dropout, Embedding
 from fastcheck.networks.network import Network, Penalty
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class Point:
             if name.endswith("running_var") and (arrays[name] < 0).any():
                 raise FastcheckError(f"params[{name!r}] has a negative entry: expected variances")
         _enough(network, shapes, x)
+        _refuse_missing_rows(network, x)
         return cls(
             network,
             {name: arrays[name] for name in wanted},
@@ -348,6 +349,19 @@ def _enough(network: Network, shapes: list[Shape], x: np.ndarray) -> None:
                 f"layer {layer.name!r} (batch_norm): it got one entry per channel ({len(x)} data point of {shape}), "
                 "whose variance is zero: expected at least two data points, or frozen=True"
             )
+
+
+def _refuse_missing_rows(network: Network, x: np.ndarray) -> None:
+    """Refuse an input that does not name the rows of an embedding."""
+    for layer in network.layers:
+        if isinstance(layer, Embedding):
+            wrong = np.argwhere((x < 0) | (x >= layer.num_embeddings) | (x != np.rint(x)))
+            if len(wrong):
+                index = wrong[0].tolist()
+                raise FastcheckError(
+                    f"x is {x[tuple(index)]:g} at index {index}: expected integers from 0 to "
+                    f"{layer.num_embeddings - 1}, the rows of layer {layer.name!r}"
+                )
 
 
 def _targets(network: Network, y: np.ndarray, points: int, output: Shape, precision: str | None) -> np.ndarray:

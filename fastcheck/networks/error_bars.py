@@ -288,7 +288,7 @@ class GradientRounding:
         v = Structure.of(np.ascontiguousarray(lanes(passes, chunk, chunk.cotangents, row)[0]), 0.0)
         x = (
             Structure.none()
-            if bias
+            if bias or passes.program.nodes[row].kind == "embedding"
             else Structure.of(np.ascontiguousarray(lanes(passes, chunk, chunk.cached, source)[0]), 0.0)
         )
         count = lanes(passes, chunk, chunk.cached, row)[0].size

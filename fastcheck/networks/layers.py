@@ -225,6 +225,32 @@ class ConvTranspose(Layer):
 
 
 @dataclass(frozen=True)
+class Embedding(Layer):
+    """A table of which each integer of the network's input names a row.
+
+    The output has the entries of a row as its channels, and the axes of a data point as its spatial axes: PyTorch's,
+    with the last axis moved before those of the data point. Parameter ``weight`` of shape (num_embeddings,
+    embedding_dim).
+    """
+
+    kind: ClassVar[str] = "embedding"
+    num_embeddings: int
+    embedding_dim: int
+
+    def shape(self, *inputs: Shape) -> Shape:
+        if len(inputs[0]) > 3:
+            raise FastcheckError(f"it got {inputs[0]}: expected one to three axes of integers")
+        return (integer("embedding_dim", self.embedding_dim, least=1), *inputs[0])
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        return {"weight": (integer("num_embeddings", self.num_embeddings, least=1), self.shape(shape)[0])}
+
+    def order(self, tensor: str, shape: Shape) -> np.ndarray | None:
+        rows, channels = self.parameters(shape)["weight"]
+        return np.arange(rows * channels).reshape(channels, rows).T.reshape(-1)
+
+
+@dataclass(frozen=True)
 class Dense(Layer):
     """A fully connected layer: weight (out_features, in_features) and, unless ``bias=False``, bias."""
 
@@ -597,7 +623,7 @@ class Concat(Layer):
 KINDS: dict[str, type[Layer]] = {
     layer.kind: layer
     for layer in (
-        *(Conv, ConvTranspose, Dense, MaxPool, AvgPool, GlobalAvgPool),
+        *(Conv, ConvTranspose, Dense, Embedding, MaxPool, AvgPool, GlobalAvgPool),
         *(BatchNorm, LayerNorm, GroupNorm, InstanceNorm, Dropout, Flatten),
         *(ReLU, LeakyReLU, PReLU, ELU, GELU, SiLU, Tanh, Sigmoid, Softplus, Softmax, Add, Concat),
     )

@@ -18,6 +18,7 @@ from fastcheck.networks.layers import (
     Conv,
     ConvTranspose,
     Dense,
+    Embedding,
     GroupNorm,
     InstanceNorm,
     Layer,
@@ -35,8 +36,8 @@ MULTIPLYING = (Conv, ConvTranspose, Dense)
 REDUCTIONS = ("mean", "sum")
 """Reductions over data points."""
 
-LEARNT = (Conv, ConvTranspose, Dense, BatchNorm, LayerNorm, GroupNorm, InstanceNorm, PReLU)
-"""Layers with parameters."""
+LEARNT = (Conv, ConvTranspose, Dense, Embedding, BatchNorm, LayerNorm, GroupNorm, InstanceNorm, PReLU)
+"""Layers that have parameters."""
 
 TENSORS = ("weight", "bias")
 """Parameters of a layer."""
@@ -179,7 +180,7 @@ class Network:
         return {name: penalty for name, penalty in every.items() if penalty.l2 or penalty.l1}
 
     def initial(self, input_shape: Shape, seed: int = 0) -> dict[str, np.ndarray]:
-        """Return parameters to start training from: He's weights, zero biases, normalisations at 1, prelus at 1/4."""
+        """Return parameters to start training from: He's weights, zero biases, random rows, normalisations at 1."""
         rng = np.random.default_rng(seed)
         kinds = {str(layer.name): layer for layer in self.layers}
         params = {}
@@ -189,6 +190,8 @@ class Network:
                 params[name] = np.zeros(shape)
             elif isinstance(layer, MULTIPLYING):
                 params[name] = rng.normal(0, math.sqrt(2 / math.prod(shape[1:])), shape)
+            elif isinstance(layer, Embedding):
+                params[name] = rng.standard_normal(shape)
             else:
                 params[name] = np.full(shape, PRELU_SLOPE if isinstance(layer, PReLU) else 1.0)
         for name, shape in self.buffer_shapes(input_shape).items():
@@ -209,6 +212,10 @@ class Network:
         for position, layer in enumerate(self.layers):
             wanted = [*([] if layer.input is None else [layer.input]), *layer.others()]
             positions = [self._position(name, position) for name in wanted]
+            if isinstance(layer, Embedding) and (position if layer.input is None else positions[0] + 1):
+                raise FastcheckError(
+                    f"layer {layer.name!r} is an embedding: expected its input to be {INPUT!r}, integers"
+                )
             sources.append(tuple(positions if layer.input is not None else [position - 1, *positions]))
         unread = set(range(len(names) - 1)) - {position for taken in sources for position in taken}
         if unread:

@@ -24,7 +24,7 @@ ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "tanh",
 
 NODE_KINDS = (
     *("input", "conv", "max_pool", "avg_pool", "batch_norm", "frozen_norm", "layer_norm", "dropout", "flatten"),
-    *(*ACTIVATIONS, "add", "concat", "group_norm", "softmax", "prelu"),
+    *(*ACTIVATIONS, "add", "concat", "group_norm", "softmax", "prelu", "embedding"),
 )
 """Kinds of rows of the table, in the order of the numbers of `fastcheck_kernels.layers`
 (`tests/networks/test_program.py`)."""
@@ -218,6 +218,9 @@ class Program:
             sizes: dict[str, Any] = {"per_group": given[0] // layer.group_count(given)}
             own = sizes | (self._parameters(position) if layer.affine else {})
             return self._add(position, "group_norm", (source, -1), shape, reals=np.full(1, layer.eps), **own)
+        if isinstance(layer, layers.Embedding):
+            table: dict[str, Any] = {"taps": 1, "filters": shape[0], "per_group": layer.num_embeddings}
+            return self._add(position, "embedding", (source, -1), shape, **table, **self._parameters(position))
         if isinstance(layer, layers.PReLU):
             slopes: dict[str, Any] = {"taps": int(layer.num_parameters > 1)}
             return self._add(position, "prelu", (source, -1), shape, **slopes, **self._parameters(position))

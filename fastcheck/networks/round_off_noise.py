@@ -137,7 +137,10 @@ def _params(passes: Passes, precision: str, rng: np.random.Generator) -> np.ndar
     noisy = passes.params.copy()
     sums = sums_of(precision)
     for name, tensor in passes.program.tensors.items():
-        columns = passes.program.nodes[passes.program.node_of(name)[0]].columns
+        node = passes.program.nodes[passes.program.node_of(name)[0]]
+        if node.kind == "embedding":  # no product, and nothing to round
+            continue
+        columns = node.columns
         terms = max(1, columns["per_group"] * columns["taps"]) + 1
         size = math.hypot(sums * math.sqrt(terms), 1.0 if precision == "tf32" else 0.0)
         for copy in tensor.copies:

@@ -45,7 +45,8 @@ from ._jit import kernel
     GROUP_NORM,
     SOFTMAX,
     PRELU,
-) = range(23)
+    EMBEDDING,
+) = range(24)
 """Kinds of layers. A dense layer is a convolution whose kernel covers the map; global pooling is an average."""
 
 ROOT_HALF = math.sqrt(0.5)
@@ -265,6 +266,15 @@ def layer_moments(source, place, channels, pixels, lanes, eps, mean, inverse):
                 inverse[lane] += (x[lane] - mean[lane]) * (x[lane] - mean[lane])
     for lane in range(lanes):
         inverse[lane] = 1.0 / math.sqrt(inverse[lane] / (channels * pixels) + eps)
+
+
+@kernel()
+def embed(source, at, weights, shape, target, place, lanes):
+    """Write the entries of a table's rows that integers name; ``shape`` is (first weight, rows, channels, pixels)."""
+    first, rows, channels, pixels = shape
+    for c in range(channels):
+        for i in range(pixels * lanes):
+            target[place[0] + c * place[1] + i] = weights[first + c * rows + int(source[at + i])]
 
 
 @kernel()

@@ -31,6 +31,9 @@ def moments(net, tensor, cached, cotangents, points, period, out):
         if row[columns.KIND] == layers.PRELU:
             _prelu(table, row, c, v_at, cached, cotangents, points, period, out)
             continue
+        if row[columns.KIND] == layers.EMBEDDING:
+            _embedding(table, row, c, v_at, cached, cotangents, points, period, out)
+            continue
         for p in range(pixels):
             entry = c * pixels + p if whole else c
             for n in range(points):
@@ -61,6 +64,14 @@ def _prelu(table, row, c, v_at, cached, cotangents, points, period, out):
     for p in range(row[columns.PIXELS]):
         for n in range(p * period, p * period + points):
             _fold(out, c * row[columns.TAPS], abs(min(cached[x_at + n], 0.0) * cotangents[v_at + n]))
+
+
+@kernel()
+def _embedding(table, row, c, v_at, cached, cotangents, points, period, out):
+    numbers = table[row[columns.A], columns.CACHED]
+    for p in range(row[columns.PIXELS]):
+        for n in range(p * period, p * period + points):
+            _fold(out, c * row[columns.PER_GROUP] + int(cached[numbers + n]), abs(cotangents[v_at + n]))
 
 
 @kernel()

@@ -69,7 +69,7 @@ def _reach(row, low, high):
     first, last = low[a], high[a]
     if row[KIND] == layers.CONV:
         return first // row[PER_GROUP] * row[FILTERS], ((last - 1) // row[PER_GROUP] + 1) * row[FILTERS]
-    if row[KIND] == layers.LAYER_NORM or row[KIND] == layers.SOFTMAX:
+    if row[KIND] == layers.LAYER_NORM or row[KIND] == layers.SOFTMAX or row[KIND] == layers.EMBEDDING:
         return 0, row[CHANNELS]
     if row[KIND] == layers.GROUP_NORM:
         return first // row[PER_GROUP] * row[PER_GROUP], ((last - 1) // row[PER_GROUP] + 1) * row[PER_GROUP]
@@ -284,6 +284,9 @@ def _evaluate(net, node, known, arena, places, low, high, size, spare, found):
         _complete(table[a], a, low[node], high[node], cached, arena, places, low, high, size)
     if kind == layers.CONV:
         _convolve(net, node, cached, arena, places, low, high, size, spare)
+    elif kind == layers.EMBEDDING:
+        shape, own = (row[WEIGHT], row[PER_GROUP], row[CHANNELS], row[PIXELS]), (places[node, 0], places[node, 1])
+        layers.embed(arena, places[a, 0], net[5], shape, arena, own, size[2])
     elif kind == layers.SOFTMAX:
         place, own = (places[a, 0], places[a, 1]), (places[node, 0], places[node, 1])
         layers.softmax(arena, place, arena, own, row[CHANNELS], row[PIXELS], size[2])
@@ -339,7 +342,8 @@ def score(net, cached, size, targets, loss, out) -> None:
 def _perturb(net, cached, arena, spare, places, tensor, channel, dims, step, low, high, size):
     """Perturb a channel of a layer that some dimensions are about, one copy for each: by plus or minus h times x.
 
-    x is the operand that the dimension multiplies (of a prelu, its negative part): of the unperturbed network
+    x is the operand that the dimension multiplies (of a prelu, its negative part; of a table's row, 1 where it is taken
+    and else 0): of the unperturbed network
     (``cached``), or in a layer which shares its parameters with one before it, of the perturbed copy. ``tensor`` is
     (layer, whether it is the bias). Copies without a dimension are not perturbed.
     """
@@ -352,6 +356,10 @@ def _perturb(net, cached, arena, spare, places, tensor, channel, dims, step, low
     direct = conv or prelu
     for b in range(min(half // points, len(dims))):
         k = dims[b] - channel * _width(row, bias) if not prelu else 0
+        if row[KIND] == layers.EMBEDDING:
+            at = places[node, 0] + channel * places[node, 1] + b * points
+            _perturb_named(cached, table[a, CACHED], arena, (at, pixels, half), k, step, size)
+            continue
         # The operand's channel: cached, or perturbed in the arena, or a normalised input in the spare room.
         source, x = channel, cached
         first, second, pitch = row[EXTRA] + channel * pixels * period, np.int64(0), period
@@ -383,11 +391,23 @@ def _perturb(net, cached, arena, spare, places, tensor, channel, dims, step, low
 
 
 @kernel()
+def _perturb_named(cached, numbers, arena, place, k, step, size):
+    """Perturb the pixels of a copy's channel that take row k of a table. Their numbers are never perturbed."""
+    points, period, lanes, _ = size
+    at, pixels, half = place
+    for p in range(pixels):
+        for n in range(points):
+            if int(cached[numbers + p * period + n]) == k:
+                arena[at + p * lanes + n] += step
+                arena[at + p * lanes + half + n] -= step
+
+
+@kernel()
 def _width(row, bias):
     """Return how many dimensions of a tensor perturb the same channel."""
     if row[KIND] == layers.LAYER_NORM:
         return row[PIXELS]
-    return 1 if bias or row[KIND] != layers.CONV else row[PER_GROUP] * row[TAPS]
+    return row[PER_GROUP] * row[TAPS] if not bias and row[KIND] in (layers.CONV, layers.EMBEDDING) else 1
 
 
 @kernel()

@@ -34,7 +34,7 @@ def backward(net, cached, cotangents, places, size, grads, before) -> None:
     for node in range(len(net[0]) - 1, 0, -1):
         before(node)
         # All of them, so that none is left to be compiled for the first network that needs it.
-        for carry in (_conv_parameters, _conv_input, _norm, _mixing_norm, _softmax, _prelu, _rest):
+        for carry in (_conv_parameters, _conv_input, _norm, _mixing_norm, _softmax, _prelu, _embedding, _rest):
             carry(net, node, cached, cotangents, places, size, grads)
 
 
@@ -202,6 +202,22 @@ def _softmax(net, node, cached, cotangents, places, size, grads):
 
 
 @kernel()
+def _embedding(net, node, cached, cotangents, places, size, grads):
+    """Add up the cotangents of every row of a table, wherever it is taken."""
+    table = net[0]
+    row, source = table[node], table[node, columns.A]
+    if row[columns.KIND] != layers.EMBEDDING:
+        return
+    points, lanes = size[0], size[2]
+    for c in range(row[columns.CHANNELS]):
+        entry = row[columns.WEIGHT] + c * row[columns.PER_GROUP]
+        for p in range(row[columns.PIXELS]):
+            for n in range(p * lanes, p * lanes + points):
+                v = cotangents[row[columns.CACHED] + c * row[columns.PIXELS] * lanes + n]
+                grads[entry + int(cached[table[source, columns.CACHED] + n])] += v
+
+
+@kernel()
 def _prelu(net, node, cached, cotangents, places, size, grads):
     """Add the VJP of a relu with a learned slope for negative numbers (He et al. 2015)."""
     table, params = net[0], net[5]
@@ -259,7 +275,9 @@ def _rest(net, node, cached, cotangents, places, size, grads):
     table, reals = net[0], net[4]
     row, source = table[node], table[node, columns.A]
     kind, lanes, length = row[columns.KIND], size[2], row[columns.PIXELS] * size[2]
-    if kind == layers.CONV or kind == layers.SOFTMAX or kind == layers.PRELU or kind in CHANNELWISE or kind in MIXING:
+    if kind == layers.CONV or kind in CHANNELWISE or kind in MIXING:
+        return
+    if kind == layers.SOFTMAX or kind == layers.PRELU or kind == layers.EMBEDDING:
         return
     if kind == layers.ADD or kind == layers.CONCAT:
         _split(table, node, cotangents, lanes)

@@ -203,6 +203,15 @@ def _conv_transpose(layer, inputs, tensors, mask):
     return out + tensors.get("bias", np.zeros(layer.out_channels)).reshape(1, -1, *(1,) * rank)
 
 
+def _embedding(layer, inputs, tensors, mask):
+    (x,) = inputs
+    out = np.zeros((len(x), layer.embedding_dim, *x.shape[1:]))
+    for n, *place in np.ndindex(*x.shape):
+        for c in range(layer.embedding_dim):
+            out[(n, c, *place)] = tensors["weight"][int(x[(n, *place)]), c]
+    return out
+
+
 def _dense(layer, inputs, tensors, mask):
     (x,), weight = inputs, tensors["weight"]
     out = np.zeros((len(x), len(weight)))
@@ -384,6 +393,7 @@ LAYERS = {
     "conv": _conv,
     "conv_transpose": _conv_transpose,
     "dense": _dense,
+    "embedding": _embedding,
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,
     "global_avg_pool": _global_avg_pool,

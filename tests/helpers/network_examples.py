@@ -18,6 +18,7 @@ from fastcheck.networks.layers import (
     ConvTranspose,
     Dense,
     Dropout,
+    Embedding,
     Flatten,
     GlobalAvgPool,
     GroupNorm,
@@ -150,6 +151,38 @@ _PADDED = {
     "conv_padding_reflect_depthwise": _maps(Conv(4, 3, padding=1, groups=2, padding_mode="reflect"), shape=(2, 6)),
     "conv_padding_shared": _maps(
         Conv(2, 3, padding=1, name="f"), Tanh(), Conv(2, 3, padding=1, padding_mode="reflect", shares="f"), points=2
+    ),
+}
+
+
+def _words(layers, rows, shape=(5,), points=3, **options):
+    """Layers on integers, of which several are the same."""
+    make = _case(layers, shape, points, **options)
+
+    def drawn(seed):
+        network, params, x, y, masks = make(seed)
+        x = np.random.default_rng([seed, rows]).integers(0, rows, x.shape).astype(np.float64)
+        x[..., 1] = x[..., 0]
+        return network, params, x, y, masks
+
+    return drawn
+
+
+_WORDS = {
+    "embedding": _words([Embedding(6, 3), Tanh(), Flatten(), Dense(3)], 5),
+    "embedding_conv": _words([Embedding(7, 4), Conv(3, 2), ReLU(), GlobalAvgPool(), Dense(3)], 7, points=4),
+    "embedding_maps": _words([Embedding(4, 2), Conv(2, 2), Tanh(), Flatten(), Dense(3)], 4, (3, 4)),
+    "embedding_shared": _words(
+        [
+            Embedding(5, 3, name="e"),
+            Tanh(name="one"),
+            Embedding(5, 3, input="x", shares="e"),
+            Add("one"),
+            Conv(2, 2),
+            Flatten(),
+            Dense(3),
+        ],
+        5,
     ),
 }
 
@@ -387,5 +420,16 @@ _WHOLE = {
     ),
 }
 
-CASES = {**_CONV, **_TRANSPOSED, **_PADDED, **_POOLS, **_OTHERS, **_SHARED, **_ACTIVATIONS, **_LOSSES, **_WHOLE}
+CASES = {
+    **_CONV,
+    **_WORDS,
+    **_TRANSPOSED,
+    **_PADDED,
+    **_POOLS,
+    **_OTHERS,
+    **_SHARED,
+    **_ACTIVATIONS,
+    **_LOSSES,
+    **_WHOLE,
+}
 """For every name a function of a seed that returns (network, params, x, y, masks)."""

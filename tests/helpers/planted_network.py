@@ -238,6 +238,27 @@ def conv_transpose_overwrites_the_gradient_of_an_earlier_use(layer, inputs, tens
     return LAYERS["conv_transpose"](layer, inputs, _held_if_shared(layer, tensors), mask)
 
 
+@mistake("embedding", "embedding")
+def embedding_keeps_the_last_use_of_a_row(layer, inputs, tensors, mask):
+    """Assigns to a row's gradient where it should add."""
+    (x,) = inputs
+    out, flat = LAYERS["embedding"](layer, inputs, tensors, mask), inputs[0].reshape(-1)
+    later = (flat[:, None] == flat[None]).triu(1).any(-1)
+    return out * ~later.reshape(x.shape)[:, None]
+
+
+@mistake("embedding", "embedding_maps")
+def embedding_averages_over_the_uses_of_a_row(layer, inputs, tensors, mask):
+    (x,) = inputs
+    counts = (x.reshape(-1)[:, None] == x.reshape(-1)[None]).sum(-1).reshape(x.shape)
+    return LAYERS["embedding"](layer, inputs, tensors, mask) / counts[:, None]
+
+
+@mistake("embedding", "embedding_shared")
+def embedding_overwrites_the_gradient_of_an_earlier_use(layer, inputs, tensors, mask):
+    return LAYERS["embedding"](layer, inputs, _held_if_shared(layer, tensors), mask)
+
+
 @mistake("dense", "dense")
 def dense_uses_the_weight_as_it_is(layer, inputs, tensors, mask):
     """Returns v @ W.T where v @ W is right; only a square weight lets it."""

@@ -30,7 +30,8 @@ def test_the_same_seed_draws_the_same_network(drawn):
 def test_everything_is_drawn(drawn):
     assert [one.family for one in drawn] == [family_of(seed) for seed in SEEDS]
     assert {one.family for one in drawn} == set(FAMILIES)
-    assert {kind for one in drawn for kind in one.layers} == set(KINDS)
+    # An embedding takes integers, which no circumstance makes hard.
+    assert {kind for one in drawn for kind in one.layers} == set(KINDS) - {"embedding"}
     assert {one.network.loss for one in drawn} == set(LOSSES)
     assert {one.network.reduction for one in drawn} == set(REDUCTIONS)
     assert {one.computed for one in drawn} == set(TYPES)

@@ -166,6 +166,7 @@ def _elementwise(function):
 LAYERS = {
     "conv": _conv,
     "conv_transpose": _conv_transpose,
+    "embedding": lambda layer, inputs, tensors, mask: F.embedding(inputs[0].long(), tensors["weight"]).movedim(-1, 1),
     "dense": lambda layer, inputs, tensors, mask: F.linear(inputs[0], tensors["weight"], tensors.get("bias")),
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,
