@@ -95,8 +95,8 @@ _AFFIXES = re.compile(r"^conv\d*d?_|\d+$|(?:(?<=stride)|(?<=pad)|(?<=padding)|(?
 
 _OPERANDS = ("input", "weight", "bias", "output")
 
-TRANSPOSED = "a transposed convolution is a case, ConvCase(transposed=True), and no layer of a network"
-"""How to check what a network has not."""
+TRANSPOSED = "a transposed convolution is a case, ConvCase(transposed=True), or a network's layer, conv_transpose"
+"""How to check a transposed convolution."""
 
 COUNTER = "num_batches_tracked"
 """Array of a batch normalisation that no result depends on."""

@@ -162,7 +162,11 @@ REFUSALS = {
         6,
         "kind is 'ReLU' (did you mean 'relu'?): expected conv, conv_transpose, dense",
     ),
-    "kind of the wrong type": ("[[layer]]\nkind = 3", 2, "kind is 3: expected conv, conv_transpose, dense, embedding, max_pool"),
+    "kind of the wrong type": (
+        "[[layer]]\nkind = 3",
+        2,
+        "kind is 3: expected conv, conv_transpose, dense, embedding, max_pool",
+    ),
     "no kind": (RELU + '[[layer]]\nname = "a"', 3, "layer has no key 'kind': expected conv, conv_transpose, dense"),
     "misspelt kind": ('[[layer]]\n\nkibd = "conv"', 3, "layer has the unknown key 'kibd' (did you mean 'kind'?)"),
     "unknown key of the file": (
