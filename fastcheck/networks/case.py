@@ -84,7 +84,7 @@ class Point:
         if not isinstance(network, Network):
             raise FastcheckError(f"network is {type(network).__name__}: expected a fastcheck.Network")
         x, labels = finite("x", x, precision), as_array("y", y)
-        named = flat("params", params)
+        named = without_aliases(network, flat("params", params))
         with likely_causes.explaining(network, named, x.shape, labels.shape):
             shapes, wanted, buffers = _shapes(network, x.shape)
             arrays = _matched(network, "params", without_unread(network, named), wanted | buffers, precision)
@@ -244,7 +244,7 @@ def gradients(
     """
     wanted = {name: array.shape for name, array in point.params.items()}
     chosen = list(wanted) if only is None else _chosen(only, wanted)
-    named = without_unread(point.network, flat(label, grads))
+    named = without_unread(point.network, without_aliases(point.network, flat(label, grads)))
     buffers = {name: array.shape for name, array in point.buffers.items()}
     _known(point.network, label, named, wanted | buffers)
     matched = dict[str, Floating]()
@@ -292,6 +292,18 @@ def without_unread(network: Network, named: Mapping[str, Any]) -> dict[str, Any]
         if tensor != COUNTER and not (layer in training and meant(tensor, STATISTICS)):
             read[name] = array
     return read
+
+
+def without_aliases(network: Network, named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arrays without those of layers that share another's: a state_dict has the same ones under both names."""
+    owners = {layer.name: layer.owner for layer in network.layers if layer.shares}
+    kept = {}
+    for name, array in named.items():
+        layer, _, tensor = name.rpartition(".")
+        other = f"{owners.get(layer)}.{tensor}"
+        if other not in named or not np.array_equal(as_array(name, array), as_array(other, named[other])):
+            kept[name] = array
+    return kept
 
 
 def _chosen(only: tuple[str, ...], wanted: Mapping[str, Shape]) -> list[str]:
