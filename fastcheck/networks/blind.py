@@ -81,7 +81,10 @@ def all_equal(x: np.ndarray) -> bool:
 
 
 class _Alike(NamedTuple):
-    """A normalisation, and its groups (channels, data points or channels of these) that hold a single value each."""
+    """A normalisation, and its groups that hold a single value each, out of a total.
+
+    They are channels, data points, or groups of channels of all data points.
+    """
 
     row: int
     kind: str

@@ -91,6 +91,7 @@ class Full:
 
     def __init__(self, passes: Passes, name: str, noise: float) -> None:
         self._passes, self._tensor, self.noise = passes, passes.program.tensors[name], noise
+        self._values = passes.point.params[name].reshape(-1)
         self._private = threading.local()
 
     def __call__(self, dims: np.ndarray, h: float) -> np.ndarray:
@@ -144,7 +145,7 @@ class Full:
 
     def _scale(self, dim: int, h: float) -> float:
         """Return 2h divided by the distance that the entry really moves: the table's differences are divided by 2h."""
-        value = float(self._tensor.of(self._passes.params)[dim])
+        value = float(self._values[dim])
         return 2 * h / ((value + h) - (value - h))
 
     def _perturbed(self, dims: np.ndarray, by: np.ndarray, *, whole: bool = True) -> list[Chunk]:

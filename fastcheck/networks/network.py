@@ -101,7 +101,7 @@ class Network:
     ) -> None:
         refuse_unknown("loss", loss, LOSSES)
         refuse_unknown("reduction", reduction, REDUCTIONS)
-        self.layers = _named(layers)
+        self.layers = named(layers)
         self.loss, self.reduction = loss, reduction
         self.margin = _number("margin", margin)
         self.sources = self._sources()
@@ -212,11 +212,12 @@ class Network:
         for position, layer in enumerate(self.layers):
             wanted = [*([] if layer.input is None else [layer.input]), *layer.others()]
             positions = [self._position(name, position) for name in wanted]
-            if isinstance(layer, Embedding) and (position if layer.input is None else positions[0] + 1):
+            taken = tuple(positions if layer.input is not None else [position - 1, *positions])
+            if isinstance(layer, Embedding) and taken[0] >= 0:
                 raise FastcheckError(
                     f"layer {layer.name!r} is an embedding: expected its input to be {INPUT!r}, integers"
                 )
-            sources.append(tuple(positions if layer.input is not None else [position - 1, *positions]))
+            sources.append(taken)
         unread = set(range(len(names) - 1)) - {position for taken in sources for position in taken}
         if unread:
             raise FastcheckError(f"layer {names[min(unread)]!r} leads nowhere: no later layer takes its output")
@@ -298,9 +299,9 @@ def _tensors(names: Iterable[str]) -> list[str]:
     return [f"{name}.{tensor}" for name in names for tensor in TENSORS]
 
 
-def _named(layers: Any) -> tuple[Layer, ...]:
+def named(layers: Any) -> tuple[Layer, ...]:
     """Return the layers, all named; those without a name get their kind and a number."""
-    named: list[Layer] = []
+    found: list[Layer] = []
     if not isinstance(layers, Iterable):
         raise FastcheckError(f"layers is {layers!r}: expected a sequence of layers of fastcheck.layers")
     layers = tuple(layers)
@@ -319,14 +320,14 @@ def _named(layers: Any) -> tuple[Layer, ...]:
                 f"layers[{position}] has the name {name!r}: expected printable characters that do not end like a "
                 f"tensor's name (.weight), and not {INPUT!r}"
             )
-        if any(name == other.name for other in named):
+        if any(name == other.name for other in found):
             raise FastcheckError(
                 f"layers[{position}] has the name {name!r}, as another layer has: expected different ones"
             )
-        named.append(layer.named(name))
-    if not named:
+        found.append(layer.named(name))
+    if not found:
         raise FastcheckError("layers is empty: expected at least one layer")
-    return tuple(named)
+    return tuple(found)
 
 
 def _number(name: str, value: Any) -> float:

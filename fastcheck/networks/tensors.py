@@ -58,7 +58,7 @@ class Tensor:
     def put(self, vector: np.ndarray, values: np.ndarray) -> None:
         """Write a tensor to a vector, for all layers that use it."""
         for copy in self.copies:
-            vector[copy.start + self.places(np.arange(self.size))] = values.reshape(-1)
+            vector[copy if self.order is None else copy.start + self.order] = values.reshape(-1)
 
     def move(self, vector: np.ndarray, dims: np.ndarray, by: np.ndarray) -> None:
         """Move some entries of a vector, for all layers that use them."""

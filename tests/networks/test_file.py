@@ -300,6 +300,11 @@ REFUSALS = {
         3,
         "takes 'relu1', which does not come before it: that would be a cycle",
     ),
+    "an embedding of results": (
+        RELU + '[[layer]]\nkind = "embedding"\nnum_embeddings = 4\nembedding_dim = 2',
+        3,
+        "layer 'embedding1' is an embedding: expected its input to be 'x', integers",
+    ),
     "no other": (RELU + ADD, 3, "add: other is (): expected the name of another layer, or several"),
     "empty other": (RELU + ADD + "other = []", 5, "add: other is (): expected the name of another layer"),
     "layer that leads nowhere": (
