@@ -343,11 +343,15 @@ def avg_pool_forgets_windows_beyond_the_map(layer, inputs, tensors, mask):
 
 
 def _rounded_down(layer, inputs, mask):
-    """Return what is pooled without ``ceil_mode``, and constants for the other windows."""
-    right = LAYERS[layer.kind](layer, inputs, {}, mask).detach()
-    down = LAYERS[layer.kind](replace(layer, ceil_mode=False), inputs, {}, mask)
-    missing = [more - size for more, size in zip(right.shape[2:], down.shape[2:], strict=True)]
-    return padded(down, [(0, more) for more in missing])
+    """Return what is pooled, with windows that reach beyond the padding held constant."""
+    (x,), rank = inputs, inputs[0].ndim - 2
+    pooled = LAYERS[layer.kind](layer, inputs, {}, mask)
+    geometry = (kernel(layer, rank), pool_stride(layer, rank), per_axis(layer.dilation, rank), sides(layer, rank))
+    inside = torch.zeros_like(pooled)
+    axes = zip(x.shape[2:], *geometry, strict=True)
+    counts = [max(0, (size + low + high - d * (k - 1) - 1) // s + 1) for size, k, s, d, (low, high) in axes]
+    inside[(..., *map(slice, counts))] = 1
+    return torch.where(inside > 0, pooled, pooled.detach())
 
 
 @mistake("avg_pool", "avg_pool_ceil")
