@@ -46,7 +46,7 @@ COVERS = {
     "functions/test_verdicts": "noise opinions",
     "functions/test_directions": "engine/coverage engine/culprits engine/directions",
     "functions/test_vjp": "vjp_case",
-    "networks/test_check": "layers round_off_noise",
+    "networks/test_check": "round_off_noise",
     "networks/test_error_bars": "analytic flips local_errors retries",
     "networks/test_file": "common/naming common/toml",
     "networks/test_program": "partial passes",

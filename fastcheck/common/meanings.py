@@ -47,9 +47,15 @@ _SAME = tuple(
     p rate prob
     negativeslope alpha slope
     frozen eval training inference
+    shares share sharedwith sharesparameters sharedweights tied tiedto tiewith weightsfrom reuse reuses
     runningmean movingmean mean
     runningvar movingvariance movingvar variance var
     conv conv1d conv2d conv3d convolution convolution1d convolution2d convolution3d depthwiseconv2d
+    convtranspose convtranspose1d convtranspose2d convtranspose3d conv1dtranspose conv2dtranspose conv3dtranspose deconv
+    convtranspose deconv1d deconv2d deconv3d deconvolution transposedconv
+    embedding embeddings lookup lookuptable
+    numembeddings inputdim vocabsize numrows
+    embeddingdim outputdim embeddim embeddingsize
     dense linear fullyconnected fc innerproduct gemm
     maxpool maxpool1d maxpool2d maxpool3d maxpooling maxpooling1d maxpooling2d maxpooling3d
     avgpool avgpool1d avgpool2d avgpool3d averagepooling averagepooling1d averagepooling2d averagepooling3d
@@ -57,6 +63,11 @@ _SAME = tuple(
     globalavgpool globalaveragepooling2d globalaveragepooling3d globalaveragepool gap
     batchnorm batchnorm1d batchnorm2d batchnorm3d batchnormalization bn
     layernorm layernormalization ln
+    groupnorm groupnormalization gn
+    instancenorm instancenorm1d instancenorm2d instancenorm3d instancenormalization
+    prelu parametricrelu
+    numgroups groups ngroups
+    numparameters nparameters
     dropout dropout1d dropout2d dropout3d spatialdropout2d
     relu rectifier rectifiedlinear
     leakyrelu lrelu
@@ -64,7 +75,8 @@ _SAME = tuple(
     sigmoid expit
     concat concatenate cat
     add residual sum shortcut
-    softmaxcrossentropy crossentropy crossentropyloss softmax softmaxloss categoricalcrossentropy
+    softmaxcrossentropy crossentropy crossentropyloss categoricalcrossentropy
+    softmaxcrossentropy softmax softmaxloss
     softmaxcrossentropy sparsecategoricalcrossentropy nll nllloss xent
     squarederror mse mseloss meansquarederror l2loss
     multiclasshinge hinge svm svmloss multimarginloss hingeloss
@@ -83,8 +95,8 @@ _AFFIXES = re.compile(r"^conv\d*d?_|\d+$|(?:(?<=stride)|(?<=pad)|(?<=padding)|(?
 
 _OPERANDS = ("input", "weight", "bias", "output")
 
-TRANSPOSED = "a transposed convolution is a case, ConvCase(transposed=True), and no layer of a network"
-"""How to check what a network has not."""
+TRANSPOSED = "a transposed convolution is a case, ConvCase(transposed=True), or a network's layer, conv_transpose"
+"""How to check a transposed convolution."""
 
 COUNTER = "num_batches_tracked"
 """Array of a batch normalisation that no result depends on."""
@@ -102,10 +114,10 @@ _REMARKS = {
     for remark, names in {
         TRANSPOSED: """convtranspose convtranspose1d convtranspose2d convtranspose3d conv1dtranspose conv2dtranspose
             conv3dtranspose deconv deconv2d deconvolution transposed transposedconv outputpadding""",
-        _ABSENT: """lstm lstmcell gru grucell rnn rnncell simplernn bidirectional embedding attention multiheadattention
-            transformer transformerencoderlayer groupnorm groupnormalization instancenorm instancenorm2d rmsnorm prelu
+        _ABSENT: """lstm lstmcell gru grucell rnn rnncell simplernn bidirectional attention multiheadattention
+            transformer transformerencoderlayer rmsnorm
             bilinear upsample upsampling2d pixelshuffle separableconv2d selu mish hardswish hardsigmoid relu6""",
-        _IN_LOSS: "softmax logsoftmax crossentropyloss softmaxcrossentropy",
+        _IN_LOSS: "logsoftmax crossentropyloss softmaxcrossentropy",
         _IN_SHAPES: """kernelsize ksize size inchannels outchannels infeatures outfeatures kernelshape inputshape shape
             batchsize numfilters nfilters""",
         _NUMBERS: """convparam convparams param params hyperparams hyperparameters hparam hparams hp config cfg conf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from fastcheck.common.errors import FastcheckError
@@ -39,15 +40,24 @@ def from_sequential(module: Any, loss: str = "softmax_cross_entropy", **options:
     """
     if not isinstance(module, nn.Sequential):
         raise FastcheckError(f"module is {quoted(type(module).__name__)}: expected a torch.nn.Sequential")
-    return Network(list(_layers(module, "")), loss, **options)
+    return Network(list(_layers(module)), loss, **options)
 
 
-def _layers(module: Any, prefix: str) -> Iterator[layers.Layer]:
-    for name, child in module.named_children():
+def _layers(module: Any) -> Iterator[layers.Layer]:
+    """Yield the layers; a module that stands in several places shares its parameters with the first."""
+    first: dict[int, str] = {}
+    for name, child in _leaves(module, ""):
+        shared = first.setdefault(id(child), name) != name and any(True for _ in child.parameters())
+        layer = _layer(child, name)
+        yield replace(layer, shares=first[id(child)]) if shared else layer
+
+
+def _leaves(module: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, child in module._modules.items():  # named_children leaves out the second place of a module
         if isinstance(child, nn.Sequential):
-            yield from _layers(child, f"{prefix}{name}.")
+            yield from _leaves(child, f"{prefix}{name}.")
         elif not isinstance(child, nn.Identity):
-            yield _layer(child, f"{prefix}{name}")
+            yield f"{prefix}{name}", child
 
 
 def _layer(module: Any, name: str) -> layers.Layer:
@@ -71,7 +81,6 @@ def _refuse(module: Any, **expected: Any) -> None:
 
 
 def _conv(module: Any) -> layers.Layer:
-    _refuse(module, padding_mode="zeros")
     return layers.Conv(
         module.out_channels,
         module.kernel_size,
@@ -81,17 +90,33 @@ def _conv(module: Any) -> layers.Layer:
         module.groups,
         module.bias is not None,
         module.in_channels,
+        module.padding_mode,
+    )
+
+
+def _conv_transpose(module: Any) -> layers.Layer:
+    return layers.ConvTranspose(
+        module.out_channels,
+        module.kernel_size,
+        module.stride,
+        module.padding,
+        module.output_padding,
+        module.dilation,
+        module.groups,
+        module.bias is not None,
+        module.in_channels,
     )
 
 
 def _max_pool(module: Any) -> layers.Layer:
-    _refuse(module, ceil_mode=False, return_indices=False)
-    return layers.MaxPool(module.kernel_size, module.stride, module.padding, module.dilation)
+    _refuse(module, return_indices=False)
+    return layers.MaxPool(module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
 
 
 def _avg_pool(module: Any) -> layers.Layer:
-    _refuse(module, ceil_mode=False)
-    return layers.AvgPool(module.kernel_size, module.stride, module.padding, module.count_include_pad)
+    if hasattr(module, "divisor_override"):
+        _refuse(module, divisor_override=None)
+    return layers.AvgPool(module.kernel_size, module.stride, module.padding, module.count_include_pad, module.ceil_mode)
 
 
 def _adaptive(module: Any) -> layers.Layer:
@@ -110,6 +135,20 @@ def _layer_norm(module: Any) -> layers.Layer:
     return layers.LayerNorm(module.eps)
 
 
+def _group_norm(module: Any) -> layers.Layer:
+    return layers.GroupNorm(module.num_groups, module.eps, module.affine)
+
+
+def _instance_norm(module: Any) -> layers.Layer:
+    _refuse(module, track_running_stats=False)
+    return layers.InstanceNorm(module.eps, module.affine)
+
+
+def _softmax(module: Any) -> layers.Layer:
+    _refuse(module, dim=1)
+    return layers.Softmax()
+
+
 def _flatten(module: Any) -> layers.Layer:
     _refuse(module, start_dim=1, end_dim=-1)
     return layers.Flatten()
@@ -117,6 +156,8 @@ def _flatten(module: Any) -> layers.Layer:
 
 KINDS: dict[type[Module], Callable[[Any], layers.Layer]] = {
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _conv),
+    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _conv_transpose),
+    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _instance_norm),
     **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), _max_pool),
     **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), _avg_pool),
     **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), _adaptive),
@@ -124,6 +165,9 @@ KINDS: dict[type[Module], Callable[[Any], layers.Layer]] = {
     **dict.fromkeys((nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d), lambda module: layers.Dropout(module.p)),
     nn.Linear: lambda module: layers.Dense(module.out_features, module.bias is not None, module.in_features),
     nn.LayerNorm: _layer_norm,
+    nn.GroupNorm: _group_norm,
+    nn.Softmax: _softmax,
+    nn.PReLU: lambda module: layers.PReLU(module.num_parameters),
     nn.Flatten: _flatten,
     nn.ReLU: lambda module: layers.ReLU(),
     nn.LeakyReLU: lambda module: layers.LeakyReLU(module.negative_slope),

@@ -51,7 +51,7 @@ class AnalyticTensor:
         self._too_wide = max(WIDE, WIDE_TYPES * RESULT[case.precision_of(name)])
         self.errors = baseline.rounding.of(case, name, terms)
         self.flips = baseline.rounding.flipped(case, name)
-        self.reference = baseline.gradient[baseline.passes.program.slices[name]]
+        self.reference = baseline.passes.program.tensors[name].of(baseline.gradient)
 
     def bars(self, dims: np.ndarray, block: DifferencedBlock) -> np.ndarray:
         """Return the whole error bars of dimensions: the differences' and the gradient's."""

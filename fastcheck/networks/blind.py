@@ -11,6 +11,7 @@ from fastcheck.common.naming import listed
 from fastcheck.metrics import health
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.networks.error_bars import Baseline
+from fastcheck.networks.local_errors import grouped
 from fastcheck.networks.passes import Passes, lanes
 
 SATURATED, NOISY = 1e-6, 2.0**12
@@ -23,8 +24,8 @@ ALIKE = 16
 CANCELLED = 1e-6
 """A gradient below this fraction of its terms is nothing but their rounding."""
 
-_AXES = {"batch_norm": (1, 2), "layer_norm": (0, 1)}
-"""Axes of (channels, pixels, points) over which a normalisation takes its statistics."""
+_STATISTICS = ("batch_norm", "layer_norm", "group_norm")
+"""Kinds of rows that take statistics."""
 
 
 def blinding(baseline: Baseline, name: str, unit: float) -> HealthFinding | None:
@@ -67,7 +68,7 @@ def statistics(baseline: Baseline, unit: float) -> HealthFinding | None:
         alike = list(_alike(baseline.passes, unit))
         if not alike:
             return None
-        names = [name for name in baseline.passes.program.slices if _cancelled(baseline, name, alike)]
+        names = [name for name in baseline.passes.program.tensors if _cancelled(baseline, name, alike)]
         batches = all(one.kind == "batch_norm" for one in alike)  # others see each data point alone
         return health.no_variance(listed(map(str, alike)), batches and all_equal(baseline.passes.point.x), names)
 
@@ -80,7 +81,10 @@ def all_equal(x: np.ndarray) -> bool:
 
 
 class _Alike(NamedTuple):
-    """A normalisation, and its groups (channels, or data points) that hold a single value each, out of a total."""
+    """A normalisation, and its groups that hold a single value each, out of a total.
+
+    They are channels, data points, or groups of channels of all data points.
+    """
 
     row: int
     kind: str
@@ -95,6 +99,8 @@ class _Alike(NamedTuple):
     def __str__(self) -> str:
         if self.kind == "layer_norm":
             where = f"{len(self.groups)} of {self.total} data points"
+        elif self.kind == "group_norm":
+            where = f"{len(self.groups)} of {self.total} groups of channels, over all data points"
         else:
             where = f"all {self.total} channels" if self.whole else f"channel {listed(map(str, self.groups))}"
         return f"{self.layer} ({where})"
@@ -103,11 +109,12 @@ class _Alike(NamedTuple):
 def _alike(passes: Passes, unit: float) -> Iterator[_Alike]:
     """Yield the normalisations with a group of a single value, whose variance is below eps."""
     for row, node in enumerate(passes.program.nodes):
-        if node.kind not in _AXES:
+        if node.kind not in _STATISTICS:
             continue
-        source, axes = node.columns["a"], _AXES[node.kind]
+        source = node.columns["a"]
         z = np.concatenate([lanes(passes, chunk, chunk.cached, source) for chunk in passes.chunks], axis=2)
-        spread, size = np.ptp(z, axis=axes), np.abs(z).max(axis=axes)
+        z = grouped(node, z)
+        spread, size = np.ptp(z, axis=1).reshape(-1), np.abs(z).max(axis=1).reshape(-1)
         groups = np.flatnonzero((spread <= ALIKE * unit * size) & (spread * spread <= node.reals[0]))
         if len(groups):
             yield _Alike(row, node.kind, passes.program.layer_name(row), groups.tolist(), len(spread))
@@ -118,10 +125,10 @@ def _cancelled(baseline: Baseline, name: str, alike: list[_Alike]) -> bool:
 
     Its own weight multiplies zeros alone. Tensors before it may have terms that cancel.
     """
-    row, bias = baseline.passes.program.node_of(name)
-    if any(one.row == row and one.whole for one in alike):
-        return not bias
-    if not any(row in _before(baseline.passes, one.row) for one in alike):
+    rows, whole = baseline.passes.program.nodes_of(name), {one.row for one in alike if one.whole}
+    if whole.issuperset(rows):
+        return not name.endswith(".bias")
+    if not any(_before(baseline.passes, one.row).intersection(rows) for one in alike):
         return False
     gradient = np.abs(baseline.passes.named(baseline.gradient)[name]).reshape(-1)
     return bool((gradient <= CANCELLED * baseline.terms(name)[1]).all())

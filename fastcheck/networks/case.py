@@ -17,7 +17,7 @@ from fastcheck.common.naming import listed, nearest, offered, refuse_unknown
 from fastcheck.common.precision import PRECISIONS
 from fastcheck.engine.settings import Settings
 from fastcheck.networks import likely_causes
-from fastcheck.networks.layers import BatchNorm, Dropout
+from fastcheck.networks.layers import BatchNorm, Dropout, Embedding
 from fastcheck.networks.network import Network, Penalty
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Point:
         if not isinstance(network, Network):
             raise FastcheckError(f"network is {type(network).__name__}: expected a fastcheck.Network")
         x, labels = finite("x", x, precision), as_array("y", y)
-        named = flat("params", params)
+        named = without_aliases(network, flat("params", params))
         with likely_causes.explaining(network, named, x.shape, labels.shape):
             shapes, wanted, buffers = _shapes(network, x.shape)
             arrays = _matched(network, "params", without_unread(network, named), wanted | buffers, precision)
@@ -92,6 +92,7 @@ class Point:
             if name.endswith("running_var") and (arrays[name] < 0).any():
                 raise FastcheckError(f"params[{name!r}] has a negative entry: expected variances")
         _enough(network, shapes, x)
+        _refuse_missing_rows(network, x)
         return cls(
             network,
             {name: arrays[name] for name in wanted},
@@ -243,7 +244,7 @@ def gradients(
     """
     wanted = {name: array.shape for name, array in point.params.items()}
     chosen = list(wanted) if only is None else _chosen(only, wanted)
-    named = without_unread(point.network, flat(label, grads))
+    named = without_unread(point.network, without_aliases(point.network, flat(label, grads)))
     buffers = {name: array.shape for name, array in point.buffers.items()}
     _known(point.network, label, named, wanted | buffers)
     matched = dict[str, Floating]()
@@ -291,6 +292,18 @@ def without_unread(network: Network, named: Mapping[str, Any]) -> dict[str, Any]
         if tensor != COUNTER and not (layer in training and meant(tensor, STATISTICS)):
             read[name] = array
     return read
+
+
+def without_aliases(network: Network, named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arrays without those of layers that share another's: a state_dict has the same ones under both names."""
+    owners = {layer.name: layer.owner for layer in network.layers if layer.shares}
+    kept = {}
+    for name, array in named.items():
+        layer, _, tensor = name.rpartition(".")
+        other = f"{owners.get(layer)}.{tensor}"
+        if other not in named or not np.array_equal(as_array(name, array), as_array(other, named[other])):
+            kept[name] = array
+    return kept
 
 
 def _chosen(only: tuple[str, ...], wanted: Mapping[str, Shape]) -> list[str]:
@@ -348,6 +361,19 @@ def _enough(network: Network, shapes: list[Shape], x: np.ndarray) -> None:
                 f"layer {layer.name!r} (batch_norm): it got one entry per channel ({len(x)} data point of {shape}), "
                 "whose variance is zero: expected at least two data points, or frozen=True"
             )
+
+
+def _refuse_missing_rows(network: Network, x: np.ndarray) -> None:
+    """Refuse an input that does not name the rows of an embedding."""
+    for layer in network.layers:
+        if isinstance(layer, Embedding):
+            wrong = np.argwhere((x < 0) | (x >= layer.num_embeddings) | (x != np.rint(x)))
+            if len(wrong):
+                index = wrong[0].tolist()
+                raise FastcheckError(
+                    f"x is {x[tuple(index)]:g} at index {index}: expected integers from 0 to "
+                    f"{layer.num_embeddings - 1}, the rows of layer {layer.name!r}"
+                )
 
 
 def _targets(network: Network, y: np.ndarray, points: int, output: Shape, precision: str | None) -> np.ndarray:

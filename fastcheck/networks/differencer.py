@@ -88,10 +88,15 @@ class TensorDifferencer:
         self._values = case.point.params[name].reshape(-1)
         self.step = automatic(self._passes, name) if step == "auto" else float(step)
         steps.refuse_unusable(self.step, self._values, name)
-        node, _ = self._passes.program.node_of(name)
-        self._per_channel = len(self._values) // self._passes.program.nodes[node].columns["channels"]
-        self._coherent = baseline.roundoff.coherent(node)
-        self._channel_noise = np.hypot(baseline.roundoff.of(node), tables.noise)
+        rows = self._passes.program.nodes_of(name)
+        node = self._passes.program.nodes[rows[0]]
+        self._per_channel = max(1, len(self._values) // node.columns["channels"])
+        coherent, noise = [baseline.roundoff.coherent(row) for row in rows], baseline.roundoff.of(rows[0])
+        if node.is_one_slope:  # it moves all channels at once
+            coherent = [bounds.sum(keepdims=True) for bounds in coherent]
+            noise = np.sqrt((noise * noise).sum(keepdims=True))
+        self._coherent = np.sum(coherent, axis=0)
+        self._channel_noise = np.hypot(noise, tables.noise)
         self._channel_noise = baseline.cached(("scatter", name, tables.kind, seed), lambda: self._measured(seed))
 
     def with_step(self, dims: np.ndarray, h: float) -> DifferencedBlock:
@@ -103,7 +108,7 @@ class TensorDifferencer:
         jump = np.where(at_point, np.abs(right - left) / 2, 0.0)
         crossed = KINK_SAFETY * np.maximum(table[:, columns.WIDENING] - table[:, columns.JUMP], 0.0) / (2 * h)
         numeric = table[:, columns.NUMERIC] / (2 * h)
-        noise = SAFETY * self._noise(dims) + self._coherent[dims // self._per_channel]
+        noise = SAFETY * self._noise(dims) + self._coherent[self._channels(dims)]
         # Each one-sided slope has the whole round-off, over half of the distance.
         roundoff = noise * np.where(at_point, 2.0, 1.0) / h + 4 * U * np.abs(numeric)
         kinks = table[:, columns.KINKS].astype(np.int64)
@@ -120,7 +125,11 @@ class TensorDifferencer:
 
     def _noise(self, dims: np.ndarray) -> np.ndarray:
         """Return the standard deviation of h * n that comes from round-off."""
-        return self._channel_noise[dims // self._per_channel] / math.sqrt(2)
+        return self._channel_noise[self._channels(dims)] / math.sqrt(2)
+
+    def _channels(self, dims: np.ndarray) -> np.ndarray:
+        """Return the channels that dimensions perturb."""
+        return self._passes.program.tensors[self._name].places(dims) // self._per_channel
 
     def _measured(self, seed: int) -> np.ndarray:
         """Return the model's noise of every channel, scaled by the measured scatter of pilots.
@@ -146,20 +155,31 @@ class TensorDifferencer:
         factor = max(LEAST_SCATTER, float((scatter[strong] / expected[strong]).max(initial=0.0)))
         noise: np.ndarray = model * (factor if not kinked.all() else 1.0)
         weak = np.flatnonzero(~kinked & ~strong)
-        np.maximum.at(noise, dims[weak] // self._per_channel, scatter[weak] * math.sqrt(2))
+        np.maximum.at(noise, self._channels(dims[weak]), scatter[weak] * math.sqrt(2))
         return noise
 
 
 def automatic(passes: Passes, name: str) -> float:
-    """Return the automatic step: a power of two that perturbs a layer's results by about `MOVE` of their size."""
-    row, bias = passes.program.node_of(name)
-    node, chunk = passes.program.nodes[row], passes.chunks[0]
-    size, factor = magnitudes.rms(lanes(passes, chunk, chunk.cached, row)), 1.0
-    if node.kind == "conv" and not bias:
-        factor = magnitudes.rms(lanes(passes, chunk, chunk.cached, node.columns["a"]))
-    if size == 0 or factor == 0:
+    """Return the automatic step: a power of two that perturbs a layer's results by about `MOVE` of their size.
+
+    Of several layers that share the tensor, the one that it perturbs most decides.
+    """
+    bias = name.endswith(".bias")
+    exponents = [found for row in passes.program.nodes_of(name) if (found := _exponent(passes, row, bias)) is not None]
+    if not exponents:
         return MOVE
     # Large enough to change every entry by many roundings, even where results are as good as zero.
     largest = float(np.abs(passes.point.params[name]).max(initial=0.0))
     least = math.frexp(largest)[1] + LEAST_EXPONENT if largest else -MOST_EXPONENT
-    return math.ldexp(MOVE, steps.within(max(round(math.log2(size) - math.log2(factor)), least), MOST_EXPONENT))
+    return math.ldexp(MOVE, steps.within(max(min(exponents), least), MOST_EXPONENT))
+
+
+def _exponent(passes: Passes, row: int, bias: bool) -> int | None:
+    """Return the power of two that moves a row's results by their size; None where there is nothing to compare."""
+    node, chunk = passes.program.nodes[row], passes.chunks[0]
+    size, factor = magnitudes.rms(lanes(passes, chunk, chunk.cached, row)), 1.0
+    if node.kind in ("conv", "prelu") and not bias:
+        factor = magnitudes.rms(lanes(passes, chunk, chunk.cached, node.columns["a"]))
+    if size == 0 or factor == 0:
+        return None
+    return round(math.log2(size) - math.log2(factor))

@@ -63,7 +63,7 @@ class NetworkLoss:
         """Evaluate the network with other tensors, data point by data point; nan where the loss is not finite."""
         own = self._own()
         for name, array in arrays.items():
-            own.params[own.program.slices[name]] = array.reshape(-1)
+            own.program.tensors[name].put(own.params, array)
         own.pack()
         for chunk in own.chunks:
             own.forward(chunk)
@@ -119,7 +119,7 @@ def gradient_errors(case: NetworkCase, baseline: Baseline) -> Arrays:
     """
     errors = {}
     for name, grad in case.grads.items():
-        right = baseline.gradient[baseline.passes.program.slices[name]]
+        right = baseline.passes.program.tensors[name].of(baseline.gradient)
         least, most = baseline.rounding.flipped(case, name)
         chosen = np.max([np.abs(choice - right) for choice in baseline.choices(name)], axis=0)
         bars = baseline.rounding.of(case, name, baseline.terms(name)) + np.maximum(-least, most) + chosen

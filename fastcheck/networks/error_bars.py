@@ -16,6 +16,7 @@ tests/networks/test_error_bars.py has the points that were hardest.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -167,9 +168,10 @@ class _Side:
         """Return T1, T2 and the number of terms of each of a tensor's entries."""
         passes = self.passes
         out = np.zeros((passes.point.params[name].size, 3))
-        for chunk in passes.chunks:
-            node, bias = passes.program.node_of(name)
+        bias = name.endswith(".bias")
+        for chunk, node in itertools.product(passes.chunks, passes.program.nodes_of(name)):
             moments.moments(chunk.net, (node, bias), chunk.cached, chunk.cotangents, chunk.points, chunk.period, out)
+        out = passes.program.tensors[name].sorted(out)
         return out[:, 0], np.sqrt(out[:, 1]), out[:, 2]
 
 
@@ -222,12 +224,12 @@ class GradientRounding:
 
     def deviations(self, precision: str, name: str) -> np.ndarray:
         """Return the standard deviations of a tensor's gradient that come from rounding in all layers."""
-        return self._before(precision).sides[0].deviations[self._passes.program.slices[name]]
+        return self._passes.program.tensors[name].of(self._before(precision).sides[0].deviations)
 
     def flipped(self, case: NetworkCase, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the least and the most that units whose piece rounding decides may add to a tensor's gradient."""
-        entries, known = self._passes.program.slices[name], self._before(case.precision_of(name))
-        return known.least[entries], known.most[entries]
+        tensor, known = self._passes.program.tensors[name], self._before(case.precision_of(name))
+        return tensor.of(known.least), tensor.of(known.most)
 
     def of(self, case: NetworkCase, name: str, terms: Moments) -> np.ndarray:
         """Return the error bars of a tensor's gradient, without the effect of units that `flipped` gives."""
@@ -249,9 +251,9 @@ class GradientRounding:
 
     def _of_side(self, side: _Side, precision: str, name: str, terms: Moments) -> np.ndarray:
         """Bound the rounding of a tensor's gradient: of its last sums, and in all layers before them."""
-        entries = self._passes.program.slices[name]
-        noise = side.deviations[entries]
-        own = self._sums(name, terms, np.abs(side.gradient[entries]), ACCUMULATOR[precision])
+        tensor = self._passes.program.tensors[name]
+        noise = tensor.of(side.deviations)
+        own = self._sums(name, terms, np.abs(tensor.of(side.gradient)), ACCUMULATOR[precision])
         nothing = terms[1] <= noise  # entries whose terms are rounding: none is known better than the others
         noise = np.where(nothing, np.maximum(noise, rms(noise[nothing]) if nothing.any() else 0.0), noise)
         total = float(terms[1] @ terms[1])
@@ -276,18 +278,20 @@ class GradientRounding:
         return np.minimum(worst, likely)
 
     def _alike(self, name: str) -> bool:
-        """Return whether magnitudes repeat so often that roundings add up instead of cancelling."""
-        passes = self._passes
-        node, bias = passes.program.node_of(name)
-        source = passes.program.nodes[node].columns["a"]
-        chunk = passes.chunks[0]
-        v = Structure.of(np.ascontiguousarray(lanes(passes, chunk, chunk.cotangents, node)[0]), 0.0)
+        """Return whether magnitudes repeat so often that roundings add up instead of cancelling, in any use."""
+        bias = name.endswith(".bias")
+        return any(self._alike_in(row, bias) for row in self._passes.program.nodes_of(name))
+
+    def _alike_in(self, row: int, bias: bool) -> bool:
+        passes, chunk = self._passes, self._passes.chunks[0]
+        source = passes.program.nodes[row].columns["a"]
+        v = Structure.of(np.ascontiguousarray(lanes(passes, chunk, chunk.cotangents, row)[0]), 0.0)
         x = (
             Structure.none()
-            if bias
+            if bias or passes.program.nodes[row].kind == "embedding"
             else Structure.of(np.ascontiguousarray(lanes(passes, chunk, chunk.cached, source)[0]), 0.0)
         )
-        count = lanes(passes, chunk, chunk.cached, node)[0].size
+        count = lanes(passes, chunk, chunk.cached, row)[0].size
         return bool(v.multiplicity * x.multiplicity > 4 * count or max(v.multiplicity, x.multiplicity) >= count / 2)
 
 
@@ -331,9 +335,8 @@ class Baseline:
 
     def choices(self, name: str) -> list[np.ndarray]:
         """Return the gradients that automatic differentiation may give a tensor where kinks lie at the point itself."""
-        entries = self.passes.program.slices[name]
         every = self.cached(("choices",), lambda: flips.choices(self.passes, self.gradient))
-        return [choice[entries] for choice in every]
+        return [self.passes.program.tensors[name].of(choice) for choice in every]
 
     def terms(self, name: str) -> Moments:
         """Return a tensor's moments, `GradientRounding.moments`, computed once."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fastcheck.common.errors import FastcheckError
@@ -13,7 +13,7 @@ from fastcheck.common.naming import nearest, offered, shown
 from fastcheck.common.opened import Source
 from fastcheck.common.toml import Document, Refused, TomlPath, blamed, checked, expected, read, refuse_unknown, tables
 from fastcheck.networks.layers import KINDS, Layer
-from fastcheck.networks.network import INPUT, Network
+from fastcheck.networks.network import Network, named
 
 Padding = int | Literal["same", "valid"] | tuple[int | tuple[int, int], ...]
 """Type of a layer's ``padding``, where its dataclass says Any."""
@@ -126,14 +126,10 @@ def _beginnings(layers: list[Layer], data: dict[str, Any]) -> Iterator[tuple[str
         yield f"{key} is ", (key,)
     for number in range(len(layers)):
         yield f"layers[{number}] ", (_LAYER, number, "name")
-    for number, (layer, name) in enumerate(zip(layers, _names(layers), strict=True)):
+    for number, layer in enumerate(named(layers)):
+        name = layer.name
         yield f"layer {name!r} takes {layer.input!r}", (_LAYER, number, "input")
+        yield f"layer {name!r} shares {layer.shares!r}", (_LAYER, number, "shares")
         for entry, other in enumerate(layer.others()):
             yield f"layer {name!r} takes {other!r}", (_LAYER, number, "other", entry)
         yield f"layer {name!r} ", (_LAYER, number)
-
-
-def _names(layers: list[Layer]) -> tuple[str, ...]:
-    """Return the names that layers get in a network, by making one in which each takes the layer before it."""
-    chain = [replace(layer, input=None, **({"other": INPUT} if layer.others() else {})) for layer in layers]
-    return Network(chain).names

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastcheck.common.arguments import index_of
-from fastcheck.networks.local_errors import SIGNS
+from fastcheck.networks.local_errors import SIGNS, real_of
 from fastcheck.networks.passes import Chunk, Passes, lanes
 from fastcheck_kernels import columns
 
@@ -90,7 +90,8 @@ class Full:
     group = dims_per_pass = 1
 
     def __init__(self, passes: Passes, name: str, noise: float) -> None:
-        self._passes, self._name, self.noise = passes, name, noise
+        self._passes, self._tensor, self.noise = passes, passes.program.tensors[name], noise
+        self._values = passes.point.params[name].reshape(-1)
         self._private = threading.local()
 
     def __call__(self, dims: np.ndarray, h: float) -> np.ndarray:
@@ -144,13 +145,13 @@ class Full:
 
     def _scale(self, dim: int, h: float) -> float:
         """Return 2h divided by the distance that the entry really moves: the table's differences are divided by 2h."""
-        value = float(self._passes.params[self._passes.program.slices[self._name].start + dim])
+        value = float(self._values[dim])
         return 2 * h / ((value + h) - (value - h))
 
     def _perturbed(self, dims: np.ndarray, by: np.ndarray, *, whole: bool = True) -> list[Chunk]:
         """Evaluate with some entries perturbed, then restore them; keep all results, or the losses alone."""
-        own, entries = self._own(), self._passes.program.slices[self._name]
-        own.params[entries.start + dims] += by
+        own = self._own()
+        self._tensor.move(own.params, dims, by)
         try:
             own.pack()
             for chunk in own.chunks:
@@ -185,7 +186,7 @@ class Full:
         node = self._passes.program.nodes[row]
         low, at, high = (lanes(self._passes, chunk, chunk.cached, node.columns["a"]) for chunk in chunks)
         slopes = np.abs(lanes(self._passes, chunks[1], chunks[1].cotangents, row))
-        real = float(node.reals[0])
+        real = real_of(self._passes, row)
         amount = _excess(node.kind, real, at, low) + _excess(node.kind, real, at, high)
         at_point = _at_point(low, at, high) & (amount > 0)
         return _Kinks(row, "sign", (high > 0) != (low > 0), amount * slopes, at_point, (low, at, high))
@@ -240,11 +241,11 @@ class Full:
         return index_of(pixel, self._passes.program.nodes[row].shape[1:])
 
 
-def _excess(kind: str, real: float, at: np.ndarray, z: np.ndarray) -> np.ndarray:
+def _excess(kind: str, real: Any, at: np.ndarray, z: np.ndarray) -> np.ndarray:
     """Return the distance at z between an activation and the continuation of its piece at the point."""
     if kind == "relu":
         size = np.abs(z)
-    elif kind == "leaky_relu":
+    elif kind in ("leaky_relu", "prelu"):
         size = np.abs((1 - real) * z)
     else:
         with np.errstate(over="ignore"):

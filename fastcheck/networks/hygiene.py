@@ -398,7 +398,7 @@ def _why_zero(facts: Facts, whole: list[str]) -> str:
     blank = [name for name, array in facts.point.params.items() if name.endswith(".weight") and not array.any()]
     if blank:
         return f"{listed(blank)} is zero, and stops all gradients before it: take other parameters, or a burn_in"
-    if any(layer.kind in ("batch_norm", "layer_norm") for layer in facts.network.layers):
+    if any(layer.kind.endswith("_norm") for layer in facts.network.layers):
         return (
             "A normalisation cancels the shift and scale of the layers before it, and a loss that weighs its results "
             "equally sees nothing of them: check other tensors as well, and take targets that differ from one another"

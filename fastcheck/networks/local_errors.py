@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from fastcheck.networks.program import Node
 
 GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
 
-SIGNS = ("relu", "leaky_relu", "elu")
+SIGNS = ("relu", "leaky_relu", "elu", "prelu")
 """Kinds of rows with a kink at zero."""
 
 NOTHING = 0.2
@@ -36,7 +37,7 @@ below -6.5."""
 ERF = 2.5
 """Error of a vectorised erf in round-offs: PyTorch's gelu in float32 is off by up to 15 of them at z = 3.3."""
 
-NORMS = ("batch_norm", "frozen_norm", "layer_norm")
+NORMS = ("batch_norm", "frozen_norm", "layer_norm", "group_norm")
 """Kinds of rows that normalise."""
 
 
@@ -101,6 +102,8 @@ class _RowErrors:
             out[:] = self._summed(self._values("cached"), len(node.lookup))
         elif kind in ACTIVATIONS:
             self._activation(out, back[0])
+        elif kind == "softmax":
+            self._softmax(out, back[0])
         elif kind in ("add", "dropout"):
             out[:] = np.abs(self._values("cached"))
         if kind in ("avg_pool", "max_pool", "dropout"):
@@ -123,19 +126,26 @@ class _RowErrors:
     def _activation(self, out: np.ndarray, back: np.ndarray) -> None:
         z, result = self._values("cached", self._node.columns["a"]), self._values("cached")
         v, into = self._values("cotangents"), self._values("cotangents", self._node.columns["a"])
-        inner, real = ACCUMULATOR[self._precision], float(self._node.reals[0])
+        inner, real = ACCUMULATOR[self._precision], real_of(self._passes, self._row)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             value, slope, stored = ACTIVATIONS[self._node.kind](z, real, inner)
             out[:] = (np.abs(result) + self._sums * (value + np.abs(result))) * (result != 0)  # a zero is exact
             slope = self._sums * slope + stored * _left(_rest(self._node.kind, z), UNITS[self._precision])
         back[:] = np.hypot(back, np.nan_to_num(slope) * np.abs(v) + np.abs(into))
 
+    def _softmax(self, out: np.ndarray, back: np.ndarray) -> None:
+        z, s = self._values("cached", self._node.columns["a"]), self._values("cached")
+        terms = np.abs(s * self._values("cotangents"))
+        into, count = np.abs(self._values("cotangents", self._node.columns["a"])), math.sqrt(len(s))
+        # exp of a rounded difference, the sum of all, and the quotient.
+        out[:] = s * (1 + self._sums * (2 + count + np.abs(z - z.max(axis=0))))
+        back[:] = np.hypot(back, into + self._sums * (terms + count * s * terms.sum(axis=0)))
+
     def _norm(self, errors: LocalErrors) -> None:
         """Add the errors of a normalisation, whose means and products with them err alike in a whole group."""
         passes, chunk, row, node = self._passes, self._chunk, self._row, self._node
-        axes = {"batch_norm": (1, 2), "layer_norm": (0, 1)}.get(node.kind)
         x, unit = self._values("cached", node.columns["a"]), self._values("cached", row, normalised=True)
-        mean, inverse = _statistics(node, x, axes)
+        mean, inverse = _statistics(node, x)
         weight = self._weight()
         # The mean and 1 / sigma are stored, so that each is rounded once more.
         shared = (1 + self._sums) * np.abs(mean) * inverse
@@ -145,32 +155,61 @@ class _RowErrors:
         v = weight * self._values("cotangents")
         back = row_of(passes, chunk, errors.cotangents, node.columns["a"])
         into = np.abs(self._values("cotangents", node.columns["a"]))
-        if axes is None:
+        if node.kind == "frozen_norm":
             back[:] = np.hypot(back, into + self._sums * inverse * np.abs(v))
             return
-        total, product = (v.mean(axis=axes, keepdims=True), (v * unit).mean(axis=axes, keepdims=True))
+        total, product = (_means(node, v), _means(node, v * unit))
         parts = 2 * np.abs(v) + np.abs(total) + np.abs(unit * product)
         back[:] = np.hypot(back, into + inverse * (self._sums * parts + 2 * np.abs(unit * product)))
-        errors.shared_inputs[row] = shared
+        one = slice(None, None, node.columns["per_group"] if node.kind == "group_norm" else 1)
+        errors.shared_inputs[row] = shared[one]
         errors.shared_results[row] = np.abs(weight) * shared
-        typical = np.sqrt((v * v).mean(axis=axes, keepdims=True))
-        errors.shared_cotangents[node.columns["a"]] = self._sums * inverse * (np.abs(total) + typical)
+        typical = np.sqrt(_means(node, v * v))
+        errors.shared_cotangents[node.columns["a"]] = (self._sums * inverse * (np.abs(total) + typical))[one]
 
     def _weight(self) -> np.ndarray:
         """Return the factors of a normalisation's channels or entries."""
         columns = self._node.columns
+        if columns["weight"] < 0:
+            return np.ones((1, 1, 1))
         count = columns["channels"] * (columns["pixels"] if self._node.kind == "layer_norm" else 1)
         return self._passes.params[columns["weight"] : columns["weight"] + count].reshape(columns["channels"], -1, 1)
 
 
-def _statistics(node: Node, x: np.ndarray, axes: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
+def real_of(passes: Passes, row: int) -> Any:
+    """Return an activation's number; of a prelu, the slopes of all channels."""
+    node = passes.program.nodes[row]
+    if node.kind != "prelu":
+        return float(node.reals[0])
+    count = node.columns["channels"] if node.columns["taps"] else 1
+    return passes.params[node.columns["weight"] :][:count].reshape(-1, 1, 1)
+
+
+def grouped(node: Node, values: np.ndarray) -> np.ndarray:
+    """Return values (channels, pixels, lanes) of a normalisation as (groups, entries of a group, lanes).
+
+    The groups are those of the statistics; of a batch normalisation, a group has all lanes, and there are no others.
+    """
+    if node.kind == "batch_norm":
+        return values.reshape(len(values), -1, 1)
+    groups = len(values) // node.columns["per_group"] if node.kind == "group_norm" else 1
+    return values.reshape(groups, -1, values.shape[2])
+
+
+def _means(node: Node, values: np.ndarray) -> np.ndarray:
+    """Return the means of a normalisation's groups, in a shape that broadcasts to that of the values."""
+    means = grouped(node, values).mean(axis=1, keepdims=True)
+    return np.repeat(means, node.columns["per_group"], axis=0) if node.kind == "group_norm" else means
+
+
+def _statistics(node: Node, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean and 1 / sqrt(variance + eps) of a normalisation's groups."""
-    if axes is None:
+    if node.kind == "frozen_norm":
         channels = node.columns["channels"]
         mean, inverse = node.reals[1 : 1 + channels], node.reals[1 + channels : 1 + 2 * channels]
         return mean[:, None, None], inverse[:, None, None]
-    mean = x.mean(axis=axes, keepdims=True)
-    return mean, 1.0 / np.sqrt(((x - mean) ** 2).mean(axis=axes, keepdims=True) + node.reals[0])
+    mean = _means(node, x)
+    return mean, 1.0 / np.sqrt(_means(node, (x - mean) ** 2) + node.reals[0])
 
 
 def _seeds(passes: Passes, chunk: Chunk, sums: float, errors: LocalErrors) -> None:
@@ -269,8 +308,13 @@ def _softplus(z: np.ndarray, real: float, unit: float) -> ActivationErrors:
     return np.abs(z) * s, s * (2 + np.abs(real * z) * _sigmoid(-real * z)), 0.0
 
 
-ACTIVATIONS: dict[str, Callable[[np.ndarray, float, float], ActivationErrors]] = {
-    "leaky_relu": lambda z, real, unit: (0.0, np.where(z > 0, 0.0, real), 0.0),
+def _leaky(z: np.ndarray, real: Any, unit: float) -> ActivationErrors:
+    return 0.0, np.where(z > 0, 0.0, np.abs(real)), 0.0
+
+
+ACTIVATIONS: dict[str, Callable[[np.ndarray, Any, float], ActivationErrors]] = {
+    "leaky_relu": _leaky,
+    "prelu": _leaky,
     "elu": _elu,
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,

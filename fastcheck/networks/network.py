@@ -13,20 +13,37 @@ from fastcheck.common.arguments import Shape
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.meanings import STATISTICS
 from fastcheck.common.naming import nearest, offered, refuse_unknown
-from fastcheck.networks.layers import BatchNorm, Conv, Dense, Layer, LayerNorm
+from fastcheck.networks.layers import (
+    BatchNorm,
+    Conv,
+    ConvTranspose,
+    Dense,
+    Embedding,
+    GroupNorm,
+    InstanceNorm,
+    Layer,
+    LayerNorm,
+    PReLU,
+)
 
 LOSSES = ("softmax_cross_entropy", "squared_error", "multiclass_hinge", "logistic")
 """Losses of a data point with output z and target y: -log softmax(z)[y]; sum (z - y)^2 / 2; the sum over the other
 classes of max(0, z_j - z_y + margin) (Weston and Watkins 1999); sum log(1 + exp(z)) - y z."""
 
+MULTIPLYING = (Conv, ConvTranspose, Dense)
+"""Layers whose weights are regularised unless names say otherwise, and start at random."""
+
 REDUCTIONS = ("mean", "sum")
 """Reductions over data points."""
 
-LEARNT = (Conv, Dense, BatchNorm, LayerNorm)
-"""Layers with parameters."""
+LEARNT = (Conv, ConvTranspose, Dense, Embedding, BatchNorm, LayerNorm, GroupNorm, InstanceNorm, PReLU)
+"""Layers that have parameters."""
 
 TENSORS = ("weight", "bias")
 """Parameters of a layer."""
+
+PRELU_SLOPE = 0.25
+"""Initial slope of a prelu (He et al. 2015)."""
 
 INPUT = "x"
 """Name of the network's input."""
@@ -84,10 +101,11 @@ class Network:
     ) -> None:
         refuse_unknown("loss", loss, LOSSES)
         refuse_unknown("reduction", reduction, REDUCTIONS)
-        self.layers = _named(layers)
+        self.layers = named(layers)
         self.loss, self.reduction = loss, reduction
         self.margin = _number("margin", margin)
         self.sources = self._sources()
+        self._refuse_unshareable()
         self._l2, self._l1 = self._groups("l2", l2), self._groups("l1", l1)
 
     @property
@@ -120,13 +138,30 @@ class Network:
         """Return the shapes of the arrays without a gradient: running statistics of frozen batch normalisations."""
         return self._arrays(input_shape, buffers=True)
 
-    def _arrays(self, input_shape: Shape, buffers: bool) -> dict[str, Shape]:
+    def with_inputs(self, input_shape: Shape) -> list[tuple[Layer, Shape]]:
+        """Return every layer with the shape of its input."""
         shapes = self.shapes(input_shape)
-        named = {}
-        for layer, taken in zip(self.layers, self.sources, strict=True):
-            shape = tuple(input_shape) if taken[0] < 0 else shapes[taken[0]]
-            arrays = layer.buffers(shape) if buffers else layer.parameters(shape)
-            named.update({f"{layer.name}.{name}": array for name, array in arrays.items()})
+        inputs = [tuple(input_shape) if taken[0] < 0 else shapes[taken[0]] for taken in self.sources]
+        return list(zip(self.layers, inputs, strict=True))
+
+    def _arrays(self, input_shape: Shape, buffers: bool) -> dict[str, Shape]:
+        named: dict[str, Shape] = {}
+        owners = {layer.owner: layer for layer in self.layers if layer.shares is None}
+        for layer, shape in self.with_inputs(input_shape):
+            for tensor, wanted in (layer.buffers(shape) if buffers else layer.parameters(shape)).items():
+                name = f"{layer.owner}.{tensor}"
+                if layer.shares is None:
+                    named[name] = wanted
+                elif named.get(name) != wanted:
+                    has = f"has {named[name]}" if name in named else "has none"
+                    raise FastcheckError(
+                        f"layer {layer.name!r} shares {layer.shares!r}, whose {tensor} does not fit: it {has}, "
+                        f"expected {wanted}"
+                    )
+                elif getattr(layer, "groups", 1) != getattr(owners[layer.owner], "groups", 1):
+                    raise FastcheckError(
+                        f"layer {layer.name!r} shares {layer.shares!r}, which has other groups: expected the same"
+                    )
         return named
 
     def penalties(self, names: Sequence[str]) -> dict[str, Penalty]:
@@ -145,7 +180,7 @@ class Network:
         return {name: penalty for name, penalty in every.items() if penalty.l2 or penalty.l1}
 
     def initial(self, input_shape: Shape, seed: int = 0) -> dict[str, np.ndarray]:
-        """Return parameters to start training from: He's normal weights, zero biases, normalisations at one."""
+        """Return parameters to start training from: He's weights, zero biases, random rows, normalisations at 1."""
         rng = np.random.default_rng(seed)
         kinds = {str(layer.name): layer for layer in self.layers}
         params = {}
@@ -153,10 +188,12 @@ class Network:
             layer, tensor = kinds[name.rpartition(".")[0]], name.rpartition(".")[2]
             if tensor == "bias":
                 params[name] = np.zeros(shape)
-            elif isinstance(layer, (Conv, Dense)):
+            elif isinstance(layer, MULTIPLYING):
                 params[name] = rng.normal(0, math.sqrt(2 / math.prod(shape[1:])), shape)
+            elif isinstance(layer, Embedding):
+                params[name] = rng.standard_normal(shape)
             else:
-                params[name] = np.ones(shape)
+                params[name] = np.full(shape, PRELU_SLOPE if isinstance(layer, PReLU) else 1.0)
         for name, shape in self.buffer_shapes(input_shape).items():
             params[name] = np.zeros(shape) if name.endswith("mean") else np.ones(shape)
         return params
@@ -164,7 +201,7 @@ class Network:
     def described(self) -> dict[str, Any]:
         """Return the network's entry in a report."""
         return {
-            "layers": [f"{layer.name} ({layer.kind})" for layer in self.layers],
+            "layers": [f"{layer.name} ({layer.kind}{_sharing(layer)})" for layer in self.layers],
             "loss": self.loss,
             "reduction": self.reduction,
         }
@@ -175,11 +212,34 @@ class Network:
         for position, layer in enumerate(self.layers):
             wanted = [*([] if layer.input is None else [layer.input]), *layer.others()]
             positions = [self._position(name, position) for name in wanted]
-            sources.append(tuple(positions if layer.input is not None else [position - 1, *positions]))
+            taken = tuple(positions if layer.input is not None else [position - 1, *positions])
+            if isinstance(layer, Embedding) and taken[0] >= 0:
+                raise FastcheckError(
+                    f"layer {layer.name!r} is an embedding: expected its input to be {INPUT!r}, integers"
+                )
+            sources.append(taken)
         unread = set(range(len(names) - 1)) - {position for taken in sources for position in taken}
         if unread:
             raise FastcheckError(f"layer {names[min(unread)]!r} leads nowhere: no later layer takes its output")
         return tuple(sources)
+
+    def _refuse_unshareable(self) -> None:
+        """Refuse a layer that shares the parameters of none, of a later one or of one of another kind."""
+        names, owners = self.names, [layer for layer in self.layers if layer.shares is None]
+        for position, layer in enumerate(self.layers):
+            if layer.shares is None:
+                continue
+            if not isinstance(layer, LEARNT):
+                raise FastcheckError(
+                    f"layer {layer.name!r} shares {layer.shares!r}: a {layer.kind} layer has no parameters"
+                )
+            alike = [str(one.name) for one in owners if one.kind == layer.kind and one.name in names[:position]]
+            if layer.shares not in alike:
+                such = f": {offered(alike)}" if alike else ""
+                raise FastcheckError(
+                    f"layer {layer.name!r} shares {layer.shares!r}{nearest(layer.shares, alike)}: expected an earlier "
+                    f"{layer.kind} layer with parameters of its own{such}"
+                )
 
     def _position(self, name: str, position: int) -> int:
         names, layer = self.names, self.layers[position]
@@ -201,7 +261,9 @@ class Network:
         kinds = {str(layer.name): layer for layer in self.layers}
         if not isinstance(value, Mapping):
             number = _number(option, value)
-            weighted = [name for name, layer in kinds.items() if isinstance(layer, (Conv, Dense))]
+            weighted = [
+                name for name, layer in kinds.items() if isinstance(layer, MULTIPLYING) and layer.shares is None
+            ]
             return {f"{name}.weight": number for name in weighted} if number else {}
         weights = {}
         for group, entry in value.items():
@@ -211,6 +273,8 @@ class Network:
                 raise FastcheckError(f"{option} names {name!r}{nearest(name, kinds)}: expected {offered(kinds)}")
             if not isinstance(layer, LEARNT):
                 raise FastcheckError(f"{option} names {name!r}: a {layer.kind} layer has no parameters")
+            if layer.shares is not None:
+                raise FastcheckError(f"{option} names {name!r}: expected {layer.shares!r}, whose parameters it uses")
             tensor = f"{name}.weight" if name in kinds else name
             if tensor.rpartition(".")[2] not in TENSORS:
                 raise FastcheckError(
@@ -227,13 +291,17 @@ def _is_of_tensor(name: str) -> bool:
     return "." in name and name.rpartition(".")[2] in (*TENSORS, *STATISTICS, "")
 
 
+def _sharing(layer: Layer) -> str:
+    return f", shares {layer.shares}" if layer.shares else ""
+
+
 def _tensors(names: Iterable[str]) -> list[str]:
     return [f"{name}.{tensor}" for name in names for tensor in TENSORS]
 
 
-def _named(layers: Any) -> tuple[Layer, ...]:
+def named(layers: Any) -> tuple[Layer, ...]:
     """Return the layers, all named; those without a name get their kind and a number."""
-    named: list[Layer] = []
+    found: list[Layer] = []
     if not isinstance(layers, Iterable):
         raise FastcheckError(f"layers is {layers!r}: expected a sequence of layers of fastcheck.layers")
     layers = tuple(layers)
@@ -252,14 +320,14 @@ def _named(layers: Any) -> tuple[Layer, ...]:
                 f"layers[{position}] has the name {name!r}: expected printable characters that do not end like a "
                 f"tensor's name (.weight), and not {INPUT!r}"
             )
-        if any(name == other.name for other in named):
+        if any(name == other.name for other in found):
             raise FastcheckError(
                 f"layers[{position}] has the name {name!r}, as another layer has: expected different ones"
             )
-        named.append(layer.named(name))
-    if not named:
+        found.append(layer.named(name))
+    if not found:
         raise FastcheckError("layers is empty: expected at least one layer")
-    return tuple(named)
+    return tuple(found)
 
 
 def _number(name: str, value: Any) -> float:

@@ -41,7 +41,7 @@ class PartialEvaluation:
     noise = 0.0
 
     def __init__(self, passes: Passes, name: str) -> None:
-        self._passes = passes
+        self._passes, self._name = passes, name
         self._tensor = passes.program.node_of(name)
         entries = passes.point.params[name].size
         alike = {chunk.points: chunk for chunk in passes.chunks}
@@ -51,12 +51,15 @@ class PartialEvaluation:
         }
         self._layouts = [known[chunk.points] for chunk in passes.chunks]
         self._private = threading.local()
-        self.group = entries // passes.program.nodes[self._tensor[0]].columns["channels"]
+        self.group = max(1, entries // passes.program.nodes[self._tensor[0]].columns["channels"])
         self.dims_per_pass = max(layout.copies for layout in self._layouts)
 
     def __call__(self, dims: np.ndarray, h: float) -> np.ndarray:
         """Return a row for each dimension, summed over the data points: float64 (dimensions, `columns.FOUND`)."""
         passes, (arena, spare) = self._passes, self._rooms()
+        places = passes.program.tensors[self._name].places(dims)
+        order = np.argsort(places)
+        places = np.ascontiguousarray(places[order])
         total = np.zeros((len(dims), columns.FOUND))
         loss = (passes.kind, passes.point.network.margin, passes.weight)
         for chunk, layout in zip(passes.chunks, self._layouts, strict=True):
@@ -64,8 +67,8 @@ class PartialEvaluation:
             work = (arena, layout.places, spare)
             size = (chunk.points, chunk.period, layout.lanes, layout.lanes // 2)
             state = (chunk.net, chunk.cached, chunk.cotangents, chunk.known, chunk.targets)
-            network.difference(state, work, self._tensor, dims, h, size, loss, table)
-            total += table
+            network.difference(state, work, self._tensor, places, h, size, loss, table)
+            total[order] += table
         return total
 
     def _rooms(self) -> tuple[np.ndarray, np.ndarray]:
@@ -127,7 +130,7 @@ def work(lowered: program.Program, name: str, points: int, evaluator: str = Part
 
     With ``full``, every dimension takes as many as one of the first tensor, which changes everything.
     """
-    first, _ = lowered.node_of(next(iter(lowered.slices)) if evaluator == "full" else name)
+    first, _ = lowered.node_of(next(iter(lowered.tensors)) if evaluator == "full" else name)
     perturbed = program.perturbed(lowered, first)
     total = 0
     for row, count in perturbed.items():
@@ -135,6 +138,6 @@ def work(lowered: program.Program, name: str, points: int, evaluator: str = Part
         total += 8 * count
         if node.kind == "conv" and row != first:
             source = node.columns["a"]
-            share = perturbed[source] / lowered.nodes[source].entries
+            share = perturbed.get(source, 0) / lowered.nodes[source].entries
             total += int(share * count * node.columns["per_group"] * node.columns["taps"])
     return total * 2 * points

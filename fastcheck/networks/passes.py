@@ -35,8 +35,8 @@ def lowered(point: Point) -> Program:
 def vector(program: Program, params: Arrays) -> np.ndarray:
     """Return all parameters as one vector."""
     flat = np.empty(program.params_size)
-    for name, entries in program.slices.items():
-        flat[entries] = params[name].reshape(-1)
+    for name, tensor in program.tensors.items():
+        tensor.put(flat, params[name])
     return flat
 
 
@@ -165,8 +165,7 @@ class Passes:
 
     def named(self, flat: np.ndarray) -> Arrays:
         """Return the tensors, by name, of a vector laid out as the parameters."""
-        program = self.program
-        return {name: flat[entries].reshape(program.shapes[name]) for name, entries in program.slices.items()}
+        return {name: tensor.of(flat).reshape(tensor.shape) for name, tensor in self.program.tensors.items()}
 
     def pack(self) -> None:
         """Pack all weights for the kernels, after they changed."""
@@ -194,6 +193,8 @@ class Passes:
         chunk.cotangents[at : at + last.entries * chunk.period] = self.weight * chunk.seeds
         arguments = (chunk.net, chunk.cached, chunk.cotangents, self._places(chunk), chunk.size, grads)
         vjp.backward(*arguments, lambda row: before(chunk, row))
+        for tensor in self.program.tensors.values():
+            tensor.gather(grads)
 
     def _places(self, chunk: Chunk) -> np.ndarray:
         table = chunk.net[0]

@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,13 +17,14 @@ from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.networks import layers
 from fastcheck.networks.layers import Layer
 from fastcheck.networks.network import Network
+from fastcheck.networks.tensors import laid_out
 
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus")
 """Kinds of rows with units that can be dead or saturated."""
 
 NODE_KINDS = (
     *("input", "conv", "max_pool", "avg_pool", "batch_norm", "frozen_norm", "layer_norm", "dropout", "flatten"),
-    *(*ACTIVATIONS, "add", "concat"),
+    *(*ACTIVATIONS, "add", "concat", "group_norm", "softmax", "prelu", "embedding"),
 )
 """Kinds of rows of the table, in the order of the numbers of `fastcheck_kernels.layers`
 (`tests/networks/test_program.py`)."""
@@ -33,7 +33,7 @@ _NODE = {kind: number for number, kind in enumerate(NODE_KINDS)}
 
 COLUMNS = (
     *("kind", "a", "b", "channels", "pixels", "cached", "starts", "lookup", "taps", "filters", "per_group"),
-    *("weight", "bias", "packed", "init", "real", "extra", "back", "back_packed"),
+    *("weight", "bias", "packed", "init", "real", "extra", "back", "back_packed", "owner"),
 )
 """Columns of the table, in the order of `fastcheck_kernels.columns`, which describes them."""
 
@@ -68,6 +68,11 @@ class Node:
         return NODE_KINDS[self.columns["kind"]]
 
     @property
+    def is_one_slope(self) -> bool:
+        """Whether its parameter is the slope of a prelu in all channels, of which it moves every one."""
+        return self.kind == "prelu" and not self.columns["taps"]
+
+    @property
     def entries(self) -> int:
         """Entries of its output for one data point."""
         return self.columns["channels"] * self.columns["pixels"]
@@ -96,8 +101,8 @@ class Program:
     Attributes
     ----------
     nodes : list of Node
-    slices : dict of str to slice
-        Every tensor's entries in the vector of parameters.
+    tensors : dict of str to Tensor
+        Where the vector of parameters has every tensor.
     params_size, packed_size : int
     starts, spots, lookup : int64 arrays
     """
@@ -113,20 +118,21 @@ class Program:
     ) -> None:
         self.network, self.input_shape = network, tuple(input_shape)
         self._tile, self._vector, self._buffers, self._masked = tile, vector, buffers, masked
-        self.shapes = network.parameter_shapes(input_shape)
-        ends = list(itertools.accumulate((math.prod(shape) for shape in self.shapes.values()), initial=0))
-        self.slices = {name: slice(*bounds) for name, bounds in zip(self.shapes, itertools.pairwise(ends), strict=True)}
-        self.params_size = ends[-1]
+        self.tensors = laid_out(network, input_shape)
+        self.params_size = sum(tensor.size * len(tensor.starts) for tensor in self.tensors.values())
         self.nodes: list[Node] = []
         self.outputs = self._lowered()
         self.starts, self.spots, self.lookup = self._tables()
         self.packed_size = self._packing()
 
     def node_of(self, tensor: str) -> tuple[int, bool]:
-        """Return the row that a tensor belongs to, and whether it is a bias."""
-        layer, _, name = tensor.rpartition(".")
-        position = self.network.names.index(layer)
-        return next(row for row, node in enumerate(self.nodes) if node.layer == position), name == "bias"
+        """Return the first row that uses a tensor, and whether it is a bias."""
+        return self.nodes_of(tensor)[0], tensor.endswith(".bias")
+
+    def nodes_of(self, tensor: str) -> list[int]:
+        """Return the rows that use a tensor: one, or several where layers share it."""
+        rows = {node.layer: row for row, node in enumerate(self.nodes)}
+        return [rows[position] for position in self.tensors[tensor].starts]
 
     def layer_name(self, node: int) -> str:
         """Return the name of the layer that a row belongs to."""
@@ -193,9 +199,13 @@ class Program:
         if isinstance(layer, (layers.Add, layers.Concat)):
             return self._combined(position, layer, inputs, before)
         if isinstance(layer, layers.Conv):
-            return self._conv(position, layer.geometry(given), source, shape)
+            geometry = layer.geometry(given)
+            return self._conv(position, _meeting(geometry, layer.padding_mode), geometry.groups, source, given, shape)
+        if isinstance(layer, layers.ConvTranspose):
+            geometry = layer.geometry(given)
+            return self._conv(position, _meeting_back(geometry), geometry.groups, source, given, shape)
         if isinstance(layer, layers.Dense):
-            return self._dense(position, source, given, shape)
+            return self._conv(position, np.zeros((1, 1), np.int64), 1, source, given, shape)
         if isinstance(layer, (layers.MaxPool, layers.AvgPool)):
             return self._pool(position, layer, source, given, shape)
         if isinstance(layer, layers.GlobalAvgPool):
@@ -204,6 +214,18 @@ class Program:
             return self._add(position, "avg_pool", (source, -1), shape, lookup=every, reals=np.full(1, 1 / pixels))
         if isinstance(layer, (layers.BatchNorm, layers.LayerNorm)):
             return self._norm(position, layer, source, shape)
+        if isinstance(layer, (layers.GroupNorm, layers.InstanceNorm)):
+            sizes: dict[str, Any] = {"per_group": given[0] // layer.group_count(given)}
+            own = sizes | (self._parameters(position) if layer.affine else {})
+            return self._add(position, "group_norm", (source, -1), shape, reals=np.full(1, layer.eps), **own)
+        if isinstance(layer, layers.Embedding):
+            table: dict[str, Any] = {"taps": 1, "filters": shape[0], "per_group": layer.num_embeddings}
+            return self._add(position, "embedding", (source, -1), shape, **table, **self._parameters(position))
+        if isinstance(layer, layers.PReLU):
+            slopes: dict[str, Any] = {"taps": int(layer.num_parameters > 1)}
+            return self._add(position, "prelu", (source, -1), shape, **slopes, **self._parameters(position))
+        if isinstance(layer, layers.Softmax):
+            return self._add(position, "softmax", (source, -1), shape)
         if isinstance(layer, layers.Flatten):
             pixels = math.prod(given[1:])
             return source if pixels == 1 and len(given) == 1 else self._flat(position, source, shape, pixels)
@@ -229,7 +251,9 @@ class Program:
             "b": sources[1],
             "channels": shape[0],
             "pixels": math.prod(shape[1:]),
+            "weight": -1,
             "bias": -1,
+            "owner": -1,
         }
         blank = dict.fromkeys(COLUMNS, 0)
         self.nodes.append(
@@ -241,42 +265,32 @@ class Program:
         return self._add(position, "flatten", (source, -1), shape, taps=pixels)
 
     def _parameters(self, position: int) -> dict[str, Any]:
-        name = self.network.names[position]
-        starts = {"weight": self.slices[f"{name}.weight"].start}
-        return starts | ({"bias": self.slices[f"{name}.bias"].start} if f"{name}.bias" in self.slices else {})
+        """Return the columns of a row that uses parameters: where they begin, and the row that they belong to."""
+        layer, network = self.network.layers[position], self.network
+        named = {name: self.tensors.get(f"{layer.owner}.{name}") for name in ("weight", "bias")}
+        starts = {
+            name: tensor.starts[position] for name, tensor in named.items() if tensor and position in tensor.starts
+        }
+        own = network.names.index(layer.owner)
+        owner = next((row for row, node in enumerate(self.nodes) if node.layer == own), len(self.nodes))
+        return starts | {"owner": owner}
 
-    def _conv(self, position: int, geometry: ConvGeometry, source: int, shape: Shape) -> int:
-        return self._add(
-            position,
-            "conv",
-            (source, -1),
-            shape,
-            lookup=_meeting(geometry),
-            taps=math.prod(geometry.weight_shape[2:]),
-            filters=geometry.weight_shape[0] // geometry.groups,
-            per_group=geometry.weight_shape[1],
-            **self._parameters(position),
-        )
-
-    def _dense(self, position: int, source: int, given: Shape, shape: Shape) -> int:
-        one = np.zeros((1, 1), np.int64)
-        sizes: dict[str, Any] = {"taps": 1, "filters": shape[0], "per_group": given[0]}
-        return self._add(position, "conv", (source, -1), shape, lookup=one, **sizes, **self._parameters(position))
+    def _conv(self, position: int, lookup: np.ndarray, groups: int, source: int, given: Shape, shape: Shape) -> int:
+        sizes: dict[str, Any] = {"taps": len(lookup), "filters": shape[0] // groups, "per_group": given[0] // groups}
+        return self._add(position, "conv", (source, -1), shape, lookup=lookup, **sizes, **self._parameters(position))
 
     def _pool(self, position: int, layer: Any, source: int, given: Shape, shape: Shape) -> int:
         geometry = layer.geometry(given)
         lookup = _meeting(geometry)
         if isinstance(layer, layers.MaxPool):
             return self._add(position, "max_pool", (source, -1), shape, lookup=lookup)
-        counts = np.count_nonzero(lookup >= 0, axis=0)
-        if layer.count_include_pad:
-            counts = np.full_like(counts, len(lookup))
+        counts = np.count_nonzero(_meeting(layer.counted(given)) >= 0, axis=0)
         return self._add(position, "avg_pool", (source, -1), shape, lookup=lookup, reals=1.0 / counts)
 
     def _norm(self, position: int, layer: Any, source: int, shape: Shape) -> int:
         reals, kind = np.full(1, layer.eps), layer.kind
         if isinstance(layer, layers.BatchNorm) and layer.frozen:
-            mean, var = (self._buffers[f"{layer.name}.running_{name}"] for name in ("mean", "var"))
+            mean, var = (self._buffers[f"{layer.owner}.running_{name}"] for name in ("mean", "var"))
             reals, kind = np.concatenate([reals, mean, 1.0 / np.sqrt(var + layer.eps)]), "frozen_norm"
         return self._add(position, kind, (source, -1), shape, reals=reals, **self._parameters(position))
 
@@ -341,14 +355,43 @@ class Program:
         return -(-filters // self._tile) * self._tile
 
 
-def _meeting(geometry: ConvGeometry) -> np.ndarray:
-    """Return the input pixel for every tap and output pixel, -1 for padding: int64 (taps, pixels)."""
-    sizes, taps, outputs = geometry.input_shape[2:], geometry.weight_shape[2:], geometry.output_shape[2:]
-    pixels = np.zeros((1, 1), np.int64)
+def _meeting(geometry: ConvGeometry, padding_mode: str = "zeros") -> np.ndarray:
+    """Return the input pixel for every tap and output pixel, -1 for zeros of the padding: int64 (taps, pixels)."""
+    sizes, every = geometry.input_shape[2:], []
     for axis, size in enumerate(sizes):
-        t, o = np.arange(taps[axis])[:, None], np.arange(outputs[axis])[None]
+        t = np.arange(geometry.weight_shape[2 + axis])[:, None]
+        o = np.arange(geometry.output_shape[2 + axis])
         along = o * geometry.stride[axis] - geometry.padding[axis][0] + t * geometry.dilation[axis]
-        along = np.where((along >= 0) & (along < size), along, -1)
+        every.append(_filled(along, size, padding_mode))
+    return _joined(every, sizes)
+
+
+def _meeting_back(geometry: ConvGeometry) -> np.ndarray:
+    """Return the same for the adjoint of a convolution: its input pixels are the convolution's output pixels."""
+    sizes, every = geometry.output_shape[2:], []
+    for axis, size in enumerate(sizes):
+        t = np.arange(geometry.weight_shape[2 + axis])[:, None]
+        o = np.arange(geometry.input_shape[2 + axis])
+        along, left = np.divmod(o + geometry.padding[axis][0] - t * geometry.dilation[axis], geometry.stride[axis])
+        every.append(np.where((left == 0) & (along >= 0) & (along < size), along, -1))
+    return _joined(every, sizes)
+
+
+def _filled(along: np.ndarray, size: int, padding_mode: str) -> np.ndarray:
+    """Return the pixels of an axis that stand at some positions, in the padding too; -1 for zeros."""
+    if padding_mode == "replicate":
+        return np.clip(along, 0, size - 1)
+    if padding_mode == "circular":
+        return along % size
+    if padding_mode == "reflect":
+        return (size - 1) - np.abs((size - 1) - np.abs(along))
+    return np.where((along >= 0) & (along < size), along, -1)
+
+
+def _joined(every: Sequence[np.ndarray], sizes: Shape) -> np.ndarray:
+    """Return the pixels of a map for all combinations of taps, and of output pixels, along its axes."""
+    pixels = np.zeros((1, 1), np.int64)
+    for along, size in zip(every, sizes, strict=True):
         joined = np.where(
             (pixels[:, None, :, None] >= 0) & (along[None, :, None] >= 0),
             pixels[:, None, :, None] * size + along[None, :, None],
@@ -428,17 +471,21 @@ def _gap(taken: list[tuple[int, int, int]], needed: int) -> int:
 
 def _reached(program: Program, first: int) -> tuple[set[int], set[int]]:
     """Return the rows that a perturbed channel of the first row reaches in one channel only, and all that it does."""
-    alone, reached = {first}, {first}
+    reached = {first}
+    alone = set() if program.nodes[first].is_one_slope else {first}
     for row, node in enumerate(program.nodes[first + 1 :], start=first + 1):
-        sources = {node.columns["a"], node.columns["b"]} & reached
-        if not sources:
+        sources, again = {node.columns["a"], node.columns["b"]} & reached, node.columns["owner"] == first
+        if not sources and not again:
             continue
         reached.add(row)
         joined = node.kind in ("add", "concat") and len(sources) > 1
+        joined |= again and bool(sources)  # perturbed by its input in one channel, by its parameters in another
         joined |= node.kind == "concat" and node.columns["a"] == node.columns["b"]  # perturbed in two channels
-        spreads = node.kind == "layer_norm" or (node.kind == "conv" and node.columns["filters"] > 1)
+        mixes = node.kind in ("layer_norm", "softmax") or (node.kind == "group_norm" and node.columns["per_group"] > 1)
+        spreads = mixes or (node.kind == "conv" and node.columns["filters"] > 1)
         spreads |= node.kind == "flatten" and node.columns["taps"] > 1
-        if node.kind == "layer_norm":  # needs all channels of its input, cached ones included
+        spreads = (spreads and bool(sources)) or (again and node.is_one_slope)
+        if mixes:  # needs all channels of its input, cached ones included
             alone -= sources
         if sources <= alone and not joined and not spreads:
             alone.add(row)

@@ -136,11 +136,15 @@ def _params(passes: Passes, precision: str, rng: np.random.Generator) -> np.ndar
     """
     noisy = passes.params.copy()
     sums = sums_of(precision)
-    for name, entries in passes.program.slices.items():
-        columns = passes.program.nodes[passes.program.node_of(name)[0]].columns
+    for name, tensor in passes.program.tensors.items():
+        node = passes.program.nodes[passes.program.node_of(name)[0]]
+        if node.kind == "embedding":  # no product, and nothing to round
+            continue
+        columns = node.columns
         terms = max(1, columns["per_group"] * columns["taps"]) + 1
         size = math.hypot(sums * math.sqrt(terms), 1.0 if precision == "tf32" else 0.0)
-        noisy[entries] *= 1 + AMPLITUDE * size * rng.standard_normal(entries.stop - entries.start)
+        for copy in tensor.copies:
+            noisy[copy] *= 1 + AMPLITUDE * size * rng.standard_normal(tensor.size)
     return noisy
 
 
@@ -203,7 +207,9 @@ class _Noise:
     def _shared(self, sizes: np.ndarray, row: int, kind: int) -> np.ndarray:
         """Return the same noise for all entries of a group."""
         numbers = self._numbers[(np.arange(sizes.size) * 7919 + 31 * row + kind) % shake.NUMBERS]
-        return sizes * numbers.reshape(sizes.shape)
+        noise = sizes * numbers.reshape(sizes.shape)
+        channels = self._passes.program.nodes[row].columns["channels"]
+        return np.repeat(noise, channels // len(noise), axis=0) if len(noise) > 1 else noise
 
 
 def _other_winners(z: np.ndarray, known: np.ndarray, lookup: np.ndarray) -> np.ndarray:

@@ -26,7 +26,15 @@ _TRANSPOSED: dict[str, _Axes] = _CONV | {"weight": (("channel", "filter"), _TAPS
 _DENSE: dict[str, _Axes] = {"weight": (("output", "input"), _SPACE), "bias": (("output",), {0: ()})}
 _NORM: dict[str, _Axes] = dict.fromkeys(("weight", "bias"), (("channel",), _SPACE))
 
-_NAMES = {"conv": _CONV, "transposed conv": _TRANSPOSED, "dense": _DENSE, "batch_norm": _NORM, "layer_norm": _NORM}
+_TABLE: dict[str, _Axes] = {"weight": (("row", "column"), _SPACE)}
+
+_NAMES = {
+    "conv": _CONV,
+    **dict.fromkeys(("conv_transpose", "transposed conv"), _TRANSPOSED),
+    "dense": _DENSE,
+    "embedding": _TABLE,
+    **dict.fromkeys(("batch_norm", "layer_norm", "group_norm", "instance_norm", "prelu"), _NORM),
+}
 """Names of the leading axes and of those after them, by kind of layer and tensor."""
 
 

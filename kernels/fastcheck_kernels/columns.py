@@ -33,13 +33,16 @@ from __future__ import annotations
     EXTRA,
     BACK,
     BACK_PACKED,
-) = range(19)
+    OWNER,
+) = range(20)
 """Columns of the table: kind; rows of both inputs; channels and pixels; offset of the cached lanes; first row of
-``starts``; first entry of ``lookup``; taps; filters and input channels of a group; first weight and bias (-1 for none);
-offsets of packed weights and initial values; first of ``reals``; offset of the cached normalised input; and the tables
-and packed weights of the transposed layer (by input pixel)."""
+``starts``; first entry of ``lookup``; taps (of a prelu: 1, or 0 where all channels have one slope); filters and input
+channels of a group; first weight and bias (-1 for none);
+offsets of packed weights and initial values; first of ``reals``; offset of the cached normalised input; the tables and
+packed weights of the transposed layer (by input pixel); and the row of the layer whose parameters it uses, its own or
+one that it shares (-1 without parameters)."""
 
-COLUMNS = 19
+COLUMNS = 20
 
 NUMERIC, RIGHT, LEFT, KINKS, WIDENING, JUMP, HERE = range(7)
 """Columns of the results for a dimension. Summed over data points: the loss at +h minus that at -h, at +h minus the

@@ -42,7 +42,11 @@ from ._jit import kernel
     SOFTPLUS,
     ADD,
     CONCAT,
-) = range(20)
+    GROUP_NORM,
+    SOFTMAX,
+    PRELU,
+    EMBEDDING,
+) = range(24)
 """Kinds of layers. A dense layer is a convolution whose kernel covers the map; global pooling is an average."""
 
 ROOT_HALF = math.sqrt(0.5)
@@ -127,7 +131,10 @@ def multiply(source, packed, init, target, spots, starts, shape, start):
     """
     at, pitch, channels, packed_at, filter_size, taps, to, to_pitch, filters, pixels, lanes = shape
     init_at, init_pitch, init_step, period = start
-    meets = np.empty((channels * taps, 2), np.int64)
+    most = 0
+    for p in range(pixels):  # more than there are taps where padding repeats a pixel
+        most = max(most, starts[p + 1] - starts[p])
+    meets = np.empty((channels * most, 2), np.int64)
     for p in range(pixels):
         count = 0
         for c in range(channels):
@@ -259,6 +266,38 @@ def layer_moments(source, place, channels, pixels, lanes, eps, mean, inverse):
                 inverse[lane] += (x[lane] - mean[lane]) * (x[lane] - mean[lane])
     for lane in range(lanes):
         inverse[lane] = 1.0 / math.sqrt(inverse[lane] / (channels * pixels) + eps)
+
+
+@kernel()
+def embed(source, at, weights, shape, target, place, lanes):
+    """Write the entries of a table's rows that integers name; ``shape`` is (first weight, rows, channels, pixels)."""
+    first, rows, channels, pixels = shape
+    for c in range(channels):
+        for i in range(pixels * lanes):
+            target[place[0] + c * place[1] + i] = weights[first + c * rows + int(source[at + i])]
+
+
+@kernel()
+def softmax(source, place, target, target_place, channels, pixels, lanes):
+    """Write exp(z) / sum(exp(z)) over all channels, pixel by pixel."""
+    top, total = np.empty(lanes), np.empty(lanes)
+    for p in range(pixels):
+        put(-np.inf, top)
+        put(0.0, total)
+        for c in range(channels):
+            z = tile.cut(source, place[0] + c * place[1] + p * lanes, lanes)
+            for lane in range(lanes):
+                top[lane] = max(top[lane], z[lane])
+        for c in range(channels):
+            z = tile.cut(source, place[0] + c * place[1] + p * lanes, lanes)
+            out = tile.cut(target, target_place[0] + c * target_place[1] + p * lanes, lanes)
+            for lane in range(lanes):
+                out[lane] = math.exp(z[lane] - top[lane])
+                total[lane] += out[lane]
+        for c in range(channels):
+            out = tile.cut(target, target_place[0] + c * target_place[1] + p * lanes, lanes)
+            for lane in range(lanes):
+                out[lane] /= total[lane]
 
 
 @kernel()

@@ -28,6 +28,12 @@ def moments(net, tensor, cached, cotangents, points, period, out):
         if row[columns.KIND] == layers.CONV and not bias:
             _conv(table, lookup, row, c, v_at, cached, cotangents, points, period, out)
             continue
+        if row[columns.KIND] == layers.PRELU:
+            _prelu(table, row, c, v_at, cached, cotangents, points, period, out)
+            continue
+        if row[columns.KIND] == layers.EMBEDDING:
+            _embedding(table, row, c, v_at, cached, cotangents, points, period, out)
+            continue
         for p in range(pixels):
             entry = c * pixels + p if whole else c
             for n in range(points):
@@ -50,6 +56,22 @@ def _conv(table, lookup, row, c, v_at, cached, cotangents, points, period, out):
             for n in range(points):
                 term = abs(cached[x_at + pixel * period + n] * cotangents[v_at + p * period + n])
                 _fold(out, c * row[columns.PER_GROUP] * taps + k, term)
+
+
+@kernel()
+def _prelu(table, row, c, v_at, cached, cotangents, points, period, out):
+    x_at = table[row[columns.A], columns.CACHED] + c * row[columns.PIXELS] * period
+    for p in range(row[columns.PIXELS]):
+        for n in range(p * period, p * period + points):
+            _fold(out, c * row[columns.TAPS], abs(min(cached[x_at + n], 0.0) * cotangents[v_at + n]))
+
+
+@kernel()
+def _embedding(table, row, c, v_at, cached, cotangents, points, period, out):
+    numbers = table[row[columns.A], columns.CACHED]
+    for p in range(row[columns.PIXELS]):
+        for n in range(p * period, p * period + points):
+            _fold(out, c * row[columns.PER_GROUP] + int(cached[numbers + n]), abs(cotangents[v_at + n]))
 
 
 @kernel()

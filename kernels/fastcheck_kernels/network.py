@@ -24,6 +24,7 @@ from .columns import (
     LEFT,
     LOOKUP,
     NUMERIC,
+    OWNER,
     PACKED,
     PER_GROUP,
     PIXELS,
@@ -68,8 +69,10 @@ def _reach(row, low, high):
     first, last = low[a], high[a]
     if row[KIND] == layers.CONV:
         return first // row[PER_GROUP] * row[FILTERS], ((last - 1) // row[PER_GROUP] + 1) * row[FILTERS]
-    if row[KIND] == layers.LAYER_NORM:
+    if row[KIND] == layers.LAYER_NORM or row[KIND] == layers.SOFTMAX or row[KIND] == layers.EMBEDDING:
         return 0, row[CHANNELS]
+    if row[KIND] == layers.GROUP_NORM:
+        return first // row[PER_GROUP] * row[PER_GROUP], ((last - 1) // row[PER_GROUP] + 1) * row[PER_GROUP]
     if row[KIND] == layers.FLATTEN:
         return first * row[TAPS], last * row[TAPS]
     if row[KIND] == layers.ADD:
@@ -89,13 +92,15 @@ def _moved(row, low, high):
 
 
 @kernel()
-def _complete(row, node, cached, arena, places, low, high, size):
-    """Fill the unperturbed channels of a layer with cached values."""
-    at, pixels, none = row[CACHED], row[PIXELS], np.int64(0)
-    layers.fill(cached, arena, (places[node, 0], places[node, 1]), (at, none, low[node], pixels), size[2], size[1])
-    rest = (at, high[node], row[CHANNELS], pixels)
-    layers.fill(cached, arena, (places[node, 0], places[node, 1]), rest, size[2], size[1])
-    low[node], high[node] = 0, row[CHANNELS]
+def _complete(row, node, first, last, cached, arena, places, low, high, size):
+    """Extend the range of a layer's perturbed channels to first <= c < last, with cached values in the others."""
+    at, pixels, place = row[CACHED], row[PIXELS], (places[node, 0], places[node, 1])
+    begin, end = low[node], high[node]
+    if begin >= end:
+        begin, end = first, first
+    low[node], high[node] = min(begin, first), max(end, last)
+    layers.fill(cached, arena, place, (at, low[node], begin, pixels), size[2], size[1])
+    layers.fill(cached, arena, place, (at, end, high[node], pixels), size[2], size[1])
 
 
 @kernel()
@@ -155,8 +160,11 @@ def _begin(row, cached, arena, params, place, first, whole, size):
 
 
 @kernel()
-def _normalise(net, node, arena, places, low, high, size, cached):
-    """Evaluate a normalisation; in a forward pass, cache its normalised input."""
+def _normalise(net, node, arena, places, low, high, size, cached, spare):
+    """Evaluate a normalisation. Keep its normalised input where that is needed: in a forward pass in ``cached``.
+
+    With halves, that of a layer which shares its parameters is left in ``spare`` for `_perturb`.
+    """
     table, _, _, _, reals, params, _ = net
     row, a = table[node], table[node, A]
     lanes, pixels, eps = size[2], row[PIXELS], reals[row[REAL]]
@@ -165,6 +173,9 @@ def _normalise(net, node, arena, places, low, high, size, cached):
         place = (places[a, 0], places[a, 1])
         layers.layer_moments(arena, place, row[CHANNELS], pixels, lanes, eps, mean, inverse)
     for c in range(low[node], high[node]):
+        if row[KIND] == layers.GROUP_NORM and c % row[PER_GROUP] == 0:
+            place = (places[a, 0] + c * places[a, 1], places[a, 1])
+            layers.layer_moments(arena, place, row[PER_GROUP], pixels, lanes, eps, mean, inverse)
         source, target = _line(arena, places, a, c, pixels * lanes), _line(arena, places, node, c, pixels * lanes)
         if row[KIND] == layers.BATCH_NORM:
             layers.batch_moments(source, lanes, size[0], eps, mean, inverse)
@@ -174,6 +185,10 @@ def _normalise(net, node, arena, places, low, high, size, cached):
         layers.normalise(source, target, lanes, mean, inverse)
         if size[3] == 0:
             layers.copy(target, tile.cut(cached, row[EXTRA] + c * pixels * lanes, pixels * lanes))
+        elif row[OWNER] >= 0 and row[OWNER] != node:
+            layers.copy(target, tile.cut(spare, c * pixels * lanes, pixels * lanes))
+        if row[WEIGHT] < 0:
+            continue
         if row[KIND] != layers.LAYER_NORM:
             layers.scale(target, params[row[WEIGHT] + c], params[row[BIAS] + c])
             continue
@@ -222,7 +237,7 @@ def _combine(net, node, cached, arena, places, low, high, size):
 @kernel()
 def _channelwise(net, node, cached, cotangents, arena, places, low, high, size, found):
     """Evaluate the perturbed channels of a layer one by one, and note kinks where the lanes have two halves."""
-    table, starts, spots, reals = net[0], net[1], net[2], net[4]
+    table, starts, spots, reals, params = net[0], net[1], net[2], net[4], net[5]
     row, a = table[node], table[node, A]
     kind, lanes = row[KIND], size[2]
     here = starts[row[STARTS] : row[STARTS] + row[PIXELS] + 1]
@@ -241,12 +256,17 @@ def _channelwise(net, node, cached, cotangents, arena, places, low, high, size, 
         elif kind == layers.DROPOUT:
             factors = row[REAL] + c * row[PIXELS] * size[1]
             layers.mask(source, target, tile.cut(reals, factors, row[PIXELS] * size[1]), lanes, size[1])
+        elif kind == layers.PRELU:
+            layers.activate(layers.LEAKY_RELU, params[row[WEIGHT] + c * row[TAPS]], source, target)
         else:
             layers.activate(kind, reals[row[REAL]], source, target)
         if size[3] > 0:
             if kind == layers.MAX_POOL:
                 network_kinks.note_winners(net, node, c, cached, cotangents, source, target, size, found)
-            elif kind in (layers.RELU, layers.LEAKY_RELU, layers.ELU) and layers.crossings(source, lanes) > 0:
+            elif (
+                kind in (layers.RELU, layers.LEAKY_RELU, layers.ELU, layers.PRELU)
+                and layers.crossings(source, lanes) > 0
+            ):
                 network_kinks.note_signs(net, node, c, cached, cotangents, source, size, found)
 
 
@@ -256,14 +276,22 @@ def _evaluate(net, node, known, arena, places, low, high, size, spare, found):
     table = net[0]
     row, a = table[node], table[node, A]
     kind = row[KIND]
-    # Moves of more than half of the channels cost more than the whole convolution; a layer normalisation needs all.
-    if kind == layers.LAYER_NORM or (kind == layers.CONV and 2 * (high[a] - low[a]) > table[a, CHANNELS]):
-        _complete(table[a], a, cached, arena, places, low, high, size)
+    # Moves of more than half of the channels cost more than the whole convolution; others need all that they mix.
+    if kind == layers.CONV and 2 * (high[a] - low[a]) > table[a, CHANNELS]:
+        _complete(table[a], a, 0, table[a, CHANNELS], cached, arena, places, low, high, size)
     low[node], high[node] = _reach(row, low, high)
+    if kind == layers.LAYER_NORM or kind == layers.GROUP_NORM or kind == layers.SOFTMAX:
+        _complete(table[a], a, low[node], high[node], cached, arena, places, low, high, size)
     if kind == layers.CONV:
         _convolve(net, node, cached, arena, places, low, high, size, spare)
-    elif kind in (layers.BATCH_NORM, layers.FROZEN_NORM, layers.LAYER_NORM):
-        _normalise(net, node, arena, places, low, high, size, cached)
+    elif kind == layers.EMBEDDING:
+        shape, own = (row[WEIGHT], row[PER_GROUP], row[CHANNELS], row[PIXELS]), (places[node, 0], places[node, 1])
+        layers.embed(arena, places[a, 0], net[5], shape, arena, own, size[2])
+    elif kind == layers.SOFTMAX:
+        place, own = (places[a, 0], places[a, 1]), (places[node, 0], places[node, 1])
+        layers.softmax(arena, place, arena, own, row[CHANNELS], row[PIXELS], size[2])
+    elif kind in (layers.BATCH_NORM, layers.FROZEN_NORM, layers.LAYER_NORM, layers.GROUP_NORM):
+        _normalise(net, node, arena, places, low, high, size, cached, spare)
     elif kind in (layers.ADD, layers.CONCAT):
         _combine(net, node, cached, arena, places, low, high, size)
     else:
@@ -311,45 +339,67 @@ def score(net, cached, size, targets, loss, out) -> None:
 
 
 @kernel()
-def _perturb(net, cached, arena, places, tensor, channel, dims, step, size):
-    """Write the channel that some dimensions perturb, one copy for each: the cached channel plus or minus h times x.
+def _perturb(net, cached, arena, spare, places, tensor, channel, dims, step, low, high, size):
+    """Perturb a channel of a layer that some dimensions are about, one copy for each: by plus or minus h times x.
 
-    x is the operand that the dimension multiplies. ``tensor`` is (layer, whether it is the bias). Copies without a
-    dimension are not perturbed.
+    x is the operand that the dimension multiplies (of a prelu, its negative part; of a table's row, 1 where it is taken
+    and else 0): of the unperturbed network
+    (``cached``), or in a layer which shares its parameters with one before it, of the perturbed copy. ``tensor`` is
+    (layer, whether it is the bias). Copies without a dimension are not perturbed.
     """
     table, lookup = net[0], net[3]
     node, bias = tensor
-    row = table[node]
+    row, a = table[node], table[node, A]
     points, period, lanes, half = size
     pixels, taps = row[PIXELS], row[TAPS]
-    conv = row[KIND] == layers.CONV and not bias
-    for b in range(half // points):
-        k = dims[b] - channel * _width(row, bias) if b < len(dims) else 0
-        operand = row[EXTRA] + channel * pixels * period
-        if conv:
+    conv, whole, prelu = row[KIND] == layers.CONV, row[KIND] == layers.LAYER_NORM, row[KIND] == layers.PRELU
+    direct = conv or prelu
+    for b in range(min(half // points, len(dims))):
+        k = dims[b] - channel * _width(row, bias) if not prelu else 0
+        if row[KIND] == layers.EMBEDDING:
+            at = places[node, 0] + channel * places[node, 1] + b * points
+            _perturb_named(cached, table[a, CACHED], arena, (at, pixels, half), k, step, size)
+            continue
+        # The operand's channel: cached, or perturbed in the arena, or a normalised input in the spare room.
+        source, x = channel, cached
+        first, second, pitch = row[EXTRA] + channel * pixels * period, np.int64(0), period
+        if conv and not bias:
             source = channel // row[FILTERS] * row[PER_GROUP] + k // taps
-            operand = table[row[A], CACHED] + source * table[row[A], PIXELS] * period
-        met = row[LOOKUP] + k % taps * pixels if conv else 0
+        if direct:
+            first = table[a, CACHED] + source * table[a, PIXELS] * period
+        if low[a] <= source < high[a] or (whole and low[a] < high[a]):
+            x, second, pitch = arena if direct else spare, half, lanes
+            first = b * points + (places[a, 0] + source * places[a, 1] if direct else channel * pixels * lanes)
+        met = row[LOOKUP] + k % taps * pixels if conv and not bias else 0
         for p in range(pixels):
-            # The operand: an entry of the cached arrays (at), 1 for a bias, or 0 (in padding, or at other pixels).
-            at, move = -1, 0.0
-            if b < len(dims) and (row[KIND] != layers.LAYER_NORM or k == p):
-                pixel = lookup[met + p] if conv else p
-                if bias:
-                    move = step
-                elif pixel >= 0:
-                    at = operand + pixel * period
-            first = places[node, 0] + channel * places[node, 1] + p * lanes + b * points
-            plus, minus = tile.cut(arena, first, points), tile.cut(arena, first + half, points)
-            begin = row[CACHED] + (channel * pixels + p) * period
-            base = tile.cut(cached, begin, points)
-            if at < 0:
+            if whole and k != p:
+                continue
+            at = places[node, 0] + channel * places[node, 1] + p * lanes + b * points
+            plus, minus = tile.cut(arena, at, points), tile.cut(arena, at + half, points)
+            if bias:
                 for n in range(points):
-                    plus[n], minus[n] = base[n] + move, base[n] - move
-            else:
-                x = tile.cut(cached, at, points)
+                    plus[n] += step
+                    minus[n] -= step
+                continue
+            pixel = lookup[met + p] if conv else p
+            if pixel >= 0:  # not in padding
+                up = tile.cut(x, first + pixel * pitch, points)
+                down = tile.cut(x, first + second + pixel * pitch, points)
                 for n in range(points):
-                    plus[n], minus[n] = base[n] + step * x[n], base[n] - step * x[n]
+                    plus[n] += step * (min(up[n], 0.0) if prelu else up[n])
+                    minus[n] -= step * (min(down[n], 0.0) if prelu else down[n])
+
+
+@kernel()
+def _perturb_named(cached, numbers, arena, place, k, step, size):
+    """Perturb the pixels of a copy's channel that take row k of a table. Their numbers are never perturbed."""
+    points, period, lanes, _ = size
+    at, pixels, half = place
+    for p in range(pixels):
+        for n in range(points):
+            if int(cached[numbers + p * period + n]) == k:
+                arena[at + p * lanes + n] += step
+                arena[at + p * lanes + half + n] -= step
 
 
 @kernel()
@@ -357,7 +407,7 @@ def _width(row, bias):
     """Return how many dimensions of a tensor perturb the same channel."""
     if row[KIND] == layers.LAYER_NORM:
         return row[PIXELS]
-    return 1 if bias or row[KIND] != layers.CONV else row[PER_GROUP] * row[TAPS]
+    return row[PER_GROUP] * row[TAPS] if not bias and row[KIND] in (layers.CONV, layers.EMBEDDING) else 1
 
 
 @kernel()
@@ -371,6 +421,8 @@ def difference(state, work, tensor, dims, step, size, loss, out):
     from one another: their changes are computed from the outputs' changes (`losses.changes`;
     test_a_loss_moves_without_cancelling in tests/networks/test_error_bars.py), and +h's change less -h's is the
     difference. The network enters by arrays alone, so that a new one compiles nothing.
+
+    A layer that shares the tensor is perturbed like the tensor's own, once its inputs are evaluated.
 
     test_full_and_network_find_the_same in tests/networks/test_proofs.py compares this kernel with whole forward passes;
     bench/test_network_speed.py measures it beside PyTorch.
@@ -396,15 +448,16 @@ def difference(state, work, tensor, dims, step, size, loss, out):
     net, cached, cotangents, known, targets = state
     table = net[0]
     arena, widest, spare = work
-    node, nodes, last = tensor[0], len(table), len(table) - 1
+    node, bias, nodes, last = tensor[0], tensor[1], len(table), len(table) - 1
     points, period, most, _ = size
-    copies, width = most // 2 // points, _width(table[node], tensor[1])
+    copies, width = most // 2 // points, _width(table[node], bias)
     pixels, rows = table[last, PIXELS], table[last, CHANNELS] * table[last, PIXELS]
     low, high, places = np.zeros(nodes, np.int64), np.zeros(nodes, np.int64), np.empty_like(widest)
     moved, lanes = np.empty(most), 0
     logits = cached[table[last, CACHED] : table[last, CACHED] + rows * period]
     wide = losses.widened(loss[0], logits, known, targets, rows, period, most)
     first = 0
+    every = table[node, KIND] == layers.PRELU and table[node, TAPS] == 0
     while first < len(dims):
         channel = dims[first] // width
         end = first + 1
@@ -420,13 +473,16 @@ def difference(state, work, tensor, dims, step, size, loss, out):
         own = (points, period, lanes, half)
         found = out[first:end]
         found[:] = 0.0
-        _perturb(net, cached, arena, places, tensor, channel, dims[first:end], step, own)
         for n in range(nodes):
             low[n], high[n] = 0, 0
-        low[node], high[node] = channel, channel + 1
-        for n in range(node + 1, nodes):
-            if _moved(table[n], low, high):
+        for n in range(node, nodes):
+            if n > node and _moved(table[n], low, high):
                 _inlined(net, n, (cached, cotangents), arena, places, low, high, own, spare, found)
+            if table[n, OWNER] == node and (table[n, BIAS] >= 0 or not bias):
+                same = (n, bias)
+                for c in range(channel, table[n, CHANNELS] if every else channel + 1):
+                    _complete(table[n], n, c, c + 1, cached, arena, places, low, high, own)
+                    _perturb(net, cached, arena, spare, places, same, c, dims[first:end], step, low, high, own)
         place = (places[last, 0], places[last, 1])
         span = (low[last] * pixels, high[last] * pixels, rows, pixels, lanes, period)
         losses.changes(loss[0], arena, place, logits, targets, known, loss[1], span, wide, moved)

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import layers, losses
 from ._jit import kernel
-from .columns import AT_POINT, CACHED, HERE, JUMP, KIND, KINKS, PIXELS, REAL, STARTS, WIDENING, A
+from .columns import AT_POINT, CACHED, HERE, JUMP, KIND, KINKS, PIXELS, REAL, STARTS, TAPS, WEIGHT, WIDENING, A
 
 
 @kernel()
@@ -29,13 +29,16 @@ def note_signs(net, node, c, cached, cotangents, z, size, found):
     table, reals = net[0], net[4]
     row = table[node]
     points, period, lanes, half = size
+    kind, real = row[KIND], reals[row[REAL]]
+    if kind == layers.PRELU:
+        kind, real = layers.LEAKY_RELU, net[5][row[WEIGHT] + c * row[TAPS]]
     for p in range(row[PIXELS]):
         for lane in range(half):
             plus, minus = z[p * lanes + lane], z[p * lanes + half + lane]
             if (plus > 0.0) != (minus > 0.0):
                 unit = (c * row[PIXELS] + p) * period + lane % period
-                base, real = cached[table[row[A], CACHED] + unit], reals[row[REAL]]
-                amount = layers.excess(row[KIND], real, base, plus) + layers.excess(row[KIND], real, base, minus)
+                base = cached[table[row[A], CACHED] + unit]
+                amount = layers.excess(kind, real, base, plus) + layers.excess(kind, real, base, minus)
                 at_point = abs(base) <= AT_POINT * abs(plus - minus) and amount > 0.0
                 _note(found, lane // points, amount * abs(cotangents[row[CACHED] + unit]), at_point)
 

@@ -11,7 +11,9 @@ import numpy as np
 from . import columns, layers, tile
 from ._jit import kernel
 
-NORMS = (layers.BATCH_NORM, layers.FROZEN_NORM, layers.LAYER_NORM)
+CHANNELWISE = (layers.BATCH_NORM, layers.FROZEN_NORM)
+MIXING = (layers.LAYER_NORM, layers.GROUP_NORM)
+"""Kinds of normalisations: of each channel by itself, and of several channels of a data point."""
 
 
 def backward(net, cached, cotangents, places, size, grads, before) -> None:
@@ -25,14 +27,14 @@ def backward(net, cached, cotangents, places, size, grads, before) -> None:
         As of `fastcheck_kernels.network.forward`.
     cotangents : float64 array
     grads : float64 array
-        Laid out as the parameters; those of layers are written, the rest is left.
+        Laid out as the parameters, zero at first.
     before : callable
         Called with the number of each layer when its results' cotangents are complete.
     """
     for node in range(len(net[0]) - 1, 0, -1):
         before(node)
-        # All four, so that none is left to be compiled for the first network that needs it.
-        for carry in (_conv_parameters, _conv_input, _norm, _rest):
+        # All of them, so that none is left to be compiled for the first network that needs it.
+        for carry in (_conv_parameters, _conv_input, _norm, _mixing_norm, _softmax, _prelu, _embedding, _rest):
             carry(net, node, cached, cotangents, places, size, grads)
 
 
@@ -94,28 +96,21 @@ def _conv_input(net, node, cached, cotangents, places, size, grads):
 
 @kernel()
 def _norm(net, node, cached, cotangents, places, size, grads):
-    """Add the VJP of a normalisation (batch: Ioffe and Szegedy 2015; layer: Ba, Kiros and Hinton 2016)."""
+    """Add the VJP of a batch normalisation (Ioffe and Szegedy 2015), or of one with frozen statistics."""
     table, reals, params = net[0], net[4], net[5]
     row, source, kind = table[node], table[node, columns.A], table[node, columns.KIND]
-    if kind not in NORMS:
+    if kind not in CHANNELWISE:
         return
     points, lanes, pixels, channels = size[0], size[2], row[columns.PIXELS], row[columns.CHANNELS]
     length, eps = pixels * lanes, reals[row[columns.REAL]]
     mean, inverse = np.empty(lanes), np.empty(lanes)
     sums, products = np.zeros(lanes), np.zeros(lanes)
     x_at, at = table[source, columns.CACHED], row[columns.CACHED]
-    if kind == layers.LAYER_NORM:
-        layers.layer_moments(cached, (x_at, length), channels, pixels, lanes, eps, mean, inverse)
     for c in range(channels):
         x = tile.cut(cached, x_at + c * length, length)
         unit = tile.cut(cached, row[columns.EXTRA] + c * length, length)
         v = tile.cut(cotangents, at + c * length, length)
         _norm_parameters(row, kind, c, unit, v, (points, lanes), grads)
-        if kind == layers.LAYER_NORM:
-            for p in range(pixels):
-                weight = params[row[columns.WEIGHT] + c * pixels + p]
-                _moments(weight, tile.cut(unit, p * lanes, lanes), tile.cut(v, p * lanes, lanes), sums, products)
-            continue
         weight = params[row[columns.WEIGHT] + c]
         layers.put(0.0, sums)
         layers.put(0.0, products)
@@ -135,20 +130,110 @@ def _norm(net, node, cached, cotangents, places, size, grads):
                 tile.cut(out, p * lanes, lanes),
             )
             _centred(weight, parts, sums, products, inverse)
-    if kind == layers.LAYER_NORM:
+
+
+@kernel()
+def _mixing_norm(net, node, cached, cotangents, places, size, grads):
+    """Add the VJP of a layer normalisation (Ba, Kiros and Hinton 2016) or a group normalisation (Wu and He 2018)."""
+    table, reals = net[0], net[4]
+    row, source, kind = table[node], table[node, columns.A], table[node, columns.KIND]
+    if kind not in MIXING:
+        return
+    lanes, pixels = size[2], row[columns.PIXELS]
+    length, eps = pixels * lanes, reals[row[columns.REAL]]
+    mean, inverse = np.empty(lanes), np.empty(lanes)
+    sums, products = np.zeros(lanes), np.zeros(lanes)
+    together = row[columns.PER_GROUP] if kind == layers.GROUP_NORM else row[columns.CHANNELS]
+    for first in range(0, row[columns.CHANNELS], together):
+        x_at = table[source, columns.CACHED] + first * length
+        layers.layer_moments(cached, (x_at, length), together, pixels, lanes, eps, mean, inverse)
+        layers.put(0.0, sums)
+        layers.put(0.0, products)
+        for c in range(first, first + together):
+            unit = tile.cut(cached, row[columns.EXTRA] + c * length, length)
+            v = tile.cut(cotangents, row[columns.CACHED] + c * length, length)
+            if row[columns.WEIGHT] >= 0:
+                _norm_parameters(row, kind, c, unit, v, (size[0], lanes), grads)
+            for p in range(pixels):
+                parts = tile.cut(unit, p * lanes, lanes), tile.cut(v, p * lanes, lanes)
+                _moments(_factor(row, net[5], c, p), parts[0], parts[1], sums, products)
         for lane in range(lanes):
-            sums[lane] /= channels * pixels
-            products[lane] /= channels * pixels
-        for i in range(channels * pixels):
-            unit = tile.cut(cached, row[columns.EXTRA], channels * length)
-            v, out = tile.cut(cotangents, at, channels * length), tile.cut(cotangents, x_at, channels * length)
-            weight = params[row[columns.WEIGHT] + i]
+            sums[lane] /= together * pixels
+            products[lane] /= together * pixels
+        for i in range(first * pixels, (first + together) * pixels):
             parts = (
-                tile.cut(unit, i * lanes, lanes),
-                tile.cut(v, i * lanes, lanes),
-                tile.cut(out, i * lanes, lanes),
+                tile.cut(cached, row[columns.EXTRA] + i * lanes, lanes),
+                tile.cut(cotangents, row[columns.CACHED] + i * lanes, lanes),
+                tile.cut(cotangents, table[source, columns.CACHED] + i * lanes, lanes),
             )
-            _centred(weight, parts, sums, products, inverse)
+            _centred(_factor(row, net[5], i // pixels, i % pixels), parts, sums, products, inverse)
+
+
+@kernel()
+def _factor(row, params, c, p):
+    """Return the weight of a normalisation's channel or entry; 1 without any."""
+    if row[columns.WEIGHT] < 0:
+        return 1.0
+    return params[row[columns.WEIGHT] + (c * row[columns.PIXELS] + p if row[columns.KIND] == layers.LAYER_NORM else c)]
+
+
+@kernel()
+def _softmax(net, node, cached, cotangents, places, size, grads):
+    """Add the VJP of a softmax: s (v - sum(s v)), pixel by pixel."""
+    table = net[0]
+    row, source = table[node], table[node, columns.A]
+    if row[columns.KIND] != layers.SOFTMAX:
+        return
+    lanes, pixels = size[2], row[columns.PIXELS]
+    total = np.empty(lanes)
+    for p in range(pixels):
+        layers.put(0.0, total)
+        for again in range(2):
+            for c in range(row[columns.CHANNELS]):
+                at = (c * pixels + p) * lanes
+                s = tile.cut(cached, row[columns.CACHED] + at, lanes)
+                v = tile.cut(cotangents, row[columns.CACHED] + at, lanes)
+                out = tile.cut(cotangents, table[source, columns.CACHED] + at, lanes)
+                for lane in range(lanes):
+                    if again:
+                        out[lane] += s[lane] * (v[lane] - total[lane])
+                    else:
+                        total[lane] += s[lane] * v[lane]
+
+
+@kernel()
+def _embedding(net, node, cached, cotangents, places, size, grads):
+    """Add up the cotangents of every row of a table, wherever it is taken."""
+    table = net[0]
+    row, source = table[node], table[node, columns.A]
+    if row[columns.KIND] != layers.EMBEDDING:
+        return
+    points, lanes = size[0], size[2]
+    for c in range(row[columns.CHANNELS]):
+        entry = row[columns.WEIGHT] + c * row[columns.PER_GROUP]
+        for p in range(row[columns.PIXELS]):
+            for n in range(p * lanes, p * lanes + points):
+                v = cotangents[row[columns.CACHED] + c * row[columns.PIXELS] * lanes + n]
+                grads[entry + int(cached[table[source, columns.CACHED] + n])] += v
+
+
+@kernel()
+def _prelu(net, node, cached, cotangents, places, size, grads):
+    """Add the VJP of a relu with a learned slope for negative numbers (He et al. 2015)."""
+    table, params = net[0], net[5]
+    row, source = table[node], table[node, columns.A]
+    if row[columns.KIND] != layers.PRELU:
+        return
+    points, lanes, length = size[0], size[2], row[columns.PIXELS] * size[2]
+    for c in range(row[columns.CHANNELS]):
+        x = tile.cut(cached, table[source, columns.CACHED] + c * length, length)
+        v = tile.cut(cotangents, row[columns.CACHED] + c * length, length)
+        out = tile.cut(cotangents, table[source, columns.CACHED] + c * length, length)
+        entry = row[columns.WEIGHT] + c * row[columns.TAPS]
+        for i in range(length):
+            out[i] += layers.slope(layers.LEAKY_RELU, params[entry], x[i]) * v[i]
+            if i % lanes < points:
+                grads[entry] += min(x[i], 0.0) * v[i]
 
 
 @kernel()
@@ -186,11 +271,13 @@ def _norm_parameters(row, kind, c, unit, v, size, grads):
 
 @kernel()
 def _rest(net, node, cached, cotangents, places, size, grads):
-    """Add the VJP of a layer without parameters."""
+    """Add the VJP of any other layer; none of them has parameters."""
     table, reals = net[0], net[4]
     row, source = table[node], table[node, columns.A]
     kind, lanes, length = row[columns.KIND], size[2], row[columns.PIXELS] * size[2]
-    if kind == layers.CONV or kind in NORMS:
+    if kind == layers.CONV or kind in CHANNELWISE or kind in MIXING:
+        return
+    if kind == layers.SOFTMAX or kind == layers.PRELU or kind == layers.EMBEDDING:
         return
     if kind == layers.ADD or kind == layers.CONCAT:
         _split(table, node, cotangents, lanes)

@@ -30,9 +30,21 @@ kind = "batch_norm"
 kind = "relu"
 name = "act"
 [[layer]]
+kind = "conv"
+out_channels = 2
+kernel_size = 2
+padding = 1
+name = "more"
+[[layer]]
+kind = "conv"
+out_channels = 2
+kernel_size = 2
+shares = "more"
+[[layer]]
 kind = "max_pool"
 kernel_size = 2
 stride = 1
+ceil_mode = true
 [[layer]]
 kind = "flatten"
 [[layer]]
@@ -72,6 +84,7 @@ _TOKENS = (
         b"kind",
         b"name",
         b"input",
+        b"shares",
         b"other",
         b'"x"',
         b"loss",

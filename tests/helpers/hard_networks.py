@@ -6,7 +6,7 @@ Each family is one circumstance that makes arithmetic, kinks or statistics hard;
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import network_examples
@@ -19,22 +19,28 @@ from fastcheck.common.errors import FastcheckError
 from fastcheck.networks.layers import (
     ELU,
     GELU,
+    PADDING_MODES,
     Add,
     AvgPool,
     BatchNorm,
     Concat,
     Conv,
+    ConvTranspose,
     Dense,
     Dropout,
     Flatten,
     GlobalAvgPool,
+    GroupNorm,
+    InstanceNorm,
     Layer,
     LayerNorm,
     LeakyReLU,
     MaxPool,
+    PReLU,
     ReLU,
     Sigmoid,
     SiLU,
+    Softmax,
     Softplus,
     Tanh,
 )
@@ -110,6 +116,7 @@ class Hard:
 ACTIVATIONS: dict[str, Callable[[np.random.Generator], Layer]] = {
     "relu": lambda rng: ReLU(),
     "leaky_relu": lambda rng: LeakyReLU(float(rng.choice([0.01, 0.2, 0.5]))),
+    "prelu": lambda rng: PReLU(),
     "elu": lambda rng: ELU(float(rng.choice([1.0, 0.5, 2.0]))),
     "gelu": lambda rng: GELU("tanh" if _sometimes(rng) else "none"),
     "silu": lambda rng: SiLU(),
@@ -117,7 +124,8 @@ ACTIVATIONS: dict[str, Callable[[np.random.Generator], Layer]] = {
     "sigmoid": lambda rng: Sigmoid(),
     "softplus": lambda rng: Softplus(float(rng.choice([1.0, 0.5, 2.0]))),
 }
-KINKED = ("relu", "leaky_relu")
+KINKED = ("relu", "leaky_relu", "prelu")
+NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm")
 BOUNDED = ("tanh", "sigmoid")
 TAILED = ("gelu", "silu", "elu", "softplus", "sigmoid", "tanh")
 
@@ -127,6 +135,7 @@ class Stack:
 
     def __init__(self, rng: np.random.Generator, points: int, shape: Sequence[int]) -> None:
         self.rng, self.points, self.layers = rng, points, list[Layer]()
+        self.inputs = list[tuple[int, ...]]()
         self.shapes, self.last = {INPUT: tuple(shape)}, INPUT
 
     @property
@@ -138,9 +147,20 @@ class Stack:
         """Add a layer, and return its name."""
         name = f"{layer.kind}{1 + sum(other.kind == layer.kind for other in self.layers)}"
         shape = layer.shape(self.shapes[layer.input or self.last], *(self.shapes[other] for other in layer.others()))
+        self.inputs.append(self.shapes[layer.input or self.last])
         self.layers.append(layer.named(name))
         self.shapes[name], self.last = shape, name
         return name
+
+    def share(self, layer: Layer) -> Layer:
+        """Return a layer that may share the parameters of an earlier one, where one has the same."""
+        wanted = layer.parameters(self.shape)
+        alike = [
+            other.name
+            for other, given in zip(self.layers, self.inputs, strict=True)
+            if other.kind == layer.kind and other.shares is None and other.parameters(given) == wanted
+        ]
+        return replace(layer, shares=str(self.rng.choice(alike))) if alike and _sometimes(self.rng, 0.3) else layer
 
     def fit(self, make: Callable[[np.random.Generator, tuple[int, ...]], Layer]) -> None:
         """Add the first of some random layers that fits what there is, if any does."""
@@ -155,12 +175,19 @@ class Stack:
         """Add one of some activations."""
         self.put(ACTIVATIONS[self.rng.choice(among)](self.rng))
 
-    def normalise(self, kinds: Sequence[str] = ("batch", "frozen", "layer")) -> None:
+    def normalise(self, kinds: Sequence[str] = ("batch", "frozen", "layer", "group", "instance")) -> None:
         """Add a normalisation; statistics of a batch need more than one entry."""
         kind = self.rng.choice(kinds)
         if kind == "batch" and self.points * np.prod(self.shape[1:]) == 1:
             kind = "layer"
         eps = float(self.rng.choice([1e-5, 1e-5, 1e-3]))
+        if kind == "group" or (kind == "instance" and np.prod(self.shape[1:]) < 4):
+            groups = self.rng.choice([g for g in range(1, self.shape[0]) if self.shape[0] % g == 0] or [1])
+            self.put(GroupNorm(int(groups), eps, _sometimes(self.rng, 0.7)))
+            return
+        if kind == "instance":
+            self.put(InstanceNorm(eps, _sometimes(self.rng)))
+            return
         self.put(LayerNorm(eps) if kind == "layer" else BatchNorm(eps, frozen=kind == "frozen"))
 
     def join(self) -> None:
@@ -177,6 +204,8 @@ class Stack:
         if _sometimes(self.rng, normalised):
             self.normalise()
         self.activate(among)
+        if _sometimes(self.rng, 0.05):
+            self.put(Softmax())
         if _sometimes(self.rng, 0.1):
             self.put(Dropout(float(self.rng.choice([0.2, 0.5]))))
         if _sometimes(self.rng, 0.2):
@@ -186,6 +215,11 @@ class Stack:
 def _conv(rng: np.random.Generator, shape: tuple[int, ...]) -> Layer:
     rank = len(shape) - 1
     groups = int(rng.choice([g for g in range(1, shape[0] + 1) if shape[0] % g == 0]))
+    if _sometimes(rng, 0.15):
+        stride, most = _per_axis(rng, rank, [1, 2, 2]), max(1, 4 // groups)
+        return ConvTranspose(
+            groups * int(rng.integers(1, 1 + most)), _per_axis(rng, rank, [1, 2, 3]), stride, groups=groups
+        )
     padding: Any = (0, 1, "same", "valid", tuple((int(a), int(b)) for a, b in rng.integers(0, 3, (rank, 2))))[
         int(rng.integers(5))
     ]
@@ -198,6 +232,7 @@ def _conv(rng: np.random.Generator, shape: tuple[int, ...]) -> Layer:
         _per_axis(rng, rank, [1, 1, 1, 2]),
         groups,
         _sometimes(rng, 0.85),
+        padding_mode=str(rng.choice(PADDING_MODES, p=[0.7, 0.1, 0.1, 0.1])),
     )
 
 
@@ -206,9 +241,10 @@ def _pool(rng: np.random.Generator, shape: tuple[int, ...]) -> Layer:
     kernel = tuple(min(taps, size) for taps, size in zip(_per_axis(rng, rank, [1, 2, 2, 3]), shape[1:], strict=True))
     padding = int(_sometimes(rng, 0.3))
     stride = None if _sometimes(rng) else _per_axis(rng, rank, [1, 1, 2])
+    ceil_mode = _sometimes(rng, 0.3)
     if _sometimes(rng):
-        return MaxPool(kernel, stride, padding, _per_axis(rng, rank, [1, 1, 1, 2]))
-    return AvgPool(kernel, stride, padding, count_include_pad=_sometimes(rng))
+        return MaxPool(kernel, stride, padding, _per_axis(rng, rank, [1, 1, 1, 2]), ceil_mode)
+    return AvgPool(kernel, stride, padding, _sometimes(rng), ceil_mode)
 
 
 def _per_axis(rng: np.random.Generator, rank: int, among: Sequence[int]) -> tuple[int, ...]:
@@ -254,7 +290,7 @@ def deep(rng: np.random.Generator, points: int, among: Sequence[str]) -> Stack:
     stack, width = Stack(rng, points, (6,)), int(rng.integers(4, 7))
     activation = [str(rng.choice(among))]
     for _ in range(int(rng.integers(8, 30))):
-        stack.put(Dense(width))
+        stack.put(stack.share(Dense(width)))
         stack.activate(activation)
     return stack
 
@@ -266,11 +302,11 @@ def residual(rng: np.random.Generator, points: int, among: Sequence[str]) -> Sta
     stack.put(Dense(width))
     for _ in range(int(rng.integers(2, 6))):
         skip = stack.last
-        stack.put(Dense(width))
+        stack.put(stack.share(Dense(width)))
         if normalised:
             stack.normalise(["batch", "batch", "layer"])
         stack.activate(activation)
-        stack.put(Dense(width))
+        stack.put(stack.share(Dense(width)))
         stack.put(Add(skip))
         if _sometimes(rng):
             stack.activate(activation)
@@ -498,9 +534,10 @@ def dead(rng: np.random.Generator) -> Draft:
     draft = drafted(rng, (*SHALLOW, residual), (*KINKED, "relu", "elu"))
     for name in draft.before(KINKED):
         bias = draft.params[f"{name}.bias"]
-        closed = slice(None) if _sometimes(rng, 0.2) else rng.random(len(bias)) < 0.5
+        closed = rng.random(len(bias)) < (1.0 if _sometimes(rng, 0.2) else 0.5)
+        closed[rng.integers(len(bias))] = True
         bias[closed] = -float(rng.choice([20.0, 1e3]))
-    draft.notes.append("dead units")
+        draft.notes.append("dead units")
     return draft
 
 
@@ -548,15 +585,18 @@ def zero_last(rng: np.random.Generator) -> Draft:
 def zero_gamma(rng: np.random.Generator) -> Draft:
     """Normalisations that begin with zero weights, all or some of them, often before a relu and curved layers."""
     draft = drafted(rng, [normalised, batch_normalised, normalised_once], (*KINKED, "relu", "relu", "tanh"))
-    for name in draft.of(("batch_norm", "layer_norm")):
+    for name in draft.of(NORMS):
+        if f"{name}.weight" not in draft.params:
+            continue
         chosen = rng.random(draft.params[f"{name}.weight"].shape) < rng.choice([0.4, 1.0, 1.0])
+        chosen.flat[rng.integers(chosen.size)] = True
+        draft.notes.append("zero gammas")
         draft.params[f"{name}.weight"][chosen] = 0.0
         if _sometimes(rng, 0.85):
             draft.params[f"{name}.bias"][chosen] = 0.0
     if _sometimes(rng):
         for name in draft.of(("dense",)):
             draft.params[f"{name}.weight"] *= 2
-    draft.notes.append("zero gammas")
     return draft
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import naive
 import numpy as np
 
-KINKED = ("relu", "leaky_relu", "elu")
+KINKED = ("relu", "leaky_relu", "elu", "prelu")
 """Activations that are another function on each side of zero."""
 
 
@@ -99,11 +99,11 @@ def moved(params, tensor, index, by):
 
 
 def tensors_of(params, layer):
-    """Return a layer's own arrays by the last part of their names."""
+    """Return a layer's arrays by the last part of their names: its own, or those of the layer that it shares."""
     found = {}
     for name, array in params.items():
         owner, _, tensor = name.rpartition(".")
-        if owner == layer.name:
+        if owner == (layer.shares or layer.name) and (tensor != "bias" or getattr(layer, "bias", True)):
             found[tensor] = array
     return found
 
@@ -160,7 +160,56 @@ def _conv(layer, inputs, tensors, mask):
     rank = x.ndim - 2
     stride, dilation = per_axis(layer.stride, rank), per_axis(layer.dilation, rank)
     bias = tensors.get("bias", np.zeros(layer.out_channels))
+    if layer.padding_mode != "zeros":
+        wide = _padded(x, sides(layer, rank), layer.padding_mode)
+        return naive.forward(wide, tensors["weight"], bias, stride, ((0, 0),) * rank, dilation, layer.groups)
     return naive.forward(x, tensors["weight"], bias, stride, sides(layer, rank), dilation, layer.groups)
+
+
+def _padded(x, pads, mode):
+    """Return a map with padding that is filled from its own pixels, one by one."""
+    size = [low + n + high for n, (low, high) in zip(x.shape[2:], pads, strict=True)]
+    out = np.zeros((*x.shape[:2], *size))
+    for n, c, *place in np.ndindex(*out.shape):
+        source = []
+        for i, (low, _), count in zip(place, pads, x.shape[2:], strict=True):
+            at = i - low
+            if mode == "reflect":
+                at = -at if at < 0 else 2 * (count - 1) - at if at >= count else at
+            elif mode == "replicate":
+                at = min(max(at, 0), count - 1)
+            else:
+                at = at + count if at < 0 else at - count if at >= count else at
+            source.append(at)
+        out[(n, c, *place)] = x[(n, c, *source)]
+    return out
+
+
+def _conv_transpose(layer, inputs, tensors, mask):
+    """Every entry of the input adds the kernel, times itself, to the output; what falls on padding is cut off."""
+    (x,), weight, rank = inputs, tensors["weight"], inputs[0].ndim - 2
+    stride, dilation = per_axis(layer.stride, rank), per_axis(layer.dilation, rank)
+    more, pads = per_axis(layer.output_padding, rank), sides(layer, rank)
+    axes = zip(x.shape[2:], stride, dilation, weight.shape[2:], more, pads, strict=True)
+    size = [(n - 1) * s + d * (k - 1) + 1 + extra - low - high for n, s, d, k, extra, (low, high) in axes]
+    out = np.zeros((len(x), layer.out_channels, *size))
+    per_group = x.shape[1] // layer.groups
+    for n, i, *place in np.ndindex(*x.shape):
+        for o, *tap in np.ndindex(*weight.shape[1:]):
+            parts = zip(place, tap, stride, dilation, pads, strict=True)
+            target = [p * s + t * d - low for p, t, s, d, (low, _) in parts]
+            if all(0 <= at < count for at, count in zip(target, size, strict=True)):
+                out[(n, i // per_group * weight.shape[1] + o, *target)] += weight[(i, o, *tap)] * x[(n, i, *place)]
+    return out + tensors.get("bias", np.zeros(layer.out_channels)).reshape(1, -1, *(1,) * rank)
+
+
+def _embedding(layer, inputs, tensors, mask):
+    (x,) = inputs
+    out = np.zeros((len(x), layer.embedding_dim, *x.shape[1:]))
+    for n, *place in np.ndindex(*x.shape):
+        for c in range(layer.embedding_dim):
+            out[(n, c, *place)] = tensors["weight"][int(x[(n, *place)]), c]
+    return out
 
 
 def _dense(layer, inputs, tensors, mask):
@@ -173,36 +222,41 @@ def _dense(layer, inputs, tensors, mask):
     return out
 
 
-def _windows(layer, spatial):
-    """Yield every output position of a pooling with the input positions of its window, without padding."""
+def _windows(layer, spatial, padded=False):
+    """Yield every output position of a pooling with the input positions of its window, padding left out or not."""
     rank = len(spatial)
     taps, stride, dilation = kernel(layer, rank), pool_stride(layer, rank), per_axis(layer.dilation, rank)
     axes = []
     for size, k, s, d, (low, high) in zip(spatial, taps, stride, dilation, sides(layer, rank), strict=True):
-        count = (size + low + high - d * (k - 1) - 1) // s + 1
-        axes.append([[i for i in range(o * s - low, o * s - low + d * k, d) if 0 <= i < size] for o in range(count)])
+        first, end = (-low, size + high) if padded else (0, size)
+        starts = [start for start in range(-low, size + high, s) if start + d * (k - 1) < size + high]
+        following = -low + s * len(starts)
+        # The next window may reach beyond the padding, by less than a stride; but it may not begin there.
+        if layer.ceil_mode and following < size and following + d * (k - 1) < size + high - 1 + s:
+            starts.append(following)
+        axes.append([[i for i in range(start, start + d * k, d) if first <= i < end] for start in starts])
     for place in itertools.product(*(range(len(axis)) for axis in axes)):
         yield place, list(itertools.product(*(axis[o] for axis, o in zip(axes, place, strict=True))))
 
 
 def _pooled(layer, x, reduce):
-    """Return what a function makes of the entries of every window."""
+    """Return what a function makes of the entries of every window, and of how many it counts."""
     windows = list(_windows(layer, x.shape[2:]))
+    counts = [len(window) for _, window in _windows(layer, x.shape[2:], getattr(layer, "count_include_pad", False))]
     size = [o + 1 for o in windows[-1][0]]
     out = np.zeros((*x.shape[:2], *size))
     for n, c in np.ndindex(*x.shape[:2]):
-        for place, window in windows:
-            out[(n, c, *place)] = reduce([float(x[(n, c, *i)]) for i in window])
+        for (place, window), count in zip(windows, counts, strict=True):
+            out[(n, c, *place)] = reduce([float(x[(n, c, *i)]) for i in window], count)
     return out
 
 
 def _max_pool(layer, inputs, tensors, mask):
-    return _pooled(layer, inputs[0], lambda entries: max(entries, default=-math.inf))
+    return _pooled(layer, inputs[0], lambda entries, count: max(entries, default=-math.inf))
 
 
 def _avg_pool(layer, inputs, tensors, mask):
-    taps = math.prod(kernel(layer, inputs[0].ndim - 2))
-    return _pooled(layer, inputs[0], lambda e: math.fsum(e) / (taps if layer.count_include_pad else len(e)))
+    return _pooled(layer, inputs[0], lambda entries, count: math.fsum(entries) / count)
 
 
 def _global_avg_pool(layer, inputs, tensors, mask):
@@ -240,6 +294,38 @@ def _layer_norm(layer, inputs, tensors, mask):
         for place in np.ndindex(*x.shape[1:]):
             scaled = (x[(n, *place)] - mean) / math.sqrt(var + layer.eps)
             out[(n, *place)] = tensors["weight"][place] * scaled + tensors["bias"][place]
+    return out
+
+
+def _by_groups(x, groups, eps, tensors):
+    """Return every data point's groups of channels, normalised."""
+    out, together = np.zeros(x.shape), x.shape[1] // groups
+    for n, c in np.ndindex(*x.shape[:2]):
+        first = c // together * together
+        mean, var = _moments(x[n, first : first + together])
+        for place in np.ndindex(*x.shape[2:]):
+            scaled = (x[(n, c, *place)] - mean) / math.sqrt(var + eps)
+            out[(n, c, *place)] = tensors["weight"][c] * scaled + tensors["bias"][c] if tensors else scaled
+    return out
+
+
+def _softmax(layer, inputs, tensors, mask):
+    (x,) = inputs
+    out = np.zeros(x.shape)
+    for n, *place in np.ndindex(len(x), *x.shape[2:]):
+        z = [float(x[(n, c, *place)]) for c in range(x.shape[1])]
+        exps = [math.exp(entry - max(z)) for entry in z]
+        for c, e in enumerate(exps):
+            out[(n, c, *place)] = e / math.fsum(exps)
+    return out
+
+
+def _prelu(layer, inputs, tensors, mask):
+    (x,), slopes = inputs, tensors["weight"]
+    out = np.zeros(x.shape)
+    for n, c, *place in np.ndindex(*x.shape):
+        z = x[(n, c, *place)]
+        out[(n, c, *place)] = z if z > 0 else slopes[c % len(slopes)] * z
     return out
 
 
@@ -305,16 +391,22 @@ def _concat(layer, inputs, tensors, mask):
 
 LAYERS = {
     "conv": _conv,
+    "conv_transpose": _conv_transpose,
     "dense": _dense,
+    "embedding": _embedding,
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,
     "global_avg_pool": _global_avg_pool,
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
+    "group_norm": lambda layer, inputs, tensors, mask: _by_groups(inputs[0], layer.num_groups, layer.eps, tensors),
+    "instance_norm": lambda layer, inputs, tensors, mask: _by_groups(inputs[0], inputs[0].shape[1], layer.eps, tensors),
     "dropout": _dropout,
     "flatten": _flatten,
     "relu": _elementwise(lambda layer, z: z if z > 0 else 0.0),
     "leaky_relu": _elementwise(lambda layer, z: z if z > 0 else layer.negative_slope * z),
+    "prelu": _prelu,
+    "softmax": _softmax,
     "elu": _elementwise(lambda layer, z: z if z > 0 else layer.alpha * math.expm1(z)),
     "gelu": _elementwise(_gelu),
     "silu": _elementwise(lambda layer, z: z * _sigmoid(z)),

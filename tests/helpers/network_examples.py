@@ -15,16 +15,22 @@ from fastcheck.networks.layers import (
     BatchNorm,
     Concat,
     Conv,
+    ConvTranspose,
     Dense,
     Dropout,
+    Embedding,
     Flatten,
     GlobalAvgPool,
+    GroupNorm,
+    InstanceNorm,
     LayerNorm,
     LeakyReLU,
     MaxPool,
+    PReLU,
     ReLU,
     Sigmoid,
     SiLU,
+    Softmax,
     Softplus,
     Tanh,
 )
@@ -37,7 +43,9 @@ def parameters(network, input_shape, rng):
     for name, shape in network.parameter_shapes(input_shape).items():
         if name.endswith(".bias"):
             found[name] = 0.5 * rng.standard_normal(shape)
-        elif name.removesuffix(".weight") in _normalisations(network):
+        elif name.removesuffix(".weight") in _of(network, "prelu"):
+            found[name] = rng.uniform(-0.5, 0.5, shape)
+        elif name.removesuffix(".weight") in _of(network, "batch_norm", "layer_norm", "group_norm", "instance_norm"):
             found[name] = rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape)
         else:
             found[name] = rng.standard_normal(shape) * math.sqrt(2 / math.prod(shape[1:]))
@@ -66,8 +74,8 @@ def masks_of(network, input_shape, points, rng):
     }
 
 
-def _normalisations(network):
-    return [layer.name for layer in network.layers if layer.kind in ("batch_norm", "layer_norm")]
+def _of(network, *kinds):
+    return [layer.name for layer in network.layers if layer.kind in kinds]
 
 
 def _case(layers, shape=(2, 5, 5), points=3, masked=True, **options):
@@ -112,6 +120,72 @@ _CONV = {
     "conv_everything": _maps(Conv(4, (3, 2), stride=2, padding=((1, 2), (0, 1)), dilation=(1, 2), groups=2)),
 }
 
+_TRANSPOSED = {
+    "conv_transpose_1d": _maps(ConvTranspose(3, 3, stride=2, padding=1, output_padding=1), shape=(2, 5)),
+    "conv_transpose_2d": _maps(ConvTranspose(3, (3, 2), stride=(2, 1), padding=(1, 0)), shape=(2, 4, 4), points=2),
+    "conv_transpose_3d": _maps(ConvTranspose(2, 2, stride=(1, 2, 1)), shape=(2, 3, 3, 3), points=2),
+    "conv_transpose_groups": _case(
+        [Conv(4, 2), ConvTranspose(6, 2, stride=3, groups=2, bias=False), Tanh(), Flatten(), Dense(3)], (2, 3, 3), 2
+    ),
+    "conv_transpose_depthwise": _case(
+        [Conv(3, 2), ConvTranspose(3, 3, padding=1, groups=3), Flatten(), Dense(3)], (2, 4, 4), 2
+    ),
+    "conv_transpose_wide": _case([Conv(3, 1), ConvTranspose(10, 2), Tanh(), Flatten(), Dense(3)], (2, 3, 3), 2),
+    "conv_transpose_dilation": _maps(
+        ConvTranspose(2, 2, stride=2, dilation=(3, 1), output_padding=(2, 1), padding=((1, 0), (0, 1))),
+        shape=(2, 4, 3),
+        points=2,
+    ),
+    "conv_transpose_shared": _maps(
+        ConvTranspose(2, 3, padding=1, name="up"), Tanh(), ConvTranspose(2, 3, stride=2, shares="up"), points=2
+    ),
+}
+
+_PADDED = {
+    "conv_padding_reflect": _maps(Conv(3, 3, padding=(2, 1), padding_mode="reflect"), shape=(2, 5, 4)),
+    "conv_padding_replicate": _maps(Conv(3, 3, stride=2, padding=3, padding_mode="replicate"), shape=(2, 4, 4)),
+    "conv_padding_circular": _maps(Conv(2, 2, padding=((2, 1),), dilation=2, padding_mode="circular"), shape=(2, 5)),
+    "conv_padding_circular_3d": _maps(
+        Conv(2, 2, padding="same", padding_mode="circular"), shape=(2, 3, 3, 3), points=2
+    ),
+    "conv_padding_reflect_depthwise": _maps(Conv(4, 3, padding=1, groups=2, padding_mode="reflect"), shape=(2, 6)),
+    "conv_padding_shared": _maps(
+        Conv(2, 3, padding=1, name="f"), Tanh(), Conv(2, 3, padding=1, padding_mode="reflect", shares="f"), points=2
+    ),
+}
+
+
+def _words(layers, rows, shape=(5,), points=3, **options):
+    """Layers on integers, of which several are the same."""
+    make = _case(layers, shape, points, **options)
+
+    def drawn(seed):
+        network, params, x, y, masks = make(seed)
+        x = np.random.default_rng([seed, rows]).integers(0, rows, x.shape).astype(np.float64)
+        x[..., 1] = x[..., 0]
+        return network, params, x, y, masks
+
+    return drawn
+
+
+_WORDS = {
+    "embedding": _words([Embedding(6, 3), Tanh(), Flatten(), Dense(3)], 5),
+    "embedding_conv": _words([Embedding(7, 4), Conv(3, 2), ReLU(), GlobalAvgPool(), Dense(3)], 7, points=4),
+    "embedding_maps": _words([Embedding(4, 2), Conv(2, 2), Tanh(), Flatten(), Dense(3)], 4, (3, 4)),
+    "embedding_shared": _words(
+        [
+            Embedding(5, 3, name="e"),
+            Tanh(name="one"),
+            Embedding(5, 3, input="x", shares="e"),
+            Add("one"),
+            Conv(2, 2),
+            Flatten(),
+            Dense(3),
+        ],
+        5,
+    ),
+}
+
 _POOLS = {
     "max_pool": _maps(MaxPool(2)),
     "max_pool_overlapping": _maps(MaxPool(3, stride=1), shape=(2, 6, 5), points=2),
@@ -119,10 +193,17 @@ _POOLS = {
     "max_pool_dilated": _maps(MaxPool(2, stride=1, dilation=2)),
     "max_pool_1d": _maps(MaxPool(3, stride=2, padding=1), shape=(2, 8)),
     "max_pool_3d": _maps(MaxPool(2, stride=1), shape=(2, 4, 3, 4), points=2),
+    "max_pool_ceil": _maps(MaxPool((3, 2), stride=2, padding=(1, 0), ceil_mode=True), shape=(2, 5, 6)),
+    "max_pool_ceil_per_side": _maps(MaxPool(3, stride=2, padding=((0, 1),), dilation=2, ceil_mode=True), shape=(2, 9)),
     "avg_pool": _maps(AvgPool(2, stride=1)),
     "avg_pool_padded": _maps(AvgPool(3, stride=2, padding=1)),
     "avg_pool_padding_not_counted": _maps(AvgPool((3, 2), stride=(2, 1), padding=1, count_include_pad=False)),
     "avg_pool_1d": _maps(AvgPool(3, stride=2, padding=1, count_include_pad=False), shape=(2, 8)),
+    "avg_pool_ceil": _maps(AvgPool(3, stride=2, padding=1, ceil_mode=True), shape=(2, 5, 7)),
+    "avg_pool_ceil_per_side": _maps(AvgPool(4, stride=3, padding=((0, 1), (2, 1)), ceil_mode=True), shape=(2, 7, 9)),
+    "avg_pool_ceil_not_counted": _maps(
+        AvgPool(3, stride=2, padding=1, ceil_mode=True, count_include_pad=False), shape=(2, 5, 7)
+    ),
     "avg_pool_3d": _maps(AvgPool((2, 1, 2)), shape=(2, 5, 3, 3), points=2),
     "global_avg_pool": _case([Conv(4, 2), Tanh(), GlobalAvgPool(), Dense(3)], (2, 4, 4)),
     "global_avg_pool_last": _case([Conv(3, 2), GlobalAvgPool()], (2, 4)),
@@ -137,6 +218,15 @@ _OTHERS = {
     "batch_norm_frozen_features": _features(BatchNorm(frozen=True)),
     "layer_norm_maps": _maps(LayerNorm(), shape=(2, 4, 4)),
     "layer_norm_features": _features(LayerNorm(eps=0.1)),
+    "group_norm_maps": _case([Conv(6, 2), GroupNorm(2), Tanh(), Conv(2, 1), Flatten(), Dense(3)], (2, 4, 4), points=2),
+    "group_norm_one": _maps(GroupNorm(1, eps=0.1), shape=(2, 4, 4)),
+    "group_norm_features": _features(GroupNorm(2, 0.3), Tanh()),
+    "group_norm_plain": _maps(GroupNorm(2, affine=False), Tanh(), shape=(2, 6)),
+    "instance_norm": _maps(InstanceNorm(), Tanh(), shape=(2, 4, 4)),
+    "instance_norm_affine": _maps(InstanceNorm(1e-3, affine=True), shape=(2, 3, 4, 3)),
+    "softmax_features": _features(Softmax()),
+    "softmax_maps": _case([Conv(3, 2), Softmax(), Conv(2, 2), Flatten(), Dense(3)], (2, 4, 4), points=2),
+    "softmax_last": _case([Dense(4), Tanh(), Dense(3), Softmax()], (5,), loss="squared_error"),
     "dropout_maps": _maps(Dropout(0.4)),
     "dropout_features": _features(Dropout(0.3), points=5),
     "dropout_off": _features(Dropout(0.3), masked=False),
@@ -171,6 +261,90 @@ _OTHERS = {
     "concat_features": _case([Dense(4, name="a"), Tanh(), Concat(("a", "x")), Dense(3)], (5,)),
 }
 
+_SHARED = {
+    "shared_dense": _features(Tanh(), Dense(4, name="a"), Tanh(), Dense(4, shares="a"), Tanh()),
+    "shared_three_times": _case(
+        [
+            Dense(4, name="f"),
+            ReLU(),
+            Dense(4, shares="f"),
+            ReLU(),
+            Dense(4, shares="f"),
+            LeakyReLU(0.2),
+            Dense(4, bias=False, shares="f"),
+            Dense(3),
+        ],
+        (4,),
+        l2=0.1,
+    ),
+    "shared_conv": _maps(
+        Conv(2, 3, padding=1, name="same"), ReLU(), Conv(2, 3, stride=2, shares="same"), shape=(2, 6, 5)
+    ),
+    "shared_conv_wide": _case(
+        [
+            Conv(9, 2, name="wide"),
+            Tanh(),
+            Conv(9, 2, input="x", dilation=(1, 1), shares="wide"),
+            Add("tanh1"),
+            MaxPool(2),
+            Conv(2, 1),
+            Flatten(),
+            Dense(3),
+        ],
+        (2, 5, 5),
+    ),
+    "shared_depthwise": _case(
+        [
+            *(Conv(2, 1, name="a"), Conv(2, 2, groups=2, padding="same", name="d"), Tanh(), Concat("a", name="four")),
+            *(Conv(2, 1, groups=2), Conv(2, 2, groups=2, shares="d"), Flatten(), Dense(3)),
+        ],
+        (2, 4, 4),
+        points=2,
+    ),
+    "shared_side_by_side": _case(
+        [
+            *(Dense(4, name="left"), Dense(4, input="x", name="right")),
+            *(Dense(5, input="left", name="f"), Tanh(name="a")),
+            *(Dense(5, input="right", shares="f"), Tanh(), Add("a"), Dense(3)),
+        ],
+        (3,),
+    ),
+    "shared_batch_norm": _features(BatchNorm(name="n"), Tanh(), Dense(4), BatchNorm(shares="n"), Tanh(), points=5),
+    "shared_batch_norm_maps": _maps(
+        BatchNorm(name="n"), Tanh(), Conv(2, 1, groups=2), BatchNorm(0.3, shares="n"), shape=(2, 4, 4)
+    ),
+    "shared_batch_norm_frozen": _maps(
+        BatchNorm(frozen=True, name="n"), Tanh(), BatchNorm(frozen=True, shares="n"), shape=(2, 4, 4)
+    ),
+    "shared_group_norm": _case(
+        [
+            *(Conv(4, 1), GroupNorm(2, 0.3, name="n"), Tanh(), Conv(4, 2), GroupNorm(1, 0.3, shares="n"), Tanh()),
+            *(Flatten(), Dense(3)),
+        ],
+        (2, 3, 3),
+    ),
+    "shared_instance_norm": _maps(
+        InstanceNorm(0.3, affine=True, name="n"), Tanh(), Conv(2, 2), InstanceNorm(0.3, affine=True, shares="n"), Tanh()
+    ),
+    "shared_prelu": _features(PReLU(name="p"), Dense(4), PReLU(shares="p"), Dense(5), PReLU(shares="p")),
+    "shared_prelu_channels": _maps(PReLU(2, name="p"), Conv(2, 2), PReLU(2, shares="p"), Add("conv2")),
+    "shared_prelu_side_by_side": _case(
+        [
+            *(Dense(4, name="left"), PReLU(name="p"), Dense(4, input="x", name="right"), PReLU(shares="p")),
+            *(Add("p"), LayerNorm(), Dense(3)),
+        ],
+        (3,),
+    ),
+    "shared_layer_norm": _maps(LayerNorm(name="n"), Tanh(), LayerNorm(0.1, shares="n"), shape=(2, 4, 4)),
+    "shared_layer_norm_side_by_side": _case(
+        [
+            *(Dense(4, name="left"), Dense(4, input="x", name="right")),
+            *(LayerNorm(input="left", name="n"), LayerNorm(input="right", shares="n"), Add("n"), Tanh(), Dense(3)),
+        ],
+        (3,),
+    ),
+}
+
 _ACTIVATIONS = {
     "relu": _features(ReLU()),
     "leaky_relu": _features(LeakyReLU(0.1)),
@@ -181,6 +355,10 @@ _ACTIVATIONS = {
     "tanh": _features(Tanh()),
     "sigmoid": _features(Sigmoid()),
     "softplus": _features(Softplus(2.0)),
+    "prelu": _features(PReLU()),
+    "prelu_channels": _features(PReLU(4)),
+    "prelu_maps": _maps(PReLU(), MaxPool(2), shape=(2, 5, 5)),
+    "prelu_maps_channels": _maps(PReLU(2), Conv(2, 2), PReLU(2), shape=(2, 5, 5)),
     "relu_maps": _maps(ReLU(), shape=(2, 4, 4)),
     "gelu_maps": _maps(GELU(), shape=(2, 4, 4)),
 }
@@ -242,5 +420,16 @@ _WHOLE = {
     ),
 }
 
-CASES = {**_CONV, **_POOLS, **_OTHERS, **_ACTIVATIONS, **_LOSSES, **_WHOLE}
+CASES = {
+    **_CONV,
+    **_WORDS,
+    **_TRANSPOSED,
+    **_PADDED,
+    **_POOLS,
+    **_OTHERS,
+    **_SHARED,
+    **_ACTIVATIONS,
+    **_LOSSES,
+    **_WHOLE,
+}
 """For every name a function of a seed that returns (network, params, x, y, masks)."""

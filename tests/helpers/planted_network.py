@@ -159,6 +159,106 @@ def conv_averages_over_the_batch(layer, inputs, tensors, mask):
     return for_input + LAYERS["conv"](layer, [x.detach()], tensors, mask) / len(x)
 
 
+@mistake("conv", "shared_conv")
+def conv_overwrites_the_gradient_of_an_earlier_use(layer, inputs, tensors, mask):
+    """The gradient that is left is that of the first use, since backward passes go back to it last."""
+    return LAYERS["conv"](layer, inputs, _held_if_shared(layer, tensors), mask)
+
+
+def _held_if_shared(layer, tensors):
+    return _held(tensors) if layer.shares else tensors
+
+
+@mistake("dense", "shared_three_times")
+def dense_overwrites_the_gradient_of_an_earlier_use(layer, inputs, tensors, mask):
+    return LAYERS["dense"](layer, inputs, _held_if_shared(layer, tensors), mask)
+
+
+@mistake("dense", "shared_side_by_side")
+def dense_counts_a_shared_weight_twice(layer, inputs, tensors, mask):
+    twice = {name: 2 * tensor - tensor.detach() for name, tensor in tensors.items()}
+    return LAYERS["dense"](layer, inputs, twice if layer.shares else tensors, mask)
+
+
+@mistake("conv", "conv_padding_reflect")
+def conv_leaves_its_padding_to_zeros(layer, inputs, tensors, mask):
+    return LAYERS["conv"](replace(layer, padding_mode="zeros"), inputs, tensors, mask)
+
+
+@mistake("conv", "conv_padding_replicate")
+def conv_forgets_what_the_padding_takes_from_the_map(layer, inputs, tensors, mask):
+    """The weight's gradient is right. The input's misses the pixels of the padding, which are copies of others."""
+    for_input = LAYERS["conv"](replace(layer, padding_mode="zeros"), inputs, _held(tensors), mask)
+    return for_input + LAYERS["conv"](layer, [inputs[0].detach()], tensors, mask)
+
+
+@mistake("conv", "conv_padding_circular")
+def conv_repeats_the_edge_where_it_should_go_around(layer, inputs, tensors, mask):
+    other = replace(layer, padding_mode="replicate") if layer.padding_mode == "circular" else layer
+    return LAYERS["conv"](other, inputs, tensors, mask)
+
+
+def _held(tensors):
+    return {name: tensor.detach() for name, tensor in tensors.items()}
+
+
+@mistake("conv_transpose", "conv_transpose_2d")
+def conv_transpose_flips_the_kernel(layer, inputs, tensors, mask):
+    (x,), rank = inputs, inputs[0].ndim - 2
+    flipped = {**_held(tensors), "weight": tensors["weight"].detach().flip(*range(2, 2 + rank))}
+    for_input = LAYERS["conv_transpose"](layer, [x], flipped, mask)
+    return for_input + LAYERS["conv_transpose"](layer, [x.detach()], tensors, mask)
+
+
+@mistake("conv_transpose", "conv_transpose_wide")
+def conv_transpose_takes_the_weight_for_a_convolutions(layer, inputs, tensors, mask):
+    """Reads (in, out, taps) as (out, in, taps) without moving an entry."""
+    weight = tensors["weight"]
+    other = weight.reshape(weight.shape[1], weight.shape[0], *weight.shape[2:]).swapaxes(0, 1)
+    return LAYERS["conv_transpose"](layer, inputs, {**tensors, "weight": other}, mask)
+
+
+@mistake("conv_transpose", "conv_transpose_groups")
+def conv_transpose_mixes_up_the_groups(layer, inputs, tensors, mask):
+    (x,) = inputs
+    return LAYERS["conv_transpose"](layer, [x.roll(x.shape[1] // layer.groups, 1)], tensors, mask)
+
+
+@mistake("conv_transpose", "conv_transpose_1d")
+def conv_transpose_forgets_the_output_padding(layer, inputs, tensors, mask):
+    """The last pixels have no gradient, though the bias and a tap reach them."""
+    right = LAYERS["conv_transpose"](layer, inputs, tensors, mask)
+    more = per_axis(layer.output_padding, inputs[0].ndim - 2)
+    kept = right[(..., *(slice(size - extra) for size, extra in zip(right.shape[2:], more, strict=True)))]
+    return padded(kept, [(0, extra) for extra in more])
+
+
+@mistake("conv_transpose", "conv_transpose_shared")
+def conv_transpose_overwrites_the_gradient_of_an_earlier_use(layer, inputs, tensors, mask):
+    return LAYERS["conv_transpose"](layer, inputs, _held_if_shared(layer, tensors), mask)
+
+
+@mistake("embedding", "embedding")
+def embedding_keeps_the_last_use_of_a_row(layer, inputs, tensors, mask):
+    """Assigns to a row's gradient where it should add."""
+    (x,) = inputs
+    out, flat = LAYERS["embedding"](layer, inputs, tensors, mask), inputs[0].reshape(-1)
+    later = (flat[:, None] == flat[None]).triu(1).any(-1)
+    return out * ~later.reshape(x.shape)[:, None]
+
+
+@mistake("embedding", "embedding_maps")
+def embedding_averages_over_the_uses_of_a_row(layer, inputs, tensors, mask):
+    (x,) = inputs
+    counts = (x.reshape(-1)[:, None] == x.reshape(-1)[None]).sum(-1).reshape(x.shape)
+    return LAYERS["embedding"](layer, inputs, tensors, mask) / counts[:, None]
+
+
+@mistake("embedding", "embedding_shared")
+def embedding_overwrites_the_gradient_of_an_earlier_use(layer, inputs, tensors, mask):
+    return LAYERS["embedding"](layer, inputs, _held_if_shared(layer, tensors), mask)
+
+
 @mistake("dense", "dense")
 def dense_uses_the_weight_as_it_is(layer, inputs, tensors, mask):
     """Returns v @ W.T where v @ W is right; only a square weight lets it."""
@@ -182,11 +282,20 @@ def dense_forgets_the_bias(layer, inputs, tensors, mask):
 def _windows(layer, x, fill):
     """Return the entries of all windows of a pooling in one axis more, the last."""
     rank = x.ndim - 2
-    x = padded(x, sides(layer, rank), fill)
+    x = padded(x, _reached(layer, x), fill)
     taps, strides, dilations = kernel(layer, rank), pool_stride(layer, rank), per_axis(layer.dilation, rank)
     for axis, (k, s, d) in enumerate(zip(taps, strides, dilations, strict=True), 2):
         x = x.unfold(axis, d * (k - 1) + 1, s)[..., ::d]
     return x.flatten(-rank)
+
+
+def _reached(layer, x):
+    """Return the padding of a pooling, with all that its last windows reach."""
+    rank = x.ndim - 2
+    counts = LAYERS[layer.kind](layer, [x.detach()], {}, None).shape[2:]
+    geometry = (kernel(layer, rank), pool_stride(layer, rank), per_axis(layer.dilation, rank), sides(layer, rank))
+    axes = zip(x.shape[2:], counts, *geometry, strict=True)
+    return [(low, max(high, (n - 1) * s + d * (k - 1) + 1 - size - low)) for size, n, k, s, d, (low, high) in axes]
 
 
 @mistake("max_pool", "max_pool")
@@ -221,6 +330,33 @@ def max_pool_overwrites_where_windows_overlap(layer, inputs, tensors, mask):
     flat = winners.flatten(2)
     later = (flat[..., :, None] == flat[..., None, :]).triu(1).any(-1)
     return out * ~later.reshape(out.shape)
+
+
+@mistake("max_pool", "max_pool_ceil")
+def max_pool_forgets_windows_beyond_the_map(layer, inputs, tensors, mask):
+    return _rounded_down(layer, inputs, mask)
+
+
+@mistake("avg_pool", "avg_pool_ceil_not_counted")
+def avg_pool_forgets_windows_beyond_the_map(layer, inputs, tensors, mask):
+    return _rounded_down(layer, inputs, mask)
+
+
+def _rounded_down(layer, inputs, mask):
+    """Return what is pooled, with windows that reach beyond the padding held constant."""
+    (x,), rank = inputs, inputs[0].ndim - 2
+    pooled = LAYERS[layer.kind](layer, inputs, {}, mask)
+    geometry = (kernel(layer, rank), pool_stride(layer, rank), per_axis(layer.dilation, rank), sides(layer, rank))
+    inside = torch.zeros_like(pooled)
+    axes = zip(x.shape[2:], *geometry, strict=True)
+    counts = [max(0, (size + low + high - d * (k - 1) - 1) // s + 1) for size, k, s, d, (low, high) in axes]
+    inside[(..., *map(slice, counts))] = 1
+    return torch.where(inside > 0, pooled, pooled.detach())
+
+
+@mistake("avg_pool", "avg_pool_ceil")
+def avg_pool_counts_what_lies_beyond_the_padding(layer, inputs, tensors, mask):
+    return _windows(layer, inputs[0], 0.0).mean(-1)
 
 
 @mistake("avg_pool", "avg_pool_padded")
@@ -308,6 +444,16 @@ def _layer_normalised(x, mean, var, layer, tensors):
     return tensors["weight"] * (x - mean) / (var + layer.eps).sqrt() + tensors["bias"]
 
 
+@mistake("batch_norm", "shared_batch_norm")
+def batch_norm_overwrites_the_gradient_of_an_earlier_use(layer, inputs, tensors, mask):
+    return LAYERS["batch_norm"](layer, inputs, _held_if_shared(layer, tensors), mask)
+
+
+@mistake("layer_norm", "shared_layer_norm")
+def layer_norm_overwrites_the_gradient_of_an_earlier_use(layer, inputs, tensors, mask):
+    return LAYERS["layer_norm"](layer, inputs, _held_if_shared(layer, tensors), mask)
+
+
 @mistake("layer_norm", "layer_norm_maps")
 def layer_norm_forgets_the_mean_term(layer, inputs, tensors, mask):
     (x,) = inputs
@@ -326,6 +472,69 @@ def layer_norm_holds_its_variance_constant(layer, inputs, tensors, mask):
 def layer_norm_forgets_eps(layer, inputs, tensors, mask):
     (x,) = inputs
     return _layer_normalised(x, *_layer_moments(x), replace(layer, eps=0.0), tensors)
+
+
+def _by_groups(x, groups, layer, tensors, hold=()):
+    """Return groups of channels normalised by their statistics, of which some may be held constant."""
+    parts = x.unflatten(1, (groups, -1))
+    axes = tuple(range(2, parts.ndim))
+    moments = {"mean": parts.mean(axes, keepdim=True), "var": parts.var(axes, keepdim=True, correction=0)}
+    mean, var = (moment.detach() if name in hold else moment for name, moment in moments.items())
+    unit = ((parts - mean) / (var + layer.eps).sqrt()).flatten(1, 2)
+    if not tensors:
+        return unit
+    weight, bias = (tensors[name].reshape(-1, *(1,) * (x.ndim - 2)) for name in ("weight", "bias"))
+    return weight * unit + bias
+
+
+@mistake("group_norm", "group_norm_maps")
+def group_norm_holds_its_variance_constant(layer, inputs, tensors, mask):
+    return _by_groups(inputs[0], layer.num_groups, layer, tensors, ("var",))
+
+
+@mistake("group_norm", "group_norm_plain")
+def group_norm_holds_its_statistics_constant(layer, inputs, tensors, mask):
+    return _by_groups(inputs[0], layer.num_groups, layer, tensors, ("mean", "var"))
+
+
+@mistake("group_norm", "group_norm_maps")
+def group_norm_takes_all_channels_for_one_group(layer, inputs, tensors, mask):
+    return _by_groups(inputs[0], 1, layer, tensors)
+
+
+@mistake("group_norm", "shared_group_norm")
+def group_norm_overwrites_the_gradient_of_an_earlier_use(layer, inputs, tensors, mask):
+    return LAYERS["group_norm"](layer, inputs, _held_if_shared(layer, tensors), mask)
+
+
+@mistake("instance_norm", "instance_norm")
+def instance_norm_holds_its_mean_constant(layer, inputs, tensors, mask):
+    return _by_groups(inputs[0], inputs[0].shape[1], layer, tensors, ("mean",))
+
+
+@mistake("instance_norm", "instance_norm_affine")
+def instance_norm_takes_statistics_of_the_batch(layer, inputs, tensors, mask):
+    ones = torch.ones(inputs[0].shape[1], dtype=inputs[0].dtype)
+    return _normalised(inputs[0], *_batch_moments(inputs[0]), layer, tensors or {"weight": ones, "bias": 0 * ones})
+
+
+@mistake("softmax", "softmax_features")
+def softmax_forgets_the_other_entries(layer, inputs, tensors, mask):
+    """Its Jacobian's diagonal, s (1 - s), is all that is left."""
+    s = torch.softmax(inputs[0], 1).detach()
+    return s * (1 - s) * inputs[0]
+
+
+@mistake("softmax", "softmax_maps")
+def softmax_sums_over_pixels(layer, inputs, tensors, mask):
+    """Or over samples, where there are no pixels."""
+    (x,) = inputs
+    return x.flatten(2).softmax(2).reshape(x.shape) if x.ndim > 2 else x.softmax(0)
+
+
+@mistake("softmax", "softmax_last")
+def softmax_holds_its_sum_constant(layer, inputs, tensors, mask):
+    return inputs[0].exp() / inputs[0].exp().sum(1, keepdim=True).detach()
 
 
 @mistake("dropout", "dropout_maps")
@@ -367,6 +576,28 @@ def leaky_relu_has_slope_one(layer, inputs, tensors, mask):
 @mistake("leaky_relu", "leaky_relu")
 def leaky_relu_has_no_slope(layer, inputs, tensors, mask):
     return F.relu(inputs[0])
+
+
+@mistake("prelu", "prelu")
+def prelu_takes_one_sample_only(layer, inputs, tensors, mask):
+    (x,), held = inputs, {"weight": tensors["weight"].detach()}
+    return torch.cat([LAYERS["prelu"](layer, [x[:1]], tensors, mask), LAYERS["prelu"](layer, [x[1:]], held, mask)])
+
+
+@mistake("prelu", "prelu_maps_channels")
+def prelu_adds_up_positive_entries_too(layer, inputs, tensors, mask):
+    (x,), weight = inputs, tensors["weight"].reshape(-1, *(1,) * (inputs[0].ndim - 2))
+    return LAYERS["prelu"](layer, inputs, {"weight": tensors["weight"].detach()}, mask) + weight * x.detach()
+
+
+@mistake("prelu", "prelu_channels")
+def prelu_forgets_the_slope_of_its_input(layer, inputs, tensors, mask):
+    return LAYERS["prelu"](layer, [inputs[0].detach()], tensors, mask) + F.relu(inputs[0])
+
+
+@mistake("prelu", "shared_prelu")
+def prelu_overwrites_the_gradient_of_an_earlier_use(layer, inputs, tensors, mask):
+    return LAYERS["prelu"](layer, inputs, _held_if_shared(layer, tensors), mask)
 
 
 @mistake("elu", "elu")

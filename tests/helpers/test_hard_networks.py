@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch_network
-from hard_networks import FAMILIES, HALF, TYPES, draw, family_of, rounded
+from hard_networks import FAMILIES, HALF, NORMS, TYPES, draw, family_of, rounded
 from network_faults import ARRAYS, COMPUTED, FAULTS, FINE, Planting, planted
 
 from fastcheck.networks.layers import KINDS
 from fastcheck.networks.network import LOSSES, REDUCTIONS
 
 SEEDS = range(700, 700 + 12 * len(FAMILIES))
-SMOOTH = set(KINDS) - {"relu", "leaky_relu", "elu", "max_pool"}
+SMOOTH = set(KINDS) - {"relu", "leaky_relu", "elu", "prelu", "max_pool"}
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +30,14 @@ def test_the_same_seed_draws_the_same_network(drawn):
 def test_everything_is_drawn(drawn):
     assert [one.family for one in drawn] == [family_of(seed) for seed in SEEDS]
     assert {one.family for one in drawn} == set(FAMILIES)
-    assert {kind for one in drawn for kind in one.layers} == set(KINDS)
+    # An embedding takes integers, which no circumstance makes hard.
+    assert {kind for one in drawn for kind in one.layers} == set(KINDS) - {"embedding"}
     assert {one.network.loss for one in drawn} == set(LOSSES)
     assert {one.network.reduction for one in drawn} == set(REDUCTIONS)
     assert {one.computed for one in drawn} == set(TYPES)
     assert {len(one.x) for one in drawn} == {1, 3, 4, 16}
     assert {one.x.ndim - 2 for one in drawn} == {0, 1, 2, 3}
+    assert sum(any(layer.shares for layer in one.network.layers) for one in drawn) > 10
     depths = [sum(kind in ("dense", "conv") for kind in one.layers) for one in drawn]
     assert min(depths) <= 3
     assert max(depths) >= 24
@@ -89,8 +91,8 @@ def test_points_are_hard_as_they_say(drawn):
         ),
         "few_values": lambda one: len(np.unique(one.x)) < 257 and one.x.min() >= 0,
         "zero_last": lambda one: (_last_weight(one) == 0).all(1).any(),
-        "zero_gamma": lambda one: any((array == 0).any() for array in _of(one, ("batch_norm", "layer_norm"), "weight")),
-        "dead": lambda one: not _of(one, ("relu", "leaky_relu"), None) or min(map(np.min, one.params.values())) <= -20,
+        "zero_gamma": lambda one: "zero gammas" not in one.described or _has_zero_gamma(one),
+        "dead": lambda one: "dead units" not in one.described or min(map(np.min, one.params.values())) <= -20,
         "scales": lambda one: not 0.01 < np.abs(one.x).max() < 100 or "times" in one.described,
         "zeros_with_l1": lambda one: any((array == 0).any() for array in one.params.values()),
     }
@@ -98,16 +100,16 @@ def test_points_are_hard_as_they_say(drawn):
         if one.family in holds:
             assert holds[one.family](one), one.described
     kinked = [one for one in drawn if one.family == "zeros"]
-    assert sum(_at_kinks(one) for one in kinked) > 0.7 * len(kinked)
+    assert sum(_at_kinks(one) for one in kinked) > 0.5 * len(kinked)
 
 
 def _last_weight(one):
     return one.params[f"{one.network.layers[-1].name}.weight"]
 
 
-def _of(one, kinds, tensor):
-    names = [layer.name for layer in one.network.layers if layer.kind in kinds]
-    return names if tensor is None else [one.params[f"{name}.{tensor}"] for name in names]
+def _has_zero_gamma(one):
+    names = [f"{layer.name}.weight" for layer in one.network.layers if layer.kind in NORMS]
+    return any((one.params[name] == 0).any() for name in names if name in one.params)
 
 
 def _at_kinks(one):

@@ -10,6 +10,7 @@ from naive_network import kernel, per_axis, pool_stride, sides, tensors_of
 from onednn import without_onednn
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 AVG_POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
@@ -61,9 +62,9 @@ def penalty(network, params):
     return sum(terms, torch.zeros(()))
 
 
-def padded(x, pads, value=0.0):
+def padded(x, pads, value=0.0, mode="constant"):
     """Return an input with its padding, one pair (low, high) for each spatial axis."""
-    return F.pad(x, [side for pair in reversed(pads) for side in pair], value=value)
+    return F.pad(x, [side for pair in reversed(pads) for side in pair], mode, value if mode == "constant" else None)
 
 
 def tensors(params):
@@ -80,7 +81,9 @@ def _conv(layer, inputs, tensors, mask):
     (x,) = inputs
     rank = x.ndim - 2
     padding = layer.padding
-    if not isinstance(padding, str):
+    if layer.padding_mode != "zeros":
+        x, padding = padded(x, sides(layer, rank), mode=layer.padding_mode), 0
+    elif not isinstance(padding, str):
         x, padding = padded(x, sides(layer, rank)), 0
     geometry = {"stride": per_axis(layer.stride, rank), "dilation": per_axis(layer.dilation, rank)}
     with warnings.catch_warnings():
@@ -88,25 +91,53 @@ def _conv(layer, inputs, tensors, mask):
         return CONV[rank](x, tensors["weight"], tensors.get("bias"), padding=padding, groups=layer.groups, **geometry)
 
 
+def _conv_transpose(layer, inputs, tensors, mask):
+    """PyTorch cuts off the same padding on both sides; any other is cut off here."""
+    (x,), rank, pads = inputs, inputs[0].ndim - 2, sides(layer, inputs[0].ndim - 2)
+    geometry = {name: per_axis(getattr(layer, name), rank) for name in ("stride", "dilation", "output_padding")}
+    same = [min(pair) for pair in pads]
+    weights = tensors["weight"], tensors.get("bias")
+    out = CONV_TRANSPOSE[rank](x, *weights, padding=same, groups=layer.groups, **geometry)
+    axes = zip(out.shape[2:], pads, same, strict=True)
+    return out[(..., *(slice(low - cut, max(0, size - (high - cut))) for size, (low, high), cut in axes))]
+
+
 def _max_pool(layer, inputs, tensors, mask):
     (x,) = inputs
     rank = x.ndim - 2
-    windows = {"stride": pool_stride(layer, rank), "dilation": per_axis(layer.dilation, rank)}
-    return MAX_POOL[rank](padded(x, sides(layer, rank), -torch.inf), kernel(layer, rank), **windows)
+    pads, windows = sides(layer, rank), {"stride": pool_stride(layer, rank), "dilation": per_axis(layer.dilation, rank)}
+    options = windows | {"ceil_mode": layer.ceil_mode}
+    if all(low == high for low, high in pads):
+        return MAX_POOL[rank](x, kernel(layer, rank), padding=[low for low, _ in pads], **options)
+    return _beginning_before_the_end(
+        layer, x, MAX_POOL[rank](padded(x, pads, -torch.inf), kernel(layer, rank), **options)
+    )
 
 
 def _avg_pool(layer, inputs, tensors, mask):
     (x,) = inputs
     rank = x.ndim - 2
     pool, windows, pads = AVG_POOL[rank], (kernel(layer, rank), pool_stride(layer, rank)), sides(layer, rank)
-    wide = _at_least_single(x)
+    wide, ceil = _at_least_single(x), {"ceil_mode": layer.ceil_mode}
     if all(low == high for low, high in pads):
         options = {"padding": [low for low, _ in pads], "count_include_pad": layer.count_include_pad}
-        return pool(wide, *windows, **options).to(x.dtype)
-    found = pool(padded(wide, pads), *windows)
+        return pool(wide, *windows, **options, **ceil).to(x.dtype)
+    found = pool(padded(wide, pads), *windows, **ceil)
     if not layer.count_include_pad:
-        found = found / pool(padded(torch.ones_like(wide), pads), *windows)
-    return found.to(x.dtype)
+        found = found / pool(padded(torch.ones_like(wide), pads), *windows, **ceil)
+    return _beginning_before_the_end(layer, x, found.to(x.dtype))
+
+
+def _beginning_before_the_end(layer, x, pooled):
+    """Return what a padded map was pooled to without windows that begin in the padding after the map.
+
+    PyTorch pads both sides alike, so that a map with other padding is padded first. Then it takes that padding for a
+    part of the map, in which a window may begin.
+    """
+    rank = x.ndim - 2
+    axes = zip(x.shape[2:], pooled.shape[2:], pool_stride(layer, rank), sides(layer, rank), strict=True)
+    counts = [min(count, -(-(size + low) // s)) for size, count, s, (low, _) in axes]
+    return pooled[(..., *map(slice, counts))]
 
 
 def _batch_norm(layer, inputs, tensors, mask):
@@ -120,22 +151,36 @@ def _layer_norm(layer, inputs, tensors, mask):
     return F.layer_norm(inputs[0], inputs[0].shape[1:], tensors["weight"], tensors["bias"], eps=layer.eps)
 
 
+def _group_norm(layer, inputs, tensors, mask):
+    return F.group_norm(inputs[0], layer.num_groups, tensors.get("weight"), tensors.get("bias"), eps=layer.eps)
+
+
+def _instance_norm(layer, inputs, tensors, mask):
+    return F.instance_norm(inputs[0], weight=tensors.get("weight"), bias=tensors.get("bias"), eps=layer.eps)
+
+
 def _elementwise(function):
     return lambda layer, inputs, tensors, mask: function(layer, inputs[0])
 
 
 LAYERS = {
     "conv": _conv,
+    "conv_transpose": _conv_transpose,
+    "embedding": lambda layer, inputs, tensors, mask: F.embedding(inputs[0].long(), tensors["weight"]).movedim(-1, 1),
     "dense": lambda layer, inputs, tensors, mask: F.linear(inputs[0], tensors["weight"], tensors.get("bias")),
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,
     "global_avg_pool": lambda layer, inputs, tensors, mask: inputs[0].flatten(2).mean(2),
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
+    "instance_norm": _instance_norm,
     "dropout": lambda layer, inputs, tensors, mask: inputs[0] if mask is None else inputs[0] * mask / (1 - layer.p),
     "flatten": lambda layer, inputs, tensors, mask: inputs[0].flatten(1),
     "relu": _elementwise(lambda layer, z: F.relu(z)),
     "leaky_relu": _elementwise(lambda layer, z: F.leaky_relu(z, layer.negative_slope)),
+    "prelu": lambda layer, inputs, tensors, mask: F.prelu(inputs[0], tensors["weight"]),
+    "softmax": _elementwise(lambda layer, z: F.softmax(z, 1)),
     "elu": _elementwise(lambda layer, z: F.elu(z, layer.alpha)),
     "gelu": _elementwise(lambda layer, z: F.gelu(z, approximate=layer.approximate)),
     "silu": _elementwise(lambda layer, z: F.silu(z)),

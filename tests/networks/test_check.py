@@ -26,6 +26,8 @@ DIMS = 24 if config.DISABLE_JIT else "all"
 FEW = (
     *("conv_1d", "conv_groups", "conv_3d", "max_pool_padded", "avg_pool_padded", "global_avg_pool", "cnn"),
     *("batch_norm_maps", "batch_norm_frozen", "layer_norm_maps", "dropout_maps", "add_projection", "concat_several"),
+    *("group_norm_maps", "instance_norm_affine", "softmax_maps", "prelu", "prelu_maps_channels", "shared_conv_wide"),
+    *("shared_prelu", "shared_layer_norm", "shared_batch_norm"),
     *("leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus"),
     *("squared_error", "multiclass_hinge", "logistic", "l2_l1_groups"),
 )

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import network_examples
 import numpy as np
 import pytest
 import torch
@@ -19,11 +20,14 @@ from fastcheck.networks.layers import (
     Conv,
     Dense,
     Flatten,
+    GroupNorm,
     LayerNorm,
     LeakyReLU,
+    PReLU,
     ReLU,
     Sigmoid,
     SiLU,
+    Softmax,
     Softplus,
     Tanh,
 )
@@ -260,10 +264,10 @@ def test_units_whose_piece_rounding_decides_are_flipped_one_by_one():
     for by in (1e-6, -1e-6):
         other["dense1.bias"][1] = case.params["dense1.bias"][1] + by
         slopes.append(torch_network.gradients(case.network, other, case.x, case.y)[1])
-    for name, place in passes.program.slices.items():
+    for name, tensor in passes.program.tensors.items():
         both = [slope[name].reshape(-1) for slope in slopes]
-        np.testing.assert_allclose(gradient[place] + least[place], np.minimum(*both), atol=1e-5)
-        np.testing.assert_allclose(gradient[place] + most[place], np.maximum(*both), atol=1e-5)
+        np.testing.assert_allclose(tensor.of(gradient + least), np.minimum(*both), atol=1e-5)
+        np.testing.assert_allclose(tensor.of(gradient + most), np.maximum(*both), atol=1e-5)
 
 
 def test_a_unit_that_rounding_switches_on_has_rounding_of_its_own():
@@ -392,3 +396,77 @@ def test_a_layer_concatenated_with_itself_moves_two_channels():
     report = _check(case, grads)
     assert report.passed, report.summary()
     assert _check(case, _scaled(grads, "conv1.weight", 1.01)).verdict == "fail"
+
+
+# Layers that mix channels, and learned slopes
+
+MIXED = [
+    *("group_norm_maps", "group_norm_one", "group_norm_features", "group_norm_plain", "instance_norm"),
+    *("instance_norm_affine", "softmax_features", "softmax_maps", "softmax_last"),
+    *("prelu", "prelu_channels", "prelu_maps", "prelu_maps_channels"),
+]
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_float32_through_layers_that_mix_channels_is_right(name):
+    for seed in range(8):
+        network, params, x, y, _ = network_examples.CASES[name](seed)
+        case = _rounded(SimpleNamespace(network=network, params=params, x=x, y=y))
+        grads = _gradients(case, torch.float32)
+        report = _check(case, grads, dims="all")
+        assert report.passed, report.summary()
+        first = next(iter(grads))
+        assert _check(case, _scaled(grads, first, 1.02), dims="all").verdict == "fail"
+
+
+@pytest.mark.parametrize("spread", [1.0, 8.0, 30.0])
+def test_local_errors_of_a_softmax_are_those_of_pytorch_in_float32(spread):
+    """Results, and what is handed back, against eight deviations: the number in a bar."""
+    rng = np.random.default_rng(0)
+    z, v = (spread * rng.normal(size=(400, 6)), rng.normal(size=(400, 6)))
+    z, v = (array.astype(np.float32).astype(np.float64) for array in (z, v))
+    network = Network([Dense(6, bias=False), Softmax(), Dense(1, bias=False)], loss="squared_error", reduction="sum")
+    params = {"dense1.weight": np.eye(6), "dense2.weight": np.ones((1, 6))}
+    passes = Passes(Point.of(network, params, z, np.zeros((400, 1))))
+    passes.gradient()
+    found = []
+    for chunk in passes.chunks:
+        row_of(passes, chunk, chunk.cotangents, 2)[:, 0, : chunk.points] = v[len(found) : len(found) + chunk.points].T
+        row_of(passes, chunk, chunk.cotangents, 1)[:] = 0
+        errors = LocalErrors.of(passes, chunk, "float32")
+        pairs = (row_of(passes, chunk, array, row) for array, row in ((errors.results, 2), (errors.cotangents, 1)))
+        found += zip(*(part[:, 0, : chunk.points].T for part in pairs), strict=True)
+    bounds = np.swapaxes(np.array(found), 0, 1)
+    results = [torch.tensor(z, dtype=dtype).softmax(1) for dtype in (torch.float32, torch.float64)]
+    backs = [
+        torch._softmax_backward_data(torch.tensor(v, dtype=dtype), results[0].to(dtype), 1, dtype)
+        for dtype in (torch.float32, torch.float64)
+    ]
+    for (low, high), bound in zip((results, backs), bounds, strict=True):
+        apart = np.abs(low.double().numpy() - high.numpy()) / UNITS["float32"]
+        ratio = apart / (bound + 1e-30)
+        assert ratio.max() < 4
+        assert np.median(ratio[apart > 0]) > 0.005
+
+
+def test_groups_of_one_value_are_named():
+    case = _drawn([Conv(4, 1), GroupNorm(2), Tanh(), Flatten(), Dense(3)], (2, 3), 3, np.random.default_rng(0))
+    case.params["conv1.weight"][:] = 0
+    case.params["conv1.bias"][:] = [2.0, 2.0, 3.0, 1.0]
+    report = _check(case, _gradients(case))
+    assert report.verdict != "fail"
+    assert "group_norm1 (3 of 6 groups of channels, over all data points)" in str(report.hygiene)
+
+
+@pytest.mark.parametrize("slopes", [1, 5])
+def test_a_prelu_exactly_at_its_kink(slopes):
+    for seed in range(5):
+        case = _drawn([Dense(5), PReLU(slopes), Dense(3)], (6,), 4, np.random.default_rng(seed))
+        case.params["dense1.weight"][:2], case.params["dense1.bias"][:2] = 0, 0
+        case.params["prelu1.weight"] = np.full(slopes, 0.25)
+        grads = _gradients(case)
+        report = _check(case, grads)
+        assert report.passed, report.summary()
+        assert sum(tensor.subgradients for tensor in report.tensors.values()) > 0
+        assert report.tensors["prelu1.weight"].kinks == 0  # at zero the slope changes nothing
+        assert _check(case, _scaled(grads, "prelu1.weight", 1 + 1e-6)).verdict == "fail"

@@ -15,7 +15,7 @@ from searches import examples
 from fastcheck import FastcheckError
 from fastcheck.networks.file import read_network
 from fastcheck.networks.layers import KINDS, Add, BatchNorm, Concat, Conv, Dense, Flatten, MaxPool, ReLU
-from fastcheck.networks.network import Network
+from fastcheck.networks.network import LEARNT, Network
 
 CONV = '[[layer]]\nkind = "conv"\nout_channels = 8\nkernel_size = [3, 3]\n'
 RELU = '[[layer]]\nkind = "relu"\n'
@@ -59,6 +59,13 @@ kind = "add"
 other = "relu1"
 
 [[layer]]
+kind = "conv"
+out_channels = 4
+kernel_size = 3
+padding = "same"
+shares = "conv1"
+
+[[layer]]
 kind = "concat"
 other = ["add1", "relu1"]
 
@@ -81,6 +88,7 @@ SAME = Network(
         ReLU(),
         Conv(4, 3, padding="same"),
         Add("relu1"),
+        Conv(4, 3, padding="same", shares="conv1"),
         Concat(("add1", "relu1")),
         MaxPool(2),
         Flatten(),
@@ -152,10 +160,14 @@ REFUSALS = {
     "unknown kind": (
         CONV + '[[layer]]\nkind = "ReLU"',
         6,
-        "kind is 'ReLU' (did you mean 'relu'?): expected conv, dense",
+        "kind is 'ReLU' (did you mean 'relu'?): expected conv, conv_transpose, dense",
     ),
-    "kind of the wrong type": ("[[layer]]\nkind = 3", 2, "kind is 3: expected conv, dense, max_pool"),
-    "no kind": (RELU + '[[layer]]\nname = "a"', 3, "layer has no key 'kind': expected conv, dense"),
+    "kind of the wrong type": (
+        "[[layer]]\nkind = 3",
+        2,
+        "kind is 3: expected conv, conv_transpose, dense, embedding, max_pool",
+    ),
+    "no kind": (RELU + '[[layer]]\nname = "a"', 3, "layer has no key 'kind': expected conv, conv_transpose, dense"),
     "misspelt kind": ('[[layer]]\n\nkibd = "conv"', 3, "layer has the unknown key 'kibd' (did you mean 'kind'?)"),
     "unknown key of the file": (
         "\nmargn = 1\n" + CONV,
@@ -170,7 +182,7 @@ REFUSALS = {
     "unknown key of a layer": (
         RELU + CONV + "kernel_sise = 3",
         7,
-        "conv has the unknown key 'kernel_sise' (did you mean 'kernel_size'?): expected kind, name, input, out_ch",
+        "conv has the unknown key 'kernel_sise' (did you mean 'kernel_size'?): expected kind, name, input, shares,",
     ),
     "key of the file in a layer": (CONV + 'loss = "logistic"', 5, "'loss': it belongs to the network, above the first"),
     "table in a layer": (RELU + "[layer.extra]\na = 1", 3, "relu has the unknown key 'extra'"),
@@ -278,10 +290,20 @@ REFUSALS = {
         7,
         "takes 'convl' (did you mean 'conv1'?), which does",
     ),
+    "parameters of a layer that does not exist": (
+        CONV + CONV.replace("[3, 3]", "3") + '\nshares = "conv3"',
+        10,
+        "layer 'conv2' shares 'conv3' (did you mean 'conv1'?): expected an earlier conv layer",
+    ),
     "cycle": (
         ADD + 'other = "relu1"\n' + RELU,
         3,
         "takes 'relu1', which does not come before it: that would be a cycle",
+    ),
+    "an embedding of results": (
+        RELU + '[[layer]]\nkind = "embedding"\nnum_embeddings = 4\nembedding_dim = 2',
+        3,
+        "layer 'embedding1' is an embedding: expected its input to be 'x', integers",
     ),
     "no other": (RELU + ADD, 3, "add: other is (): expected the name of another layer, or several"),
     "empty other": (RELU + ADD + "other = []", 5, "add: other is (): expected the name of another layer"),
@@ -400,9 +422,16 @@ def _toml(value):
 def test_every_kind_can_be_written_with_every_field(path, kind, data):
     hints = get_type_hints(KINDS[kind])
     values = {field.name: data.draw(_values(hints[field.name]), field.name) for field in fields(KINDS[kind])}
-    values["name"] = data.draw(NAMES, "name")
-    lines = [f"{key} = {_toml(value)}" for key, value in {"kind": kind, **values}.items()]
-    (layer,) = _read(path, "\n".join(["[[layer]]", *data.draw(st.permutations(lines))])).layers
+    del values["shares"]
+    values["name"] = data.draw(NAMES.filter(lambda name: name != "first"), "name")
+    tables = [{"kind": kind, **values}]
+    if issubclass(KINDS[kind], LEARNT) and kind != "embedding" and data.draw(st.booleans(), "shared"):
+        values["shares"] = "first"
+        tables = [tables[0] | {"name": "first"}, tables[0] | {"shares": "first", "input": "first"}]
+        values["input"] = "first"
+    lines = [[f"{key} = {_toml(value)}" for key, value in table.items()] for table in tables]
+    text = "\n".join(line for table in lines for line in ["[[layer]]", *data.draw(st.permutations(table))])
+    layer = _read(path, text).layers[-1]
     assert layer == KINDS[kind](**values)
     assert hash(layer) == hash(KINDS[kind](**values))
 
@@ -416,6 +445,7 @@ WORDS = [
         "kind",
         "name",
         "input",
+        "shares",
         "other",
         "l2",
         "loss",

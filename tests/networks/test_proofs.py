@@ -21,10 +21,12 @@ from fastcheck.networks.error_bars import Baseline
 from fastcheck.networks.evaluator import NetworkEvaluator
 from fastcheck.networks.layers import (
     GELU,
+    AvgPool,
     BatchNorm,
     Conv,
     Dense,
     Dropout,
+    Embedding,
     Flatten,
     LayerNorm,
     MaxPool,
@@ -679,6 +681,10 @@ def test_bad_input_is_one_clear_line(changes, told):
 
 
 DESCRIPTIONS = {
+    "an embedding of results": (
+        lambda: Network([Dense(3), Embedding(4, 2)]),
+        r"layer 'embedding1' is an embedding: expected its input to be 'x', integers",
+    ),
     "shapes that do not chain": (
         lambda: Network([Conv(4, 3), Dense(3)]).shapes((1, 8, 8)),
         r"layer 'dense1' \(dense\): it got \(4, 6, 6\): expected features without spatial axes",
@@ -715,6 +721,14 @@ DESCRIPTIONS = {
     ),
     "negative regularisation": (lambda: Network([Dense(3)], l2=-1.0), r"l2 is -1.0"),
     "a dropout of everything": (lambda: Network([Dropout(1.0)]).shapes((2,)), r"p is 1.0"),
+    "rounding up that is no flag": (
+        lambda: Network([AvgPool(2, ceil_mode=1)]).shapes((1, 4, 4)),
+        r"layer 'avg_pool1' \(avg_pool\): ceil_mode is 1: expected True or False",
+    ),
+    "padding beyond half of the kernel": (
+        lambda: Network([MaxPool(3, padding=2, dilation=2)]).shapes((1, 6, 6)),
+        r"padding is 2: expected at most half of kernel_size \(3, 3\)",
+    ),
     "windows of padding": (
         lambda: Network([MaxPool(2, stride=1, padding=1, dilation=3)]).shapes((1, 2, 2)),
         r"a window sees nothing but padding",
@@ -726,6 +740,15 @@ DESCRIPTIONS = {
 def test_networks_that_make_no_sense_are_refused(describe, told):
     with pytest.raises(FastcheckError, match=told):
         describe()
+
+
+@pytest.mark.parametrize(("number", "told"), [(4, "x is 4"), (-1, "x is -1"), (0.5, "x is 0.5")])
+def test_integers_that_name_no_row_are_refused(number, told):
+    network = Network([Embedding(4, 2), Flatten(), Dense(2)])
+    params, x = network.initial((3,)), np.zeros((2, 3))
+    x[1, 2] = number
+    with pytest.raises(FastcheckError, match=rf"{told} at index \[1, 2\]: expected integers from 0 to 3, the rows of"):
+        _check(network, params, params, x, np.array([0, 1]))
 
 
 def test_batch_statistics_of_one_entry_are_refused():
