@@ -384,6 +384,7 @@ PATTERNS = (
         _value_clip,
         "the gradient {words}",
         "check the gradient before it is clipped; look for a clamp or a ReLU applied to the gradient itself",
+        ("zeros",),
     ),
     Pattern(
         "absolute values",
@@ -402,6 +403,7 @@ PATTERNS = (
         _signs,
         "the gradient holds only the signs of its values{times}",
         "look for sign() in the backward pass, or the update of an optimizer in place of the gradient",
+        ("zeros",),
     ),
     Pattern(
         "rounded",

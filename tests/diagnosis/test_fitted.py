@@ -108,7 +108,8 @@ def test_what_is_planted_is_named_first_and_alone_but_for_what_makes_the_same_ar
     evidence = _evidence(PLANTED[words](numeric, np.random.default_rng(2)), numeric)
     first, *more = fitted({"weight": evidence}, counts=COUNTS)
     assert words in first.bug
-    assert more == []
+    # Signs, times a size below that of all values, are these values clipped at that size.
+    assert [one.bug for one in more] == ["the gradient is clipped at 0.01 in size"] * words.endswith("0.01")
     assert first.explained == 1
     assert first.residual < 1e-6
     assert first.tensors == ("weight",)
@@ -135,7 +136,7 @@ def test_a_penalty_is_named_alone_and_with_a_factor(words, dtype):
         value = 1 + random.normal(size=numeric.shape)
         return [_evidence(factor * numeric + c * value, numeric, dtype=dtype, value=value, seed=seed)]
 
-    assert _share_named(words.replace("0.02", "0.0") if dtype == "float32" else words, planted) >= 0.95
+    assert _share_named(words, planted) >= 0.95
     wrong = "times the parameter"
     assert not any(wrong in bug for seed in SEEDS for bug in _bugs(_noisy(seed, dtype)))
 
@@ -210,9 +211,6 @@ def test_the_code_in_the_words_of_a_rearrangement_makes_the_array():
             assert codes
             for code in codes:
                 assert np.array_equal(eval(f"right{code}", {"right": numeric}), analytic)
-
-
-ROUNDINGS = {"float32": np.float32, "float16": np.float16}
 
 
 @pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
