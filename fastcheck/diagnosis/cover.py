@@ -1,0 +1,319 @@
+"""Cover a set of a tensor's entries with the simplest description: of one axis, of several, or a union of those."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from fastcheck.common.arguments import Shape
+from fastcheck.diagnosis.index_words import Axis, log_choices, named
+
+NEARLY = 0.98
+"""A description covers at least this share of the set, and the set is at least this share of what it describes."""
+
+CHANCE = math.log(1e4)
+"""So many times less likely than one of the descriptions that are as simple must be what a sample shows, by chance."""
+
+_MOST_TERMS = 3
+"""Largest number of descriptions that are joined."""
+
+_MOST_LISTED = math.log(1e4)
+"""Where all entries are known, what exactly fits is a fact: it is stated up to this cost."""
+
+_CELLS = 4
+"""Two axes are looked at together where at least one in so many of their cells was seen."""
+
+
+def _count(mask: np.ndarray) -> int:
+    return int(np.count_nonzero(mask))
+
+
+class Cover(NamedTuple):
+    """A description of a set.
+
+    Attributes
+    ----------
+    words : str
+    cost : float
+        Logarithm of the number of descriptions that are as simple, and of the exceptions to this one.
+    inside, hits, outside : int
+        Number of entries that are described, of those that belong to the set among them, and elsewhere.
+    """
+
+    words: str
+    cost: float
+    inside: int
+    hits: int
+    outside: int
+
+
+class _Term(NamedTuple):
+    words: str
+    cost: float
+    mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class Places:
+    """The entries of a tensor that were differenced, and where they lie along its axes.
+
+    Attributes
+    ----------
+    dims : int64 array, shape (n,)
+        Flat indices.
+    shape : tuple of int
+    names : sequence of str
+        One for each axis.
+    """
+
+    dims: np.ndarray
+    shape: Shape
+    names: Sequence[str]
+
+    @cached_property
+    def wide(self) -> list[int]:
+        """The axes with more than one index."""
+        return [axis for axis, size in enumerate(self.shape) if size > 1]
+
+    @cached_property
+    def axes(self) -> dict[int, Axis]:
+        """Those axes, with the indices that were seen."""
+        sizes = ((axis, self.shape[axis]) for axis in self.wide)
+        seen = {axis: np.flatnonzero(np.bincount(self.at(axis), minlength=size)) for axis, size in sizes}
+        return {axis: Axis(self.names[axis], self.shape[axis], seen[axis]) for axis in self.wide}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all entries were differenced."""
+        return len(self.dims) == math.prod(self.shape)
+
+    def at(self, axis: int) -> np.ndarray:
+        """Return the index of each entry along an axis."""
+        return self.dims // math.prod(self.shape[axis + 1 :]) % self.shape[axis]
+
+    def cell(self, axes: tuple[int, ...]) -> np.ndarray:
+        """Return the flat index of each entry in the plane of some axes."""
+        cell = self.at(axes[0])
+        for axis in axes[1:]:
+            cell *= self.shape[axis]
+            cell += self.at(axis)
+        return cell
+
+
+def covered(places: Places, target: np.ndarray) -> Cover | None:
+    """Return the simplest description of a set of entries; None where nothing simple describes it.
+
+    Parameters
+    ----------
+    places : Places
+    target : bool array, shape (n,)
+        Which of the entries belong to the set: some, not all.
+    """
+    count, total = _count(target), len(target)
+    scattered = log_choices(total, count)
+    found = [cover for terms in _attempts(places, target) if (cover := _judged(places, target, terms, scattered))]
+    return min(found, key=lambda cover: cover.cost, default=None)
+
+
+def _attempts(places: Places, target: np.ndarray) -> Iterator[list[_Term]]:
+    """Yield unions of terms that may describe the set."""
+    box = _box(places, target)
+    if box:
+        yield [box]
+    for term in _related(places, target):
+        yield [term]
+    for together in (1, 2, 3):
+        yield _union(places, target, together)
+
+
+def _judged(places: Places, target: np.ndarray, terms: list[_Term], scattered: float) -> Cover | None:
+    """Return terms as a description of the set; None where they do not fit, or would fit as well by chance."""
+    if not terms:
+        return None
+    mask = terms[0].mask if len(terms) == 1 else np.logical_or.reduce([term.mask for term in terms])
+    inside, count = _count(mask), _count(target)
+    hits = _count(mask & target)
+    if hits < NEARLY * max(inside, count):
+        return None
+    simple = sum(term.cost for term in terms)
+    exceptions = log_choices(inside, hits) + log_choices(len(target) - inside, count - hits)
+    exact = places.is_whole and hits == inside == count and simple <= _MOST_LISTED * len(terms)
+    if not exact and simple + exceptions + CHANCE > scattered:
+        return None
+    return Cover(" and ".join(term.words for term in terms), simple + exceptions, inside, hits, count - hits)
+
+
+def confined(places: Places, target: np.ndarray) -> Cover | None:
+    """Return where all entries of a set lie, among others; None where that says nothing."""
+    box = _box(places, target, all_of_them=True)
+    if box is None:
+        return None
+    inside, count = _count(box.mask), _count(target)
+    likely = log_choices(len(target), count) - log_choices(inside, count)
+    if likely < box.cost + CHANCE:
+        return None
+    return Cover(box.words, box.cost, inside, count, 0)
+
+
+def _box(
+    places: Places, target: np.ndarray, among: np.ndarray | slice = slice(None), all_of_them: bool = False
+) -> _Term | None:
+    """Return what lies at the indices that the set has along each axis, of the axes where these say something.
+
+    Where all entries are known, and not only some of the box belong to the set, every axis does.
+
+    Parameters
+    ----------
+    places : Places
+    target : bool array
+    among : bool array or slice
+        The entries that are not described yet.
+    all_of_them : bool
+        Whether indices with a few strays count too.
+    """
+    pieces: dict[int, np.ndarray] = {}
+    for axis in places.wide:
+        indices = _indices(places, axis, target, all_of_them)
+        if len(indices) < _count(np.bincount(places.at(axis)[among])):
+            pieces[axis] = indices
+    if not places.is_whole or all_of_them:
+        pieces = _telling(places, _count(target), pieces)
+    return _of_pieces(places, pieces) if pieces else None
+
+
+def _telling(places: Places, count: int, pieces: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """Return those pieces that make a set of so many entries less likely by chance than they are simple."""
+    mask, kept = np.ones(len(places.dims), dtype=bool), list[int]()
+    while len(kept) < len(pieces):
+        inside = log_choices(_count(mask), count)
+        gains = {}
+        for axis in pieces.keys() - set(kept):
+            fewer = _count(mask & _within(places, axis, pieces[axis]))
+            gains[axis] = inside - log_choices(fewer, min(count, fewer)) - named(places.axes[axis], pieces[axis]).cost
+        best = max(gains, key=lambda axis: gains[axis])
+        if gains[best] <= math.log(len(places.wide)):
+            break
+        kept.append(best)
+        mask &= _within(places, best, pieces[best])
+    return {axis: pieces[axis] for axis in sorted(kept)}
+
+
+def _indices(places: Places, axis: int, target: np.ndarray, all_of_them: bool) -> np.ndarray:
+    """Return the indices along an axis at which the set lies, or these without those of a few strays."""
+    at, size = places.at(axis), places.shape[axis]
+    hits, seen = np.bincount(at[target], minlength=size), np.bincount(at, minlength=size)
+    rates = hits / np.maximum(seen, 1)
+    most = rates >= 0.3 * rates.max()
+    return np.flatnonzero(most if not all_of_them and hits[most].sum() >= NEARLY * hits.sum() else hits)
+
+
+def _within(places: Places, axis: int, indices: np.ndarray) -> np.ndarray:
+    """Return which entries lie at these indices along an axis."""
+    chosen = np.zeros(places.shape[axis], dtype=bool)
+    chosen[indices] = True
+    return chosen[places.at(axis)]
+
+
+def _of_pieces(places: Places, pieces: dict[int, np.ndarray]) -> _Term:
+    """Return the entries that lie at some indices along each of several axes."""
+    mask, cost = np.ones(len(places.dims), dtype=bool), math.log(len(places.wide)) * len(pieces)
+    words = {}
+    for axis, indices in pieces.items():
+        mask &= _within(places, axis, indices)
+        words[axis], more = named(places.axes[axis], indices)
+        cost += more
+    return _Term(" of ".join(_phrases(places, pieces, words)), cost, mask)
+
+
+def _phrases(places: Places, pieces: dict[int, np.ndarray], words: dict[int, str]) -> Iterator[str]:
+    """Yield the words for the indices along each axis, the last axis first; those of a tap together."""
+    for point in _points(places, pieces):
+        numbers = ", ".join(str(int(pieces[axis][0])) for axis in point)
+        yield f"{'tap' if places.axes[point[0]].is_tap else 'entry'} ({numbers})"
+        words = {axis: phrase for axis, phrase in words.items() if axis not in point}
+    taps = [phrase for axis, phrase in reversed(words.items()) if places.axes[axis].is_tap]
+    if taps:
+        yield f"taps in {' of '.join(taps)}"
+    yield from (phrase for axis, phrase in reversed(words.items()) if not places.axes[axis].is_tap)
+
+
+def _points(places: Places, pieces: dict[int, np.ndarray]) -> Iterator[tuple[int, ...]]:
+    """Yield the axes of a kernel where single indices along all of them make a tap; numbered axes likewise."""
+    for prefix in ("tap ", "axis "):
+        axes = tuple(axis for axis in places.wide if places.names[axis].startswith(prefix))
+        if len(axes) > 1 and all(axis in pieces and len(pieces[axis]) == 1 for axis in axes):
+            yield axes
+
+
+def _related(places: Places, target: np.ndarray) -> Iterator[_Term]:
+    """Yield the entries whose indices along two axes of one size are equal, or in one order."""
+    for one, other in itertools.combinations(places.wide, 2):
+        if places.shape[one] != places.shape[other]:
+            continue
+        first, second = places.at(one), places.at(other)
+        some = target[:: max(1, len(target) // 1000)]
+        for relation, words in ((np.equal, "equals"), (np.less, "is less than"), (np.greater, "is greater than")):
+            mask = relation(first, second)
+            if _count(mask[:: max(1, len(target) // 1000)] & some) >= 0.9 * _count(some):
+                names = places.names[one], places.names[other]
+                yield _Term(f"entries whose {names[0]} {words} their {names[1]}", math.log(6), mask)
+
+
+def _union(places: Places, target: np.ndarray, together: int) -> list[_Term]:
+    """Return a greedy union: each term covers most of what is left, whole slices of one axis or of several together.
+
+    What is left at the end may be what lies at some indices along each of several axes.
+    """
+    left, among, terms = target.copy(), np.ones(len(target), dtype=bool), list[_Term]()
+    for _ in range(_MOST_TERMS - 1):
+        slices = (_slices(places, axes, target, left) for axes in _groups(places, together))
+        best = max(filter(None, slices), key=lambda term: _count(term.mask & left), default=None)
+        if best is None or _is_weak(places, best, left):
+            break
+        terms.append(best)
+        left &= ~best.mask
+        among &= ~best.mask
+        if _count(left) <= (1 - NEARLY) * _count(target):
+            return terms
+    if terms and (rest := _box(places, left, among)) and not _is_weak(places, rest, left):
+        terms.append(rest)
+    return terms
+
+
+def _is_weak(places: Places, term: _Term, left: np.ndarray) -> bool:
+    """Return whether a term covers so little of what is left that a sample would show as much by chance."""
+    hits = _count(term.mask & left)
+    if places.is_whole:
+        return hits < 0.1 * _count(left)
+    return hits * math.log(len(left) / _count(term.mask)) < term.cost + CHANCE
+
+
+def _groups(places: Places, together: int) -> Iterator[tuple[int, ...]]:
+    """Yield so many axes at a time, where enough of their cells were seen."""
+    for axes in itertools.combinations(places.wide, together):
+        if _CELLS * len(places.dims) >= math.prod(places.shape[axis] for axis in axes):
+            yield axes
+
+
+def _slices(places: Places, axes: tuple[int, ...], target: np.ndarray, left: np.ndarray) -> _Term | None:
+    """Return the cells of a plane of axes in which (nearly) every entry belongs to the set, if it has few of them."""
+    cell, cells = places.cell(axes), math.prod(places.shape[axis] for axis in axes)
+    seen, hits = np.bincount(cell, minlength=cells), np.bincount(cell[target], minlength=cells)
+    full = (seen > 0) & (hits >= NEARLY * seen)
+    full &= np.bincount(cell[left], minlength=cells) > 0
+    if not full.any() or (len(axes) > 1 and _count(full) > _MOST_TERMS):
+        return None
+    if len(axes) == 1:
+        return _of_pieces(places, {axes[0]: np.flatnonzero(full)})
+    corners = np.unravel_index(np.flatnonzero(full), [places.shape[axis] for axis in axes])
+    boxes = [
+        _of_pieces(places, dict(zip(axes, map(np.atleast_1d, corner), strict=True)))
+        for corner in zip(*corners, strict=True)
+    ]
+    return _Term(" and ".join(box.words for box in boxes), sum(box.cost for box in boxes), full[cell])
