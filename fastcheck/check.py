@@ -16,6 +16,7 @@ from fastcheck.common.naming import quoted, refuse_unknown
 from fastcheck.common.progress import PATIENCE, ProgressHook, progress_bar
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.diagnosis import checked
 from fastcheck.engine.sampling import Dims
 from fastcheck.engine.settings import Settings, usable_directions
 from fastcheck.functions.case import FunctionCase
@@ -113,9 +114,7 @@ def check(
         keep=keep,
         directions=usable_directions(directions),
     )
-    from fastcheck.engine import coordinator  # imports Numba
-
-    report = coordinator.run(case.pipeline(settings), settings)
+    report = checked.convolution(case, settings)
     return explained(case, report, threads=settings.threads, progress=settings.progress) if explain else report
 
 
@@ -461,10 +460,8 @@ def _check_function(
     with progress_bar(PATIENCE) if progress is None else nullcontext(progress or None) as hook:
         settings = Settings.of(FunctionCase.evaluators, evaluator="full", default_threads=1, progress=hook, **options)
         case = make()
-        from fastcheck.engine import coordinator  # imports Numba
-
         with workers_of(case, settings):
-            return coordinator.run(case.pipeline(settings), settings)
+            return checked.function(case, settings)
 
 
 @refuse_unknown_keywords

@@ -29,6 +29,7 @@ COVERS = {
     "reports/test_digit_map": "axes",
     "reports/test_figure": "common/drawing",
     "reports/test_outline": "facts layout notes readable wording render/outline",
+    "diagnosis/test_checked": "diagnosed",
     "engine/test_sampling": "metrics/reach",
     "engine/test_shard_results": "coordinator pipeline common/packing common/progress",
     "convolutions/test_copies": "copies_evaluators",

@@ -82,6 +82,12 @@ def planes_of(name: str, shape: Shape, operands: Mapping[str, Any] | None) -> tu
     return tuple(plane for plane in planes if plane.rows * plane.columns > 1) or (Plane((), (), ()),)
 
 
+def axis_names(name: str, shape: Shape, operands: Mapping[str, Any] | None) -> _Names:
+    """Return the names of a tensor's axes; arguments as in `planes_of`."""
+    lead, space = _axis_names(name, shape, operands or {})
+    return lead + space
+
+
 def _plane(axes: range, names: _Names, shape: Shape) -> Plane:
     return Plane(tuple(axes), tuple(names[axis] for axis in axes), tuple(shape[axis] for axis in axes))
 

@@ -15,6 +15,9 @@ from fastcheck.reports.tensor_report import TensorReport
 NOTES = 3
 """Largest number of notes of a kind: of other advice, or of other tensors."""
 
+FEW = 3
+"""Failing entries that a report lists one by one in any case."""
+
 
 def of(facts: Facts, shown: Sequence[tuple[str, TensorReport]]) -> Iterator[str]:
     """Yield all notes; ``shown`` are the tensors that did not pass."""
@@ -38,12 +41,24 @@ def _forward_notes(facts: Facts) -> Iterator[str]:
 
 
 def _advice(shown: Sequence[tuple[str, TensorReport]]) -> Iterator[str]:
-    names: dict[str, list[str]] = {}
+    """Yield what is wrong where that is known, and what to try, once for all tensors of which it is said."""
+    names: dict[tuple[str, str], list[str]] = {}
     for name, tensor in shown:
-        if tensor.advice:
-            names.setdefault(tensor.advice, []).append(name)
-    for advice, those in list(names.items())[:NOTES]:
-        yield f"try: {advice}" if len(names) == 1 else f"try ({joined(those)}): {advice}"
+        for note in _of_tensor(tensor):
+            names.setdefault(note, []).append(name)
+    several = len({name for those in names.values() for name in those}) > 1
+    for (title, words), those in list(names.items())[: 2 * NOTES]:
+        yield f"{title} ({joined(those)}): {words}" if several else f"{title}: {words}"
+
+
+def _of_tensor(tensor: TensorReport) -> Iterator[tuple[str, str]]:
+    known = tensor.diagnosis or {}
+    if known.get("evidence"):
+        yield "this is", f"{known['bug']}; {known['evidence']}"
+    if known.get("shape") and tensor.beyond_error_bar > FEW:  # others are listed
+        yield "where", known["shape"]
+    if advice := known.get("try") or tensor.advice:
+        yield "try", advice
 
 
 def _sweeps(facts: Facts) -> Iterator[str]:
