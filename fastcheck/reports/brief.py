@@ -61,9 +61,10 @@ def _apart(entry: Entry) -> str:
 
 
 def _where(report: Report | NetworkReport, facts: Facts) -> Iterator[str]:
-    """Yield what the wrong entries of a tensor share, where there are several."""
+    """Yield what the wrong entries of a tensor share, where there are several and no diagnosis says it."""
     for digits in digit_maps(facts.tensors, report.operands)[: len(ROWS)]:
-        if facts.tensors[digits.name].beyond_error_bar > 1 and digits.where:
+        tensor = facts.tensors[digits.name]
+        if tensor.beyond_error_bar > 1 and digits.where and not tensor.diagnosis:
             yield from wrapped(f"where {digits.name} is wrong: {digits.where}")
 
 
