@@ -13,7 +13,7 @@ lines of a terminal."""
 
 _PATH_WITHIN = 20
 
-_PATH = re.compile(r"""[^\s'"]*/[^\s'"]*""")
+_WORD = re.compile(r"""[^\s'"]+""")
 
 
 def shortened(text: str, longest: int = LONGEST) -> str:
@@ -26,7 +26,7 @@ def shortened(text: str, longest: int = LONGEST) -> str:
 
 def as_message(text: str) -> str:
     """Shorten a text to three lines of a terminal, and what long paths take, but to no more than `LONGEST`."""
-    paths = sum(max(0, len(path) - _PATH_WITHIN) for path in _PATH.findall(text))
+    paths = sum(max(0, len(word) - _PATH_WITHIN) for word in _WORD.findall(text) if "/" in word)
     return shortened(text, min(LONGEST, _LINES + paths))
 
 
