@@ -2,7 +2,7 @@
 
 import os
 
-MOST = {"short": 25, "whole": None}
+MOST = {"short": 15, "whole": None}
 SIZE = os.environ.get("FASTCHECK_TESTS", "short")
 if SIZE not in MOST:
     raise ValueError(f"FASTCHECK_TESTS is {SIZE!r}: expected {' or '.join(MOST)}")
