@@ -65,8 +65,8 @@ class Places:
 
     Attributes
     ----------
-    dims : int64 array, shape (n,)
-        Flat indices.
+    dims : array, shape (n,)
+        Flat indices, of 32 or 64 bits.
     shape : tuple of int
     names : sequence of str
         One for each axis.

@@ -21,6 +21,9 @@ _FEW = 32
 _ROUND = 3e-6
 """A norm is a round number if it is so close to one, relatively: programs add 1e-6 where they divide by it."""
 
+_CLOSE = 1e-5
+"""A factor that was fitted beside a penalty has a meaning if it is so close to its value, relatively."""
+
 _ADVISED = "{advice}"
 
 
@@ -72,18 +75,28 @@ def fitted(
 
 
 def _of_tensor(evidence: Evidence, known: Known) -> Iterator[tuple[int, str, str, Fit]]:
-    """Yield the patterns that fit a tensor: the number, both sentences, and the fit."""
+    """Yield the patterns that fit a tensor: the number, both sentences, and the fit.
+
+    Where one explains all, another that misses a few makes another array.
+    """
     if not evidence.failing.any():
         return
-    part, named = part_of(evidence), set[str]()
+    found, named = list[tuple[int, str, str, Fit]](), set[str]()
     for row, pattern in enumerate(PATTERNS):
-        if named & set(pattern.unless):
-            continue
-        for hypothesis in pattern.propose(part, known):
-            fit = _confirmed(hypothesis, part, evidence)
-            if fit is not None:
-                named.add(pattern.name)
-                yield row, pattern.bug.format(**hypothesis.words), pattern.advice.format(**hypothesis.words), fit
+        if not named & set(pattern.unless):
+            fitting = list(_of_pattern(pattern, evidence, known))
+            named |= {pattern.name} if fitting else set()
+            found += [(row, *sentences, fit) for sentences, fit in fitting]
+    least = min((fit.missed for *_, fit in found), default=0)
+    yield from (one for one in found if one[3].missed <= 2 * least)
+
+
+def _of_pattern(pattern: Pattern, evidence: Evidence, known: Known) -> Iterator[tuple[tuple[str, str], Fit]]:
+    part = part_of(evidence)
+    for hypothesis in pattern.propose(part, known):
+        fit = _confirmed(hypothesis, part, evidence)
+        if fit is not None:
+            yield (pattern.bug.format(**hypothesis.words), pattern.advice.format(**hypothesis.words)), fit
 
 
 def _confirmed(hypothesis: Hypothesis, part: Evidence, whole: Evidence) -> Fit | None:
@@ -208,15 +221,24 @@ def _penalty(part: Evidence, known: Known) -> _Proposals:
     yield Hypothesis(words, _plus(part, lambda one: c * _parameter(one)), free=1)
 
 
-def _factor_and_penalty(part: Evidence, known: Known) -> _Proposals:
-    factor, c = factors.fitted(part, part.seen, part.numeric, _parameter(part))
-    if not math.isfinite(factor) or not math.isfinite(c):
-        return
+def _named_factor_and_penalty(part: Evidence, known: Known) -> _Proposals:
+    factor, c = _two(part)
     tried = factors.number_of_meanings(known.counts)
-    for meaning in factors.meanings(float(factor), known.counts):
-        if abs(meaning.value - factor) <= 1e-5 * abs(factor):
+    for meaning in factors.meanings(factor, known.counts):
+        if abs(meaning.value - factor) <= _CLOSE * abs(factor):
             yield _scaled_and_penalised(part, meaning.words, meaning.value, c, tried)
-    yield _scaled_and_penalised(part, f"is multiplied by {factors.shown(float(factor))}", float(factor), c, 1)
+
+
+def _factor_and_penalty(part: Evidence, known: Known) -> _Proposals:
+    factor, c = _two(part)
+    if math.isfinite(factor):
+        yield _scaled_and_penalised(part, f"is multiplied by {factors.shown(factor)}", factor, c, 1)
+
+
+def _two(part: Evidence) -> tuple[float, float]:
+    """Return a factor and a multiple of the parameter that make the gradient; nan where they are not told."""
+    factor, c = factors.fitted(part, part.seen, part.numeric, _parameter(part))
+    return float(factor), float(c)
 
 
 def _scaled_and_penalised(part: Evidence, words: str, factor: float, c: float, tried: int) -> Hypothesis:
@@ -350,6 +372,7 @@ def _moved(one: rearranged.Rearrangement) -> Callable[[Evidence], Compared]:
 _OF_DECAY = (
     "compare the penalty in the loss with its gradient: its factor, its 2 or 1/2, its sign, and where it is added"
 )
+_OF_BOTH = "look for a scale that acts on the data's part of the loss and not on the penalty, or the reverse"
 
 PATTERNS = (
     Pattern(
@@ -426,11 +449,18 @@ PATTERNS = (
     ),
     Pattern("rearranged", _rearranged, "the gradient {words}", _ADVISED, ("zeros",)),
     Pattern(
+        "named factor and penalty",
+        _named_factor_and_penalty,
+        "the gradient {words}, with {c} times the parameter {does}",
+        _OF_BOTH,
+        ("named factor", "norm clip", "factor", "penalty", "zeros"),
+    ),
+    Pattern(
         "factor and penalty",
         _factor_and_penalty,
         "the gradient {words}, with {c} times the parameter {does}",
-        "look for a scale that acts on the data's part of the loss and not on the penalty, or the reverse",
-        ("named factor", "norm clip", "factor", "penalty", "zeros"),
+        _OF_BOTH,
+        ("named factor", "norm clip", "factor", "penalty", "zeros", "named factor and penalty"),
     ),
 )
 """The patterns, cheapest and simplest first."""
