@@ -54,8 +54,11 @@ class Cover(NamedTuple):
 
 
 class _Term(NamedTuple):
+    """A description that others may be joined to: words and cost, the axes it is about, the entries it means."""
+
     words: str
     cost: float
+    axes: tuple[int, ...]
     mask: np.ndarray
 
 
@@ -146,7 +149,8 @@ def _judged(places: Places, target: np.ndarray, terms: list[_Term], scattered: f
     exact = places.is_whole and hits == inside == count and simple <= _MOST_LISTED * len(terms)
     if not exact and simple + exceptions + CHANCE > scattered:
         return None
-    return Cover(" and ".join(term.words for term in terms), simple + exceptions, inside, hits, count - hits)
+    words = [term.words for term in sorted(terms, key=lambda term: term.axes)]
+    return Cover(" and ".join(words), simple + exceptions, inside, hits, count - hits)
 
 
 def confined(places: Places, target: np.ndarray) -> Cover | None:
@@ -228,7 +232,7 @@ def _of_pieces(places: Places, pieces: dict[int, np.ndarray]) -> _Term:
         mask &= _within(places, axis, indices)
         words[axis], more = named(places.axes[axis], indices)
         cost += more
-    return _Term(" of ".join(_phrases(places, pieces, words)), cost, mask)
+    return _Term(" of ".join(_phrases(places, pieces, words)), cost, tuple(pieces), mask)
 
 
 def _phrases(places: Places, pieces: dict[int, np.ndarray], words: dict[int, str]) -> Iterator[str]:
@@ -262,7 +266,7 @@ def _related(places: Places, target: np.ndarray) -> Iterator[_Term]:
             mask = relation(first, second)
             if _count(mask[:: max(1, len(target) // 1000)] & some) >= 0.9 * _count(some):
                 names = places.names[one], places.names[other]
-                yield _Term(f"entries whose {names[0]} {words} their {names[1]}", math.log(6), mask)
+                yield _Term(f"entries whose {names[0]} {words} their {names[1]}", math.log(6), (one, other), mask)
 
 
 def _union(places: Places, target: np.ndarray, together: int) -> list[_Term]:
@@ -316,4 +320,4 @@ def _slices(places: Places, axes: tuple[int, ...], target: np.ndarray, left: np.
         _of_pieces(places, dict(zip(axes, map(np.atleast_1d, corner), strict=True)))
         for corner in zip(*corners, strict=True)
     ]
-    return _Term(" and ".join(box.words for box in boxes), sum(box.cost for box in boxes), full[cell])
+    return _Term(" and ".join(box.words for box in boxes), sum(box.cost for box in boxes), axes, full[cell])

@@ -16,6 +16,9 @@ from fastcheck.reports.layout import joined
 _ONE_BY_ONE = 3
 """Largest number of failing entries that are listed where nothing describes them."""
 
+_PLAIN = 0.05
+"""By how much what fails may cost more to describe than what is right: it is simpler to read."""
+
 _ENOUGH = 10
 """A sample shows what failing entries have in common if at least so many fail: fewer may share a sign by chance."""
 
@@ -72,7 +75,7 @@ def _which(places: Places, failing: np.ndarray) -> str:
     """Return the simplest description of the entries that fail, or of those that do not."""
     count, total = np.count_nonzero(failing), len(failing)
     wrong, right = covered(places, failing), covered(places, ~failing)
-    if wrong and (right is None or wrong.cost <= right.cost):
+    if wrong and (right is None or wrong.cost <= right.cost + _PLAIN):
         return _exactly(wrong, "only ")
     if right:
         return _exactly(right, "all but ")
