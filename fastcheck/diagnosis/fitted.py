@@ -48,6 +48,7 @@ class Pattern(NamedTuple):
     unless: tuple[str, ...] = ()
 
 
+@np.errstate(all="ignore")
 def fitted(
     failed: Failed, others: Mapping[str, np.ndarray] | None = None, counts: Mapping[str, float] | None = None
 ) -> list[Diagnosis]:

@@ -30,7 +30,7 @@ def _evidence(analytic, numeric, *, dtype="float64", sample=None, value=None, na
     dims = np.arange(flat.size)
     if sample is not None and sample < flat.size:
         dims = np.sort(random.choice(flat.size, sample, replace=False))
-    bar = 1e-9 * (np.abs(flat) + np.sqrt(np.mean(flat**2))) if dtype == "float64" else 2.0**-22 * np.abs(flat) + 1e-7
+    bar = 1e-9 * (np.abs(flat) + np.abs(flat).mean()) if dtype == "float64" else 2.0**-22 * np.abs(flat) + 1e-7
     moved = flat + bar / 4 * random.uniform(-1, 1, size=flat.size)
     stored = analytic.astype(dtype).astype(np.float64)
     return Evidence(name, stored, dims, moved[dims], bar[dims], value)
@@ -261,6 +261,12 @@ def test_what_misses_entries_that_another_explains_is_not_told():
     assert _bugs(_evidence(rolled, numeric)) == ["the gradient is shifted by 1 along axis 0, with zeros behind it"]
 
 
+def test_counts_that_are_equal_are_alternatives():
+    numeric = np.random.default_rng(0).normal(size=(6, 4))
+    bugs = _bugs(_evidence(numeric / 7, numeric), counts={"N": 7, "rows": 7.0, "taps": 1, "none": 0, "C": 3})
+    assert bugs == ["the gradient is divided by N or rows (7)"]
+
+
 def test_a_norm_over_all_tensors_is_found():
     random = np.random.default_rng(0)
     numeric = {"weight": random.normal(size=(4, 3, 3)), "bias": random.normal(size=4)}
@@ -284,10 +290,34 @@ def test_gradients_of_two_tensors_are_exchanged(seed):
     assert _bugs(apart, _evidence(first, second, name="w2")) == ["the gradient of w1 is stored as that of w2"]
 
 
-def test_the_gradient_of_another_tensor_is_found():
-    first, second = np.random.default_rng(0).normal(size=(2, 4, 6))
-    assert _bugs(_evidence(second, first), others={"w2": second}) == ["this is the gradient of w2"]
-    assert _bugs(_evidence(second, first), others={"w2": first}) == []
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_gradient_of_another_tensor_is_found(seed):
+    first, second, third = np.random.default_rng(seed).normal(size=(3, 4, 6))
+    evidence = _evidence(second, first, sample=[None, 12][seed % 2], seed=seed)
+    assert _bugs(evidence, others={"w2": second, "w3": third}) == ["this is the gradient of w2"]
+    assert _bugs(evidence, others={"w2": first, "w3": third, "w4": second[:2]}) == []
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-30, 1e30, 1e200])
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [("is divided by N (8)", lambda n: n / 8), ("is flipped along axis 0", np.flipud), ("is clipped at", None)],
+)
+def test_gradients_of_any_size_are_diagnosed(size, words, change):
+    numeric = np.random.default_rng(0).normal(size=(6, 4))
+    analytic = _value_clip(numeric, None) if change is None else change(numeric)
+    (bug,) = _bugs(_evidence(analytic * size, numeric * size), counts=COUNTS)
+    assert words in bug
+
+
+def test_half_precision_tells_factors():
+    for seed in SEEDS:
+        random = np.random.default_rng(seed)
+        numeric = random.normal(size=(6, 20))
+        bar = 2.0**-8 * np.abs(numeric)
+        moved = numeric / 8 * (1 + 2.0**-9 * random.uniform(-1, 1, size=numeric.shape))
+        one = Evidence("weight", moved, np.arange(120), numeric.reshape(-1), bar.reshape(-1))
+        assert _bugs(one, counts=COUNTS) == ["the gradient is divided by N (8)"]
 
 
 def test_entries_that_pass_are_not_broken():
