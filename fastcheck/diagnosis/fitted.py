@@ -10,7 +10,7 @@ import numpy as np
 
 from fastcheck.diagnosis import factors, rearranged
 from fastcheck.diagnosis.evidence import Diagnosis, Evidence, Failed
-from fastcheck.diagnosis.hypotheses import Compared, Fit, Hypothesis, Known, fits, part_of
+from fastcheck.diagnosis.hypotheses import Compared, Fit, Hypothesis, Known, at, fits, part_of
 from fastcheck.reports.layout import joined
 
 _Proposals = Iterator[Hypothesis]
@@ -146,6 +146,28 @@ def _named_factor(part: Evidence, known: Known) -> _Proposals:
     for meaning in factors.meanings(_factor(part), known.counts):
         words = {"words": meaning.words, "advice": meaning.advice}
         yield Hypothesis(words, _times(meaning.value), tried=tried)
+
+
+def _where_it_fails(hypothesis: Hypothesis) -> Hypothesis:
+    """Return a hypothesis on the failing entries alone."""
+
+    def compare(one: Evidence) -> Compared:
+        observed, predicted, allowed = hypothesis.compare(one)
+        return Compared(observed, np.where(one.failing, predicted, observed), allowed)
+
+    return hypothesis._replace(compare=compare)
+
+
+def _part_zero(part: Evidence, known: Known) -> _Proposals:
+    yield _where_it_fails(Hypothesis({}, _same(lambda one: np.zeros(len(one.dims)))))
+
+
+def _part_named_factor(part: Evidence, known: Known) -> _Proposals:
+    yield from map(_where_it_fails, _named_factor(at(part, part.failing), known))
+
+
+def _part_factor(part: Evidence, known: Known) -> _Proposals:
+    yield from map(_where_it_fails, _any_factor(at(part, part.failing), known))
 
 
 def _norm_clip(part: Evidence, known: Known) -> _Proposals:
@@ -373,6 +395,8 @@ def _moved(one: rearranged.Rearrangement) -> Callable[[Evidence], Compared]:
 _OF_DECAY = (
     "compare the penalty in the loss with its gradient: its factor, its 2 or 1/2, its sign, and where it is added"
 )
+_FACTORS = ("zeros", "named factor", "norm clip", "factor")
+
 _OF_BOTH = "look for a scale that acts on the data's part of the loss and not on the penalty, or the reverse"
 
 PATTERNS = (
@@ -450,18 +474,39 @@ PATTERNS = (
     ),
     Pattern("rearranged", _rearranged, "the gradient {words}", _ADVISED, ("zeros",)),
     Pattern(
+        "part zero",
+        _part_zero,
+        "where it fails, the gradient is zero: never written, or set to zero",
+        "look at the entries that are named: at the ends of a loop or slice, at an index, a mask, or a sum's extent",
+        (*_FACTORS, "value clip"),
+    ),
+    Pattern(
+        "part named factor",
+        _part_named_factor,
+        "where it fails, the gradient {words}",
+        "look at the entries that are named: are they used twice, or by another loop? {advice}",
+        (*_FACTORS, "absolute values"),
+    ),
+    Pattern(
+        "part factor",
+        _part_factor,
+        "where it fails, the gradient has a factor of {factor}",
+        "look for a scale that is applied to these entries alone",
+        (*_FACTORS, "value clip", "absolute values", "part zero", "part named factor"),
+    ),
+    Pattern(
         "named factor and penalty",
         _named_factor_and_penalty,
         "the gradient {words}, with {c} times the parameter {does}",
         _OF_BOTH,
-        ("named factor", "norm clip", "factor", "penalty", "zeros"),
+        (*_FACTORS, "penalty"),
     ),
     Pattern(
         "factor and penalty",
         _factor_and_penalty,
         "the gradient {words}, with {c} times the parameter {does}",
         _OF_BOTH,
-        ("named factor", "norm clip", "factor", "penalty", "zeros", "named factor and penalty"),
+        (*_FACTORS, "penalty", "named factor and penalty"),
     ),
 )
 """The patterns, cheapest and simplest first."""

@@ -114,10 +114,11 @@ def part_of(evidence: Evidence) -> Evidence:
         places if len(places) <= _SAMPLE else random.choice(places, _SAMPLE, replace=False, shuffle=False)
         for places in (np.flatnonzero(failing), np.flatnonzero(~failing))
     ]
-    return _at(evidence, np.sort(np.concatenate(some)))
+    return at(evidence, np.sort(np.concatenate(some)))
 
 
-def _at(evidence: Evidence, places: np.ndarray | slice) -> Evidence:
+def at(evidence: Evidence, places: np.ndarray | slice) -> Evidence:
+    """Return some entries of a tensor's evidence."""
     return replace(
         evidence, dims=evidence.dims[places], numeric=evidence.numeric[places], error_bar=evidence.error_bar[places]
     )
@@ -140,7 +141,7 @@ class _Tally(NamedTuple):
 def fits(hypothesis: Hypothesis, evidence: Evidence) -> Fit | None:
     """Return how well a hypothesis fits a tensor; None where it does not, or where that is no evidence."""
     blocks = range(0, len(evidence.dims), _BLOCK)
-    tallies = [_tally(hypothesis, _at(evidence, slice(start, start + _BLOCK))) for start in blocks]
+    tallies = [_tally(hypothesis, at(evidence, slice(start, start + _BLOCK))) for start in blocks]
     failing, explained = sum(one.failing for one in tallies), sum(one.explained for one in tallies)
     passing, kept = sum(one.passing for one in tallies), sum(one.kept for one in tallies)
     left, gap = math.hypot(*(one.left for one in tallies)), math.hypot(*(one.gap for one in tallies))
