@@ -82,20 +82,22 @@ def _of_tensor(evidence: Evidence, known: Known) -> Iterator[tuple[int, str, str
     """
     if not evidence.failing.any():
         return
-    found, named = list[tuple[int, str, str, Fit]](), set[str]()
+    part, found, named = part_of(evidence), list[tuple[int, str, str, Fit]](), set[str]()
     for row, pattern in enumerate(PATTERNS):
         if not named & set(pattern.unless):
-            fitting = list(_of_pattern(pattern, evidence, known))
+            fitting = list(_of_pattern(pattern, part, evidence, known))
             named |= {pattern.name} if fitting else set()
             found += [(row, *sentences, fit) for sentences, fit in fitting]
     least = min((fit.missed for *_, fit in found), default=0)
     yield from (one for one in found if one[3].missed <= 2 * least)
 
 
-def _of_pattern(pattern: Pattern, evidence: Evidence, known: Known) -> Iterator[tuple[tuple[str, str], Fit]]:
-    part = part_of(evidence)
+def _of_pattern(
+    pattern: Pattern, part: Evidence, whole: Evidence, known: Known
+) -> Iterator[tuple[tuple[str, str], Fit]]:
+    """Yield the hypotheses of one pattern that fit a tensor: both sentences, and the fit."""
     for hypothesis in pattern.propose(part, known):
-        fit = _confirmed(hypothesis, part, evidence)
+        fit = _confirmed(hypothesis, part, whole)
         if fit is not None:
             yield (pattern.bug.format(**hypothesis.words), pattern.advice.format(**hypothesis.words)), fit
 
@@ -341,14 +343,13 @@ def _exchanged(part: Evidence, known: Known) -> _Proposals:
     for name, other in known.failed.items():
         if name == part.name or other.shape != part.shape:
             continue
+        forth = Hypothesis({}, _found_in(other.analytic), tried=len(known.failed))
+        if fits(forth, part) is None:
+            continue
         back = fits(Hypothesis({}, _found_in(part.analytic)), part_of(other)) is not None
         first, second = sorted((part.name, name))
-        words = (
-            f"the gradients of {first} and {second} are exchanged"
-            if back
-            else f"the gradient of {part.name} is stored as that of {name}"
-        )
-        yield Hypothesis({"words": words}, _found_in(other.analytic), tried=len(known.failed))
+        exchanged, stored = f"of {first} and {second} are exchanged", f"of {part.name} is stored as that of {name}"
+        yield forth._replace(words={"words": f"the gradients {exchanged}" if back else f"the gradient {stored}"})
 
 
 def _found_in(array: np.ndarray) -> Callable[[Evidence], Compared]:
@@ -395,6 +396,8 @@ def _moved(one: rearranged.Rearrangement) -> Callable[[Evidence], Compared]:
 _OF_DECAY = (
     "compare the penalty in the loss with its gradient: its factor, its 2 or 1/2, its sign, and where it is added"
 )
+_REACHED = "look at how the code reaches the entries that fail: the ends of a loop or slice, an index"
+
 _FACTORS = ("zeros", "named factor", "norm clip", "factor")
 
 _OF_BOTH = "look for a scale that acts on the data's part of the loss and not on the penalty, or the reverse"
@@ -477,14 +480,14 @@ PATTERNS = (
         "part zero",
         _part_zero,
         "where it fails, the gradient is zero: never written, or set to zero",
-        "look at the entries that are named: at the ends of a loop or slice, at an index, a mask, or a sum's extent",
+        f"{_REACHED}, a mask",
         (*_FACTORS, "value clip"),
     ),
     Pattern(
         "part named factor",
         _part_named_factor,
         "where it fails, the gradient {words}",
-        "look at the entries that are named: are they used twice, or by another loop? {advice}",
+        f"{_REACHED}, one that is used twice; {{advice}}",
         (*_FACTORS, "absolute values"),
     ),
     Pattern(

@@ -101,6 +101,16 @@ def test_axes_that_have_numbers_are_described():
     assert _where(row == 2, ("axis 0", "axis 1")) == "only index 2 of axis 0"
     assert _where(column < 4, ("axis 0", "axis 1")) == "only the first 4 of 9 indices of axis 1"
     assert _where((row == 2) & (column == 5), ("axis 0", "axis 1")) == "only entry (2, 5)"
+    deep = ((row == 2) & (column == 5))[:, None]
+    assert _where(deep, ("axis 0", "axis 1", "axis 2")) == "only entry (2, 0, 5)"
+
+
+def test_taps_of_a_flat_kernel_are_described():
+    failing = np.zeros((6, 4, 1, 5), dtype=bool)
+    failing[..., 3] = True
+    assert _where(failing) == "only tap (0, 3)"
+    failing[..., 4] = True
+    assert _where(failing) == "only taps in the last 2 of 5 columns"
 
 
 def test_small_tensors_are_described():
