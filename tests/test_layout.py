@@ -39,6 +39,8 @@ COVERS = {
     "convolutions/test_entries": "relabelled",
     "convolutions/test_error_bars": "pipeline steps common/precision engine/magnitudes engine/steps",
     "convolutions/test_geometry": "common/arguments",
+    "diagnosis/test_fitted": "evidence factors hypotheses rearranged",
+    "diagnosis/test_shape": "cover index_words",
     "frameworks/test_jax_check": "jax_functions jax_trees",
     "frameworks/test_torch_check": "torch_functions torch_modules torch_tensors metrics/autograd_health",
     "functions/test_coloured": "moves colour",

@@ -18,7 +18,7 @@ NEARLY = 0.98
 """A description covers at least this share of the set, and the set is at least this share of what it describes."""
 
 CHANCE = math.log(1e4)
-"""So many times less likely than one of the descriptions that are as simple must be what a sample shows, by chance."""
+"""Chance must be so much less likely (a logarithm) to show a sample's pattern, whichever of those that are as simple."""
 
 _MOST_TERMS = 3
 """Largest number of descriptions that are joined."""
@@ -54,8 +54,11 @@ class Cover(NamedTuple):
 
 
 class _Term(NamedTuple):
+    """A description that others may be joined to: words and cost, the axes it is about, the entries it means."""
+
     words: str
     cost: float
+    axes: tuple[int, ...]
     mask: np.ndarray
 
 
@@ -65,8 +68,8 @@ class Places:
 
     Attributes
     ----------
-    dims : int64 array, shape (n,)
-        Flat indices.
+    dims : array, shape (n,)
+        Flat indices, of 32 or 64 bits.
     shape : tuple of int
     names : sequence of str
         One for each axis.
@@ -146,7 +149,8 @@ def _judged(places: Places, target: np.ndarray, terms: list[_Term], scattered: f
     exact = places.is_whole and hits == inside == count and simple <= _MOST_LISTED * len(terms)
     if not exact and simple + exceptions + CHANCE > scattered:
         return None
-    return Cover(" and ".join(term.words for term in terms), simple + exceptions, inside, hits, count - hits)
+    words = [term.words for term in sorted(terms, key=lambda term: term.axes)]
+    return Cover(" and ".join(words), simple + exceptions, inside, hits, count - hits)
 
 
 def confined(places: Places, target: np.ndarray) -> Cover | None:
@@ -228,14 +232,14 @@ def _of_pieces(places: Places, pieces: dict[int, np.ndarray]) -> _Term:
         mask &= _within(places, axis, indices)
         words[axis], more = named(places.axes[axis], indices)
         cost += more
-    return _Term(" of ".join(_phrases(places, pieces, words)), cost, mask)
+    return _Term(" of ".join(_phrases(places, pieces, words)), cost, tuple(pieces), mask)
 
 
 def _phrases(places: Places, pieces: dict[int, np.ndarray], words: dict[int, str]) -> Iterator[str]:
     """Yield the words for the indices along each axis, the last axis first; those of a tap together."""
     for point in _points(places, pieces):
-        numbers = ", ".join(str(int(pieces[axis][0])) for axis in point)
-        yield f"{'tap' if places.axes[point[0]].is_tap else 'entry'} ({numbers})"
+        numbers = ", ".join(str(int(pieces[axis][0])) if axis in pieces else "0" for axis in point)
+        yield f"{'tap' if places.names[point[0]].startswith('tap ') else 'entry'} ({numbers})"
         words = {axis: phrase for axis, phrase in words.items() if axis not in point}
     taps = [phrase for axis, phrase in reversed(words.items()) if places.axes[axis].is_tap]
     if taps:
@@ -246,23 +250,24 @@ def _phrases(places: Places, pieces: dict[int, np.ndarray], words: dict[int, str
 def _points(places: Places, pieces: dict[int, np.ndarray]) -> Iterator[tuple[int, ...]]:
     """Yield the axes of a kernel where single indices along all of them make a tap; numbered axes likewise."""
     for prefix in ("tap ", "axis "):
-        axes = tuple(axis for axis in places.wide if places.names[axis].startswith(prefix))
-        if len(axes) > 1 and all(axis in pieces and len(pieces[axis]) == 1 for axis in axes):
+        axes = tuple(axis for axis, name in enumerate(places.names) if name.startswith(prefix))
+        wide = [axis for axis in axes if axis in places.axes]
+        if wide and len(axes) > 1 and all(axis in pieces and len(pieces[axis]) == 1 for axis in wide):
             yield axes
 
 
 def _related(places: Places, target: np.ndarray) -> Iterator[_Term]:
     """Yield the entries whose indices along two axes of one size are equal, or in one order."""
+    few = slice(None, None, max(1, len(target) // 1000))
     for one, other in itertools.combinations(places.wide, 2):
         if places.shape[one] != places.shape[other]:
             continue
         first, second = places.at(one), places.at(other)
-        some = target[:: max(1, len(target) // 1000)]
         for relation, words in ((np.equal, "equals"), (np.less, "is less than"), (np.greater, "is greater than")):
             mask = relation(first, second)
-            if _count(mask[:: max(1, len(target) // 1000)] & some) >= 0.9 * _count(some):
+            if _count(mask[few] & target[few]) >= 0.9 * _count(target[few]):
                 names = places.names[one], places.names[other]
-                yield _Term(f"entries whose {names[0]} {words} their {names[1]}", math.log(6), mask)
+                yield _Term(f"entries whose {names[0]} {words} their {names[1]}", math.log(6), (one, other), mask)
 
 
 def _union(places: Places, target: np.ndarray, together: int) -> list[_Term]:
@@ -316,4 +321,4 @@ def _slices(places: Places, axes: tuple[int, ...], target: np.ndarray, left: np.
         _of_pieces(places, dict(zip(axes, map(np.atleast_1d, corner), strict=True)))
         for corner in zip(*corners, strict=True)
     ]
-    return _Term(" and ".join(box.words for box in boxes), sum(box.cost for box in boxes), full[cell])
+    return _Term(" and ".join(box.words for box in boxes), sum(box.cost for box in boxes), axes, full[cell])

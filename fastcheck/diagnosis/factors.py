@@ -10,8 +10,8 @@ import numpy as np
 
 from fastcheck.diagnosis.evidence import Evidence
 
-_NEAR = 1e-3
-"""A meaning is tried if its factor is so close to the fitted one, relatively."""
+_NEAR = 1e-2
+"""A meaning is tried if its factor is so close to the fitted one, relatively: as close as bfloat16 tells."""
 
 _TRIMMED = 3
 """Number of least-squares fits, each without the entries that the one before leaves far off."""
@@ -65,19 +65,16 @@ def meanings(factor: float, counts: Mapping[str, float]) -> Iterator[Meaning]:
         if abs(abs(factor) - value) <= _NEAR * value:
             wrong = " and has the opposite sign" if sign < 0 else ""
             yield Meaning(sign * value, words + wrong, advice + (", and for a wrong sign" if sign < 0 else ""))
-    if sign < 0 and abs(factor + 1) <= _NEAR:
+    if abs(factor + 1) <= _NEAR:
         yield Meaning(-1.0, "has the opposite sign", "look for a minus that is missing or one too many")
 
 
 def _positive(counts: Mapping[str, float]) -> Iterator[Meaning]:
     yield Meaning(2.0, "is twice what it should be: added to stale gradients, or counted twice", _TWICE)
     yield Meaning(0.5, "is half of what it should be", _HALF)
-    for name, value in counts.items():
-        if not 0 < value < math.inf or value == 1:
-            continue
-        shown = f"{name} ({value:,.6g})"
-        yield Meaning(1 / value, f"is divided by {shown}", _MEAN)
-        yield Meaning(float(value), f"is multiplied by {shown}", _SUM)
+    for value, names in _by_value(counts).items():
+        yield Meaning(1 / value, f"is divided by {names} ({value:,.6g})", _MEAN)
+        yield Meaning(value, f"is multiplied by {names} ({value:,.6g})", _SUM)
     for name, value, advice in _CONSTANTS:
         yield Meaning(value, f"is multiplied by {name}", advice)
         yield Meaning(1 / value, f"is divided by {name}", advice)
@@ -85,6 +82,15 @@ def _positive(counts: Mapping[str, float]) -> Iterator[Meaning]:
         words = f"by {1 - rate:g}, which would be 1 - p of a dropout of {rate:g}"
         yield Meaning(1 - rate, f"is multiplied {words}", _DROPOUT)
         yield Meaning(1 / (1 - rate), f"is divided {words}", _DROPOUT)
+
+
+def _by_value(counts: Mapping[str, float]) -> dict[float, str]:
+    """Return the names of each number that a factor can show: several that are equal are alternatives."""
+    names: dict[float, list[str]] = {}
+    for name, value in counts.items():
+        if 0 < value < math.inf and value != 1:
+            names.setdefault(float(value), []).append(name)
+    return {value: " or ".join(some) for value, some in names.items()}
 
 
 def number_of_meanings(counts: Mapping[str, float]) -> int:
@@ -111,7 +117,9 @@ def fitted(evidence: Evidence, target: np.ndarray, *columns: np.ndarray) -> np.n
     target, *columns : float64 arrays, shape (n,)
     """
     least = 1e-16 * float(np.abs(evidence.numeric).max(initial=0.0)) + float(np.finfo(float).tiny)
-    weight = 1 / np.maximum(evidence.error_bar, least)
+    bar = np.maximum(evidence.error_bar, least)
+    typical = float(np.median(bar))
+    weight = typical / bar
     finite = np.isfinite(target)
     used, found = finite, np.zeros(len(columns))
     for _ in range(_TRIMMED):
@@ -120,7 +128,7 @@ def fitted(evidence: Evidence, target: np.ndarray, *columns: np.ndarray) -> np.n
             return np.full(len(columns), np.nan)
         found = found + step
         left = np.abs(target - _sum(found, columns)) * weight
-        used = finite & (left <= max(1.0, 10 * float(np.median(left[finite]))))
+        used = finite & (left <= max(typical, 10 * float(np.median(left[finite]))))
     return found
 
 
@@ -130,7 +138,7 @@ def _sum(found: np.ndarray, columns: Sequence[np.ndarray]) -> np.ndarray:
 
 def _step(matrix: np.ndarray, target: np.ndarray, found: np.ndarray) -> np.ndarray | None:
     """Return what is to be added to coefficients; None where the columns do not tell."""
-    scale = np.linalg.norm(matrix, axis=0)
+    scale = np.abs(matrix).max(axis=0, initial=0.0)
     if len(matrix) < len(found) or not (np.isfinite(scale) & (scale > 0)).all():
         return None
     step, _, rank, _ = np.linalg.lstsq(matrix / scale, target - matrix @ found, rcond=1e-8)

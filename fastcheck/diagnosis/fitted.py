@@ -10,7 +10,7 @@ import numpy as np
 
 from fastcheck.diagnosis import factors, rearranged
 from fastcheck.diagnosis.evidence import Diagnosis, Evidence, Failed
-from fastcheck.diagnosis.hypotheses import Compared, Fit, Hypothesis, Known, fits, part_of
+from fastcheck.diagnosis.hypotheses import Compared, Fit, Hypothesis, Known, at, fits, part_of
 from fastcheck.reports.layout import joined
 
 _Proposals = Iterator[Hypothesis]
@@ -20,6 +20,9 @@ _FEW = 32
 
 _ROUND = 3e-6
 """A norm is a round number if it is so close to one, relatively: programs add 1e-6 where they divide by it."""
+
+_CLOSE = 1e-5
+"""A factor that was fitted beside a penalty has a meaning if it is so close to its value, relatively."""
 
 _ADVISED = "{advice}"
 
@@ -45,6 +48,7 @@ class Pattern(NamedTuple):
     unless: tuple[str, ...] = ()
 
 
+@np.errstate(all="ignore")
 def fitted(
     failed: Failed, others: Mapping[str, np.ndarray] | None = None, counts: Mapping[str, float] | None = None
 ) -> list[Diagnosis]:
@@ -72,18 +76,30 @@ def fitted(
 
 
 def _of_tensor(evidence: Evidence, known: Known) -> Iterator[tuple[int, str, str, Fit]]:
-    """Yield the patterns that fit a tensor: the number, both sentences, and the fit."""
+    """Yield the patterns that fit a tensor: the number, both sentences, and the fit.
+
+    Where one explains all, another that misses a few makes another array.
+    """
     if not evidence.failing.any():
         return
-    part, named = part_of(evidence), set[str]()
+    part, found, named = part_of(evidence), list[tuple[int, str, str, Fit]](), set[str]()
     for row, pattern in enumerate(PATTERNS):
-        if named & set(pattern.unless):
-            continue
-        for hypothesis in pattern.propose(part, known):
-            fit = _confirmed(hypothesis, part, evidence)
-            if fit is not None:
-                named.add(pattern.name)
-                yield row, pattern.bug.format(**hypothesis.words), pattern.advice.format(**hypothesis.words), fit
+        if not named & set(pattern.unless):
+            fitting = list(_of_pattern(pattern, part, evidence, known))
+            named |= {pattern.name} if fitting else set()
+            found += [(row, *sentences, fit) for sentences, fit in fitting]
+    least = min((fit.missed for *_, fit in found), default=0)
+    yield from (one for one in found if one[3].missed <= 2 * least)
+
+
+def _of_pattern(
+    pattern: Pattern, part: Evidence, whole: Evidence, known: Known
+) -> Iterator[tuple[tuple[str, str], Fit]]:
+    """Yield the hypotheses of one pattern that fit a tensor: both sentences, and the fit."""
+    for hypothesis in pattern.propose(part, known):
+        fit = _confirmed(hypothesis, part, whole)
+        if fit is not None:
+            yield (pattern.bug.format(**hypothesis.words), pattern.advice.format(**hypothesis.words)), fit
 
 
 def _confirmed(hypothesis: Hypothesis, part: Evidence, whole: Evidence) -> Fit | None:
@@ -132,6 +148,28 @@ def _named_factor(part: Evidence, known: Known) -> _Proposals:
     for meaning in factors.meanings(_factor(part), known.counts):
         words = {"words": meaning.words, "advice": meaning.advice}
         yield Hypothesis(words, _times(meaning.value), tried=tried)
+
+
+def _where_it_fails(hypothesis: Hypothesis) -> Hypothesis:
+    """Return a hypothesis on the failing entries alone."""
+
+    def compare(one: Evidence) -> Compared:
+        observed, predicted, allowed = hypothesis.compare(one)
+        return Compared(observed, np.where(one.failing, predicted, observed), allowed)
+
+    return hypothesis._replace(compare=compare)
+
+
+def _part_zero(part: Evidence, known: Known) -> _Proposals:
+    yield _where_it_fails(Hypothesis({}, _same(lambda one: np.zeros(len(one.dims)))))
+
+
+def _part_named_factor(part: Evidence, known: Known) -> _Proposals:
+    yield from map(_where_it_fails, _named_factor(at(part, part.failing), known))
+
+
+def _part_factor(part: Evidence, known: Known) -> _Proposals:
+    yield from map(_where_it_fails, _any_factor(at(part, part.failing), known))
 
 
 def _norm_clip(part: Evidence, known: Known) -> _Proposals:
@@ -208,15 +246,24 @@ def _penalty(part: Evidence, known: Known) -> _Proposals:
     yield Hypothesis(words, _plus(part, lambda one: c * _parameter(one)), free=1)
 
 
-def _factor_and_penalty(part: Evidence, known: Known) -> _Proposals:
-    factor, c = factors.fitted(part, part.seen, part.numeric, _parameter(part))
-    if not math.isfinite(factor) or not math.isfinite(c):
-        return
+def _named_factor_and_penalty(part: Evidence, known: Known) -> _Proposals:
+    factor, c = _two(part)
     tried = factors.number_of_meanings(known.counts)
-    for meaning in factors.meanings(float(factor), known.counts):
-        if abs(meaning.value - factor) <= 1e-5 * abs(factor):
+    for meaning in factors.meanings(factor, known.counts):
+        if abs(meaning.value - factor) <= _CLOSE * abs(factor):
             yield _scaled_and_penalised(part, meaning.words, meaning.value, c, tried)
-    yield _scaled_and_penalised(part, f"is multiplied by {factors.shown(float(factor))}", float(factor), c, 1)
+
+
+def _factor_and_penalty(part: Evidence, known: Known) -> _Proposals:
+    factor, c = _two(part)
+    if math.isfinite(factor):
+        yield _scaled_and_penalised(part, f"is multiplied by {factors.shown(factor)}", factor, c, 1)
+
+
+def _two(part: Evidence) -> tuple[float, float]:
+    """Return a factor and a multiple of the parameter that make the gradient; nan where they are not told."""
+    factor, c = factors.fitted(part, part.seen, part.numeric, _parameter(part))
+    return float(factor), float(c)
 
 
 def _scaled_and_penalised(part: Evidence, words: str, factor: float, c: float, tried: int) -> Hypothesis:
@@ -296,14 +343,13 @@ def _exchanged(part: Evidence, known: Known) -> _Proposals:
     for name, other in known.failed.items():
         if name == part.name or other.shape != part.shape:
             continue
+        forth = Hypothesis({}, _found_in(other.analytic), tried=len(known.failed))
+        if fits(forth, part) is None:
+            continue
         back = fits(Hypothesis({}, _found_in(part.analytic)), part_of(other)) is not None
         first, second = sorted((part.name, name))
-        words = (
-            f"the gradients of {first} and {second} are exchanged"
-            if back
-            else f"the gradient of {part.name} is stored as that of {name}"
-        )
-        yield Hypothesis({"words": words}, _found_in(other.analytic), tried=len(known.failed))
+        exchanged, stored = f"of {first} and {second} are exchanged", f"of {part.name} is stored as that of {name}"
+        yield forth._replace(words={"words": f"the gradients {exchanged}" if back else f"the gradient {stored}"})
 
 
 def _found_in(array: np.ndarray) -> Callable[[Evidence], Compared]:
@@ -350,6 +396,11 @@ def _moved(one: rearranged.Rearrangement) -> Callable[[Evidence], Compared]:
 _OF_DECAY = (
     "compare the penalty in the loss with its gradient: its factor, its 2 or 1/2, its sign, and where it is added"
 )
+_REACHED = "look at how the code reaches the entries that fail: the ends of a loop or slice, an index"
+
+_FACTORS = ("zeros", "named factor", "norm clip", "factor")
+
+_OF_BOTH = "look for a scale that acts on the data's part of the loss and not on the penalty, or the reverse"
 
 PATTERNS = (
     Pattern(
@@ -426,11 +477,39 @@ PATTERNS = (
     ),
     Pattern("rearranged", _rearranged, "the gradient {words}", _ADVISED, ("zeros",)),
     Pattern(
+        "part zero",
+        _part_zero,
+        "where it fails, the gradient is zero: never written, or set to zero",
+        f"{_REACHED}, a mask",
+        (*_FACTORS, "value clip"),
+    ),
+    Pattern(
+        "part named factor",
+        _part_named_factor,
+        "where it fails, the gradient {words}",
+        f"{_REACHED}, one that is used twice; {{advice}}",
+        (*_FACTORS, "absolute values"),
+    ),
+    Pattern(
+        "part factor",
+        _part_factor,
+        "where it fails, the gradient has a factor of {factor}",
+        "look for a scale that is applied to these entries alone",
+        (*_FACTORS, "value clip", "absolute values", "part zero", "part named factor"),
+    ),
+    Pattern(
+        "named factor and penalty",
+        _named_factor_and_penalty,
+        "the gradient {words}, with {c} times the parameter {does}",
+        _OF_BOTH,
+        (*_FACTORS, "penalty"),
+    ),
+    Pattern(
         "factor and penalty",
         _factor_and_penalty,
         "the gradient {words}, with {c} times the parameter {does}",
-        "look for a scale that acts on the data's part of the loss and not on the penalty, or the reverse",
-        ("named factor", "norm clip", "factor", "penalty", "zeros"),
+        _OF_BOTH,
+        (*_FACTORS, "penalty", "named factor and penalty"),
     ),
 )
 """The patterns, cheapest and simplest first."""

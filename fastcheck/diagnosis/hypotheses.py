@@ -23,6 +23,9 @@ CHANCE = math.log(1e-6)
 _SAMPLE = 1000
 """Number of failing entries, and of passing ones, on which hypotheses are tried before they are confirmed on all."""
 
+_BLOCK = 2**17
+"""Number of entries on which a hypothesis is confirmed at a time."""
+
 
 class Compared(NamedTuple):
     """What a hypothesis says of some entries.
@@ -31,7 +34,7 @@ class Compared(NamedTuple):
     ----------
     observed, predicted : float64 arrays, shape (n,)
         Two arrays that are equal where it is true.
-    allowed : float64 array, shape (n,), or float
+    allowed : float64 array, shape (n,)
         What they may differ by.
     """
 
@@ -77,6 +80,11 @@ class Fit(NamedTuple):
     left: float
     gap: float
 
+    @property
+    def missed(self) -> int:
+        """Number of failing entries that it does not explain."""
+        return self.failing - self.explained
+
 
 @dataclass(frozen=True)
 class Known:
@@ -106,39 +114,66 @@ def part_of(evidence: Evidence) -> Evidence:
         places if len(places) <= _SAMPLE else random.choice(places, _SAMPLE, replace=False, shuffle=False)
         for places in (np.flatnonzero(failing), np.flatnonzero(~failing))
     ]
-    at = np.sort(np.concatenate(some))
-    return replace(evidence, dims=evidence.dims[at], numeric=evidence.numeric[at], error_bar=evidence.error_bar[at])
+    return at(evidence, np.sort(np.concatenate(some)))
+
+
+def at(evidence: Evidence, places: np.ndarray | slice) -> Evidence:
+    """Return some entries of a tensor's evidence."""
+    return replace(
+        evidence, dims=evidence.dims[places], numeric=evidence.numeric[places], error_bar=evidence.error_bar[places]
+    )
+
+
+class _Tally(NamedTuple):
+    """What counts, of some entries."""
+
+    failing: int
+    explained: int
+    passing: int
+    kept: int
+    left: float
+    gap: float
+    chance: float
+    best: np.ndarray
 
 
 @np.errstate(all="ignore")
 def fits(hypothesis: Hypothesis, evidence: Evidence) -> Fit | None:
     """Return how well a hypothesis fits a tensor; None where it does not, or where that is no evidence."""
-    observed, predicted, allowed = hypothesis.compare(evidence)
-    apart, failing = np.abs(observed - predicted), evidence.failing
+    blocks = range(0, len(evidence.dims), _BLOCK)
+    tallies = [_tally(hypothesis, at(evidence, slice(start, start + _BLOCK))) for start in blocks]
+    failing, explained = sum(one.failing for one in tallies), sum(one.explained for one in tallies)
+    passing, kept = sum(one.passing for one in tallies), sum(one.kept for one in tallies)
+    left, gap = math.hypot(*(one.left for one in tallies)), math.hypot(*(one.gap for one in tallies))
+    if explained < NEARLY_ALL * failing or kept < NEARLY_ALL * passing or not left <= MOST_LEFT * gap:
+        return None
+    # As many of the best entries as parameters were fitted say nothing.
+    best = np.sort(np.concatenate([one.best for one in tallies]))[: hypothesis.free]
+    chance = sum(one.chance for one in tallies) - float(best.sum()) + math.log(hypothesis.tried)
+    return Fit(failing, explained, left, gap) if chance <= CHANCE else None
+
+
+def _tally(hypothesis: Hypothesis, block: Evidence) -> _Tally:
+    observed, predicted, allowed = hypothesis.compare(block)
+    apart, gap, failing = np.abs(observed - predicted), np.abs(block.seen - block.numeric), block.failing
     within = apart <= allowed
-    wrong, right = int(failing.sum()), int(np.count_nonzero(~failing))
-    explained = int(np.count_nonzero(within & failing))
-    if explained < NEARLY_ALL * wrong or np.count_nonzero(within & ~failing) < NEARLY_ALL * right:
-        return None
-    gap = _norm(evidence.seen - evidence.numeric)
-    # What the bars allow is not left.
-    left = _norm(np.maximum(apart - np.maximum(allowed - evidence.error_bar, 0), 0)) if explained else math.inf
-    if not left <= MOST_LEFT * gap or not _is_telling(hypothesis, evidence, failing, allowed):
-        return None
-    return Fit(wrong, explained, left, gap)
+    # An entry's chance to be explained is what it may differ by, over what was to be explained.
+    chances = np.log(np.clip(allowed[failing] / gap[failing], 1e-16, 1.0))
+    wrong = _count(failing)
+    return _Tally(
+        wrong,
+        _count(within & failing),
+        len(failing) - wrong,
+        _count(within & ~failing),
+        _norm(apart),
+        _norm(gap),
+        float(chances.sum()),
+        np.sort(chances)[: hypothesis.free],
+    )
 
 
-def _is_telling(hypothesis: Hypothesis, evidence: Evidence, failing: np.ndarray, allowed: np.ndarray) -> bool:
-    """Return whether chance is too unlikely to bring all failing entries inside their bars.
-
-    An entry's chance is its bar over the size of what was to be explained. As many of the best entries as parameters
-    were fitted say nothing.
-    """
-    wide = np.broadcast_to(allowed, failing.shape)[failing]
-    apart = np.abs(evidence.seen - evidence.numeric)[failing]
-    each = np.log(np.clip(wide / apart, 1e-16, 1.0))
-    evidence_left = np.sort(each)[hypothesis.free :]
-    return float(evidence_left.sum()) + math.log(hypothesis.tried) <= CHANCE
+def _count(mask: np.ndarray) -> int:
+    return int(np.count_nonzero(mask))
 
 
 def _norm(values: np.ndarray) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +15,9 @@ from fastcheck.reports.layout import joined
 
 _ONE_BY_ONE = 3
 """Largest number of failing entries that are listed where nothing describes them."""
+
+_PLAIN = 0.05
+"""By how much what fails may cost more to describe than what is right: it is simpler to read."""
 
 _ENOUGH = 10
 """A sample shows what failing entries have in common if at least so many fail: fewer may share a sign by chance."""
@@ -25,6 +30,9 @@ _MOST_FACTORS = 3
 
 _RESOLVED = 0.01
 """A factor counts where the error bar leaves it uncertain by at most this."""
+
+_BLOCK = 2**17
+"""Number of entries whose signs are counted at a time."""
 
 _MOST_FACTORED = 100_000
 """Largest number of entries whose factors are looked at."""
@@ -50,11 +58,13 @@ def described(evidence: Evidence, axes: Sequence[str]) -> str:
 
 
 def _where(evidence: Evidence, failing: np.ndarray, axes: Sequence[str]) -> str:
-    count, total = np.count_nonzero(failing), len(failing)
-    of = "" if evidence.is_whole else f" ({total:,} of {evidence.analytic.size:,} entries checked)"
-    if count == total:
-        return f"{_all(total)}{of}"
-    return f"{_which(Places(evidence.dims, evidence.shape, axes), failing)}{of}"
+    total, size = len(failing), evidence.analytic.size
+    if failing.all():
+        return _all(total) if evidence.is_whole else f"all {total:,} entries checked, of {size:,}"
+    # Places of fewer bytes: large tensors have many.
+    dims = evidence.dims.astype(np.int32) if size <= np.iinfo(np.int32).max else evidence.dims
+    checked = "" if evidence.is_whole else f" ({total:,} of {size:,} entries checked)"
+    return f"{_which(Places(dims, evidence.shape, axes), failing)}{checked}"
 
 
 def _all(total: int) -> str:
@@ -65,7 +75,7 @@ def _which(places: Places, failing: np.ndarray) -> str:
     """Return the simplest description of the entries that fail, or of those that do not."""
     count, total = np.count_nonzero(failing), len(failing)
     wrong, right = covered(places, failing), covered(places, ~failing)
-    if wrong and (right is None or wrong.cost <= right.cost):
+    if wrong and (right is None or wrong.cost <= right.cost + _PLAIN):
         return _exactly(wrong, "only ")
     if right:
         return _exactly(right, "all but ")
@@ -87,40 +97,81 @@ def _exactly(cover: Cover, opening: str) -> str:
     return f"{opening}{cover.words}" + f", but for {exceptions:,} {noun}" * (exceptions > 0)
 
 
+class _Signs(NamedTuple):
+    """Numbers of failing entries: all, and of those with a finite value and a derivative above its bar.
+
+    Attributes
+    ----------
+    failing, finite, zero, flat : int
+        All, and of all: finite ones, those whose value is zero, and those whose derivative is.
+    resolved, vanished, smaller, larger, opposite : int
+        Those whose derivative is larger than its bar, and of these: zero, too small or large in size, of another sign.
+    """
+
+    failing: int
+    finite: int
+    zero: int
+    flat: int
+    resolved: int
+    vanished: int
+    smaller: int
+    larger: int
+    opposite: int
+
+    def words(self) -> str:
+        """Return what (nearly) all of them have in common."""
+        if self.finite == 0:
+            return "all nan or infinite"
+        if self.zero == self.failing:
+            return "all zero"
+        if self.flat == self.failing:
+            return "the derivative is zero in all of them"
+        if vanished := self._nearly_all(self.vanished, "zero"):
+            return vanished
+        size = self._nearly_all(self.smaller, "too small in size") or self._nearly_all(self.larger, "too large in size")
+        sign = self._nearly_all(self.opposite, _OPPOSITE) or self._half(self.opposite, _OPPOSITE)
+        return ", ".join(filter(None, (size, sign)))
+
+    def _nearly_all(self, count: int, words: str) -> str:
+        if self.resolved < 2 or count < _NEARLY_ALL * self.resolved:
+            return ""
+        return f"{'all' if count == self.resolved else 'nearly all'} {words}"
+
+    def _half(self, count: int, words: str) -> str:
+        """Return whether about half have a property: in one of a thousand samples, chance is farther from a half."""
+        close = abs(count / max(self.resolved, 1) - 0.5) * math.sqrt(self.resolved) <= 1.6
+        return f"about half {words}" if close and self.resolved >= 2 * _ENOUGH else ""
+
+
+_OPPOSITE = "of the opposite sign"
+
+
 def _signs(evidence: Evidence, failing: np.ndarray) -> str:
     """Return what the failing values have in common, by their signs and sizes."""
-    a, n = evidence.seen[failing], evidence.numeric[failing]
-    if len(a) < (2 if evidence.is_whole else _ENOUGH):
+    if np.count_nonzero(failing) < (2 if evidence.is_whole else _ENOUGH):
         return ""
-    finite = np.isfinite(a)
-    if not finite.any():
-        return "all are nan or infinite"
-    if not a.any():
-        return "all are zero"
-    if not n.any():
-        return "the derivative is zero in all of them"
-    resolved = finite & (np.abs(n) > evidence.error_bar[failing])
-    a, n = a[resolved], n[resolved]
-    size, sign = _share(np.abs(a) < np.abs(n), "too small in size"), _share(a * n < 0, "of the opposite sign")
-    return ", ".join(filter(None, (size or _share(np.abs(a) > np.abs(n), "too large in size"), sign)))
+    counts = np.zeros(len(_Signs._fields), dtype=np.int64)
+    for start in range(0, len(failing), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        flat, wrong = evidence.analytic.reshape(-1), failing[block]
+        a, n, bar = flat[evidence.dims[block]][wrong], evidence.numeric[block][wrong], evidence.error_bar[block][wrong]
+        counts += _counted(a, n, bar)
+    return _Signs(*counts.tolist()).words()
 
 
-def _share(holds: np.ndarray, words: str) -> str:
-    """Return how many entries something holds for, if these are all, nearly all or half."""
-    if len(holds) < 2:
-        return ""
-    share = np.count_nonzero(holds) / len(holds)
-    if share >= _NEARLY_ALL:
-        return f"{'all' if share == 1 else 'nearly all'} {words}"
-    # In less than one of a thousand samples is the share of what has nothing to do with it as far from a half.
-    close = abs(share - 0.5) <= 1.6 / np.sqrt(len(holds))
-    return f"about half {words}" if close and len(holds) >= 20 and words.endswith("sign") else ""
+def _counted(a: np.ndarray, n: np.ndarray, bar: np.ndarray) -> list[int]:
+    finite, sizes = np.isfinite(a), (np.abs(a), np.abs(n))
+    resolved = finite & (sizes[1] > bar)
+    among = (a == 0, sizes[0] < sizes[1], sizes[0] > sizes[1], np.sign(a) * np.sign(n) < 0)
+    masks = (finite, a == 0, n == 0, resolved, *(mask & resolved for mask in among))
+    return [len(a), *(int(np.count_nonzero(mask)) for mask in masks)]
 
 
 def _factors(evidence: Evidence, failing: np.ndarray) -> str:
     """Return the few factors between the analytic and the numeric values, where there are only a few."""
-    every = -(-len(failing) // _MOST_FACTORED)
-    a, n, bar, wrong = (one[::every] for one in (evidence.seen, evidence.numeric, evidence.error_bar, failing))
+    every = slice(None, None, -(-len(failing) // _MOST_FACTORED))
+    a, wrong = evidence.analytic.reshape(-1)[evidence.dims[every]], failing[every]
+    n, bar = evidence.numeric[every], evidence.error_bar[every]
     resolved = np.isfinite(a) & (bar < _RESOLVED * np.abs(n))
     if np.count_nonzero(resolved & wrong) < max(_ONE_BY_ONE, _NEARLY_ALL * np.count_nonzero(wrong) / 2):
         return ""

@@ -30,7 +30,7 @@ def _evidence(analytic, numeric, *, dtype="float64", sample=None, value=None, na
     dims = np.arange(flat.size)
     if sample is not None and sample < flat.size:
         dims = np.sort(random.choice(flat.size, sample, replace=False))
-    bar = 1e-9 * (np.abs(flat) + np.sqrt(np.mean(flat**2))) if dtype == "float64" else 2.0**-22 * np.abs(flat) + 1e-7
+    bar = 1e-9 * (np.abs(flat) + np.abs(flat).mean()) if dtype == "float64" else 2.0**-22 * np.abs(flat) + 1e-7
     moved = flat + bar / 4 * random.uniform(-1, 1, size=flat.size)
     stored = analytic.astype(dtype).astype(np.float64)
     return Evidence(name, stored, dims, moved[dims], bar[dims], value)
@@ -103,13 +103,12 @@ def test_a_planted_pattern_is_named(words, dtype):
 
 
 @pytest.mark.parametrize("words", PLANTED)
-def test_what_is_planted_is_named_first_and_alone_but_for_what_makes_the_same_array(words):
+def test_only_what_is_planted_is_named(words):
     numeric = _numeric(np.random.default_rng(1), ranks=(3,))
     evidence = _evidence(PLANTED[words](numeric, np.random.default_rng(2)), numeric)
     first, *more = fitted({"weight": evidence}, counts=COUNTS)
     assert words in first.bug
-    # Signs, times a size below that of all values, are these values clipped at that size.
-    assert [one.bug for one in more] == ["the gradient is clipped at 0.01 in size"] * words.endswith("0.01")
+    assert more == []
     assert first.explained == 1
     assert first.residual < 1e-6
     assert first.tensors == ("weight",)
@@ -156,7 +155,7 @@ def test_noise_has_no_name(dtype, sample):
     assert [_bugs(_noisy(seed, dtype, sample), others=others, counts=COUNTS) for seed in range(60)] == [[]] * 60
 
 
-@pytest.mark.parametrize("how", ["added", "random", "one", "two", "half"])
+@pytest.mark.parametrize("how", ["added", "random", "one", "two"])
 def test_what_is_no_pattern_has_no_name(how):
     for seed in range(60):
         random = np.random.default_rng(seed)
@@ -164,8 +163,6 @@ def test_what_is_no_pattern_has_no_name(how):
         analytic, wrong = numeric.copy().reshape(-1), random.normal(size=numeric.size)
         if how == "added":
             analytic += 1e-3 * wrong
-        elif how == "half":
-            analytic[::2] *= 2
         else:
             some = {"random": slice(None), "one": slice(1), "two": slice(2)}[how]
             analytic[some] = wrong[some]
@@ -253,6 +250,21 @@ def test_two_names_of_one_array_are_both_told():
     assert bugs == ["the gradient is half of what it should be", "the gradient is divided by N (2)"]
 
 
+def test_what_misses_entries_that_another_explains_is_not_told():
+    numeric = np.random.default_rng(0).normal(size=(200, 6))
+    rolled = np.roll(numeric, 1, axis=0)
+    bugs = _bugs(_evidence(rolled, numeric))
+    assert bugs == ["the gradient is rolled by 1 along axis 0"]
+    rolled[0] = 0
+    assert _bugs(_evidence(rolled, numeric)) == ["the gradient is shifted by 1 along axis 0, with zeros behind it"]
+
+
+def test_counts_that_are_equal_are_alternatives():
+    numeric = np.random.default_rng(0).normal(size=(6, 4))
+    bugs = _bugs(_evidence(numeric / 7, numeric), counts={"N": 7, "rows": 7.0, "taps": 1, "none": 0, "C": 3})
+    assert bugs == ["the gradient is divided by N or rows (7)"]
+
+
 def test_a_norm_over_all_tensors_is_found():
     random = np.random.default_rng(0)
     numeric = {"weight": random.normal(size=(4, 3, 3)), "bias": random.normal(size=4)}
@@ -276,19 +288,68 @@ def test_gradients_of_two_tensors_are_exchanged(seed):
     assert _bugs(apart, _evidence(first, second, name="w2")) == ["the gradient of w1 is stored as that of w2"]
 
 
-def test_the_gradient_of_another_tensor_is_found():
-    first, second = np.random.default_rng(0).normal(size=(2, 4, 6))
-    assert _bugs(_evidence(second, first), others={"w2": second}) == ["this is the gradient of w2"]
-    assert _bugs(_evidence(second, first), others={"w2": first}) == []
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_gradient_of_another_tensor_is_found(seed):
+    first, second, third = np.random.default_rng(seed).normal(size=(3, 4, 6))
+    evidence = _evidence(second, first, sample=[None, 12][seed % 2], seed=seed)
+    assert _bugs(evidence, others={"w2": second, "w3": third}) == ["this is the gradient of w2"]
+    assert _bugs(evidence, others={"w2": first, "w3": third, "w4": second[:2]}) == []
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-30, 1e30, 1e200])
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [("is divided by N (8)", lambda n: n / 8), ("is flipped along axis 0", np.flipud), ("is clipped at", None)],
+)
+def test_gradients_of_any_size_are_diagnosed(size, words, change):
+    numeric = np.random.default_rng(0).normal(size=(6, 4))
+    analytic = _value_clip(numeric, None) if change is None else change(numeric)
+    (bug,) = _bugs(_evidence(analytic * size, numeric * size), counts=COUNTS)
+    assert words in bug
+
+
+def test_half_precision_tells_factors():
+    for seed in SEEDS:
+        random = np.random.default_rng(seed)
+        numeric = random.normal(size=(6, 20))
+        bar = 2.0**-8 * np.abs(numeric)
+        moved = numeric / 8 * (1 + 2.0**-9 * random.uniform(-1, 1, size=numeric.shape))
+        one = Evidence("weight", moved, np.arange(120), numeric.reshape(-1), bar.reshape(-1))
+        assert _bugs(one, counts=COUNTS) == ["the gradient is divided by N (8)"]
+
+
+PARTS = {
+    "where it fails, the gradient is zero: never written": 0,
+    "where it fails, the gradient is twice": 2,
+    "where it fails, the gradient has the opposite sign": -1,
+    "where it fails, the gradient is divided by N (8)": 1 / 8,
+    "where it fails, the gradient has a factor of 3.7": 3.7,
+}
+
+
+@pytest.mark.parametrize("dtype", UNITS)
+@pytest.mark.parametrize("words", PARTS)
+def test_what_entries_that_fail_have_in_common_is_named_as_theirs(words, dtype):
+    def planted(seed):
+        random = np.random.default_rng(seed)
+        numeric = _numeric(random, ranks=(2, 3))
+        analytic = numeric.copy()
+        analytic[1:] *= PARTS[words]
+        return [_evidence(analytic, numeric, dtype=dtype, seed=seed, sample=[None, 24][seed % 2])]
+
+    assert _share_named(words, planted) >= 0.95
+    assert all(len(_bugs(*planted(seed), counts=COUNTS)) == 1 for seed in SEEDS)
 
 
 def test_entries_that_pass_are_not_broken():
     numeric = np.random.default_rng(0).normal(size=(8, 6))
     analytic = numeric.copy()
     analytic[:7] *= 2
-    assert _bugs(_evidence(analytic, numeric)) == []
+    (bug,) = _bugs(_evidence(analytic, numeric))
+    assert bug.startswith("where it fails")
     analytic[7] *= 2
-    assert len(_bugs(_evidence(analytic, numeric))) == 1
+    (bug,) = _bugs(_evidence(analytic, numeric))
+    assert bug.startswith("the gradient is twice")
 
 
 def test_a_single_entry_is_no_evidence_of_a_factor_that_is_fitted():
