@@ -1,0 +1,197 @@
+"""Replays of the catalogue's mistakes against the gradients of a convolution that failed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from fastcheck.common import machine
+from fastcheck.common.naming import listed
+from fastcheck.common.precision import ACCUMULATOR
+from fastcheck.convolutions.case import ConvCase
+from fastcheck.diagnosis.catalogue import CATALOGUE, Hypothesis
+from fastcheck.diagnosis.evidence import Diagnosis, Evidence, Failed
+from fastcheck.diagnosis.problem import Block, Problem, gradient, of_case
+from fastcheck.diagnosis.variants import Variant
+
+SHARE = 0.999
+"""Share of the failing entries that a replay must explain."""
+
+MOST_CONFIRMED = 4
+"""Replays of a tensor that are made on the whole: more would cost more than the check, and say no more."""
+
+SCREENED = 0.99
+"""Share of a block's entries that a replay must meet, before it is made on the whole."""
+
+LOOSE = 16
+"""Times a typical error bar by which a replay may miss an entry of a block."""
+
+
+def replayed(case: ConvCase, failed: Failed) -> list[Diagnosis]:
+    """Name the mistakes that make the gradients that failed, by making them again.
+
+    Parameters
+    ----------
+    case : ConvCase
+    failed : mapping of str to Evidence
+        The tensors that failed.
+
+    Returns
+    -------
+    list of Diagnosis
+        Every mistake whose replay equals a gradient within its bars, those that explain most tensors first, then as in
+        the catalogue. Several for one tensor make the same array. Empty where nothing known does.
+    """
+    if not failed:
+        return []
+    with ThreadPoolExecutor(machine.default_threads()) as pool, np.errstate(over="ignore", invalid="ignore"):
+        problem = of_case(case, pool)
+        trials = [_Trial(problem, evidence, case.grads[name].dtype.name, pool) for name, evidence in failed.items()]
+        return list(_told(problem, trials))
+
+
+def _told(problem: Problem, trials: list[_Trial]) -> Iterator[Diagnosis]:
+    """Yield the diagnoses of all trials, those of the same mistake as one."""
+    found: dict[tuple[str, str], list[tuple[_Trial, float, float]]] = {}
+    for trial in trials:
+        for hypothesis, variant, explained, residual in trial.confirmed():
+            found.setdefault((hypothesis.name, variant.detail), []).append((trial, explained, residual))
+    places = {name: place for place, name in enumerate(found)}
+    order = {hypothesis.name: place for place, hypothesis in enumerate(CATALOGUE)}
+    for key in sorted(found, key=lambda key: (-len(found[key]), order[key[0]], places[key])):
+        hypothesis = next(one for one in CATALOGUE if one.name == key[0])
+        yield _diagnosis(hypothesis, key[1], found[key])
+
+
+def _diagnosis(hypothesis: Hypothesis, detail: str, fits: list[tuple[_Trial, float, float]]) -> Diagnosis:
+    failing = [int(np.count_nonzero(trial.evidence.failing)) for trial, _, _ in fits]
+    names = tuple(trial.evidence.name for trial, _, _ in fits)
+    explained = sum(share * count for (_, share, _), count in zip(fits, failing, strict=True)) / sum(failing)
+    residual = max(left for _, _, left in fits)
+    every = "all" if explained == 1 else f"{100 * explained:.2f} % of the"
+    return Diagnosis(
+        bug=hypothesis.bug + (f": {detail}" if detail else ""),
+        evidence=f"computed again with this mistake, {listed(names)} equals the gradient at {every} "
+        f"{sum(failing):,} entries that fail (norm ratio of what is left: {residual:.1e})",
+        advice=hypothesis.advice,
+        tensors=names,
+        explained=explained,
+        residual=residual,
+    )
+
+
+@dataclass
+class _Trial:
+    """A tensor that failed, and the replays that might explain it."""
+
+    problem: Problem
+    evidence: Evidence
+    dtype: str
+    pool: Executor
+
+    def confirmed(self) -> Iterator[tuple[Hypothesis, Variant, float, float]]:
+        """Yield the mistakes whose replay fits the whole gradient, with the share explained and the residual."""
+        if not self.evidence.failing.any() or not np.isfinite(self.evidence.seen).all():
+            return
+        for hypothesis, variant in self._screened()[:MOST_CONFIRMED]:
+            predicted = self._replay(variant).reshape(-1)[self.evidence.dims]
+            explained, residual = self._fit(predicted)
+            if explained >= SHARE:
+                yield hypothesis, variant, explained, residual
+
+    def _screened(self) -> list[tuple[Hypothesis, Variant]]:
+        """Return the mistakes that fit a block of the gradient, in the order of the catalogue."""
+        name = self.evidence.name
+        seen, right = self._of_block(self._grouped), None
+        found = []
+        for hypothesis in CATALOGUE:
+            for variant in hypothesis.variants(self.problem) if name in hypothesis.tensors else ():
+                if self._is_near(self._replay_of_block(variant), seen):
+                    found.append((hypothesis, variant))
+        return found
+
+    def _is_near(self, predicted: np.ndarray, seen: np.ndarray) -> bool:
+        return bool(np.mean(np.abs(predicted - seen) <= LOOSE * self._typical) >= SCREENED)
+
+    def _replay(self, variant: Variant) -> np.ndarray:
+        name = self.evidence.name
+        return variant.after(variant.gradient(variant.within(variant.before(self.problem)), name, self.pool))
+
+    def _replay_of_block(self, variant: Variant) -> np.ndarray:
+        if variant.whole:
+            return self._of_block(variant.after(self._right))
+        part = variant.before(self.problem).part(self.evidence.name, self._block)
+        return variant.after(variant.gradient(variant.within(part), self.evidence.name, self.pool))
+
+    @cached_property
+    def _right(self) -> np.ndarray:
+        """The right gradient: what was differenced, if that is all of it."""
+        if self.evidence.is_whole:
+            return self.evidence.numeric.reshape(self._grouped.shape)
+        return gradient(self.problem, self.evidence.name, self.pool)
+
+    @cached_property
+    def _grouped(self) -> np.ndarray:
+        """The analytic gradient, grouped as the replays are."""
+        groups, analytic = len(self.problem.w), self.evidence.analytic
+        if self.evidence.name == "input":
+            return analytic.reshape(len(analytic), groups, -1, *analytic.shape[2:])
+        return analytic.reshape(groups, -1, *analytic.shape[1:])
+
+    @cached_property
+    def _block(self) -> Block:
+        """A few samples, groups, filters and channels where most entries fail."""
+        failing = np.zeros(self._grouped.shape, dtype=bool)
+        failing.reshape(-1)[self.evidence.dims] = self.evidence.failing
+        problem, name = self.problem, self.evidence.name
+        if name == "input":
+            counts = failing.sum(axis=problem.axes)  # samples, groups, channels
+            samples, groups, channels = (_most(counts, axis) for axis in range(3))
+            return Block(samples[:1], groups, channels, channels[:1] if not problem.transposed else channels)
+        counts = failing.reshape(*failing.shape[:2], -1).sum(axis=-1)
+        groups, filters = _most(counts, 0), _most(counts, 1)
+        if name == "bias":
+            return Block(np.arange(len(problem.v)), groups, filters, filters)
+        channels = _most(failing.reshape(*failing.shape[:3], -1).sum(axis=-1), 2)
+        return Block(np.arange(len(problem.v)), groups, filters, channels)
+
+    def _of_block(self, gradient: np.ndarray) -> np.ndarray:
+        samples, groups, filters, channels = self._block
+        if self.evidence.name == "input":
+            return gradient[samples][:, groups][:, :, filters if self.problem.transposed else channels]
+        part = gradient[groups][:, filters]
+        return part if self.evidence.name == "bias" else part[:, :, channels]
+
+    @cached_property
+    def _typical(self) -> float:
+        """The error bar of a typical entry, and of what any replay adds to it."""
+        bars = self.evidence.error_bar
+        bars = bars[np.isfinite(bars) & (bars > 0)]
+        return float(np.median(bars)) if len(bars) else 0.0
+
+    def _fit(self, predicted: np.ndarray) -> tuple[float, float]:
+        """Return the share of failing entries that a replay explains, 0 where it breaks one that passes; the residual.
+
+        Where the right gradient has few terms or none, its bar is smaller than the rounding of what a wrong one adds
+        up there; a typical bar is allowed in its place.
+        """
+        evidence = self.evidence
+        apart = np.abs(evidence.seen - predicted)
+        unit = 2.0 ** -53 if self.dtype == "float64" else ACCUMULATOR.get(self.dtype, 2.0**-24)
+        within = apart <= np.maximum(evidence.error_bar, self._typical) + 4 * unit * np.abs(predicted)
+        failing = evidence.failing
+        if not within[~failing].all():
+            return 0.0, math.inf
+        gap = np.linalg.norm(evidence.seen - evidence.numeric)
+        return float(within[failing].mean()), float(np.linalg.norm(apart) / gap)
+
+
+def _most(counts: np.ndarray, axis: int) -> np.ndarray:
+    """Return up to two indices along an axis with the most failing entries, ascending."""
+    along = counts.sum(axis=tuple(one for one in range(counts.ndim) if one != axis))
+    return np.sort(np.argsort(-along, kind="stable")[:2])
