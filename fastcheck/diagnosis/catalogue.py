@@ -28,6 +28,8 @@ class Hypothesis(NamedTuple):
         Takes a `Problem`; yields the ways to make the mistake there, none where it is none.
     hidden : tuple of (callable, str)
         Why a case can hide the mistake: a condition on its problem, and the reason in words.
+    last_resort : bool
+        Whether it is tried only where none before it fits: it describes the gradient more than the code.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Hypothesis(NamedTuple):
     advice: str
     variants: Callable[[Problem], Variants]
     hidden: tuple[tuple[Callable[[Problem], bool], str], ...] = ()
+    last_resort: bool = False
 
 
 def _space(problem: Problem) -> tuple[int, ...]:
@@ -414,6 +417,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         BOTH,
         "check the offset between outputs and inputs: output o and tap k meet at o * stride + k * dilation - padding",
         variants.shifted,
+        last_resort=True,
     ),
 )
 """Simplest and most frequent mistakes first: where several make the same array, the first is told first."""

@@ -13,7 +13,9 @@ import numpy as np
 from fastcheck.common import machine
 from fastcheck.common.naming import listed
 from fastcheck.common.precision import ACCUMULATOR
+from fastcheck.convolutions import cost
 from fastcheck.convolutions.case import ConvCase
+from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.diagnosis.catalogue import CATALOGUE, Hypothesis
 from fastcheck.diagnosis.evidence import Diagnosis, Evidence, Failed
 from fastcheck.diagnosis.problem import Block, Problem, gradient, of_case
@@ -22,8 +24,11 @@ from fastcheck.diagnosis.variants import Variant
 SHARE = 0.999
 """Share of the failing entries that a replay must explain."""
 
-MOST_CONFIRMED = 4
-"""Replays of a tensor that are made on the whole: more would cost more than the check, and say no more."""
+MOST_CONFIRMED = 3
+"""Replays of a large tensor that are made on the whole: more would cost more than the check, and say no more."""
+
+SMALL = 2**27
+"""Multiply-adds that replays of a small tensor may take in all."""
 
 SCREENED = 0.99
 """Share of a block's entries that a replay must meet, before it is made on the whole."""
@@ -51,7 +56,10 @@ def replayed(case: ConvCase, failed: Failed) -> list[Diagnosis]:
         return []
     with ThreadPoolExecutor(machine.default_threads()) as pool, np.errstate(over="ignore", invalid="ignore"):
         problem = of_case(case, pool)
-        trials = [_Trial(problem, evidence, case.grads[name].dtype.name, pool) for name, evidence in failed.items()]
+        trials = [
+            _Trial(problem, case.geometry, evidence, case.grads[name].dtype.name, pool)
+            for name, evidence in failed.items()
+        ]
         return list(_told(problem, trials))
 
 
@@ -63,9 +71,12 @@ def _told(problem: Problem, trials: list[_Trial]) -> Iterator[Diagnosis]:
             found.setdefault((hypothesis.name, variant.detail), []).append((trial, explained, residual))
     places = {name: place for place, name in enumerate(found)}
     order = {hypothesis.name: place for place, hypothesis in enumerate(CATALOGUE)}
+    told: dict[str, set[str]] = {}
     for key in sorted(found, key=lambda key: (-len(found[key]), order[key[0]], places[key])):
-        hypothesis = next(one for one in CATALOGUE if one.name == key[0])
-        yield _diagnosis(hypothesis, key[1], found[key])
+        names = {trial.evidence.name for trial, _, _ in found[key]}
+        if not names <= told.setdefault(key[0], set()):
+            yield _diagnosis(CATALOGUE[order[key[0]]], key[1], found[key])
+        told[key[0]] |= names
 
 
 def _diagnosis(hypothesis: Hypothesis, detail: str, fits: list[tuple[_Trial, float, float]]) -> Diagnosis:
@@ -90,6 +101,7 @@ class _Trial:
     """A tensor that failed, and the replays that might explain it."""
 
     problem: Problem
+    geometry: ConvGeometry
     evidence: Evidence
     dtype: str
     pool: Executor
@@ -98,7 +110,8 @@ class _Trial:
         """Yield the mistakes whose replay fits the whole gradient, with the share explained and the residual."""
         if not self.evidence.failing.any() or not np.isfinite(self.evidence.seen).all():
             return
-        for hypothesis, variant in self._screened()[:MOST_CONFIRMED]:
+        most = max(MOST_CONFIRMED, SMALL // cost.forward(self.geometry))
+        for hypothesis, variant in self._screened()[:most]:
             predicted = self._replay(variant).reshape(-1)[self.evidence.dims]
             explained, residual = self._fit(predicted)
             if explained >= SHARE:
@@ -107,10 +120,12 @@ class _Trial:
     def _screened(self) -> list[tuple[Hypothesis, Variant]]:
         """Return the mistakes that fit a block of the gradient, in the order of the catalogue."""
         name = self.evidence.name
-        seen, right = self._of_block(self._grouped), None
-        found = []
+        seen = self._of_block(self._grouped)
+        found: list[tuple[Hypothesis, Variant]] = []
         for hypothesis in CATALOGUE:
-            for variant in hypothesis.variants(self.problem) if name in hypothesis.tensors else ():
+            if name not in hypothesis.tensors or (hypothesis.last_resort and found):
+                continue
+            for variant in hypothesis.variants(self.problem):
                 if self._is_near(self._replay_of_block(variant), seen):
                     found.append((hypothesis, variant))
         return found
@@ -124,7 +139,8 @@ class _Trial:
 
     def _replay_of_block(self, variant: Variant) -> np.ndarray:
         if variant.whole:
-            return self._of_block(variant.after(self._right))
+            made = variant.after(self._right) if variant.gradient is gradient else self._replay(variant)
+            return self._of_block(made)
         part = variant.before(self.problem).part(self.evidence.name, self._block)
         return variant.after(variant.gradient(variant.within(part), self.evidence.name, self.pool))
 
@@ -152,20 +168,22 @@ class _Trial:
         if name == "input":
             counts = failing.sum(axis=problem.axes)  # samples, groups, channels
             samples, groups, channels = (_most(counts, axis) for axis in range(3))
-            return Block(samples[:1], groups, channels, channels[:1] if not problem.transposed else channels)
+            return Block(samples[:1], groups, channels[:1], channels[:1])
+        every, first = np.arange(len(problem.v)), np.arange(1)
         counts = failing.reshape(*failing.shape[:2], -1).sum(axis=-1)
         groups, filters = _most(counts, 0), _most(counts, 1)
         if name == "bias":
-            return Block(np.arange(len(problem.v)), groups, filters, filters)
+            return Block(every, groups, *((first, filters) if problem.transposed else (filters, first)))
         channels = _most(failing.reshape(*failing.shape[:3], -1).sum(axis=-1), 2)
-        return Block(np.arange(len(problem.v)), groups, filters, channels)
+        return Block(every, groups, filters, channels)
 
     def _of_block(self, gradient: np.ndarray) -> np.ndarray:
         samples, groups, filters, channels = self._block
         if self.evidence.name == "input":
             return gradient[samples][:, groups][:, :, filters if self.problem.transposed else channels]
-        part = gradient[groups][:, filters]
-        return part if self.evidence.name == "bias" else part[:, :, channels]
+        if self.evidence.name == "bias":
+            return gradient[groups][:, channels if self.problem.transposed else filters]
+        return gradient[groups][:, filters][:, :, channels]
 
     @cached_property
     def _typical(self) -> float:

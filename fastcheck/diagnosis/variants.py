@@ -45,7 +45,7 @@ class Variant:
     after : callable
         Rearranges the gradient, in space alone unless ``whole``.
     whole : bool
-        Whether ``after`` needs all of the gradient.
+        Whether ``gradient`` or ``after`` works on the whole only.
     """
 
     detail: str = ""
@@ -707,7 +707,8 @@ def bias_axes(problem: Problem) -> Variants:
     names = ("samples", "channels", *NAMES[problem.rank])
     for axis, size in enumerate(flat_shape):
         if axis != 1 and size == flat_shape[1] > 1:
-            yield Variant(f"one entry is left for each of the {names[axis]}", gradient=partial(_kept_axis, axis=axis))
+            left = f"one entry is left for each of the {names[axis]}"
+            yield Variant(left, gradient=partial(_kept_axis, axis=axis), whole=True)
 
 
 def _kept_axis(problem: Problem, tensor: str, pool: Executor, axis: int) -> np.ndarray:

@@ -19,7 +19,8 @@ def backward(x, w, v, stride, padding, dilation, groups):
     for tap in np.ndindex(*w.shape[2:]):
         place = (..., *(slice(d * t, d * t + s * o, s) for d, t, s, o in zip(dilation, tap, stride, spatial)))
         met = padded[place].reshape(samples, groups, -1, *spatial)
-        grad_w[(..., *tap)] = np.einsum("ngf...,ngc...->gfc", vg, met).reshape(w.shape[:2])
+        flat = (array.reshape(*array.shape[:3], -1) for array in (vg, met))
+        grad_w[(..., *tap)] = np.einsum("ngfo,ngco->gfc", *flat).reshape(w.shape[:2])
         share = np.einsum("gfc,ngf...->ngc...", wg[(..., *tap)], vg)
         grad_padded[place] += share.reshape(samples, -1, *spatial)
     inside = tuple(slice(low, low + size) for (low, _), size in zip(padding, x.shape[2:]))
@@ -257,7 +258,7 @@ def last_group_only(layer, x, w, v, right):
 
 
 def last_sample_only(layer, x, w, v, right):
-    return _only(right, weight=_believing(layer, x[-1:], w, v[-1:])["weight"], bias=v[-1].sum(axis=_space(x[0])) if False else v[-1].reshape(v.shape[1], -1).sum(1))
+    return _only(right, weight=_believing(layer, x[-1:], w, v[-1:])["weight"], bias=v[-1].reshape(v.shape[1], -1).sum(1))
 
 
 def first_sample_only(layer, x, w, v, right):
