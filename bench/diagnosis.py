@@ -46,13 +46,15 @@ def main():
     for name, plants in PLANTS.items():
         for plant in plants if asked.only in (None, name) else ():
             others, hits = collections.Counter(), 0
-            for seed in range(asked.count):
-                found = dict.fromkeys(named(broken_layers.planted(plant, seed, dtype)))
+            cases = [broken_layers.planted(plant, seed, dtype) for seed in range(asked.count)]
+            for case in filter(None, cases):
+                found = dict.fromkeys(named(case))
                 hits += name in found
                 others.update(one for one in found or ["(no name)"] if one != name)
-            total, right = total + asked.count, right + hits
+            count = sum(case is not None for case in cases)
+            total, right = total + count, right + hits
             also = ", ".join(f"{one} {times}" for one, times in others.most_common())
-            print(f"{name:30} {plant.__name__:38} {hits:3}/{asked.count}  {also}", flush=True)
+            print(f"{name:30} {plant.__name__:38} {hits:3}/{count}  {also}", flush=True)
     print(f"{right} of {total} named right, in {time.perf_counter() - start:.0f} s")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastcheck.common import machine
 from fastcheck.common.naming import listed
-from fastcheck.common.precision import ACCUMULATOR
+from fastcheck.common.precision import UNITS, U
 from fastcheck.convolutions import cost
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.convolutions.geometry import ConvGeometry
@@ -27,11 +27,17 @@ SHARE = 0.999
 MOST_CONFIRMED = 3
 """Replays of a large tensor that are made on the whole: more would cost more than the check, and say no more."""
 
+CHUNK = 2**16
+"""Entries that are compared at a time: arrays of all would take as much memory as the gradient, several times."""
+
 SMALL = 2**27
 """Multiply-adds that replays of a small tensor may take in all."""
 
 SCREENED = 0.99
 """Share of a block's entries that a replay must meet, before it is made on the whole."""
+
+ROUNDINGS = 4
+"""Unit round-offs of its own value by which a gradient may differ from a replay, besides its bar."""
 
 LOOSE = 16
 """Times a typical error bar by which a replay may miss an entry of a block."""
@@ -108,12 +114,11 @@ class _Trial:
 
     def confirmed(self) -> Iterator[tuple[Hypothesis, Variant, float, float]]:
         """Yield the mistakes whose replay fits the whole gradient, with the share explained and the residual."""
-        if not self.evidence.failing.any() or not np.isfinite(self.evidence.seen).all():
+        if not self._failing.any() or not np.isfinite(self.evidence.seen).all():
             return
         most = max(MOST_CONFIRMED, SMALL // cost.forward(self.geometry))
         for hypothesis, variant in self._screened()[:most]:
-            predicted = self._replay(variant).reshape(-1)[self.evidence.dims]
-            explained, residual = self._fit(predicted)
+            explained, residual = self._fit(self._replay(variant))
             if explained >= SHARE:
                 yield hypothesis, variant, explained, residual
 
@@ -152,6 +157,10 @@ class _Trial:
         return gradient(self.problem, self.evidence.name, self.pool)
 
     @cached_property
+    def _failing(self) -> np.ndarray:
+        return self.evidence.failing
+
+    @cached_property
     def _grouped(self) -> np.ndarray:
         """The analytic gradient, grouped as the replays are."""
         groups, analytic = len(self.problem.w), self.evidence.analytic
@@ -163,7 +172,7 @@ class _Trial:
     def _block(self) -> Block:
         """A few samples, groups, filters and channels where most entries fail."""
         failing = np.zeros(self._grouped.shape, dtype=bool)
-        failing.reshape(-1)[self.evidence.dims] = self.evidence.failing
+        failing.reshape(-1)[self.evidence.dims] = self._failing
         problem, name = self.problem, self.evidence.name
         if name == "input":
             counts = failing.sum(axis=problem.axes)  # samples, groups, channels
@@ -198,15 +207,24 @@ class _Trial:
         Where the right gradient has few terms or none, its bar is smaller than the rounding of what a wrong one adds
         up there; a typical bar is allowed in its place.
         """
-        evidence = self.evidence
-        apart = np.abs(evidence.seen - predicted)
-        unit = 2.0 ** -53 if self.dtype == "float64" else ACCUMULATOR.get(self.dtype, 2.0**-24)
-        within = apart <= np.maximum(evidence.error_bar, self._typical) + 4 * unit * np.abs(predicted)
-        failing = evidence.failing
-        if not within[~failing].all():
-            return 0.0, math.inf
-        gap = np.linalg.norm(evidence.seen - evidence.numeric)
-        return float(within[failing].mean()), float(np.linalg.norm(apart) / gap)
+        evidence, fitting, left, gap = self.evidence, 0, 0.0, 0.0
+        analytic, made = evidence.analytic.reshape(-1), predicted.reshape(-1)
+        for start in range(0, len(evidence.dims), CHUNK):
+            part = slice(start, start + CHUNK)
+            dims, failing, bars = evidence.dims[part], self._failing[part], evidence.error_bar[part]
+            seen, found = analytic[dims], made[dims]
+            apart = np.abs(seen - found)
+            within = apart <= np.maximum(bars, self._typical) + ROUNDINGS * self._unit * np.abs(found)
+            if not within[~failing].all():
+                return 0.0, math.inf
+            fitting += int(np.count_nonzero(within[failing]))
+            left += float(np.sum(apart**2))
+            gap += float(np.sum((seen - evidence.numeric[part]) ** 2))
+        return fitting / int(np.count_nonzero(self._failing)), math.sqrt(left / gap)
+
+    @property
+    def _unit(self) -> float:
+        return UNITS.get(self.dtype, U)
 
 
 def _most(counts: np.ndarray, axis: int) -> np.ndarray:

@@ -53,22 +53,22 @@ def operands(layer, rng):
 
 
 def planted(plant, seed, dtype=np.float64, ranks=(1, 2, 2, 2, 3)):
-    """A case with wrong gradients, of the first random layer in which the plant has an effect on the seed's path."""
+    """A case with wrong gradients, of the first random layer in which the plant has an effect; None if it has none."""
     rng = np.random.default_rng([seed, *plant.__name__.encode()])
     for _ in range(200):
         layer = random_layer(rng, ranks)
-        x, w, v = (array.astype(dtype).astype(np.float64) for array in operands(layer, rng))
+        x, w, v = (array.astype(dtype) for array in operands(layer, rng))
         right = planted_backward.backward(x, w, v, **layer.arguments)
         wrong = plant(layer, x, w, v, right)
         if wrong is None:
             continue
         grads = {name: wrong[name].astype(dtype) for name in ("input", "weight", "bias")}
-        unlike = 1e-2 if dtype == np.float32 else 1e-9
+        unlike = 1e-4 if dtype == np.float32 else 1e-9
         apart = {n: np.linalg.norm(wrong[n] - right[n]) / np.linalg.norm(right[n]) for n in grads}
         if max(apart.values()) > unlike:
-            given = (array.astype(dtype) for array in (x, w, np.zeros(len(w))))
-            return fastcheck.ConvCase(*given, **layer.arguments, grad_output=v.astype(dtype), grads=grads)
-    raise AssertionError(f"{plant.__name__} has no effect on any of 200 layers")
+            bias = np.zeros(len(w), dtype)
+            return fastcheck.ConvCase(x, w, bias, **layer.arguments, grad_output=v, grads=grads)
+    return None
 
 
 def failed(case, **options):
