@@ -28,6 +28,8 @@ class Hypothesis(NamedTuple):
         Takes a `Problem`; yields the ways to make the mistake there, none where it is none.
     hidden : tuple of (callable, str)
         Why a case can hide the mistake: a condition on its problem, and the reason in words.
+    least_rank : int
+        The fewest spatial axes with which a layer can have it.
     last_resort : bool
         Whether it is tried only where none before it fits: it describes the gradient more than the code.
     """
@@ -38,6 +40,7 @@ class Hypothesis(NamedTuple):
     advice: str
     variants: Callable[[Problem], Variants]
     hidden: tuple[tuple[Callable[[Problem], bool], str], ...] = ()
+    least_rank: int = 1
     last_resort: bool = False
 
 
@@ -60,7 +63,6 @@ _ONE_CHANNEL = (
     lambda p: min(p.w.shape[1:3]) == 1,
     "a group has one channel or one filter (depthwise, or C = 1), so that memory is the same in either order",
 )
-_ONE_AXIS = (lambda p: p.rank == 1, "there is one spatial axis")
 
 BOTH = ("input", "weight")
 ALL = ("input", "weight", "bias")
@@ -90,7 +92,8 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         ("input",),
         "look for a transposition of the whole kernel, or a single rot90 where two are needed",
         variants.turned_kernel,
-        (_ONE_AXIS, _ONE_TAP),
+        (_ONE_TAP,),
+        least_rank=2,
     ),
     Hypothesis(
         "channels not swapped",
@@ -108,7 +111,12 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "compare the order of the kernel's axes in memory (OIHW, OHWI or HWIO) with the order that the backward pass "
         "indexes",
         variants.kernel_memory,
-        ((lambda p: math.prod(p.taps) == 1 or p.w.shape[2] == 1, "the kernel has one tap, or groups have one channel"),),
+        (
+            (
+                lambda p: math.prod(p.taps) == 1 or p.w.shape[2] == 1,
+                "the kernel has one tap, or groups have one channel",
+            ),
+        ),
     ),
     Hypothesis(
         "cotangent flipped",
@@ -185,12 +193,12 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "look for height and width (h, w; 0, 1) exchanged among the indices of stride, padding and dilation",
         variants.mixed_axes,
         (
-            _ONE_AXIS,
             (
                 lambda p: not any(map(_differ, (p.stride, p.low, p.dilation))),
                 "stride, padding and dilation are the same along all axes",
             ),
         ),
+        least_rank=2,
     ),
     Hypothesis(
         "padding missing",
@@ -243,6 +251,14 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         (_ONE_GROUP,),
     ),
     Hypothesis(
+        "groups ignored",
+        "groups are ignored: every filter counts for every channel",
+        ("input",),
+        "a channel meets the filters of its own group only: loop over groups, or use a block-diagonal kernel",
+        variants.ignored_groups,
+        (_ONE_GROUP,),
+    ),
+    Hypothesis(
         "one group",
         "groups other than one have no gradient",
         ALL,
@@ -284,9 +300,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         variants.overwritten_windows,
         (
             (
-                lambda p: all(
-                    s >= d * (k - 1) + 1 for s, d, k in zip(p.stride, p.dilation, p.taps, strict=True)
-                ),
+                lambda p: all(s >= d * (k - 1) + 1 for s, d, k in zip(p.stride, p.dilation, p.taps, strict=True)),
                 "windows do not overlap (the stride is at least the kernel's extent)",
             ),
         ),
@@ -361,10 +375,8 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         BOTH,
         "look for a transposition, or for rows and columns exchanged in an index",
         variants.turned_maps,
-        (
-            _ONE_AXIS,
-            _ONE_OUTPUT,
-        ),
+        (_ONE_OUTPUT,),
+        least_rank=2,
     ),
     Hypothesis(
         "padding's copies dropped",

@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from fastcheck.common import machine
+from fastcheck.common.arguments import Shape
 from fastcheck.common.naming import listed
 from fastcheck.common.precision import UNITS, U
 from fastcheck.convolutions import cost
 from fastcheck.convolutions.case import ConvCase
-from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.diagnosis.catalogue import CATALOGUE, Hypothesis
 from fastcheck.diagnosis.evidence import Diagnosis, Evidence, Failed
-from fastcheck.diagnosis.problem import Block, Problem, gradient, of_case
+from fastcheck.diagnosis.problem import Block, Problem, of_case
+from fastcheck.diagnosis.replay import Replays, grouped_shape
 from fastcheck.diagnosis.variants import Variant
 
 SHARE = 0.999
@@ -62,10 +61,7 @@ def replayed(case: ConvCase, failed: Failed) -> list[Diagnosis]:
         return []
     with ThreadPoolExecutor(machine.default_threads()) as pool, np.errstate(over="ignore", invalid="ignore"):
         problem = of_case(case, pool)
-        trials = [
-            _Trial(problem, case.geometry, evidence, case.grads[name].dtype.name, pool)
-            for name, evidence in failed.items()
-        ]
+        trials = [_Trial(case, problem, evidence, pool) for evidence in failed.values()]
         return list(_told(problem, trials))
 
 
@@ -86,7 +82,7 @@ def _told(problem: Problem, trials: list[_Trial]) -> Iterator[Diagnosis]:
 
 
 def _diagnosis(hypothesis: Hypothesis, detail: str, fits: list[tuple[_Trial, float, float]]) -> Diagnosis:
-    failing = [int(np.count_nonzero(trial.evidence.failing)) for trial, _, _ in fits]
+    failing = [int(np.count_nonzero(trial.failing)) for trial, _, _ in fits]
     names = tuple(trial.evidence.name for trial, _, _ in fits)
     explained = sum(share * count for (_, share, _), count in zip(fits, failing, strict=True)) / sum(failing)
     residual = max(left for _, _, left in fits)
@@ -102,116 +98,71 @@ def _diagnosis(hypothesis: Hypothesis, detail: str, fits: list[tuple[_Trial, flo
     )
 
 
-@dataclass
 class _Trial:
     """A tensor that failed, and the replays that might explain it."""
 
-    problem: Problem
-    geometry: ConvGeometry
-    evidence: Evidence
-    dtype: str
-    pool: Executor
+    def __init__(self, case: ConvCase, problem: Problem, evidence: Evidence, pool: Executor) -> None:
+        self.evidence, self.failing = evidence, evidence.failing
+        self._problem, self._unit = problem, UNITS.get(case.grads[evidence.name].dtype.name, U)
+        self._most = max(MOST_CONFIRMED, SMALL // cost.forward(case.geometry))
+        shape = grouped_shape(problem, evidence.name)
+        self._replays = Replays(problem, evidence.name, self._block(shape), lambda: self._right(shape), pool)
+        self._seen = self._replays.cut(evidence.analytic.reshape(shape))
+        bars = evidence.error_bar[np.isfinite(evidence.error_bar) & (evidence.error_bar > 0)]
+        self._typical = float(np.median(bars)) if len(bars) else 0.0
 
     def confirmed(self) -> Iterator[tuple[Hypothesis, Variant, float, float]]:
         """Yield the mistakes whose replay fits the whole gradient, with the share explained and the residual."""
-        if not self._failing.any() or not np.isfinite(self.evidence.seen).all():
+        if not self.failing.any() or not np.isfinite(self.evidence.analytic).all():
             return
-        most = max(MOST_CONFIRMED, SMALL // cost.forward(self.geometry))
-        for hypothesis, variant in self._screened()[:most]:
-            explained, residual = self._fit(self._replay(variant))
+        for hypothesis, variant in self._screened()[: self._most]:
+            explained, residual = self._fit(self._replays.whole(variant))
             if explained >= SHARE:
                 yield hypothesis, variant, explained, residual
 
     def _screened(self) -> list[tuple[Hypothesis, Variant]]:
         """Return the mistakes that fit a block of the gradient, in the order of the catalogue."""
-        name = self.evidence.name
-        seen = self._of_block(self._grouped)
         found: list[tuple[Hypothesis, Variant]] = []
         for hypothesis in CATALOGUE:
-            if name not in hypothesis.tensors or (hypothesis.last_resort and found):
-                continue
-            for variant in hypothesis.variants(self.problem):
-                if self._is_near(self._replay_of_block(variant), seen):
-                    found.append((hypothesis, variant))
+            if self.evidence.name in hypothesis.tensors and not (hypothesis.last_resort and found):
+                variants = hypothesis.variants(self._problem)
+                found += [(hypothesis, variant) for variant in variants if self._is_near(variant)]
         return found
 
-    def _is_near(self, predicted: np.ndarray, seen: np.ndarray) -> bool:
-        return bool(np.mean(np.abs(predicted - seen) <= LOOSE * self._typical) >= SCREENED)
+    def _is_near(self, variant: Variant) -> bool:
+        apart = np.abs(self._replays.of_block(variant) - self._seen)
+        return bool(np.mean(apart <= LOOSE * self._typical + ROUNDINGS * self._unit * np.abs(self._seen)) >= SCREENED)
 
-    def _replay(self, variant: Variant) -> np.ndarray:
-        name = self.evidence.name
-        return variant.after(variant.gradient(variant.within(variant.before(self.problem)), name, self.pool))
-
-    def _replay_of_block(self, variant: Variant) -> np.ndarray:
-        if variant.whole:
-            made = variant.after(self._right) if variant.gradient is gradient else self._replay(variant)
-            return self._of_block(made)
-        part = variant.before(self.problem).part(self.evidence.name, self._block)
-        return variant.after(variant.gradient(variant.within(part), self.evidence.name, self.pool))
-
-    @cached_property
-    def _right(self) -> np.ndarray:
-        """The right gradient: what was differenced, if that is all of it."""
+    def _right(self, shape: Shape) -> np.ndarray:
+        """Return the right gradient: what was differenced, if that is all of it."""
         if self.evidence.is_whole:
-            return self.evidence.numeric.reshape(self._grouped.shape)
-        return gradient(self.problem, self.evidence.name, self.pool)
+            return self.evidence.numeric.reshape(shape)
+        return self._replays.whole(Variant())
 
-    @cached_property
-    def _failing(self) -> np.ndarray:
-        return self.evidence.failing
-
-    @cached_property
-    def _grouped(self) -> np.ndarray:
-        """The analytic gradient, grouped as the replays are."""
-        groups, analytic = len(self.problem.w), self.evidence.analytic
-        if self.evidence.name == "input":
-            return analytic.reshape(len(analytic), groups, -1, *analytic.shape[2:])
-        return analytic.reshape(groups, -1, *analytic.shape[1:])
-
-    @cached_property
-    def _block(self) -> Block:
-        """A few samples, groups, filters and channels where most entries fail."""
-        failing = np.zeros(self._grouped.shape, dtype=bool)
-        failing.reshape(-1)[self.evidence.dims] = self._failing
-        problem, name = self.problem, self.evidence.name
-        if name == "input":
-            counts = failing.sum(axis=problem.axes)  # samples, groups, channels
-            samples, groups, channels = (_most(counts, axis) for axis in range(3))
-            return Block(samples[:1], groups, channels[:1], channels[:1])
-        every, first = np.arange(len(problem.v)), np.arange(1)
-        counts = failing.reshape(*failing.shape[:2], -1).sum(axis=-1)
-        groups, filters = _most(counts, 0), _most(counts, 1)
-        if name == "bias":
-            return Block(every, groups, *((first, filters) if problem.transposed else (filters, first)))
-        channels = _most(failing.reshape(*failing.shape[:3], -1).sum(axis=-1), 2)
-        return Block(every, groups, filters, channels)
-
-    def _of_block(self, gradient: np.ndarray) -> np.ndarray:
-        samples, groups, filters, channels = self._block
-        if self.evidence.name == "input":
-            return gradient[samples][:, groups][:, :, filters if self.problem.transposed else channels]
+    def _block(self, shape: Shape) -> Block:
+        """Return a few samples, groups, filters and channels where most entries fail."""
+        failing = np.zeros(shape, dtype=bool)
+        failing.reshape(-1)[self.evidence.dims] = self.failing
+        every, first = np.arange(len(self._problem.v)), np.arange(1)
         if self.evidence.name == "bias":
-            return gradient[groups][:, channels if self.problem.transposed else filters]
-        return gradient[groups][:, filters][:, :, channels]
+            groups, kept = _worst(failing, 0), _worst(failing, 1)
+            return Block(every, groups, *((first, kept) if self._problem.transposed else (kept, first)))
+        one, two, three = (_worst(failing, axis) for axis in range(3))
+        if self.evidence.name == "input":
+            return Block(one[:1], two, three[:1], three[:1])
+        return Block(every, one, two, three)
 
-    @cached_property
-    def _typical(self) -> float:
-        """The error bar of a typical entry, and of what any replay adds to it."""
-        bars = self.evidence.error_bar
-        bars = bars[np.isfinite(bars) & (bars > 0)]
-        return float(np.median(bars)) if len(bars) else 0.0
-
-    def _fit(self, predicted: np.ndarray) -> tuple[float, float]:
+    def _fit(self, replay: np.ndarray) -> tuple[float, float]:
         """Return the share of failing entries that a replay explains, 0 where it breaks one that passes; the residual.
 
         Where the right gradient has few terms or none, its bar is smaller than the rounding of what a wrong one adds
         up there; a typical bar is allowed in its place.
         """
         evidence, fitting, left, gap = self.evidence, 0, 0.0, 0.0
-        analytic, made = evidence.analytic.reshape(-1), predicted.reshape(-1)
+        analytic, made = evidence.analytic.reshape(-1), replay.reshape(-1)
         for start in range(0, len(evidence.dims), CHUNK):
             part = slice(start, start + CHUNK)
-            dims, failing, bars = evidence.dims[part], self._failing[part], evidence.error_bar[part]
+            dims, failing, bars = evidence.dims[part], self.failing[part], evidence.error_bar[part]
             seen, found = analytic[dims], made[dims]
             apart = np.abs(seen - found)
             within = apart <= np.maximum(bars, self._typical) + ROUNDINGS * self._unit * np.abs(found)
@@ -220,14 +171,10 @@ class _Trial:
             fitting += int(np.count_nonzero(within[failing]))
             left += float(np.sum(apart**2))
             gap += float(np.sum((seen - evidence.numeric[part]) ** 2))
-        return fitting / int(np.count_nonzero(self._failing)), math.sqrt(left / gap)
-
-    @property
-    def _unit(self) -> float:
-        return UNITS.get(self.dtype, U)
+        return fitting / int(np.count_nonzero(self.failing)), math.sqrt(left / gap)
 
 
-def _most(counts: np.ndarray, axis: int) -> np.ndarray:
+def _worst(failing: np.ndarray, axis: int) -> np.ndarray:
     """Return up to two indices along an axis with the most failing entries, ascending."""
-    along = counts.sum(axis=tuple(one for one in range(counts.ndim) if one != axis))
-    return np.sort(np.argsort(-along, kind="stable")[:2])
+    counts = failing.sum(axis=tuple(one for one in range(failing.ndim) if one != axis))
+    return np.sort(np.argsort(-counts, kind="stable")[:2])

@@ -102,9 +102,7 @@ def turned_kernel(problem: Problem) -> Variants:
     """Exchange spatial axes of the kernel, and turn it by a quarter."""
     for order in _orders(problem.taps):
         every = (0, 1, 2, *_spatial(order))
-        yield Variant(
-            "its spatial axes are exchanged", lambda p, every=every: replace(p, w=p.w.transpose(every))
-        )  # type: ignore[misc]
+        yield Variant("its spatial axes are exchanged", lambda p, every=every: replace(p, w=p.w.transpose(every)))  # type: ignore[misc]
         for axis in order if problem.rank == 2 else ():
             yield Variant(
                 "it is turned by 90 degrees",
@@ -126,6 +124,10 @@ def unswapped_channels(problem: Problem) -> Variants:
     if min(filters, channels) > 1:
         yield Variant(
             before=lambda p: replace(p, w=p.w.reshape(groups, channels, filters, *taps).swapaxes(1, 2)),
+        )
+        yield Variant(
+            "nor is it flipped",
+            lambda p: replace(p, w=np.flip(p.w, p.axes).reshape(groups, channels, filters, *taps).swapaxes(1, 2)),
         )
 
 
@@ -193,9 +195,7 @@ def stored_weight_gradient(problem: Problem) -> Variants:
                 whole=True,
             )
     if channels > 1 and math.prod(taps) > 1:
-        yield Variant(
-            "as filters, taps, channels", after=lambda g: np.moveaxis(g, 2, -1).reshape(shape), whole=True
-        )
+        yield Variant("as filters, taps, channels", after=lambda g: np.moveaxis(g, 2, -1).reshape(shape), whole=True)
         yield Variant(
             "filters, taps, channels are taken for filters, channels, taps",
             after=lambda g: np.moveaxis(g.reshape(groups, filters, *taps, channels), -1, 2),
@@ -418,6 +418,21 @@ _REGROUPED: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
 }
 
 
+def ignored_groups(problem: Problem) -> Variants:
+    """Let all filters count for every channel."""
+    groups, filters, channels, *taps = problem.w.shape
+    if groups > 1 and not problem.transposed:
+
+        def before(p: Problem) -> Problem:
+            v = p.v.reshape(len(p.v), 1, groups * filters, *p.v.shape[SPACE:])
+            w = p.w.reshape(1, groups * filters, channels, *taps)
+            return p.having(
+                v=np.broadcast_to(v, (len(v), groups, *v.shape[2:])), w=np.broadcast_to(w, (groups, *w.shape[1:]))
+            )
+
+        yield Variant(before=before)
+
+
 def one_group(problem: Problem) -> Variants:
     """Leave all groups but one without a gradient."""
     groups = len(problem.w)
@@ -504,8 +519,8 @@ _FLATTENED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "which is reshaped to (channels, -1) without a transposition": _samples_as_channels,
     "which is flattened with the samples last": _samples_last,
     "which is flattened with the samples first": _samples_first,
-    "which is transposed to channels first and read as samples first": lambda array: (
-        np.moveaxis(array, 0, 2).reshape(array.shape)
+    "which is transposed to channels first and read as samples first": lambda array: np.moveaxis(array, 0, 2).reshape(
+        array.shape
     ),
 }
 

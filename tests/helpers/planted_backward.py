@@ -83,11 +83,20 @@ def channels_not_swapped(layer, x, w, v, right):
     return _only(right, input=_believing(layer, x, swapped, v)["input"])
 
 
+def neither_swapped_nor_flipped(layer, x, w, v, right):
+    """The forward convolution, applied to the cotangent."""
+    if min(len(w) // layer.groups, w.shape[1]) == 1:
+        return None
+    return channels_not_swapped(layer, x, np.flip(w, _space(w)), v, right)
+
+
 def kernel_read_as_hwio(layer, x, w, v, right):
     if layer.groups > 1:
         return None
     read = w.ravel().reshape(*w.shape[2:], w.shape[1], w.shape[0])
-    return _only(right, input=_believing(layer, x, np.ascontiguousarray(read.transpose(-1, -2, *range(w.ndim - 2))), v)["input"])
+    return _only(
+        right, input=_believing(layer, x, np.ascontiguousarray(read.transpose(-1, -2, *range(w.ndim - 2))), v)["input"]
+    )
 
 
 def cotangent_flipped(layer, x, w, v, right):
@@ -249,6 +258,14 @@ def kernel_of_the_first_group(layer, x, w, v, right):
     return _only(right, input=_believing(layer, x, first, v)["input"])
 
 
+def groups_ignored(layer, x, w, v, right):
+    """A kernel of all filters by a group's channels, for each group's channels."""
+    if layer.groups == 1:
+        return None
+    parts = [backward(part, w, v, **{**layer.arguments, "groups": 1})["input"] for part in np.split(x, layer.groups, 1)]
+    return _only(right, input=np.concatenate(parts, 1))
+
+
 def last_group_only(layer, x, w, v, right):
     if layer.groups == 1:
         return None
@@ -258,7 +275,9 @@ def last_group_only(layer, x, w, v, right):
 
 
 def last_sample_only(layer, x, w, v, right):
-    return _only(right, weight=_believing(layer, x[-1:], w, v[-1:])["weight"], bias=v[-1].reshape(v.shape[1], -1).sum(1))
+    return _only(
+        right, weight=_believing(layer, x[-1:], w, v[-1:])["weight"], bias=v[-1].reshape(v.shape[1], -1).sum(1)
+    )
 
 
 def first_sample_only(layer, x, w, v, right):
@@ -438,7 +457,7 @@ def gradient_stored_in_float32(layer, x, w, v, right):
 PLANTS = {
     "kernel flipped": (kernel_flipped, kernel_flipped_along_one_axis),
     "kernel turned": (kernel_turned_once, kernel_transposed),
-    "channels not swapped": (channels_not_swapped,),
+    "channels not swapped": (channels_not_swapped, neither_swapped_nor_flipped),
     "kernel memory": (kernel_read_as_hwio,),
     "cotangent flipped": (cotangent_flipped,),
     "input flipped": (input_flipped,),
@@ -460,6 +479,7 @@ PLANTS = {
     "shifted": (shifted_diagonally,),
     "cotangent rolled": (cotangent_rolled,),
     "groups mixed": (groups_reversed, first_group_for_all, groups_interleaved, kernel_of_the_first_group),
+    "groups ignored": (groups_ignored,),
     "one group": (last_group_only,),
     "one sample": (last_sample_only, first_sample_only, bias_of_the_first_sample),
     "sample used for all": (last_input_for_all,),
