@@ -11,11 +11,10 @@ import numpy as np
 
 from fastcheck.common import machine
 from fastcheck.convolutions.case import ConvCase
-from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.diagnosis.catalogue import CATALOGUE, Hypothesis
+from fastcheck.diagnosis.mistakes.variant import Variant
 from fastcheck.diagnosis.problem import SPACE, Block, Problem, gradient, of_case
 from fastcheck.diagnosis.replay import Replays, grouped_shape
-from fastcheck.diagnosis.variants import Variant
 
 ALIKE = 1e-9
 """Part of a gradient's largest entry below which a replay is the right gradient, rounding aside."""
@@ -88,7 +87,7 @@ def _alike(problem: Problem) -> Iterator[str]:
     for name, array in (("cotangent", problem.v), ("input", problem.x), ("weight", problem.w)):
         if (array == array.flat[0]).all():
             yield f"the {name} is constant"
-        elif name != "weight" and (array == array[(..., *(slice(1),) * problem.rank)]).all():
+        elif name != "weight" and not np.ptp(array, axis=problem.axes).any():
             yield f"the {name} is constant in space"
 
 

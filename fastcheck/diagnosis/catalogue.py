@@ -1,4 +1,4 @@
-"""The mistakes of convolutions that can be replayed, simplest first: what happened, where to look, and what hides it."""
+"""The mistakes of convolutions that can be replayed, simplest first: what happened, where to look, what hides it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,19 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fastcheck.diagnosis import variants
+from fastcheck.diagnosis.mistakes import (
+    arithmetic,
+    bias,
+    left_out,
+    memory_order,
+    overwritten,
+    pairing,
+    placing,
+    strides,
+    turned,
+)
+from fastcheck.diagnosis.mistakes.variant import Variants
 from fastcheck.diagnosis.problem import SPACE, Problem
-from fastcheck.diagnosis.variants import Variants
 
 
 class Hypothesis(NamedTuple):
@@ -74,16 +84,16 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         ALL,
         "multiply the cotangent with the loss's slope at the layer's own output (a relu's mask is output > 0) before "
         "anything else uses it",
-        variants.missing_slope,
+        arithmetic.missing_slope,
     ),
     Hypothesis(
         "kernel flipped",
         "the kernel is flipped in the input gradient",
         ("input",),
-        "see how the kernel is turned for the input gradient: a scatter (input[o * stride + k] += w[k] * g[o]) needs no "
-        "flip; a convolution of the cotangent needs one flip along each spatial axis, unless the function that "
+        "see how the kernel is turned for the input gradient: a scatter (input[o * stride + k] += w[k] * g[o]) needs "
+        "no flip; a convolution of the cotangent needs one flip along each spatial axis, unless the function that "
         "computes it flips already",
-        variants.flipped_kernel,
+        turned.flipped_kernel,
         (_ONE_TAP,),
     ),
     Hypothesis(
@@ -91,7 +101,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "the kernel's spatial axes are mixed up in the input gradient",
         ("input",),
         "look for a transposition of the whole kernel, or a single rot90 where two are needed",
-        variants.turned_kernel,
+        turned.turned_kernel,
         (_ONE_TAP,),
         least_rank=2,
     ),
@@ -99,9 +109,9 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "channels not swapped",
         "the kernel's channel axes are not swapped in the input gradient",
         ("input",),
-        "the input gradient sums over filters: transpose the kernel's first two axes (w.transpose(1, 0, ...)); a reshape "
-        "moves nothing",
-        variants.unswapped_channels,
+        "the input gradient sums over filters: transpose the kernel's first two axes (w.transpose(1, 0, ...)); a "
+        "reshape moves nothing",
+        memory_order.unswapped_channels,
         (_ONE_CHANNEL,),
     ),
     Hypothesis(
@@ -110,7 +120,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         ("input",),
         "compare the order of the kernel's axes in memory (OIHW, OHWI or HWIO) with the order that the backward pass "
         "indexes",
-        variants.kernel_memory,
+        memory_order.kernel_memory,
         (
             (
                 lambda p: math.prod(p.taps) == 1 or p.w.shape[2] == 1,
@@ -124,7 +134,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         ("weight",),
         "the weight gradient slides the cotangent over the input as it is: remove the flip (rot90, [::-1], or a "
         "convolution that flips by itself)",
-        variants.flipped_cotangent,
+        turned.flipped_cotangent,
         (_ONE_OUTPUT,),
     ),
     Hypothesis(
@@ -132,24 +142,24 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "the input is flipped in the weight gradient",
         ("weight",),
         "the weight gradient slides the cotangent over the input as it is: remove the flip (rot90, [::-1])",
-        variants.flipped_input,
+        turned.flipped_input,
     ),
     Hypothesis(
         "weight gradient turned",
         "the weight gradient is flipped or its spatial axes are exchanged",
         ("weight",),
-        "check whether the forward pass is a true convolution, with a flipped kernel: then flip in both passes; otherwise "
-        "in neither",
-        variants.turned_weight_gradient,
+        "check whether the forward pass is a true convolution, with a flipped kernel: then flip in both passes; "
+        "otherwise in neither",
+        turned.turned_weight_gradient,
         (_ONE_TAP,),
     ),
     Hypothesis(
         "stride missing",
         "the stride is missing: the cotangent is used as if the stride were 1",
         BOTH,
-        "place output o at o * stride in the input: put stride - 1 zeros between the cotangent's entries (as a dilation) "
-        "before the gradient is computed by a convolution",
-        variants.missing_stride,
+        "place output o at o * stride in the input: put stride - 1 zeros between the cotangent's entries (as a "
+        "dilation) before the gradient is computed by a convolution",
+        strides.missing_stride,
         (_STRIDE_ONE, _ONE_OUTPUT),
     ),
     Hypothesis(
@@ -157,7 +167,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "the cotangent is repeated, where zeros belong between its entries",
         BOTH,
         "look for an upsampling (repeat, kron, nearest) of the cotangent: with a stride, it is dilated with zeros",
-        variants.repeated_cotangent,
+        strides.repeated_cotangent,
         (_STRIDE_ONE,),
     ),
     Hypothesis(
@@ -165,7 +175,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "the dilation is missing: taps are taken as adjacent",
         BOTH,
         "tap k meets the input at o * stride + k * dilation - padding, in all gradients as in the forward pass",
-        variants.missing_dilation,
+        strides.missing_dilation,
         (_DILATION_ONE, _ONE_TAP),
     ),
     Hypothesis(
@@ -174,16 +184,16 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         BOTH,
         "tap k of output o meets the input at o * stride + k * dilation - padding, in all gradients as in the forward "
         "pass",
-        variants.missing_both,
+        strides.missing_both,
         (_STRIDE_ONE, _DILATION_ONE),
     ),
     Hypothesis(
         "stride and dilation exchanged",
         "stride and dilation are exchanged",
         BOTH,
-        "the weight gradient is a convolution of the input with the cotangent as its kernel: there, the layer's stride is "
-        "the dilation and its dilation the stride",
-        variants.exchanged_strides,
+        "the weight gradient is a convolution of the input with the cotangent as its kernel: there, the layer's stride "
+        "is the dilation and its dilation the stride",
+        strides.exchanged_strides,
         ((lambda p: p.stride == p.dilation, "stride and dilation are the same"),),
     ),
     Hypothesis(
@@ -191,7 +201,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "a parameter of one spatial axis is used for another",
         BOTH,
         "look for height and width (h, w; 0, 1) exchanged among the indices of stride, padding and dilation",
-        variants.mixed_axes,
+        strides.mixed_axes,
         (
             (
                 lambda p: not any(map(_differ, (p.stride, p.low, p.dilation))),
@@ -206,7 +216,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         BOTH,
         "pad the input for the weight gradient; of the padded input's gradient, return [padding : padding + size], not "
         "its beginning",
-        variants.missing_padding,
+        placing.missing_padding,
         (_NO_PADDING,),
     ),
     Hypothesis(
@@ -214,7 +224,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "the padding is cropped on the wrong side",
         BOTH,
         "what is cropped before each axis is the padding before it: check which side gets the odd row",
-        variants.wrong_side,
+        placing.wrong_side,
         (_NO_PADDING,),
     ),
     Hypothesis(
@@ -223,23 +233,23 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         BOTH,
         "where the stride does not divide (size + padding - kernel), the last rows or columns of the input meet no "
         "window: pad the gradient with zeros after the others (output_padding), not before",
-        variants.misplaced_remainder,
-        (_STRIDE_ONE, (lambda p: not list(variants.misplaced_remainder(p)), "the stride leaves no remainder")),
+        placing.misplaced_remainder,
+        (_STRIDE_ONE, (lambda p: not list(placing.misplaced_remainder(p)), "the stride leaves no remainder")),
     ),
     Hypothesis(
         "padding off by one",
         "the padding is off by one",
         BOTH,
-        "check the padding of the backward convolution: (kernel size - 1) * dilation - padding before each axis; for even "
-        "kernels the two sides differ",
-        variants.padding_off_by_one,
+        "check the padding of the backward convolution: (kernel size - 1) * dilation - padding before each axis; for "
+        "even kernels the two sides differ",
+        placing.padding_off_by_one,
     ),
     Hypothesis(
         "padding of another convolution",
         "the padding of the backward convolution is taken for the layer's",
         BOTH,
         "a convolution of the cotangent is padded by (kernel size - 1) * dilation - padding; crop or pad once only",
-        variants.full_padding,
+        placing.full_padding,
     ),
     Hypothesis(
         "groups mixed",
@@ -247,7 +257,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         BOTH,
         "group g holds filters [g * F, (g + 1) * F) and channels [g * C, (g + 1) * C), F and C being those of a group: "
         "check the index of the first channel, and the order of a reshape",
-        variants.wrong_groups,
+        pairing.wrong_groups,
         (_ONE_GROUP,),
     ),
     Hypothesis(
@@ -255,7 +265,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "groups are ignored: every filter counts for every channel",
         ("input",),
         "a channel meets the filters of its own group only: loop over groups, or use a block-diagonal kernel",
-        variants.ignored_groups,
+        pairing.ignored_groups,
         (_ONE_GROUP,),
     ),
     Hypothesis(
@@ -263,7 +273,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "groups other than one have no gradient",
         ALL,
         "look for an assignment inside the loop over groups that discards what the others wrote",
-        variants.one_group,
+        left_out.one_group,
         (_ONE_GROUP,),
     ),
     Hypothesis(
@@ -272,7 +282,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         ("weight", "bias"),
         "add over the batch: look for = in place of += in the loop over samples, an index [0] or [-1], or bounds that "
         "leave one out",
-        variants.one_sample,
+        left_out.one_sample,
         (_ONE_SAMPLE,),
     ),
     Hypothesis(
@@ -280,7 +290,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "one sample's array is used for all samples",
         ("input", "weight"),
         "look for an index [0] or [-1] over the batch, or a variable that keeps the last sample after the forward loop",
-        variants.first_cotangent_for_all,
+        pairing.first_cotangent_for_all,
         (_ONE_SAMPLE,),
     ),
     Hypothesis(
@@ -288,7 +298,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "one filter alone counts in the input gradient",
         ("input",),
         "the input gradient adds over filters: look for = in place of += in that loop",
-        variants.one_filter,
+        left_out.one_filter,
         ((lambda p: p.v.shape[2] == 1, "a group has one filter"),),
     ),
     Hypothesis(
@@ -297,7 +307,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         ("input",),
         "the input gradient adds over windows: look for = in place of +=, or for an indexed += with repeated indices, "
         "which adds once (use np.add.at)",
-        variants.overwritten_windows,
+        overwritten.overwritten_windows,
         (
             (
                 lambda p: all(s >= d * (k - 1) + 1 for s, d, k in zip(p.stride, p.dilation, p.taps, strict=True)),
@@ -310,7 +320,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "the windows of one position alone count",
         ALL,
         "look for = in place of += inside the loops over output rows and columns, or for a return inside them",
-        variants.one_position,
+        left_out.one_position,
         (_ONE_OUTPUT,),
     ),
     Hypothesis(
@@ -319,7 +329,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         ALL,
         "check the bounds of the loops over outputs: there are (size + padding - extent) // stride + 1 of them, and "
         "windows that reach into the padding count too",
-        variants.dropped_positions,
+        left_out.dropped_positions,
         (_ONE_OUTPUT,),
     ),
     Hypothesis(
@@ -327,7 +337,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "rows or columns of the input gradient are never written",
         ("input",),
         "check the bounds of the loops that write the input gradient, and how it is cropped and filled up",
-        variants.unwritten_entries,
+        left_out.unwritten_entries,
         (
             (
                 lambda p: max(p.x.shape[SPACE:]) == 1,
@@ -339,9 +349,9 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "samples mixed",
         "the order of samples and space is mixed in a reshape",
         ALL,
-        "flatten both matrices in the same order: transpose channels to the front before reshape(channels, -1), and give "
-        "im2col's columns the same order of samples and positions",
-        variants.mixed_samples,
+        "flatten both matrices in the same order: transpose channels to the front before reshape(channels, -1), and "
+        "give im2col's columns the same order of samples and positions",
+        memory_order.mixed_samples,
         (_ONE_SAMPLE,),
     ),
     Hypothesis(
@@ -349,7 +359,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "an operand's memory is read in another layout",
         ALL,
         "look for a reshape where a transposition is needed between NCHW and NHWC",
-        variants.mixed_layouts,
+        memory_order.mixed_layouts,
         ((lambda p: math.prod(p.v.shape[1:3]) == 1 and math.prod(p.x.shape[1:3]) == 1, "there is one channel"),),
     ),
     Hypothesis(
@@ -357,16 +367,16 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "the input gradient's memory is in another layout",
         ("input",),
         "look for a reshape where a transposition is needed between NCHW and NHWC, in what the backward pass returns",
-        variants.gradient_layouts,
+        memory_order.gradient_layouts,
         ((lambda p: math.prod(p.x.shape[1:3]) == 1, "the input has one channel"),),
     ),
     Hypothesis(
         "weight gradient's storage",
         "the weight gradient's memory is in another order of axes",
         ("weight",),
-        "compare the order of axes that the backward pass writes (OIHW, IOHW, OHWI or HWIO) with the weight's: transpose "
-        "before reshape",
-        variants.stored_weight_gradient,
+        "compare the order of axes that the backward pass writes (OIHW, IOHW, OHWI or HWIO) with the weight's: "
+        "transpose before reshape",
+        memory_order.stored_weight_gradient,
         (_ONE_CHANNEL,),
     ),
     Hypothesis(
@@ -374,7 +384,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "height and width are exchanged",
         BOTH,
         "look for a transposition, or for rows and columns exchanged in an index",
-        variants.turned_maps,
+        turned.turned_maps,
         (_ONE_OUTPUT,),
         least_rank=2,
     ),
@@ -383,14 +393,14 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "the gradient of the padding is cropped away, where it belongs to the entries that were copied",
         ("input",),
         "with reflect, replicate or circular padding, add the padding's gradient to the entries that it copies",
-        variants.dropped_copies,
+        placing.dropped_copies,
     ),
     Hypothesis(
         "bias averaged",
         "the bias gradient is averaged, where it is a sum",
         ("bias",),
         "sum the cotangent over samples and space; look for mean in place of sum, or a division by the batch size",
-        variants.averaged_bias,
+        bias.averaged_bias,
         ((lambda p: len(p.v) * math.prod(_space(p)) == 1, "there is one sample with one output position"),),
     ),
     Hypothesis(
@@ -398,29 +408,29 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "the bias gradient is summed over the wrong axes",
         ("bias",),
         "sum over samples and space, and keep the channels: axis=(0, 2, 3) for NCHW",
-        variants.bias_axes,
+        bias.bias_axes,
     ),
     Hypothesis(
         "rounded operands",
         "operands are rounded to a narrower type",
         ALL,
-        "look for an array or a constant of a narrower type (astype, np.float32, a default dtype) in the backward pass; "
-        "if it is meant so, give precision=",
-        variants.narrowed,
+        "look for an array or a constant of a narrower type (astype, np.float32, a default dtype) in the backward "
+        "pass; if it is meant so, give precision=",
+        arithmetic.narrowed,
     ),
     Hypothesis(
         "rounded gradient",
         "the gradient is rounded to a narrower type",
         ALL,
         "look for a buffer of a narrower type that the gradient is written to; if it is meant so, give precision=",
-        variants.narrowed_result,
+        arithmetic.narrowed_result,
     ),
     Hypothesis(
         "cotangent rolled",
         "the cotangent is shifted around its borders",
         BOTH,
         "look for np.roll, an index modulo the size, or an index of -1 that wraps around",
-        variants.rolled,
+        placing.rolled,
         (_ONE_OUTPUT,),
     ),
     Hypothesis(
@@ -428,7 +438,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "the gradient belongs to a shifted input",
         BOTH,
         "check the offset between outputs and inputs: output o and tap k meet at o * stride + k * dilation - padding",
-        variants.shifted,
+        placing.shifted,
         last_resort=True,
     ),
 )

@@ -16,9 +16,9 @@ from fastcheck.convolutions import cost
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.diagnosis.catalogue import CATALOGUE, Hypothesis
 from fastcheck.diagnosis.evidence import Diagnosis, Evidence, Failed
+from fastcheck.diagnosis.mistakes.variant import Variant
 from fastcheck.diagnosis.problem import Block, Problem, of_case
 from fastcheck.diagnosis.replay import Replays, grouped_shape
-from fastcheck.diagnosis.variants import Variant
 
 SHARE = 0.999
 """Share of the failing entries that a replay must explain."""

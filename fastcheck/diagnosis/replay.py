@@ -10,8 +10,8 @@ from functools import cached_property
 import numpy as np
 
 from fastcheck.common.arguments import Shape
+from fastcheck.diagnosis.mistakes.variant import Variant
 from fastcheck.diagnosis.problem import Block, Problem, gradient
-from fastcheck.diagnosis.variants import Variant
 
 
 @dataclass

@@ -37,9 +37,9 @@ def random_layer(rng, ranks=(1, 2, 2, 2, 3)):
 
     taps, stride, dilation, before, more = axes(1, 5), axes(1, 4), axes(1, 3), axes(0, 3), axes(3, 9 - 2 * (rank == 3))
     after = before if rng.random() < 0.6 else axes(0, 3)
-    reach = [d * (k - 1) + 1 for d, k in zip(dilation, taps)]
-    sizes = [max(e - lo - hi, 1) + m for e, lo, hi, m in zip(reach, before, after, more)]
-    padding = tuple(zip(before, after))
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, taps, strict=True)]
+    sizes = [max(e - lo - hi, 1) + m for e, lo, hi, m in zip(reach, before, after, more, strict=True)]
+    padding = tuple(zip(before, after, strict=True))
     samples = int(rng.integers(1, 5))
     return Layer((samples, channels, *sizes), (filters, channels // groups, *taps), stride, padding, dilation, groups)
 
@@ -47,7 +47,7 @@ def random_layer(rng, ranks=(1, 2, 2, 2, 3)):
 def operands(layer, rng):
     """Input, weight and cotangent, standard normal."""
     x, w = rng.standard_normal(layer.input_shape), rng.standard_normal(layer.weight_shape)
-    axes = zip(x.shape[2:], layer.padding, layer.dilation, w.shape[2:], layer.stride)
+    axes = zip(x.shape[2:], layer.padding, layer.dilation, w.shape[2:], layer.stride, strict=True)
     out = [(n + low + high - d * (k - 1) - 1) // s + 1 for n, (low, high), d, k, s in axes]
     return x, w, rng.standard_normal((len(x), len(w), *out))
 

@@ -4,8 +4,6 @@ Each takes a layer, its arrays and its right gradients, and returns the wrong on
 cannot have this bug. Nothing here knows of fastcheck.
 """
 
-import itertools
-
 import numpy as np
 
 
@@ -17,13 +15,14 @@ def backward(x, w, v, stride, padding, dilation, groups):
     vg = v.reshape(samples, groups, -1, *spatial)
     wg = w.reshape(groups, -1, *w.shape[1:])
     for tap in np.ndindex(*w.shape[2:]):
-        place = (..., *(slice(d * t, d * t + s * o, s) for d, t, s, o in zip(dilation, tap, stride, spatial)))
+        axes = zip(dilation, tap, stride, spatial, strict=True)
+        place = (..., *(slice(d * t, d * t + s * o, s) for d, t, s, o in axes))
         met = padded[place].reshape(samples, groups, -1, *spatial)
         flat = (array.reshape(*array.shape[:3], -1) for array in (vg, met))
         grad_w[(..., *tap)] = np.einsum("ngfo,ngco->gfc", *flat).reshape(w.shape[:2])
         share = np.einsum("gfc,ngf...->ngc...", wg[(..., *tap)], vg)
         grad_padded[place] += share.reshape(samples, -1, *spatial)
-    inside = tuple(slice(low, low + size) for (low, _), size in zip(padding, x.shape[2:]))
+    inside = tuple(slice(low, low + size) for (low, _), size in zip(padding, x.shape[2:], strict=True))
     return {
         "input": np.ascontiguousarray(grad_padded[(..., *inside)]),
         "weight": grad_w,
@@ -34,7 +33,7 @@ def backward(x, w, v, stride, padding, dilation, groups):
 
 def _padded(x, w, v, stride, padding, dilation):
     """The padded input, with more zeros at the end where windows reach further, and zeros of that shape."""
-    axes = zip(x.shape[2:], padding, stride, v.shape[2:], dilation, w.shape[2:])
+    axes = zip(x.shape[2:], padding, stride, v.shape[2:], dilation, w.shape[2:], strict=True)
     sides = [(low, max(high, s * (o - 1) + d * (k - 1) + s - n - low)) for n, (low, high), s, o, d, k in axes]
     padded = np.pad(x, [(0, 0), (0, 0), *sides])
     return padded, np.zeros_like(padded)
@@ -157,9 +156,8 @@ def stride_for_dilation(layer, x, w, v, right):
     grad = np.zeros_like(w)
     per_group, filters = w.shape[1], len(w) // layer.groups
     for f, c, *tap in np.ndindex(*w.shape):
-        window = tuple(
-            slice(t * s, t * s + d * o, d) for t, s, d, o in zip(tap, layer.stride, layer.dilation, v.shape[2:])
-        )
+        axes = zip(tap, layer.stride, layer.dilation, v.shape[2:], strict=True)
+        window = tuple(slice(t * s, t * s + d * o, d) for t, s, d, o in axes)
         met = padded[(slice(None), f // filters * per_group + c, *window)]
         grad[(f, c, *tap)] = (v[:, f] * met).sum()
     return _only(right, weight=grad)
@@ -189,7 +187,7 @@ def padding_missing_in_the_weight(layer, x, w, v, right):
 
 def _cropped(layer, x, right, lows):
     wide = np.pad(right["padded"], [(0, 0), (0, 0), *((9, 20),) * (x.ndim - 2)])
-    return wide[(..., *(slice(9 + low, 9 + low + size) for low, size in zip(lows, x.shape[2:])))]
+    return wide[(..., *(slice(9 + low, 9 + low + size) for low, size in zip(lows, x.shape[2:], strict=True)))]
 
 
 def cropped_before_only(layer, x, w, v, right):
@@ -197,6 +195,8 @@ def cropped_before_only(layer, x, w, v, right):
 
 
 def cropped_as_the_other_side(layer, x, w, v, right):
+    if not any(high for _, high in layer.padding):
+        return None
     return _only(right, input=_cropped(layer, x, right, [high for _, high in layer.padding]))
 
 
@@ -212,9 +212,9 @@ def padded_one_less_along_width(layer, x, w, v, right):
 
 
 def remainder_first(layer, x, w, v, right):
-    axes = zip(x.shape[2:], layer.padding, layer.dilation, w.shape[2:], layer.stride)
+    axes = zip(x.shape[2:], layer.padding, layer.dilation, w.shape[2:], layer.stride, strict=True)
     rest = [(n + low + high - d * (k - 1) - 1) % s for n, (low, high), d, k, s in axes]
-    lows = [low - one for (low, _), one in zip(layer.padding, rest)]
+    lows = [low - one for (low, _), one in zip(layer.padding, rest, strict=True)]
     return _only(right, input=_cropped(layer, x, right, lows)) if any(rest) else None
 
 
@@ -337,11 +337,14 @@ def _scattered(layer, x, w, v, windows):
     per, groups = len(w) // layer.groups, layer.groups
     wg, vg = w.reshape(groups, per, *w.shape[1:]), v.reshape(len(v), groups, per, *v.shape[2:])
     for o in windows:
-        window = tuple(
-            slice(i * s, i * s + d * (k - 1) + 1, d) for i, s, d, k in zip(o, layer.stride, layer.dilation, w.shape[2:])
-        )
+        window = _window(layer, w, o)
         grad[(..., *window)] = np.einsum("gfc...,ngf->ngc...", wg, vg[(..., *o)]).reshape(len(x), -1, *w.shape[2:])
     return grad
+
+
+def _window(layer, w, o):
+    axes = zip(o, layer.stride, layer.dilation, w.shape[2:], strict=True)
+    return tuple(slice(i * s, i * s + d * (k - 1) + 1, d) for i, s, d, k in axes)
 
 
 def windows_overwritten(layer, x, w, v, right):
@@ -356,14 +359,13 @@ def windows_overwritten_backwards(layer, x, w, v, right):
 
 def filters_and_windows_overwritten(layer, x, w, v, right):
     """for f: for i: for j: grad[window] = w[f] * v[f, i, j]"""
-    if len(w) == layer.groups:
+    axes = zip(layer.stride, layer.dilation, w.shape[2:], strict=True)
+    if len(w) == layer.groups or all(s > d * (k - 1) for s, d, k in axes):
         return None
     _, grad = _padded(x, w, v, **{k: layer.arguments[k] for k in ("stride", "padding", "dilation")})
     per_group, per = w.shape[1], len(w) // layer.groups
     for n, f, *o in np.ndindex(*v.shape):
-        window = tuple(
-            slice(i * s, i * s + d * (k - 1) + 1, d) for i, s, d, k in zip(o, layer.stride, layer.dilation, w.shape[2:])
-        )
+        window = _window(layer, w, o)
         first = f // per * per_group
         grad[(n, slice(first, first + per_group), *window)] = w[f] * v[(n, f, *o)]
     return _only(right, input=_cropped(layer, x, {"padded": grad}, [low for low, _ in layer.padding]))
@@ -395,7 +397,7 @@ def windows_at_the_border_left_out(layer, x, w, v, right):
     """if the window leaves the input: continue"""
     cut = v.copy()
     for o in np.ndindex(*v.shape[2:]):
-        axes = zip(o, layer.stride, layer.padding, layer.dilation, w.shape[2:], x.shape[2:])
+        axes = zip(o, layer.stride, layer.padding, layer.dilation, w.shape[2:], x.shape[2:], strict=True)
         if any(i * s - low < 0 or i * s - low + d * (k - 1) >= n for i, s, (low, _), d, k, n in axes):
             cut[(..., *o)] = 0
     wrong = _believing(layer, x, w, cut)
