@@ -16,6 +16,8 @@ from fastcheck.diagnosis.problem import SPACE, Problem, folded
 
 def overwritten_windows(problem: Problem) -> Variants:
     """Assign a window's share of the input gradient where it should be added."""
+    if problem.transposed:  # whose input gradient gathers, and writes every entry once
+        return
     if any(s < d * (k - 1) + 1 for s, d, k in zip(problem.stride, problem.dilation, problem.taps, strict=True)):
         for last in (True, False):
             which = "last" if last else "first"

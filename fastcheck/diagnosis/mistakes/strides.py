@@ -28,8 +28,8 @@ def missing_stride(problem: Problem) -> Variants:
 
 
 def repeated_cotangent(problem: Problem) -> Variants:
-    """Repeat entries of the small array in place of putting zeros between them."""
-    if max(problem.stride) > 1:
+    """Repeat entries of the cotangent in place of putting zeros between them."""
+    if max(problem.stride) > 1 and not problem.transposed:
 
         def within(p: Problem) -> Problem:
             small = p.small
