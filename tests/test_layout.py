@@ -38,6 +38,11 @@ COVERS = {
     "convolutions/test_entries": "relabelled",
     "convolutions/test_error_bars": "pipeline steps common/precision engine/magnitudes engine/steps",
     "convolutions/test_geometry": "common/arguments",
+    "diagnosis/test_blind_spots": "render/blind_spots",
+    "diagnosis/test_convolutions": (
+        "catalogue evidence problem replay mistakes/arithmetic mistakes/bias mistakes/left_out mistakes/memory_order "
+        "mistakes/overwritten mistakes/pairing mistakes/placing mistakes/strides mistakes/turned mistakes/variant"
+    ),
     "frameworks/test_jax_check": "jax_functions jax_trees",
     "frameworks/test_torch_check": "torch_functions torch_modules torch_tensors metrics/autograd_health",
     "functions/test_coloured": "moves colour",

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastcheck.common import machine
 from fastcheck.convolutions.case import ConvCase
+from fastcheck.convolutions.geometry import ConvGeometry
 from fastcheck.diagnosis.catalogue import CATALOGUE, Hypothesis
 from fastcheck.diagnosis.mistakes.variant import Variant
 from fastcheck.diagnosis.problem import SPACE, Block, Problem, gradient, of_case
@@ -18,6 +19,15 @@ from fastcheck.diagnosis.replay import Replays, grouped_shape
 
 ALIKE = 1e-9
 """Part of a gradient's largest entry below which a replay is the right gradient, rounding aside."""
+
+
+_Axes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[tuple[int, int], ...]]
+
+_AXES: _Axes = (11, 6, 5), (4, 3, 2), (3, 2, 2), (2, 1, 1), ((2, 1), (1, 0), (1, 0))
+"""Sizes, taps, stride, dilation and padding of up to three axes, of a case that shows all mistakes."""
+
+_TRANSPOSED: _Axes = (4, 3, 2), (4, 3, 2), (3, 2, 2), (2, 1, 1), ((2, 1), (1, 0), (1, 0))
+"""The same of a transposed convolution."""
 
 
 class BlindSpot(NamedTuple):
@@ -57,6 +67,37 @@ def blind_spots(case: ConvCase) -> list[BlindSpot]:
     """
     with ThreadPoolExecutor(machine.default_threads()) as pool, np.errstate(over="ignore", invalid="ignore"):
         return list(_blind_spots(case, of_case(case, pool), pool))
+
+
+def suggested(case: ConvCase) -> ConvGeometry:
+    """Return shapes and arguments of a small case that shows all known mistakes, with random arrays.
+
+    Sizes, taps and parameters differ between axes, and between filters and channels, so that nothing can be exchanged
+    unseen.
+
+    Parameters
+    ----------
+    case : ConvCase
+        The suggestion has its number of axes and its padding mode, and is transposed if it is.
+
+    Returns
+    -------
+    ConvGeometry
+    """
+    geometry = case.geometry
+    rank, axes = geometry.rank, _TRANSPOSED if geometry.transposed else _AXES
+    sizes, taps, stride, dilation, padding = (one[:rank] for one in axes)
+    return ConvGeometry.of(
+        (2, 6 if geometry.transposed else 4, *sizes),
+        (6, 2, *taps),
+        stride=stride,
+        dilation=dilation,
+        padding=padding,
+        groups=2,
+        transposed=geometry.transposed,
+        output_padding=(1, 0, 0)[:rank] if geometry.transposed else 0,
+        padding_mode=geometry.padding_mode,
+    )
 
 
 def _blind_spots(case: ConvCase, problem: Problem, pool: Executor) -> Iterator[BlindSpot]:

@@ -67,7 +67,7 @@ _ONE_SAMPLE = (lambda p: len(p.v) == 1, "there is one sample (N = 1)")
 _ONE_GROUP = (lambda p: len(p.w) == 1, "there is one group")
 _STRIDE_ONE = (lambda p: max(p.stride) == 1, "the stride is 1")
 _DILATION_ONE = (lambda p: max(p.dilation) == 1, "the dilation is 1")
-_NO_PADDING = (lambda p: not any(p.low), "there is no padding before the input")
+_NO_PADDING = (lambda p: not any(p.low) and not p.sources, "there is no padding before the input")
 _ONE_OUTPUT = (lambda p: max(_space(p)) == 1, "there is one output position")
 _ONE_CHANNEL = (
     lambda p: min(p.w.shape[1:3]) == 1,
@@ -310,8 +310,8 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         overwritten.overwritten_windows,
         (
             (
-                lambda p: all(s >= d * (k - 1) + 1 for s, d, k in zip(p.stride, p.dilation, p.taps, strict=True)),
-                "windows do not overlap (the stride is at least the kernel's extent)",
+                lambda p: not p.transposed and not overwritten.overlap(p),
+                "windows share no entry of the input (the stride is at least the kernel's extent, or there is one)",
             ),
         ),
     ),
@@ -389,10 +389,11 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         least_rank=2,
     ),
     Hypothesis(
-        "padding's copies dropped",
-        "the gradient of the padding is cropped away, where it belongs to the entries that were copied",
-        ("input",),
-        "with reflect, replicate or circular padding, add the padding's gradient to the entries that it copies",
+        "padding mode ignored",
+        "copies that pad the input are taken for zeros",
+        BOTH,
+        "with reflect, replicate or circular padding, add the gradient of the padding to the entries that it copies, "
+        "and pad the input in the same way for the weight gradient",
         placing.dropped_copies,
     ),
     Hypothesis(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -202,6 +202,11 @@ def folded(problem: Problem, padded: np.ndarray) -> np.ndarray:
         np.add.at(np.moveaxis(total, axis, 0), sources, np.moveaxis(padded, axis, 0))
         padded = total
     return padded
+
+
+def in_space(indices: Iterable[Any]) -> tuple[Any, ...]:
+    """Return the index of an array whose spatial axes have these indices."""
+    return (..., *indices)
 
 
 def flat(array: np.ndarray) -> np.ndarray:

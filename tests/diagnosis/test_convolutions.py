@@ -1,5 +1,7 @@
 """Broken backward passes, planted in plain NumPy, are named; what no known mistake makes has no name."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import broken_layers
 import layer_examples
 import naive
@@ -7,8 +9,10 @@ import numpy as np
 import planted_backward
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from planted_backward import PLANTS
-from searches import SIZE
+from searches import SIZE, examples
 
 import fastcheck
 from fastcheck.convolutions import passes
@@ -16,6 +20,9 @@ from fastcheck.diagnosis import problem
 from fastcheck.diagnosis.catalogue import CATALOGUE
 from fastcheck.diagnosis.convolutions import replayed
 from fastcheck.diagnosis.evidence import Evidence
+from fastcheck.diagnosis.mistakes.variant import Variant
+from fastcheck.diagnosis.problem import Block
+from fastcheck.diagnosis.replay import Replays, grouped_shape
 
 EVERY = [pytest.param(name, plant, id=plant.__name__) for name, plants in PLANTS.items() for plant in plants]
 SEEDS = range(20 if SIZE == "whole" else 3)
@@ -190,9 +197,54 @@ def test_the_gradient_of_padding_that_is_dropped_is_named(mode):
     right = naive.padded_backward(x, w, v, padding, mode, **arguments)
     dropped = naive.backward(x, w, v, padding=padding, **arguments)["input"]
     flipped = naive.padded_backward(x, w[:, :, ::-1, ::-1], v, padding, mode, **arguments)["input"]
-    for wrong, name in ((dropped, "padding's copies dropped"), (flipped, "kernel flipped")):
+    for wrong, name in ((dropped, "padding mode ignored"), (flipped, "kernel flipped")):
         given = {"grad_output": v, "grads": {**right, "input": wrong}, "padding": padding, "padding_mode": mode}
         assert names(fastcheck.ConvCase(x, w, np.zeros(4), **arguments, **given)) == [name]
+
+
+@given(layer=layer_examples.layers(), mode=st.sampled_from(["zeros", "circular", "replicate", "transposed"]))
+@settings(max_examples=examples(100))
+def test_every_replay_has_the_shape_of_the_gradient(layer, mode):
+    """Whatever the layer; nothing is raised, and a right gradient equals the replay without a mistake."""
+    case = _right_case(layer, mode)
+    assume(case is not None)
+    with ThreadPoolExecutor(1) as pool:
+        found = problem.of_case(case, pool)
+        for name, grad in case.grads.items():
+            shape = grouped_shape(found, name)
+            block = Block(*(np.arange(size)[:1] for size in (len(case.input), *found.w.shape[:3])))
+            replays = Replays(found, name, block, lambda shape=shape: np.ones(shape), pool)
+            np.testing.assert_allclose(replays.whole(Variant()).reshape(grad.shape), grad, atol=1e-10)
+            for hypothesis in CATALOGUE:
+                for variant in hypothesis.variants(found) if name in hypothesis.tensors else ():
+                    part = replays.of_block(variant)
+                    assert part.shape == replays.cut(np.ones(shape)).shape, (hypothesis.name, variant.detail)
+                    assert np.isfinite(part).all()
+
+
+def _right_case(layer, mode):
+    """A case with right gradients, of plain loops; None if the layer cannot be of this mode."""
+    rng = np.random.default_rng(8)
+    x, w = rng.standard_normal(layer.input_shape), rng.standard_normal(layer.weight_shape)
+    arguments = layer.arguments
+    if mode == "transposed":
+        x = rng.standard_normal((len(x), len(w), *x.shape[2:]))
+        shape = naive.transposed_shape(x, w, **arguments, output_padding=(0,) * (w.ndim - 2))
+        if min(shape) < 1:
+            return None
+        v = rng.standard_normal(shape)
+        grads, more = naive.transposed_backward(x, w, v, **arguments), {"transposed": True}
+    else:
+        v = rng.standard_normal(naive.output_shape(x, w, layer.stride, layer.padding, layer.dilation))
+        if mode == "circular" and any(max(pair) > size for pair, size in zip(layer.padding, x.shape[2:], strict=True)):
+            return None
+        more = {"padding_mode": mode}
+        grads = naive.backward(x, w, v, **arguments)
+        if mode != "zeros":
+            still = {name: value for name, value in arguments.items() if name != "padding"}
+            grads = naive.padded_backward(x, w, v, layer.padding, mode, **still)
+    bias = np.zeros(v.shape[1])
+    return fastcheck.ConvCase(x, w, bias, **arguments, **more, grad_output=v, grads=grads)
 
 
 def test_a_diagnosis_costs_about_one_pass_more_than_it_confirms(monkeypatch):
@@ -221,5 +273,5 @@ def test_the_catalogue_is_in_order():
     keys = [hypothesis.name for hypothesis in CATALOGUE]
     assert len(set(keys)) == len(keys)
     assert len({hypothesis.bug for hypothesis in CATALOGUE}) == len(keys)
-    planted = {*PLANTS, "slope", "padding's copies dropped"}
+    planted = {*PLANTS, "slope", "padding mode ignored"}
     assert set(keys) - planted == {"stride and dilation missing", "padding of another convolution"}

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+import math
 from concurrent.futures import Executor
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from fastcheck.diagnosis.mistakes.variant import Variant, Variants
-from fastcheck.diagnosis.problem import SPACE, Problem, folded
+from fastcheck.diagnosis.problem import SPACE, Problem, folded, in_space
 
 
 def overwritten_windows(problem: Problem) -> Variants:
     """Assign a window's share of the input gradient where it should be added."""
-    if problem.transposed:  # whose input gradient gathers, and writes every entry once
-        return
-    if any(s < d * (k - 1) + 1 for s, d, k in zip(problem.stride, problem.dilation, problem.taps, strict=True)):
+    if not problem.transposed and overlap(problem):  # a transposed one gathers, and writes every entry once
         for last in (True, False):
             which = "last" if last else "first"
             yield Variant(f"the {which} window that meets an entry wins", gradient=partial(_winning, last=last))
@@ -32,16 +29,23 @@ def overwritten_windows(problem: Problem) -> Variants:
                 )
 
 
+def overlap(problem: Problem) -> bool:
+    """Tell whether two windows meet one entry of the input, with two taps."""
+    axes = zip(problem.stride, problem.dilation, problem.taps, problem.small.shape[SPACE:], strict=True)
+    apart = ((math.lcm(s, d), s, d, k, windows) for s, d, k, windows in axes)
+    return any(both // d < k and both // s < windows for both, s, d, k, windows in apart)
+
+
 def _winning(problem: Problem, tensor: str, pool: Executor, last: bool) -> np.ndarray:
     """Return the input gradient to which one window alone contributes at each position."""
     found = np.zeros(problem.big.shape)
     tables = [_winners(problem, axis, last) for axis in range(problem.rank)]
     for tap in itertools.product(*map(range, problem.taps)):
         places, windows = zip(*(table[k] for table, k in zip(tables, tap, strict=True)), strict=True)
-        v = problem.small[_every(windows)]
+        v = problem.small[in_space(np.ix_(*windows))]
         w = problem.w.reshape(*problem.w.shape[:SPACE], -1)[..., np.ravel_multi_index(tap, problem.taps)]
         met = np.matmul(w.swapaxes(1, 2), v.reshape(*v.shape[:SPACE], -1))
-        found[_every(places)] = met.reshape(*found.shape[:SPACE], *v.shape[SPACE:])
+        found[in_space(np.ix_(*places))] = met.reshape(*found.shape[:SPACE], *v.shape[SPACE:])
     return folded(problem, found)
 
 
@@ -58,8 +62,3 @@ def _winners(problem: Problem, axis: int, last: bool) -> list[tuple[np.ndarray, 
         if 0 <= place < size:
             tables[tap].append((place, window))
     return [tuple(np.array(one, dtype=np.int64).reshape(-1, 2).T) for one in tables]  # type: ignore[misc]
-
-
-def _every(positions: Iterable[np.ndarray]) -> tuple[Any, ...]:
-    """Return the index of a grid of positions, given along each spatial axis."""
-    return (..., *np.ix_(*positions))

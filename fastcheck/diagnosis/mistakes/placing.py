@@ -10,12 +10,14 @@ from functools import partial
 import numpy as np
 
 from fastcheck.common.arguments import Shape
-from fastcheck.diagnosis.mistakes.variant import Variant, Variants, along, only, put, subsets
-from fastcheck.diagnosis.problem import SPACE, Problem, gradient
+from fastcheck.diagnosis.mistakes.variant import Variant, Variants, along, masked, only, put, subsets
+from fastcheck.diagnosis.problem import SPACE, Problem, gradient, in_space
 
 
 def missing_padding(problem: Problem) -> Variants:
     """Take no notice of the padding: the border of the padded gradient is not cropped."""
+    if problem.sources:
+        yield Variant(within=_unpadded)
     padded = [axis for axis in range(problem.rank) if problem.low[axis]]
     for axes in subsets(problem, padded.__contains__):
         low = put(problem.low, axes, lambda _: 0)
@@ -87,15 +89,24 @@ def rolled(problem: Problem) -> Variants:
 
 
 def dropped_copies(problem: Problem) -> Variants:
-    """Crop the padding's gradient where it should be added to the entries that were copied."""
+    """Take the copies that a padding mode pads with for zeros."""
     if problem.sources:
+        yield Variant(gradient=_with_zeros)
 
-        def cropped(p: Problem, tensor: str, pool: Executor) -> np.ndarray:
-            uncropped = gradient(replace(p, sources=()), tensor, pool)
-            inside = tuple(_inside(sources) for sources in p.sources)
-            return uncropped[(slice(None),) * SPACE + inside]
 
-        yield Variant(gradient=cropped)
+def _with_zeros(problem: Problem, tensor: str, pool: Executor) -> np.ndarray:
+    inside = tuple(map(_inside, problem.sources))
+    if tensor == "input":
+        return gradient(replace(problem, sources=()), tensor, pool)[in_space(inside)]
+    big = problem.big
+    for axis, kept in enumerate(inside, SPACE):
+        big = masked(big, axis, kept)
+    return gradient(replace(problem, big=big), tensor, pool)
+
+
+def _unpadded(problem: Problem) -> Problem:
+    """Return the problem of an input without its copies, whose first entry the first window begins with."""
+    return replace(problem, big=problem.big[in_space(map(_inside, problem.sources))], sources=())
 
 
 def _inside(sources: np.ndarray) -> slice:
