@@ -1,7 +1,7 @@
 """fastcheck: is the gradient that you wrote by hand right, and how close is close enough?"""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastcheck.check import check, check_gradient, check_vjp, compare
 from fastcheck.common.errors import FastcheckError
@@ -18,6 +18,9 @@ from fastcheck.reports.suite_report import NetworkReport, SuiteReport
 from fastcheck.sweeps.report import Sweep
 from fastcheck.sweeps.sweep import sweep
 
+if TYPE_CHECKING:
+    from fastcheck.diagnosis.blind_spots import blind_spots
+
 # Importing this package does not import Numba; calling `check` does (tests/test_imports.py).
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "SuiteReport",
     "Sweep",
     "__version__",
+    "blind_spots",
     "check",
     "check_gradient",
     "check_network",
@@ -48,4 +52,6 @@ _ON_DEMAND = ("jax", "layers", "torch", "zoo")
 def __getattr__(name: str) -> Any:
     if name in _ON_DEMAND:
         return importlib.import_module(f"fastcheck.{name}")
+    if name == "blind_spots":
+        return importlib.import_module("fastcheck.diagnosis.blind_spots").blind_spots
     raise AttributeError(f"module 'fastcheck' has no attribute {name!r}")

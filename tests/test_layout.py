@@ -41,6 +41,11 @@ COVERS = {
     "convolutions/test_geometry": "common/arguments",
     "diagnosis/test_fitted": "evidence factors hypotheses rearranged",
     "diagnosis/test_shape": "cover index_words",
+    "diagnosis/test_blind_spots": "render/blind_spots",
+    "diagnosis/test_convolutions": (
+        "catalogue evidence problem replay mistakes/arithmetic mistakes/bias mistakes/left_out mistakes/memory_order "
+        "mistakes/overwritten mistakes/pairing mistakes/placing mistakes/strides mistakes/turned mistakes/variant"
+    ),
     "frameworks/test_jax_check": "jax_functions jax_trees",
     "frameworks/test_torch_check": "torch_functions torch_modules torch_tensors metrics/autograd_health",
     "functions/test_coloured": "moves colour",

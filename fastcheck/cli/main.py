@@ -47,7 +47,7 @@ from fastcheck.common.meanings import meant, remark
 from fastcheck.common.naming import printable
 from fastcheck.common.version import __version__
 from fastcheck.convolutions import npz_case
-from fastcheck.convolutions.case import EVALUATORS, LOSSES
+from fastcheck.convolutions.case import EVALUATORS, LOSSES, ConvCase
 from fastcheck.convolutions.geometry import PADDING_MODES
 from fastcheck.convolutions.layout import LAYOUTS
 from fastcheck.reports import files
@@ -160,6 +160,11 @@ def cli() -> None:
 @threads_option
 @seed_option("Random seed for the sample.")
 @click.option("--explain", is_flag=True, help="Sweep the step at the worst dimensions of each failing tensor.")
+@click.option(
+    "--suggest",
+    is_flag=True,
+    help="Check nothing: list the known mistakes that this case cannot show, and a case that would show them.",
+)
 @table_option
 @json_option
 @verbose_option
@@ -175,6 +180,7 @@ def conv_command(
     threads: int | None,
     seed: int,
     explain: bool,
+    suggest: bool,
     table_path: str | None,
     json_path: str | None,
     verbose: bool,
@@ -191,6 +197,8 @@ def conv_command(
 
     check_paths(table_path, json_path, read=(case_path,))
     case = npz_case.load_case_by_options(case_path, **options)
+    if suggest:
+        return _suggest(case)
     with progress_bar() as hook:
         report = check(
             case,
@@ -208,6 +216,15 @@ def conv_command(
     deliver_table(report, table_path)
     deliver_report(report, case_path, json_path, verbose=verbose, mapped=mapped)
     return report.exit_code
+
+
+def _suggest(case: ConvCase) -> int:
+    """Print the mistakes that a case cannot show, and a case that would show them."""
+    from fastcheck.diagnosis.blind_spots import blind_spots, suggested
+    from fastcheck.render.blind_spots import told
+
+    say(told(blind_spots(case), suggested(case)))
+    return 0
 
 
 cli.add_command(network_command)

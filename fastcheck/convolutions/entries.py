@@ -12,7 +12,7 @@ import numpy as np
 from fastcheck.common.arguments import Shape
 from fastcheck.convolutions.geometry import ConvGeometry
 
-_NUMPYS: dict[str, Literal["reflect", "edge", "wrap"]] = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+NUMPYS: dict[str, Literal["reflect", "edge", "wrap"]] = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 """Padding modes by the names that they have in NumPy."""
 
 
@@ -85,7 +85,7 @@ def _padded(geometry: ConvGeometry) -> Entries:
     """Pad the input with copies of its entries."""
     shape, sides = geometry.input_shape, ((0, 0), (0, 0), *geometry.padding)
     every = np.arange(math.prod(shape)).reshape(shape)
-    return Entries(np.pad(every, sides, mode=_NUMPYS[geometry.padding_mode]), shape)
+    return Entries(np.pad(every, sides, mode=NUMPYS[geometry.padding_mode]), shape)
 
 
 def _spaced(geometry: ConvGeometry) -> Entries:

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.diagnosis.diagnosed import KEPT, SAMPLE, Explain, diagnosed, failed_in, kept_in, without_arrays
+from fastcheck.diagnosis.evidence import Diagnosis, Failed
 from fastcheck.diagnosis.fitted import fitted
 from fastcheck.engine.hosting import host
 from fastcheck.engine.settings import Settings
@@ -30,8 +31,13 @@ class Case(Protocol):
 
 def convolution(case: ConvCase, settings: Settings) -> Report:
     """Check a convolution, and diagnose what fails."""
+    from fastcheck.diagnosis.convolutions import replayed  # imports Numba
+
+    def explain(failed: Failed) -> list[Diagnosis]:
+        return [*fitted(failed, counts=_counts(case)), *replayed(case, failed)]
+
     values = {name: case.operand(name) for name in case.grads}
-    return _checked(case, settings, values, lambda failed: fitted(failed, counts=_counts(case)))
+    return _checked(case, settings, values, explain)
 
 
 def function(case: FunctionCase, settings: Settings) -> Report:

@@ -172,13 +172,12 @@ def _factors(evidence: Evidence, failing: np.ndarray) -> str:
     every = slice(None, None, -(-len(failing) // _MOST_FACTORED))
     a, wrong = evidence.analytic.reshape(-1)[evidence.dims[every]], failing[every]
     n, bar = evidence.numeric[every], evidence.error_bar[every]
-    resolved = np.isfinite(a) & (bar < _RESOLVED * np.abs(n))
-    if np.count_nonzero(resolved & wrong) < max(_ONE_BY_ONE, _NEARLY_ALL * np.count_nonzero(wrong) / 2):
+    resolved = np.isfinite(a) & (bar < _RESOLVED * np.abs(n)) & wrong
+    if np.count_nonzero(resolved) < max(_ONE_BY_ONE, _NEARLY_ALL * np.count_nonzero(wrong) / 2):
         return ""
     ratios, unsure = a[resolved] / n[resolved], bar[resolved] / np.abs(n[resolved])
     found = sorted(_clusters(ratios, unsure))
-    failed = [value for value in found if abs(value - 1) > _RESOLVED]
-    if not any(failed):
+    if not any(found):  # zeros are described by their sign
         return ""
     words = joined([f"{value:.6g}" for value in found])
     return f"one factor: {words}" if len(found) == 1 else f"{_NUMBERS[len(found)]} factors: {words}"

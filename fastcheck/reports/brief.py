@@ -61,17 +61,16 @@ def _apart(entry: Entry) -> str:
 
 
 def _where(report: Report | NetworkReport, facts: Facts) -> Iterator[str]:
-    """Yield what the wrong entries of a tensor share, where there are several and no diagnosis says it."""
+    """Yield what the wrong entries of a tensor share, where there are several."""
     for digits in digit_maps(facts.tensors, report.operands)[: len(ROWS)]:
-        tensor = facts.tensors[digits.name]
-        if tensor.beyond_error_bar > 1 and digits.where and not tensor.diagnosis:
+        if facts.tensors[digits.name].beyond_error_bar > 1 and digits.where:
             yield from wrapped(f"where {digits.name} is wrong: {digits.where}")
 
 
 def _notes(outline: Outline) -> Iterator[str]:
     """Yield the lines of the first notes: all of each, since half a sentence says nothing."""
     room = NOTES
-    for number, note in enumerate(outline.notes):
+    for number, note in enumerate(note for note in outline.notes if not note.startswith("where")):  # said already
         lines = list(wrapped(note))
         room -= len(lines)
         if room < 0 and number:

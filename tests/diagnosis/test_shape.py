@@ -202,7 +202,7 @@ def test_factors_that_cluster_are_told():
     rows = np.where(np.arange(3) == 1, 2, 1)[:, None]
     doubled = np.broadcast_to(rows == 2, (8, 4, 3, 3))
     words = described(_evidence(doubled, change=lambda n: n * rows), WEIGHT)
-    assert words == "only taps in row 1; all too large in size; two factors: 1 and 2"
+    assert words == "only taps in row 1; all too large in size; one factor: 2"
     corners = rows * np.where(np.arange(3) == 1, 2, 1)
     crossed = np.broadcast_to(corners > 1, (8, 4, 3, 3))
     words = described(_evidence(crossed, change=lambda n: n * corners), WEIGHT)

@@ -1,0 +1,180 @@
+"""Replays of the catalogue's mistakes against the gradients of a convolution that failed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+
+import numpy as np
+
+from fastcheck.common import machine
+from fastcheck.common.arguments import Shape
+from fastcheck.common.naming import listed
+from fastcheck.common.precision import UNITS, U
+from fastcheck.convolutions import cost
+from fastcheck.convolutions.case import ConvCase
+from fastcheck.diagnosis.catalogue import CATALOGUE, Hypothesis
+from fastcheck.diagnosis.evidence import Diagnosis, Evidence, Failed
+from fastcheck.diagnosis.mistakes.variant import Variant
+from fastcheck.diagnosis.problem import Block, Problem, of_case
+from fastcheck.diagnosis.replay import Replays, grouped_shape
+
+SHARE = 0.999
+"""Share of the failing entries that a replay must explain."""
+
+MOST_CONFIRMED = 3
+"""Replays of a large tensor that are made on the whole: more would cost more than the check, and say no more."""
+
+CHUNK = 2**16
+"""Entries that are compared at a time: arrays of all would take as much memory as the gradient, several times."""
+
+SMALL = 2**27
+"""Multiply-adds that replays of a small tensor may take in all."""
+
+SCREENED = 0.99
+"""Share of a block's entries that a replay must meet, before it is made on the whole."""
+
+ROUNDINGS = 4
+"""Unit round-offs of its own value by which a gradient may differ from a replay, besides its bar."""
+
+LOOSE = 16
+"""Times a typical error bar by which a replay may miss an entry of a block."""
+
+
+def replayed(case: ConvCase, failed: Failed) -> list[Diagnosis]:
+    """Name the mistakes that make the gradients that failed, by making them again.
+
+    Parameters
+    ----------
+    case : ConvCase
+    failed : mapping of str to Evidence
+        The tensors that failed.
+
+    Returns
+    -------
+    list of Diagnosis
+        Every mistake whose replay equals a gradient within its bars, those that explain most tensors first, then as in
+        the catalogue. Several for one tensor make the same array. Empty where nothing known does.
+    """
+    if not failed:
+        return []
+    with ThreadPoolExecutor(machine.default_threads()) as pool, np.errstate(over="ignore", invalid="ignore"):
+        problem = of_case(case, pool)
+        trials = [_Trial(case, problem, evidence, pool) for evidence in failed.values()]
+        return list(_told(problem, trials))
+
+
+def _told(problem: Problem, trials: list[_Trial]) -> Iterator[Diagnosis]:
+    """Yield the diagnoses of all trials, those of the same mistake as one."""
+    found: dict[tuple[str, str], list[tuple[_Trial, float, float]]] = {}
+    for trial in trials:
+        for hypothesis, variant, explained, residual in trial.confirmed():
+            found.setdefault((hypothesis.name, variant.detail), []).append((trial, explained, residual))
+    places = {name: place for place, name in enumerate(found)}
+    order = {hypothesis.name: place for place, hypothesis in enumerate(CATALOGUE)}
+    told: dict[str, set[str]] = {}
+    for key in sorted(found, key=lambda key: (-len(found[key]), order[key[0]], places[key])):
+        names = {trial.evidence.name for trial, _, _ in found[key]}
+        if not names <= told.setdefault(key[0], set()):
+            yield _diagnosis(CATALOGUE[order[key[0]]], key[1], found[key])
+        told[key[0]] |= names
+
+
+def _diagnosis(hypothesis: Hypothesis, detail: str, fits: list[tuple[_Trial, float, float]]) -> Diagnosis:
+    failing = [int(np.count_nonzero(trial.failing)) for trial, _, _ in fits]
+    names = tuple(trial.evidence.name for trial, _, _ in fits)
+    explained = sum(share * count for (_, share, _), count in zip(fits, failing, strict=True)) / sum(failing)
+    residual = max(left for _, _, left in fits)
+    every = "all" if explained == 1 else f"{100 * explained:.2f} % of the"
+    return Diagnosis(
+        bug=hypothesis.bug + (f": {detail}" if detail else ""),
+        evidence=f"computed again with this mistake, {listed(names)} equals the gradient at {every} "
+        f"{sum(failing):,} entries that fail (norm ratio of what is left: {residual:.1e})",
+        advice=hypothesis.advice,
+        tensors=names,
+        explained=explained,
+        residual=residual,
+    )
+
+
+class _Trial:
+    """A tensor that failed, and the replays that might explain it."""
+
+    def __init__(self, case: ConvCase, problem: Problem, evidence: Evidence, pool: Executor) -> None:
+        self.evidence, self.failing = evidence, evidence.failing
+        self._problem, self._unit = problem, UNITS.get(case.grads[evidence.name].dtype.name, U)
+        self._most = max(MOST_CONFIRMED, SMALL // cost.forward(case.geometry))
+        shape = grouped_shape(problem, evidence.name)
+        self._replays = Replays(problem, evidence.name, self._block(shape), lambda: self._right(shape), pool)
+        self._seen = self._replays.cut(evidence.analytic.reshape(shape))
+        bars = evidence.error_bar[np.isfinite(evidence.error_bar) & (evidence.error_bar > 0)]
+        self._typical = float(np.median(bars)) if len(bars) else 0.0
+
+    def confirmed(self) -> Iterator[tuple[Hypothesis, Variant, float, float]]:
+        """Yield the mistakes whose replay fits the whole gradient, with the share explained and the residual."""
+        if not self.failing.any() or not np.isfinite(self.evidence.analytic).all():
+            return
+        for hypothesis, variant in self._screened()[: self._most]:
+            explained, residual = self._fit(self._replays.whole(variant))
+            if explained >= SHARE:
+                yield hypothesis, variant, explained, residual
+
+    def _screened(self) -> list[tuple[Hypothesis, Variant]]:
+        """Return the mistakes that fit a block of the gradient, in the order of the catalogue."""
+        found: list[tuple[Hypothesis, Variant]] = []
+        for hypothesis in CATALOGUE:
+            if self.evidence.name in hypothesis.tensors and not (hypothesis.last_resort and found):
+                variants = hypothesis.variants(self._problem)
+                found += [(hypothesis, variant) for variant in variants if self._is_near(variant)]
+        return found
+
+    def _is_near(self, variant: Variant) -> bool:
+        apart = np.abs(self._replays.of_block(variant) - self._seen)
+        return bool(np.mean(apart <= LOOSE * self._typical + ROUNDINGS * self._unit * np.abs(self._seen)) >= SCREENED)
+
+    def _right(self, shape: Shape) -> np.ndarray:
+        """Return the right gradient: what was differenced, if that is all of it."""
+        if self.evidence.is_whole:
+            return self.evidence.numeric.reshape(shape)
+        return self._replays.whole(Variant())
+
+    def _block(self, shape: Shape) -> Block:
+        """Return a few samples, groups, filters and channels where most entries fail."""
+        failing = np.zeros(shape, dtype=bool)
+        failing.reshape(-1)[self.evidence.dims] = self.failing
+        every, first = np.arange(len(self._problem.v)), np.arange(1)
+        if self.evidence.name == "bias":
+            groups, kept = _worst(failing, 0), _worst(failing, 1)
+            return Block(every, groups, *((first, kept) if self._problem.transposed else (kept, first)))
+        one, two, three = (_worst(failing, axis) for axis in range(3))
+        if self.evidence.name == "input":
+            return Block(one[:1], two, three[:1], three[:1])
+        return Block(every, one, two, three)
+
+    def _fit(self, replay: np.ndarray) -> tuple[float, float]:
+        """Return the share of failing entries that a replay explains, 0 where it breaks one that passes; the residual.
+
+        Where the right gradient has few terms or none, its bar is smaller than the rounding of what a wrong one adds
+        up there; a typical bar is allowed in its place.
+        """
+        evidence, fitting, left, gap = self.evidence, 0, 0.0, 0.0
+        analytic, made = evidence.analytic.reshape(-1), replay.reshape(-1)
+        for start in range(0, len(evidence.dims), CHUNK):
+            part = slice(start, start + CHUNK)
+            dims, failing, bars = evidence.dims[part], self.failing[part], evidence.error_bar[part]
+            seen, found = analytic[dims], made[dims]
+            apart = np.abs(seen - found)
+            within = apart <= np.maximum(bars, self._typical) + ROUNDINGS * self._unit * np.abs(found)
+            if not within[~failing].all():
+                return 0.0, math.inf
+            fitting += int(np.count_nonzero(within[failing]))
+            left += float(np.sum(apart**2))
+            gap += float(np.sum((seen - evidence.numeric[part]) ** 2))
+        return fitting / int(np.count_nonzero(self.failing)), math.sqrt(left / gap)
+
+
+def _worst(failing: np.ndarray, axis: int) -> np.ndarray:
+    """Return up to two indices along an axis with the most failing entries, ascending."""
+    counts = failing.sum(axis=tuple(one for one in range(failing.ndim) if one != axis))
+    return np.sort(np.argsort(-counts, kind="stable")[:2])

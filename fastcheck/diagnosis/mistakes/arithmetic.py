@@ -1,0 +1,71 @@
+"""Roundings to narrower types, and slopes of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from fastcheck.common.naming import listed
+from fastcheck.diagnosis.mistakes.variant import Variant, Variants
+from fastcheck.diagnosis.problem import Problem
+
+
+def narrowed(problem: Problem) -> Variants:
+    """Round operands to a narrower type."""
+    for operands in (("x", "v", "w"), ("x",), ("w",), ("v",), ("x", "w"), ("x", "v"), ("v", "w")):
+        for name, change in _ROUNDED.items():
+            words = "all operands" if len(operands) == 3 else listed([_OPERANDS[one] for one in operands])
+            yield Variant(
+                f"{words} to {name}",
+                within=lambda p, operands=operands, change=change: p.having(  # type: ignore[misc]
+                    **{one: change(getattr(p, one)) for one in operands}
+                ),
+            )
+
+
+_OPERANDS = {"x": "the input", "v": "the cotangent", "w": "the weight"}
+
+
+def narrowed_result(problem: Problem) -> Variants:
+    """Round the gradient to a narrower type."""
+    for name, change in _ROUNDED.items():
+        yield Variant(f"the gradient to {name}", after=change)
+
+
+@np.errstate(over="ignore")
+def _as_type(array: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
+    return array.astype(dtype).astype(np.float64)
+
+
+def _as_bfloat16(array: np.ndarray) -> np.ndarray:
+    bits = array.astype(np.float32).view(np.uint32)
+    bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+    return bits.view(np.float32).astype(np.float64)
+
+
+_ROUNDED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "float32": partial(_as_type, dtype=np.float32),
+    "float16": partial(_as_type, dtype=np.float16),
+    "bfloat16": _as_bfloat16,
+}
+
+
+def missing_slope(problem: Problem) -> Variants:
+    """Leave out the slope of the loss, or use another."""
+    if problem.unsloped is None or problem.output is None:
+        return
+    unsloped, output = problem.unsloped, problem.output
+    yield Variant("", lambda p: p.having(v=unsloped))
+    yield Variant("it is multiplied twice", lambda p: p.having(v=_twice(p.v, unsloped)))
+    yield Variant("a relu's mask is taken of the cotangent", lambda p: p.having(v=unsloped * (unsloped > 0)))
+    yield Variant("1 - z^2 of the output itself is used", lambda p: p.having(v=unsloped * (1 - output**2)))
+    yield Variant("it is taken at tanh(z)", lambda p: p.having(v=unsloped * (1 - np.tanh(np.tanh(output)) ** 2)))
+    if problem.x.shape == output.shape:
+        yield Variant("a relu's mask is taken of the input", lambda p: p.having(v=unsloped * (p.x > 0)))
+
+
+def _twice(sloped: np.ndarray, unsloped: np.ndarray) -> np.ndarray:
+    """Return a cotangent times the slope that has been multiplied already."""
+    return np.divide(sloped**2, unsloped, out=np.zeros_like(sloped), where=unsloped != 0)

@@ -1,0 +1,117 @@
+"""Padding that is not cropped or cropped on the wrong side, and gradients that are shifted."""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import Executor
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from fastcheck.common.arguments import Shape
+from fastcheck.diagnosis.mistakes.variant import Variant, Variants, along, masked, only, put, subsets
+from fastcheck.diagnosis.problem import SPACE, Problem, gradient, in_space
+
+
+def missing_padding(problem: Problem) -> Variants:
+    """Take no notice of the padding: the border of the padded gradient is not cropped."""
+    if problem.sources:
+        yield Variant(within=_unpadded)
+    padded = [axis for axis in range(problem.rank) if problem.low[axis]]
+    for axes in subsets(problem, padded.__contains__):
+        low = put(problem.low, axes, lambda _: 0)
+        yield Variant(only(problem, axes, padded.__contains__), within=partial(replace, low=low))
+
+
+def wrong_side(problem: Problem) -> Variants:
+    """Crop on the wrong side."""
+    low, high = problem.low, problem.high
+    both = tuple(map(sum, zip(low, high, strict=True)))
+    found = {"all of it before each axis": both, "what belongs after an axis is cropped before it": high}
+    for detail, believed in found.items():
+        if believed != low and any(believed):
+            yield Variant(detail, within=partial(replace, low=believed))
+
+
+def padding_off_by_one(problem: Problem) -> Variants:
+    """Pad or crop by one more or one less."""
+    for axes in subsets(problem):
+        for more in (1, -1):
+            low = put(problem.low, axes, lambda axis, more=more: problem.low[axis] + more)  # type: ignore[misc]
+            words = f"one {'more' if more > 0 else 'less'} than the padding"
+            yield Variant(f"{words} {along(problem, axes)}".rstrip(), within=partial(replace, low=low))
+
+
+def full_padding(problem: Problem) -> Variants:
+    """Use the kernel's extent less the padding for the padding, or twice the padding."""
+    reach = tuple(d * (k - 1) for d, k in zip(problem.dilation, problem.taps, strict=True))
+    less = tuple(r - low for r, low in zip(reach, problem.low, strict=True))
+    twice = tuple(2 * low for low in problem.low)
+    for detail, low in (("the kernel's size less one less the padding is used", less), ("it is cropped twice", twice)):
+        if low != problem.low:
+            yield Variant(detail, within=partial(replace, low=low))
+
+
+def misplaced_remainder(problem: Problem) -> Variants:
+    """Put the rows that no window meets before the others."""
+    extents = [d * (k - 1) + 1 for d, k in zip(problem.dilation, problem.taps, strict=True)]
+    sizes = zip(problem.big.shape[SPACE:], problem.low, problem.high, extents, problem.stride, strict=True)
+    rest = [(size + low + high - extent) % stride for size, low, high, extent, stride in sizes]
+    for share, detail in ((1, "all of them come first"), (2, "half of them come first")):
+        low = tuple(low - one // share for low, one in zip(problem.low, rest, strict=True))
+        if low != problem.low:
+            yield Variant(detail, within=partial(replace, low=low))
+
+
+def shifted(problem: Problem) -> Variants:
+    """Shift the gradient in space, with zeros or with what leaves the other side."""
+    reach = range(-3, 4) if problem.rank < 3 else range(-2, 3)
+    moves = [move for move in itertools.product(reach, repeat=problem.rank) if any(move)]
+    for move in sorted(moves, key=lambda one: sum(map(abs, one))):
+        low = tuple(old - one for old, one in zip(problem.low, move, strict=True))
+        yield Variant(f"by {_moved(move)}", within=partial(replace, low=low))
+
+
+def _moved(move: Shape) -> str:
+    return str(move[0]) if len(move) == 1 else f"({', '.join(map(str, move))})"
+
+
+def rolled(problem: Problem) -> Variants:
+    """Shift the cotangent around its borders."""
+    sizes = problem.v.shape[SPACE:]
+    for axis, size in enumerate(sizes):
+        for move in (1, -1) if size > 1 else ():
+            yield Variant(
+                f"by {move} {along(problem, [axis])}".rstrip(),
+                within=lambda p, axis=axis, move=move: p.having(v=np.roll(p.v, move, SPACE + axis)),  # type: ignore[misc]
+            )
+
+
+def dropped_copies(problem: Problem) -> Variants:
+    """Take the copies that a padding mode pads with for zeros."""
+    if problem.sources:
+        yield Variant(gradient=_with_zeros)
+
+
+def _with_zeros(problem: Problem, tensor: str, pool: Executor) -> np.ndarray:
+    inside = tuple(map(_inside, problem.sources))
+    if tensor == "input":
+        return gradient(replace(problem, sources=()), tensor, pool)[in_space(inside)]
+    big = problem.big
+    for axis, kept in enumerate(inside, SPACE):
+        big = masked(big, axis, kept)
+    return gradient(replace(problem, big=big), tensor, pool)
+
+
+def _unpadded(problem: Problem) -> Problem:
+    """Return the problem of an input without its copies, whose first entry the first window begins with."""
+    return replace(problem, big=problem.big[in_space(map(_inside, problem.sources))], sources=())
+
+
+def _inside(sources: np.ndarray) -> slice:
+    """Return where a padded axis holds what was padded: the entries in order."""
+    size = int(sources.max()) + 1
+    whole = np.arange(size)
+    start = next(i for i in range(len(sources) - size + 1) if (sources[i : i + size] == whole).all())
+    return slice(start, start + size)

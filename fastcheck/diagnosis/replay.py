@@ -1,0 +1,75 @@
+"""Replays of mistakes: of a block of a gradient first, which costs little, or of all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from fastcheck.common.arguments import Shape
+from fastcheck.diagnosis.mistakes.variant import Variant
+from fastcheck.diagnosis.problem import Block, Problem, gradient
+
+
+@dataclass
+class Replays:
+    """The replays of one tensor's gradient.
+
+    Attributes
+    ----------
+    problem : Problem
+    tensor : {"input", "weight", "bias"}
+    block : Block
+        The part that is replayed first.
+    right : callable
+        Returns the whole right gradient, grouped. It is called where a mistake needs all of it, once.
+    pool : Executor
+    """
+
+    problem: Problem
+    tensor: str
+    block: Block
+    right: Callable[[], np.ndarray]
+    pool: Executor
+
+    def whole(self, variant: Variant) -> np.ndarray:
+        """Return the gradient that a mistake makes, grouped."""
+        return self._made(variant, variant.before(self.problem))
+
+    def of_block(self, variant: Variant) -> np.ndarray:
+        """Return the block of the gradient that a mistake makes."""
+        if variant.whole and variant.gradient is gradient:
+            return self.cut(variant.after(self._right))
+        if variant.whole:
+            return self.cut(self.whole(variant))
+        return self._made(variant, variant.before(self.problem).part(self.tensor, self.block))
+
+    def cut(self, array: np.ndarray) -> np.ndarray:
+        """Return the block of a grouped gradient."""
+        samples, groups, filters, channels = self.block
+        transposed = self.problem.transposed
+        if self.tensor == "input":
+            return array[samples][:, groups][:, :, filters if transposed else channels]
+        if self.tensor == "bias":
+            return array[groups][:, channels if transposed else filters]
+        return array[groups][:, filters][:, :, channels]
+
+    def _made(self, variant: Variant, problem: Problem) -> np.ndarray:
+        return variant.after(variant.gradient(variant.within(problem), self.tensor, self.pool))
+
+    @cached_property
+    def _right(self) -> np.ndarray:
+        return self.right()
+
+
+def grouped_shape(problem: Problem, tensor: str) -> Shape:
+    """Return the shape of a grouped gradient."""
+    if tensor == "weight":
+        return problem.w.shape
+    if tensor == "bias":
+        return problem.v.shape[1:3]
+    space = tuple(int(one.max()) + 1 for one in problem.sources) or problem.x.shape[3:]
+    return (*problem.x.shape[:3], *space)
