@@ -43,8 +43,10 @@ COVERS = {
     "diagnosis/test_shape": "cover index_words",
     "diagnosis/test_blind_spots": "render/blind_spots",
     "diagnosis/test_convolutions": (
-        "catalogue evidence problem replay mistakes/arithmetic mistakes/bias mistakes/left_out mistakes/memory_order "
-        "mistakes/overwritten mistakes/pairing mistakes/placing mistakes/strides mistakes/turned mistakes/variant"
+        "catalogue evidence problem replay diagnosis/mistakes/arithmetic diagnosis/mistakes/bias "
+        "diagnosis/mistakes/left_out diagnosis/mistakes/memory_order diagnosis/mistakes/overwritten "
+        "diagnosis/mistakes/pairing diagnosis/mistakes/placing diagnosis/mistakes/strides "
+        "diagnosis/mistakes/turned diagnosis/mistakes/variant"
     ),
     "frameworks/test_jax_check": "jax_functions jax_trees",
     "frameworks/test_torch_check": "torch_functions torch_modules torch_tensors metrics/autograd_health",

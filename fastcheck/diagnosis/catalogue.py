@@ -389,6 +389,14 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         least_rank=2,
     ),
     Hypothesis(
+        "padded with copies",
+        "the input is padded with copies of its entries, where the layer pads with zeros",
+        BOTH,
+        "look for np.pad with another mode than constant, or a padding function whose default is not zero",
+        placing.other_padding,
+        ((lambda p: not any(p.low) and not any(p.high) and not p.sources and not p.transposed, "there is no padding"),),
+    ),
+    Hypothesis(
         "padding mode ignored",
         "copies that pad the input are taken for zeros",
         BOTH,

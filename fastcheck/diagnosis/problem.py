@@ -13,7 +13,7 @@ from fastcheck.common.arguments import Shape
 from fastcheck.convolutions import passes
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.convolutions.entries import NUMPYS
-from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.convolutions.geometry import ConvGeometry, Sides
 
 SPACE = 3
 """The first spatial axis of a grouped array."""
@@ -131,7 +131,7 @@ def of_case(case: ConvCase, pool: Executor) -> Problem:
         output = passes.convolve(geometry, case.input, case.weight, case.bias, pool)
         cotangent = cotangent * slope(case.loss, output)
     filters = geometry.weight_shape[0] // geometry.groups
-    x, sources = _padded(geometry, grouped(case.input, geometry.groups))
+    x, sources = _with_padding(geometry, grouped(case.input, geometry.groups))
     v = grouped(cotangent, geometry.groups)
     return Problem(
         big=v if geometry.transposed else x,
@@ -160,14 +160,19 @@ def grouped(array: np.ndarray, groups: int) -> np.ndarray:
     return array.reshape(array.shape[0], groups, -1, *array.shape[2:])
 
 
-def _padded(geometry: ConvGeometry, x: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+def _with_padding(geometry: ConvGeometry, x: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """Return a grouped input with the padding that a padding mode gives it, and where the padding comes from."""
     if geometry.plain is geometry or geometry.transposed:
         return x, ()
-    mode = NUMPYS[geometry.padding_mode]
-    sides = ((0, 0),) * SPACE + geometry.padding
-    axes = zip(geometry.input_shape[2:], geometry.padding, strict=True)
-    return np.pad(x, sides, mode=mode), tuple(np.pad(np.arange(size), pair, mode=mode) for size, pair in axes)
+    return padded(x, geometry.padding, geometry.padding_mode)
+
+
+def padded(x: np.ndarray, sides: Sides, padding_mode: str) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Return a grouped input padded with copies of its entries, and the entry that is at each position of each axis."""
+    mode = NUMPYS[padding_mode]
+    axes = zip(x.shape[SPACE:], sides, strict=True)
+    sources = tuple(np.pad(np.arange(size), pair, mode=mode) for size, pair in axes)
+    return np.pad(x, ((0, 0),) * SPACE + sides, mode=mode), sources
 
 
 def gradient(problem: Problem, tensor: str, pool: Executor) -> np.ndarray:

@@ -185,6 +185,18 @@ def padding_missing_in_the_weight(layer, x, w, v, right):
     return _only(right, weight=_believing(layer, x, w, v, padding=none)["weight"])
 
 
+def padded_with_its_edge(layer, x, w, v, right):
+    whole = np.pad(x, [(0, 0), (0, 0), *layer.padding], mode="edge")
+    return _only(right, weight=_believing(layer, whole, w, v, padding=((0, 0),) * len(layer.padding))["weight"])
+
+
+def padded_by_reflection(layer, x, w, v, right):
+    if any(max(pair) >= size for pair, size in zip(layer.padding, x.shape[2:], strict=True)):
+        return None
+    whole = np.pad(x, [(0, 0), (0, 0), *layer.padding], mode="reflect")
+    return _only(right, weight=_believing(layer, whole, w, v, padding=((0, 0),) * len(layer.padding))["weight"])
+
+
 def _cropped(layer, x, right, lows):
     wide = np.pad(right["padded"], [(0, 0), (0, 0), *((9, 20),) * (x.ndim - 2)])
     return wide[(..., *(slice(9 + low, 9 + low + size) for low, size in zip(lows, x.shape[2:], strict=True)))]
@@ -476,6 +488,7 @@ PLANTS = {
     ),
     "padding missing": (padding_not_cropped, padding_missing_in_the_weight),
     "padding on the wrong side": (cropped_before_only, cropped_as_the_other_side),
+    "padded with copies": (padded_with_its_edge, padded_by_reflection),
     "padding off by one": (cropped_one_too_many, padded_one_less_along_width),
     "remainder misplaced": (remainder_first,),
     "shifted": (shifted_diagonally,),

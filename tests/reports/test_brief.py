@@ -114,7 +114,7 @@ def test_notes_are_whole_sentences_and_few():
     findings = tuple(HealthFinding(f"finding {number}", "seen", "advice") for number in range(9))
     lines = brief(replace(wrong(weight=1.01), health=findings))
     notes = lines[next(number for number, line in enumerate(lines) if line.startswith("this is: ")) :]
-    assert notes[0] == "this is: the gradient is multiplied by 1.01; explains all 108 entries that fail"
+    assert notes[0] == "this is: the gradient has a factor of 1.01 everywhere; explains all 108 entries"
     assert len(notes) <= NOTES + 1
     assert all(line.startswith(("this is", "try", "  ", "finding")) for line in notes)
     long = HealthFinding("finding", " ".join(["seen"] * 200))

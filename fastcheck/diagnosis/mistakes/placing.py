@@ -10,18 +10,19 @@ from functools import partial
 import numpy as np
 
 from fastcheck.common.arguments import Shape
+from fastcheck.convolutions.geometry import PADDING_MODES, Sides
 from fastcheck.diagnosis.mistakes.variant import Variant, Variants, along, masked, only, put, subsets
-from fastcheck.diagnosis.problem import SPACE, Problem, gradient, in_space
+from fastcheck.diagnosis.problem import SPACE, Problem, gradient, in_space, padded
 
 
 def missing_padding(problem: Problem) -> Variants:
     """Take no notice of the padding: the border of the padded gradient is not cropped."""
     if problem.sources:
         yield Variant(within=_unpadded)
-    padded = [axis for axis in range(problem.rank) if problem.low[axis]]
-    for axes in subsets(problem, padded.__contains__):
+    cropped = [axis for axis in range(problem.rank) if problem.low[axis]]
+    for axes in subsets(problem, cropped.__contains__):
         low = put(problem.low, axes, lambda _: 0)
-        yield Variant(only(problem, axes, padded.__contains__), within=partial(replace, low=low))
+        yield Variant(only(problem, axes, cropped.__contains__), within=partial(replace, low=low))
 
 
 def wrong_side(problem: Problem) -> Variants:
@@ -92,6 +93,21 @@ def dropped_copies(problem: Problem) -> Variants:
     """Take the copies that a padding mode pads with for zeros."""
     if problem.sources:
         yield Variant(gradient=_with_zeros)
+
+
+def other_padding(problem: Problem) -> Variants:
+    """Pad with copies of the input's entries where the layer pads with zeros."""
+    sides = tuple(zip(problem.low, problem.high, strict=True))
+    if problem.sources or problem.transposed or not any(map(any, sides)) or min(map(min, sides)) < 0:
+        return
+    for mode in PADDING_MODES[1:]:
+        if all(max(pair) < size for pair, size in zip(sides, problem.big.shape[SPACE:], strict=True)):
+            yield Variant(f"{mode} padding", within=partial(_padded_as, sides=sides, mode=mode))
+
+
+def _padded_as(problem: Problem, sides: Sides, mode: str) -> Problem:
+    big, sources = padded(problem.big, sides, mode)
+    return replace(problem, big=big, sources=sources, low=(0,) * problem.rank)
 
 
 def _with_zeros(problem: Problem, tensor: str, pool: Executor) -> np.ndarray:
