@@ -182,8 +182,6 @@ MESSAGES["both"] = [
     r"this is \(w\): the gradient has the opposite sign; explains all 20 entries that",
     r"fail in w, within the error bars",
     r"try \(w\): look for a minus that is missing or one too many",
-    r"try \(x\): numeric / analytic is 0\.5 in the worst dimensions: look for a wrong or",
-    r"missing factor",
     r"replay: pytest test_failures\.py::test_both  # seed=4 is the test's own",
 ]
 

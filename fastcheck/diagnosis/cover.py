@@ -18,7 +18,7 @@ NEARLY = 0.98
 """A description covers at least this share of the set, and the set is at least this share of what it describes."""
 
 CHANCE = math.log(1e4)
-"""Chance must be so much less likely (a logarithm) to show a sample's pattern, or another one as simple."""
+"""A pattern must be so much likelier (a logarithm) than that chance shows any of those that are as simple."""
 
 _MOST_TERMS = 3
 """Largest number of descriptions that are joined."""

@@ -24,6 +24,9 @@ _ROUND = 3e-6
 _CLOSE = 1e-5
 """A factor that was fitted beside a penalty has a meaning if it is so close to its value, relatively."""
 
+_SIGNS = 5
+"""Fewer failing entries may have one sign, and all passing ones the other, by chance."""
+
 _ADVISED = "{advice}"
 
 
@@ -282,7 +285,7 @@ def _value_clip(part: Evidence, known: Known) -> _Proposals:
     low, high = float(part.analytic.min()), float(part.analytic.max())
     wrong = part.numeric[part.failing]
     below, above = bool((wrong < low).any()), bool((wrong > high).any())
-    if not below and not above:
+    if not (below or above) or (0 in (low, high) and len(wrong) < _SIGNS):
         return
     words = f"is clipped to between {low:.6g} and {high:.6g}"
     if below and above and abs(low + high) <= 1e-6 * high:
@@ -296,7 +299,8 @@ def _value_clip(part: Evidence, known: Known) -> _Proposals:
 
 
 def _absolute(part: Evidence, known: Known) -> _Proposals:
-    yield Hypothesis({}, _same(lambda one: np.abs(one.numeric)))
+    if np.count_nonzero(part.failing) >= _SIGNS:
+        yield Hypothesis({}, _same(lambda one: np.abs(one.numeric)))
 
 
 def _squares(part: Evidence, known: Known) -> _Proposals:

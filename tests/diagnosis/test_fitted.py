@@ -352,6 +352,16 @@ def test_entries_that_pass_are_not_broken():
     assert bug.startswith("the gradient is twice")
 
 
+@pytest.mark.parametrize(("factor", "few", "many"), [(0, "is zero", "negative values"), (-1, "opposite", "absolute")])
+def test_a_few_negative_values_may_fail_by_chance(factor, few, many):
+    numeric = 1 + np.abs(np.random.default_rng(0).normal(size=30))
+    for count, words in ((2, few), (4, few), (5, many), (12, many)):
+        one = numeric.copy()
+        one[:count] *= -1
+        (bug,) = _bugs(_evidence(np.where(one < 0, factor * one, one), one))
+        assert words in bug
+
+
 def test_a_single_entry_is_no_evidence_of_a_factor_that_is_fitted():
     assert _bugs(_evidence(np.array([0.37]), np.array([1.0]))) == []
     assert _bugs(_evidence(np.array([-1.0]), np.array([1.0]))) == ["the gradient has the opposite sign"]
