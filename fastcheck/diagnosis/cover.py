@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -25,6 +25,9 @@ _MOST_TERMS = 3
 
 _MOST_LISTED = math.log(1e4)
 """Where all entries are known, what exactly fits is a fact: it is stated up to this cost."""
+
+_BLOCK = 2**17
+"""Number of entries whose cells are found at a time."""
 
 _CELLS = 4
 """Two axes are looked at together where at least one in so many of their cells was seen."""
@@ -87,26 +90,49 @@ class Places:
     @cached_property
     def axes(self) -> dict[int, Axis]:
         """Those axes, with the indices that were seen."""
-        sizes = ((axis, self.shape[axis]) for axis in self.wide)
-        seen = {axis: np.flatnonzero(np.bincount(self.at(axis), minlength=size)) for axis, size in sizes}
-        return {axis: Axis(self.names[axis], self.shape[axis], seen[axis]) for axis in self.wide}
+        return {
+            axis: Axis(self.names[axis], self.shape[axis], np.flatnonzero(self.counts((axis,)))) for axis in self.wide
+        }
 
     @property
     def is_whole(self) -> bool:
         """Whether all entries were differenced."""
         return len(self.dims) == math.prod(self.shape)
 
-    def at(self, axis: int) -> np.ndarray:
-        """Return the index of each entry along an axis."""
-        return self.dims // math.prod(self.shape[axis + 1 :]) % self.shape[axis]
+    def cells(self, axes: tuple[int, ...], block: slice) -> np.ndarray:
+        """Return the flat index of each entry of a block in the space of some axes."""
+        dims = self.dims[block]
+        cells = np.zeros_like(dims)
+        for axis in axes:
+            cells *= self.shape[axis]
+            cells += dims // math.prod(self.shape[axis + 1 :]) % self.shape[axis]
+        return cells
 
-    def cell(self, axes: tuple[int, ...]) -> np.ndarray:
-        """Return the flat index of each entry in the plane of some axes."""
-        cell = self.at(axes[0])
-        for axis in axes[1:]:
-            cell *= self.shape[axis]
-            cell += self.at(axis)
-        return cell
+    def counts(self, axes: tuple[int, ...], among: np.ndarray | None = None) -> np.ndarray:
+        """Return the number of entries in each cell of some axes: of all entries, or of those among a set."""
+        counts = np.zeros(math.prod(self.shape[axis] for axis in axes), dtype=np.int64)
+        for block in self._blocks(len(counts)):
+            cells = self.cells(axes, block)
+            counts += np.bincount(cells if among is None else cells[among[block]], minlength=len(counts))
+        return counts
+
+    def within(self, axes: tuple[int, ...], chosen: np.ndarray) -> np.ndarray:
+        """Return which entries lie in the cells that are chosen, a bool array."""
+        mask = np.empty(len(self.dims), dtype=bool)
+        for block in self._blocks():
+            mask[block] = chosen[self.cells(axes, block)]
+        return mask
+
+    def related(self, one: int, other: int, relation: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+        """Return which entries have related indices along two axes, a bool array."""
+        mask = np.empty(len(self.dims), dtype=bool)
+        for block in self._blocks():
+            mask[block] = relation(self.cells((one,), block), self.cells((other,), block))
+        return mask
+
+    def _blocks(self, least: int = 0) -> Iterator[slice]:
+        size = max(_BLOCK, least)
+        return (slice(start, start + size) for start in range(0, len(self.dims), size))
 
 
 def covered(places: Places, target: np.ndarray) -> Cover | None:
@@ -166,7 +192,7 @@ def confined(places: Places, target: np.ndarray) -> Cover | None:
 
 
 def _box(
-    places: Places, target: np.ndarray, among: np.ndarray | slice = slice(None), all_of_them: bool = False
+    places: Places, target: np.ndarray, among: np.ndarray | None = None, all_of_them: bool = False
 ) -> _Term | None:
     """Return what lies at the indices that the set has along each axis, of the axes where these say something.
 
@@ -176,7 +202,7 @@ def _box(
     ----------
     places : Places
     target : bool array
-    among : bool array or slice
+    among : bool array, optional
         The entries that are not described yet.
     all_of_them : bool
         Whether indices with a few strays count too.
@@ -184,7 +210,7 @@ def _box(
     pieces: dict[int, np.ndarray] = {}
     for axis in places.wide:
         indices = _indices(places, axis, target, all_of_them)
-        if len(indices) < _count(np.bincount(places.at(axis)[among])):
+        if len(indices) < _count(places.counts((axis,), among)):
             pieces[axis] = indices
     if not places.is_whole or all_of_them:
         pieces = _telling(places, _count(target), pieces)
@@ -210,8 +236,7 @@ def _telling(places: Places, count: int, pieces: dict[int, np.ndarray]) -> dict[
 
 def _indices(places: Places, axis: int, target: np.ndarray, all_of_them: bool) -> np.ndarray:
     """Return the indices along an axis at which the set lies, or these without those of a few strays."""
-    at, size = places.at(axis), places.shape[axis]
-    hits, seen = np.bincount(at[target], minlength=size), np.bincount(at, minlength=size)
+    hits, seen = places.counts((axis,), target), places.counts((axis,))
     rates = hits / np.maximum(seen, 1)
     most = rates >= 0.3 * rates.max()
     return np.flatnonzero(most if not all_of_them and hits[most].sum() >= NEARLY * hits.sum() else hits)
@@ -221,7 +246,7 @@ def _within(places: Places, axis: int, indices: np.ndarray) -> np.ndarray:
     """Return which entries lie at these indices along an axis."""
     chosen = np.zeros(places.shape[axis], dtype=bool)
     chosen[indices] = True
-    return chosen[places.at(axis)]
+    return places.within((axis,), chosen)
 
 
 def _of_pieces(places: Places, pieces: dict[int, np.ndarray]) -> _Term:
@@ -262,9 +287,8 @@ def _related(places: Places, target: np.ndarray) -> Iterator[_Term]:
     for one, other in itertools.combinations(places.wide, 2):
         if places.shape[one] != places.shape[other]:
             continue
-        first, second = places.at(one), places.at(other)
         for relation, words in ((np.equal, "equals"), (np.less, "is less than"), (np.greater, "is greater than")):
-            mask = relation(first, second)
+            mask = places.related(one, other, relation)
             if _count(mask[few] & target[few]) >= 0.9 * _count(target[few]):
                 names = places.names[one], places.names[other]
                 yield _Term(f"entries whose {names[0]} {words} their {names[1]}", math.log(6), (one, other), mask)
@@ -308,10 +332,8 @@ def _groups(places: Places, together: int) -> Iterator[tuple[int, ...]]:
 
 def _slices(places: Places, axes: tuple[int, ...], target: np.ndarray, left: np.ndarray) -> _Term | None:
     """Return the cells of a plane of axes in which (nearly) every entry belongs to the set, if it has few of them."""
-    cell, cells = places.cell(axes), math.prod(places.shape[axis] for axis in axes)
-    seen, hits = np.bincount(cell, minlength=cells), np.bincount(cell[target], minlength=cells)
-    full = (seen > 0) & (hits >= NEARLY * seen)
-    full &= np.bincount(cell[left], minlength=cells) > 0
+    seen, hits = places.counts(axes), places.counts(axes, target)
+    full = (seen > 0) & (hits >= NEARLY * seen) & (places.counts(axes, left) > 0)
     if not full.any() or (len(axes) > 1 and _count(full) > _MOST_TERMS):
         return None
     if len(axes) == 1:
@@ -321,4 +343,6 @@ def _slices(places: Places, axes: tuple[int, ...], target: np.ndarray, left: np.
         _of_pieces(places, dict(zip(axes, map(np.atleast_1d, corner), strict=True)))
         for corner in zip(*corners, strict=True)
     ]
-    return _Term(" and ".join(box.words for box in boxes), sum(box.cost for box in boxes), axes, full[cell])
+    return _Term(
+        " and ".join(box.words for box in boxes), sum(box.cost for box in boxes), axes, places.within(axes, full)
+    )
