@@ -17,7 +17,7 @@ from fastcheck.convolutions.case import ConvCase
 from fastcheck.diagnosis.catalogue import CATALOGUE, Hypothesis
 from fastcheck.diagnosis.evidence import Diagnosis, Evidence, Failed
 from fastcheck.diagnosis.mistakes.variant import Variant
-from fastcheck.diagnosis.problem import Block, Problem, of_case
+from fastcheck.diagnosis.problem import SPACE, Block, Problem, of_case
 from fastcheck.diagnosis.replay import Replays, grouped_shape
 
 SHARE = 0.999
@@ -37,6 +37,9 @@ SCREENED = 0.99
 
 ROUNDINGS = 4
 """Unit round-offs of its own value by which a gradient may differ from a replay, besides its bar."""
+
+ROWS = 8
+"""Rows of an input gradient that a block has."""
 
 LOOSE = 16
 """Times a typical error bar by which a replay may miss an entry of a block."""
@@ -143,13 +146,14 @@ class _Trial:
         """Return a few samples, groups, filters and channels where most entries fail."""
         failing = np.zeros(shape, dtype=bool)
         failing.reshape(-1)[self.evidence.dims] = self.failing
-        every, first = np.arange(len(self._problem.v)), np.arange(1)
+        every, first = slice(None), slice(1)
         if self.evidence.name == "bias":
             groups, kept = _worst(failing, 0), _worst(failing, 1)
             return Block(every, groups, *((first, kept) if self._problem.transposed else (kept, first)))
         one, two, three = (_worst(failing, axis) for axis in range(3))
         if self.evidence.name == "input":
-            return Block(one[:1], two, three[:1], three[:1])
+            one, three = (slice(part.start, part.start + 1) for part in (one, three))
+            return Block(one, two, three, three, _worst_rows(failing))
         return Block(every, one, two, three)
 
     def _fit(self, replay: np.ndarray) -> tuple[float, float]:
@@ -174,7 +178,20 @@ class _Trial:
         return fitting / int(np.count_nonzero(self.failing)), math.sqrt(left / gap)
 
 
-def _worst(failing: np.ndarray, axis: int) -> np.ndarray:
-    """Return up to two indices along an axis with the most failing entries, ascending."""
-    counts = failing.sum(axis=tuple(one for one in range(failing.ndim) if one != axis))
-    return np.sort(np.argsort(-counts, kind="stable")[:2])
+def _worst(failing: np.ndarray, axis: int) -> slice:
+    """Return two indices along an axis, or one, with the most failing entries."""
+    low, high = np.sort(np.argsort(-_counts(failing, axis), kind="stable")[:2])[[0, -1]].tolist()
+    return slice(low, high + 1, max(1, high - low))
+
+
+def _worst_rows(failing: np.ndarray) -> slice:
+    """Return neighbouring rows with the most failing entries."""
+    counts = np.concatenate([[0], np.cumsum(_counts(failing, SPACE))])
+    if len(counts) <= ROWS:
+        return slice(None)
+    start = int(np.argmax(counts[ROWS:] - counts[:-ROWS]))
+    return slice(start, start + ROWS)
+
+
+def _counts(failing: np.ndarray, axis: int) -> np.ndarray:
+    return failing.sum(axis=tuple(one for one in range(failing.ndim) if one != axis))

@@ -20,12 +20,16 @@ SPACE = 3
 
 
 class Block(NamedTuple):
-    """A part of a gradient: indices along each of the axes that come before the spatial ones."""
+    """A part of a gradient: slices, so that parts of arrays are views, of each axis before the spatial ones.
 
-    samples: np.ndarray
-    groups: np.ndarray
-    filters: np.ndarray
-    channels: np.ndarray
+    Of an input gradient, ``rows`` are those of the first spatial axis.
+    """
+
+    samples: slice
+    groups: slice
+    filters: slice
+    channels: slice
+    rows: slice = slice(None)
 
 
 @dataclass(frozen=True)
@@ -106,16 +110,30 @@ class Problem:
     def part(self, tensor: str, block: Block) -> Problem:
         """Return the problem of a part of a gradient: everything that this part depends on."""
         every = slice(None)
-        samples, groups, filters, channels = block
+        samples, groups, filters, channels, _ = block
         if tensor == "input":
-            filters, channels = (filters, every) if self.transposed else (every, channels)  # type: ignore[assignment]
+            filters, channels = (filters, every) if self.transposed else (every, channels)
         else:
-            samples = every  # type: ignore[assignment]
+            samples = every
         return replace(
             self,
-            big=self.big[samples][:, groups][:, :, channels],
-            small=self.small[samples][:, groups][:, :, filters],
-            w=self.w[groups][:, filters][:, :, channels],
+            big=self.big[samples, groups, channels],
+            small=self.small[samples, groups, filters],
+            w=self.w[groups, filters, channels],
+        )
+
+    def of_rows(self, rows: slice) -> Problem:
+        """Return the problem of some rows of a big gradient: the windows that meet them."""
+        start, stop, _ = rows.indices(self.big.shape[SPACE])
+        stride, low = self.stride[0], self.low[0]
+        reach = self.dilation[0] * (self.taps[0] - 1)
+        first = max(0, -((reach - low - start) // stride))
+        last = max(first, (stop - 1 + low) // stride + 1)
+        return replace(
+            self,
+            big=self.big[:, :, :, start:stop],
+            small=self.small[:, :, :, first:last],
+            low=(low + start - stride * first, *self.low[1:]),
         )
 
 

@@ -37,7 +37,8 @@ class Replays:
 
     def whole(self, variant: Variant) -> np.ndarray:
         """Return the gradient that a mistake makes, grouped."""
-        return self._made(variant, variant.before(self.problem))
+        problem = variant.within(variant.before(self.problem))
+        return variant.after(variant.gradient(problem, self.tensor, self.pool))
 
     def of_block(self, variant: Variant) -> np.ndarray:
         """Return the block of the gradient that a mistake makes."""
@@ -45,20 +46,23 @@ class Replays:
             return self.cut(variant.after(self._right))
         if variant.whole:
             return self.cut(self.whole(variant))
-        return self._made(variant, variant.before(self.problem).part(self.tensor, self.block))
+        part = variant.within(variant.before(self.problem).part(self.tensor, self.block))
+        if self.tensor == "input" and not (variant.reshapes or part.sources or part.transposed):
+            return gradient(part.of_rows(self.block.rows), self.tensor, self.pool)
+        return self._rows_of(variant.after(variant.gradient(part, self.tensor, self.pool)))
 
     def cut(self, array: np.ndarray) -> np.ndarray:
         """Return the block of a grouped gradient."""
-        samples, groups, filters, channels = self.block
+        samples, groups, filters, channels, _ = self.block
         transposed = self.problem.transposed
         if self.tensor == "input":
-            return array[samples][:, groups][:, :, filters if transposed else channels]
+            return self._rows_of(array[samples, groups, filters if transposed else channels])
         if self.tensor == "bias":
-            return array[groups][:, channels if transposed else filters]
-        return array[groups][:, filters][:, :, channels]
+            return array[groups, channels if transposed else filters]
+        return array[groups, filters, channels]
 
-    def _made(self, variant: Variant, problem: Problem) -> np.ndarray:
-        return variant.after(variant.gradient(variant.within(problem), self.tensor, self.pool))
+    def _rows_of(self, array: np.ndarray) -> np.ndarray:
+        return array[:, :, :, self.block.rows] if self.tensor == "input" else array
 
     @cached_property
     def _right(self) -> np.ndarray:

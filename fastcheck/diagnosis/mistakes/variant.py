@@ -53,6 +53,11 @@ class Variant:
     after: Callable[[np.ndarray], np.ndarray] = _kept
     whole: bool = False
 
+    @property
+    def reshapes(self) -> bool:
+        """Whether the gradient is not that of the operands by the reference pass alone."""
+        return self.gradient is not gradient or self.after is not _kept
+
 
 Variants = Iterator[Variant]
 
