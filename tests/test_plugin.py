@@ -9,12 +9,15 @@ import tomllib
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numba
+import numpy as np
 import processes
 import pytest
 
 ROOT = Path(__file__).parent.parent
 
 PRODUCT = """
+import numba
 import numpy as np
 
 rng = np.random.default_rng(0)
@@ -48,6 +51,14 @@ POINT = np.array([1e-12, 1.0, 2.0])  # a step of 1e-3 crosses the kink, whose sl
 def loss(p):
     return np.abs(p).sum()
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _numba_is_loaded():
+    """Have Numba load what it does at its first compilation: pytester forgets the modules that an inner run imports, and
+    Numba cannot load these twice.
+    """
+    numba.njit(lambda x: np.sin(x) + x)(np.ones(2))
 
 
 @pytest.fixture
