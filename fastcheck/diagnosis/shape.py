@@ -11,6 +11,7 @@ import numpy as np
 from fastcheck.common.arguments import index_of
 from fastcheck.diagnosis.cover import Cover, Places, confined, covered
 from fastcheck.diagnosis.evidence import Evidence
+from fastcheck.diagnosis.factors import shown
 from fastcheck.reports.layout import joined
 
 _ONE_BY_ONE = 3
@@ -35,7 +36,7 @@ _BLOCK = 2**17
 """Number of entries whose signs are counted at a time."""
 
 _MOST_FACTORED = 100_000
-"""Largest number of entries whose factors are looked at."""
+"""Largest number of failing entries whose factors are looked at."""
 
 
 def described(evidence: Evidence, axes: Sequence[str]) -> str:
@@ -169,17 +170,17 @@ def _counted(a: np.ndarray, n: np.ndarray, bar: np.ndarray) -> list[int]:
 
 def _factors(evidence: Evidence, failing: np.ndarray) -> str:
     """Return the few factors between the analytic and the numeric values, where there are only a few."""
-    every = slice(None, None, -(-len(failing) // _MOST_FACTORED))
-    a, wrong = evidence.analytic.reshape(-1)[evidence.dims[every]], failing[every]
-    n, bar = evidence.numeric[every], evidence.error_bar[every]
-    resolved = np.isfinite(a) & (bar < _RESOLVED * np.abs(n)) & wrong
-    if np.count_nonzero(resolved) < max(_ONE_BY_ONE, _NEARLY_ALL * np.count_nonzero(wrong) / 2):
+    wrong = np.flatnonzero(failing)
+    wrong = wrong[:: -(-len(wrong) // _MOST_FACTORED)]
+    a, n, bar = evidence.analytic.reshape(-1)[evidence.dims[wrong]], evidence.numeric[wrong], evidence.error_bar[wrong]
+    resolved = np.isfinite(a) & (bar < _RESOLVED * np.abs(n))
+    if np.count_nonzero(resolved) < max(_ONE_BY_ONE, _NEARLY_ALL * len(wrong) / 2):
         return ""
     ratios, unsure = a[resolved] / n[resolved], bar[resolved] / np.abs(n[resolved])
     found = sorted(_clusters(ratios, unsure))
     if not any(found):  # zeros are described by their sign
         return ""
-    words = joined([f"{value:.6g}" for value in found])
+    words = joined([shown(value) for value in found])
     return f"one factor: {words}" if len(found) == 1 else f"{_NUMBERS[len(found)]} factors: {words}"
 
 

@@ -206,7 +206,12 @@ def test_factors_that_cluster_are_told():
     corners = rows * np.where(np.arange(3) == 1, 2, 1)
     crossed = np.broadcast_to(corners > 1, (8, 4, 3, 3))
     words = described(_evidence(crossed, change=lambda n: n * corners), WEIGHT)
-    assert words == "only taps in row 1 and taps in column 1; all too large in size; three factors: 1, 2 and 4"
+    assert words == "only taps in row 1 and taps in column 1; all too large in size; two factors: 2 and 4"
+
+
+def test_a_factor_close_to_one_is_told_from_one():
+    words = described(_evidence(ALL, change=lambda n: n * (1 + 2.5e-7)), WEIGHT)
+    assert words == "all 288 entries; all too large in size; one factor: 1.00000025"
 
 
 @pytest.mark.parametrize("seed", range(20))
