@@ -12,7 +12,7 @@ import numpy as np
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.diagnosis.diagnosed import KEPT, SAMPLE, Explain, diagnosed, failed_in, kept_in, without_arrays
 from fastcheck.diagnosis.evidence import Diagnosis, Failed
-from fastcheck.diagnosis.fitted import fitted
+from fastcheck.diagnosis.fitted import fitted, is_in_part
 from fastcheck.engine.hosting import host
 from fastcheck.engine.settings import Settings
 from fastcheck.functions.case import FunctionCase
@@ -34,7 +34,7 @@ def convolution(case: ConvCase, settings: Settings) -> Report:
     from fastcheck.diagnosis.convolutions import replayed  # imports Numba
 
     def explain(failed: Failed) -> list[Diagnosis]:
-        return [*fitted(failed, counts=_counts(case)), *replayed(case, failed)]
+        return sorted([*fitted(failed, counts=_counts(case)), *replayed(case, failed)], key=is_in_part)
 
     values = {name: case.operand(name) for name in case.grads}
     return _checked(case, settings, values, explain)

@@ -27,6 +27,8 @@ _CLOSE = 1e-5
 _SIGNS = 5
 """Fewer failing entries may have one sign, and all passing ones the other, by chance."""
 
+_IN_PART = "where it fails, the gradient"
+
 _ADVISED = "{advice}"
 
 
@@ -123,6 +125,11 @@ def _diagnosis(bug: str, advice: str, by: Mapping[str, Fit]) -> Diagnosis:
     residual = math.hypot(*(fit.left for fit in by.values())) / math.hypot(*(fit.gap for fit in by.values()))
     evidence = f"explains {entries} in {joined(list(by))}, within the error bars"
     return Diagnosis(bug, evidence, advice, tuple(by), explained / failing, residual)
+
+
+def is_in_part(diagnosis: Diagnosis) -> bool:
+    """Return whether a diagnosis says what failing entries have in common, and not why these fail and others do not."""
+    return diagnosis.bug.startswith(_IN_PART)
 
 
 # What is proposed
@@ -483,21 +490,21 @@ PATTERNS = (
     Pattern(
         "part zero",
         _part_zero,
-        "where it fails, the gradient is zero: never written, or set to zero",
+        f"{_IN_PART} is zero: never written, or set to zero",
         f"{_REACHED}, a mask",
         (*_FACTORS, "value clip"),
     ),
     Pattern(
         "part named factor",
         _part_named_factor,
-        "where it fails, the gradient {words}",
+        f"{_IN_PART} {{words}}",
         f"{_REACHED}, one that is used twice; {{advice}}",
         (*_FACTORS, "absolute values"),
     ),
     Pattern(
         "part factor",
         _part_factor,
-        "where it fails, the gradient has a factor of {factor}",
+        f"{_IN_PART} has a factor of {{factor}}",
         "look for a scale that is applied to these entries alone",
         (*_FACTORS, "value clip", "absolute values", "part zero", "part named factor"),
     ),

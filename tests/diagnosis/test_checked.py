@@ -22,6 +22,14 @@ def _conv(grad, **options):
     return fastcheck.check(case, **options)
 
 
+def _input_gradient():
+    grad = np.zeros_like(X)
+    for i in range(3):
+        for j in range(3):
+            grad[:, :, i : i + 5, j : j + 5] += np.einsum("nfhw,fc->nchw", V, W[:, :, i, j])
+    return grad
+
+
 def _noisy(grad):
     return grad * (1 + 1e-3 * RNG.normal(size=grad.shape))
 
@@ -41,6 +49,15 @@ def test_a_mean_for_a_sum_is_named_in_the_report_its_json_and_its_text():
     text = " ".join(str(report).split())
     assert f"this is: {found['bug']}" in text
     assert f"try: {found['try']}" in text
+
+
+def test_what_explains_where_entries_fail_comes_before_what_they_have_in_common():
+    grad = _input_gradient()
+    grad[:, :, -1] = 0
+    case = fastcheck.ConvCase(X, W, grad_output=V, grads={"input": grad})
+    found = fastcheck.check(case).tensors["input"].diagnosis
+    assert "never written: the last position along height" in found["bug"]
+    assert "where it fails, the gradient is zero" in found["evidence"]
 
 
 def test_noise_has_no_name_but_a_shape():
