@@ -87,6 +87,21 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         arithmetic.missing_slope,
     ),
     Hypothesis(
+        "bias averaged",
+        "the bias gradient is averaged, where it is a sum",
+        ("bias",),
+        "sum the cotangent over samples and space; look for mean in place of sum, or a division by the batch size",
+        bias.averaged_bias,
+        ((lambda p: len(p.v) * math.prod(_space(p)) == 1, "there is one sample with one output position"),),
+    ),
+    Hypothesis(
+        "bias over other axes",
+        "the bias gradient is summed over the wrong axes",
+        ("bias",),
+        "sum over samples and space, and keep the channels: axis=(0, 2, 3) for NCHW",
+        bias.bias_axes,
+    ),
+    Hypothesis(
         "kernel flipped",
         "the kernel is flipped in the input gradient",
         ("input",),
@@ -294,6 +309,14 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         (_ONE_SAMPLE,),
     ),
     Hypothesis(
+        "channels mixed",
+        "channels of the input are mixed up in the weight gradient",
+        ("weight",),
+        "each channel of the kernel meets its own channel of the input: check that index, and axes that are summed",
+        pairing.mixed_channels,
+        ((lambda p: p.w.shape[2] == 1, "groups have one channel"),),
+    ),
+    Hypothesis(
         "one filter",
         "one filter alone counts in the input gradient",
         ("input",),
@@ -403,21 +426,6 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "with reflect, replicate or circular padding, add the gradient of the padding to the entries that it copies, "
         "and pad the input in the same way for the weight gradient",
         placing.dropped_copies,
-    ),
-    Hypothesis(
-        "bias averaged",
-        "the bias gradient is averaged, where it is a sum",
-        ("bias",),
-        "sum the cotangent over samples and space; look for mean in place of sum, or a division by the batch size",
-        bias.averaged_bias,
-        ((lambda p: len(p.v) * math.prod(_space(p)) == 1, "there is one sample with one output position"),),
-    ),
-    Hypothesis(
-        "bias over other axes",
-        "the bias gradient is summed over the wrong axes",
-        ("bias",),
-        "sum over samples and space, and keep the channels: axis=(0, 2, 3) for NCHW",
-        bias.bias_axes,
     ),
     Hypothesis(
         "rounded operands",

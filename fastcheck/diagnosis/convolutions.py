@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,6 +40,9 @@ SCREENED = 0.99
 ROUNDINGS = 4
 """Unit round-offs of its own value by which a gradient may differ from a replay, besides its bar."""
 
+LEAST_SCALED = 4
+"""Entries that must fail before a factor is tried together with a mistake: fewer would fit too much."""
+
 ROWS = 8
 """Rows of an input gradient that a block has."""
 
@@ -65,33 +70,49 @@ def replayed(case: ConvCase, failed: Failed) -> list[Diagnosis]:
     with ThreadPoolExecutor(machine.default_threads()) as pool, np.errstate(over="ignore", invalid="ignore"):
         problem = of_case(case, pool)
         trials = [_Trial(case, problem, evidence, pool) for evidence in failed.values()]
-        return list(_told(problem, trials))
+        return list(_told(trials))
 
 
-def _told(problem: Problem, trials: list[_Trial]) -> Iterator[Diagnosis]:
+class _Candidate(NamedTuple):
+    """A mistake, and the factor that its gradient is multiplied by besides."""
+
+    hypothesis: Hypothesis
+    variant: Variant
+    factor: float = 1.0
+
+    @property
+    def bug(self) -> str:
+        """The mistake in words."""
+        details = [self.variant.detail] if self.variant.detail else []
+        if self.factor != 1:
+            details.append(f"and the gradient is multiplied by {self.factor:.6g}")
+        return ": ".join([self.hypothesis.bug, ", ".join(details)]) if details else self.hypothesis.bug
+
+
+def _told(trials: list[_Trial]) -> Iterator[Diagnosis]:
     """Yield the diagnoses of all trials, those of the same mistake as one."""
-    found: dict[tuple[str, str], list[tuple[_Trial, float, float]]] = {}
+    found: dict[str, list[tuple[_Trial, float, float]]] = {}
+    hypotheses: dict[str, Hypothesis] = {}
     for trial in trials:
-        for hypothesis, variant, explained, residual in trial.confirmed():
-            found.setdefault((hypothesis.name, variant.detail), []).append((trial, explained, residual))
-    places = {name: place for place, name in enumerate(found)}
-    order = {hypothesis.name: place for place, hypothesis in enumerate(CATALOGUE)}
-    told: dict[str, set[str]] = {}
-    for key in sorted(found, key=lambda key: (-len(found[key]), order[key[0]], places[key])):
-        names = {trial.evidence.name for trial, _, _ in found[key]}
-        if not names <= told.setdefault(key[0], set()):
-            yield _diagnosis(CATALOGUE[order[key[0]]], key[1], found[key])
-        told[key[0]] |= names
+        for candidate, explained, residual in trial.confirmed():
+            hypotheses[candidate.bug] = candidate.hypothesis
+            found.setdefault(candidate.bug, []).append((trial, explained, residual))
+    told: dict[str, set[str]] = defaultdict(set)
+    for bug in sorted(found, key=lambda bug: (-len(found[bug]), CATALOGUE.index(hypotheses[bug]))):
+        hypothesis, names = hypotheses[bug], {trial.evidence.name for trial, _, _ in found[bug]}
+        if not names <= told[hypothesis.name]:  # another variant of the same mistake has been told
+            yield _diagnosis(bug, hypothesis, found[bug])
+        told[hypothesis.name] |= names
 
 
-def _diagnosis(hypothesis: Hypothesis, detail: str, fits: list[tuple[_Trial, float, float]]) -> Diagnosis:
+def _diagnosis(bug: str, hypothesis: Hypothesis, fits: list[tuple[_Trial, float, float]]) -> Diagnosis:
     failing = [int(np.count_nonzero(trial.failing)) for trial, _, _ in fits]
     names = tuple(trial.evidence.name for trial, _, _ in fits)
     explained = sum(share * count for (_, share, _), count in zip(fits, failing, strict=True)) / sum(failing)
     residual = max(left for _, _, left in fits)
     every = "all" if explained == 1 else f"{100 * explained:.2f} % of the"
     return Diagnosis(
-        bug=hypothesis.bug + (f": {detail}" if detail else ""),
+        bug=bug,
         evidence=f"computed again with this mistake, {listed(names)} equals the gradient at {every} "
         f"{sum(failing):,} entries that fail (norm ratio of what is left: {residual:.1e})",
         advice=hypothesis.advice,
@@ -114,26 +135,48 @@ class _Trial:
         bars = evidence.error_bar[np.isfinite(evidence.error_bar) & (evidence.error_bar > 0)]
         self._typical = float(np.median(bars)) if len(bars) else 0.0
 
-    def confirmed(self) -> Iterator[tuple[Hypothesis, Variant, float, float]]:
+    def confirmed(self) -> Iterator[tuple[_Candidate, float, float]]:
         """Yield the mistakes whose replay fits the whole gradient, with the share explained and the residual."""
         if not self.failing.any() or not np.isfinite(self.evidence.analytic).all():
             return
-        for hypothesis, variant in self._screened()[: self._most]:
-            explained, residual = self._fit(self._replays.whole(variant))
+        for candidate in self._screened()[: self._most]:
+            explained, residual = self._fit(candidate.factor * self._replays.whole(candidate.variant))
             if explained >= SHARE:
-                yield hypothesis, variant, explained, residual
+                yield candidate, explained, residual
 
-    def _screened(self) -> list[tuple[Hypothesis, Variant]]:
-        """Return the mistakes that fit a block of the gradient, in the order of the catalogue."""
-        found: list[tuple[Hypothesis, Variant]] = []
+    def _screened(self) -> list[_Candidate]:
+        """Return the mistakes that fit a block of the gradient, in the order of the catalogue.
+
+        Where none does, those that do together with a factor.
+        """
+        found: list[_Candidate] = []
+        scaled: list[_Candidate] = []
         for hypothesis in CATALOGUE:
-            if self.evidence.name in hypothesis.tensors and not (hypothesis.last_resort and found):
-                variants = hypothesis.variants(self._problem)
-                found += [(hypothesis, variant) for variant in variants if self._is_near(variant)]
-        return found
+            if self.evidence.name not in hypothesis.tensors or (hypothesis.last_resort and found):
+                continue
+            for variant in hypothesis.variants(self._problem):
+                made = self._replays.of_block(variant)
+                factor = self._factor(made)
+                if self._is_near(made):
+                    found.append(_Candidate(hypothesis, variant))
+                elif factor and self._is_near(factor * made) and not hypothesis.last_resort:
+                    scaled.append(_Candidate(hypothesis, variant, factor))
+        return found or ([] if self._is_scaled else scaled)
 
-    def _is_near(self, variant: Variant) -> bool:
-        apart = np.abs(self._replays.of_block(variant) - self._seen)
+    def _factor(self, made: np.ndarray) -> float:
+        """Return the factor with which a block comes closest; 0 where so few entries would fit anything."""
+        size = float(np.vdot(made, made))
+        few = np.count_nonzero(self.failing) < LEAST_SCALED or self._seen.size < LEAST_SCALED
+        return 0.0 if few or not size else float(np.vdot(made, self._seen)) / size
+
+    @property
+    def _is_scaled(self) -> bool:
+        """Whether a factor alone explains the block: no mistake is needed."""
+        right = self._replays.of_block(Variant())
+        return self._is_near(self._factor(right) * right)
+
+    def _is_near(self, made: np.ndarray) -> bool:
+        apart = np.abs(made - self._seen)
         return bool(np.mean(apart <= LOOSE * self._typical + ROUNDINGS * self._unit * np.abs(self._seen)) >= SCREENED)
 
     def _right(self, shape: Shape) -> np.ndarray:

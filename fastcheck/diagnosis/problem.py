@@ -197,8 +197,11 @@ def gradient(problem: Problem, tensor: str, pool: Executor) -> np.ndarray:
     """Return a gradient by the reference backward pass, grouped as the tensor is in the problem."""
     if tensor == "bias":
         return problem.v.sum(axis=(0, *problem.axes))
-    arrays = [np.ascontiguousarray(flat(one), dtype=np.float64) for one in (problem.big, problem.small)]
-    (big, small), w = arrays, np.ascontiguousarray(problem.w).reshape(-1, *problem.w.shape[2:])
+    if not problem.small.size:  # rows that no window meets
+        return np.zeros(problem.big.shape)
+    # Kernels would be compiled again for arrays that are not contiguous or may not be written.
+    arrays = (flat(problem.big), flat(problem.small), problem.w.reshape(-1, *problem.w.shape[2:]))
+    big, small, w = (np.require(array, np.float64, ["C", "A", "W", "E"]) for array in arrays)
     geometry = ConvGeometry(
         input_shape=big.shape,
         weight_shape=w.shape,

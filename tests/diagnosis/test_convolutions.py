@@ -110,6 +110,23 @@ def test_a_sample_of_the_entries_is_enough(plant):
     assert replayed(case, failed)
 
 
+def test_a_mistake_together_with_a_factor_is_named():
+    plant = planted_backward.averaged(planted_backward.cotangent_flipped)
+    for seed in SEEDS:
+        case = broken_layers.planted(plant, seed, ranks=(2, 3))
+        assert names(case) == ["cotangent flipped"]
+        factor = f"and the gradient is multiplied by {1 / len(case.input):.6g}"
+        assert diagnoses(case)[0].bug == f"the cotangent is flipped in the weight gradient: {factor}"
+
+
+def test_a_factor_alone_is_no_mistake_of_the_catalogue():
+    for seed in range(10):
+        plant = planted_backward.averaged(lambda layer, x, w, v, right: right)
+        case = broken_layers.planted(plant, seed)
+        assert set(broken_layers.failed(case, dims="all")) == {"weight"}
+        assert names(case) == []
+
+
 SLOPES = {
     "relu": lambda z: (z > 0).astype(float),
     "square": lambda z: z,
@@ -212,7 +229,7 @@ def test_every_replay_has_the_shape_of_the_gradient(layer, mode):
         found = problem.of_case(case, pool)
         for name, grad in case.grads.items():
             shape = grouped_shape(found, name)
-            block = Block(*(slice(1),) * 4, slice(1, 3))
+            block = Block(*(slice(1),) * 4, slice(2))
             replays = Replays(found, name, block, lambda shape=shape: np.ones(shape), pool)
             np.testing.assert_allclose(replays.whole(Variant()).reshape(grad.shape), grad, atol=1e-10)
             for hypothesis in CATALOGUE:

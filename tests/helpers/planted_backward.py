@@ -302,6 +302,13 @@ def last_input_for_all(layer, x, w, v, right):
     return _only(right, weight=_believing(layer, kept, w, v)["weight"])
 
 
+def channels_summed(layer, x, w, v, right):
+    """tensordot over the channels too."""
+    groups = x.reshape(len(x), layer.groups, -1, *x.shape[2:])
+    total = np.broadcast_to(groups.sum(2, keepdims=True), groups.shape).reshape(x.shape)
+    return _only(right, weight=_believing(layer, total, w, v)["weight"])
+
+
 def last_filter_only(layer, x, w, v, right):
     """grad_input = ... in the loop over a group's filters."""
     per = len(w) // layer.groups
@@ -498,6 +505,7 @@ PLANTS = {
     "one group": (last_group_only,),
     "one sample": (last_sample_only, first_sample_only, bias_of_the_first_sample),
     "sample used for all": (last_input_for_all,),
+    "channels mixed": (channels_summed,),
     "one filter": (last_filter_only,),
     "samples mixed": (samples_not_transposed, samples_flattened_last),
     "layouts mixed": (cotangent_read_as_nhwc, input_read_as_nhwc),
@@ -513,3 +521,14 @@ PLANTS = {
     "rounded gradient": (gradient_stored_in_float32,),
 }
 """The plants by the class of mistake that each is one of."""
+
+
+def averaged(plant):
+    """The same mistake, and the weight gradient divided by the number of samples."""
+
+    def both(layer, x, w, v, right):
+        wrong = plant(layer, x, w, v, right)
+        return wrong and {**wrong, "weight": wrong["weight"] / len(x)} if len(x) > 1 else None
+
+    both.__name__ = plant.__name__
+    return both

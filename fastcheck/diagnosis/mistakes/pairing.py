@@ -76,3 +76,22 @@ def first_cotangent_for_all(problem: Problem) -> Variants:
                         **{name: np.broadcast_to(getattr(p, name)[kept], getattr(p, name).shape)}
                     ),
                 )
+
+
+def mixed_channels(problem: Problem) -> Variants:
+    """Use one channel of the input, or the sum of all, for every channel of a group."""
+    if problem.w.shape[2] > 1 and not problem.transposed:
+        for detail, change in _RECHANNELED.items():
+
+            def before(p: Problem, change: Callable[[np.ndarray], np.ndarray] = change) -> Problem:
+                return p.having(x=np.broadcast_to(change(p.x), p.x.shape))
+
+            yield Variant(detail, before)
+
+
+_RECHANNELED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "the first is used for all": lambda x: x[:, :, :1],
+    "the last is used for all": lambda x: x[:, :, -1:],
+    "their sum is used for all": lambda x: x.sum(axis=2, keepdims=True),
+    "they are in the opposite order": lambda x: x[:, :, ::-1],
+}
