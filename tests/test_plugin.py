@@ -55,7 +55,7 @@ def loss(p):
 
 @pytest.fixture(scope="module", autouse=True)
 def _numba_is_loaded():
-    """Have Numba load what it does at its first compilation: pytester forgets the modules that an inner run imports, and
+    """Have Numba load what its first compilation needs: pytester forgets modules that an inner run imports, and
     Numba cannot load these twice.
     """
     numba.njit(lambda x: np.sin(x) + x)(np.ones(2))
