@@ -25,6 +25,9 @@ from fastcheck.diagnosis.replay import Replays, grouped_shape
 SHARE = 0.999
 """Share of the failing entries that a replay must explain."""
 
+LEFT = 1 / 16
+"""Part of a failure that a replay may leave, by norm: more is explained by the bars, not by the mistake."""
+
 MOST_CONFIRMED = 3
 """Replays of a large tensor that are made on the whole: more would cost more than the check, and say no more."""
 
@@ -129,6 +132,7 @@ class _Trial:
         self.evidence, self.failing = evidence, evidence.failing
         self._problem, self._unit = problem, UNITS.get(case.grads[evidence.name].dtype.name, U)
         self._most = max(MOST_CONFIRMED, SMALL // cost.forward(case.geometry))
+        self._terms = case.geometry.most_terms(evidence.name)
         shape = grouped_shape(problem, evidence.name)
         self._replays = Replays(problem, evidence.name, self._block(shape), lambda: self._right(shape), pool)
         self._seen = self._replays.cut(evidence.analytic.reshape(shape))
@@ -140,8 +144,9 @@ class _Trial:
         if not self.failing.any() or not np.isfinite(self.evidence.analytic).all():
             return
         for candidate in self._screened()[: self._most]:
-            explained, residual = self._fit(candidate.factor * self._replays.whole(candidate.variant))
-            if explained >= SHARE:
+            replay = candidate.factor * self._replays.whole(candidate.variant)
+            explained, residual = self._fit(replay, self._slack(replay, candidate.variant))
+            if explained >= SHARE and residual < LEFT:
                 yield candidate, explained, residual
 
     def _screened(self) -> list[_Candidate]:
@@ -157,7 +162,7 @@ class _Trial:
             for variant in hypothesis.variants(self._problem):
                 made = self._replays.of_block(variant)
                 factor = self._factor(made)
-                if self._is_near(made):
+                if self._is_near(made, self._slack(made, variant)):
                     found.append(_Candidate(hypothesis, variant))
                 elif factor and self._is_near(factor * made) and not hypothesis.last_resort:
                     scaled.append(_Candidate(hypothesis, variant, factor))
@@ -175,9 +180,18 @@ class _Trial:
         right = self._replays.of_block(Variant())
         return self._is_near(self._factor(right) * right)
 
-    def _is_near(self, made: np.ndarray) -> bool:
+    def _is_near(self, made: np.ndarray, slack: float = 0.0) -> bool:
         apart = np.abs(made - self._seen)
-        return bool(np.mean(apart <= LOOSE * self._typical + ROUNDINGS * self._unit * np.abs(self._seen)) >= SCREENED)
+        bars = slack + LOOSE * self._typical + ROUNDINGS * self._unit * np.abs(self._seen)
+        return bool(np.mean(apart <= bars) >= SCREENED)
+
+    def _slack(self, replay: np.ndarray, variant: Variant) -> float:
+        """Return what the rounding of a program's sums may add to a replay, whose sums are float64's."""
+        if not variant.sums:
+            return 0.0
+        return (
+            ROUNDINGS * variant.sums * math.sqrt(self._terms) * float(np.linalg.norm(replay)) / math.sqrt(replay.size)
+        )
 
     def _right(self, shape: Shape) -> np.ndarray:
         """Return the right gradient: what was differenced, if that is all of it."""
@@ -199,7 +213,7 @@ class _Trial:
             return Block(one, two, three, three, _worst_rows(failing))
         return Block(every, one, two, three)
 
-    def _fit(self, replay: np.ndarray) -> tuple[float, float]:
+    def _fit(self, replay: np.ndarray, slack: float) -> tuple[float, float]:
         """Return the share of failing entries that a replay explains, 0 where it breaks one that passes; the residual.
 
         Where the right gradient has few terms or none, its bar is smaller than the rounding of what a wrong one adds
@@ -212,7 +226,7 @@ class _Trial:
             dims, failing, bars = evidence.dims[part], self.failing[part], evidence.error_bar[part]
             seen, found = analytic[dims], made[dims]
             apart = np.abs(seen - found)
-            within = apart <= np.maximum(bars, self._typical) + ROUNDINGS * self._unit * np.abs(found)
+            within = apart <= np.maximum(bars, self._typical) + slack + ROUNDINGS * self._unit * np.abs(found)
             if not within[~failing].all():
                 return 0.0, math.inf
             fitting += int(np.count_nonzero(within[failing]))

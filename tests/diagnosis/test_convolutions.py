@@ -119,6 +119,19 @@ def test_a_mistake_together_with_a_factor_is_named():
         assert diagnoses(case)[0].bug == f"the cotangent is flipped in the weight gradient: {factor}"
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_operands_of_two_bytes_whose_products_are_summed_in_float32_are_named(dtype):
+    rng = np.random.default_rng(7)
+    x, w, v = (rng.standard_normal(shape) for shape in ((4, 6, 12, 11), (5, 6, 3, 3), (4, 5, 10, 9)))
+    leaves = [torch.from_numpy(one).to(dtype).float().requires_grad_() for one in (x, w)]
+    rounded = torch.autograd.grad(torch.nn.functional.conv2d(*leaves), leaves, torch.from_numpy(v).to(dtype).float())
+    grads = {name: grad.double().numpy() for name, grad in zip(("input", "weight"), rounded, strict=True)}
+    case = fastcheck.ConvCase(x, w, grad_output=v, grads=grads)
+    name = str(dtype).removeprefix("torch.")
+    assert [one.bug for one in diagnoses(case)] == [f"operands are rounded to a narrower type: all operands to {name}"]
+    assert diagnoses(case)[0].tensors == ("input", "weight")
+
+
 def test_a_factor_alone_is_no_mistake_of_the_catalogue():
     for seed in range(10):
         plant = planted_backward.averaged(lambda layer, x, w, v, right: right)

@@ -8,12 +8,13 @@ from functools import partial
 import numpy as np
 
 from fastcheck.common.naming import listed
+from fastcheck.common.precision import UNITS
 from fastcheck.diagnosis.mistakes.variant import Variant, Variants
 from fastcheck.diagnosis.problem import Problem
 
 
 def narrowed(problem: Problem) -> Variants:
-    """Round operands to a narrower type."""
+    """Round operands to a narrower type; products of two bytes are summed in float32."""
     for operands in (("x", "v", "w"), ("x",), ("w",), ("v",), ("x", "w"), ("x", "v"), ("v", "w")):
         for name, change in _ROUNDED.items():
             words = "all operands" if len(operands) == 3 else listed([_OPERANDS[one] for one in operands])
@@ -22,6 +23,7 @@ def narrowed(problem: Problem) -> Variants:
                 within=lambda p, operands=operands, change=change: p.having(  # type: ignore[misc]
                     **{one: change(getattr(p, one)) for one in operands}
                 ),
+                sums=0.0 if name == "float32" else UNITS["float32"],
             )
 
 

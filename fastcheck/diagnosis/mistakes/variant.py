@@ -44,6 +44,8 @@ class Variant:
         Rearranges the gradient, in space alone unless ``whole``.
     whole : bool
         Whether ``gradient`` or ``after`` works on the whole only.
+    sums : float
+        Unit round-off of the sums that the program may have made, where it says less than the mistake.
     """
 
     detail: str = ""
@@ -52,6 +54,7 @@ class Variant:
     gradient: Gradient = gradient
     after: Callable[[np.ndarray], np.ndarray] = _kept
     whole: bool = False
+    sums: float = 0.0
 
     @property
     def reshapes(self) -> bool:
