@@ -198,6 +198,8 @@ def conv_command(
     check_paths(table_path, json_path, read=(case_path,))
     case = npz_case.load_case_by_options(case_path, **options)
     if suggest:
+        if json_path is not None or table_path is not None:
+            raise FastcheckError("--suggest checks nothing: expected neither --json nor --table beside it")
         return _suggest(case)
     with progress_bar() as hook:
         report = check(

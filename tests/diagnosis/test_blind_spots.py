@@ -160,3 +160,10 @@ def test_a_case_that_shows_all_is_said_to(tmp_path, capsys):
     )
     assert status(["conv", str(layer_examples.saved(tmp_path / "layer.npz", layer)), "--suggest"]) == 0
     assert capsys.readouterr().out.startswith("This case would show every known mistake.\n")
+
+
+def test_files_of_results_are_refused_where_nothing_is_checked(tmp_path, capsys):
+    path = layer_examples.saved(tmp_path / "layer.npz", layer_examples.layer((1, 2, 5, 5), (3, 2, 3, 3)))
+    assert status(["conv", str(path), "--suggest", "--json", str(tmp_path / "out.json")]) == 2
+    assert "--suggest checks nothing: expected neither --json nor --table" in capsys.readouterr().err
+    assert not (tmp_path / "out.json").exists()
