@@ -21,7 +21,7 @@ Explain = Callable[[Failed], Sequence[Diagnosis]]
 UNKNOWN = "not one of the known patterns"
 """The bug where nothing fits."""
 
-KEPT = 2**20
+KEPT = 2**14
 """Largest number of dimensions whose values are kept for a diagnosis, 32 bytes each."""
 
 SAMPLE = 4096

@@ -101,7 +101,7 @@ def number_of_meanings(counts: Mapping[str, float]) -> int:
 def shown(factor: float) -> str:
     """Return a factor with four digits, or with two that tell it from one."""
     apart = abs(abs(factor) - 1)
-    digits = 2 + math.ceil(-math.log10(apart)) if apart else 4
+    digits = 2 + math.ceil(-math.log10(apart)) if 0 < apart < math.inf else 4
     return f"{factor:.{min(max(digits, 4), 15)}g}"
 
 

@@ -431,7 +431,7 @@ PATTERNS = (
         "factor",
         _any_factor,
         "the gradient has a factor of {factor} everywhere",
-        "look for a scale that is missing or applied twice: a temperature, a learning rate, a loss scale",
+        "look for a scale that is missing or applied twice: a temperature, a learning rate, a gradient scaler",
         ("named factor", "norm clip", "zeros"),
     ),
     Pattern("penalty", _penalty, "{words}", _OF_DECAY),

@@ -46,7 +46,7 @@ def _advice(shown: Sequence[tuple[str, TensorReport]]) -> Iterator[str]:
     for name, tensor in shown:
         for note in _of_tensor(tensor):
             names.setdefault(note, []).append(name)
-    several = len({name for those in names.values() for name in those}) > 1
+    several = len({tuple(those) for those in names.values()}) > 1
     for (title, words), those in list(names.items())[: 2 * NOTES]:
         yield f"{title} ({joined(those)}): {words}" if several else f"{title}: {words}"
 
@@ -55,7 +55,7 @@ def _of_tensor(tensor: TensorReport) -> Iterator[tuple[str, str]]:
     known = tensor.diagnosis or {}
     if known.get("evidence"):
         yield "this is", f"{known['bug']}; {known['evidence']}"
-    if known.get("shape") and tensor.beyond_error_bar > FEW:  # others are listed
+    if known.get("shape") and FEW < tensor.beyond_error_bar < tensor.dims_checked:  # the first line says all of them
         yield "where", known["shape"]
     if advice := known.get("try") or tensor.advice:
         yield "try", advice

@@ -88,14 +88,14 @@ def test_one_failing_entry_is_on_the_first_screen(reports):
     assert [float(cell) for cell in row[14:].split()[:3]] == pytest.approx(
         [worst.analytic, worst.numeric, abs(worst.difference)], rel=5e-3
     )
-    assert [line for line in lines if line.startswith("try: ")] == [
-        "try: numeric / analytic is -1 in the worst dimensions: look for a wrong sign"
-    ]
+    (named,) = (line for line in lines if line.startswith("this is: "))
+    assert named.startswith("this is: where it fails, the gradient has the opposite sign")
+    assert len([line for line in lines if line.startswith("try: ")]) == 1
 
 
 def test_failing_tensors_come_worst_first_with_their_rows(reports):
     lines = str(reports["three"]).splitlines()
-    assert len(lines) <= 30
+    assert len(lines) <= 32
     assert " ".join(lines[:2]).startswith("FAIL: input is wrong in ")
     titles = [line.partition(":")[0] for line in lines if re.match(r"\w+: norm ratio", line)]
     assert titles == ["input", "bias", "weight"]

@@ -137,7 +137,8 @@ def run_suite(suite, out, backend=local.Threads, **options):
 
 def without_run(value):
     if isinstance(value, dict):
-        return {key: without_run(entry) for key, entry in value.items() if key != "run"}
+        left_out = ("run", "diagnosis")  # suites have no diagnoses
+        return {key: without_run(entry) for key, entry in value.items() if key not in left_out}
     return [without_run(entry) for entry in value] if isinstance(value, list) else value
 
 
