@@ -561,4 +561,4 @@ def test_a_ledger_that_a_run_is_writing_can_be_read(reports, run, tmp_path):
         book.finish("key b", reports["fail"].to_dict(), 1.0)
         code, out, _ = run("show", tmp_path / "n")
     assert code == 1
-    assert "nightly: 1 of 2 pass, 1 fail (b: bias" in out
+    assert "nightly: 1 of 2 pass, 1 fail (b: bias, the gradient has the opposite sign); " in out
