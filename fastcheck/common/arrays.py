@@ -46,8 +46,9 @@ def floating(name: str, value: Any, declared: str | None = None) -> Floating:
     declared : str, optional
         The precision that the user declares. Under "bfloat16", an array of uint16 holds the bits of such numbers.
     """
-    if type(value) is np.ndarray and value.dtype == np.float64:  # most often, at once
-        return Floating(value, "float64")
+    plain = as_it_is(value)
+    if plain is not None:
+        return Floating(plain, "float64")
     array, half = _read(name, value)
     dtype = array.dtype
     if dtype == np.float64 and dtype.isnative:
@@ -59,6 +60,20 @@ def floating(name: str, value: Any, declared: str | None = None) -> Floating:
             raise FastcheckError(f"{name} is {shown(value)}: {_EXPECTED.replace('expected', 'expected an array of')}")
         raise FastcheckError(f"{name} has dtype {dtype}: {_EXPECTED}{_advice(name, value, dtype)}")
     return Floating(_with_quiet_nans(array), "bfloat16" if half else array.dtype.newbyteorder("=").name)
+
+
+def as_it_is(value: Any) -> np.ndarray | None:
+    """Return a float64 array of NumPy's, or PyTorch's in the same memory; None for what must be read with more care."""
+    if type(value) is np.ndarray:
+        return value if value.dtype == np.float64 else None
+    torch = sys.modules.get("torch")
+    if torch is None or type(value) is not torch.Tensor or value.dtype is not torch.float64:
+        return None
+    try:
+        plain: np.ndarray = value.numpy()
+        return plain
+    except (RuntimeError, TypeError):  # on another device, sparse, with a graph, or negated lazily
+        return None
 
 
 def gradient(name: str, value: Any, declared: str | None = None) -> Floating:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastcheck.common.arguments import Shape, index_of
-from fastcheck.common.arrays import as_array, is_complex, refuse_non_finite
+from fastcheck.common.arrays import as_array, as_it_is, is_complex, refuse_non_finite
 from fastcheck.common.errors import FastcheckError, raised_by
 from fastcheck.common.naming import quoted, refuse_unknown
 from fastcheck.functions import conventions
@@ -150,11 +150,12 @@ class Vjp:
         where : callable
             Returns words for the place of the call.
         """
-        if type(returned) is np.ndarray and returned.dtype == np.float64 and self._returns_one:
+        plain = as_it_is(returned) if self._returns_one else None
+        if plain is not None:
             [(label, here)] = self.here.items()
-            if returned.shape == here.shape:  # most often, at once
+            if plain.shape == here.shape:  # most often, at once
                 with np.errstate(all="ignore"):
-                    return (self.cotangent[label] * (returned - here)).reshape(-1)
+                    return (self.cotangent[label] * (plain - here)).reshape(-1)
         return self._weighted(Outputs.of(returned, self._name, where), self.here, where)
 
     def stacked_terms(self, stack: Mapping[str, np.ndarray], where: Callable[[], str]) -> np.ndarray:
