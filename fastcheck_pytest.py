@@ -117,6 +117,15 @@ class GradCheck:
     def __init__(self, node: pytest.Item) -> None:
         self._node, self._checks = node, 0
 
+    def __call__(self, *arguments: Any, **options: Any) -> None:
+        """Refuse to be called as PyTorch's function of this name is."""
+        from fastcheck import FastcheckError
+
+        raise FastcheckError(
+            "gradcheck is fastcheck's fixture: call gradcheck.torch(function, x, w), .jax, .vjp, .function, .case or "
+            ".network (fastcheck.torch.gradcheck takes the arguments of PyTorch's)"
+        )
+
     def vjp(self, forward: Callable[..., Any], backward: Callable[..., Any], inputs: Any, **options: Any) -> Report:
         """Check a forward and a backward pass of arrays by `fastcheck.check_vjp`."""
         from fastcheck import check_vjp

@@ -49,7 +49,7 @@ COVERS = {
         "diagnosis/mistakes/turned diagnosis/mistakes/variant"
     ),
     "frameworks/test_jax_check": "jax_functions jax_trees",
-    "frameworks/test_torch_check": "torch_functions torch_modules torch_tensors metrics/autograd_health",
+    "frameworks/test_torch_check": "torch_functions torch_in_place torch_modules torch_tensors metrics/autograd_health",
     "functions/test_coloured": "moves colour",
     "functions/test_cotangents": "layouts new_memory metrics/vjp_health",
     "functions/test_parts": "conjugates",

@@ -586,3 +586,43 @@ def test_a_framework_that_is_absent_is_named(inner, monkeypatch, name):
     monkeypatch.setitem(sys.modules, f"fastcheck.{name}", None)
     (line,) = shown(inner(test_absent=source))
     assert line == f"fastcheck.FastcheckError: gradcheck.{name}: this version of fastcheck has no fastcheck.{name}"
+
+
+def test_the_fixture_called_as_pytorchs_function_says_what_to_call(inner):
+    (line,) = shown(inner(test_called="def test_it(gradcheck): gradcheck(abs, (1.0,), eps=1e-6)"))
+    assert line.startswith("fastcheck.FastcheckError: gradcheck is fastcheck's fixture: call gradcheck.torch(")
+
+
+DROP_IN = """\
+import torch
+from fastcheck.torch import gradcheck
+
+
+class Wrong(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        return 2 * g
+
+
+def test_wrong():
+    assert gradcheck(Wrong.apply, (torch.ones(3, dtype=torch.float64, requires_grad=True),), eps=1e-6)
+
+
+def test_no_gradient():
+    assert gradcheck(Wrong.apply, torch.ones(3))
+"""
+
+
+@pytest.mark.jit
+def test_gradcheck_in_place_of_pytorchs_fails_at_the_tests_own_line(inner):
+    result = inner(test_drop_in=DROP_IN)
+    result.assert_outcomes(failed=2)
+    places = [line for line in result.outlines if re.match(r"\S+\.py:\d+: ", line)]
+    assert [re.sub(r"\d+", "N", line) for line in places] == [
+        "test_drop_in.py:N: GradcheckError",
+        "test_drop_in.py:N: FastcheckError",
+    ]

@@ -25,6 +25,7 @@ def refuse_unknown_keywords(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        __tracebackhide__ = True  # pytest's: the traceback ends at the caller's line
         for name in kwargs:
             if name not in known:
                 free = [other for other in known if other not in kwargs]

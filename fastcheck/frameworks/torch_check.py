@@ -83,7 +83,7 @@ def check(
     call = call_of(function, inputs)
     mine = TorchFunction(call, double=reference is None)
     other = None if reference is None else mine.in_place_of(_call_of_reference(reference, function, call, inputs))
-    notes = [*mine.notes, *(torch_modules.notes_on(function) if isinstance(function, Module) else ())]
+    notes = [*mine.notes, *call.notes(), *(torch_modules.notes_on(function) if isinstance(function, Module) else ())]
     checked = functools.partial(
         checked_vjp,
         mine.forward,

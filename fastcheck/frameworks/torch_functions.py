@@ -10,6 +10,7 @@ from typing import Any
 
 from fastcheck.common.errors import FastcheckError, raised_by
 from fastcheck.common.naming import listed
+from fastcheck.frameworks.torch_in_place import Watch
 from fastcheck.frameworks.torch_tensors import (
     ALONE,
     Tensor,
@@ -66,11 +67,21 @@ class Call:
         FastcheckError
             If none could.
         """
-        able = [name for name, value in self.given.items() if is_differentiable(value) and name not in self.buffers]
+        able = self._able
         if not able:
             kinds = listed(sorted({type(value).__name__ for value in self.given.values()})) or "nothing"
             raise FastcheckError(f"inputs are {kinds}: expected a tensor of floating-point numbers among them")
         return [name for name in able if self.given[name].requires_grad] or able
+
+    def notes(self) -> Iterator[HealthFinding]:
+        """Yield what is not checked, though it could be."""
+        left_out = [name for name in self._able if name not in self.differentiated]
+        if left_out:
+            yield autograd_health.not_checked(left_out)
+
+    @property
+    def _able(self) -> list[str]:
+        return [name for name, value in self.given.items() if is_differentiable(value) and name not in self.buffers]
 
 
 class TorchFunction:
@@ -104,7 +115,8 @@ class TorchFunction:
         self.start = {name: in_double(value) if double else value for name, value in self.inputs.items()}
         self._threads, self._thread = torch.get_num_threads(), threading.local()
         self._generators = generators(call.given.values())
-        self._is_random, self._needs_graph, self._keys = False, True, list[Any]()
+        self._is_random, self._needs_graph, self._works_in_place = False, True, False
+        self._keys = list[Any]()
         self.notes = list(self._tried_out())
 
     def forward(self, **inputs: Any) -> Any:
@@ -149,14 +161,14 @@ class TorchFunction:
 
     def _outputs(self, inputs: Mapping[str, Tensor]) -> dict[Any, Tensor]:
         """Call the function; return the outputs that are differentiated."""
-        outputs = self._called(inputs)
+        outputs = self._called_with(self.values(inputs))
         return {key: outputs[key] for key in self._keys if key in outputs}
 
-    def _called(self, inputs: Mapping[str, Tensor]) -> dict[Any, Tensor]:
+    def _called_with(self, values: Mapping[str, Any]) -> dict[Any, Tensor]:
         """Call the function with tensors that it may change, and that are not leaves."""
         self._use_as_many_threads()
         with self._frozen():
-            return tensors_of(self._call.function(self.values(inputs)))
+            return tensors_of(self._call.function(values))
 
     def _use_as_many_threads(self) -> None:
         """Let PyTorch use as many threads as in the thread that asked for the check: each has its own number."""
@@ -166,7 +178,8 @@ class TorchFunction:
 
     def _value(self, name: str, inputs: Mapping[str, Tensor]) -> Any:
         if name in inputs:
-            return inputs[name].clone() if inputs[name].requires_grad else inputs[name]
+            value = inputs[name].contiguous() if self._is_random else inputs[name]  # numbers are drawn in its order
+            return value.clone() if value.requires_grad or self._works_in_place else value
         value = copied(self._call.given[name])
         return in_double(value) if self._double else value
 
@@ -191,9 +204,13 @@ class TorchFunction:
         if types and self._double:
             yield autograd_health.in_double(sorted(types))
         leaves = self._leaves(self.start)
-        outputs = self._first_call(leaves)
+        watch, outputs = self._first_call(leaves)
         if self._is_random:
             yield autograd_health.random_numbers()
+        changed, unknown = watch.changed()
+        self._works_in_place = bool(changed)
+        if unknown:
+            yield autograd_health.changed("forward", unknown)
         able = {key: value for key, value in outputs.items() if is_differentiable(value)}
         self._keys = [key for key, value in able.items() if value.requires_grad]
         if not self._keys:
@@ -205,20 +222,29 @@ class TorchFunction:
             grads = self._gradients(reached, leaves, {key: torch.ones_like(value) for key, value in reached.items()})
             if None in grads.values():
                 yield autograd_health.unreached([name for name, grad in grads.items() if grad is None])
+        changed, _ = watch.changed()
+        if changed:
+            yield autograd_health.changed("backward", changed)
         self._needs_graph = not self._is_same_without_graph(reached)
 
-    def _first_call(self, leaves: Mapping[str, Tensor]) -> dict[Any, Tensor]:
+    def _first_call(self, leaves: Mapping[str, Tensor]) -> tuple[Watch, dict[Any, Tensor]]:
+        """Return a watch on what the function is given, and what it returns."""
         before = _states(self._generators)
         try:
-            outputs = self._called(leaves)
+            watch, outputs = self._watched(leaves)
             if not all(map(torch.equal, before, _states(self._generators))):
                 self._is_random = True
-                outputs = self._called(leaves)
+                watch, outputs = self._watched(leaves)
         except FastcheckError:
             raise
         except Exception as error:
             raise raised_by("the function", error, f"{START}{self._advice()}") from error
-        return outputs
+        return watch, outputs
+
+    def _watched(self, leaves: Mapping[str, Tensor]) -> tuple[Watch, dict[Any, Tensor]]:
+        values = self.values(leaves)
+        watch = Watch(values)
+        return watch, self._called_with(values)
 
     def _is_same_without_graph(self, outputs: Mapping[Any, Tensor]) -> bool:
         """Whether the function returns the same bits where autograd records nothing, which is faster."""

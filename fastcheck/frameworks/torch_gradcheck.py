@@ -17,6 +17,9 @@ from fastcheck.functions.vjp import Vjp
 from fastcheck.functions.vjp_case import VjpCase
 from fastcheck.reports.mismatch import GradientMismatchError
 
+__tracebackhide__ = True
+"""Asks pytest to leave the functions of this module out of tracebacks, which then end at the test's own line."""
+
 SAMPLE = 8
 """Entries that are differenced by themselves where there are more. Directions cover all."""
 
@@ -191,7 +194,6 @@ def _passes(
         return True
     report = check(func, *inputs, dims=max(SAMPLE, len(names)), noise=noise, seed=seed, progress=False)
     if raise_exception:
-        __tracebackhide__ = True
         try:
             report.raise_if_failed()
         except GradientMismatchError as error:

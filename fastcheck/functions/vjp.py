@@ -23,6 +23,10 @@ Layout = Callable[[Any], Any]
 """Takes an array, and returns the same values in another memory layout."""
 
 
+NEAR = 2.0**-12
+"""Fraction of themselves by which inputs are moved, to see in how many bits outputs are computed."""
+
+
 class Backward(NamedTuple):
     """A call of `backward`, after one of `forward`.
 
@@ -139,6 +143,19 @@ class Vjp:
         if self.reference is not None:
             return self._called(self.reference, inputs)
         return self._split(self._called(self._forward, inputs))[0]
+
+    def near(self, seed: int) -> dict[str, np.ndarray]:
+        """Return the outputs where every input is moved by up to `NEAR` of itself; none where that raises."""
+        rng = np.random.default_rng([seed, 1])
+        arrays = {
+            name: array * (1 + rng.uniform(-NEAR, NEAR, array.shape)) for name, array in self.inputs.arrays.items()
+        }
+        try:
+            outputs = Outputs.of(self.value(arrays), self._name, lambda: "near the start point")
+            self._refuse_other(outputs, lambda: "near the start point")
+        except Exception:
+            return {}
+        return {label: np.array(array, np.float64) for label, array in outputs.arrays.items()}
 
     def terms(self, returned: Any, where: Callable[[], str]) -> np.ndarray:
         """Return by how much each weighted output differs from the one at the start point.

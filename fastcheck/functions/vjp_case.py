@@ -16,7 +16,7 @@ import numpy as np
 from fastcheck.common.arguments import index_of, positive
 from fastcheck.common.arrays import Floating
 from fastcheck.common.errors import FastcheckError
-from fastcheck.common.precision import UNITS
+from fastcheck.common.precision import UNITS, U
 from fastcheck.engine.magnitudes import rms
 from fastcheck.functions import cotangents
 from fastcheck.functions.case import MOVED, Evaluation, FunctionCase
@@ -63,7 +63,8 @@ class VjpCase(FunctionCase):
         self._vjp, self._calls = vjp, [vjp.first()]
         self._sizes = flat({label: np.abs(vjp.cotangent[label] * here) for label, here in vjp.here.items()})
         self._errors = np.zeros(self._sizes.shape)
-        self._least = flat({label: self._rounding(label) for label in vjp.here})
+        units = self._units_of_outputs(seed)
+        self._least = flat({label: self._rounding(label, units[label]) for label in vjp.here})
         gradients = vjp.gradients(self._calls[0].returned)
         params = {name: vjp.inputs.arrays[name] for name, value in gradients.items() if value is not None}
         if not params:
@@ -273,11 +274,25 @@ class VjpCase(FunctionCase):
     def _size_of(self, value: float) -> float:
         return self.magnitude
 
-    def _rounding(self, label: str) -> np.ndarray:
+    def _units_of_outputs(self, seed: int) -> dict[str, float]:
+        """Return the unit round-off of each output, by its type or its values.
+
+        Outputs that only copy numbers of float32, or negate or add few of them, fit float32 too: what they are
+        computed in shows where inputs have more bits.
+        """
+        vjp = self._vjp
+        units = {
+            label: max(UNITS[vjp.differenced.precisions[label]], unit_of_values(vjp.here[label])) for label in vjp.here
+        }
+        seeming = [
+            label for label, unit in units.items() if unit > U and vjp.differenced.precisions[label] == "float64"
+        ]
+        near = vjp.near(seed) if seeming else {}
+        return units | {label: unit_of_values(near[label]) for label in seeming if label in near}
+
+    def _rounding(self, label: str, unit: float) -> np.ndarray:
         """Return the standard deviation of rounding an output once."""
-        here = self._vjp.here[label]
-        unit = max(UNITS[self._vjp.differenced.precisions[label]], unit_of_values(here))
-        return np.abs(self._vjp.cotangent[label] * here) * (unit / np.sqrt(3))
+        return np.abs(self._vjp.cotangent[label] * self._vjp.here[label]) * (unit / np.sqrt(3))
 
     def _noted(self, without: list[str]) -> list[HealthFinding]:
         """Return the findings about inputs without a gradient, and about the reference."""

@@ -12,8 +12,8 @@ def in_double(types: Sequence[str]) -> HealthFinding:
     """Describe inputs of other types that were given in double precision."""
     return HealthFinding(
         "double precision",
-        f"inputs in {listed(types)} were converted to float64, in which the function and its backward ran",
-        "reference= checks the function in its own type against another in float64",
+        f"inputs in {listed(types)} were converted to float64, in which all ran",
+        "reference= checks a function in its own type",
     )
 
 
@@ -21,9 +21,8 @@ def x64(types: Sequence[str]) -> HealthFinding:
     """Describe inputs that JAX takes in other types, and that were given in double precision."""
     return HealthFinding(
         "double precision",
-        f"inputs in {listed(types)} were converted to float64, in which the function and its gradient ran, under "
-        "jax.enable_x64",
-        "reference= checks the function in its own type against another in float64",
+        f"inputs in {listed(types)} were converted to float64, in which all ran, under jax.enable_x64",
+        "reference= checks a function in its own type",
     )
 
 
@@ -57,6 +56,31 @@ def detached(outputs: Sequence[str]) -> HealthFinding:
     verb = "does" if len(outputs) == 1 else "do"
     return HealthFinding(
         "detached output", f"{listed(outputs)} {verb} not require a gradient and {verb} not count in the check"
+    )
+
+
+def changed(function: str, tensors: Sequence[str]) -> HealthFinding:
+    """Describe a forward or backward that changes tensors in place without autograd's knowledge."""
+    advice = {
+        "forward": "call ctx.mark_dirty on what it changes, or write the result to new memory",
+        "backward": "write the result to new memory: what ctx.save_for_backward keeps may be the caller's own tensor",
+    }
+    return HealthFinding(
+        f"{function} changes its arguments",
+        f"{function} changes {listed(tensors)} in place, and autograd does not know of it",
+        advice[function],
+        "fail",
+        tuple(tensors),
+    )
+
+
+def not_checked(tensors: Sequence[str]) -> HealthFinding:
+    """Describe inputs that could be differentiated, and are not."""
+    several = len(tensors) > 1
+    return HealthFinding(
+        "not checked",
+        f"{listed(tensors)} {'do' if several else 'does'} not require a gradient",
+        f".requires_grad_() includes {'them' if several else 'it'}",
     )
 
 

@@ -128,7 +128,7 @@ def refuses(layout: str, error: BaseException) -> HealthFinding:
     """Describe a backward that raises for a cotangent, or inputs, of a layout."""
     return HealthFinding(
         f"{layout} raises",
-        f"backward raises {type(error).__name__} for a {layout}: {brief(error, 100)}",
+        f"backward raises {type(error).__name__} for {_a(layout)}: {brief(error, 100)}",
         "such arrays come from slices, transposes and broadcasts: make them contiguous first",
     )
 
@@ -177,3 +177,7 @@ def by_reference() -> HealthFinding:
         "reference",
         "the differences are those of reference, in float64; forward was compared with it at the inputs alone",
     )
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -140,6 +140,86 @@ def test_a_function_may_change_its_inputs():
 # Outputs
 
 
+class InPlace(torch.autograd.Function):
+    """The square, by a backward that writes its result into what forward saved."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        (x,) = ctx.saved_tensors
+        return x.mul_(2).mul_(grad_output)
+
+
+class Doubled(torch.autograd.Function):
+    """Twice the input, which forward changes; it says so, or not."""
+
+    @staticmethod
+    def forward(ctx, x, says_so):
+        x.mul_(2)
+        if not says_so:
+            return x.clone()
+        ctx.mark_dirty(x)
+        return x
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        return 2 * grad_output, None
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (InPlace.apply, "backward changes input 0 in place, and autograd does not know of it"),
+        (lambda x: Doubled.apply(x, False), "forward changes input 0 in place, and autograd does not know of it"),
+    ],
+)
+def test_changes_in_place_behind_autograds_back_fail(function, words):
+    report = _check(function, _leaf(3, 3))
+    assert report.verdict == "fail"
+    assert words in str(report)
+    assert not fastcheck.torch.gradcheck(function, _leaf(3, 3), raise_exception=False)
+
+
+@pytest.mark.parametrize("function", [lambda x: Doubled.apply(x, True), nn.ReLU(inplace=True), lambda x: x.exp_()])
+def test_changes_in_place_that_autograd_knows_of_pass_without_a_word(function):
+    report = _check(function, _leaf(3, 3))
+    assert report.passed
+    assert not report.health
+
+
+def test_what_does_not_require_a_gradient_is_named():
+    x, w = _leaf(4, 3), _leaf(3, 2, seed=1)
+    assert _words(_check(torch.matmul, x.detach(), w))["not checked"] == "input 0 does not require a gradient"
+    assert "not checked" not in _words(_check(torch.matmul, x, w))
+    assert "not checked" not in _words(_check(torch.matmul, x.detach(), w.detach()))  # then all are
+
+
+class Negated(torch.autograd.Function):
+    """The negative, with a factor in the gradient."""
+
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        return -x
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        return -grad_output * ctx.factor, None
+
+
+@pytest.mark.parametrize("error", [1e-6, 1e-9])
+def test_numbers_of_float32_that_are_only_copied_count_as_exact(error):
+    x = _leaf(5, 5, dtype=torch.float32)
+    assert _check(lambda x: Negated.apply(x, 1.0), x).passed
+    assert _check(lambda x: Negated.apply(x, 1.0 + error), x).verdict == "fail"
+    rounded = _check(lambda x: Negated.apply(x.float().double(), 1.0 + error), x)  # computes in float32 indeed
+    assert rounded.verdict != "fail"
+
+
 def test_outputs_in_any_form():
     x = _leaf(6)
     for function in (
@@ -201,6 +281,12 @@ def _drawn_once(before):
     torch.set_rng_state(before)
     F.dropout(torch.ones(40, dtype=torch.float64), 0.5)
     return torch.equal(torch.get_rng_state(), after)
+
+
+@pytest.mark.parametrize("function", [F.dropout, lambda x: x * torch.rand_like(x)])
+def test_random_numbers_in_the_order_of_the_inputs_memory(function):
+    assert _check(function, _leaf(3, 4)).passed
+    assert _check(lambda x: Negated.apply(function(x), 1.001), _leaf(3, 4)).verdict == "fail"
 
 
 def test_a_strided_cotangent_that_is_read_wrongly_is_found():
