@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fastcheck.diagnosis.evidence import Evidence
-from fastcheck.diagnosis.fitted import PATTERNS, fitted
+from fastcheck.diagnosis.fitted import fitted
+from fastcheck.diagnosis.patterns.table import PATTERNS
 
 SEEDS = range(24)
 COUNTS = {"N": 8, "output pixels": 49, "N times output pixels": 392, "C": 3}

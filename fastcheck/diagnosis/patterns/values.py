@@ -1,0 +1,82 @@
+"""Values that are clipped, rounded, squared, or have lost their signs or sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from fastcheck.diagnosis.evidence import Evidence
+from fastcheck.diagnosis.hypotheses import Compared, Hypothesis, Known
+from fastcheck.diagnosis.patterns.pattern import Proposals, same
+
+_SIGNS = 5
+"""Fewer failing entries may have one sign, and all passing ones the other, by chance."""
+
+
+def value_clip(part: Evidence, known: Known) -> Proposals:
+    """Values clipped on one side or on both."""
+    low, high = float(part.analytic.min()), float(part.analytic.max())
+    wrong = part.numeric[part.failing]
+    below, above = bool((wrong < low).any()), bool((wrong > high).any())
+    if not (below or above) or (0 in (low, high) and len(wrong) < _SIGNS):
+        return
+    words = f"is clipped to between {low:.6g} and {high:.6g}"
+    if below and above and abs(low + high) <= 1e-6 * high:
+        words = f"is clipped at {high:.6g} in size"
+    elif not above:
+        words = "has its negative values set to zero" if low == 0 else f"is clipped to at least {low:.6g}"
+    elif not below:
+        words = "has its positive values set to zero" if high == 0 else f"is clipped to at most {high:.6g}"
+    free = (below and low != 0) + (above and high != 0)
+    yield Hypothesis({"words": words}, same(lambda one: np.clip(one.numeric, low, high)), free=free)
+
+
+def absolute(part: Evidence, known: Known) -> Proposals:
+    """Absolute values."""
+    if np.count_nonzero(part.failing) >= _SIGNS:
+        yield Hypothesis({}, same(lambda one: np.abs(one.numeric)))
+
+
+def squares(part: Evidence, known: Known) -> Proposals:
+    """Squares."""
+
+    def compare(one: Evidence) -> Compared:
+        return Compared(one.seen, np.square(one.numeric), one.error_bar * np.maximum(1.0, 2 * np.abs(one.numeric)))
+
+    yield Hypothesis({}, compare)
+
+
+def signs(part: Evidence, known: Known) -> Proposals:
+    """Signs alone, with one size."""
+    size = float(np.median(np.abs(part.seen)))
+
+    def compare(one: Evidence) -> Compared:
+        unknown = np.abs(one.numeric) <= one.error_bar
+        return Compared(one.seen, np.where(unknown, one.seen, size * np.sign(one.numeric)), one.error_bar)
+
+    words = {"times": "" if size == 1 else f", times {size:.6g}"}
+    yield Hypothesis(words, compare, free=int(size != 1))
+
+
+def rounded(part: Evidence, known: Known) -> Proposals:
+    """Values rounded to a narrower type."""
+    for name, to in _ROUNDINGS.items():
+
+        def compare(one: Evidence, to: Callable[[np.ndarray], np.ndarray] = to) -> Compared:
+            low, high = to(one.numeric - one.error_bar), to(one.numeric + one.error_bar)
+            return Compared(one.seen, np.clip(one.seen, low, high), one.error_bar + (high - low))
+
+        yield Hypothesis({"type": name}, compare, tried=len(_ROUNDINGS))
+
+
+def _to_bfloat16(values: np.ndarray) -> np.ndarray:
+    significand, exponent = np.frexp(values)
+    return np.ldexp(np.rint(np.ldexp(significand, 8)), exponent - 8)
+
+
+_ROUNDINGS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "float32": lambda values: values.astype(np.float32).astype(np.float64),
+    "float16": lambda values: values.astype(np.float16).astype(np.float64),
+    "bfloat16": _to_bfloat16,
+}
