@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from fastcheck.convolutions.case import ConvCase
+from fastcheck.diagnosis.around import Around
+from fastcheck.diagnosis.counts import counts_of
 from fastcheck.diagnosis.diagnosed import KEPT, SAMPLE, Explain, diagnosed, failed_in, kept_in, without_arrays
 from fastcheck.diagnosis.evidence import Diagnosis, Failed
 from fastcheck.diagnosis.fitted import fitted, is_in_part
 from fastcheck.engine.hosting import host
 from fastcheck.engine.settings import Settings
 from fastcheck.functions.case import FunctionCase
+from fastcheck.functions.vjp_case import VjpCase
 from fastcheck.reports.report import Report
 
 
@@ -42,16 +45,21 @@ def convolution(case: ConvCase, settings: Settings) -> Report:
 
 def function(case: FunctionCase, settings: Settings) -> Report:
     """Check a function, and diagnose what fails."""
-    extents = _extents(case.params)
-    sizes = {size: f"the size of axis {axis} of {case.label(name)}" for name, axis, size in extents}
-    counts = {words: float(size) for size, words in sizes.items()}
-    return _checked(case, settings, case.params, lambda failed: fitted(failed, counts=counts))
+
+    def explain(failed: Failed) -> list[Diagnosis]:
+        around = _around(case)
+        labelled = {case.label(name): array for name, array in case.params.items()} | dict(around.outputs)
+        return sorted(fitted(failed, counts=counts_of(labelled), around=around), key=is_in_part)
+
+    return _checked(case, settings, case.params, explain)
 
 
-def _extents(arrays: Mapping[str, np.ndarray]) -> Iterator[tuple[str, int, int]]:
-    for name, array in arrays.items():
-        for axis, size in enumerate(array.shape):
-            yield name, axis, size
+def _around(case: FunctionCase) -> Around:
+    """Return the arrays around the gradients of a function."""
+    if not isinstance(case, VjpCase):
+        return Around(inputs=case.params)
+    vjp = case.vjp
+    return Around(vjp.inputs.arrays, vjp.inputs.integers(), vjp.here, vjp.cotangent, case.columns)
 
 
 def _counts(case: ConvCase) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastcheck.diagnosis.counts import ROOT
 from fastcheck.diagnosis.evidence import Evidence
 
 _NEAR = 1e-2
@@ -45,6 +46,7 @@ _DROPOUTS = (0.1, 0.2, 0.25, 0.3, 0.4)
 
 _MEAN = "look for a mean where the loss takes a sum, or one mean too many"
 _SUM = "look for a sum where the loss takes a mean, or a division that is missing"
+_ROOT = "look for a scale like the 1 / sqrt(d) of attention: it belongs once in each pass"
 _DROPOUT = "look at where dropout scales by 1 / (1 - p): forward and backward pass must do the same"
 _TWICE = "look for a gradient that is added to stale values (never set to zero), or for two paths that each add all"
 _HALF = "look for the 2 of a square's derivative, a mean over two, or a symmetric half that is not added"
@@ -73,8 +75,9 @@ def _positive(counts: Mapping[str, float]) -> Iterator[Meaning]:
     yield Meaning(2.0, "is twice what it should be: added to stale gradients, or counted twice", _TWICE)
     yield Meaning(0.5, "is half of what it should be", _HALF)
     for value, names in _by_value(counts).items():
-        yield Meaning(1 / value, f"is divided by {names} ({value:,.6g})", _MEAN)
-        yield Meaning(value, f"is multiplied by {names} ({value:,.6g})", _SUM)
+        of_root = names.startswith(ROOT)
+        yield Meaning(1 / value, f"is divided by {names} ({value:,.6g})", _ROOT if of_root else _MEAN)
+        yield Meaning(value, f"is multiplied by {names} ({value:,.6g})", _ROOT if of_root else _SUM)
     for name, value, advice in _CONSTANTS:
         yield Meaning(value, f"is multiplied by {name}", advice)
         yield Meaning(1 / value, f"is divided by {name}", advice)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from fastcheck.diagnosis.around import Around
 from fastcheck.diagnosis.evidence import Diagnosis, Evidence, Failed
 from fastcheck.diagnosis.hypotheses import Fit, Hypothesis, Known, fits, part_of
 from fastcheck.diagnosis.patterns.pattern import IN_PART, Pattern
@@ -16,7 +17,10 @@ from fastcheck.reports.layout import joined
 
 @np.errstate(all="ignore")
 def fitted(
-    failed: Failed, others: Mapping[str, np.ndarray] | None = None, counts: Mapping[str, float] | None = None
+    failed: Failed,
+    others: Mapping[str, np.ndarray] | None = None,
+    counts: Mapping[str, float] | None = None,
+    around: Around | None = None,
 ) -> list[Diagnosis]:
     """Return the patterns that fit tensors that failed, those first that explain most, the simplest first.
 
@@ -30,8 +34,10 @@ def fitted(
         Gradients of tensors that are right, which a failed one may hold in place of its own.
     counts : mapping of str to float, optional
         Numbers of the problem that a gradient may be divided by: {"N": 8, "output pixels": 49}.
+    around : Around, optional
+        The arrays around the gradients, of a function.
     """
-    known = Known(failed, others or {}, counts or {})
+    known = Known(failed, others or {}, counts or {}, around or Around())
     found: dict[tuple[int, str, str], dict[str, Fit]] = {}
     for name, evidence in failed.items():
         for row, bug, advice, fit in _of_tensor(evidence, known):
@@ -70,8 +76,18 @@ def _of_pattern(
 
 def _confirmed(hypothesis: Hypothesis, part: Evidence, whole: Evidence) -> Fit | None:
     """Return how well a hypothesis fits all of the evidence; None where it does not, or not even a part."""
+    if hypothesis.only is not None:
+        return _extended(fits(hypothesis, hypothesis.only), whole)
     fit = fits(hypothesis, part)
     return fit if fit is None or part is whole else fits(hypothesis, whole)
+
+
+def _extended(fit: Fit | None, whole: Evidence) -> Fit | None:
+    """Return a fit on some entries as one on all, of which these are a sample."""
+    if fit is None:
+        return None
+    failing = int(np.count_nonzero(whole.failing))
+    return fit._replace(failing=failing, explained=round(failing * fit.explained / fit.failing), of_some=True)
 
 
 def _explained(by: Mapping[str, Fit]) -> int:
@@ -84,7 +100,8 @@ def _diagnosis(bug: str, advice: str, by: Mapping[str, Fit]) -> Diagnosis:
     count = f"all {failing:,}" if explained == failing else f"{explained:,} of {failing:,}"
     entries = f"{count} entries that fail" if failing > 1 else "the only entry that fails"
     residual = math.hypot(*(fit.left for fit in by.values())) / math.hypot(*(fit.gap for fit in by.values()))
-    evidence = f"explains {entries} in {joined(list(by))}, within the error bars"
+    some = ", as far as was looked at" if any(fit.of_some for fit in by.values()) else ""
+    evidence = f"explains {entries} in {joined(list(by))}, within the error bars{some}"
     return Diagnosis(bug, evidence, advice, tuple(by), explained / failing, residual)
 
 

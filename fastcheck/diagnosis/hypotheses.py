@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastcheck.diagnosis.around import Around
 from fastcheck.diagnosis.evidence import Evidence, Failed
 
 NEARLY_ALL = 0.98
@@ -56,12 +57,15 @@ class Hypothesis(NamedTuple):
         Number of parameters that were fitted: so many entries are no evidence.
     tried : int
         Number of hypotheses like this one that were tried.
+    only : Evidence, optional
+        The entries on which alone it can be judged, where these are not all.
     """
 
     words: Mapping[str, str]
     compare: Callable[[Evidence], Compared]
     free: int = 0
     tried: int = 1
+    only: Evidence | None = None
 
 
 class Fit(NamedTuple):
@@ -73,12 +77,15 @@ class Fit(NamedTuple):
         Number of failing entries, and of those that it explains.
     left, gap : float
         Norms of what it leaves, and of the failure.
+    of_some : bool
+        Whether it was judged on some entries alone, which stand for all.
     """
 
     failing: int
     explained: int
     left: float
     gap: float
+    of_some: bool = False
 
     @property
     def missed(self) -> int:
@@ -98,11 +105,13 @@ class Known:
         Gradients of other tensors.
     counts : mapping of str to float
         Numbers of the problem, by their names: "N", "output pixels", ...
+    around : Around
     """
 
     failed: Failed
     others: Mapping[str, np.ndarray] = field(default_factory=dict)
     counts: Mapping[str, float] = field(default_factory=dict)
+    around: Around = field(default_factory=Around)
 
 
 def part_of(evidence: Evidence) -> Evidence:

@@ -41,6 +41,9 @@ class Rearrangement(NamedTuple):
 
 _AXES = "look at a transpose, permute or einsum of this gradient, and at the order in which axes are summed"
 _MEMORY = "look for a reshape or view that should be a transpose, or for row-major memory read as column-major"
+_HEADS = (
+    "look at where heads or groups are split off or joined: a reshape alone mixes them, a transpose belongs beside it"
+)
 _FLIP = "look for a kernel that is rotated in one pass only, or for a loop that runs backwards"
 _SHIFT = "look for an index that is off by so much, or for padding on the other side"
 
@@ -48,7 +51,19 @@ _SHIFT = "look for an index that is off by so much, or for padding on the other 
 def rearrangements(shape: Shape) -> list[Rearrangement]:
     """Return the rearrangements of a tensor of this shape that programs bring about, the likeliest first."""
     wide = [axis for axis, size in enumerate(shape) if size > 1]
-    return [*_orders(shape, wide), *_flips(shape, wide), *_turns(shape, wide), *_rolls(shape, wide)]
+    return [
+        *_orders(shape, wide),
+        *_splits(shape, wide),
+        *_flips(shape, wide),
+        *_turns(shape, wide),
+        *_rolls(shape, wide),
+    ]
+
+
+def likeliest(shape: Shape) -> list[Rearrangement]:
+    """Return those of other orders of axes, flips, and rolls by one."""
+    wide = [axis for axis, size in enumerate(shape) if size > 1]
+    return [*_orders(shape, wide), *_flips(shape, wide), *_turns(shape, wide), *_rolls(shape, wide, farthest=1)]
 
 
 def _orders(shape: Shape, wide: list[int]) -> Iterator[Rearrangement]:
@@ -63,6 +78,31 @@ def _orders(shape: Shape, wide: list[int]) -> Iterator[Rearrangement]:
         yield Rearrangement(f"{other}{code}.reshape{_listed(shape)}", _MEMORY, _transposed(shape, order))
         words = f"{other}.reshape{_listed(turned)}.transpose{back}"
         yield Rearrangement(words, _MEMORY, _reread(shape, order))
+
+
+def _splits(shape: Shape, wide: list[int]) -> Iterator[Rearrangement]:
+    """Yield an axis that is cut in two, as into heads, one part of which changed places with its neighbour."""
+    for axis in wide:
+        for heads in range(2, shape[axis]):
+            if shape[axis] % heads == 0:
+                cut = (*shape[:axis], heads, shape[axis] // heads, *shape[axis + 1 :])
+                yield from _mixed(shape, cut, axis)
+
+
+def _mixed(shape: Shape, cut: Shape, axis: int) -> Iterator[Rearrangement]:
+    """Yield the two parts of an axis exchanged, and each with the axis beside it."""
+    for one in (axis - 1, axis, axis + 1):
+        if one < 0 or one + 1 >= len(cut) or cut[one] == 1 or cut[one + 1] == 1:
+            continue
+        order = (*range(one), one + 1, one, *range(one + 2, len(cut)))
+        other = tuple(cut[place] for place in order)
+        swap = f".transpose{_listed(order)}"
+        mixed = "has the parts of an axis, such as heads, mixed with the axis beside it: right"
+        words = f"{mixed}.reshape{_listed(cut)}{swap}.reshape{_listed(shape)}"
+        yield Rearrangement(words, _HEADS, _transposed(cut, order))
+        if other != cut:
+            words = f"{mixed}.reshape{_listed(other)}{swap}.reshape{_listed(shape)}"
+            yield Rearrangement(words, _HEADS, _transposed(other, order))
 
 
 def _permutations(wide: list[int], rank: int) -> Iterator[Shape]:
@@ -166,9 +206,9 @@ def _turns(shape: Shape, wide: list[int]) -> Iterator[Rearrangement]:
         yield Rearrangement(turned, _FLIP, _after(_moved(shape, {axis: _mirrored(shape[axis])}), across))
 
 
-def _rolls(shape: Shape, wide: list[int]) -> Iterator[Rearrangement]:
+def _rolls(shape: Shape, wide: list[int], farthest: int = _FARTHEST) -> Iterator[Rearrangement]:
     """Yield rolls and shifts along one axis, near ones first. Along an axis of two, a roll is a flip."""
-    for distance in range(1, _FARTHEST + 1):
+    for distance in range(1, farthest + 1):
         for axis in (axis for axis in wide if distance < shape[axis]):
             for k in (distance, -distance):
                 shift = _moved(shape, {axis: _shifted(k)})

@@ -88,6 +88,12 @@ class Inputs:
         """Return an input that is differentiated, float64 or complex128."""
         return self.parts.joined(name, self.arrays)
 
+    def integers(self) -> Arrays:
+        """Return the inputs that are arrays of integers or truth values."""
+        others = {name: value for name, value in self.given.items() if name not in self.parts.of}
+        arrays = {name: as_array(name, value) for name, value in others.items() if hasattr(value, "__array__")}
+        return {name: array for name, array in arrays.items() if array.dtype.kind in "iub"}
+
     def made(
         self, arrays: Mapping[str, np.ndarray], own_type: bool, layout: Callable[[Any], Any] = lambda value: value
     ) -> dict[str, Any]:

@@ -151,11 +151,17 @@ class Vjp:
             name: array * (1 + rng.uniform(-NEAR, NEAR, array.shape)) for name, array in self.inputs.arrays.items()
         }
         try:
-            outputs = Outputs.of(self.value(arrays), self._name, lambda: "near the start point")
-            self._refuse_other(outputs, lambda: "near the start point")
+            return self._outputs_near(arrays)
         except Exception:
             return {}
-        return {label: np.array(array, np.float64) for label, array in outputs.arrays.items()}
+
+    def outputs_moved(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return by how much each output differs from the one at the start point, on one axis; nan where it raises."""
+        try:
+            outputs = self._outputs_near(arrays)
+        except Exception:
+            return np.full(sum(here.size for here in self.here.values()), np.nan)
+        return flat({label: outputs[label] - here for label, here in self.here.items()})
 
     def terms(self, returned: Any, where: Callable[[], str]) -> np.ndarray:
         """Return by how much each weighted output differs from the one at the start point.
@@ -281,6 +287,12 @@ class Vjp:
     @property
     def _name(self) -> str:
         return "reference" if self.reference else "forward"
+
+    def _outputs_near(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the outputs near the start point."""
+        outputs = Outputs.of(self.value(arrays), self._name, lambda: "near the start point")
+        self._refuse_other(outputs, lambda: "near the start point")
+        return {label: np.array(array, np.float64) for label, array in outputs.arrays.items()}
 
     def _called(self, function: Callable[..., Any], inputs: dict[str, Any]) -> Any:
         """Call a function of the inputs; a vectorised one, with a leading axis of length 1."""

@@ -32,6 +32,12 @@ from fastcheck.metrics import health, vjp_health
 from fastcheck.metrics.health import FORWARD, Functions, HealthFinding
 from fastcheck.reports.tensor_report import ForwardReport
 
+_COLUMN_STEP = 2.0**-10
+"""The step of the derivatives of all outputs, relative to the size of what moves."""
+
+_FIVE_POINTS = {-2: 1 / 12, -1: -2 / 3, 1: 2 / 3, 2: -1 / 12}
+"""Weights of the values at multiples of the step, in a quotient whose error is of the fourth order."""
+
 
 class VjpCase(FunctionCase):
     """A forward pass of arrays, weighted with a cotangent, and the gradient that backward returns for it.
@@ -131,6 +137,26 @@ class VjpCase(FunctionCase):
                 return f"{label}{list(index_of(output, here.shape))}"
             output -= here.size
         raise IndexError(output)
+
+    @property
+    def vjp(self) -> Vjp:
+        """The functions, their inputs and the cotangent."""
+        return self._vjp
+
+    def columns(self, name: str, dims: np.ndarray) -> np.ndarray:
+        """Return the derivatives of all outputs by some entries of an input: a row for each, of four calls."""
+        flat_array = (arrays := self.copies())[name].reshape(-1)
+        rows = np.zeros((len(dims), self._sizes.size))
+        typical = rms(flat_array) or 1.0
+        with np.errstate(all="ignore"):
+            for row, dim in zip(rows, dims.tolist(), strict=True):
+                here = flat_array[dim]
+                step = _COLUMN_STEP * 2.0 ** math.ceil(math.log2(max(abs(here), typical)))
+                for times, weight in _FIVE_POINTS.items():
+                    flat_array[dim] = here + times * step
+                    row += weight / step * self._vjp.outputs_moved(arrays)
+                flat_array[dim] = here
+        return rows
 
     def examine(self, errors: Mapping[str, np.ndarray]) -> None:
         """Add the findings on backward with other cotangents, and in other orders of calls."""

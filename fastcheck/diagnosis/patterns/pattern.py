@@ -9,10 +9,17 @@ import numpy as np
 
 from fastcheck.diagnosis.evidence import Evidence
 from fastcheck.diagnosis.hypotheses import Compared, Hypothesis, Known
+from fastcheck.engine.magnitudes import rms
 
 Proposals = Iterator[Hypothesis]
 
 IN_PART = "where it fails, the gradient"
+
+_ALIKE = 2.0
+"""Typical bars by which what is computed in a gradient's place may differ from it."""
+
+_LEAST = 2.0**-50
+"""The least rounding of it, relatively."""
 
 
 class Pattern(NamedTuple):
@@ -53,8 +60,32 @@ def where_it_fails(hypothesis: Hypothesis) -> Hypothesis:
 
 def relative(part: Evidence) -> float:
     """Return the size of a typical bar, relative to the gradient's: what is added to it is rounded like this too."""
-    size = float(np.sqrt(np.mean(np.square(part.numeric))))
-    return float(np.median(part.error_bar)) / size if size else 0.0
+    moving = part.numeric != 0
+    size = rms(part.numeric[moving])
+    return float(np.median(part.error_bar[moving])) / size if size else 0.0
+
+
+def replayed(part: Evidence, array: np.ndarray) -> Callable[[Evidence], Compared]:
+    """Return the comparison of the gradient with an array that was computed in its place, rounded as it is."""
+    return _rounded_alike(part, array, lambda one: one.seen)
+
+
+def corrected(part: Evidence, array: np.ndarray) -> Callable[[Evidence], Compared]:
+    """Return the comparison of the derivative with an array that should be it: what the gradient lacks is added."""
+    return _rounded_alike(part, array, lambda one: one.numeric)
+
+
+def _rounded_alike(
+    part: Evidence, array: np.ndarray, observed: Callable[[Evidence], np.ndarray]
+) -> Callable[[Evidence], Compared]:
+    flat, rounding = array.reshape(-1), _ALIKE * max(relative(part), _LEAST)
+
+    def compare(one: Evidence) -> Compared:
+        predicted, seen = flat[one.dims], observed(one)
+        size = np.maximum(np.abs(one.seen), np.abs(predicted)) + rms(predicted)
+        return Compared(seen, predicted, one.error_bar + rounding * size)
+
+    return compare
 
 
 def plus(

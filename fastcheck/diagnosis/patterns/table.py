@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastcheck.diagnosis.patterns import penalties, places, scales, values
+from fastcheck.diagnosis.patterns import attention, contributions, penalties, places, scales, slopes, sums, values
 from fastcheck.diagnosis.patterns.pattern import IN_PART, Pattern
 
 _ADVISED = "{advice}"
@@ -17,7 +17,7 @@ _FACTORS = ("zeros", "named factor", "norm clip", "factor")
 
 _OF_BOTH = "look for a scale that acts on the data's part of the loss and not on the penalty, or the reverse"
 
-PATTERNS = (
+_OF_ARRAYS = (
     Pattern(
         "zeros",
         scales.zeros,
@@ -92,11 +92,132 @@ PATTERNS = (
     ),
     Pattern("rearranged", places.rearrangements, "the gradient {words}", _ADVISED, ("zeros",)),
     Pattern(
+        "handed on",
+        slopes.handed_on,
+        "the gradient is {of}, handed on unchanged",
+        "look for a slope or a mask that is missing: of a ReLU, a clip, a dropout, an activation",
+        (*_FACTORS, "rearranged"),
+    ),
+    Pattern(
+        "masked",
+        slopes.masked,
+        "the gradient is {of} {where}, and zero elsewhere",
+        "look at the mask: which array it is made of, its comparison, and whether that array was changed in place",
+        (*_FACTORS, "value clip", "handed on"),
+    ),
+    Pattern(
+        "mask too many",
+        slopes.mask_too_many,
+        "the gradient is right {where}, and set to zero elsewhere: by a mask that does not belong here",
+        "look at the mask: which array it is made of, its comparison, and whether it was applied already",
+        (*_FACTORS, "value clip", "masked"),
+    ),
+    Pattern(
+        "leaky slope",
+        slopes.leaky_slope,
+        "where {name} is negative the gradient is {slope} times {of}, and should be {right} times",
+        "look at the slope on the negative side, in both passes",
+        (*_FACTORS, "handed on", "masked"),
+    ),
+    Pattern(
+        "slope",
+        slopes.other_slope,
+        "the gradient is {of} times {slope}",
+        "compare with the slope that the forward pass has: is it of the input or of the output, and of which function?",
+        (*_FACTORS, "handed on"),
+    ),
+    Pattern(
+        "cotangent forgotten",
+        slopes.cotangent_forgotten,
+        "the gradient does not contain {of}: it is the slope alone",
+        "look at where {of} enters: the slope is to be multiplied by it",
+        _FACTORS,
+    ),
+    Pattern(
+        "cotangent twice",
+        slopes.cotangent_twice,
+        "{of} is multiplied in twice",
+        "look at where {of} enters: every path multiplies by it once",
+        _FACTORS,
+    ),
+    Pattern(
+        "slope twice",
+        slopes.slope_twice,
+        "the slope is applied twice to {of}",
+        "look for an activation's slope in two places: in its own backward pass and in the next layer's",
+        _FACTORS,
+    ),
+    Pattern(
+        "softmax",
+        sums.softmax_slopes,
+        "the gradient is {words}",
+        "compare with the forward pass: softmax or log-softmax, over which axis, and the sum in its backward pass",
+        (*_FACTORS, "handed on"),
+    ),
+    Pattern(
+        "mean missing",
+        sums.mean_missing,
+        "the gradient's own mean over {axes} is not taken away from it",
+        "look for a normalisation's mean, which depends on all entries: backward subtracts the gradient's mean",
+        ("zeros", "constant", "handed on", "softmax"),
+    ),
+    Pattern(
+        "variance missing",
+        sums.variance_missing,
+        "the term of the variance over {axes} is missing: the gradient's part along the normalised values is to be "
+        "taken away",
+        "look for x_hat * mean(grad * x_hat) in the backward pass of the normalisation: the variance is no constant",
+        ("zeros", "penalty"),
+    ),
+    Pattern(
+        "statistics constant",
+        sums.statistics_constant,
+        "mean and variance over {axes} are taken for constants: the gradient's mean, and its part along the normalised "
+        "values, are to be taken away",
+        "look for mean(grad) and x_hat * mean(grad * x_hat) in the backward pass of the normalisation",
+        ("zeros", "constant", "penalty", "mean missing", "variance missing"),
+    ),
+    Pattern(
+        "norm missing",
+        sums.norm_missing,
+        "the norm over {axes} is taken for a constant: the gradient's part along the tensor itself is to be taken away",
+        "look for x * mean(grad * x) / mean(x^2) in the backward pass: of an RMS norm, or of a division by the length",
+        ("zeros", "penalty", "variance missing"),
+    ),
+    Pattern(
+        "softmax term missing",
+        sums.softmax_missing,
+        "the sum over {axes} is missing in the backward pass of a softmax or log-softmax",
+        "softmax: p * (grad - sum(p * grad)); log-softmax: grad - p * sum(grad); cross-entropy: p - one_hot(label)",
+        ("zeros", "mean missing", "softmax"),
+    ),
+    Pattern(
+        "label missing",
+        sums.label_missing,
+        "the label's part is missing: the one that is subtracted where {labels} names an entry along {axes}",
+        "look for p - one_hot(label) in the backward pass of the cross-entropy",
+        ("zeros",),
+    ),
+    Pattern(
+        "attention",
+        attention.attention,
+        "the backward pass of attention {words}",
+        _ADVISED,
+        (*_FACTORS, "rearranged"),
+    ),
+    Pattern(
+        "flushed",
+        values.flushed,
+        "values of at most {size} in size are zero{of}",
+        "look for a narrower type in the middle of the computation, or a threshold; losses in float16 are scaled",
+        (*_FACTORS, "value clip", "mask too many", "masked"),
+    ),
+    Pattern(
         "part zero",
         scales.part_zero,
         f"{IN_PART} is zero: never written, or set to zero",
         f"{_REACHED}, a mask",
-        (*_FACTORS, "value clip"),
+        (*_FACTORS, "value clip", "mask too many", "masked", "flushed"),
     ),
     Pattern(
         "part named factor",
@@ -125,6 +246,17 @@ PATTERNS = (
         "the gradient {words}, with {c} times the parameter {does}",
         _OF_BOTH,
         (*_FACTORS, "penalty", "named factor and penalty"),
+    ),
+)
+
+PATTERNS = (
+    *_OF_ARRAYS,
+    Pattern(
+        "contributions",
+        contributions.contributions,
+        "{words}",
+        _ADVISED,
+        tuple(one.name for one in _OF_ARRAYS if not one.bug.startswith(IN_PART)),
     ),
 )
 """The patterns, cheapest and simplest first."""

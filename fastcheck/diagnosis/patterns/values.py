@@ -59,6 +59,19 @@ def signs(part: Evidence, known: Known) -> Proposals:
     yield Hypothesis(words, compare, free=int(size != 1))
 
 
+def flushed(part: Evidence, known: Known) -> Proposals:
+    """Zeros in the place of all values below some size."""
+    failing, sizes = part.failing, np.abs(part.numeric)
+    largest = float(sizes[failing].max())
+    least = float(sizes[~failing & (part.seen != 0)].min(initial=np.inf))
+    if np.count_nonzero(failing) < _SIGNS or not largest < least:
+        return
+    near = [name for name, smallest in _LEAST.items() if smallest / 4 <= largest <= smallest]
+    of = f", which is near the least number of {near[0]}" if near else ""
+    words = {"size": f"{largest:.3g}", "of": of}
+    yield Hypothesis(words, same(lambda one: np.where(np.abs(one.numeric) <= largest, 0.0, one.numeric)), free=1)
+
+
 def rounded(part: Evidence, known: Known) -> Proposals:
     """Values rounded to a narrower type."""
     for name, to in _ROUNDINGS.items():
@@ -74,6 +87,13 @@ def _to_bfloat16(values: np.ndarray) -> np.ndarray:
     significand, exponent = np.frexp(values)
     return np.ldexp(np.rint(np.ldexp(significand, 8)), exponent - 8)
 
+
+_LEAST = {
+    "float16 (6e-08)": 2.0**-24,
+    "float16 without its smallest numbers (6e-05)": 2.0**-14,
+    "float32 (1e-38)": 2.0**-126,
+}
+"""The smallest numbers of types, by words for them."""
 
 _ROUNDINGS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "float32": lambda values: values.astype(np.float32).astype(np.float64),

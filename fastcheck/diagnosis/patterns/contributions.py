@@ -1,0 +1,24 @@
+"""What single outputs contribute to a gradient: some that do not count, or count twice, and cotangents that changed.
+
+The gradient of an entry is the sum over all outputs of the output's derivative by it, times the output's cotangent. For
+some entries the derivatives of all outputs are differenced here; then any wrong sum can be replayed.
+"""
+
+from __future__ import annotations
+
+from fastcheck.diagnosis.evidence import Evidence
+from fastcheck.diagnosis.hypotheses import Known
+from fastcheck.diagnosis.patterns import assigned, cotangents, weights
+from fastcheck.diagnosis.patterns.pattern import Proposals
+from fastcheck.diagnosis.patterns.terms import terms_of
+
+
+def contributions(part: Evidence, known: Known) -> Proposals:
+    """All that may have become of single outputs' contributions."""
+    terms, around = terms_of(part, known), known.around
+    if terms is not None:
+        yield from assigned.one_of_several(terms)
+        yield from assigned.named_rows(terms, around.integers, around.cotangents)
+        yield from cotangents.other_cotangents(terms, around.outputs, around.cotangents)
+        yield from weights.weighted_outputs(terms, around.cotangents)
+        yield from weights.weighted_indices(terms, around.cotangents)

@@ -1,0 +1,91 @@
+"""Derivatives of all outputs by some entries of a tensor: the terms whose weighted sums are its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from fastcheck.diagnosis.evidence import Evidence
+from fastcheck.diagnosis.hypotheses import Compared, Hypothesis, Known, at
+
+_FAILING, _PASSING = 48, 16
+"""Entries that fail, and others, whose derivatives are differenced: four calls each."""
+
+
+_MOST = 2**21
+"""Largest number of derivatives that are kept, 8 bytes each."""
+
+
+_LEAST = 4
+"""Fewer entries that fail are no evidence."""
+
+
+_NEAR = 1e-4
+"""An entry is used if its derivatives sum to the one that was differenced with the check's own care, so closely."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Derivatives of all outputs by some entries of a tensor.
+
+    Attributes
+    ----------
+    entries : Evidence
+        Those entries.
+    columns : float64 array, shape (entries, outputs)
+    cotangent : float64 array, shape (outputs,)
+    unsure : float64 array, shape (entries,)
+        How far the sum of terms may be from the derivative.
+    """
+
+    entries: Evidence
+    columns: np.ndarray
+    cotangent: np.ndarray
+    unsure: np.ndarray
+
+    @cached_property
+    def right(self) -> np.ndarray:
+        """The terms whose sums are the derivatives."""
+        return self.columns * self.cotangent
+
+    def hypothesis(self, words: Mapping[str, str], terms: np.ndarray, tried: int) -> Hypothesis:
+        """Return the hypothesis that the gradient is the sum of other terms."""
+        return self.summed(words, terms.sum(axis=1), np.linalg.norm(terms, axis=1), tried)
+
+    def summed(self, words: Mapping[str, str], sums: np.ndarray, sizes: np.ndarray, tried: int) -> Hypothesis:
+        """Return the hypothesis that the gradient is some array, made of terms of these sizes."""
+        usual = np.linalg.norm(self.right, axis=1)
+        larger = np.maximum(1.0, np.divide(sizes, usual, out=np.ones_like(usual), where=usual > 0))
+        allowed = self.unsure * larger
+        return Hypothesis(words, lambda one: Compared(one.seen, sums, allowed), tried=tried, only=self.entries)
+
+
+def terms_of(part: Evidence, known: Known) -> Terms | None:
+    """Difference the derivatives of all outputs by some entries; None where that is not possible."""
+    around = known.around
+    size = sum(array.size for array in around.outputs.values())
+    if around.columns is None or not size:
+        return None
+    most, random = _MOST // size, np.random.default_rng(0)
+    places = []
+    for chosen, count in ((part.failing, min(_FAILING, 3 * most // 4)), (~part.failing, min(_PASSING, most // 4))):
+        every = np.flatnonzero(chosen)
+        places.append(every if len(every) <= count else random.choice(every, count, replace=False))
+    entries = at(part, np.sort(np.concatenate(places)))
+    columns = around.columns(part.name, entries.dims)
+    cotangent = np.concatenate([around.cotangents[name].reshape(-1) for name in around.outputs])
+    return _reliable(entries, columns, cotangent)
+
+
+def _reliable(entries: Evidence, columns: np.ndarray, cotangent: np.ndarray) -> Terms | None:
+    """Keep the entries whose terms sum to the derivative that is known; None where these are too few."""
+    off = np.abs(columns @ cotangent - entries.numeric)
+    typical = float(np.median(np.linalg.norm(columns * cotangent, axis=1)))
+    good = np.isfinite(columns).all(axis=1) & (off <= entries.error_bar + _NEAR * typical)
+    if np.count_nonzero(good & entries.failing) < _LEAST:
+        return None
+    unsure = entries.error_bar + 2 * off + float(np.median(off[good])) + 1e-12 * typical
+    return Terms(at(entries, good), columns[good], cotangent, unsure[good])

@@ -1,0 +1,101 @@
+"""Outputs that do not count in a gradient, or count twice: some of several, or those at some indices of an axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from fastcheck.diagnosis.around import cotangent_of
+from fastcheck.diagnosis.hypotheses import Hypothesis
+from fastcheck.diagnosis.index_words import Axis, named
+from fastcheck.diagnosis.patterns.terms import Terms
+
+_SETTLED = 1e-6
+"""A weight counts as one of those that have a meaning if it is so close to it."""
+
+
+_DOES = {0: "does not count", 2: "counts twice", -1: "has the wrong sign"}
+
+_LOOP = (
+    "look at the loop or slice over these outputs: its ends, a step, = where += is needed, one sample of a "
+    "batch that is used alone"
+)
+
+
+def weighted_outputs(terms: Terms, cotangents: Mapping[str, np.ndarray]) -> Iterator[Hypothesis]:
+    """Yield that some of several outputs do not count, or count twice."""
+    if len(cotangents) == 1:
+        return
+    starts = np.cumsum([0, *(array.size for array in cotangents.values())])[:-1]
+    sums = np.add.reduceat(terms.right, starts, axis=1)
+    advice = "look at how the gradients of several outputs are added"
+    for number, name in enumerate(cotangents):
+        for factor, does in _DOES.items():
+            weights = np.ones(len(cotangents))
+            weights[number] = factor
+            what = f"{cotangent_of(name)} {does}"
+            words = {"words": f"of the cotangents that meet in this gradient, {what}", "advice": advice}
+            yield _weighted(terms, words, sums, weights, tried=3 * len(cotangents))
+
+
+def _weighted(terms: Terms, words: Mapping[str, str], sums: np.ndarray, weights: np.ndarray, tried: int) -> Hypothesis:
+    return terms.summed(words, sums @ weights, np.linalg.norm(sums * weights, axis=1), tried)
+
+
+def weighted_indices(terms: Terms, cotangents: Mapping[str, np.ndarray]) -> Iterator[Hypothesis]:
+    """Yield that the outputs at some indices along an axis do not count, or count twice."""
+    start = 0
+    axes = sum(array.ndim for array in cotangents.values())
+    for name, cotangent in cotangents.items():
+        several, end = terms.right[:, start : start + cotangent.size], start + cotangent.size
+        rest = terms.right.sum(axis=1) - several.sum(axis=1)
+        start = end
+        for axis, size in enumerate(cotangent.shape):
+            if not 1 < size <= len(several) // 2:
+                continue
+            others = tuple(1 + other for other in range(cotangent.ndim) if other != axis)
+            sums = several.reshape(len(several), *cotangent.shape).sum(axis=others)
+            weights = _weights(terms, sums, rest)
+            if weights is not None:
+                yield from _in_words(terms, (sums, rest), weights, f"axis {axis}", name, axes)
+
+
+def _weights(terms: Terms, sums: np.ndarray, rest: np.ndarray) -> np.ndarray | None:
+    """Return how often each index counts, where these are numbers that have a meaning; 1 where it is not told."""
+    scale = 1 / terms.unsure[:, None]
+    size = np.linalg.norm(sums * scale, axis=0)
+    told = size > 1e-3 * size.max()
+    target = (terms.entries.seen - rest - sums[:, ~told].sum(axis=1)) * scale[:, 0]
+    found, _, rank, _ = np.linalg.lstsq(sums[:, told] * scale / size[told], target, rcond=1e-10)
+    if rank < np.count_nonzero(told):
+        return None
+    weights = np.ones(sums.shape[1])
+    weights[told] = found / size[told]
+    settled = np.rint(weights)
+    close = np.abs(weights - settled) <= max(_SETTLED, 1e-2 * float(np.abs(settled).max()))
+    return settled if close.all() and set(np.unique(settled)) <= {1, *_DOES} else None
+
+
+def _in_words(
+    terms: Terms, sums: tuple[np.ndarray, np.ndarray], weights: np.ndarray, axis: str, output: str, axes: int
+) -> Iterator[Hypothesis]:
+    """Yield the hypothesis that indices count so often, if they count otherwise than once."""
+    others = set(np.unique(weights)) - {1.0}
+    if len(others) != 1:
+        return
+    (other,) = others
+    indices = np.flatnonzero(weights == other)
+    along = Axis(axis, len(weights), np.arange(len(weights)))
+    if other == 0 and len(indices) > len(weights) // 2:
+        phrase, cost = named(along, np.flatnonzero(weights == 1))
+        does = f"only {phrase} of {output} counts"
+    else:
+        phrase, cost = named(along, indices)
+        does = f"{phrase} of {output} {_DOES[int(other)]}"
+    words = {"words": f"of the outputs that meet in this gradient, {does}", "advice": _LOOP}
+    by_index, rest = sums
+    predicted = by_index @ weights + rest
+    tried = round(min(math.exp(cost), 1e9)) * axes * 3
+    yield terms.summed(words, predicted, np.linalg.norm(by_index * weights, axis=1), tried)
