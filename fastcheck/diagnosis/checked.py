@@ -12,9 +12,10 @@ import numpy as np
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.diagnosis.around import Around
 from fastcheck.diagnosis.counts import counts_of
-from fastcheck.diagnosis.diagnosed import KEPT, SAMPLE, Explain, diagnosed, failed_in, kept_in, without_arrays
+from fastcheck.diagnosis.diagnosed import KEPT, SAMPLE, Explain, Marked, diagnosed, failed_in, kept_in, without_arrays
 from fastcheck.diagnosis.evidence import Diagnosis, Failed
 from fastcheck.diagnosis.fitted import fitted, is_in_part
+from fastcheck.diagnosis.marks import marked
 from fastcheck.engine.hosting import host
 from fastcheck.engine.settings import Settings
 from fastcheck.functions.case import FunctionCase
@@ -46,12 +47,13 @@ def convolution(case: ConvCase, settings: Settings) -> Report:
 def function(case: FunctionCase, settings: Settings) -> Report:
     """Check a function, and diagnose what fails."""
 
+    around = _around(case)
+
     def explain(failed: Failed) -> list[Diagnosis]:
-        around = _around(case)
         labelled = {case.label(name): array for name, array in case.params.items()} | dict(around.outputs)
         return sorted(fitted(failed, counts=counts_of(labelled), around=around), key=is_in_part)
 
-    return _checked(case, settings, case.params, explain)
+    return _checked(case, settings, case.params, explain, lambda evidence: marked(evidence, around))
 
 
 def _around(case: FunctionCase) -> Around:
@@ -78,17 +80,23 @@ def _counts(case: ConvCase) -> dict[str, float]:
     }
 
 
-def _checked(case: Case, settings: Settings, values: Mapping[str, np.ndarray], explain: Explain) -> Report:
+def _checked(
+    case: Case,
+    settings: Settings,
+    values: Mapping[str, np.ndarray],
+    explain: Explain,
+    mark: Marked = lambda evidence: "",
+) -> Report:
     from fastcheck.engine import coordinator  # imports Numba
 
     alone = host() is None  # a suite stores what is kept, and runs each check once
-    few = sum(np.size(grad) for grad in case.grads.values()) <= KEPT
+    few = sum(map(len, coordinator.chosen(case.pipeline(settings), settings).values())) <= KEPT
     keeping = replace(settings, keep=settings.keep or (few and alone))
     report = coordinator.run(case.pipeline(keeping), keeping)
     names = failed_in(report)
     if names and (alone or settings.keep):
         kept = kept_in(report) or kept_in(_again(case, settings, names))
-        report = diagnosed(report, kept, case.grads, values, explain)
+        report = diagnosed(report, kept, case.grads, values, explain, mark)
     return report if settings.keep else without_arrays(report)
 
 

@@ -12,7 +12,9 @@ ROOT = "the square root"
 """How the names of square roots begin."""
 
 _MOST = 3
-"""Largest number of names that one number is given."""
+"""Largest number of names of one kind that one number is given."""
+
+_KIND = len("the si")
 
 
 def counts_of(arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -26,7 +28,8 @@ def counts_of(arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
     names: dict[float, list[str]] = {}
     for words, value in [*_sizes(arrays), *_roots(arrays), *_products(arrays)]:
         some = names.setdefault(value, [])
-        if len(some) < _MOST and (not some or words.startswith("the size")):
+        alike = sum(one.startswith(words[:_KIND]) for one in some)
+        if alike < _MOST and (not some or words.startswith(("the size of", ROOT))):
             some.append(words)
     return {" or ".join(some): value for value, some in names.items()}
 

@@ -18,6 +18,9 @@ Arrays = Mapping[str, np.ndarray]
 Explain = Callable[[Failed], Sequence[Diagnosis]]
 """Takes the tensors that failed, and returns what may explain them, the likeliest first."""
 
+Marked = Callable[[Evidence], str]
+"""Takes a tensor that failed, and returns words for what marks the entries that fail, or none."""
+
 UNKNOWN = "not one of the known patterns"
 """The bug where nothing fits."""
 
@@ -39,7 +42,14 @@ def failed_in(report: Report) -> list[str]:
     ]
 
 
-def diagnosed(report: Report, kept: Mapping[str, Kept], grads: Arrays, values: Arrays, explain: Explain) -> Report:
+def diagnosed(
+    report: Report,
+    kept: Mapping[str, Kept],
+    grads: Arrays,
+    values: Arrays,
+    explain: Explain,
+    marked: Marked = lambda evidence: "",
+) -> Report:
     """Return a report with a diagnosis of every failed tensor.
 
     Parameters
@@ -51,7 +61,7 @@ def diagnosed(report: Report, kept: Mapping[str, Kept], grads: Arrays, values: A
         The gradients that were checked.
     values : mapping of str to array
         The tensors themselves.
-    explain : callable
+    explain, marked : callable
     """
     every = [_evidence(name, kept[name], grads[name], values.get(name)) for name in failed_in(report)]
     failed = {one.name: one for one in every if one.failing.any()}
@@ -59,7 +69,9 @@ def diagnosed(report: Report, kept: Mapping[str, Kept], grads: Arrays, values: A
         return report
     found = explain(failed)
     tensors = {
-        name: replace(tensor, diagnosis=_in_words(failed[name], found, report)) if name in failed else tensor
+        name: replace(tensor, diagnosis=_in_words(failed[name], found, report, marked(failed[name])))
+        if name in failed
+        else tensor
         for name, tensor in report.tensors.items()
     }
     return replace(report, tensors=tensors)
@@ -82,8 +94,9 @@ def _evidence(name: str, kept: Kept, grad: np.ndarray, value: np.ndarray | None)
     return Evidence(name, analytic, kept.dims, kept.numeric, kept.error_bar, value)
 
 
-def _in_words(evidence: Evidence, found: Sequence[Diagnosis], report: Report) -> dict[str, str]:
+def _in_words(evidence: Evidence, found: Sequence[Diagnosis], report: Report, mark: str) -> dict[str, str]:
     shape = described(evidence, axis_names(evidence.name, evidence.shape, report.operands))
+    shape += f"; {mark}" if mark else ""
     fitting = [one for one in found if evidence.name in one.tensors]
     if not fitting:
         return {"bug": UNKNOWN, "evidence": "", "try": "", "shape": shape}

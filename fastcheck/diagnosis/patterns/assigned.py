@@ -53,7 +53,9 @@ def named_rows(
                 "words": f"where {name} names a row several times, only {which} counts, and not the sum",
                 "advice": "look for grad[index] = or += where np.add.at, index_add or scatter_add is needed",
             }
-            yield terms.hypothesis(words, terms.right * np.repeat(weight, behind), tried=len(weights) * len(integers))
+            yield terms.hypothesis(
+                words, terms.cotangent * np.repeat(weight, behind), tried=len(weights) * len(integers)
+            )
 
 
 def _by_occurrence(index: np.ndarray) -> dict[str, np.ndarray]:

@@ -7,18 +7,25 @@ some entries the derivatives of all outputs are differenced here; then any wrong
 from __future__ import annotations
 
 from fastcheck.diagnosis.evidence import Evidence
-from fastcheck.diagnosis.hypotheses import Known
+from fastcheck.diagnosis.hypotheses import Known, fits
 from fastcheck.diagnosis.patterns import assigned, cotangents, weights
 from fastcheck.diagnosis.patterns.pattern import Proposals
 from fastcheck.diagnosis.patterns.terms import terms_of
 
 
 def contributions(part: Evidence, known: Known) -> Proposals:
-    """All that may have become of single outputs' contributions."""
+    """What may have become of single outputs' contributions: the simplest kind of which one fits."""
     terms, around = terms_of(part, known), known.around
-    if terms is not None:
-        yield from assigned.one_of_several(terms)
-        yield from assigned.named_rows(terms, around.integers, around.cotangents)
-        yield from cotangents.other_cotangents(terms, around.outputs, around.cotangents)
-        yield from weights.weighted_outputs(terms, around.cotangents)
-        yield from weights.weighted_indices(terms, around.cotangents)
+    if terms is None:
+        return
+    for kind in (
+        assigned.named_rows(terms, around.integers, around.cotangents),
+        weights.weighted_outputs(terms, around.cotangents),
+        weights.weighted_indices(terms, around.cotangents),
+        cotangents.other_cotangents(terms, around.outputs, around.cotangents),
+        assigned.one_of_several(terms),
+    ):
+        fitting = [one for one in kind if fits(one, terms.entries) is not None]
+        if fitting:
+            yield from fitting
+            return

@@ -20,10 +20,8 @@ def other_cotangents(
     v, y = terms.cotangent, np.concatenate([outputs[name].reshape(-1) for name in outputs])
     every = [*_by_value(v, y), *_by_place(cotangents)]
     for words, advice, cotangent in every:
-        with np.errstate(all="ignore"):
-            changed = terms.columns * cotangent
-        if np.isfinite(changed).all():
-            yield terms.hypothesis({"words": f"the gradient {words}", "advice": advice}, changed, tried=len(every))
+        if np.isfinite(cotangent).all():
+            yield terms.hypothesis({"words": f"the gradient {words}", "advice": advice}, cotangent, tried=len(every))
 
 
 _FORGOTTEN = "look at where grad_output enters: every path from an output to this gradient multiplies by it once"

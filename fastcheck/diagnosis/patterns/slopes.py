@@ -132,23 +132,29 @@ def _of(words: str, name: str) -> str:
 
 def masked(part: Evidence, known: Known) -> Proposals:
     """The cotangent where some array has a sign, and zero elsewhere."""
-    tensors = list(_tensors(part, known))
+    masks = list(_masks(part, known))
     for of, cotangent in _cotangents(part, known):
-        for name, array in tensors:
-            for words, mask in _MASKS.items():
-                if _tells(chosen := mask(array)):
-                    where, tried = _of(words, name), len(_MASKS) * len(tensors)
-                    yield Hypothesis({"of": of, "where": where}, replayed(part, cotangent * chosen), tried=tried)
+        for where, mask in masks:
+            yield Hypothesis({"of": of, "where": where}, replayed(part, cotangent * mask), tried=len(masks))
 
 
 def mask_too_many(part: Evidence, known: Known) -> Proposals:
     """The derivative where some array has a sign, and zero elsewhere."""
-    tensors = list(_tensors(part, known))
-    for name, array in tensors:
-        for words, mask in _MASKS.items():
-            if _tells(chosen := mask(array)):
-                where, tried = _of(words, name), len(_MASKS) * len(tensors)
-                yield Hypothesis({"where": where}, _kept_where(chosen), tried=tried)
+    masks = list(_masks(part, known))
+    for where, mask in masks:
+        yield Hypothesis({"where": where}, _kept_where(mask), tried=len(masks))
+
+
+def _masks(part: Evidence, known: Known) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield masks of all arrays, each once: words for where they are true, and the mask."""
+    for name, array in _tensors(part, known):
+        seen = set[bytes]()
+        for words, true in _MASKS.items():
+            mask = true(array)
+            few = mask.reshape(-1)[part.dims]
+            if _tells(few) and few.tobytes() not in seen:
+                seen.add(few.tobytes())
+                yield _of(words, name), mask
 
 
 def _kept_where(chosen: np.ndarray) -> Callable[[Evidence], Compared]:

@@ -19,8 +19,8 @@ _MOST = 2**21
 """Largest number of derivatives that are kept, 8 bytes each."""
 
 
-_LEAST = 4
-"""Fewer entries that fail are no evidence."""
+_LOUDER = 4.0
+"""What is noise along one cotangent may be so many times as much along another."""
 
 
 _NEAR = 1e-4
@@ -51,16 +51,25 @@ class Terms:
         """The terms whose sums are the derivatives."""
         return self.columns * self.cotangent
 
-    def hypothesis(self, words: Mapping[str, str], terms: np.ndarray, tried: int) -> Hypothesis:
-        """Return the hypothesis that the gradient is the sum of other terms."""
-        return self.summed(words, terms.sum(axis=1), np.linalg.norm(terms, axis=1), tried)
+    def hypothesis(self, words: Mapping[str, str], cotangent: np.ndarray, tried: int) -> Hypothesis:
+        """Return the hypothesis that the gradient is the sum of other terms, with another cotangent."""
+        terms = self.columns * cotangent
+        return self.summed(words, terms.sum(axis=1), np.linalg.norm(terms, axis=1), tried, self._noise(cotangent))
 
-    def summed(self, words: Mapping[str, str], sums: np.ndarray, sizes: np.ndarray, tried: int) -> Hypothesis:
+    def summed(
+        self, words: Mapping[str, str], sums: np.ndarray, sizes: np.ndarray, tried: int, noise: np.ndarray | float = 0.0
+    ) -> Hypothesis:
         """Return the hypothesis that the gradient is some array, made of terms of these sizes."""
         usual = np.linalg.norm(self.right, axis=1)
         larger = np.maximum(1.0, np.divide(sizes, usual, out=np.ones_like(usual), where=usual > 0))
-        allowed = self.unsure * larger
+        allowed = self.unsure * larger + noise
         return Hypothesis(words, lambda one: Compared(one.seen, sums, allowed), tried=tried, only=self.entries)
+
+    def _noise(self, cotangent: np.ndarray) -> np.ndarray:
+        """Return the noise of sums with a cotangent, by what that of the cotangent itself leaves."""
+        moving = self.columns != 0
+        usual, now = (np.sqrt(moving @ np.square(one)) for one in (self.cotangent, cotangent))
+        return np.divide(_LOUDER * self.unsure * now, usual, out=np.zeros_like(usual), where=usual > 0)
 
 
 def terms_of(part: Evidence, known: Known) -> Terms | None:
@@ -85,7 +94,7 @@ def _reliable(entries: Evidence, columns: np.ndarray, cotangent: np.ndarray) -> 
     off = np.abs(columns @ cotangent - entries.numeric)
     typical = float(np.median(np.linalg.norm(columns * cotangent, axis=1)))
     good = np.isfinite(columns).all(axis=1) & (off <= entries.error_bar + _NEAR * typical)
-    if np.count_nonzero(good & entries.failing) < _LEAST:
+    if not (good & entries.failing).any():
         return None
     unsure = entries.error_bar + 2 * off + float(np.median(off[good])) + 1e-12 * typical
     return Terms(at(entries, good), columns[good], cotangent, unsure[good])

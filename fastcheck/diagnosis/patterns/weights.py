@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from fastcheck.diagnosis.around import cotangent_of
-from fastcheck.diagnosis.hypotheses import Hypothesis
+from fastcheck.diagnosis.hypotheses import NEARLY_ALL, Hypothesis
 from fastcheck.diagnosis.index_words import Axis, named
 from fastcheck.diagnosis.patterns.terms import Terms
 
@@ -22,6 +22,13 @@ _LOOP = (
     "look at the loop or slice over these outputs: its ends, a step, = where += is needed, one sample of a "
     "batch that is used alone"
 )
+
+
+_OFTEN = ((1.0, 0.0), (0.0, 1.0), (2.0, 1.0), (1.0, 2.0), (-1.0, 1.0), (1.0, -1.0))
+"""How often what lies in a simple set of indices may count, and what lies outside of it."""
+
+_LOOSE = 16.0
+"""What fits within so many bars is looked at more closely."""
 
 
 def weighted_outputs(terms: Terms, cotangents: Mapping[str, np.ndarray]) -> Iterator[Hypothesis]:
@@ -53,13 +60,33 @@ def weighted_indices(terms: Terms, cotangents: Mapping[str, np.ndarray]) -> Iter
         rest = terms.right.sum(axis=1) - several.sum(axis=1)
         start = end
         for axis, size in enumerate(cotangent.shape):
-            if not 1 < size <= len(several) // 2:
+            if size == 1:
                 continue
             others = tuple(1 + other for other in range(cotangent.ndim) if other != axis)
             sums = several.reshape(len(several), *cotangent.shape).sum(axis=others)
-            weights = _weights(terms, sums, rest)
-            if weights is not None:
-                yield from _in_words(terms, (sums, rest), weights, f"axis {axis}", name, axes)
+            along = Axis(f"axis {axis}", size, np.arange(size))
+            for weights in _candidates(terms, sums, rest):
+                yield from _in_words(terms, (sums, rest), weights, along, name, axes)
+
+
+def _candidates(terms: Terms, sums: np.ndarray, rest: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield how often each index along an axis may count: in simple ways that fit, or as it is fitted."""
+    size, seen = sums.shape[1], (terms.entries.seen - rest)[:, None]
+    index, found = np.arange(size), False
+    for sets, inside in (
+        (lambda k: index == k, sums),
+        (lambda k: index <= k, np.cumsum(sums, axis=1)),
+        (lambda k: index % 2 == k, np.stack([sums[:, ::2].sum(axis=1), sums[:, 1::2].sum(axis=1)], axis=1)),
+    ):
+        outside = sums.sum(axis=1, keepdims=True) - inside
+        for of_inside, of_outside in _OFTEN:
+            apart = np.abs(of_inside * inside + of_outside * outside - seen)
+            fits = (apart <= _LOOSE * terms.unsure[:, None]).mean(axis=0) >= NEARLY_ALL
+            for k in np.flatnonzero(fits).tolist():
+                found = True
+                yield np.where(sets(k), of_inside, of_outside)
+    if not found and size <= len(seen) // 2 and (fitted := _weights(terms, sums, rest)) is not None:
+        yield fitted
 
 
 def _weights(terms: Terms, sums: np.ndarray, rest: np.ndarray) -> np.ndarray | None:
@@ -79,21 +106,19 @@ def _weights(terms: Terms, sums: np.ndarray, rest: np.ndarray) -> np.ndarray | N
 
 
 def _in_words(
-    terms: Terms, sums: tuple[np.ndarray, np.ndarray], weights: np.ndarray, axis: str, output: str, axes: int
+    terms: Terms, sums: tuple[np.ndarray, np.ndarray], weights: np.ndarray, along: Axis, output: str, axes: int
 ) -> Iterator[Hypothesis]:
     """Yield the hypothesis that indices count so often, if they count otherwise than once."""
     others = set(np.unique(weights)) - {1.0}
-    if len(others) != 1:
+    if len(others) != 1 or not (weights == 1).any():
         return
     (other,) = others
     indices = np.flatnonzero(weights == other)
-    along = Axis(axis, len(weights), np.arange(len(weights)))
-    if other == 0 and len(indices) > len(weights) // 2:
-        phrase, cost = named(along, np.flatnonzero(weights == 1))
-        does = f"only {phrase} of {output} counts"
-    else:
-        phrase, cost = named(along, indices)
-        does = f"{phrase} of {output} {_DOES[int(other)]}"
+    phrase, cost = named(along, indices)
+    does = f"{phrase} of {output} {_DOES[int(other)]}"
+    if other == 0:
+        rest_of, _ = named(along, np.flatnonzero(weights == 1))
+        does = f"only {rest_of} of {output} counts" if len(rest_of) < len(phrase) else does
     words = {"words": f"of the outputs that meet in this gradient, {does}", "advice": _LOOP}
     by_index, rest = sums
     predicted = by_index @ weights + rest
