@@ -68,10 +68,9 @@ def diagnosed(
     if not failed:
         return report
     found = explain(failed)
+    words = {name: _in_words(one, found, report, marked(one)) for name, one in failed.items()}
     tensors = {
-        name: replace(tensor, diagnosis=_in_words(failed[name], found, report, marked(failed[name])))
-        if name in failed
-        else tensor
+        name: replace(tensor, diagnosis=words[name]) if name in failed else tensor
         for name, tensor in report.tensors.items()
     }
     return replace(report, tensors=tensors)

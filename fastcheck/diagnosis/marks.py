@@ -24,9 +24,7 @@ def marked(evidence: Evidence, around: Around) -> str:
 
 def _by_value(evidence: Evidence, around: Around) -> Iterator[tuple[str, np.ndarray]]:
     arrays = [(evidence.name, evidence.value)] if evidence.value is not None else []
-    arrays += [
-        (name, array) for name, array in (*around.inputs.items(), *around.integers.items(), *around.outputs.items())
-    ]
+    arrays += [*around.inputs.items(), *around.integers.items(), *around.outputs.items()]
     for name, array in arrays:
         for one in aligned(array, evidence.shape):
             values = one.reshape(-1)[evidence.dims]

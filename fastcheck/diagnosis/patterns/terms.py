@@ -37,14 +37,19 @@ class Terms:
         Those entries.
     columns : float64 array, shape (entries, outputs)
     cotangent : float64 array, shape (outputs,)
-    unsure : float64 array, shape (entries,)
+    noise : float64 array, shape (entries,)
         How far the sum of terms may be from the derivative.
     """
 
     entries: Evidence
     columns: np.ndarray
     cotangent: np.ndarray
-    unsure: np.ndarray
+    noise: np.ndarray
+
+    @property
+    def unsure(self) -> np.ndarray:
+        """How far the sum of terms may be from the gradient."""
+        return self.entries.error_bar + self.noise
 
     @cached_property
     def right(self) -> np.ndarray:
@@ -69,7 +74,7 @@ class Terms:
         """Return the noise of sums with a cotangent, by what that of the cotangent itself leaves."""
         moving = self.columns != 0
         usual, now = (np.sqrt(moving @ np.square(one)) for one in (self.cotangent, cotangent))
-        return np.divide(_LOUDER * self.unsure * now, usual, out=np.zeros_like(usual), where=usual > 0)
+        return np.divide(_LOUDER * self.noise * now, usual, out=np.zeros_like(usual), where=usual > 0)
 
 
 def terms_of(part: Evidence, known: Known) -> Terms | None:
@@ -96,5 +101,5 @@ def _reliable(entries: Evidence, columns: np.ndarray, cotangent: np.ndarray) -> 
     good = np.isfinite(columns).all(axis=1) & (off <= entries.error_bar + _NEAR * typical)
     if not (good & entries.failing).any():
         return None
-    unsure = entries.error_bar + 2 * off + float(np.median(off[good])) + 1e-12 * typical
-    return Terms(at(entries, good), columns[good], cotangent, unsure[good])
+    noise = 2 * off + float(np.median(off[good])) + 1e-12 * typical
+    return Terms(at(entries, good), columns[good], cotangent, noise[good])

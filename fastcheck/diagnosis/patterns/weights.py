@@ -73,18 +73,19 @@ def _candidates(terms: Terms, sums: np.ndarray, rest: np.ndarray) -> Iterator[np
     """Yield how often each index along an axis may count: in simple ways that fit, or as it is fitted."""
     size, seen = sums.shape[1], (terms.entries.seen - rest)[:, None]
     index, found = np.arange(size), False
-    for sets, inside in (
-        (lambda k: index == k, sums),
-        (lambda k: index <= k, np.cumsum(sums, axis=1)),
-        (lambda k: index % 2 == k, np.stack([sums[:, ::2].sum(axis=1), sums[:, 1::2].sum(axis=1)], axis=1)),
-    ):
+    simple = (
+        (index == index[:, None], sums),
+        (index <= index[:, None], np.cumsum(sums, axis=1)),
+        (index % 2 == index[:2, None], np.stack([sums[:, ::2].sum(axis=1), sums[:, 1::2].sum(axis=1)], axis=1)),
+    )
+    for sets, inside in simple:
         outside = sums.sum(axis=1, keepdims=True) - inside
         for of_inside, of_outside in _OFTEN:
             apart = np.abs(of_inside * inside + of_outside * outside - seen)
             fits = (apart <= _LOOSE * terms.unsure[:, None]).mean(axis=0) >= NEARLY_ALL
             for k in np.flatnonzero(fits).tolist():
                 found = True
-                yield np.where(sets(k), of_inside, of_outside)
+                yield np.where(sets[k], of_inside, of_outside)
     if not found and size <= len(seen) // 2 and (fitted := _weights(terms, sums, rest)) is not None:
         yield fitted
 
