@@ -28,6 +28,8 @@ class Around:
     outputs, cotangents : mapping of str to float64 array
         By output: "output", or "output 0", "output 1", ...
     columns : callable, optional
+    later : mapping of str to array
+        The gradients that a second call returned, of tensors for which it returned others.
     """
 
     inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -35,6 +37,7 @@ class Around:
     outputs: Mapping[str, np.ndarray] = field(default_factory=dict)
     cotangents: Mapping[str, np.ndarray] = field(default_factory=dict)
     columns: Columns | None = None
+    later: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def cotangent_of(output: str) -> str:
@@ -58,6 +61,8 @@ def _left_out(smaller: Shape, shape: Shape) -> Iterator[tuple[int, ...]]:
     if len(smaller) == len(shape):
         if all(one in (1, size) for one, size in zip(smaller, shape, strict=True)):
             yield ()
+        return
+    if len(smaller) > len(shape):
         return
     for axes in itertools.combinations(range(len(shape)), len(shape) - len(smaller)):
         if all(one in (1, shape[axis]) for one, axis in zip(smaller, _others(axes, len(shape)), strict=True)):

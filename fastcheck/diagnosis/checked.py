@@ -59,9 +59,9 @@ def function(case: FunctionCase, settings: Settings) -> Report:
 def _around(case: FunctionCase) -> Around:
     """Return the arrays around the gradients of a function."""
     if not isinstance(case, VjpCase):
-        return Around(inputs=case.params)
+        return Around(inputs=case.params, later=case.later)
     vjp = case.vjp
-    return Around(vjp.inputs.arrays, vjp.inputs.integers(), vjp.here, vjp.cotangent, case.columns)
+    return Around(vjp.inputs.arrays, vjp.inputs.integers(), vjp.here, vjp.cotangent, case.columns, case.later)
 
 
 def _counts(case: ConvCase) -> dict[str, float]:

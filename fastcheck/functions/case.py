@@ -94,6 +94,8 @@ class FunctionCase:
     grads : dict of str to array
     wavering : dict of str to float64 array
         How much the gradient differs from call to call.
+    later : dict of str to array
+        The gradient of a second call, where it was another one.
     start : float
         The loss at params, after the gradient was called.
     accuracy : float
@@ -152,6 +154,7 @@ class FunctionCase:
         self.grads = _values(analytic)
         self._precisions = {name: one.precision for name, one in analytic.items()}
         self.wavering = {name: np.zeros(array.shape) for name, array in self.params.items()}
+        self.later = dict[str, np.ndarray]()
         if self._grad is not None:
             self._examine_gradient(first)
         self._moved, self.largest = False, abs(self.start)
@@ -270,7 +273,7 @@ class FunctionCase:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy in another process needs to evaluate the function: no gradient."""
-        left_out = ("_grad", "grads", "wavering", "patterns", "findings", "workers", "_lock", "_loop")
+        left_out = ("_grad", "grads", "later", "wavering", "patterns", "findings", "workers", "_lock", "_loop")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -523,6 +526,7 @@ class FunctionCase:
             self.findings.append(health.loss_changed_by_grad(before, self.start, self.names))
             return
         self.wavering, findings = self._repeated(again)
+        self.later = again if findings else {}
         self.findings += findings
 
     def _repeated(self, again: Arrays) -> tuple[Arrays, list[HealthFinding]]:

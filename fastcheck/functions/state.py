@@ -116,6 +116,8 @@ def compared(
     ]
     if steady:
         return nothing, [health.gradient_adds_up(_factor(first, second, steady), steady, function)]
+    if not any(_apart(second[name], third[name]).any() for name in first):
+        return nothing, [health.gradient_settles(part, function)]
     return nothing, [health.gradient_differs(part, function)]
 
 

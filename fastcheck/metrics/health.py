@@ -114,6 +114,17 @@ def gradient_differs(size: float, grad: str = "grad") -> HealthFinding:
     )
 
 
+def gradient_settles(size: float, grad: str = "grad") -> HealthFinding:
+    """Describe a gradient that the second and the third call return alike, and the first one otherwise."""
+    how = f", which differs by a relative {size:.1g}" if size < math.inf else ""
+    return HealthFinding(
+        f"the first call of {grad} returns something else",
+        f"the second and the third call of {grad} return one gradient, and the first another{how}, at the same point",
+        f"look for what {grad} keeps between calls: a gradient of the call before, a buffer that is filled too late",
+        "fail",
+    )
+
+
 def gradient_wavers(size: float, grad: str = "grad") -> HealthFinding:
     """Describe a gradient that differs in its last bits from call to call."""
     return HealthFinding(

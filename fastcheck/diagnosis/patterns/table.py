@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from fastcheck.diagnosis.patterns import attention, contributions, penalties, places, scales, slopes, sums, values
+from fastcheck.diagnosis.patterns import (
+    attention,
+    contributions,
+    penalties,
+    places,
+    scales,
+    slopes,
+    stale,
+    sums,
+    values,
+)
 from fastcheck.diagnosis.patterns.pattern import IN_PART, Pattern
 
 _ADVISED = "{advice}"
@@ -19,10 +29,24 @@ _OF_BOTH = "look for a scale that acts on the data's part of the loss and not on
 
 _OF_ARRAYS = (
     Pattern(
+        "earlier call",
+        stale.earlier_call,
+        "this is what an earlier call left: a second call at the same point returns the right gradient",
+        "look for a gradient that is kept between calls and returned before it is computed anew, as the first step's",
+    ),
+    Pattern(
+        "added to earlier",
+        stale.added_to_earlier,
+        "the gradient is added to what an earlier call left: a second call adds the right one once more",
+        "set gradients to zero before each call, or write = in place of +=",
+        ("earlier call",),
+    ),
+    Pattern(
         "zeros",
         scales.zeros,
         "the gradient is zero everywhere: it was never written",
         "look for an array that is allocated and not filled, a gradient that is not returned, or a detached graph",
+        ("earlier call", "added to earlier"),
     ),
     Pattern("named factor", scales.named_factor, "the gradient {words}", _ADVISED),
     Pattern(
