@@ -16,8 +16,7 @@ def _words(key, planted):
 
 def _found(planted, backward):
     report = fastcheck.check_vjp(planted.forward, backward, planted.inputs)
-    found = {name: one.diagnosis for name, one in report.tensors.items() if one.diagnosis is not None}
-    return report, found
+    return {name: one.diagnosis for name, one in report.tensors.items() if one.diagnosis is not None}
 
 
 def _said(diagnosis):
@@ -31,16 +30,160 @@ def _in_type(backward, dtype):
     return of
 
 
-def _share_named(key, dtype):
-    named = []
-    for seed in SEEDS:
-        planted = PLANTED[key](np.random.default_rng(seed))
-        _, found = _found(planted, _in_type(planted.wrong, dtype))
-        named.append(bool(found) and all(_words(key, planted) in _said(one) for one in found.values()))
-    return sum(named) / len(named)
+def _is_named(key, seed, dtype):
+    planted = PLANTED[key](np.random.default_rng(seed))
+    found = _found(planted, _in_type(planted.wrong, dtype))
+    return bool(found) and all(_words(key, planted) in _said(one) for one in found.values())
 
 
-@pytest.mark.parametrize(("dtype", "share"), [("float64", 0.95), ("float32", 0.85)])
 @pytest.mark.parametrize("key", PLANTED)
-def test_a_planted_mistake_is_named(key, dtype, share):
-    assert _share_named(key, dtype) >= share
+def test_a_planted_mistake_is_named(key):
+    named = {
+        dtype: [_is_named(key, seed, dtype) for seed in SEEDS if seed % 2 == odd]
+        for odd, dtype in enumerate(("float64", "float32"))
+    }
+    assert np.mean(named["float64"]) >= 0.95
+    assert np.mean(named["float32"]) >= 0.85
+
+
+@pytest.mark.parametrize("key", PLANTED)
+def test_the_right_pass_passes_and_its_noise_has_no_name(key):
+    for seed in range(3):
+        random = np.random.default_rng(seed)
+        planted = PLANTED[key](random)
+        assert fastcheck.check_vjp(planted.forward, planted.right, planted.inputs).passed
+        factors = [1 + 1e-3 * random.normal(size=np.shape(one)) for one in planted.inputs]
+
+        def noisy(*arrays, right=planted.right, factors=factors):
+            grads = zip(right(*arrays), factors, strict=True)
+            return [None if one is None else one * factor for one, factor in grads]
+
+        found = _found(planted, noisy)
+        assert found
+        assert [one["bug"] for one in found.values()] == [UNKNOWN] * len(found)
+
+
+def _table(count=40, rows=12, width=3):
+    random = np.random.default_rng(0)
+    return random.normal(size=(rows, width)), random.integers(0, rows - 3, size=count)
+
+
+def test_rows_that_integers_name_several_times_are_said_to_be_those_that_fail():
+    table, index = _table(count=14, rows=20)
+
+    def backward(v, table, index):
+        grad = np.zeros_like(table)
+        np.add.at(grad, index, v)
+        times = np.bincount(index, minlength=len(table))
+        grad[times > 1] *= 1 + 0.1 * np.random.default_rng(1).normal(size=(np.count_nonzero(times > 1), 3))
+        return [grad, None]
+
+    report = fastcheck.check_vjp(lambda table, index: table[index], backward, [table, index])
+    found = report.tensors["input 0"].diagnosis
+    assert found["bug"] == UNKNOWN
+    assert found["shape"].endswith("exactly at the indices of axis 0 that input 1 names several times")
+
+
+def test_a_sign_that_marks_what_fails_is_said():
+    random = np.random.default_rng(0)
+    x, matrix = random.normal(size=(6, 8)), random.normal(size=(8, 8))
+
+    fixed = np.random.default_rng(2).normal(size=x.shape)
+    report = fastcheck.check_vjp(
+        lambda x: np.maximum(x, 0) @ matrix, lambda v, x: [np.where(x > 0, v @ matrix.T, fixed * v.sum())], [x]
+    )
+    assert report.tensors["input 0"].diagnosis["shape"].endswith("exactly where input 0 is negative")
+
+
+def test_a_gradient_of_an_earlier_call_is_named():
+    x = np.random.default_rng(0).normal(size=(5, 6))
+
+    class Late:
+        kept = np.random.default_rng(1).normal(size=x.shape)
+
+        def __call__(self, v, x):
+            old, self.kept = self.kept, v * np.cos(x)
+            return [old]
+
+    report = fastcheck.check_vjp(np.sin, Late(), [x])
+    assert report.verdict == "fail"
+    assert report.tensors["input 0"].diagnosis["bug"].startswith("this is what an earlier call left")
+    assert any("the second and the third call of backward return one gradient" in one.words for one in report.health)
+    assert fastcheck.check_vjp(np.sin, lambda v, x: [v * np.cos(x)], [x]).passed
+
+
+def test_a_gradient_added_to_that_of_an_earlier_call_is_named():
+    x = np.random.default_rng(0).normal(size=(5, 6))
+
+    class Adding:
+        kept = np.random.default_rng(1).normal(size=x.shape)
+
+        def __call__(self, v, x):
+            self.kept = self.kept + v * np.cos(x)
+            return [self.kept]
+
+    found = fastcheck.check_vjp(np.sin, Adding(), [x]).tensors["input 0"].diagnosis
+    assert found["bug"].startswith("the gradient is added to what an earlier call left")
+
+
+def test_a_loss_of_several_arrays_is_diagnosed_from_these():
+    random = np.random.default_rng(0)
+    params = {"x": random.normal(size=(6, 7)), "y": random.normal(size=(6, 7))}
+
+    def grad(params):
+        x, y = params["x"], params["y"]
+        return {"x": np.cos(x) * y * (y > 0), "y": np.sin(x)}
+
+    report = fastcheck.check_gradient(lambda params: float(np.sum(np.sin(params["x"]) * params["y"])), grad, params)
+    assert report.tensors["x"].diagnosis["bug"].startswith("the gradient is right where y is positive")
+
+
+def test_what_is_found_by_directions_in_a_large_function_is_where_the_report_says_it_is():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(300, 200))
+
+    def backward(v, x):
+        grad = v * np.cos(x)
+        grad[17, 3:6] *= 3
+        return [grad]
+
+    report = fastcheck.check_vjp(np.sin, backward, [x], dims=600)
+    found = report.tensors["input 0"].diagnosis
+    assert found["shape"].startswith("3 of 603 entries: [17, 3], [17, 4] and [17, 5]")
+    assert found["bug"] == "where it fails, the gradient has a factor of 3"
+
+
+def test_a_large_normalisation_is_named_from_a_sample():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(64, 400))
+
+    def forward(x):
+        return (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
+
+    def backward(v, x, mean=True):
+        hat, sigma = forward(x), x.std(1, keepdims=True)
+        return [(v - mean * v.mean(1, keepdims=True) - hat * (v * hat).mean(1, keepdims=True)) / sigma]
+
+    assert fastcheck.check_vjp(forward, backward, [x], dims=300).passed
+    report = fastcheck.check_vjp(forward, lambda v, x: backward(v, x, False), [x], dims=300)
+    assert report.tensors["input 0"].diagnosis["bug"] == (
+        "the gradient's own mean over axis 1 is not taken away from it"
+    )
+
+
+def test_torch_and_jax_are_diagnosed_alike():
+    torch = pytest.importorskip("torch")
+
+    class Relu(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clamp(min=0)
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad.clone()
+
+    x = torch.randn(6, 7, dtype=torch.float64, requires_grad=True, generator=torch.Generator().manual_seed(0))
+    report = fastcheck.torch.check(Relu.apply, x)
+    (found,) = [one.diagnosis for one in report.tensors.values()]
+    assert "handed on unchanged" in found["bug"]

@@ -100,7 +100,9 @@ def _group_norm(wrong):
         (x,) = inner.inputs
 
         def flat(backward):
-            return lambda v, x: [backward(v.reshape(inner.inputs[0].shape), x.reshape(inner.inputs[0].shape))[0].reshape(x.shape)]
+            return lambda v, x: [
+                backward(v.reshape(inner.inputs[0].shape), x.reshape(inner.inputs[0].shape))[0].reshape(x.shape)
+            ]
 
         def forward(x):
             return inner.forward(x.reshape(inner.inputs[0].shape)).reshape(x.shape)
@@ -435,7 +437,9 @@ PLANTED = {
     "the sum over axis {last} is missing in the backward pass of a softmax": _unary(
         _softmax, _softmax_backward, lambda v, x: _softmax(x) * v
     ),
-    "the gradient is that of a log-softmax over axis {last}": _unary(_softmax, _softmax_backward, _log_softmax_backward),
+    "the gradient is that of a log-softmax over axis {last}": _unary(
+        _softmax, _softmax_backward, _log_softmax_backward
+    ),
     "the gradient is that of a softmax over axis {last}": _unary(
         lambda x: np.log(_softmax(x)), _log_softmax_backward, _softmax_backward
     ),

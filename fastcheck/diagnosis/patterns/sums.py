@@ -181,7 +181,7 @@ def _sets(shape: Shape) -> Iterator[_Sums]:
         for axes in itertools.combinations(wide, count):
             if not large or count in (1, len(wide) - 1):
                 yield _Sums(f"{'axis' if count == 1 else 'axes'} {_listed(axes)}", shape, axes)
-    if not large:
+    if wide and not large:
         yield from _groups(shape)
 
 
