@@ -39,7 +39,15 @@ COVERS = {
     "convolutions/test_entries": "relabelled",
     "convolutions/test_error_bars": "pipeline steps common/precision engine/magnitudes engine/steps",
     "convolutions/test_geometry": "common/arguments",
-    "diagnosis/test_fitted": "evidence factors hypotheses rearranged",
+    "diagnosis/test_fitted": (
+        "evidence factors hypotheses rearranged diagnosis/patterns/pattern diagnosis/patterns/penalties "
+        "diagnosis/patterns/places diagnosis/patterns/scales diagnosis/patterns/table diagnosis/patterns/values"
+    ),
+    "diagnosis/test_functions": (
+        "around counts marks diagnosis/patterns/assigned diagnosis/patterns/attention "
+        "diagnosis/patterns/contributions diagnosis/patterns/cotangents diagnosis/patterns/slopes "
+        "diagnosis/patterns/stale diagnosis/patterns/sums diagnosis/patterns/terms diagnosis/patterns/weights"
+    ),
     "diagnosis/test_shape": "cover index_words",
     "diagnosis/test_blind_spots": "render/blind_spots",
     "diagnosis/test_convolutions": (

@@ -171,7 +171,7 @@ def test_a_large_normalisation_is_named_from_a_sample():
     )
 
 
-def test_torch_and_jax_are_diagnosed_alike():
+def test_a_function_of_pytorch_is_diagnosed():
     torch = pytest.importorskip("torch")
 
     class Relu(torch.autograd.Function):
