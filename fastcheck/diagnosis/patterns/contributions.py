@@ -6,6 +6,8 @@ some entries the derivatives of all outputs are differenced here; then any wrong
 
 from __future__ import annotations
 
+import itertools
+
 from fastcheck.diagnosis.evidence import Evidence
 from fastcheck.diagnosis.hypotheses import Known, fits
 from fastcheck.diagnosis.patterns import assigned, cotangents, weights
@@ -21,9 +23,8 @@ def contributions(part: Evidence, known: Known) -> Proposals:
     for kind in (
         assigned.named_rows(terms, around.integers, around.cotangents),
         weights.weighted_outputs(terms, around.cotangents),
-        weights.weighted_indices(terms, around.cotangents),
+        itertools.chain(weights.weighted_indices(terms, around.cotangents), assigned.one_of_several(terms)),
         cotangents.other_cotangents(terms, around.outputs, around.cotangents),
-        assigned.one_of_several(terms),
     ):
         fitting = [one for one in kind if fits(one, terms.entries) is not None]
         if fitting:

@@ -19,7 +19,7 @@ _MOST = 2**21
 """Largest number of derivatives that are kept, 8 bytes each."""
 
 
-_LOUDER = 4.0
+_LOUDER = 16.0
 """What is noise along one cotangent may be so many times as much along another."""
 
 
