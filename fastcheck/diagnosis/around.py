@@ -15,6 +15,10 @@ Columns = Callable[[str, np.ndarray], np.ndarray]
 """Takes a tensor and flat indices of some of its entries; returns the derivatives of all outputs by each, in rows."""
 
 
+LARGEST = 2**24
+"""Tensors of more entries are not compared with the arrays around them, which takes memory for each comparison."""
+
+
 @dataclass(frozen=True)
 class Around:
     """What a function was called with, and what it returned.
@@ -47,6 +51,8 @@ def cotangent_of(output: str) -> str:
 
 def aligned(array: np.ndarray, shape: Shape) -> Iterator[np.ndarray]:
     """Yield an array as it meets the entries of a shape: of as many entries in their order, or repeated along axes."""
+    if math.prod(shape) > LARGEST:
+        return
     if array.shape == shape:
         yield array
     elif array.size == math.prod(shape):

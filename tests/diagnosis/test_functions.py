@@ -5,13 +5,10 @@ import pytest
 
 import fastcheck
 from fastcheck.diagnosis.diagnosed import UNKNOWN
-from tests.helpers.planted_functions import PLANTED
+from tests.helpers.planted_functions import PLANTED, named
 
-SEEDS = range(20)
-
-
-def _words(key, planted):
-    return key.partition(" (")[0].format(last=planted.inputs[0].ndim - 1)
+SEEDS = range(6)
+"""Of each mistake; `bench/function_diagnosis.py` takes more."""
 
 
 def _found(planted, backward):
@@ -19,36 +16,15 @@ def _found(planted, backward):
     return {name: one.diagnosis for name, one in report.tensors.items() if one.diagnosis is not None}
 
 
-def _said(diagnosis):
-    return f"{diagnosis['bug']}; {diagnosis['evidence']}"
-
-
-def _in_type(backward, dtype):
-    def of(*arrays):
-        return [None if one is None else one.astype(dtype) for one in backward(*arrays)]
-
-    return of
-
-
-def _is_named(key, seed, dtype):
-    planted = PLANTED[key](np.random.default_rng(seed))
-    found = _found(planted, _in_type(planted.wrong, dtype))
-    return bool(found) and all(_words(key, planted) in _said(one) for one in found.values())
-
-
 @pytest.mark.parametrize("key", PLANTED)
 def test_a_planted_mistake_is_named(key):
-    named = {
-        dtype: [_is_named(key, seed, dtype) for seed in SEEDS if seed % 2 == odd]
-        for odd, dtype in enumerate(("float64", "float32"))
-    }
-    assert np.mean(named["float64"]) >= 0.95
-    assert np.mean(named["float32"]) >= 0.85
+    others = [named(fastcheck, key, seed, ("float64", "float32")[seed % 2]) for seed in SEEDS]
+    assert others == [[]] * len(SEEDS)
 
 
 @pytest.mark.parametrize("key", PLANTED)
 def test_the_right_pass_passes_and_its_noise_has_no_name(key):
-    for seed in range(3):
+    for seed in range(2):
         random = np.random.default_rng(seed)
         planted = PLANTED[key](random)
         assert fastcheck.check_vjp(planted.forward, planted.right, planted.inputs).passed

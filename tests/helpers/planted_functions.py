@@ -479,3 +479,27 @@ PLANTED = {
     "values of at most": _flushed,
 }
 """The words that name each mistake, and the mistake. What is in brackets at the end is not in the words."""
+
+
+def words_of(key, planted):
+    """Return the words that name a mistake in its function."""
+    return key.partition(" (")[0].format(last=planted.inputs[0].ndim - 1)
+
+
+def in_type(backward, dtype):
+    """Return a backward pass that rounds gradients to a type."""
+
+    def of(*arrays):
+        return [None if one is None else one.astype(dtype) for one in backward(*arrays)]
+
+    return of
+
+
+def named(fastcheck, key, seed, dtype):
+    """Return the bugs that the report names instead of a mistake, of tensors for which it does not name that."""
+    planted = PLANTED[key](np.random.default_rng(seed))
+    report = fastcheck.check_vjp(planted.forward, in_type(planted.wrong, dtype), planted.inputs)
+    found = [one.diagnosis for one in report.tensors.values() if one.diagnosis is not None]
+    words = words_of(key, planted)
+    others = [one["bug"] for one in found if words not in f"{one['bug']}; {one['evidence']}"]
+    return others if found else ["(no diagnosis)"]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastcheck.common.arguments import Shape
-from fastcheck.diagnosis.around import aligned
+from fastcheck.diagnosis.around import LARGEST, aligned
 from fastcheck.diagnosis.evidence import Evidence
 from fastcheck.diagnosis.hypotheses import Hypothesis, Known
 from fastcheck.diagnosis.patterns.pattern import Proposals, corrected, replayed
@@ -175,6 +175,8 @@ def _hypothesis(part: Evidence, sums: _Sums, right: np.ndarray, tried: int, free
 
 def _sets(shape: Shape) -> Iterator[_Sums]:
     """Yield sets of axes that may have been normalised together, small ones first, then channels in groups."""
+    if math.prod(shape) > LARGEST:
+        return
     wide = [axis for axis, size in enumerate(shape) if size > 1][:_MOST_AXES]
     large = math.prod(shape) > _LARGE
     for count in range(1, len(wide) + 1):

@@ -19,6 +19,9 @@ _MOST = 2**21
 """Largest number of derivatives that are kept, 8 bytes each."""
 
 
+_MOST_NOISE = 0.9
+"""Noise of an entry is at least so many entries' noise: along one cotangent it may be small by chance."""
+
 _LOUDER = 16.0
 """What is noise along one cotangent may be so many times as much along another."""
 
@@ -101,5 +104,5 @@ def _reliable(entries: Evidence, columns: np.ndarray, cotangent: np.ndarray) -> 
     good = np.isfinite(columns).all(axis=1) & (off <= entries.error_bar + _NEAR * typical)
     if not (good & entries.failing).any():
         return None
-    noise = 2 * off + float(np.median(off[good])) + 1e-12 * typical
+    noise = 2 * off + 2 * float(np.quantile(off[good], _MOST_NOISE)) + 1e-12 * typical
     return Terms(at(entries, good), columns[good], cotangent, noise[good])
