@@ -23,8 +23,9 @@ def contributions(part: Evidence, known: Known) -> Proposals:
     for kind in (
         assigned.named_rows(terms, around.integers, around.cotangents),
         weights.weighted_outputs(terms, around.cotangents),
-        itertools.chain(weights.weighted_indices(terms, around.cotangents), assigned.one_of_several(terms)),
+        itertools.chain(weights.simple_indices(terms, around.cotangents), assigned.one_of_several(terms)),
         cotangents.other_cotangents(terms, around.outputs, around.cotangents),
+        weights.any_indices(terms, around.cotangents),
     ):
         fitting = [one for one in kind if fits(one, terms.entries) is not None]
         if fitting:

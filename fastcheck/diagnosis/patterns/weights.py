@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -12,8 +12,8 @@ from fastcheck.diagnosis.hypotheses import NEARLY_ALL, Hypothesis
 from fastcheck.diagnosis.index_words import Axis, named
 from fastcheck.diagnosis.patterns.terms import Terms
 
-_SETTLED = 1e-6
-"""A weight counts as one of those that have a meaning if it is so close to it."""
+_NEAR = 1e-2
+"""A weight that is fitted is rounded if it is so close: whether the rounded ones fit is then looked at closely."""
 
 
 _DOES = {0: "does not count", 2: "counts twice", -1: "has the wrong sign"}
@@ -51,8 +51,23 @@ def _weighted(terms: Terms, words: Mapping[str, str], sums: np.ndarray, weights:
     return terms.summed(words, sums @ weights, np.linalg.norm(sums * weights, axis=1), tried)
 
 
-def weighted_indices(terms: Terms, cotangents: Mapping[str, np.ndarray]) -> Iterator[Hypothesis]:
+def simple_indices(terms: Terms, cotangents: Mapping[str, np.ndarray]) -> Iterator[Hypothesis]:
+    """Yield that outputs at one index of an axis, the first or last ones or every second do not count, or twice."""
+    yield from _weighted_indices(terms, cotangents, _simple_sets)
+
+
+def any_indices(terms: Terms, cotangents: Mapping[str, np.ndarray]) -> Iterator[Hypothesis]:
     """Yield that the outputs at some indices along an axis do not count, or count twice."""
+    yield from _weighted_indices(terms, cotangents, _weights)
+
+
+_Candidates = Callable[[Terms, np.ndarray, np.ndarray], Iterator[np.ndarray]]
+"""Takes terms, their sums at each index along an axis, and the sums of the rest; yields how often indices count."""
+
+
+def _weighted_indices(
+    terms: Terms, cotangents: Mapping[str, np.ndarray], candidates: _Candidates
+) -> Iterator[Hypothesis]:
     start = 0
     axes = sum(array.ndim for array in cotangents.values())
     for name, cotangent in cotangents.items():
@@ -65,45 +80,52 @@ def weighted_indices(terms: Terms, cotangents: Mapping[str, np.ndarray]) -> Iter
             others = tuple(1 + other for other in range(cotangent.ndim) if other != axis)
             sums = several.reshape(len(several), *cotangent.shape).sum(axis=others)
             along = Axis(f"axis {axis}", size, np.arange(size))
-            for weights in _candidates(terms, sums, rest):
+            for weights in candidates(terms, sums, rest):
                 yield from _in_words(terms, (sums, rest), weights, along, name, axes)
 
 
-def _candidates(terms: Terms, sums: np.ndarray, rest: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield how often each index along an axis may count: in simple ways that fit, or as it is fitted."""
+def _simple_sets(terms: Terms, sums: np.ndarray, rest: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield how often each index along an axis counts, in simple ways that nearly fit."""
     size, seen = sums.shape[1], (terms.entries.seen - rest)[:, None]
-    index, found = np.arange(size), False
-    simple = (
-        (index == index[:, None], sums),
-        (index <= index[:, None], np.cumsum(sums, axis=1)),
-        (index % 2 == index[:2, None], np.stack([sums[:, ::2].sum(axis=1), sums[:, 1::2].sum(axis=1)], axis=1)),
-    )
-    for sets, inside in simple:
+    index = np.arange(size)
+    by_parity = np.stack([sums[:, ::2].sum(axis=1), sums[:, 1::2].sum(axis=1)], axis=1)
+    for chosen, inside in ((_one, sums), (_up_to, np.cumsum(sums, axis=1)), (_every_second, by_parity)):
         outside = sums.sum(axis=1, keepdims=True) - inside
         for of_inside, of_outside in _OFTEN:
             apart = np.abs(of_inside * inside + of_outside * outside - seen)
             fits = (apart <= _LOOSE * terms.unsure[:, None]).mean(axis=0) >= NEARLY_ALL
             for k in np.flatnonzero(fits).tolist():
-                found = True
-                yield np.where(sets[k], of_inside, of_outside)
-    if not found and size <= len(seen) // 2 and (fitted := _weights(terms, sums, rest)) is not None:
-        yield fitted
+                yield np.where(chosen(index, k), of_inside, of_outside)
 
 
-def _weights(terms: Terms, sums: np.ndarray, rest: np.ndarray) -> np.ndarray | None:
-    """Return how often each index counts, where these are numbers that have a meaning; 1 where it is not told."""
+def _one(index: np.ndarray, k: int) -> np.ndarray:
+    return index == k
+
+
+def _up_to(index: np.ndarray, k: int) -> np.ndarray:
+    return index <= k
+
+
+def _every_second(index: np.ndarray, k: int) -> np.ndarray:
+    return index % 2 == k
+
+
+def _weights(terms: Terms, sums: np.ndarray, rest: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield how often each index counts, where these are numbers that have a meaning; 1 where it is not told."""
+    if sums.shape[1] > len(sums) // 2:
+        return
     scale = 1 / terms.unsure[:, None]
     size = np.linalg.norm(sums * scale, axis=0)
     told = size > 1e-3 * size.max()
     target = (terms.entries.seen - rest - sums[:, ~told].sum(axis=1)) * scale[:, 0]
     found, _, rank, _ = np.linalg.lstsq(sums[:, told] * scale / size[told], target, rcond=1e-10)
     if rank < np.count_nonzero(told):
-        return None
+        return
     weights = np.ones(sums.shape[1])
     weights[told] = found / size[told]
     settled = np.rint(weights)
-    close = np.abs(weights - settled) <= max(_SETTLED, 1e-2 * float(np.abs(settled).max()))
-    return settled if close.all() and set(np.unique(settled)) <= {1, *_DOES} else None
+    if (np.abs(weights - settled) <= _NEAR).all() and set(np.unique(settled)) <= {1, *_DOES}:
+        yield settled
 
 
 def _in_words(
