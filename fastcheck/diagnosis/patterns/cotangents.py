@@ -26,7 +26,6 @@ def other_cotangents(
 
 _FORGOTTEN = "look at where grad_output enters: every path from an output to this gradient multiplies by it once"
 
-
 _SLOPE = "look at the last step of the forward pass: its slope belongs once between grad_output and the rest"
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from fastcheck.diagnosis import factors
+from fastcheck.diagnosis.counts import ROOT
 from fastcheck.diagnosis.evidence import Evidence
 from fastcheck.diagnosis.hypotheses import Compared, Hypothesis, Known, at
 from fastcheck.diagnosis.patterns.pattern import Proposals, same, where_it_fails
@@ -54,7 +56,9 @@ def part_zero(part: Evidence, known: Known) -> Proposals:
 
 def part_named_factor(part: Evidence, known: Known) -> Proposals:
     """A factor that has a meaning, where it fails."""
-    yield from map(where_it_fails, named_factor(at(part, part.failing), known))
+    # A root belongs to a whole gradient, as the scale of attention does.
+    counts = {name: value for name, value in known.counts.items() if not name.startswith(ROOT)}
+    yield from map(where_it_fails, named_factor(at(part, part.failing), replace(known, counts=counts)))
 
 
 def part_factor(part: Evidence, known: Known) -> Proposals:

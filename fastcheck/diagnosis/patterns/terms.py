@@ -14,17 +14,14 @@ from fastcheck.diagnosis.hypotheses import Compared, Hypothesis, Known, at
 _FAILING, _PASSING = 48, 16
 """Entries that fail, and others, whose derivatives are differenced: four calls each."""
 
-
 _MOST = 2**21
 """Largest number of derivatives that are kept, 8 bytes each."""
-
 
 _MOST_NOISE = 0.9
 """Noise of an entry is at least so many entries' noise: along one cotangent it may be small by chance."""
 
 _LOUDER = 16.0
 """What is noise along one cotangent may be so many times as much along another."""
-
 
 _NEAR = 1e-4
 """An entry is used if its derivatives sum to the one that was differenced with the check's own care, so closely."""

@@ -15,14 +15,12 @@ from fastcheck.diagnosis.patterns.terms import Terms
 _NEAR = 1e-2
 """A weight that is fitted is rounded if it is so close: whether the rounded ones fit is then looked at closely."""
 
-
 _DOES = {0: "does not count", 2: "counts twice", -1: "has the wrong sign"}
 
 _LOOP = (
     "look at the loop or slice over these outputs: its ends, a step, = where += is needed, one sample of a "
     "batch that is used alone"
 )
-
 
 _OFTEN = ((1.0, 0.0), (0.0, 1.0), (2.0, 1.0), (1.0, 2.0), (-1.0, 1.0), (1.0, -1.0))
 """How often what lies in a simple set of indices may count, and what lies outside of it."""
