@@ -163,3 +163,21 @@ def test_a_function_of_pytorch_is_diagnosed():
     report = fastcheck.torch.check(Relu.apply, x)
     (found,) = [one.diagnosis for one in report.tensors.values()]
     assert "handed on unchanged" in found["bug"]
+
+
+@pytest.mark.parametrize("sizes", [(1.0, 50.0, -0.001, 7.0, -20.0, 3.0), (1.4, -1.1, -1.3, 1.4, 0.9, -1.2)])
+def test_gradients_of_other_sizes_are_not_signs(sizes):
+    report = fastcheck.check_vjp(np.round, lambda v, x: [np.array(sizes)], [np.linspace(0.1, 3.3, 6)])
+    diagnosis = report.tensors["input 0"].diagnosis
+    assert diagnosis["bug"].startswith("every derivative is zero")
+    assert "signs" not in diagnosis["evidence"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_straight_through_estimator_is_named(seed):
+    x = np.random.default_rng(seed).normal(size=(seed + 2, 3))
+    report = fastcheck.check_vjp(np.round, lambda v, x: [v], [x])
+    diagnosis = report.tensors["input 0"].diagnosis
+    assert diagnosis["bug"].startswith("every derivative is zero")
+    assert "the gradient is grad_output, handed on unchanged" in diagnosis["evidence"]
+    assert fastcheck.check_vjp(np.round, lambda v, x: [0 * v], [x]).passed

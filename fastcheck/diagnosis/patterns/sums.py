@@ -29,6 +29,10 @@ _LARGEST_EPSILON = 0.5
 """The largest number that a normalisation may add to the variance, relative to it."""
 
 
+_ALWAYS_ZERO = 2
+"""Of two normalised entries, both gradients are zero whatever the cotangent: they say nothing."""
+
+
 class _Sums(NamedTuple):
     """Sets of entries that are summed.
 
@@ -45,6 +49,11 @@ class _Sums(NamedTuple):
     words: str
     shape: Shape
     axes: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """The number of entries of a set."""
+        return math.prod(self.shape[axis] for axis in self.axes)
 
     def view(self, array: np.ndarray) -> np.ndarray:
         """Return an array with these axes."""
@@ -84,7 +93,8 @@ def norm_missing(part: Evidence, known: Known) -> Proposals:
 def _along_normalised(part: Evidence, centred: bool, mean: bool) -> Proposals:
     if part.value is None:
         return
-    for sums in (every := list(_sets(part.shape))):
+    every = [sums for sums in _sets(part.shape) if sums.count > _ALWAYS_ZERO or not centred]
+    for sums in every:
         grad, value = sums.view(part.analytic), sums.view(part.value)
         grad = grad - sums.mean(grad) if mean else grad
         value = value - sums.mean(value) if centred else value

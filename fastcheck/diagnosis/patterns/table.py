@@ -48,6 +48,14 @@ _OF_ARRAYS = (
         "look for an array that is allocated and not filled, a gradient that is not returned, or a detached graph",
         ("earlier call", "added to earlier"),
     ),
+    Pattern(
+        "flat",
+        values.flat,
+        "every derivative is zero: forward does not change with this tensor",
+        "where forward rounds, compares or takes signs, any other gradient is a choice, as of a straight-through "
+        "estimator, that no difference confirms; otherwise look for a forward that does not read the tensor",
+        ("earlier call", "added to earlier"),
+    ),
     Pattern("named factor", scales.named_factor, "the gradient {words}", _ADVISED),
     Pattern(
         "norm clip",

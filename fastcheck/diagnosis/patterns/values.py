@@ -10,8 +10,18 @@ from fastcheck.diagnosis.evidence import Evidence
 from fastcheck.diagnosis.hypotheses import Compared, Hypothesis, Known
 from fastcheck.diagnosis.patterns.pattern import Proposals, same
 
+_FLAT = 3
+"""Fewer derivatives may be zero by chance."""
+
 _SIGNS = 5
 """Fewer failing entries may have one sign, and all passing ones the other, by chance."""
+
+
+def flat(part: Evidence, known: Known) -> Proposals:
+    """Derivatives that are all zero, where the gradient is not."""
+    zero = np.abs(part.numeric) <= part.error_bar
+    if zero.all() and np.count_nonzero(part.failing) >= _FLAT:
+        yield Hypothesis({}, lambda one: Compared(one.numeric, np.zeros(len(one.dims)), one.error_bar))
 
 
 def value_clip(part: Evidence, known: Known) -> Proposals:
@@ -53,7 +63,8 @@ def signs(part: Evidence, known: Known) -> Proposals:
 
     def compare(one: Evidence) -> Compared:
         unknown = np.abs(one.numeric) <= one.error_bar
-        return Compared(one.seen, np.where(unknown, one.seen, size * np.sign(one.numeric)), one.error_bar)
+        signs = np.where(unknown, np.clip(np.rint(one.seen / size), -1, 1), np.sign(one.numeric))
+        return Compared(one.seen, size * signs, one.error_bar)
 
     words = {"times": "" if size == 1 else f", times {size:.6g}"}
     yield Hypothesis(words, compare, free=int(size != 1))
