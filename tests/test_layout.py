@@ -25,7 +25,7 @@ COVERS = {
     "probes/test_judge": "along blame evaluated outcome metrics/probe_health",
     "probes/test_probe": "directions files manifest cli/probe",
     "reports/test_network_report": "reader render/network render/page render/text",
-    "reports/test_report": "mismatch tensor_report render/report convolutions/diagnosis",
+    "reports/test_report": "mismatch tensor_report render/report convolutions/forward",
     "reports/test_digit_map": "axes",
     "reports/test_figure": "common/drawing",
     "reports/test_outline": "facts layout notes readable wording render/outline",

@@ -459,4 +459,4 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         last_resort=True,
     ),
 )
-"""Simplest and most frequent mistakes first: where several make the same array, the first is told first."""
+"""Simplest and most frequent mistakes first: where several make the same array, the first is named first."""

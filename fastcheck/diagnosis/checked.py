@@ -31,13 +31,14 @@ class Case(Protocol):
 
 def convolution(case: ConvCase, settings: Settings) -> Report:
     """Check a convolution, and diagnose what fails."""
+    from fastcheck.diagnosis import forward
     from fastcheck.diagnosis.convolutions import replayed  # imports Numba
 
     def explain(failed: Failed) -> list[Diagnosis]:
         return sorted([*fitted(failed, counts=_counts(case)), *replayed(case, failed)], key=is_in_part)
 
     values = {name: case.operand(name) for name in case.grads}
-    return _checked(case, settings, values, explain)
+    return forward.explained(case, _checked(case, settings, values, explain), _counts(case))
 
 
 def function(case: FunctionCase, settings: Settings) -> Report:

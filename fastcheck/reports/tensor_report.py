@@ -272,7 +272,8 @@ class ForwardReport(Judged):
     verdict : {"pass", "fail"}
     norm_ratio : float
     diagnosis : dict or None
-        "bug", "evidence" and "try", where the outputs differ.
+        "bug", "evidence" and "try", where the outputs differ; of a convolution also "shape", and "gradients": which
+        function the gradients belong to.
     """
 
     verdict: Verdict
