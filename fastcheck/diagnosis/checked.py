@@ -35,7 +35,8 @@ def convolution(case: ConvCase, settings: Settings) -> Report:
     from fastcheck.diagnosis.convolutions import replayed  # imports Numba
 
     def explain(failed: Failed) -> list[Diagnosis]:
-        return sorted([*fitted(failed, counts=_counts(case)), *replayed(case, failed)], key=is_in_part)
+        found = [*fitted(failed, counts=_counts(case)), *replayed(case, failed)]
+        return sorted(found, key=lambda one: (is_in_part(one), -len(one.tensors)))  # one cause of all comes first
 
     values = {name: case.operand(name) for name in case.grads}
     return forward.explained(case, _checked(case, settings, values, explain), _counts(case))

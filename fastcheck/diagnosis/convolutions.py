@@ -10,6 +10,7 @@ from fastcheck.common import machine
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.diagnosis.catalogue import CATALOGUE
 from fastcheck.diagnosis.evidence import Diagnosis, Failed
+from fastcheck.diagnosis.other_function import of_other_function
 from fastcheck.diagnosis.problem import of_case
 from fastcheck.diagnosis.trial import Trial, diagnosed
 
@@ -34,4 +35,4 @@ def replayed(case: ConvCase, failed: Failed) -> list[Diagnosis]:
     with ThreadPoolExecutor(machine.default_threads()) as pool, np.errstate(over="ignore", invalid="ignore"):
         problem = of_case(case, pool)
         trials = [Trial(case, problem, evidence, pool, CATALOGUE) for evidence in failed.values()]
-        return [one for one, _ in diagnosed(trials, CATALOGUE)]
+        return of_other_function(case, failed, list(diagnosed(trials, CATALOGUE)), pool)

@@ -136,7 +136,7 @@ FORWARD_CATALOGUE: tuple[Hypothesis, ...] = (
         placing.wrong_side,
     ),
     _of(
-        "padding mode",
+        "padded with copies",
         "the padding is that of another mode",
         "give padding_mode=, or pad otherwise in the forward pass",
         placing.other_mode,

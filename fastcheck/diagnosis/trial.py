@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 
 from fastcheck.common.arguments import Shape
-from fastcheck.common.naming import listed
 from fastcheck.common.precision import UNITS, U
 from fastcheck.convolutions import cost
 from fastcheck.convolutions.case import ConvCase
@@ -21,6 +20,7 @@ from fastcheck.diagnosis.forward_catalogue import OUTPUT
 from fastcheck.diagnosis.mistakes.variant import Variant
 from fastcheck.diagnosis.problem import SPACE, Block, Problem
 from fastcheck.diagnosis.replay import Replays, grouped_shape
+from fastcheck.reports.layout import joined
 
 SHARE = 0.999
 """Share of the failing entries that a replay must explain."""
@@ -105,7 +105,11 @@ def _diagnosis(bug: str, fits: Sequence[Found]) -> Diagnosis:
     explained = sum(fit.explained * count for fit, count in zip(fits, failing, strict=True)) / sum(failing)
     residual = max(fit.residual for fit in fits)
     every = "all" if explained == 1 else f"{100 * explained:.2f} % of the"
-    equals = "it equals what was declared" if names == (OUTPUT,) else f"{listed(names)} equals the gradient"
+    equals = (
+        "it equals what was declared"
+        if names == (OUTPUT,)
+        else f"{joined(names)} equal{'s' * (len(names) == 1)} the gradient"
+    )
     wrong = "differ" if names == (OUTPUT,) else "fail"
     return Diagnosis(
         bug=bug,

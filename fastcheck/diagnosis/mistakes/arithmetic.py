@@ -24,7 +24,7 @@ def narrowed(problem: Problem) -> Variants:
                     **{one: change(getattr(p, one)) for one in operands}
                 ),
                 sums=0.0 if name == "float32" else UNITS["float32"],
-                advice=_NARROW.format(name),
+                advice=_NARROW.format(name) + _OR_TF32 * (name == "float16"),
             )
 
 
@@ -33,14 +33,15 @@ _NARROW = (
     "precision='{0}' (--precision {0})"
 )
 
+_OR_TF32 = ", or 'tf32', whose digits are as many"
+
 _OPERANDS = {"x": "the input", "v": "the cotangent", "w": "the weight", "bias": "the bias"}
 
 
 def narrowed_result(problem: Problem) -> Variants:
     """Round the gradient, or the output, to a narrower type."""
     for name, change in _ROUNDED.items():
-        if name != "tf32":  # no array is stored in it
-            yield Variant(f"to {name}", after=change)
+        yield Variant(f"to {name}", after=change)
 
 
 @np.errstate(over="ignore")
@@ -54,14 +55,8 @@ def _as_bfloat16(array: np.ndarray) -> np.ndarray:
     return bits.view(np.float32).astype(np.float64)
 
 
-def _as_tf32(array: np.ndarray) -> np.ndarray:
-    significand, exponent = np.frexp(array)
-    return np.ldexp(np.rint(np.ldexp(significand, 11)), exponent - 11)
-
-
 _ROUNDED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "float32": partial(_as_type, dtype=np.float32),
-    "tf32": _as_tf32,
     "float16": partial(_as_type, dtype=np.float16),
     "bfloat16": _as_bfloat16,
 }

@@ -1,4 +1,4 @@
-"""Padding that is not cropped or cropped on the wrong side, and gradients that are shifted."""
+"""Padding that is missing, of another mode or on the wrong side, and arrays that are shifted."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def missing_padding(problem: Problem) -> Variants:
 
 
 def wrong_side(problem: Problem) -> Variants:
-    """Crop on the wrong side."""
+    """Pad or crop on the wrong side."""
     low, high = problem.low, problem.high
     both = tuple(map(sum, zip(low, high, strict=True)))
-    found = {"all of it before each axis": both, "what belongs after an axis is cropped before it": high}
+    found = {"all of it before each axis": both, "what belongs after an axis comes before it": high}
     for detail, believed in found.items():
-        if believed != low and any(believed):
+        if believed != low:
             yield Variant(detail, within=partial(replace, low=believed))
 
 
