@@ -40,10 +40,11 @@ COVERS = {
     "convolutions/test_error_bars": "pipeline steps common/precision engine/magnitudes engine/steps",
     "convolutions/test_geometry": "common/arguments",
     "diagnosis/test_fitted": "evidence factors hypotheses rearranged",
+    "diagnosis/test_forward": "forward_catalogue variant_vjp",
     "diagnosis/test_shape": "cover index_words",
     "diagnosis/test_blind_spots": "render/blind_spots",
     "diagnosis/test_convolutions": (
-        "catalogue evidence problem replay diagnosis/mistakes/arithmetic diagnosis/mistakes/bias "
+        "catalogue evidence problem replay trial diagnosis/mistakes/arithmetic diagnosis/mistakes/bias "
         "diagnosis/mistakes/left_out diagnosis/mistakes/memory_order diagnosis/mistakes/overwritten "
         "diagnosis/mistakes/pairing diagnosis/mistakes/placing diagnosis/mistakes/strides "
         "diagnosis/mistakes/turned diagnosis/mistakes/variant"

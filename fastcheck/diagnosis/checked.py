@@ -5,49 +5,69 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
 
 import numpy as np
 
+from fastcheck.common.progress import silent
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.diagnosis.diagnosed import KEPT, SAMPLE, Explain, diagnosed, failed_in, kept_in, without_arrays
 from fastcheck.diagnosis.evidence import Diagnosis, Failed
 from fastcheck.diagnosis.fitted import fitted, is_in_part
-from fastcheck.engine.hosting import host
+from fastcheck.engine.hosting import host, hosted
+from fastcheck.engine.pipeline import Case
 from fastcheck.engine.settings import Settings
 from fastcheck.functions.case import FunctionCase
 from fastcheck.reports.report import Report
-
-
-class Case(Protocol):
-    """A case with a pipeline and analytic gradients."""
-
-    grads: Any
-
-    def pipeline(self, settings: Settings) -> Any:
-        """Return the pipeline that checks the case with these settings."""
-        ...
+from fastcheck.reports.tensor_report import Kept
 
 
 def convolution(case: ConvCase, settings: Settings) -> Report:
     """Check a convolution, and diagnose what fails."""
-    from fastcheck.diagnosis import forward
-    from fastcheck.diagnosis.convolutions import replayed  # imports Numba
+    report = _run(case, settings)
+    return _as_asked(completed(case, settings, report, kept_in(report)), settings)
+
+
+def function(case: FunctionCase, settings: Settings) -> Report:
+    """Check a function, and diagnose what fails."""
+    report = _run(case, settings)
+    return _as_asked(completed(case, settings, report, kept_in(report)), settings)
+
+
+def completed(case: Case, settings: Settings, report: Report, kept: Mapping[str, Kept] | None = None) -> Report:
+    """Return the report of a case with the diagnoses of what fails.
+
+    Parameters
+    ----------
+    case : ConvCase or FunctionCase
+    settings : Settings
+        With which the case was checked.
+    report : Report
+    kept : mapping of str to Kept, optional
+        The per-dimension arrays of the check. Without them, failed tensors are differenced again.
+    """
+    if isinstance(case, ConvCase):
+        return _completed_convolution(case, settings, report, kept)
+    if isinstance(case, FunctionCase):
+        extents = _extents(case.params)
+        sizes = {size: f"the size of axis {axis} of {case.label(name)}" for name, axis, size in extents}
+        counts = {words: float(size) for size, words in sizes.items()}
+        return _diagnosed(case, settings, report, kept, case.params, lambda failed: fitted(failed, counts=counts))
+    return report
+
+
+def _completed_convolution(
+    case: ConvCase, settings: Settings, report: Report, kept: Mapping[str, Kept] | None
+) -> Report:
+    from fastcheck.diagnosis import forward  # imports Numba
+    from fastcheck.diagnosis.convolutions import replayed
 
     def explain(failed: Failed) -> list[Diagnosis]:
         found = [*fitted(failed, counts=_counts(case)), *replayed(case, failed)]
         return sorted(found, key=lambda one: (is_in_part(one), -len(one.tensors)))  # one cause of all comes first
 
     values = {name: case.operand(name) for name in case.grads}
-    return forward.explained(case, _checked(case, settings, values, explain), _counts(case))
-
-
-def function(case: FunctionCase, settings: Settings) -> Report:
-    """Check a function, and diagnose what fails."""
-    extents = _extents(case.params)
-    sizes = {size: f"the size of axis {axis} of {case.label(name)}" for name, axis, size in extents}
-    counts = {words: float(size) for size, words in sizes.items()}
-    return _checked(case, settings, case.params, lambda failed: fitted(failed, counts=counts))
+    report = _diagnosed(case, settings, report, kept, values, explain)
+    return forward.explained(case, report, _counts(case))
 
 
 def _extents(arrays: Mapping[str, np.ndarray]) -> Iterator[tuple[str, int, int]]:
@@ -72,24 +92,43 @@ def _counts(case: ConvCase) -> dict[str, float]:
     }
 
 
-def _checked(case: Case, settings: Settings, values: Mapping[str, np.ndarray], explain: Explain) -> Report:
+def _run(case: Case, settings: Settings) -> Report:
+    """Check a case; the arrays of a small one are kept, but not by a suite, which stores what is kept."""
     from fastcheck.engine import coordinator  # imports Numba
 
-    alone = host() is None  # a suite stores what is kept, and runs each check once
-    few = sum(np.size(grad) for grad in case.grads.values()) <= KEPT
-    keeping = replace(settings, keep=settings.keep or (few and alone))
-    report = coordinator.run(case.pipeline(keeping), keeping)
-    names = failed_in(report)
-    if names and (alone or settings.keep):
-        kept = kept_in(report) or kept_in(_again(case, settings, names))
-        report = diagnosed(report, kept, case.grads, values, explain)
+    keeping = replace(settings, keep=settings.keep or (_is_small(case) and host() is None))
+    return coordinator.run(case.pipeline(keeping), keeping)
+
+
+def _is_small(case: Case) -> bool:
+    return sum(np.size(grad) for grad in case.grads.values()) <= KEPT
+
+
+def _as_asked(report: Report, settings: Settings) -> Report:
     return report if settings.keep else without_arrays(report)
 
 
+def _diagnosed(
+    case: Case,
+    settings: Settings,
+    report: Report,
+    kept: Mapping[str, Kept] | None,
+    values: Mapping[str, np.ndarray],
+    explain: Explain,
+) -> Report:
+    names = failed_in(report)
+    if not names:
+        return report
+    return diagnosed(report, kept or kept_in(_again(case, settings, names)), case.grads, values, explain)
+
+
 def _again(case: Case, settings: Settings, names: list[str]) -> Report:
-    """Difference a sample of the tensors that failed once more, for its arrays."""
+    """Difference a small case, or a sample of the tensors that failed, once more, for its arrays."""
     from fastcheck.engine import coordinator
 
-    dims = {name: SAMPLE if name in names else 1 for name in case.grads}
-    once_more = replace(settings, dims=dims, keep=True, directions=0)
-    return coordinator.run(case.pipeline(once_more), once_more)
+    once_more = replace(settings, keep=True, progress=silent)
+    if not _is_small(case):
+        dims = {name: SAMPLE if name in names else 1 for name in case.grads}
+        once_more = replace(once_more, dims=dims, directions=0)
+    with hosted(None):  # a suite neither stores this nor counts it
+        return coordinator.run(case.pipeline(once_more), once_more)

@@ -46,14 +46,14 @@ def diagnosed(report: Report, kept: Mapping[str, Kept], grads: Arrays, values: A
     ----------
     report : Report
     kept : mapping of str to Kept
-        Per-dimension arrays of each failed tensor.
+        Per-dimension arrays of the failed tensors; of those without, nothing is said.
     grads : mapping of str to array
         The gradients that were checked.
     values : mapping of str to array
         The tensors themselves.
     explain : callable
     """
-    every = [_evidence(name, kept[name], grads[name], values.get(name)) for name in failed_in(report)]
+    every = [_evidence(name, kept[name], grads[name], values.get(name)) for name in failed_in(report) if name in kept]
     failed = {one.name: one for one in every if one.failing.any()}
     if not failed:
         return report

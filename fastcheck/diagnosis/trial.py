@@ -105,12 +105,9 @@ def _diagnosis(bug: str, fits: Sequence[Found]) -> Diagnosis:
     explained = sum(fit.explained * count for fit, count in zip(fits, failing, strict=True)) / sum(failing)
     residual = max(fit.residual for fit in fits)
     every = "all" if explained == 1 else f"{100 * explained:.2f} % of the"
-    equals = (
-        "it equals what was declared"
-        if names == (OUTPUT,)
-        else f"{joined(names)} equal{'s' * (len(names) == 1)} the gradient"
-    )
-    wrong = "differ" if names == (OUTPUT,) else "fail"
+    equals, wrong = f"{joined(names)} {'equals' if len(names) == 1 else 'equal'} the gradient", "fail"
+    if names == (OUTPUT,):
+        equals, wrong = "it equals what was declared", "differ"
     return Diagnosis(
         bug=bug,
         evidence=f"computed again with this mistake, {equals} at {every} {sum(failing):,} entries that {wrong} (norm "

@@ -281,6 +281,7 @@ def test_gradients_of_functions_are_cases_like_any_other(gradients, tmp_path, ru
     assert verdicts(out) == {"right": "pass", "wrong": "fail", "declared": "pass"}
     cases = read_results(out).suite.cases
     assert (cases["right"].seed, cases["right"].requested["dims"]) == (3, "all")
+    assert "twice what it should be" in cases["wrong"].tensors["w"].diagnosis["bug"]
     requested = cases["declared"].requested
     assert (cases["declared"].seed, requested["dims"], requested["relative_noise"]) == (7, 2, 1e-6)
     assert cases["declared"].tensors["params"].dims_checked == 2
@@ -425,6 +426,8 @@ def test_functions_describe_a_forward_a_loss_or_a_case(folder, tmp_path, run, op
     assert sum(one.dims_checked for one in cases["some"].tensors.values()) == 3
     assert cases["some"].structure["x"]["structure"] == "per_sample"
     assert cases["case"].requested["noise"] == 1e-9
+    for name, tensor in (("wrong_layer", "w"), ("wrong_loss", "params"), ("wrong_case", "params")):
+        assert cases[name].tensors[tensor].diagnosis["shape"]
     (folder / "mine.py").write_text(FUNCTIONS.replace("1.00001", "1.0"))
     code, told, _ = run("run", folder / "night.toml", "--out", out, *options)
     assert "night: 5 of 7 pass, 2 fail (wrong_loss: params; wrong_case: params)" in told
