@@ -11,15 +11,12 @@ from fastcheck.diagnosis.evidence import Diagnosis, Evidence, Failed, in_report
 from fastcheck.diagnosis.shape import described
 from fastcheck.reports.axes import axis_names
 from fastcheck.reports.report import Report
-from fastcheck.reports.tensor_report import Kept
+from fastcheck.reports.tensor_report import UNKNOWN, Kept
 
 Arrays = Mapping[str, np.ndarray]
 
 Explain = Callable[[Failed], Sequence[Diagnosis]]
 """Takes the tensors that failed, and returns what may explain them, the likeliest first."""
-
-UNKNOWN = "not one of the known patterns"
-"""The bug where nothing fits."""
 
 KEPT = 2**14
 """Largest number of dimensions whose values are kept for a diagnosis, 32 bytes each."""

@@ -14,7 +14,6 @@ from fastcheck.common import machine
 from fastcheck.common.precision import narrow_type
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.convolutions.forward import Outputs
-from fastcheck.diagnosis.diagnosed import UNKNOWN
 from fastcheck.diagnosis.evidence import Diagnosis, Evidence
 from fastcheck.diagnosis.fitted import fitted, is_in_part
 from fastcheck.diagnosis.forward_catalogue import FORWARD_CATALOGUE, OUTPUT
@@ -25,6 +24,7 @@ from fastcheck.diagnosis.trial import Trial, diagnosed
 from fastcheck.diagnosis.variant_vjp import agreeing, variant_vjp
 from fastcheck.reports.layout import joined
 from fastcheck.reports.report import Report
+from fastcheck.reports.tensor_report import UNKNOWN
 
 _COMFORTABLE = 100
 """Outputs whose largest entry lies between 2^-100 and 2^100 are compared as they are: their squares do not overflow."""
