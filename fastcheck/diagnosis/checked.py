@@ -59,12 +59,16 @@ def _completed_convolution(
     case: ConvCase, settings: Settings, report: Report, kept: Mapping[str, Kept] | None
 ) -> Report:
     from fastcheck.diagnosis import forward  # imports Numba
+    from fastcheck.diagnosis.blind_spots import noted
     from fastcheck.diagnosis.convolutions import replayed
 
     def explain(failed: Failed) -> list[Diagnosis]:
         found = [*fitted(failed, counts=_counts(case)), *replayed(case, failed)]
         return sorted(found, key=lambda one: (is_in_part(one), -len(one.tensors)))  # one cause of all comes first
 
+    if report.verdict == "pass":
+        blind = noted(case)
+        return report.with_health([*report.health, blind]) if blind else report
     values = {name: case.operand(name) for name in case.grads}
     report = _diagnosed(case, settings, report, kept, values, explain)
     return forward.explained(case, report, _counts(case))

@@ -271,7 +271,7 @@ def _factor_and_penalty(part: Evidence, known: Known) -> _Proposals:
 
 
 def _two(part: Evidence) -> tuple[float, float]:
-    """Return a factor and a multiple of the parameter that make the gradient; nan where they are not told."""
+    """Return a factor and a multiple of the parameter that make the gradient; nan where they are not known."""
     factor, c = factors.fitted(part, part.seen, part.numeric, _parameter(part))
     return float(factor), float(c)
 

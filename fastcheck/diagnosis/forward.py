@@ -29,6 +29,15 @@ from fastcheck.reports.tensor_report import UNKNOWN
 _COMFORTABLE = 100
 """Outputs whose largest entry lies between 2^-100 and 2^100 are compared as they are: their squares do not overflow."""
 
+_IN_OUTPUTS = (
+    ("this gradient", "the output"),
+    ("the gradient", "the output"),
+    ("a gradient", "an output"),
+    ("gradients", "values"),
+    ("backward", "forward"),
+)
+"""What patterns say of a gradient, and of an output."""
+
 Function = tuple[str, Variant, float]
 """What a forward pass may compute: the bug in words, the variant, and a factor of its output."""
 
@@ -77,12 +86,9 @@ def _scaled(outputs: Outputs) -> tuple[Evidence, ConvCase]:
 
 def _of_output(pattern: Diagnosis) -> Diagnosis:
     """Return a pattern of any array in the words of an output."""
-    bug, advice = (
-        words.replace("this gradient", "the output")
-        .replace("the gradient", "the output")
-        .replace("backward", "forward")
-        for words in (pattern.bug, pattern.advice)
-    )
+    bug, advice = pattern.bug, pattern.advice
+    for old, new in _IN_OUTPUTS:
+        bug, advice = bug.replace(old, new), advice.replace(old, new)
     return pattern._replace(bug=bug, advice=advice)
 
 
