@@ -159,8 +159,12 @@ def _alike(problem: Problem) -> Iterator[str]:
     for name, array in (("cotangent", problem.v), ("input", problem.x), ("weight", problem.w)):
         if array.size > 1 and _is_flat(array):
             yield f"the {name} is constant"
-        elif name != "weight" and array[0, 0, 0].size > 1 and all(map(_is_flat, array.reshape(-1, *array.shape[SPACE:]))):
+        elif name != "weight" and array[0, 0, 0].size > 1 and all(map(_is_flat, _maps(array))):
             yield f"the {name} is constant in space"
+
+
+def _maps(array: np.ndarray) -> np.ndarray:
+    return array.reshape(-1, *array.shape[SPACE:])
 
 
 def _is_flat(array: np.ndarray) -> bool:
