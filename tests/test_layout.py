@@ -56,7 +56,7 @@ COVERS = {
     "functions/test_parts": "conjugates",
     "functions/test_verdicts": "noise opinions",
     "functions/test_directions": "engine/coverage engine/culprits engine/directions",
-    "functions/test_vjp": "blind vjp_case",
+    "functions/test_vjp": "vjp_case",
     "networks/test_check": "round_off_noise",
     "networks/test_error_bars": "analytic flips local_errors retries",
     "networks/test_file": "common/naming common/toml",

@@ -253,8 +253,8 @@ def blind_spots(reasons: Sequence[str]) -> HealthFinding:
     """Describe arrays of a function with which wrong code may give right gradients."""
     return HealthFinding(
         "blind spots",
-        f"{listed(reasons)}: entries in the wrong order, or summed where they should not be, may not have shown",
-        "check with random values, and a few samples",
+        f"{listed(reasons)}: some mistakes, such as entries or samples in the wrong order, could not have shown here",
+        "check with random values and several samples",
     )
 
 
