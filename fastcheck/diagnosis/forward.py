@@ -21,7 +21,7 @@ from fastcheck.diagnosis.mistakes.variant import Variant
 from fastcheck.diagnosis.problem import of_operands
 from fastcheck.diagnosis.shape import described
 from fastcheck.diagnosis.trial import Trial, diagnosed
-from fastcheck.diagnosis.variant_vjp import agreeing, variant_vjp
+from fastcheck.diagnosis.variant_vjp import right_gradients
 from fastcheck.reports.layout import joined
 from fastcheck.reports.report import Report
 from fastcheck.reports.tensor_report import UNKNOWN
@@ -129,9 +129,7 @@ def _of_gradients(outputs: Outputs, functions: Sequence[Function], pool: Executo
     """Return which function's gradients were given, in words, and the bug by which that function is known."""
     case = outputs.case
     names = list(case.grads)
-    declared = variant_vjp(case, Variant(), 1.0, outputs.computed, pool)
-    assert declared is not None
-    of_declared = agreeing(case.grads, declared)
+    of_declared = right_gradients(case, Variant(), 1.0, outputs.computed, pool) or []
     bug, of_own = max(_owners(outputs, functions, pool), key=lambda one: len(one[1]), default=("", None))
     if of_own is None:
         return _of_one(names, of_declared), ""
@@ -146,9 +144,9 @@ def _of_gradients(outputs: Outputs, functions: Sequence[Function], pool: Executo
 
 def _owners(outputs: Outputs, functions: Sequence[Function], pool: Executor) -> Iterator[tuple[str, list[str]]]:
     for bug, variant, factor in functions:
-        own = variant_vjp(outputs.case, variant, factor, outputs.declared, pool)
+        own = right_gradients(outputs.case, variant, factor, outputs.declared, pool)
         if own is not None:
-            yield bug, agreeing(outputs.case.grads, own)
+            yield bug, own
 
 
 def _given(names: Sequence[str]) -> str:

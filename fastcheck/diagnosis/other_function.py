@@ -13,7 +13,7 @@ from fastcheck.diagnosis.evidence import Diagnosis, Failed
 from fastcheck.diagnosis.forward_catalogue import FORWARD_CATALOGUE
 from fastcheck.diagnosis.problem import of_operands
 from fastcheck.diagnosis.trial import MOST_CONFIRMED, SMALL, Candidate, Found
-from fastcheck.diagnosis.variant_vjp import agreeing, variant_vjp
+from fastcheck.diagnosis.variant_vjp import right_gradients
 from fastcheck.reports.layout import joined
 
 _BOTH = {"input", "weight"}
@@ -56,8 +56,7 @@ def _functions(case: ConvCase, found: Sequence[tuple[Diagnosis, list[Found]]], p
             if left == 0:
                 return
             left -= 1
-            right = variant_vjp(case, variant, 1.0, None, pool)
-            if right is not None and len(agreeing(case.grads, right)) == len(case.grads):
+            if right_gradients(case, variant, 1.0, None, pool) == list(case.grads):
                 yield Candidate(hypothesis, variant)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,17 +18,6 @@ from fastcheck.diagnosis.problem import Problem, gradient, grouped, of_operands,
 
 _OPERANDS = {"input": "x", "weight": "w", "bias": "bias"}
 """The attributes of a problem that hold a case's operands."""
-
-
-class Right(NamedTuple):
-    """A gradient of the function that a variant computes, and the most that rounding takes another one from it."""
-
-    gradient: np.ndarray
-    bar: np.ndarray
-
-    def agrees(self, given: np.ndarray) -> bool:
-        """Return whether a gradient is this one, rounding aside."""
-        return bool((np.abs(given - self.gradient) <= self.bar).all())
 
 
 @dataclass(frozen=True)
@@ -61,10 +49,10 @@ class _Gather:
         return max(1, int(np.bincount(self.places[self.factors != 0], minlength=1).max()))
 
 
-def variant_vjp(
+def right_gradients(
     case: ConvCase, variant: Variant, factor: float, output: np.ndarray | None, pool: Executor
-) -> dict[str, Right] | None:
-    """Return the gradients of the loss of what a variant of the forward pass computes.
+) -> list[str] | None:
+    """Return which of a case's gradients are those of what a variant of the forward pass computes, rounding aside.
 
     Parameters
     ----------
@@ -79,9 +67,9 @@ def variant_vjp(
 
     Returns
     -------
-    dict of str to Right or None
-        By the names of the case's gradients; None where the variant is no rearrangement, so that its gradients are not
-        known here.
+    list of str or None
+        Names, in the order of the case; None where the variant is no rearrangement, so that its gradients are not known
+        here.
     """
     if variant.gradient is not gradient:
         return None
@@ -98,11 +86,12 @@ def variant_vjp(
     v, size = (_before(grouped(one, case.geometry.groups), raw, variant, after, factor) for one in (sloped, most))
     changed = replace(changed, sources=())
     signed, sizes = changed.having(v=v), _sizes(changed).having(v=np.abs(size))
-    found = {}
+    found = list[str]()
     for name, gather in gathers.items():
         assert gather is not None
         grad, bound = gather.back(_of_operand(signed, name, pool)), gather.back(_of_operand(sizes, name, pool), True)
-        found[name] = Right(grad, _bar(case, name, grad, bound, gather.copies))
+        bar = _bar(case, name, grad, bound, gather.copies)
+        found += [name] if (np.abs(case.grads[name] - grad) <= bar).all() else []
     return found
 
 
@@ -174,8 +163,3 @@ def _bar(case: ConvCase, name: str, grad: np.ndarray, magnitude: np.ndarray, cop
     factors = (case.input, case.weight, case.grad_output)
     declared = case.declared_precision(f"grad_{name}")
     return error_bars.forward_bar(grad, magnitude, terms, Precision.of(case.grads[name].dtype, declared, factors))
-
-
-def agreeing(grads: Mapping[str, np.ndarray], right: Mapping[str, Right]) -> list[str]:
-    """Return the gradients that are the right ones."""
-    return [name for name, grad in grads.items() if right[name].agrees(grad.astype(np.float64))]
