@@ -21,16 +21,15 @@ from fastcheck.reports.report import Report
 from fastcheck.reports.tensor_report import Kept
 
 
-def convolution(case: ConvCase, settings: Settings) -> Report:
-    """Check a convolution, and diagnose what fails."""
-    report = _run(case, settings)
-    return _as_asked(completed(case, settings, report, kept_in(report)), settings)
+def check(case: Case, settings: Settings) -> Report:
+    """Check a convolution or a function, and diagnose what fails."""
+    from fastcheck.engine import coordinator  # imports Numba
 
-
-def function(case: FunctionCase, settings: Settings) -> Report:
-    """Check a function, and diagnose what fails."""
-    report = _run(case, settings)
-    return _as_asked(completed(case, settings, report, kept_in(report)), settings)
+    alone = host() is None  # a suite stores what is kept, and has finished shards without it
+    keeping = replace(settings, keep=settings.keep or (_is_small(case) and alone))
+    report = coordinator.run(case.pipeline(keeping), keeping)
+    report = completed(case, settings, report, kept_in(report) if alone else None)
+    return report if settings.keep else without_arrays(report)
 
 
 def completed(case: Case, settings: Settings, report: Report, kept: Mapping[str, Kept] | None = None) -> Report:
@@ -96,20 +95,8 @@ def _counts(case: ConvCase) -> dict[str, float]:
     }
 
 
-def _run(case: Case, settings: Settings) -> Report:
-    """Check a case; the arrays of a small one are kept, but not by a suite, which stores what is kept."""
-    from fastcheck.engine import coordinator  # imports Numba
-
-    keeping = replace(settings, keep=settings.keep or (_is_small(case) and host() is None))
-    return coordinator.run(case.pipeline(keeping), keeping)
-
-
 def _is_small(case: Case) -> bool:
     return sum(np.size(grad) for grad in case.grads.values()) <= KEPT
-
-
-def _as_asked(report: Report, settings: Settings) -> Report:
-    return report if settings.keep else without_arrays(report)
 
 
 def _diagnosed(

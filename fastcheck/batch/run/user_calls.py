@@ -186,7 +186,7 @@ def _checked(case: FunctionCase, options: dict[str, Any]) -> Report:
         "precision": case.precision,
     }
     settings = Settings.of(case.evaluators, evaluator="full", threads=1, **own, **options)
-    return checked.function(case, settings)
+    return checked.check(case, settings)
 
 
 def _call_for(entry: FunctionEntry, returned: Any) -> _Call:
