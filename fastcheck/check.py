@@ -114,7 +114,7 @@ def check(
         keep=keep,
         directions=usable_directions(directions),
     )
-    report = checked.convolution(case, settings)
+    report = checked.check(case, settings)
     return explained(case, report, threads=settings.threads, progress=settings.progress) if explain else report
 
 
@@ -461,7 +461,7 @@ def _check_function(
         settings = Settings.of(FunctionCase.evaluators, evaluator="full", default_threads=1, progress=hook, **options)
         case = make()
         with workers_of(case, settings):
-            return checked.function(case, settings)
+            return checked.check(case, settings)
 
 
 @refuse_unknown_keywords

@@ -25,7 +25,7 @@ COVERS = {
     "probes/test_judge": "along blame evaluated outcome metrics/probe_health",
     "probes/test_probe": "directions files manifest cli/probe",
     "reports/test_network_report": "reader render/network render/page render/text",
-    "reports/test_report": "mismatch tensor_report render/report convolutions/diagnosis",
+    "reports/test_report": "mismatch tensor_report render/report convolutions/forward",
     "reports/test_digit_map": "axes",
     "reports/test_figure": "common/drawing",
     "reports/test_outline": "facts layout notes readable wording render/outline",
@@ -48,10 +48,11 @@ COVERS = {
         "diagnosis/patterns/contributions diagnosis/patterns/cotangents diagnosis/patterns/slopes "
         "diagnosis/patterns/stale diagnosis/patterns/sums diagnosis/patterns/terms diagnosis/patterns/weights"
     ),
+    "diagnosis/test_forward": "forward_catalogue variant_vjp",
     "diagnosis/test_shape": "cover index_words",
     "diagnosis/test_blind_spots": "render/blind_spots",
     "diagnosis/test_convolutions": (
-        "catalogue evidence problem replay diagnosis/mistakes/arithmetic diagnosis/mistakes/bias "
+        "catalogue evidence problem replay trial diagnosis/mistakes/arithmetic diagnosis/mistakes/bias "
         "diagnosis/mistakes/left_out diagnosis/mistakes/memory_order diagnosis/mistakes/overwritten "
         "diagnosis/mistakes/pairing diagnosis/mistakes/placing diagnosis/mistakes/strides "
         "diagnosis/mistakes/turned diagnosis/mistakes/variant"

@@ -176,7 +176,7 @@ MESSAGES["column"] = [
     r"\[\d, 2\] +-?0\.\d+ +-?0\.\d+ +0\.\d+  \de\+\d\d bars",
     r"\[\d, 2\] .* bars",
     r"\[\d, 2\] .* bars",
-    r"where w is wrong: axis 1 at 2",
+    r"where w is wrong: only index 2 of axis 1",
     r"this is: where it fails, the gradient has a factor of 1\.001; explains all 5",
     r"entries that fail in w, within the error bars",
     r"try: look for a scale that is applied to these entries alone",

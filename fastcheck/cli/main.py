@@ -223,9 +223,9 @@ def conv_command(
 def _suggest(case: ConvCase) -> int:
     """Print the mistakes that a case cannot show, and a case that would show them."""
     from fastcheck.diagnosis.blind_spots import blind_spots, suggested
-    from fastcheck.render.blind_spots import told
+    from fastcheck.render.blind_spots import text
 
-    say(told(blind_spots(case), suggested(case)))
+    say(text(blind_spots(case), suggested(case)))
     return 0
 
 

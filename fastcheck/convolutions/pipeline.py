@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastcheck.common.arguments import Shape
-from fastcheck.common.errors import FastcheckError
-from fastcheck.common.precision import Precision
-from fastcheck.convolutions import cost, diagnosis, error_bars, passes
+from fastcheck.convolutions import cost, error_bars, passes
 from fastcheck.convolutions.audit import Audit
 from fastcheck.convolutions.case import ConvCase, Plain
 from fastcheck.convolutions.copies_evaluators import CopiesDelta, CopiesReevaluation
@@ -20,6 +17,7 @@ from fastcheck.convolutions.delta_curved import CurvedDelta
 from fastcheck.convolutions.delta_input import InputDelta
 from fastcheck.convolutions.delta_weight import WeightDelta
 from fastcheck.convolutions.directions import ConvLines
+from fastcheck.convolutions.forward import Outputs, refuse_overflow
 from fastcheck.convolutions.gradient_errors import gradient_errors
 from fastcheck.convolutions.reevaluation import Reevaluation
 from fastcheck.convolutions.relabelled import relabelled
@@ -29,16 +27,13 @@ from fastcheck.engine.coverage import Covered
 from fastcheck.engine.differences import Auditing, Chosen, Evaluator
 from fastcheck.engine.pipeline import Prepared, Session
 from fastcheck.engine.settings import Settings
-from fastcheck.metrics import health, tally
+from fastcheck.metrics import health
 from fastcheck.metrics.health import HealthFinding
 from fastcheck.reports.report import Report
 from fastcheck.reports.tensor_report import ForwardReport
 
 PASSES = 44
 """Forward passes that directions take."""
-
-FORWARD_BLOCK = 4096
-"""Number of outputs that are compared with declared ones at a time."""
 
 
 class ConvPipeline(Covered):
@@ -108,18 +103,18 @@ class ConvPipeline(Covered):
             with clock.of("forward_seconds"):
                 session.settings.progress("forward", 0, 0)
                 output = passes.output(scaled, case.geometry, pool)
-                _refuse_overflow(output)
+                refuse_overflow(output)
         if declared or not delta or curved or count:
             with clock.of("forward_seconds" if delta else "seconds"):
                 magnitude = passes.magnitude(scaled, case.geometry, pool)
-                _refuse_overflow(magnitude)
+                refuse_overflow(magnitude)
         if curved and output is not None:
             with clock.of("seconds"):
                 error_bars.prepare_curved_bars(case, scaled, output, pool)
         forward = None
         if declared and output is not None and magnitude is not None:
             with clock.of("forward_seconds"):
-                forward = _check_forward(self._case, scaled, output, magnitude, pool)
+                forward = Outputs.unscaled(self._case, scaled, output, magnitude).compared()
         if count and output is not None and magnitude is not None and (forward is None or forward.passed):
             with clock.of("seconds"):
                 errors = gradient_errors(self._case, scaled, output, magnitude, pool)
@@ -244,45 +239,3 @@ def _blinding(case: ConvCase, scaled: ScaledOperands, output: np.ndarray, name: 
     if dead or (case.loss == "tanh" and error_bars.bars_of(case.plain.case, scaled, name, chain=1).saturated):
         return health.no_output_counts(case.loss)
     return None
-
-
-def _refuse_overflow(outputs: np.ndarray | None) -> None:
-    if outputs is not None and not np.isfinite(outputs).all():
-        raise FastcheckError("the forward pass overflows float64: scale input, weight or bias down")
-
-
-def _check_forward(
-    case: ConvCase, scaled: ScaledOperands, output: np.ndarray, magnitude: np.ndarray, pool: Executor
-) -> ForwardReport:
-    """Compare the declared output with the computed one, by a bound on what their arithmetic can explain.
-
-    ``output`` and ``magnitude`` belong to the scaled operands of the plain case.
-    """
-    assert case.output is not None
-    assert case.output_dtype is not None
-    with np.errstate(over="ignore"):
-        computed, size = (np.ldexp(array, scaled.exponents["bias"]) for array in (output, magnitude))
-    dtype, declared, terms = case.output_dtype, case.declared_precision("output"), case.geometry.met
-    _refuse_overflow(size)
-
-    def bar_in(precision: str | None) -> np.ndarray:
-        of = Precision.of(dtype, precision, (case.input, case.weight))
-        return error_bars.forward_bar(computed, size, terms, of)
-
-    bar = bar_in(declared)
-    every = np.arange(computed.size)
-    arrays = (every, case.output.ravel(), computed.ravel(), bar.ravel())
-    # In blocks, since a dot product of millions of entries depends on the number of BLAS's threads.
-    blocks = range(0, computed.size, FORWARD_BLOCK)
-    compared = tally.merge(tally.fold(*(a[i : i + FORWARD_BLOCK] for a in arrays)) for i in blocks)
-    if not compared.beyond:
-        return ForwardReport("pass", compared.norm_ratio, None)
-    mistake = diagnosis.of_forward(
-        case.geometry,
-        (case.input, case.weight, case.bias),
-        case.output,
-        computed,
-        lambda geometry, x, w, b: passes.convolve(geometry, x, w, b, pool),
-        diagnosis.Rounding(declared or dtype.newbyteorder("=").name, bar_in),
-    )
-    return ForwardReport("fail", compared.norm_ratio, mistake)

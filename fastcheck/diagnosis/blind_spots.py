@@ -12,10 +12,11 @@ import numpy as np
 from fastcheck.common import machine
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.convolutions.geometry import ConvGeometry
-from fastcheck.diagnosis.catalogue import CATALOGUE, Hypothesis
+from fastcheck.diagnosis.catalogue import CATALOGUE, ONE_OUTPUT, ONE_SAMPLE, Hypothesis
 from fastcheck.diagnosis.mistakes.variant import Variant
-from fastcheck.diagnosis.problem import SPACE, Block, Problem, gradient, of_case
+from fastcheck.diagnosis.problem import SPACE, Block, Problem, gradient, of_case, of_operands
 from fastcheck.diagnosis.replay import Replays, grouped_shape
+from fastcheck.metrics.health import HealthFinding, hidden_mistakes
 
 ALIKE = 1e-9
 """Part of a gradient's largest entry below which a replay is the right gradient, rounding aside."""
@@ -69,6 +70,26 @@ def blind_spots(case: ConvCase) -> list[BlindSpot]:
         return list(_blind_spots(case, of_case(case, pool), pool))
 
 
+def noted(case: ConvCase) -> HealthFinding | None:
+    """Return what a passing report says of a case whose arrays hide mistakes; None where they hide none.
+
+    What the layer itself hides (no stride, one group) is left to `blind_spots`: no other arrays would show it. Nothing
+    is replayed.
+    """
+    problem = of_operands(case)
+    hiding = [condition for condition in (ONE_SAMPLE, ONE_OUTPUT) if condition[0](problem)]
+    hypotheses = [one for one in CATALOGUE if set(one.tensors) & case.grads.keys() and problem.rank >= one.least_rank]
+    count = sum(any(condition in one.hidden for condition in hiding) for one in hypotheses)
+    reasons = [*(words for _, words in hiding), *_alike(problem), *_zero_bias(case)]
+    return hidden_mistakes(reasons, count) if reasons else None
+
+
+def _zero_bias(case: ConvCase) -> Iterator[str]:
+    """Yield that a bias shows nothing in the outputs, where these count."""
+    if "bias" in case.grads and not case.bias.any() and (case.output is not None or case.loss != "vjp"):
+        yield "the bias is zero"
+
+
 def suggested(case: ConvCase) -> ConvGeometry:
     """Return shapes and arguments of a small case that shows all known mistakes, with random arrays.
 
@@ -111,6 +132,16 @@ def _blind_spots(case: ConvCase, problem: Problem, pool: Executor) -> Iterator[B
             reason = _reason(hypothesis, problem, bool(variants))
             if reason:
                 yield BlindSpot(hypothesis.bug, reason)
+    for reason in _zero_bias(case):
+        yield BlindSpot("the forward pass leaves the bias out, or adds it several times", reason)
+    if _is_square(problem):
+        reason = "input, kernel and outputs are square"
+        yield BlindSpot("the size of one spatial axis is used for another, in a loop or a reshape", reason)
+
+
+def _is_square(problem: Problem) -> bool:
+    sizes = (problem.inside, problem.taps, problem.v.shape[SPACE:])
+    return problem.rank > 1 and all(len(set(one)) == 1 for one in sizes) and max(problem.inside) > 1
 
 
 def _reason(hypothesis: Hypothesis, problem: Problem, replayed: bool) -> str:
@@ -126,10 +157,19 @@ def _reason(hypothesis: Hypothesis, problem: Problem, replayed: bool) -> str:
 def _alike(problem: Problem) -> Iterator[str]:
     """Yield what of the arrays makes mistakes invisible."""
     for name, array in (("cotangent", problem.v), ("input", problem.x), ("weight", problem.w)):
-        if (array == array.flat[0]).all():
+        if array.size > 1 and _is_flat(array):
             yield f"the {name} is constant"
-        elif name != "weight" and not np.ptp(array, axis=problem.axes).any():
+        elif name != "weight" and array[0, 0, 0].size > 1 and all(map(_is_flat, _maps(array))):
             yield f"the {name} is constant in space"
+
+
+def _maps(array: np.ndarray) -> np.ndarray:
+    return array.reshape(-1, *array.shape[SPACE:])
+
+
+def _is_flat(array: np.ndarray) -> bool:
+    """Return whether all entries are equal, by two of them where these differ."""
+    return bool(array.flat[0] == array.flat[-1] and (array == array.flat[0]).all())
 
 
 class _Shown:

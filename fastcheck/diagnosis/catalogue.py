@@ -63,12 +63,12 @@ def _differ(values: tuple[int, ...]) -> bool:
 
 
 _ONE_TAP = (lambda p: max(p.taps) == 1, "the kernel has one tap")
-_ONE_SAMPLE = (lambda p: len(p.v) == 1, "there is one sample (N = 1)")
+ONE_SAMPLE = (lambda p: len(p.v) == 1, "there is one sample (N = 1)")
 _ONE_GROUP = (lambda p: len(p.w) == 1, "there is one group")
 _STRIDE_ONE = (lambda p: max(p.stride) == 1, "the stride is 1")
 _DILATION_ONE = (lambda p: max(p.dilation) == 1, "the dilation is 1")
 _NO_PADDING = (lambda p: not any(p.low) and not p.sources, "there is no padding before the input")
-_ONE_OUTPUT = (lambda p: max(_space(p)) == 1, "there is one output position")
+ONE_OUTPUT = (lambda p: max(_space(p)) == 1, "there is one output position")
 _ONE_CHANNEL = (
     lambda p: min(p.w.shape[1:3]) == 1,
     "a group has one channel or one filter (depthwise, or C = 1), so that memory is the same in either order",
@@ -150,7 +150,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "the weight gradient slides the cotangent over the input as it is: remove the flip (rot90, [::-1], or a "
         "convolution that flips by itself)",
         turned.flipped_cotangent,
-        (_ONE_OUTPUT,),
+        (ONE_OUTPUT,),
     ),
     Hypothesis(
         "input flipped",
@@ -175,7 +175,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "place output o at o * stride in the input: put stride - 1 zeros between the cotangent's entries (as a "
         "dilation) before the gradient is computed by a convolution",
         strides.missing_stride,
-        (_STRIDE_ONE, _ONE_OUTPUT),
+        (_STRIDE_ONE, ONE_OUTPUT),
     ),
     Hypothesis(
         "cotangent repeated",
@@ -298,7 +298,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "add over the batch: look for = in place of += in the loop over samples, an index [0] or [-1], or bounds that "
         "leave one out",
         left_out.one_sample,
-        (_ONE_SAMPLE,),
+        (ONE_SAMPLE,),
     ),
     Hypothesis(
         "sample used for all",
@@ -306,7 +306,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         ("input", "weight"),
         "look for an index [0] or [-1] over the batch, or a variable that keeps the last sample after the forward loop",
         pairing.first_cotangent_for_all,
-        (_ONE_SAMPLE,),
+        (ONE_SAMPLE,),
     ),
     Hypothesis(
         "channels mixed",
@@ -344,7 +344,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         ALL,
         "look for = in place of += inside the loops over output rows and columns, or for a return inside them",
         left_out.one_position,
-        (_ONE_OUTPUT,),
+        (ONE_OUTPUT,),
     ),
     Hypothesis(
         "outputs left out",
@@ -353,7 +353,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "check the bounds of the loops over outputs: there are (size + padding - extent) // stride + 1 of them, and "
         "windows that reach into the padding count too",
         left_out.dropped_positions,
-        (_ONE_OUTPUT,),
+        (ONE_OUTPUT,),
     ),
     Hypothesis(
         "entries never written",
@@ -375,7 +375,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "flatten both matrices in the same order: transpose channels to the front before reshape(channels, -1), and "
         "give im2col's columns the same order of samples and positions",
         memory_order.mixed_samples,
-        (_ONE_SAMPLE,),
+        (ONE_SAMPLE,),
     ),
     Hypothesis(
         "layouts mixed",
@@ -408,7 +408,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         BOTH,
         "look for a transposition, or for rows and columns exchanged in an index",
         turned.turned_maps,
-        (_ONE_OUTPUT,),
+        (ONE_OUTPUT,),
         least_rank=2,
     ),
     Hypothesis(
@@ -448,7 +448,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         BOTH,
         "look for np.roll, an index modulo the size, or an index of -1 that wraps around",
         placing.rolled,
-        (_ONE_OUTPUT,),
+        (ONE_OUTPUT,),
     ),
     Hypothesis(
         "shifted",
@@ -459,4 +459,4 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         last_resort=True,
     ),
 )
-"""Simplest and most frequent mistakes first: where several make the same array, the first is told first."""
+"""Simplest and most frequent mistakes first: where several make the same array, the first is named first."""

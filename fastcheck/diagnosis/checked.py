@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Protocol
 
 import numpy as np
 
+from fastcheck.common.progress import silent
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.diagnosis.around import Around
 from fastcheck.diagnosis.counts import counts_of
@@ -16,44 +17,75 @@ from fastcheck.diagnosis.diagnosed import KEPT, SAMPLE, Explain, Marked, diagnos
 from fastcheck.diagnosis.evidence import Diagnosis, Failed
 from fastcheck.diagnosis.fitted import fitted, is_in_part
 from fastcheck.diagnosis.marks import marked
-from fastcheck.engine.hosting import host
+from fastcheck.engine.hosting import host, hosted
+from fastcheck.engine.pipeline import Case
 from fastcheck.engine.settings import Settings
 from fastcheck.functions.case import FunctionCase
 from fastcheck.functions.vjp_case import VjpCase
 from fastcheck.reports.report import Report
+from fastcheck.reports.tensor_report import Kept
 
 
-class Case(Protocol):
-    """A case with a pipeline and analytic gradients."""
+def check(case: Case, settings: Settings) -> Report:
+    """Check a convolution or a function, and diagnose what fails."""
+    from fastcheck.engine import coordinator  # imports Numba
 
-    grads: Any
+    alone = host() is None  # a suite stores what is kept, and has finished shards without it
+    keeping = replace(settings, keep=settings.keep or (alone and _takes_few(case, settings)))
+    report = coordinator.run(case.pipeline(keeping), keeping)
+    report = completed(case, settings, report, kept_in(report) if alone else None)
+    return report if settings.keep else without_arrays(report)
 
-    def pipeline(self, settings: Settings) -> Any:
-        """Return the pipeline that checks the case with these settings."""
-        ...
+
+def completed(case: Case, settings: Settings, report: Report, kept: Mapping[str, Kept] | None = None) -> Report:
+    """Return the report of a case with the diagnoses of what fails.
+
+    Parameters
+    ----------
+    case : ConvCase or FunctionCase
+    settings : Settings
+        With which the case was checked.
+    report : Report
+    kept : mapping of str to Kept, optional
+        The per-dimension arrays of the check. Without them, failed tensors are differenced again.
+    """
+    if isinstance(case, ConvCase):
+        return _completed_convolution(case, settings, report, kept)
+    if isinstance(case, FunctionCase):
+        return _completed_function(case, settings, report, kept)
+    return report
 
 
-def convolution(case: ConvCase, settings: Settings) -> Report:
-    """Check a convolution, and diagnose what fails."""
-    from fastcheck.diagnosis.convolutions import replayed  # imports Numba
+def _completed_convolution(
+    case: ConvCase, settings: Settings, report: Report, kept: Mapping[str, Kept] | None
+) -> Report:
+    from fastcheck.diagnosis import forward  # imports Numba
+    from fastcheck.diagnosis.blind_spots import noted
+    from fastcheck.diagnosis.convolutions import replayed
 
     def explain(failed: Failed) -> list[Diagnosis]:
-        return sorted([*fitted(failed, counts=_counts(case)), *replayed(case, failed)], key=is_in_part)
+        found = [*fitted(failed, counts=_counts(case)), *replayed(case, failed)]
+        return sorted(found, key=lambda one: (is_in_part(one), -len(one.tensors)))  # one cause of all comes first
 
+    if report.verdict == "pass":
+        blind = noted(case)
+        return report.with_health([*report.health, blind]) if blind else report
     values = {name: case.operand(name) for name in case.grads}
-    return _checked(case, settings, values, explain)
+    report = _diagnosed(case, settings, report, kept, values, explain)
+    return forward.explained(case, report, _counts(case))
 
 
-def function(case: FunctionCase, settings: Settings) -> Report:
-    """Check a function, and diagnose what fails."""
-
+def _completed_function(
+    case: FunctionCase, settings: Settings, report: Report, kept: Mapping[str, Kept] | None
+) -> Report:
     around = _around(case)
 
     def explain(failed: Failed) -> list[Diagnosis]:
         labelled = {case.label(name): array for name, array in case.params.items()} | dict(around.outputs)
         return sorted(fitted(failed, counts=counts_of(labelled), around=around), key=is_in_part)
 
-    return _checked(case, settings, case.params, explain, lambda evidence: marked(evidence, around))
+    mark = functools.partial(marked, around=around)
+    return _diagnosed(case, settings, report, kept, case.params, explain, mark)
 
 
 def _around(case: FunctionCase) -> Around:
@@ -80,30 +112,35 @@ def _counts(case: ConvCase) -> dict[str, float]:
     }
 
 
-def _checked(
+def _takes_few(case: Case, settings: Settings) -> bool:
+    """Return whether so few dimensions are differenced that their values can be kept."""
+    from fastcheck.engine import coordinator
+
+    return sum(map(len, coordinator.chosen(case.pipeline(settings), settings).values())) <= KEPT
+
+
+def _diagnosed(
     case: Case,
     settings: Settings,
+    report: Report,
+    kept: Mapping[str, Kept] | None,
     values: Mapping[str, np.ndarray],
     explain: Explain,
     mark: Marked = lambda evidence: "",
 ) -> Report:
-    from fastcheck.engine import coordinator  # imports Numba
-
-    alone = host() is None  # a suite stores what is kept, and runs each check once
-    few = sum(map(len, coordinator.chosen(case.pipeline(settings), settings).values())) <= KEPT
-    keeping = replace(settings, keep=settings.keep or (few and alone))
-    report = coordinator.run(case.pipeline(keeping), keeping)
     names = failed_in(report)
-    if names and (alone or settings.keep):
-        kept = kept_in(report) or kept_in(_again(case, settings, names))
-        report = diagnosed(report, kept, case.grads, values, explain, mark)
-    return report if settings.keep else without_arrays(report)
+    if not names:
+        return report
+    return diagnosed(report, kept or kept_in(_again(case, settings, names)), case.grads, values, explain, mark)
 
 
 def _again(case: Case, settings: Settings, names: list[str]) -> Report:
-    """Difference a sample of the tensors that failed once more, for its arrays."""
+    """Difference a small case, or a sample of the tensors that failed, once more, for its arrays."""
     from fastcheck.engine import coordinator
 
-    dims = {name: SAMPLE if name in names else 1 for name in case.grads}
-    once_more = replace(settings, dims=dims, keep=True, directions=0)
-    return coordinator.run(case.pipeline(once_more), once_more)
+    once_more = replace(settings, keep=True, progress=silent)
+    if not _takes_few(case, settings):
+        dims = {name: SAMPLE if name in names else 1 for name in case.grads}
+        once_more = replace(once_more, dims=dims, directions=0)
+    with hosted(None):  # a suite neither stores this nor counts it
+        return coordinator.run(case.pipeline(once_more), once_more)

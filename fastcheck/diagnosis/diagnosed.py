@@ -11,7 +11,7 @@ from fastcheck.diagnosis.evidence import Diagnosis, Evidence, Failed, in_report
 from fastcheck.diagnosis.shape import described
 from fastcheck.reports.axes import axis_names
 from fastcheck.reports.report import Report
-from fastcheck.reports.tensor_report import Kept
+from fastcheck.reports.tensor_report import UNKNOWN, Kept
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -20,9 +20,6 @@ Explain = Callable[[Failed], Sequence[Diagnosis]]
 
 Marked = Callable[[Evidence], str]
 """Takes a tensor that failed, and returns words for what marks the entries that fail, or none."""
-
-UNKNOWN = "not one of the known patterns"
-"""The bug where nothing fits."""
 
 KEPT = 2**14
 """Largest number of dimensions whose values are kept for a diagnosis, 32 bytes each."""
@@ -56,14 +53,14 @@ def diagnosed(
     ----------
     report : Report
     kept : mapping of str to Kept
-        Per-dimension arrays of each failed tensor.
+        Per-dimension arrays of the failed tensors; of those without, nothing is said.
     grads : mapping of str to array
         The gradients that were checked.
     values : mapping of str to array
         The tensors themselves.
     explain, marked : callable
     """
-    every = [_evidence(name, kept[name], grads[name], values.get(name)) for name in failed_in(report)]
+    every = [_evidence(name, kept[name], grads[name], values.get(name)) for name in failed_in(report) if name in kept]
     failed = {one.name: one for one in every if one.failing.any()}
     if not failed:
         return report

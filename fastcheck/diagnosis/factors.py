@@ -110,7 +110,7 @@ def shown(factor: float) -> str:
 
 @np.errstate(all="ignore")
 def fitted(evidence: Evidence, target: np.ndarray, *columns: np.ndarray) -> np.ndarray:
-    """Return the coefficients with which columns add up to a target, weighted by the bars; nan where they are not told.
+    """Return the coefficients with which columns add up to a target, weighted by the bars; nan if not known.
 
     Entries that the others contradict are left out.
 
@@ -140,7 +140,7 @@ def _sum(found: np.ndarray, columns: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _step(matrix: np.ndarray, target: np.ndarray, found: np.ndarray) -> np.ndarray | None:
-    """Return what is to be added to coefficients; None where the columns do not tell."""
+    """Return what is to be added to coefficients; None where the columns leave them open."""
     scale = np.abs(matrix).max(axis=0, initial=0.0)
     if len(matrix) < len(found) or not (np.isfinite(scale) & (scale > 0)).all():
         return None

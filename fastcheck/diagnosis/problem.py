@@ -1,4 +1,4 @@
-"""A convolution as a backward pass sees it: grouped operands that a hypothesis may rearrange, and the gradients."""
+"""A convolution as a program sees it: grouped operands that a hypothesis may rearrange, the output, the gradients."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """The operands of a backward pass, views of the case's arrays wherever that is possible.
+    """The operands of both passes, views of the case's arrays wherever that is possible.
 
     A convolution and its transpose are one relation between a big and a small array, ``big = stride * small +
     dilation * tap - low``. The big array of a convolution is its input, that of a transposed one its output.
@@ -46,6 +46,7 @@ class Problem:
     small : array, shape (N, groups, filters, spatial...)
         Cotangent, or the input of a transposed convolution.
     w : array, shape (groups, filters, channels, taps...)
+    bias : array, shaped as the output
     stride, dilation, low : tuple of int
         ``low`` is the padding before each axis.
     high : tuple of int
@@ -62,6 +63,7 @@ class Problem:
     big: np.ndarray
     small: np.ndarray
     w: np.ndarray
+    bias: np.ndarray
     stride: Shape
     dilation: Shape
     low: Shape
@@ -97,6 +99,11 @@ class Problem:
         return self.w.shape[SPACE:]
 
     @property
+    def inside(self) -> Shape:
+        """The input's sizes in space, without the copies of a padding mode."""
+        return tuple(int(one.max()) + 1 for one in self.sources) or self.x.shape[SPACE:]
+
+    @property
     def filters_axis(self) -> int:
         """The axis of ``w`` that an input gradient sums over."""
         return 2 if self.transposed else 1
@@ -108,11 +115,11 @@ class Problem:
         return replace(self, **arrays, **changes)  # type: ignore[arg-type]
 
     def part(self, tensor: str, block: Block) -> Problem:
-        """Return the problem of a part of a gradient: everything that this part depends on."""
+        """Return the problem of a part of a gradient or of the output: everything that this part depends on."""
         every = slice(None)
         samples, groups, filters, channels, _ = block
-        if tensor == "input":
-            filters, channels = (filters, every) if self.transposed else (every, channels)
+        if tensor in ("input", "output"):
+            filters, channels = (filters, every) if (tensor == "input") == self.transposed else (every, channels)
         else:
             samples = every
         return replace(
@@ -120,6 +127,7 @@ class Problem:
             big=self.big[samples, groups, channels],
             small=self.small[samples, groups, filters],
             w=self.w[groups, filters, channels],
+            bias=self.bias[samples, groups, channels if self.transposed else filters],
         )
 
     def of_rows(self, rows: slice) -> Problem:
@@ -138,30 +146,38 @@ class Problem:
 
 
 Gradient = Callable[[Problem, str, Executor], np.ndarray]
-"""A backward pass: takes a problem, the tensor's name and an executor, returns the grouped gradient."""
+"""A pass: takes a problem, the tensor's name and an executor; returns its grouped gradient, or of "output" itself."""
 
 
 def of_case(case: ConvCase, pool: Executor) -> Problem:
-    """Return the problem of a case."""
+    """Return the problem of a case's gradients."""
+    if case.loss == "vjp":
+        return of_operands(case)
     geometry = case.geometry
-    cotangent, output = case.grad_output, None
-    if case.loss != "vjp":
-        output = passes.convolve(geometry, case.input, case.weight, case.bias, pool)
-        cotangent = cotangent * slope(case.loss, output)
+    output = passes.convolve(geometry, case.input, case.weight, case.bias, pool)
+    sloped, unsloped = case.grad_output * slope(case.loss, output), grouped(case.grad_output, geometry.groups)
+    return of_operands(case).having(
+        v=grouped(sloped, geometry.groups), unsloped=unsloped, output=grouped(output, geometry.groups)
+    )
+
+
+def of_operands(case: ConvCase) -> Problem:
+    """Return the problem of a case's output, or of its gradients under a loss that is linear."""
+    geometry = case.geometry
     filters = geometry.weight_shape[0] // geometry.groups
     x, sources = _with_padding(geometry, grouped(case.input, geometry.groups))
-    v = grouped(cotangent, geometry.groups)
+    v = grouped(case.grad_output, geometry.groups)
+    bias = case.bias.reshape(geometry.groups, -1, *(1,) * geometry.rank)
     return Problem(
         big=v if geometry.transposed else x,
         small=x if geometry.transposed else v,
         w=case.weight.reshape(geometry.groups, filters, *geometry.weight_shape[1:]),
+        bias=np.broadcast_to(bias, v.shape),
         stride=geometry.stride,
         dilation=geometry.dilation,
         low=(0,) * geometry.rank if sources else tuple(low for low, _ in geometry.padding),
         high=(0,) * geometry.rank if sources else tuple(high for _, high in geometry.padding),
         transposed=geometry.transposed,
-        unsloped=None if output is None else grouped(case.grad_output, geometry.groups),
-        output=None if output is None else grouped(output, geometry.groups),
         sources=sources,
     )
 
@@ -194,7 +210,7 @@ def padded(x: np.ndarray, sides: Sides, padding_mode: str) -> tuple[np.ndarray, 
 
 
 def gradient(problem: Problem, tensor: str, pool: Executor) -> np.ndarray:
-    """Return a gradient by the reference backward pass, grouped as the tensor is in the problem."""
+    """Return a gradient by the reference backward pass, grouped as the tensor is in the problem; or the output."""
     if tensor == "bias":
         return problem.v.sum(axis=(0, *problem.axes))
     if not problem.small.size:  # rows that no window meets
@@ -212,12 +228,15 @@ def gradient(problem: Problem, tensor: str, pool: Executor) -> np.ndarray:
         groups=len(problem.w),
         spacing=(1,) * problem.rank,
     )
-    if tensor == "input" and problem.transposed:
-        return passes.convolve(geometry, big, w, np.zeros(len(w)), pool).reshape(problem.small.shape)
-    found = passes.backward(geometry, big, w, small, pool, (tensor,))[tensor]
+    if tensor == ("input" if problem.transposed else "output"):
+        found = passes.convolve(geometry, big, w, np.zeros(len(w)), pool).reshape(problem.small.shape)
+        return found + problem.bias if tensor == "output" else found
+    adjoint = "weight" if tensor == "weight" else "input"
+    found = passes.backward(geometry, big, w, small, pool, (adjoint,))[adjoint]
     if tensor == "weight":
         return found.reshape(problem.w.shape)
-    return folded(problem, found.reshape(problem.big.shape))
+    found = found.reshape(problem.big.shape)
+    return found + problem.bias if tensor == "output" else folded(problem, found)
 
 
 def folded(problem: Problem, padded: np.ndarray) -> np.ndarray:

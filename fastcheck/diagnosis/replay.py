@@ -1,4 +1,4 @@
-"""Replays of mistakes: of a block of a gradient first, which costs little, or of all of it."""
+"""Replays of mistakes: of a block of a gradient or of the output first, which costs little, or of all of it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from fastcheck.diagnosis.problem import Block, Problem, gradient
 
 @dataclass
 class Replays:
-    """The replays of one tensor's gradient.
+    """The replays of one tensor's gradient, or of the output.
 
     Attributes
     ----------
     problem : Problem
-    tensor : {"input", "weight", "bias"}
+    tensor : {"input", "weight", "bias", "output"}
     block : Block
         The part that is replayed first.
     right : callable
-        Returns the whole right gradient, grouped. It is called where a mistake needs all of it, once.
+        Returns all that is right, grouped. It is called where a mistake needs all of it, once.
     pool : Executor
     """
 
@@ -57,6 +57,8 @@ class Replays:
         transposed = self.problem.transposed
         if self.tensor == "input":
             return self._rows_of(array[samples, groups, filters if transposed else channels])
+        if self.tensor == "output":
+            return array[samples, groups, channels if transposed else filters]
         if self.tensor == "bias":
             return array[groups, channels if transposed else filters]
         return array[groups, filters, channels]
@@ -75,5 +77,6 @@ def grouped_shape(problem: Problem, tensor: str) -> Shape:
         return problem.w.shape
     if tensor == "bias":
         return problem.v.shape[1:3]
-    space = tuple(int(one.max()) + 1 for one in problem.sources) or problem.x.shape[3:]
-    return (*problem.x.shape[:3], *space)
+    if tensor == "output":
+        return problem.v.shape
+    return (*problem.x.shape[:3], *problem.inside)

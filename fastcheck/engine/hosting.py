@@ -22,8 +22,8 @@ def host() -> Host | None:
 
 
 @contextmanager
-def hosted(by: Host) -> Iterator[None]:
-    """Have a host run every check that this thread begins in the block, by whichever public function."""
+def hosted(by: Host | None) -> Iterator[None]:
+    """Have a host run every check that this thread begins in the block, by whichever public function; or none."""
     token = _HOST.set(by)
     try:
         yield

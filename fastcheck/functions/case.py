@@ -18,7 +18,7 @@ from fastcheck.common.naming import LONGEST_VALUE, brief, quoted, refuse_unknown
 from fastcheck.common.precision import PRECISIONS, UNITS, U
 from fastcheck.engine.magnitudes import rms
 from fastcheck.engine.settings import Settings
-from fastcheck.functions import calls, state
+from fastcheck.functions import blind, calls, state
 from fastcheck.functions.calls import Stacked
 from fastcheck.functions.form import Form, of_other_shape
 from fastcheck.functions.state import Arrays
@@ -174,6 +174,10 @@ class FunctionCase:
     def is_large(self) -> bool:
         """Whether the function has so many parameters that few calls for each would take too long."""
         return sum(array.size for array in self.params.values()) > LARGE
+
+    def blind_spots(self) -> Iterator[str]:
+        """Yield what of the inputs would hide mistakes, in words."""
+        yield from blind.equal_inputs(self.params, self.label)
 
     def label(self, name: str) -> str:
         """Return the user's name for a tensor."""

@@ -194,7 +194,15 @@ class FunctionPipeline(Covered):
             return self._case.findings
         self._case.examine_end()
         findings = [*self._case.findings, *self._tied(), *self._breached(report), *self._seen(report.verdict)]
-        return findings if any(one.verdict for one in findings) else [*findings, *self._vanishing(report)]
+        if any(one.verdict for one in findings):
+            return findings
+        return [*findings, *self._vanishing(report), *self._blind(report)]
+
+    def _blind(self, report: Report) -> Iterator[HealthFinding]:
+        """Yield what would hide mistakes, where the check passes."""
+        reasons = list(self._case.blind_spots()) if report.verdict == "pass" else []
+        if reasons:
+            yield health.blind_spots(reasons)
 
     def _tied(self) -> Iterator[HealthFinding]:
         kinked = [

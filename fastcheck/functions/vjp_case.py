@@ -8,7 +8,7 @@ the outputs that move.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from fastcheck.common.arrays import Floating
 from fastcheck.common.errors import FastcheckError
 from fastcheck.common.precision import UNITS, U
 from fastcheck.engine.magnitudes import rms
-from fastcheck.functions import cotangents
+from fastcheck.functions import blind, cotangents
 from fastcheck.functions.case import MOVED, Evaluation, FunctionCase
 from fastcheck.functions.conjugates import other_convention
 from fastcheck.functions.detection import detected
@@ -121,6 +121,12 @@ class VjpCase(FunctionCase):
     def forward(self) -> ForwardReport | None:
         """The comparison of forward with the reference; None without one."""
         return self._vjp.comparison()
+
+    def blind_spots(self) -> Iterator[str]:
+        """Yield what of the inputs and the cotangent would hide mistakes, in words."""
+        yield from super().blind_spots()
+        yield from blind.constant_cotangent(self._vjp.cotangent)
+        yield from blind.single_sample(self.params, self._vjp.here, self.label)
 
     def label(self, name: str) -> str:
         """Return the user's name for an input."""

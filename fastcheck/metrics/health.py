@@ -260,6 +260,24 @@ def nothing_shown(zeros: int, dims: int, passed: bool) -> HealthFinding:
     )
 
 
+def blind_spots(reasons: Sequence[str]) -> HealthFinding:
+    """Describe arrays of a function with which wrong code may give right gradients."""
+    return HealthFinding(
+        "blind spots",
+        f"{listed(reasons)}: some mistakes, such as entries or samples in the wrong order, could not have shown here",
+        "check with random values and several samples",
+    )
+
+
+def hidden_mistakes(reasons: Sequence[str], count: int) -> HealthFinding:
+    """Describe a convolution whose arrays hide so many known mistakes; 0 where they were not counted."""
+    known = f"{count:,} known mistake{'s' * (count != 1)}" if count else "known mistakes"
+    return HealthFinding(
+        "blind spots",
+        f"{listed(reasons)}: {known} could not have shown here (fastcheck conv --suggest, or fastcheck.blind_spots)",
+    )
+
+
 def nothing_to_gain(loss: float, softmax: bool) -> HealthFinding:
     """Describe a point at which the gradient of a network's loss vanishes."""
     kind = "the softmax is saturated" if softmax else "there is nothing left to gain"

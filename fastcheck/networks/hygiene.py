@@ -164,6 +164,9 @@ def _points(facts: Facts) -> HygieneLine:
             "warn",
             f"{message}; all are identical, so they show no more than one would: use different data points",
         )
+    if facts.total == 1:
+        words = "the only one that was given, which shows no mistake in a mean over data points or in their order"
+        return HygieneLine("data points", "warn", f"{words}: use a few")
     if used > MANY_POINTS:
         return HygieneLine("data points", "warn", f"{message}; a few are enough, say 4 to 16: {why}")
     return HygieneLine("data points", "done", f"{message}: {why}")

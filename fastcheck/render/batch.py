@@ -88,7 +88,9 @@ def chat_line(name: str, suite: SuiteReport, waiting: int) -> str:
     if present:
         room = LONGEST - len(head + ", ".join(parts + not_passed) + tail) - len(" ()")
         decisive = [entry for entry in suite.cases.items() if entry[1].verdict == present[0]]
-        not_passed[0] += _details([_cause(*entry) for entry in decisive[:_DETAILED]], len(decisive), room)
+        causes, short = ([_cause(*entry, with_bugs) for entry in decisive[:_DETAILED]] for with_bugs in (True, False))
+        fit = len("; ".join(causes)) <= room  # the cases matter more than their mistakes
+        not_passed[0] += _details(causes if fit else short, len(decisive), room)
     return head + ", ".join(parts + not_passed) + tail
 
 
@@ -106,12 +108,12 @@ def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: max(longest, 1) - 1]}…"
 
 
-def _cause(name: str, case: _Case) -> str:
-    """Return why a case did not pass, in a few words: the tensors, and the names of recognised mistakes."""
+def _cause(name: str, case: _Case, with_bugs: bool) -> str:
+    """Return why a case did not pass, in a few words: the tensors, and perhaps the names of recognised mistakes."""
     if isinstance(case, Report) and case.error is not None:
         return printable(f"{name}: {case.error}")
     tensors = dict.fromkeys(tensor for _, tensor, one in every_tensor(case) if one.verdict == case.verdict)
-    message = ", ".join((*tensors, *bugs(case)))
+    message = ", ".join((*tensors, *(bugs(case) if with_bugs else ())))
     return printable(f"{name}: {message}" if message else name)
 
 

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from fastcheck.convolutions.geometry import ConvGeometry
 
 
-def told(spots: Iterable[tuple[str, str]], suggested: ConvGeometry) -> str:
+def text(spots: Iterable[tuple[str, str]], suggested: ConvGeometry) -> str:
     """Return the text for ``--suggest``, of mistakes with their reasons and a case's geometry."""
-    return "\n".join([*_told(spots), *_suggestion(suggested)]) + "\n"
+    return "\n".join([*_by_reason(spots), *_suggestion(suggested)]) + "\n"
 
 
-def _told(spots: Iterable[tuple[str, str]]) -> Iterator[str]:
+def _by_reason(spots: Iterable[tuple[str, str]]) -> Iterator[str]:
     by_reason: dict[str, list[str]] = defaultdict(list)
     for bug, reason in spots:
         by_reason[reason].append(bug)

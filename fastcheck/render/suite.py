@@ -18,6 +18,7 @@ from fastcheck.reports.layout import short
 from fastcheck.reports.notes import audit_outcome
 from fastcheck.reports.report import Report
 from fastcheck.reports.suite_report import NetworkReport, SuiteReport, every_tensor, phases_of
+from fastcheck.reports.tensor_report import UNKNOWN
 
 _SUITE = (
     *("case", "tensor", "verdict", "checked", "norm ratio", "max ratio", "resolved"),
@@ -79,7 +80,8 @@ def bugs(case: Report | NetworkReport) -> list[str]:
     """Return the names of the mistakes recognised in forward passes and gradients."""
     diagnoses = [None if phase.forward is None else phase.forward.diagnosis for phase in phases_of(case).values()]
     diagnoses += [tensor.diagnosis for _, _, tensor in every_tensor(case)]
-    return list(dict.fromkeys(str(one["bug"]) for one in diagnoses if one is not None and "bug" in one))
+    known = [one["bug"] for one in diagnoses if one is not None and one.get("bug", UNKNOWN) != UNKNOWN]
+    return list(dict.fromkeys(map(str, known)))
 
 
 def _case_rows(name: str, case: Report | NetworkReport) -> list[tuple[Cell, ...]]:

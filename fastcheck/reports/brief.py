@@ -32,7 +32,7 @@ _MANY = 1e6
 def brief(report: CheckReport) -> list[str]:
     """Return the short text of a report, line by line.
 
-    Where the wrong entries lie is known where the check kept its per-dimension arrays.
+    Where the wrong entries lie is known from a diagnosis, or where the check kept its per-dimension arrays.
     """
     if not isinstance(report, (Report, NetworkReport)):
         return report.outline().lines()
@@ -61,10 +61,13 @@ def _apart(entry: Entry) -> str:
 
 
 def _where(report: Report | NetworkReport, facts: Facts) -> Iterator[str]:
-    """Yield what the wrong entries of a tensor share, where there are several."""
-    for digits in digit_maps(facts.tensors, report.operands)[: len(ROWS)]:
-        if facts.tensors[digits.name].beyond_error_bar > 1 and digits.where:
-            yield from wrapped(f"where {digits.name} is wrong: {digits.where}")
+    """Yield which entries of a tensor are wrong, where there are several and not all are."""
+    maps = {one.name: one for one in digit_maps(facts.tensors, report.operands)}
+    several = [pair for pair in worst_first(facts.tensors) if 1 < pair[1].beyond_error_bar < pair[1].dims_checked]
+    for name, tensor in several[: len(ROWS)]:
+        shape, _, _ = (tensor.diagnosis or {}).get("shape", "").partition("; ")  # its signs and factors may be long
+        shape = shape or (maps[name].where if name in maps else "")
+        yield from wrapped(f"where {name} is wrong: {shape}" if shape else "")
 
 
 def _notes(outline: Outline) -> Iterator[str]:

@@ -35,8 +35,13 @@ def of(facts: Facts, shown: Sequence[tuple[str, TensorReport]]) -> Iterator[str]
 
 def _forward_notes(facts: Facts) -> Iterator[str]:
     if facts.forward is not None and facts.forward.diagnosis is not None:
-        yield f"norm ratio {layout.short(facts.forward.norm_ratio)}: {facts.forward.diagnosis['evidence']}"
-        yield f"try: {facts.forward.diagnosis['try']}"
+        known = facts.forward.diagnosis
+        yield f"norm ratio {layout.short(facts.forward.norm_ratio)}: {known['evidence']}"
+        if not known.get("shape", "all").startswith("all"):
+            yield f"where: {known['shape']}"
+        if known.get("gradients"):
+            yield known["gradients"]
+        yield f"try: {known['try']}"
         yield f"no gradient was judged, since {facts.other_function}"
 
 

@@ -365,6 +365,7 @@ def _decode_forward(data: _Reader) -> ForwardReport:
     if data.data.get("diagnosis") is not None:
         reader = _Reader(data.data["diagnosis"], "forward.diagnosis")
         diagnosis = {key: reader.text(key) for key in ("bug", "evidence", "try")}
+        diagnosis |= {key: reader.text(key) for key in ("shape", "gradients") if key in reader.data}
     return ForwardReport(data.verdict("verdict"), data.number("norm_ratio"), diagnosis)
 
 

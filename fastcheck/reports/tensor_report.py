@@ -17,6 +17,9 @@ from fastcheck.reports.layout import Row, short, table
 NOT_AUDITED: dict[str, Any] = {"dims": 0, "direction": None, "disagreements": 0}
 """The audit part of a report whose evaluator takes no shortcut."""
 
+UNKNOWN = "not one of the known patterns"
+"""The bug of a diagnosis where nothing fits."""
+
 
 @dataclass(frozen=True)
 class Entry(Judged):
@@ -272,7 +275,8 @@ class ForwardReport(Judged):
     verdict : {"pass", "fail"}
     norm_ratio : float
     diagnosis : dict or None
-        "bug", "evidence" and "try", where the outputs differ.
+        "bug", "evidence" and "try", where the outputs differ; of a convolution also "shape", and "gradients": which
+        function the gradients belong to.
     """
 
     verdict: Verdict

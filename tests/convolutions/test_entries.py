@@ -274,10 +274,10 @@ def test_inputs_move_no_more_outputs_than_those_of_a_plain_layer():
     [
         (lambda layer, x, w, b: _forward(layer, x, w, 0 * b), "the bias is missing"),
         (lambda layer, x, w, b: _forward(layer, x, w.flip(2, 3), b), "the kernel is flipped"),
-        (lambda layer, x, w, b: torch.roll(_forward(layer, x, w, b), 1, 0), "the declared output is not that of"),
+        (lambda layer, x, w, b: torch.roll(_forward(layer, x, w, b), 1, 0), "samples have each other's outputs"),
         (
             lambda layer, x, w, b: F.conv_transpose2d(x, w, b, 2, (0, 2))[:, :, 2:],
-            "the padding along height is off by one (2 before and 0 after)",
+            "a parameter of one spatial axis is used for another: the padding along width",
         ),
     ],
 )

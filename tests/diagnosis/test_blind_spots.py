@@ -167,3 +167,69 @@ def test_files_of_results_are_refused_where_nothing_is_checked(tmp_path, capsys)
     assert status(["conv", str(path), "--suggest", "--json", str(tmp_path / "out.json")]) == 2
     assert "--suggest checks nothing: expected neither --json nor --table" in capsys.readouterr().err
     assert not (tmp_path / "out.json").exists()
+
+
+def _checked(**changes):
+    """A passing report, and its line on blind spots."""
+    rng = np.random.default_rng(1)
+    arrays = {"input": (3, 4, 7, 6), "weight": (6, 4, 3, 3), "bias": (6,), "grad_output": (3, 6, 5, 4)}
+    arrays = {name: rng.standard_normal(shape) for name, shape in arrays.items()} | changes
+    x, w, v = (arrays[name] for name in ("input", "weight", "grad_output"))
+    still = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
+    right = planted_backward.backward(x, w, v, **still)
+    grads = {name: right[name] for name in ("input", "weight", "bias")}
+    report = fastcheck.check(fastcheck.ConvCase(**arrays, grads=grads), dims=9)
+    assert report.passed
+    return "; ".join(one.words for one in report.health if one.name == "blind spots")
+
+
+def test_an_ordinary_case_has_no_line():
+    """Whatever its layer hides: stride, dilation and groups are 1, and there is no padding."""
+    assert _checked() == ""
+    assert _checked(bias=np.zeros(6)) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {
+                "input": np.random.default_rng(0).normal(size=(1, 4, 7, 6)),
+                "grad_output": np.sin(np.arange(120.0)).reshape(1, 6, 5, 4),
+            },
+            "there is one sample (N = 1): 3 known mistakes",
+        ),
+        ({"grad_output": np.ones((3, 6, 5, 4))}, "the cotangent is constant: known mistakes"),
+        (
+            {"grad_output": np.ones((3, 6, 5, 4)) * np.arange(6.0).reshape(1, 6, 1, 1)},
+            "the cotangent is constant in space",
+        ),
+        ({"input": np.ones((3, 4, 7, 6))}, "the input is constant: known mistakes"),
+        ({"weight": np.ones((6, 4, 3, 3))}, "the weight is constant: known mistakes"),
+    ],
+)
+def test_a_passing_report_says_what_hides_mistakes(changes, words):
+    assert words in _checked(**changes)
+
+
+def test_a_zero_bias_hides_mistakes_of_the_output_alone():
+    rng = np.random.default_rng(1)
+    x, w, v = rng.standard_normal((2, 2, 6)), rng.standard_normal((3, 2, 3)), rng.standard_normal((2, 3, 4))
+    output = sum(np.einsum("fc,nco->nfo", w[..., t], x[..., t : t + 4]) for t in range(3))
+    given = {"input": x, "weight": w, "grad_output": v, "grads": {"bias": v.sum((0, 2))}, "output": output}
+    case = fastcheck.ConvCase(bias=np.zeros(3), **given)
+    assert "the bias is zero" in fastcheck.check(case).health[-1].words
+    assert reasons(case)["the forward pass leaves the bias out, or adds it several times"] == "the bias is zero"
+    assert "the bias is zero" not in str(
+        fastcheck.check(fastcheck.ConvCase(bias=np.zeros(3), **given | {"output": None}))
+    )
+
+
+SQUARE = "the size of one spatial axis is used for another, in a loop or a reshape"
+
+
+def test_square_arrays_are_listed_and_not_noted():
+    square = ConvGeometry.of((2, 3, 7, 7), (4, 3, 3, 3), padding=1)
+    assert "square" in reasons(case_of(square))[SQUARE]
+    oblong = ConvGeometry.of((2, 3, 7, 6), (4, 3, 3, 3), padding=1)
+    assert SQUARE not in reasons(case_of(oblong))

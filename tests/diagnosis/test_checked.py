@@ -7,8 +7,8 @@ import pytest
 
 import fastcheck
 from fastcheck.diagnosis import checked
-from fastcheck.diagnosis.diagnosed import UNKNOWN
 from fastcheck.reports.reader import from_json
+from fastcheck.reports.tensor_report import UNKNOWN
 
 RNG = np.random.default_rng(0)
 X, W = RNG.normal(size=(5, 3, 7, 7)), RNG.normal(size=(4, 3, 3, 3))

@@ -79,7 +79,7 @@ FUNCTIONS = {
     "two outputs": (_lstm_cell, _normals((2, 3), (2, 4), (2, 4), (3, 16), (4, 16), (16,))),
     "a number": (lambda x, t: torch.exp(x * t), (np.array(0.3), np.array(-1.2))),
     "relu": (torch.relu, _normals((4, 5))),
-    "max pool": (lambda x: F.max_pool2d(x, 2), _normals((1, 2, 4, 4))),
+    "max pool": (lambda x: F.max_pool2d(x, 2), _normals((2, 2, 4, 4))),
     "gelu": (F.gelu, _normals((3, 4))),
     "batch statistics": (lambda x: F.batch_norm(x, None, None, training=True), _normals((6, 3))),
 }

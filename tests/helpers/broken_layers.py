@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import planted_backward
+import planted_forward
 
 import fastcheck
 from fastcheck.diagnosis.evidence import Evidence
@@ -69,6 +70,28 @@ def planted(plant, seed, dtype=np.float64, ranks=(1, 2, 2, 2, 3)):
             bias = np.zeros(len(w), dtype)
             return fastcheck.ConvCase(x, w, bias, **layer.arguments, grad_output=v, grads=grads)
     return None
+
+
+def with_output(plant, seed, dtype=np.float64):
+    """A case with a wrong output, of the first random layer in which the plant has an effect."""
+    rng = np.random.default_rng([seed, *plant.__name__.encode()])
+    for _ in range(2000):
+        layer = random_layer(rng)
+        x, w, _ = operands(layer, rng)
+        b = rng.standard_normal(len(w))
+        x, w, b = (array.astype(dtype) for array in (x, w, b))
+        right = planted_forward.forward(x, w, b, **layer.arguments)
+        wrong = plant(layer, x, w, b, right)
+        unlike = 1e-4 if dtype == np.float32 else 1e-9
+        if wrong is not None and np.linalg.norm(wrong - right) > unlike * np.linalg.norm(right):
+            return of_output(layer, x, w, b, wrong.astype(dtype))
+    raise AssertionError(plant.__name__)
+
+
+def of_output(layer, x, w, b, output):
+    """A case that declares an output, and an arbitrary gradient."""
+    v = np.ones_like(output)
+    return fastcheck.ConvCase(x, w, b, **layer.arguments, grad_output=v, grads={"bias": b}, output=output)
 
 
 def failed(case, **options):

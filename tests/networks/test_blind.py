@@ -207,11 +207,13 @@ def test_digits_of_noise_are_not_explained(name, noise):
 def test_equal_data_points_are_told_without_statistics_too():
     network = Network([Dense(5), Tanh(), Dense(3)])
     params = network_examples.parameters(network, (6,), np.random.default_rng(0))
-    for x, status in ((np.tile(X[:1], (4, 1)), "warn"), (X, "done"), (X[:1], "done")):
+    equal, one = "all are identical", "the only one that was given"
+    for x, status, words in ((np.tile(X[:1], (4, 1)), "warn", equal), (X, "done", ""), (X[:1], "warn", one)):
         y = Y[: len(x)]
         report = fastcheck.check_network(network, params, torch_network.gradients(network, params, x, y)[1], x, y)
         line = _panel(report)["data points"]
-        assert (line.status, "all are identical" in line.text) == (status, status == "warn")
+        assert line.status == status
+        assert [said for said in (equal, one) if said in line.text] == [words] * bool(words)
 
 
 def test_zeros_are_those_of_the_statistics_that_make_them():

@@ -81,7 +81,7 @@ def test_each_verdict_says_what_it_is(reports, tmp_path):
     error = tests["error"].find("error")
     assert (error.get("type"), error.get("message")) == ("error", "ValueError: of some kind")
     assert tests["inconclusive"].find("error").get("type") == "inconclusive"
-    assert "the output is scaled by 2" in tests["forward"].find("failure").get("message")
+    assert "the output is twice what it should be" in tests["forward"].find("failure").get("message")
     assert tests["network"].find("failure").text.startswith("FAIL: bias (data loss) is wrong in all 3 entries")
     assert tests["late"].find("skipped").get("message") == "not run"
 

@@ -106,9 +106,9 @@ def test_failing_tensors_come_worst_first_with_their_rows(reports):
 
 def test_a_wrong_forward_judges_no_gradient(reports):
     text = " ".join(str(reports["forward"]).split())
-    assert text.startswith("FAIL: the declared output is not what this case computes: the output is scaled by 2")
+    assert text.startswith("FAIL: the declared output is not what this case computes: the output is twice")
     assert "no gradient was judged" in text
-    assert text.endswith("FAIL: forward: the output is scaled by 2")
+    assert "FAIL: forward: the output is twice" in text
 
 
 def test_two_arrays_are_judged_by_rules(reports):

@@ -184,14 +184,17 @@ def test_a_non_finite_gradient_fails_with_its_index():
 
 FORWARDS = {
     "the bias is missing": lambda x, w, b, z: z - b.reshape(1, -1, 1, 1),
-    "the bias is added twice": lambda x, w, b, z: z + b.reshape(1, -1, 1, 1),
-    "the output is scaled by 0.5": lambda x, w, b, z: z / 2,
+    "the bias is added several times: twice": lambda x, w, b, z: z + b.reshape(1, -1, 1, 1),
+    "the output is half of what it should be": lambda x, w, b, z: z / 2,
     "flipped": lambda x, w, b, z: torch_gradients(LAYER, x, w[:, :, ::-1, ::-1].copy(), b)[0],
-    "transposed": lambda x, w, b, z: torch_gradients(LAYER, x, w.swapaxes(2, 3).copy(), b)[0],
-    "padding along width is off by one": lambda x, w, b, z: np.concatenate(
-        [torch_gradients(LAYER, np.pad(x, ((0, 0),) * 3 + ((1, 0),)), w, b)[0][..., :-1]], axis=-1
+    "the kernel's spatial axes are mixed up: its spatial axes are exchanged": lambda x, w, b, z: torch_gradients(
+        LAYER, x, w.swapaxes(2, 3).copy(), b
+    )[0],
+    "the padding before an axis is off by one: one more than the padding along width": lambda x, w, b, z: (
+        np.concatenate([torch_gradients(LAYER, np.pad(x, ((0, 0),) * 3 + ((1, 0),)), w, b)[0][..., :-1]], axis=-1)
     ),
-    "not that of this convolution": lambda x, w, b, z: z[::-1].copy(),
+    "samples have each other's outputs: samples are in the opposite order": lambda x, w, b, z: z[::-1].copy(),
+    "not one of the known patterns": lambda x, w, b, z: z + np.sin(np.arange(z.size)).reshape(z.shape),
 }
 
 
@@ -214,7 +217,7 @@ def test_a_wrong_forward_at_an_extreme_scale_is_not_misnamed(scale):
     v = np.ones((1, 3, 4))
     unrelated = rng.standard_normal((1, 3, 4)) * scale
     made = fastcheck.ConvCase(x, w, grad_output=v, grads={"weight": w}, output=unrelated)
-    assert "not that of this convolution" in fastcheck.check(made).forward.diagnosis["bug"]
+    assert "not one of the known patterns" in fastcheck.check(made).forward.diagnosis["bug"]
 
 
 def test_one_wrong_output_is_found_at_its_index():

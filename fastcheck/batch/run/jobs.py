@@ -18,6 +18,7 @@ from fastcheck.common.opened import Opened, opened
 from fastcheck.common.progress import ProgressHook, silent
 from fastcheck.convolutions import npz_case
 from fastcheck.convolutions.case import ConvCase
+from fastcheck.diagnosis import checked
 from fastcheck.engine.hosting import hosted
 from fastcheck.engine.pipeline import Case, Pipeline
 from fastcheck.engine.settings import Settings
@@ -62,7 +63,7 @@ class SingleJob:
 
     def __init__(self, case: Case, settings: Settings) -> None:
         self.pipelines: dict[str, Pipeline] = {"": case.pipeline(settings)}
-        self._settings = settings
+        self._case, self._settings = case, settings
 
     def settings(self, phase: str) -> Settings:
         """Return the settings."""
@@ -73,8 +74,8 @@ class SingleJob:
         return {"": check("")}
 
     def report(self, reports: Mapping[str, Report]) -> Report:
-        """Return the report of the single phase."""
-        return reports[""]
+        """Return the report of the single phase, with the diagnoses of what fails."""
+        return checked.completed(self._case, self._settings, reports[""])
 
 
 class CalledJob:

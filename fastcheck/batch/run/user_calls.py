@@ -20,6 +20,7 @@ from fastcheck.common.naming import brief, listed, nearest, offered, shown
 from fastcheck.common.progress import ProgressHook
 from fastcheck.convolutions.case import TENSORS
 from fastcheck.convolutions.geometry import ConvGeometry
+from fastcheck.diagnosis import checked
 from fastcheck.engine.settings import Settings
 from fastcheck.functions.case import FunctionCase
 from fastcheck.reports.report import Report
@@ -178,8 +179,6 @@ def check_of(
 
 def _checked(case: FunctionCase, options: dict[str, Any]) -> Report:
     """Check a case that is made already."""
-    from fastcheck.engine import coordinator  # imports Numba
-
     own: dict[str, Any] = {
         "stencil": "auto",
         "directions": "auto",
@@ -187,7 +186,7 @@ def _checked(case: FunctionCase, options: dict[str, Any]) -> Report:
         "precision": case.precision,
     }
     settings = Settings.of(case.evaluators, evaluator="full", threads=1, **own, **options)
-    return coordinator.run(case.pipeline(settings), settings)
+    return checked.check(case, settings)
 
 
 def _call_for(entry: FunctionEntry, returned: Any) -> _Call:

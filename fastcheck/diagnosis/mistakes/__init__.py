@@ -1,1 +1,1 @@
-"""What a buggy backward pass does to a problem, one file for each kind of mistake: the replays of the catalogue."""
+"""What a buggy pass does to a problem, one file for each kind of mistake: the replays of the catalogues."""

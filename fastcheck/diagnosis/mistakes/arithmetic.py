@@ -1,4 +1,4 @@
-"""Roundings to narrower types, and slopes of the loss."""
+"""Roundings to narrower types, slopes of the loss, and activations."""
 
 from __future__ import annotations
 
@@ -15,25 +15,33 @@ from fastcheck.diagnosis.problem import Problem
 
 def narrowed(problem: Problem) -> Variants:
     """Round operands to a narrower type; products of two bytes are summed in float32."""
-    for operands in (("x", "v", "w"), ("x",), ("w",), ("v",), ("x", "w"), ("x", "v"), ("v", "w")):
+    for operands in (tuple(_OPERANDS), ("x",), ("w",), ("v",), ("x", "w"), ("x", "v"), ("v", "w")):
         for name, change in _ROUNDED.items():
-            words = "all operands" if len(operands) == 3 else listed([_OPERANDS[one] for one in operands])
+            words = "all operands" if len(operands) == len(_OPERANDS) else listed([_OPERANDS[one] for one in operands])
             yield Variant(
                 f"{words} to {name}",
                 within=lambda p, operands=operands, change=change: p.having(  # type: ignore[misc]
                     **{one: change(getattr(p, one)) for one in operands}
                 ),
                 sums=0.0 if name == "float32" else UNITS["float32"],
+                advice=_NARROW.format(name) + _OR_TF32 * (name == "float16"),
             )
 
 
-_OPERANDS = {"x": "the input", "v": "the cotangent", "w": "the weight"}
+_NARROW = (
+    "look for an array or a constant of a narrower type (astype, np.float32, a default dtype); if it is meant so, give "
+    "precision='{0}' (--precision {0})"
+)
+
+_OR_TF32 = ", or 'tf32', whose digits are as many"
+
+_OPERANDS = {"x": "the input", "v": "the cotangent", "w": "the weight", "bias": "the bias"}
 
 
 def narrowed_result(problem: Problem) -> Variants:
-    """Round the gradient to a narrower type."""
+    """Round the gradient, or the output, to a narrower type."""
     for name, change in _ROUNDED.items():
-        yield Variant(f"the gradient to {name}", after=change)
+        yield Variant(f"to {name}", after=change)
 
 
 @np.errstate(over="ignore")
@@ -71,3 +79,32 @@ def missing_slope(problem: Problem) -> Variants:
 def _twice(sloped: np.ndarray, unsloped: np.ndarray) -> np.ndarray:
     """Return a cotangent times the slope that has been multiplied already."""
     return np.divide(sloped**2, unsloped, out=np.zeros_like(sloped), where=unsloped != 0)
+
+
+def activated(problem: Problem) -> Variants:
+    """Return the output after an activation."""
+    for name, (change, slope) in _ACTIVATIONS.items():
+        yield Variant(f"it is {name}", after=change, slope=slope)
+
+
+def _sigmoid(z: np.ndarray) -> np.ndarray:
+    return np.asarray(0.5 * (1 + np.tanh(z / 2)))
+
+
+def _leaky(low: float) -> tuple[_Elementwise, _Elementwise]:
+    return lambda z: np.where(z > 0, z, low * z), lambda z: np.where(z > 0, 1.0, low)
+
+
+_Elementwise = Callable[[np.ndarray], np.ndarray]
+
+_ACTIVATIONS: dict[str, tuple[_Elementwise, _Elementwise]] = {
+    "relu(z)": _leaky(0.0),
+    "tanh(z)": (np.tanh, lambda z: 1 - np.tanh(z) ** 2),
+    "z^2 / 2": (lambda z: z**2 / 2, lambda z: z),
+    "sigmoid(z)": (_sigmoid, lambda z: _sigmoid(z) * (1 - _sigmoid(z))),
+    "z sigmoid(z)": (lambda z: z * _sigmoid(z), lambda z: _sigmoid(z) * (1 + z * (1 - _sigmoid(z)))),
+    "a leaky relu of slope 0.01": _leaky(0.01),
+    "a leaky relu of slope 0.1": _leaky(0.1),
+    "a leaky relu of slope 0.2": _leaky(0.2),
+}
+"""Activations of an output z, and their slopes."""

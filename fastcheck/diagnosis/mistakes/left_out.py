@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from fastcheck.common.arguments import Shape
 from fastcheck.diagnosis.mistakes.variant import Variant, Variants, along, masked, subsets
 from fastcheck.diagnosis.problem import SPACE, Problem
 
@@ -105,7 +106,15 @@ def _inner(problem: Problem, inside: Iterable[slice]) -> Problem:
 
 def unwritten_entries(problem: Problem) -> Variants:
     """Leave rows or columns of the input gradient zero."""
-    sizes = problem.x.shape[SPACE:] if not problem.sources else tuple(int(one.max()) + 1 for one in problem.sources)
+    yield from _unwritten(problem, problem.inside)
+
+
+def unwritten_outputs(problem: Problem) -> Variants:
+    """Leave rows or columns of the output zero."""
+    yield from _unwritten(problem, problem.v.shape[SPACE:])
+
+
+def _unwritten(problem: Problem, sizes: Shape) -> Variants:
     for axes in subsets(problem, lambda axis: sizes[axis] > 1):
         words = along(problem, axes) or "along each axis"
         for count in range(1, 4):
@@ -123,3 +132,42 @@ def _cut(gradient: np.ndarray, axes: Iterable[int], kept: slice) -> np.ndarray:
     for axis in axes:
         gradient = masked(gradient, SPACE + axis, kept)
     return gradient
+
+
+def unwritten_samples(problem: Problem) -> Variants:
+    """Leave the outputs of samples, or of groups, zero."""
+    for axis, name in ((0, "sample"), (1, "group")):
+        size = problem.v.shape[axis]
+        kept = {"only the first": slice(1), "only the last": slice(size - 1, None)}
+        if size > 2:
+            kept |= {"all but the last": slice(size - 1), "all but the first": slice(1, None)}
+        for words, part in kept.items() if size > 1 else ():
+            yield Variant(f"{words} {name}", after=partial(masked, axis=axis, kept=part), whole=True)
+
+
+def one_channel(problem: Problem) -> Variants:
+    """Count a single channel of the input: assigned where it should be added."""
+    size = problem.x.shape[2]
+    for which, kept in (("last", slice(size - 1, None)), ("first", slice(1))) if size > 1 else ():
+        yield Variant(f"only the {which} counts", lambda p, kept=kept: p.having(x=masked(p.x, 2, kept)))  # type: ignore[misc]
+    if size > 2:
+        for which, kept in (("last", slice(size - 1)), ("first", slice(1, None))):
+            yield Variant(f"the {which} is left out", lambda p, kept=kept: p.having(x=masked(p.x, 2, kept)))  # type: ignore[misc]
+
+
+def some_taps(problem: Problem) -> Variants:
+    """Count one tap alone, or leave out the first or last along an axis."""
+    several = [axis for axis in range(problem.rank) if problem.taps[axis] > 1]
+    for which, kept in (("last", slice(-1, None)), ("first", slice(1))) if several else ():
+        yield Variant(f"only the {which} tap counts", partial(_with_taps, axes=several, kept=kept))
+    for axis in several:
+        for which, kept in (("last", slice(-1)), ("first", slice(1, None))):
+            words = f"the {which} tap is left out {along(problem, [axis])}".rstrip()
+            yield Variant(words, partial(_with_taps, axes=(axis,), kept=kept))
+
+
+def _with_taps(problem: Problem, axes: Iterable[int], kept: slice) -> Problem:
+    w = problem.w
+    for axis in axes:
+        w = masked(w, SPACE + axis, kept)
+    return replace(problem, w=w)

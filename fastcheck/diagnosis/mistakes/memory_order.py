@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from fastcheck.common.arguments import Shape
 from fastcheck.diagnosis.mistakes.variant import Variant, Variants
 from fastcheck.diagnosis.problem import SPACE, Problem
 
@@ -38,6 +39,17 @@ def kernel_memory(problem: Problem) -> Variants:
             "as taps, channels, filters",
             lambda p: replace(p, w=np.moveaxis(p.w.reshape(1, *taps, channels, filters), (-1, -2), (1, 2))),
         )
+
+
+def kernel_orders(problem: Problem) -> Variants:
+    """Read the kernel's memory in any other order of axes."""
+    groups, filters, channels, *taps = problem.w.shape
+    if min(filters, channels) > 1:
+        yield Variant(
+            "as channels, filters, taps",
+            lambda p: replace(p, w=p.w.reshape(groups, channels, filters, *taps).swapaxes(1, 2)),
+        )
+    yield from kernel_memory(problem)
 
 
 def stored_weight_gradient(problem: Problem) -> Variants:
@@ -133,7 +145,19 @@ _LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 def gradient_layouts(problem: Problem) -> Variants:
     """Return the input gradient channels-last, or the other way round."""
-    shape = problem.x.shape
+    yield from _relaid(problem.x.shape)
+
+
+def output_layouts(problem: Problem) -> Variants:
+    """Return the output channels-last, or the other way round, or with samples and space in another order."""
+    shape = problem.v.shape
+    yield from _relaid(shape)
+    if shape[0] > 1:
+        for detail, change in _FLATTENED.items():
+            yield Variant(f"it {detail.removeprefix('which ')}", after=change, whole=True)
+
+
+def _relaid(shape: Shape) -> Variants:
     if min(math.prod(shape[1:3]), math.prod(shape[3:])) > 1:
         for detail, change in _LAYOUTS.items():
             yield Variant(f"it {detail}", after=change, whole=True)

@@ -29,6 +29,13 @@ def overwritten_windows(problem: Problem) -> Variants:
                 )
 
 
+def overwritten_outputs(problem: Problem) -> Variants:
+    """Assign a window's share of a transposed convolution's output where it should be added."""
+    if problem.transposed and overlap(problem):
+        for last, which in ((True, "last"), (False, "first")):
+            yield Variant(f"the {which} window that meets an entry wins", gradient=partial(_winning, last=last))
+
+
 def overlap(problem: Problem) -> bool:
     """Tell whether two windows meet one entry of the input, with two taps."""
     axes = zip(problem.stride, problem.dilation, problem.taps, problem.small.shape[SPACE:], strict=True)
@@ -37,7 +44,7 @@ def overlap(problem: Problem) -> bool:
 
 
 def _winning(problem: Problem, tensor: str, pool: Executor, last: bool) -> np.ndarray:
-    """Return the input gradient to which one window alone contributes at each position."""
+    """Return the big array to which one window alone contributes at each position: input gradient, or output."""
     found = np.zeros(problem.big.shape)
     tables = [_winners(problem, axis, last) for axis in range(problem.rank)]
     for tap in itertools.product(*map(range, problem.taps)):
@@ -46,7 +53,7 @@ def _winning(problem: Problem, tensor: str, pool: Executor, last: bool) -> np.nd
         w = problem.w.reshape(*problem.w.shape[:SPACE], -1)[..., np.ravel_multi_index(tap, problem.taps)]
         met = np.matmul(w.swapaxes(1, 2), v.reshape(*v.shape[:SPACE], -1))
         found[in_space(np.ix_(*places))] = met.reshape(*found.shape[:SPACE], *v.shape[SPACE:])
-    return folded(problem, found)
+    return found + problem.bias if tensor == "output" else folded(problem, found)
 
 
 def _winners(problem: Problem, axis: int, last: bool) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -78,6 +78,28 @@ def first_cotangent_for_all(problem: Problem) -> Variants:
                 )
 
 
+def mixed_outputs(problem: Problem) -> Variants:
+    """Return the mean or the sum over the samples, or one sample's output for all."""
+    if len(problem.v) > 1:
+        for detail, change in _RESAMPLED.items():
+            yield Variant(detail, after=change, whole=True)
+
+
+_RESAMPLED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "all samples have their mean": lambda z: np.broadcast_to(z.mean(axis=0), z.shape),
+    "all samples have their sum": lambda z: np.broadcast_to(z.sum(axis=0), z.shape),
+    "all samples have the output of the first": lambda z: np.broadcast_to(z[0], z.shape),
+    "all samples have the output of the last": lambda z: np.broadcast_to(z[-1], z.shape),
+    "samples are in the opposite order": lambda z: z[::-1],
+}
+
+
+def summed_groups(problem: Problem) -> Variants:
+    """Let every filter meet the channels of all groups."""
+    if len(problem.w) > 1:
+        yield Variant(before=lambda p: p.having(x=np.broadcast_to(p.x.sum(axis=1, keepdims=True), p.x.shape)))
+
+
 def mixed_channels(problem: Problem) -> Variants:
     """Use one channel of the input, or the sum of all, for every channel of a group."""
     if problem.w.shape[2] > 1 and not problem.transposed:

@@ -1,4 +1,4 @@
-"""Padding that is not cropped or cropped on the wrong side, and gradients that are shifted."""
+"""Padding that is missing, of another mode or on the wrong side, and arrays that are shifted."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def missing_padding(problem: Problem) -> Variants:
 
 
 def wrong_side(problem: Problem) -> Variants:
-    """Crop on the wrong side."""
+    """Pad or crop on the wrong side."""
     low, high = problem.low, problem.high
     both = tuple(map(sum, zip(low, high, strict=True)))
-    found = {"all of it before each axis": both, "what belongs after an axis is cropped before it": high}
+    found = {"all of it before each axis": both, "what belongs after an axis comes before it": high}
     for detail, believed in found.items():
-        if believed != low and any(believed):
+        if believed != low:
             yield Variant(detail, within=partial(replace, low=believed))
 
 
@@ -103,6 +103,57 @@ def other_padding(problem: Problem) -> Variants:
     for mode in PADDING_MODES[1:]:
         if all(max(pair) < size for pair, size in zip(sides, problem.big.shape[SPACE:], strict=True)):
             yield Variant(f"{mode} padding", within=partial(_padded_as, sides=sides, mode=mode))
+
+
+def other_mode(problem: Problem) -> Variants:
+    """Pad in another mode than the layer's."""
+    if problem.transposed:
+        return
+    x, sides = _without_padding(problem)
+    if not any(map(any, sides)) or min(map(min, sides)) < 0:
+        return
+    if problem.sources:
+        yield Variant("padding_mode 'zeros'", within=_of_zeros, advice=_GIVE_MODE.format("zeros"))
+    for mode, spare in {"reflect": 1, "replicate": -max(map(max, sides)), "circular": 0}.items():
+        if all(max(pair) + spare <= size for pair, size in zip(sides, x.shape[SPACE:], strict=True)):
+            yield Variant(
+                f"padding_mode {mode!r}",
+                within=partial(_padded_anew, sides=sides, mode=mode),
+                advice=_GIVE_MODE.format(mode),
+            )
+
+
+_GIVE_MODE = "give padding_mode='{}', or pad otherwise in the forward pass"
+
+
+def _without_padding(problem: Problem) -> tuple[np.ndarray, Sides]:
+    """Return the input as it was before a padding mode copied entries of it, and the padding."""
+    if not problem.sources:
+        return problem.big, tuple(zip(problem.low, problem.high, strict=True))
+    inside = tuple(map(_inside, problem.sources))
+    sizes = zip(inside, problem.big.shape[SPACE:], strict=True)
+    return problem.big[in_space(inside)], tuple((part.start, size - part.stop) for part, size in sizes)
+
+
+def _of_zeros(problem: Problem) -> Problem:
+    x, sides = _without_padding(problem)
+    return replace(problem, big=x, sources=(), low=tuple(low for low, _ in sides))
+
+
+def _padded_anew(problem: Problem, sides: Sides, mode: str) -> Problem:
+    return _padded_as(replace(problem, big=_without_padding(problem)[0], sources=()), sides, mode)
+
+
+def tensorflows_same(problem: Problem) -> Variants:
+    """Pad as TensorFlow's "SAME" does: with a stride, more after the input than before it."""
+    axes = zip(problem.inside, problem.v.shape[SPACE:], problem.stride, problem.dilation, problem.taps, strict=True)
+    pads = [((out - 1) * s + d * (k - 1) + 1 - n, out == -(-n // s)) for n, out, s, d, k in axes]
+    if problem.transposed or problem.sources or not all(fits for _, fits in pads):
+        return
+    sides = tuple((total // 2, total - total // 2) for total in (max(0, one) for one, _ in pads))
+    low = tuple(one for one, _ in sides)
+    if low != problem.low:
+        yield Variant(str(sides), within=partial(replace, low=low), advice=f"give padding={sides}")
 
 
 def _padded_as(problem: Problem, sides: Sides, mode: str) -> Problem:

@@ -30,14 +30,20 @@ def missing_stride(problem: Problem) -> Variants:
 def repeated_cotangent(problem: Problem) -> Variants:
     """Repeat entries of the cotangent in place of putting zeros between them."""
     if max(problem.stride) > 1 and not problem.transposed:
+        yield Variant(within=_repeated)
 
-        def within(p: Problem) -> Problem:
-            small = p.small
-            for axis, times in enumerate(p.stride, SPACE):
-                small = np.repeat(small, times, axis)
-            return replace(p, small=small, stride=(1,) * p.rank)
 
-        yield Variant(within=within)
+def repeated_input(problem: Problem) -> Variants:
+    """Repeat entries of a transposed convolution's input in place of putting zeros between them."""
+    if max(problem.stride) > 1 and problem.transposed:
+        yield Variant(within=_repeated)
+
+
+def _repeated(problem: Problem) -> Problem:
+    small = problem.small
+    for axis, times in enumerate(problem.stride, SPACE):
+        small = np.repeat(small, times, axis)
+    return replace(problem, small=small, stride=(1,) * problem.rank)
 
 
 def exchanged_strides(problem: Problem) -> Variants:
@@ -64,10 +70,10 @@ def missing_both(problem: Problem) -> Variants:
 def mixed_axes(problem: Problem) -> Variants:
     """Use the parameters of one spatial axis for another."""
     names = {"stride": problem.stride, "padding": problem.low, "dilation": problem.dilation}
-    told = {name: values for name, values in names.items() if len(set(values)) > 1}
-    if len(told) > 1:
-        yield Variant("in all arguments", within=lambda p: _reversed(p, told))
-    for name, values in told.items():
+    differing = {name: values for name, values in names.items() if len(set(values)) > 1}
+    if len(differing) > 1:
+        yield Variant("in all arguments", within=lambda p: _reversed(p, differing))
+    for name, values in differing.items():
         yield Variant(f"in the {name}", within=lambda p, name=name: _reversed(p, [name]))  # type: ignore[misc]
         for axis in range(problem.rank):
             one = {"padding": "low"}.get(name, name), (values[axis],) * problem.rank

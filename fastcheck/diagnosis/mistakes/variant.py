@@ -29,7 +29,7 @@ def _kept(array: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to make a mistake: four stages, each of which is by default what a right backward pass does.
+    """One way to make a mistake: four stages, each of which is by default what a right pass does.
 
     Attributes
     ----------
@@ -41,11 +41,15 @@ class Variant:
         Rearranges space alone, so that it works on a part of the problem.
     gradient : callable
     after : callable
-        Rearranges the gradient, in space alone unless ``whole``.
+        Rearranges the gradient or the output, in space alone unless ``whole``.
     whole : bool
         Whether ``gradient`` or ``after`` works on the whole only.
     sums : float
         Unit round-off of the sums that the program may have made, where it says less than the mistake.
+    slope : callable or None
+        Slope of ``after``, where that acts on every entry of an output alone and is not linear.
+    advice : str
+        Where to look, if that is not what the hypothesis says.
     """
 
     detail: str = ""
@@ -55,6 +59,8 @@ class Variant:
     after: Callable[[np.ndarray], np.ndarray] = _kept
     whole: bool = False
     sums: float = 0.0
+    slope: Callable[[np.ndarray], np.ndarray] | None = None
+    advice: str = ""
 
     @property
     def reshapes(self) -> bool:

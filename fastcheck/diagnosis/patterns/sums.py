@@ -51,7 +51,7 @@ class _Sums(NamedTuple):
     axes: tuple[int, ...]
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """The number of entries of a set."""
         return math.prod(self.shape[axis] for axis in self.axes)
 
@@ -93,7 +93,7 @@ def norm_missing(part: Evidence, known: Known) -> Proposals:
 def _along_normalised(part: Evidence, centred: bool, mean: bool) -> Proposals:
     if part.value is None:
         return
-    every = [sums for sums in _sets(part.shape) if sums.count > _ALWAYS_ZERO or not centred]
+    every = [sums for sums in _sets(part.shape) if sums.size > _ALWAYS_ZERO or not centred]
     for sums in every:
         grad, value = sums.view(part.analytic), sums.view(part.value)
         grad = grad - sums.mean(grad) if mean else grad

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import ledgers
+import naive
 import numpy as np
 import pytest
 from layer_examples import case as layer_case
@@ -35,6 +36,7 @@ from fastcheck.cli.batch import Workers
 from fastcheck.common import array_file, machine
 from fastcheck.common.errors import one_line
 from fastcheck.convolutions import npz_case
+from fastcheck.diagnosis import checked
 from fastcheck.engine import coordinator
 from fastcheck.networks.file import read_network
 from fastcheck.render.batch_progress import Lines
@@ -137,8 +139,7 @@ def run_suite(suite, out, backend=local.Threads, **options):
 
 def without_run(value):
     if isinstance(value, dict):
-        left_out = ("run", "diagnosis")  # suites have no diagnoses
-        return {key: without_run(entry) for key, entry in value.items() if key not in left_out}
+        return {key: without_run(entry) for key, entry in value.items() if key != "run"}
     return [without_run(entry) for entry in value] if isinstance(value, list) else value
 
 
@@ -188,6 +189,74 @@ def test_the_results_are_those_of_a_check(suite_path, tmp_path):
             continue
         # Through JSON, which has no tuples.
         assert json.loads(json.dumps(without_run({"name": one.name} | report.to_dict()))) == found[one.name]
+
+
+@pytest.fixture
+def diagnosed(monkeypatch):
+    """The cases that were diagnosed."""
+    cases, real = [], checked.diagnosed
+
+    def spy(*arguments):
+        cases.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(checked, "diagnosed", spy)
+    return cases
+
+
+def _broken(folder, **changes):
+    """A suite of one case, whose gradients or output are wrong; and the case."""
+    made = layer_case(layer((3, 4, 7, 6), (6, 4, 3, 3), padding=1))
+    save(folder / "broken.npz", made, **changes)
+    (folder / "suite.toml").write_text('[[case]]\nname = "broken"\nnpz = "broken.npz"\ndims = "all"\n')
+    return folder / "suite.toml", npz_case.load_case(folder / "broken.npz")
+
+
+@pytest.mark.parametrize("backend", [local.Threads, local.Processes])
+def test_what_fails_is_diagnosed_as_in_a_check(tmp_path, backend, monkeypatch):
+    made = layer_case(layer((3, 4, 7, 6), (6, 4, 3, 3), padding=1))
+    flipped = np.ascontiguousarray(made.grads["weight"][:, :, ::-1, ::-1])
+    suite, case = _broken(tmp_path, weight=flipped, input=made.grads["input"] / 3)
+    run_suite(suite, tmp_path / "out", backend)
+    report = fastcheck.check(case, dims="all")
+    for name, words in (("weight", "flipped"), ("input", "divided by N")):
+        found = read_results(tmp_path / "out").suite.cases["broken"].tensors[name].diagnosis
+        assert words in found["bug"]
+        assert found == report.tensors[name].diagnosis
+
+
+def test_of_a_large_case_a_sample_is_diagnosed_as_in_a_check(tmp_path, monkeypatch):
+    for name, size in (("KEPT", 100), ("SAMPLE", 50)):
+        monkeypatch.setattr(checked, name, size)
+    made = layer_case(layer((3, 4, 7, 6), (6, 4, 3, 3), padding=1))
+    suite, case = _broken(tmp_path, weight=np.ascontiguousarray(made.grads["weight"][:, :, ::-1, ::-1]))
+    run_suite(suite, tmp_path / "out")
+    found = read_results(tmp_path / "out").suite.cases["broken"].tensors["weight"].diagnosis
+    assert "flipped" in found["bug"]
+    assert "50 of 216" in found["shape"]
+    assert found == fastcheck.check(case, dims="all").tensors["weight"].diagnosis
+
+
+def test_a_wrong_output_is_diagnosed_as_in_a_check(tmp_path):
+    made = layer_case(layer((3, 4, 7, 6), (6, 4, 3, 3), padding=1))
+    output = naive.forward(made.input, made.weight[:, :, ::-1, ::-1], made.bias, (1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+    arrays = {"input": made.input, "weight": made.weight, "bias": made.bias, "grad_output": made.grad_output}
+    grads = {f"grad_{name}": grad for name, grad in made.grads.items()}
+    np.savez(tmp_path / "broken.npz", **arrays, **grads, padding=1, output=output)
+    (tmp_path / "suite.toml").write_text('[[case]]\nname = "broken"\nnpz = "broken.npz"\n')
+    run_suite(tmp_path / "suite.toml", tmp_path / "out")
+    found = read_results(tmp_path / "out").suite.cases["broken"].forward.diagnosis
+    assert found["bug"].startswith("the kernel is flipped")
+    assert found == fastcheck.check(npz_case.load_case(tmp_path / "broken.npz")).forward.diagnosis
+
+
+def test_a_run_that_is_complete_diagnoses_nothing_again(suite_path, tmp_path, diagnosed):
+    run_suite(suite_path, tmp_path / "out")
+    first = result(tmp_path / "out")
+    assert len(diagnosed) == 1
+    run_suite(suite_path, tmp_path / "out")
+    assert len(diagnosed) == 1
+    assert result(tmp_path / "out") == first
 
 
 @pytest.mark.jit

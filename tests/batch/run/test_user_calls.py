@@ -277,10 +277,11 @@ def test_gradients_of_functions_are_cases_like_any_other(gradients, tmp_path, ru
     out, junit = tmp_path / "out", tmp_path / "night.xml"
     code, told, err = run("run", gradients / "night.toml", "--out", out, "--junit", junit, *options)
     assert (code, err) == (1, "")
-    assert "night: 2 of 3 pass, 1 fail (wrong: w)" in told
+    assert "night: 2 of 3 pass, 1 fail (wrong: w, the gradient is twice what it should be" in told
     assert verdicts(out) == {"right": "pass", "wrong": "fail", "declared": "pass"}
     cases = read_results(out).suite.cases
     assert (cases["right"].seed, cases["right"].requested["dims"]) == (3, "all")
+    assert "twice what it should be" in cases["wrong"].tensors["w"].diagnosis["bug"]
     requested = cases["declared"].requested
     assert (cases["declared"].seed, requested["dims"], requested["relative_noise"]) == (7, 2, 1e-6)
     assert cases["declared"].tensors["params"].dims_checked == 2
@@ -425,9 +426,11 @@ def test_functions_describe_a_forward_a_loss_or_a_case(folder, tmp_path, run, op
     assert sum(one.dims_checked for one in cases["some"].tensors.values()) == 3
     assert cases["some"].structure["x"]["structure"] == "per_sample"
     assert cases["case"].requested["noise"] == 1e-9
+    for name, tensor in (("wrong_layer", "w"), ("wrong_loss", "params"), ("wrong_case", "params")):
+        assert cases[name].tensors[tensor].diagnosis["shape"]
     (folder / "mine.py").write_text(FUNCTIONS.replace("1.00001", "1.0"))
     code, told, _ = run("run", folder / "night.toml", "--out", out, *options)
-    assert "night: 5 of 7 pass, 2 fail (wrong_loss: params; wrong_case: params)" in told
+    assert "night: 5 of 7 pass, 2 fail (wrong_loss: params" in told
 
 
 @pytest.mark.jit
@@ -438,7 +441,7 @@ def test_functions_and_modules_of_pytorch_are_cases(folder, tmp_path, run, optio
     out = tmp_path / "out"
     code, told, err = run("run", folder / "night.toml", "--out", out, *options)
     assert (code, err) == (1, "")
-    assert "night: 3 of 4 pass, 1 fail (wrong: input 1)" in told
+    assert "night: 3 of 4 pass, 1 fail (wrong: input 1, the gradient has a factor of 1.0001 everywhere)" in told
     cases = read_results(out).suite.cases
     assert {name: case.seed for name, case in cases.items()} == {**dict.fromkeys(names, 3), "wrong": 5}
     assert list(cases["module"].tensors) == ["weight", "bias"]
