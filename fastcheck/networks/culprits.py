@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from fastcheck.networks.mistakes.row import sources_of
 from fastcheck.networks.program import Program
@@ -83,48 +83,70 @@ class Ways:
             The tensors that are right; all others that were checked are wrong.
         """
         wrong = [name for name in self._checked if name not in right]
-        words = dict[str, str]()
-        for row in sorted({row for name in wrong for row in self._program.nodes_of(name)}, reverse=True):
-            own = [name for name in self.of(row) if name in wrong and name not in words]
-            if own and not any(row in self.behind([other]) for other in self._wrong_after(row, wrong)):
-                said = self._of_culprit(row, wrong, right)
-                victims = [name for name in wrong if self._rows(name) & self.behind([row])]
-                words.update(dict.fromkeys([*own, *(name for name in victims if name not in words)], said))
+        spoilt = [row for row in range(self.loss) if self._is_spoilt(row, wrong, right)]
+        words = {
+            name: self._of_own(row, wrong, right) for row in self._tensors for name in self.of(row) if name in wrong
+        }
+        said = set[int]()
+        for row in reversed(spoilt):
+            if row in said:
+                continue
+            victims = [other for other in spoilt if other in self.behind([row])]
+            text = self._of_culprit(row, victims, wrong, right)
+            own = [other for other in (row, *victims) if other not in said]
+            words |= {name: text for other in own for name in self.of(other) if name in wrong}
+            said |= {row, *victims}
         return words
+
+    def _is_spoilt(self, row: int, wrong: Collection[str], right: Collection[str]) -> bool:
+        """Return whether a row's cotangent may be wrong: it has a wrong gradient, and no right weight."""
+        own = self.of(row)
+        return any(name in wrong for name in own) and not any(_is_telling(name) and name in right for name in own)
 
     def _rows(self, name: str) -> set[int]:
         return set(self._program.nodes_of(name))
 
-    def _wrong_after(self, row: int, wrong: Collection[str]) -> Iterator[int]:
-        for name in wrong:
-            yield from (other for other in self._rows(name) if other > row)
+    def _parts(self, row: int, names: Collection[str]) -> str:
+        return joined([name.rpartition(".")[2] for name in self.of(row) if name in names])
 
-    def _of_culprit(self, row: int, wrong: Collection[str], right: Collection[str]) -> str:
-        """Return the words for the first wrong layer on the way back."""
-        layer, behind = self._program.layer_name(row), self.behind([row])
-        victims = self.layers({other for other in behind for name in self.of(other) if name in wrong})
-        victims = [name for name in victims if name != layer]
-        mine = [name.rpartition(".")[2] for name in self.of(row) if name in wrong]
-        rest = [name.rpartition(".")[2] for name in self.of(row) if name in right]
-        checked = any(self.of(other) for other in behind)
-        if not victims and checked:
-            return (
-                f"at {layer} alone: the layers behind it are right, and so are the cotangents that it receives and "
-                f"hands back; only its own gradient of {joined(mine)} is wrong"
-            )
-        lies = f"; {_lie(victims)} behind it and {'receive' if len(victims) > 1 else 'receives'} its cotangent"
-        if rest:
-            back = ", and at what it hands back" if victims else ""
-            return (
-                f"at {layer}: its {joined(rest)} is right, so the cotangent that it receives is; look at its gradient "
-                f"of {joined(mine)}{back}" + lies * bool(victims)
-            )
-        return f"at {self._before(row, wrong, right)}" + lies * bool(victims)
-
-    def _before(self, row: int, wrong: Collection[str], right: Collection[str]) -> str:
-        """Return the words for what the cotangent of a wrong layer came through."""
+    def _of_own(self, row: int, wrong: Collection[str], right: Collection[str]) -> str:
+        """Return the words for a layer with a right weight, whose cotangent is right."""
         layer = self._program.layer_name(row)
-        name = next(name for name in self.of(row) if name in wrong)
+        return (
+            f"at {layer}'s own gradient of {self._parts(row, wrong)}: its {self._parts(row, right)} is right, and so is "
+            "the cotangent that it receives"
+        )
+
+    def _of_culprit(self, row: int, victims: list[int], wrong: Collection[str], right: Collection[str]) -> str:
+        """Return the words for the first layer on the way back whose cotangent may be wrong."""
+        layer, mine = self._program.layer_name(row), self._parts(row, wrong)
+        names = [name for name in self.layers(victims) if name != layer]
+        behind = [other for other in self.behind([row]) if self.of(other)]
+        if not names and behind:
+            return (
+                f"at {layer}'s own gradient of {mine}: the layers behind it are right, and so are the cotangents that it "
+                "receives and hands back"
+            )
+        before = f"{self._before(row, right)}{_behind(names)}"
+        if self._parts(row, right):
+            return (
+                f"at {layer}'s gradient of {mine}, or at what moves cotangents about but keeps their sum, since its "
+                f"{self._parts(row, right)} is right: {before}"
+            )
+        return f"at what lies between the loss and {layer}, the first wrong layer on the way back: {before}"
+
+    def of_mistake(self, rows: Collection[int], explained: Collection[str], right: Collection[str]) -> str:
+        """Return where to look first for a mistake that makes some tensors wrong: where it was made, what is behind."""
+        own, behind = self.layers(rows), self.behind(rows)
+        victims = self.layers({row for name in explained for row in self._rows(name)} & behind)
+        victims = [name for name in victims if name not in own]
+        after = [name for row in behind for name in self.of(row)]
+        fine = "; what lies behind is right" if after and all(name in right for name in after) else ""
+        return f"at {joined(own)}{_behind(victims) or fine}"
+
+    def _before(self, row: int, right: Collection[str]) -> str:
+        """Return the words for what the cotangent of a wrong layer came through."""
+        name = next(name for name in self.of(row) if name not in right)
         after = [other for other in self.between(name, right) if other > row]
         ends = self.layers([other for other in after if other < self.loss and self._is_right(other, right)])
         passed = [one for one in self.layers(after) if one not in ends]
@@ -132,8 +154,17 @@ class Ways:
         handed = f"what {joined(ends)} {'hands' if len(ends) == 1 else 'hand'} back" if ends else ""
         candidates = joined([*passed, *([handed] if handed else [])])
         since = f" ({known})" if known else ""
-        return f"what lies between the loss and {layer}, the first wrong layer on the way back: {candidates}{since}"
+        return f"{candidates}{since}"
 
 
-def _lie(names: list[str]) -> str:
-    return f"{joined(names)} {'lie' if len(names) > 1 else 'lies'}"
+def _is_telling(name: str) -> bool:
+    """Return whether a gradient tells if its cotangent is right: a bias has the same for cotangents of the same sum."""
+    return not name.endswith(".bias")
+
+
+def _behind(victims: list[str]) -> str:
+    """Return the words for the layers that a wrong cotangent reaches."""
+    if not victims:
+        return ""
+    several = len(victims) > 1
+    return f"; {joined(victims)} {'lie' if several else 'lies'} behind it and {'receive' if several else 'receives'} it"

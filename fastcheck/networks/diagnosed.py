@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,12 +14,24 @@ from fastcheck.networks.case import NetworkCase
 from fastcheck.networks.culprits import Ways
 from fastcheck.networks.error_bars import Baseline
 from fastcheck.networks.hygiene import AMOUNTS
+from fastcheck.networks.network import Penalty
 from fastcheck.networks.penalty import Share
 from fastcheck.networks.search import Finding, Search
 from fastcheck.networks.suspects import RIGHT, Suspect
 from fastcheck.reports.layout import joined
 from fastcheck.reports.report import Report
 from fastcheck.reports.tensor_report import Kept
+
+PENALTIES: dict[str, Callable[[Penalty, np.ndarray], np.ndarray]] = {
+    "the sign is missing in the l1 term's gradient, which is l1 everywhere": (
+        lambda own, w: own.l2 * w + own.l1 * np.ones_like(w)
+    ),
+    "the l1 term's gradient is l1 times the parameter, not times its sign": (lambda own, w: (own.l2 + own.l1) * w),
+    "the l2 term's gradient is l2 times the parameter's sign, not times the parameter": (
+        lambda own, w: (own.l2 + own.l1) * np.sign(w)
+    ),
+}
+"""Wrong formulas of the regularisation's gradient."""
 
 _OF_DECAY = (
     "compare the penalty in the loss with its gradient: its factor, its 2 or 1/2, its sign, and where it is added"
@@ -58,7 +70,7 @@ class _Diagnosing:
         known = [name for name in case.grads if name in failed or name in passed]
         self._suspects = {name: Suspect.of(case, baseline, name, name in failed) for name in known}
         self._ways = Ways(baseline.passes.program, known)
-        self._places = self._ways.words([name for name in known if name not in failed])
+        self._places = dict[str, str]()
         self._kept = {name: _kept(one) for name, one in self._suspects.items() if one.failed}
         self._found: list[Diagnosis] | None = None
 
@@ -84,16 +96,21 @@ class _Diagnosing:
         penalised = list(self._penalties())
         yield from penalised
         settled = {name for one in penalised for name in one.tensors}
+        right = [name for name, one in self._suspects.items() if not one.failed or name in settled]
+        self._places |= self._ways.words(right)
         replayed = sorted(self._replayed(settled), key=lambda one: -len(one.tensors))
         yield from replayed
         rest = {name: one for name, one in failed.items() if name not in settled}
         explained = {name for one in replayed for name in one.tensors}
-        right = {name: one.right for name, one in self._suspects.items() if not one.failed}
-        others = {name: array.reshape(self._case.grads[name].shape) for name, array in right.items()}
-        patterns = fitted(rest, others, _counts(self._baseline)) if rest else []
-        yield from (
-            one for one in sorted(patterns, key=is_in_part) if not is_in_part(one) or not explained & {*one.tensors}
-        )
+        others = {
+            name: one.right.reshape(self._case.grads[name].shape)
+            for name, one in self._suspects.items()
+            if not one.failed
+        }
+        for one in sorted(fitted(rest, others, _counts(self._baseline)) if rest else [], key=is_in_part):
+            # A pattern of a few tensors says no more where a mistake explains these and others.
+            if not explained >= {*one.tensors} or any({*one.tensors} >= {*other.tensors} for other in replayed):
+                yield one
 
     def _penalties(self) -> Iterator[Diagnosis]:
         """Yield the shares of the regularisation that alone make a gradient wrong."""
@@ -102,6 +119,15 @@ class _Diagnosing:
             share = one.share(one.reference) if one.failed else None
             if share is not None:
                 found.setdefault(share, []).append(name)
+        for words, names in self._other_penalties(found).items():
+            yield Diagnosis(
+                f"{words}, and the gradient is right otherwise",
+                f"with this in its place, {_same(names)}",
+                _OF_DECAY,
+                tuple(names),
+                1.0,
+                0.0,
+            )
         for share, names in found.items():
             words = _amount(share, self._suspects[names[0]])
             yield Diagnosis(
@@ -112,6 +138,16 @@ class _Diagnosing:
                 1.0,
                 max(self._suspects[name].residual(self._suspects[name].reference, share) for name in names),
             )
+
+    def _other_penalties(self, found: Mapping[Share, list[str]]) -> dict[str, list[str]]:
+        """Return wrong formulas of the regularisation's gradient, and the tensors in which they stand alone."""
+        told = {name for names in found.values() for name in names}
+        others: dict[str, list[str]] = {}
+        for name, one in self._suspects.items():
+            for words, formula in PENALTIES.items() if one.failed and name not in told else ():
+                if one.is_made(one.reference, formula(one.penalty, one.values)):
+                    others.setdefault(words, []).append(name)
+        return others
 
     def _replayed(self, settled: Collection[str]) -> Iterator[Diagnosis]:
         """Yield the mistakes that were found by replaying the backward pass, the same ones as one."""
@@ -127,6 +163,9 @@ class _Diagnosing:
                 known.rows += one.rows
                 known.shares |= one.shares
                 known.residuals |= one.residuals
+        right = [name for name, one in self._suspects.items() if not one.failed or name in settled]
+        for one in reversed(merged.values()):  # those found first are told first, and say where
+            self._places |= dict.fromkeys(one.shares, self._ways.of_mistake(one.rows, one.shares, right))
         for one in merged.values():
             yield from self._of_finding(one)
 

@@ -31,6 +31,8 @@ class Replay:
         self._program = baseline.passes.program
         self.rows = len(self._program.nodes)
         """Number of rows; a mistake of the loss has this number itself."""
+        self.made: set[int] = set()
+        """The rows in which the last replay did make a mistake."""
         self._own = np.zeros(self._program.params_size)
         self._cotangents: list[np.ndarray] = []
         self._started: list[np.ndarray] = []
@@ -64,6 +66,7 @@ class Replay:
         bool
             Whether ``arrive`` was true for every tensor.
         """
+        self.made = {self.rows} & set(mistakes)
         if self.rows in mistakes or self._first == self.rows - 1:
             first, self._grads = self.rows - 1, {}
             self._begin(mistakes.get(self.rows))
@@ -134,6 +137,8 @@ class Replay:
         """Carry a row's cotangents back with a mistake; return the gradients of its parameters."""
         row, grads = self._right(number)
         carried = mistake(row)
+        if carried is not None:
+            self.made.add(number)
         wrong = Carried() if carried is None else carried
         for place, (source, right) in enumerate(zip(row.sources, row.right, strict=True)):
             given = wrong.inputs[place] if place < len(wrong.inputs) else None

@@ -134,6 +134,7 @@ class Search:
             return share is not None or not (name == wanted or not suspect.failed)
 
         fits = self._replay.run(self._made | candidate.carries, arrive)
+        finding.rows = sorted(self._replay.made & set(candidate.carries))
         return finding if fits and wanted in finding.shares else None
 
     def _candidates(self, between: list[int], first: int) -> Iterator[Candidate]:
@@ -141,12 +142,12 @@ class Search:
         if self._ways.loss in between:
             yield from self._of_loss()
         for hypothesis in CATALOGUE:
-            rows = [row for row in kinds if kinds[row] in hypothesis.kinds]
-            for row in (row for row in between if row in rows):
+            for row in (row for row in between if kinds.get(row) in hypothesis.kinds):
                 yield Candidate(hypothesis.bug, hypothesis.advice, {row: hypothesis.carry})
-            every = [row for row in rows if row <= first]
-            if len(every) > 1 and set(every) & set(between):
-                yield Candidate(hypothesis.bug, hypothesis.advice, dict.fromkeys(every, hypothesis.carry))
+            for kind in dict.fromkeys(kinds[row] for row in between if kinds.get(row) in hypothesis.kinds):
+                every = [row for row in kinds if kinds[row] == kind and row <= first]
+                if len(every) > 1:
+                    yield Candidate(hypothesis.bug, hypothesis.advice, dict.fromkeys(every, hypothesis.carry))
         yield from self._of_convolutions(between, kinds, first)
 
     def _kinds(self) -> dict[int, str]:

@@ -99,8 +99,7 @@ class Suspect:
         """
         if not np.isfinite(replay).all():
             return None
-        larger = max(1.0, _norm(replay) / self.size) if self.size else 1.0
-        allowed = SLACK * larger * np.maximum(self.bars, self.typical) + ROUNDINGS * self.unit * np.abs(replay)
+        allowed = self._allowed(replay)
         if self._is_made(replay, RIGHT, allowed):
             return RIGHT
         if not (self.penalty.l2 or self.penalty.l1):
@@ -112,8 +111,19 @@ class Suspect:
         """Return the norm of what a replay leaves, relative to the failure's."""
         return _norm(self._left(replay, share)) / self.gap if self.gap else 0.0
 
+    def is_made(self, replay: np.ndarray, regularisation: np.ndarray) -> bool:
+        """Return whether a data loss's gradient and one of the regularisation make the gradient."""
+        return self._is_nothing(self.given - replay - regularisation, self._allowed(replay))
+
+    def _allowed(self, replay: np.ndarray) -> np.ndarray:
+        """Return how far the gradient may be from a replay; where that is larger than the right one, so is rounding."""
+        larger = max(1.0, _norm(replay) / self.size) if self.size else 1.0
+        return SLACK * larger * np.maximum(self.bars, self.typical) + ROUNDINGS * self.unit * np.abs(replay)
+
     def _is_made(self, replay: np.ndarray, share: Share, allowed: np.ndarray) -> bool:
-        left = self._left(replay, share)
+        return self._is_nothing(self._left(replay, share), allowed)
+
+    def _is_nothing(self, left: np.ndarray, allowed: np.ndarray) -> bool:
         if np.count_nonzero(np.abs(left) <= allowed) < NEARLY_ALL * len(left):
             return False
         return not self.failed or _norm(left) <= LEFT * self.gap

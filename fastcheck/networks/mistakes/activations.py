@@ -143,8 +143,8 @@ def exact_gelu(row: Row) -> np.ndarray:
 
 
 def _normal(z: np.ndarray) -> np.ndarray:
-    erf = np.frompyfunc(math.erf, 1, 1)
-    return np.asarray(0.5 * (1 + erf(z * math.sqrt(0.5)).astype(np.float64)))
+    erf = np.vectorize(math.erf, otypes=[np.float64])
+    return np.asarray(0.5 * (1 + erf(z * math.sqrt(0.5))))
 
 
 def gelu_without_density(row: Row) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fastcheck.networks.mistakes import activations, branches, learnt, losses, norms, pooling
+from fastcheck.networks.mistakes import activations, branches, convolutions, learnt, losses, norms, pooling
 from fastcheck.networks.mistakes.activations import sloped
 from fastcheck.networks.mistakes.losses import cotangent, scaled
 from fastcheck.networks.mistakes.row import Carry
@@ -39,6 +39,7 @@ _MAX, _AVERAGE = ("max_pool",), ("avg_pool", "global_avg_pool")
 _BATCH = ("batch_norm",)
 _NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm")
 _WEIGHTED = ("dense", "conv", "conv_transpose")
+_CONVOLUTIONS = ("conv", "conv_transpose")
 _LEARNT = (*_WEIGHTED, "prelu", "embedding", *_NORMS)
 _JOINS = ("add", "concat")
 _ANY = (
@@ -66,6 +67,8 @@ _HINGE = (
     "each wrong class within the margin has a cotangent of 1, and the true class minus their number; the others have 0"
 )
 _MEAN = "compare where the loss is averaged over data points with where its gradient is, and see that it is once"
+_GROUPS = "channels of group g of the input, filters of group g: compare the slices of both passes, group by group"
+_PADDED = "pad with the same mode in both passes, and add what padding receives to the pixels that it copies"
 _SAMPLES = "look for an index [0], a loop that returns early or ends one too soon, or = in place of += over data points"
 
 CATALOGUE: tuple[Hypothesis, ...] = (
@@ -407,7 +410,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
     ),
     Hypothesis(
         "the sigmoid is held constant: the second term of the slope is missing",
-        ("silu", "gelu"),
+        ("silu",),
         "the slope is s + x s (1 - s), s the sigmoid",
         sloped(activations.over_input),
     ),
@@ -567,13 +570,7 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "the average's cotangent is divided by the whole window, even where that reaches beyond the padding",
         ("avg_pool",),
         f"see ceil_mode; {_SHARE}",
-        pooling.averaged,
-    ),
-    Hypothesis(
-        "the average's cotangent is divided by the part of a window that is not padding",
-        ("avg_pool",),
-        f"see count_include_pad; {_SHARE}",
-        pooling.averaged_inside,
+        pooling.averaged_beyond,
     ),
     Hypothesis("the first entry of a window gets the average's cotangent", _AVERAGE, _SHARE, pooling.first_entry),
     Hypothesis(
@@ -821,6 +818,35 @@ CATALOGUE: tuple[Hypothesis, ...] = (
     Hypothesis("of shared parameters, the last use alone is counted", _LEARNT, _USES, learnt.last_use_only),
     Hypothesis("shared parameters' gradients are averaged over the uses", _LEARNT, _USES, learnt.uses_averaged),
     Hypothesis("of shared parameters, later uses are counted twice", _LEARNT, _USES, learnt.later_uses_twice),
+    Hypothesis(
+        "each group's input gets what belongs to the group before it",
+        _CONVOLUTIONS,
+        _GROUPS,
+        convolutions.groups_rolled(1),
+    ),
+    Hypothesis(
+        "each group's input gets what belongs to the group after it",
+        _CONVOLUTIONS,
+        _GROUPS,
+        convolutions.groups_rolled(-1),
+    ),
+    Hypothesis(
+        "the groups' inputs get their cotangents in the opposite order",
+        _CONVOLUTIONS,
+        _GROUPS,
+        convolutions.groups_reversed,
+    ),
+    Hypothesis(
+        "the padding is taken for the map reflected at its edges", ("conv",), _PADDED, convolutions.padded_as("reflect")
+    ),
+    Hypothesis(
+        "the padding is taken for copies of the map's last pixels",
+        ("conv",),
+        _PADDED,
+        convolutions.padded_as("replicate"),
+    ),
+    Hypothesis("the padding is taken for the map's other end", ("conv",), _PADDED, convolutions.padded_as("circular")),
+    Hypothesis("the padding is taken for zeros", ("conv",), _PADDED, convolutions.padded_as("zeros")),
     # Branches and order
     Hypothesis("the layer's first branch gets nothing back", _JOINS, _ADD, branches.dropped(0)),
     Hypothesis(

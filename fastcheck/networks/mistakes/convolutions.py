@@ -14,14 +14,17 @@ from fastcheck.diagnosis.catalogue import CATALOGUE, Hypothesis
 from fastcheck.diagnosis.convolutions import replayed
 from fastcheck.diagnosis.evidence import Diagnosis, Evidence
 from fastcheck.diagnosis.mistakes.variant import Variant
-from fastcheck.diagnosis.problem import Problem, flat, of_case
+from fastcheck.diagnosis.problem import Problem, flat, gradient, of_case
 from fastcheck.networks.layers import Conv, ConvTranspose
 from fastcheck.networks.mistakes.row import Carried, Carry, Row, back
 from fastcheck.networks.suspects import Suspect
 
 
-def case_of(row: Row, grads: dict[str, np.ndarray] | None = None) -> ConvCase:
-    """Return a layer's convolution as a case of its own, with its cotangent and some gradients."""
+def case_of(row: Row, grads: dict[str, np.ndarray] | None = None, mode: str | None = None) -> ConvCase:
+    """Return a layer's convolution as a case of its own, with its cotangent and some gradients.
+
+    ``mode`` stands in for the layer's own padding mode.
+    """
     layer = row.layer
     assert isinstance(layer, (Conv, ConvTranspose))
     geometry = layer.geometry(row.shape_of(row.sources[0]))
@@ -29,7 +32,7 @@ def case_of(row: Row, grads: dict[str, np.ndarray] | None = None) -> ConvCase:
     if isinstance(layer, ConvTranspose):
         options |= {"transposed": True, "output_padding": layer.output_padding}
     else:
-        options |= {"padding_mode": layer.padding_mode}
+        options |= {"padding_mode": mode or layer.padding_mode}
     weight = row.parameter("weight")
     return ConvCase(
         points_first(row, row.x, row.sources[0]),
@@ -90,6 +93,49 @@ def handing_back(name: str, detail: str) -> Carry:
         return back(points_last(flat(found))) if found.size == size else None
 
     return carry
+
+
+def groups_rolled(by: int) -> Carry:
+    """Return the mistake that hands each group's input the cotangent of a neighbour's."""
+
+    def carry(row: Row) -> Carried | None:
+        groups = getattr(row.layer, "groups", 1)
+        return back(np.roll(row.right[0], by * (len(row.x) // groups), axis=0)) if groups > 1 else None
+
+    return carry
+
+
+def groups_reversed(row: Row) -> Carried | None:
+    """Hand the input of the groups back in the opposite order."""
+    groups = getattr(row.layer, "groups", 1)
+    if groups < 3:  # of two, it is a roll
+        return None
+    parts = row.right[0].reshape(groups, -1, *row.right[0].shape[1:])
+    return back(parts[::-1].reshape(row.right[0].shape))
+
+
+def padded_as(mode: str) -> Carry:
+    """Return the mistake of another padding mode, in all gradients."""
+
+    def carry(row: Row) -> Carried | None:
+        layer = row.layer
+        if not isinstance(layer, Conv) or layer.padding_mode == mode or not _has_room(row, layer, mode):
+            return None
+        with ThreadPoolExecutor(1) as pool:
+            problem = of_case(case_of(row, mode=mode), pool)
+            weight, x = (gradient(problem, tensor, pool) for tensor in ("weight", "input"))
+        return Carried((points_last(flat(x)),), {"weight": weight})
+
+    return carry
+
+
+def _has_room(row: Row, layer: Conv, mode: str) -> bool:
+    """Return whether there is padding, and the map has enough pixels to fill it so."""
+    sizes = row.shape_of(row.sources[0])[1:]
+    most = [size - 1 if mode == "reflect" else size for size in sizes]
+    sides = layer.geometry(row.shape_of(row.sources[0])).padding
+    inside = mode in ("zeros", "replicate") or all(max(pair) <= room for pair, room in zip(sides, most, strict=True))
+    return inside and any(map(any, sides))
 
 
 def own(row: Row, suspect: Suspect) -> list[Diagnosis]:

@@ -30,7 +30,7 @@ def weight_reshaped(row: Row) -> Carried | None:
 
 def nothing_back(row: Row) -> Carried | None:
     """Hand back zeros."""
-    return None if row.sources[0] == 0 else back(np.zeros_like(row.right[0]))
+    return None if row.sources[0] == 0 or len(row.right) > 1 else back(np.zeros_like(row.right[0]))
 
 
 def input_before_activation(row: Row) -> Carried | None:
@@ -82,7 +82,7 @@ def _of_samples(row: Row, chosen: np.ndarray) -> Carried | None:
 
 def _grads_of_samples(row: Row, v: np.ndarray) -> dict[str, np.ndarray]:
     """Return the gradients with some data points' cotangents set to zero."""
-    grads = {}
+    grads = dict[str, np.ndarray]()
     if row.has("weight") and row.layer.kind in ("dense", "conv", "conv_transpose"):
         grads.update(_by(row, v=v).grads)
     if row.has("weight") and row.layer.kind == "prelu":
@@ -156,7 +156,7 @@ def _table(row: Row) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return an empty table, the rows used, data point by data point, and the cotangent of each use."""
     weight = row.parameter("weight")
     assert weight is not None
-    used = row.x[0].T.reshape(-1).astype(np.int64)
+    used = row.x.reshape(-1, row.x.shape[2]).T.reshape(-1).astype(np.int64)
     return np.zeros(weight.shape), used, row.v.transpose(2, 1, 0).reshape(-1, len(row.v))
 
 

@@ -24,7 +24,7 @@ class Parts(NamedTuple):
     unit, inverse : arrays
         The normalised input, and 1 / standard deviation.
     average : callable
-    count : float
+    size : float
         Number of entries that are normalised together.
     """
 
@@ -32,7 +32,7 @@ class Parts(NamedTuple):
     unit: np.ndarray
     inverse: np.ndarray
     average: Average
-    count: float
+    size: float
 
 
 def right(parts: Parts) -> np.ndarray:
@@ -61,7 +61,7 @@ def without_both_terms(parts: Parts) -> np.ndarray:
 
 def without_division(parts: Parts) -> np.ndarray:
     """Return it with sums where averages are right."""
-    return parts.inverse * (parts.g - parts.count * (parts.average(parts.g) + _variance_term(parts)))
+    return parts.inverse * (parts.g - parts.size * (parts.average(parts.g) + _variance_term(parts)))
 
 
 def without_deviation(parts: Parts) -> np.ndarray:
@@ -86,7 +86,7 @@ def variance_term_added(parts: Parts) -> np.ndarray:
 
 def one_less(parts: Parts) -> np.ndarray:
     """Return it with the variance's sum divided by one less than the number of entries."""
-    more = parts.count / max(parts.count - 1, 1)
+    more = parts.size / max(parts.size - 1, 1)
     return parts.inverse * (parts.g - parts.average(parts.g) - more * _variance_term(parts))
 
 
@@ -217,7 +217,7 @@ def samples_variance(row: Row) -> Carried | None:
     if row.node.kind == "frozen_norm":
         return None
     parts = _parts(row, _together(row), correction=1)
-    term = parts.unit * parts.average(parts.g * parts.unit) * (parts.count / max(parts.count - 1, 1))
+    term = parts.unit * parts.average(parts.g * parts.unit) * (parts.size / max(parts.size - 1, 1))
     return Carried((parts.inverse * (parts.g - parts.average(parts.g) - term),), _grads(row, parts.unit))
 
 

@@ -30,7 +30,7 @@ def _scattered(row: Row, shares: np.ndarray) -> Carried:
     for tap, pixels in enumerate(lookup):
         inside = pixels >= 0
         part = (shares[:, tap] * row.v)[:, inside]
-        np.add.at(out, (slice(None), pixels[inside]), part)
+        np.add.at(out.swapaxes(0, 1), pixels[inside], part.swapaxes(0, 1))
     return back(out)
 
 
@@ -96,11 +96,9 @@ def averaged(row: Row) -> Carried:
     return _scattered(row, np.full((1, taps, 1, 1), 1 / taps))
 
 
-def averaged_inside(row: Row) -> Carried:
-    """Give every entry of a window that is not padding the same share of its cotangent."""
-    lookup = _lookup(row)
-    counts = np.maximum(np.count_nonzero(lookup >= 0, axis=0), 1)
-    return _scattered(row, np.broadcast_to(1 / counts[None, None, :, None], (1, *lookup.shape, 1)))
+def averaged_beyond(row: Row) -> Carried | None:
+    """Divide by the whole window where that reaches beyond the padding."""
+    return averaged(row) if getattr(row.layer, "ceil_mode", False) else None
 
 
 def averaged_twice(row: Row) -> Carried:
