@@ -71,8 +71,12 @@ class Ways:
 
     def layers(self, rows: Collection[int]) -> list[str]:
         """Return the layers of some rows, by name and in order; the loss by its own."""
-        names = dict.fromkeys(self._program.layer_name(row) for row in sorted(rows) if 0 < row < self.loss)
+        names = dict.fromkeys(self._name(row) for row in sorted(rows) if 0 < row < self.loss)
         return [*names, *(["the loss"] if self.loss in rows else [])]
+
+    def _name(self, row: int) -> str:
+        layer = self._program.network.layers[self._program.nodes[row].layer]
+        return f"{layer.name} (shares {layer.shares})" if layer.shares else str(layer.name)
 
     def words(self, right: Collection[str]) -> dict[str, str]:
         """Return where to look first, for each wrong tensor: by the culprit that it belongs to, or lies behind.
@@ -111,10 +115,9 @@ class Ways:
 
     def _of_own(self, row: int, wrong: Collection[str], right: Collection[str]) -> str:
         """Return the words for a layer with a right weight, whose cotangent is right."""
-        layer = self._program.layer_name(row)
         return (
-            f"at {layer}'s own gradient of {self._parts(row, wrong)}: its {self._parts(row, right)} is right, and so is "
-            "the cotangent that it receives"
+            f"at the layer's own gradient of {self._parts(row, wrong)}: its {self._parts(row, right)} is right, and so "
+            "is the cotangent that it receives"
         )
 
     def _of_culprit(self, row: int, victims: list[int], wrong: Collection[str], right: Collection[str]) -> str:
@@ -124,8 +127,8 @@ class Ways:
         behind = [other for other in self.behind([row]) if self.of(other)]
         if not names and behind:
             return (
-                f"at {layer}'s own gradient of {mine}: the layers behind it are right, and so are the cotangents that it "
-                "receives and hands back"
+                f"at {layer}'s own gradient of {mine}: the layers behind it are right, and so are the cotangents that "
+                "it receives and hands back"
             )
         before = f"{self._before(row, right)}{_behind(names)}"
         if self._parts(row, right):
@@ -138,8 +141,8 @@ class Ways:
     def of_mistake(self, rows: Collection[int], explained: Collection[str], right: Collection[str]) -> str:
         """Return where to look first for a mistake that makes some tensors wrong: where it was made, what is behind."""
         own, behind = self.layers(rows), self.behind(rows)
-        victims = self.layers({row for name in explained for row in self._rows(name)} & behind)
-        victims = [name for name in victims if name not in own]
+        others = [name for name in explained if not self._rows(name) & {*rows}]
+        victims = self.layers({row for name in others for row in self._rows(name)} & behind)
         after = [name for row in behind for name in self.of(row)]
         fine = "; what lies behind is right" if after and all(name in right for name in after) else ""
         return f"at {joined(own)}{_behind(victims) or fine}"
