@@ -92,8 +92,7 @@ class Search:
         between = self._ways.between(name, self._settled)
         first = max([row for row in between if row < self._ways.loss])
         self._replay.start(self._made, first)
-        tried = [(self._tried(candidate, name), candidate) for candidate in self._candidates(between, first)]
-        fitting = [(one, candidate) for one, candidate in tried if one is not None]
+        fitting = [pair for group in self._candidates(between, first) for pair in self._fitting(group, between, name)]
         most = max((len(one.shares) for one, _ in fitting), default=0)
         best: dict[str, tuple[Finding, Candidate]] = {}
         for one, candidate in fitting:
@@ -119,6 +118,23 @@ class Search:
         """Return a row of the right backward pass."""
         return Row(self._passes, number, [chunk.cotangents for chunk in self._passes.chunks])
 
+    def _fitting(
+        self, group: Iterator[Candidate], between: list[int], name: str
+    ) -> Iterator[tuple[Finding, Candidate]]:
+        """Yield those of one mistake's candidates that explain a tensor.
+
+        In all layers of a kind it looks like in one as long as a single one lies between: it is tried where that fits.
+        """
+        found = False
+        for candidate in group:
+            several = len({*between} & {*candidate.carries}) > 1
+            if len(candidate.carries) > 1 and not (found or several):
+                continue
+            one = self._tried(candidate, name)
+            if one is not None:
+                found = True
+                yield one, candidate
+
     def _tried(self, candidate: Candidate, wanted: str) -> Finding | None:
         """Return what a mistake explains; None where that is not the tensor wanted, or it spoils what is right."""
         finding = Finding(candidate.bug, candidate.advice, list(candidate.carries))
@@ -137,18 +153,31 @@ class Search:
         finding.rows = sorted(self._replay.made & set(candidate.carries))
         return finding if fits and wanted in finding.shares else None
 
-    def _candidates(self, between: list[int], first: int) -> Iterator[Candidate]:
+    def _candidates(self, between: list[int], first: int) -> Iterator[Iterator[Candidate]]:
+        """Yield the candidates of each mistake: in one layer, nearest first, then in all layers of a kind."""
         kinds = self._kinds()
         if self._ways.loss in between:
-            yield from self._of_loss()
+            yield self._of_loss()
         for hypothesis in CATALOGUE:
-            for row in (row for row in between if kinds.get(row) in hypothesis.kinds):
-                yield Candidate(hypothesis.bug, hypothesis.advice, {row: hypothesis.carry})
-            for kind in dict.fromkeys(kinds[row] for row in between if kinds.get(row) in hypothesis.kinds):
-                every = [row for row in kinds if kinds[row] == kind and row <= first]
-                if len(every) > 1:
-                    yield Candidate(hypothesis.bug, hypothesis.advice, dict.fromkeys(every, hypothesis.carry))
-        yield from self._of_convolutions(between, kinds, first)
+            rows = [row for row in between if kinds.get(row) in hypothesis.kinds]
+            for kind in dict.fromkeys(kinds[row] for row in rows):
+                own = [row for row in rows if kinds[row] == kind]
+                yield self._in_rows(hypothesis.bug, hypothesis.advice, hypothesis.carry, own, first)
+        for row in between:
+            if kinds.get(row) in CONVOLUTIONS and self._program.nodes[row].columns["a"] > 0:
+                for one, variant in convolutions.of_input(self._row(row)):
+                    bug = f"{one.bug}: {variant.detail}" if variant.detail else one.bug
+                    carry = convolutions.handing_back(one.name, variant.detail)
+                    yield self._in_rows(bug, one.advice, carry, [row], first)
+
+    def _in_rows(self, bug: str, advice: str, carry: Carry, rows: list[int], first: int) -> Iterator[Candidate]:
+        """Yield a mistake in single rows of one kind, then in all rows of it."""
+        for row in rows:
+            yield Candidate(bug, advice, {row: carry})
+        kinds = self._kinds()
+        every = [row for row in kinds if kinds[row] == kinds[rows[0]] and row <= first] if rows else []
+        if len(every) > 1:
+            yield Candidate(bug, advice, dict.fromkeys(every, carry))
 
     def _kinds(self) -> dict[int, str]:
         layers = self._passes.point.network.layers
@@ -160,16 +189,3 @@ class Search:
         for hypothesis in CATALOGUE:
             if {network.loss, network.reduction} & set(hypothesis.kinds):
                 yield Candidate(hypothesis.bug, hypothesis.advice, {self._ways.loss: hypothesis.carry})
-
-    def _of_convolutions(self, between: list[int], kinds: Mapping[int, str], first: int) -> Iterator[Candidate]:
-        """Yield mistakes in the input gradients of convolutions, of one or of all."""
-        rows = [row for row, kind in kinds.items() if kind in CONVOLUTIONS and row <= first]
-        told = set[tuple[str, str]]()
-        for row in (row for row in between if row in rows and self._program.nodes[row].columns["a"] > 0):
-            for hypothesis, variant in convolutions.of_input(self._row(row)):
-                carry = convolutions.handing_back(hypothesis.name, variant.detail)
-                bug = f"{hypothesis.bug}: {variant.detail}" if variant.detail else hypothesis.bug
-                yield Candidate(bug, hypothesis.advice, {row: carry})
-                if len(rows) > 1 and (hypothesis.name, variant.detail) not in told:
-                    told.add((hypothesis.name, variant.detail))
-                    yield Candidate(bug, hypothesis.advice, dict.fromkeys(rows, carry))

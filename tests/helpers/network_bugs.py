@@ -129,7 +129,7 @@ def gradients(name, network, params, x, y, masks, dtype=torch.float64):
 
 def with_noise(grads, seed, part=1e-3):
     """Return gradients with noise of a part of each tensor's size."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 10**6])
     sizes = {name: np.sqrt(np.mean(np.square(grad))) for name, grad in grads.items()}
     return {name: grad + part * sizes[name] * rng.standard_normal(grad.shape) for name, grad in grads.items()}
 
