@@ -169,5 +169,5 @@ def _behind(victims: list[str]) -> str:
     """Return the words for the layers that a wrong cotangent reaches."""
     if not victims:
         return ""
-    several = len(victims) > 1
-    return f"; {joined(victims)} {'lie' if several else 'lies'} behind it and {'receive' if several else 'receives'} it"
+    verbs = ("lie", "receive") if len(victims) > 1 else ("lies", "receives")
+    return f"; {joined(victims)} {verbs[0]} behind and {verbs[1]} the wrong cotangent"
