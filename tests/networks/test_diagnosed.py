@@ -205,7 +205,8 @@ def test_an_unknown_mistake_says_what_lies_between():
         assert one["bug"] == UNKNOWN
         assert one["culprit"] == (
             "at what lies between the loss and conv2, the first wrong layer on the way back: relu2, max_pool1, "
-            "flatten1 and what dense1 hands back (dense1, right in its own gradients); conv1 lies behind and receives the wrong cotangent"
+            "flatten1 and what dense1 hands back (dense1, right in its own gradients); conv1 lies behind and receives "
+            "the wrong cotangent"
         )
 
 
