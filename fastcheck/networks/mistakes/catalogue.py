@@ -16,7 +16,7 @@ class Hypothesis(NamedTuple):
     Attributes
     ----------
     bug : str
-        What the program did, in a few words; unique in the catalogue. Reports add the layers.
+        What the program did, in a few words; unique among those of a kind. Reports add the layers.
     kinds : tuple of str
         Kinds of layers, or losses, that can have it.
     advice : str
