@@ -154,12 +154,12 @@ class _Diagnosing:
         wanted = {
             name: replace(one, failed=one.failed and name not in settled)
             for name, one in self._suspects.items()
-            if name not in settled
+            if name not in settled or one.share(one.reference) is not None  # another formula fits no replay
         }
-        merged: dict[str, Finding] = {}
+        merged: dict[tuple[str, str], Finding] = {}
         for findings in Search(self._baseline, wanted, self._ways).findings():
             for one in findings:
-                known = merged.setdefault(one.bug, Finding(one.bug, one.advice, []))
+                known = merged.setdefault((one.bug, one.advice), Finding(one.bug, one.advice, []))
                 known.rows += one.rows
                 known.shares |= one.shares
                 known.residuals |= one.residuals

@@ -94,10 +94,10 @@ class Search:
         self._replay.start(self._made, first)
         fitting = [pair for group in self._candidates(between, first) for pair in self._fitting(group, between, name)]
         most = max((len(one.shares) for one, _ in fitting), default=0)
-        best: dict[str, tuple[Finding, Candidate]] = {}
+        best: dict[tuple[str, str], tuple[Finding, Candidate]] = {}
         for one, candidate in fitting:
             if len(one.shares) == most:
-                best.setdefault(candidate.bug, (one, candidate))
+                best.setdefault((candidate.bug, candidate.advice), (one, candidate))
         if best:
             self._made |= next(iter(best.values()))[1].carries
         own = self._own(name) if most <= 1 else []
