@@ -98,19 +98,25 @@ class _Diagnosing:
         settled = {name for one in penalised for name in one.tensors}
         right = [name for name, one in self._suspects.items() if not one.failed or name in settled]
         self._places |= self._ways.words(right)
-        replayed = sorted(self._replayed(settled), key=lambda one: -len(one.tensors))
-        yield from replayed
-        rest = {name: one for name, one in failed.items() if name not in settled}
-        explained = {name for one in replayed for name in one.tensors}
+        replayed = list(self._replayed(settled))
+        patterns = self._fitted({name: one for name, one in failed.items() if name not in settled}, replayed)
+        yield from sorted([*replayed, *patterns], key=lambda one: (is_in_part(one), -len(one.tensors)))
+
+    def _fitted(self, failed: Failed, replayed: Collection[Diagnosis]) -> list[Diagnosis]:
+        """Return patterns of the arrays alone, but for those of a few tensors where a mistake explains others too."""
+        if not failed:
+            return []
         others = {
             name: one.right.reshape(self._case.grads[name].shape)
             for name, one in self._suspects.items()
             if not one.failed
         }
-        for one in sorted(fitted(rest, others, _counts(self._baseline)) if rest else [], key=is_in_part):
-            # A pattern of a few tensors says no more where a mistake explains these and others.
-            if not explained >= {*one.tensors} or any({*one.tensors} >= {*other.tensors} for other in replayed):
-                yield one
+        explained = {name for one in replayed for name in one.tensors}
+        return [
+            one
+            for one in fitted(failed, others, _counts(self._baseline))
+            if not explained >= {*one.tensors} or any({*one.tensors} >= {*other.tensors} for other in replayed)
+        ]
 
     def _penalties(self) -> Iterator[Diagnosis]:
         """Yield the shares of the regularisation that alone make a gradient wrong."""

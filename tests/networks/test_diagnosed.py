@@ -363,6 +363,12 @@ def test_patterns_that_are_fitted():
     assert all("clipped by norm: the norm of all that fail is 0.25" in words[name] for name in right)
 
 
+def test_zeros_everywhere_are_not_taken_for_a_layer_that_hands_nothing_back():
+    network, params, x, y, _ = point(CNN)
+    told = network_bugs.told(check(network, params, {name: np.zeros(one.shape) for name, one in params.items()}, x, y))
+    assert {one["bug"] for one in told.values()} == {"the gradient is zero everywhere: it was never written"}
+
+
 def test_exchanged_gradients():
     at = point([Dense(4), Tanh(), Dense(4), Tanh(), Dense(3)], (4,))
     network, params, x, y, masks = at
