@@ -59,11 +59,6 @@ def mask_of_first_sample(row: Row) -> np.ndarray:
     return np.broadcast_to(mask(row)[:, :, :1], row.v.shape)
 
 
-def mask_by_absolute(row: Row) -> np.ndarray:
-    """Return the mask of inputs that are not zero."""
-    return (row.x != 0).astype(np.float64)
-
-
 def mask_of_before(row: Row) -> Carried | None:
     """Use the input of an earlier layer of the same shape for the mask."""
     before = _before(row)

@@ -129,11 +129,6 @@ def of_layer(array: np.ndarray) -> np.ndarray:
     return np.broadcast_to(array.mean(axis=(0, 1), keepdims=True), array.shape)
 
 
-def of_everything(array: np.ndarray) -> np.ndarray:
-    """Return the average over all."""
-    return np.broadcast_to(array.mean(keepdims=True), array.shape)
-
-
 def of_channels(array: np.ndarray) -> np.ndarray:
     """Return the averages over the channels, at each position of each sample."""
     return np.broadcast_to(array.mean(axis=0, keepdims=True), array.shape)
@@ -285,4 +280,5 @@ def weight_without_deviation(row: Row) -> Carried | None:
     return Carried(grads=_grads(row, row.unit / _parts(row, _together(row)).inverse))
 
 
-BATCH, INSTANCE = (BatchNorm,), (InstanceNorm,)
+BATCH = (BatchNorm,)
+"""The kinds whose statistics are the batch's."""
