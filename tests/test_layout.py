@@ -66,6 +66,11 @@ COVERS = {
     "functions/test_directions": "engine/coverage engine/culprits engine/directions",
     "functions/test_vjp": "vjp_case",
     "networks/test_check": "round_off_noise",
+    "networks/test_diagnosed": (
+        "culprits search suspects networks/mistakes/activations networks/mistakes/branches networks/mistakes/catalogue "
+        "networks/mistakes/convolutions networks/mistakes/learnt networks/mistakes/losses networks/mistakes/norms "
+        "networks/mistakes/pooling networks/mistakes/row"
+    ),
     "networks/test_error_bars": "analytic flips local_errors retries",
     "networks/test_file": "common/naming common/toml",
     "networks/test_program": "partial passes",

@@ -209,6 +209,19 @@ class NetworkJob:
                 self._cases[name], self._baseline, reports[name], self._settings, self._arguments.chosen
             )
 
+    def diagnosed(self, reports: Mapping[str, Report]) -> dict[str, Report]:
+        """Return the phases' reports with a diagnosis of every tensor that failed."""
+        from fastcheck.networks.diagnosed import with_diagnoses
+
+        if any(_ends(report) for report in reports.values()):
+            return dict(reports)
+        if self._data is None:  # both phases check one gradient, the whole
+            return with_diagnoses(self._cases[list(self._cases)[-1]], self._baseline, reports)
+        told = dict[str, Report]()
+        for name, report in reports.items():
+            told |= with_diagnoses(self._cases[name], self._baseline, {name: report})
+        return told
+
     def report(self, reports: Mapping[str, Report], explanations: tuple[Explanation, ...] = ()) -> NetworkReport:
         """Return the phases' reports as one, with the checklist of good practice."""
         facts = hygiene.Facts(

@@ -176,7 +176,7 @@ class Passes:
 
     def forward(self, chunk: Chunk, after: Hook = _nothing) -> None:
         """Evaluate the network for a chunk, from its input on."""
-        arguments = (chunk.net, chunk.cached, self._places(chunk), chunk.size, np.empty(0), chunk.targets)
+        arguments = (chunk.net, chunk.cached, self.places(chunk), chunk.size, np.empty(0), chunk.targets)
         loss = (self.kind, self.point.network.margin, chunk.known, chunk.seeds)
         network.forward(*arguments, loss, chunk.losses, lambda row: after(chunk, row))
 
@@ -191,12 +191,12 @@ class Passes:
         last = self.program.nodes[-1]
         at = self.program.slots()[0][-1] * chunk.period
         chunk.cotangents[at : at + last.entries * chunk.period] = self.weight * chunk.seeds
-        arguments = (chunk.net, chunk.cached, chunk.cotangents, self._places(chunk), chunk.size, grads)
+        arguments = (chunk.net, chunk.cached, chunk.cotangents, self.places(chunk), chunk.size, grads)
         vjp.backward(*arguments, lambda row: before(chunk, row))
         for tensor in self.program.tensors.values():
             tensor.gather(grads)
 
-    def _places(self, chunk: Chunk) -> np.ndarray:
+    def places(self, chunk: Chunk) -> np.ndarray:
         table = chunk.net[0]
         pitch = table[:, columns.PIXELS] * chunk.period
         return np.ascontiguousarray(np.stack([table[:, columns.CACHED], pitch], axis=1))

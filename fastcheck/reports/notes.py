@@ -60,6 +60,8 @@ def _of_tensor(tensor: TensorReport) -> Iterator[tuple[str, str]]:
     known = tensor.diagnosis or {}
     if known.get("evidence"):
         yield "this is", f"{known['bug']}; {known['evidence']}"
+    if known.get("culprit"):
+        yield "look first", known["culprit"]
     if known.get("shape") and FEW < tensor.beyond_error_bar < tensor.dims_checked:  # the first line says all of them
         yield "where", known["shape"]
     if advice := known.get("try") or tensor.advice:

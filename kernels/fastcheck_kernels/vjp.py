@@ -33,9 +33,18 @@ def backward(net, cached, cotangents, places, size, grads, before) -> None:
     """
     for node in range(len(net[0]) - 1, 0, -1):
         before(node)
-        # All of them, so that none is left to be compiled for the first network that needs it.
-        for carry in (_conv_parameters, _conv_input, _norm, _mixing_norm, _softmax, _prelu, _embedding, _rest):
-            carry(net, node, cached, cotangents, places, size, grads)
+        carry(net, node, cached, cotangents, places, size, grads)
+
+
+def carry(net, node, cached, cotangents, places, size, grads) -> None:
+    """Carry the cotangents of one layer's results, which are complete, back to its inputs and its parameters.
+
+    The arguments are those of `backward`. To the cotangents of the inputs it adds; it writes the gradients, but for
+    those of an embedding and a prelu, to which it adds as well.
+    """
+    # All of them, so that none is left to be compiled for the first network that needs it.
+    for kernels in (_conv_parameters, _conv_input, _norm, _mixing_norm, _softmax, _prelu, _embedding, _rest):
+        kernels(net, node, cached, cotangents, places, size, grads)
 
 
 @kernel("reassoc", "contract")

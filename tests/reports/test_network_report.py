@@ -210,8 +210,10 @@ def test_every_tensor_that_did_not_pass_is_shown_once(reports):
         assert text.count(f"{name} (data loss): worst by") == (tensor.verdict != "pass")
     assert text.startswith("FAIL: ")
     assert not re.search("^FAIL: data loss", text)
-    advice = {tensor.advice for phase in reports["fail"].phases.values() for tensor in phase.tensors.values()} - {""}
-    assert text.count("try (") == len(advice)
+    tensors = [tensor for phase in reports["fail"].phases.values() for tensor in phase.tensors.values()]
+    advice = {(tensor.diagnosis or {}).get("try") or tensor.advice for tensor in tensors} - {""}
+    assert advice
+    assert text.count("try: ") + text.count("try (") == len(advice)
     assert all(text.count(f": {sentence}") == 1 for sentence in advice)
 
 

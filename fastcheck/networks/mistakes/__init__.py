@@ -1,0 +1,1 @@
+"""Mistakes of a network's backward pass, layer by layer, that can be replayed."""
