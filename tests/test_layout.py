@@ -67,8 +67,10 @@ COVERS = {
     "functions/test_vjp": "vjp_case",
     "networks/test_check": "round_off_noise",
     "networks/test_diagnosed": (
-        "culprits search suspects networks/mistakes/activations networks/mistakes/branches networks/mistakes/catalogue "
-        "networks/mistakes/convolutions networks/mistakes/learnt networks/mistakes/losses networks/mistakes/norms "
+        "culprits search suspects networks/mistakes/activations networks/mistakes/branches "
+        "networks/catalogue/activations networks/catalogue/branches networks/catalogue/hypothesis "
+        "networks/catalogue/kinds networks/catalogue/losses networks/catalogue/normalisations networks/catalogue/pools "
+        "networks/catalogue/table networks/catalogue/weights networks/mistakes/convolutions networks/mistakes/learnt networks/mistakes/losses networks/mistakes/norms "
         "networks/mistakes/pooling networks/mistakes/row"
     ),
     "networks/test_error_bars": "analytic flips local_errors retries",

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastcheck.networks.catalogue.table import CATALOGUE
 from fastcheck.networks.culprits import Ways
 from fastcheck.networks.error_bars import Baseline
 from fastcheck.networks.mistakes import convolutions
-from fastcheck.networks.mistakes.catalogue import CATALOGUE
 from fastcheck.networks.mistakes.row import Carry, Row
 from fastcheck.networks.penalty import Share
 from fastcheck.networks.replay import Replay

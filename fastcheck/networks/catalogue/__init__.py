@@ -1,0 +1,1 @@
+"""The tables of the mistakes that a network's backward pass can make."""
