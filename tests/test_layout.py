@@ -69,9 +69,10 @@ COVERS = {
     "networks/test_diagnosed": (
         "culprits search suspects networks/mistakes/activations networks/mistakes/branches "
         "networks/catalogue/activations networks/catalogue/branches networks/catalogue/hypothesis "
-        "networks/catalogue/kinds networks/catalogue/losses networks/catalogue/normalisations networks/catalogue/pools "
-        "networks/catalogue/table networks/catalogue/weights networks/mistakes/convolutions networks/mistakes/learnt networks/mistakes/losses networks/mistakes/norms "
-        "networks/mistakes/pooling networks/mistakes/row"
+        "networks/catalogue/kinds networks/catalogue/losses networks/catalogue/normalisations "
+        "networks/catalogue/pools networks/catalogue/table networks/catalogue/weights "
+        "networks/mistakes/convolutions networks/mistakes/learnt networks/mistakes/losses "
+        "networks/mistakes/norms networks/mistakes/pooling networks/mistakes/row"
     ),
     "networks/test_error_bars": "analytic flips local_errors retries",
     "networks/test_file": "common/naming common/toml",

@@ -8,7 +8,7 @@ from fastcheck.diagnosis.diagnosed import UNKNOWN
 from tests.helpers.planted_functions import PLANTED, named
 
 SEEDS = range(6)
-"""Of each mistake; `bench/function_diagnosis.py` takes more."""
+"""Of each mistake; `bench/diagnosis.py` takes more."""
 
 
 def _found(planted, backward):
