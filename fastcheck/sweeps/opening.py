@@ -13,10 +13,12 @@ import numpy as np
 from fastcheck.common.arguments import position_of
 from fastcheck.common.interrupts import listening
 from fastcheck.common.progress import ProgressHook
+from fastcheck.diagnosis import checked
 from fastcheck.engine import coordinator
 from fastcheck.engine.differences import Differences
 from fastcheck.engine.pipeline import Case, Prepared, Session
 from fastcheck.engine.settings import Settings
+from fastcheck.reports.report import Report
 
 
 class Differencing(Protocol):
@@ -77,8 +79,7 @@ class Opening:
         report = coordinator.run(self.case.pipeline(settings), settings)
         if report.interrupted:
             raise KeyboardInterrupt
-        if report.forward is not None and report.forward.verdict == "fail":
-            report.raise_if_failed()
+        self._refuse_wrong_forward(report, settings)
         return {
             name: [position_of(entry.index, tensor.shape) for entry in tensor.worst]
             for name, tensor in report.tensors.items()
@@ -100,8 +101,12 @@ class Opening:
             settings.progress("preparing (the first run compiles the kernels)", 0, 0)
             prepared = pipeline.prepare(session)
             if prepared.forward is not None and prepared.forward.verdict == "fail":
-                coordinator.run(pipeline, settings).raise_if_failed()  # this run stops after the forward check
+                self._refuse_wrong_forward(coordinator.run(pipeline, settings), settings)  # that stops there
             yield _Differencing(prepared, session)
+
+    def _refuse_wrong_forward(self, report: Report, settings: Settings) -> None:
+        if report.forward is not None and report.forward.verdict == "fail":
+            checked.completed(self.case, settings, report).raise_if_failed()
 
     def _settings(self) -> Settings:
         return Settings(

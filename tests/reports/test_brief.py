@@ -135,7 +135,7 @@ def test_a_network_names_its_layers_and_phases():
     report = fastcheck.check_network(described, params, grads, x, y, loss=loss, masks=masks, dims="all", keep=True)
     lines = brief(report)
     assert lines[0].startswith(f"FAIL: {name} is wrong in ")
-    assert f"where {name} is wrong: filter 1" in lines
+    assert f"where {name} is wrong: only filter 1" in lines
 
 
 def test_other_reports_are_their_outline():
