@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from fastcheck.common.keywords import refuse_unknown_keywords
 from fastcheck.common.progress import ProgressHook
-from fastcheck.engine.hosting import host
 from fastcheck.engine.sampling import Dims
 from fastcheck.engine.settings import Settings, usable_directions
 from fastcheck.networks.case import NetworkCase
@@ -135,8 +134,6 @@ def check_network(
     from fastcheck.engine import coordinator  # imports Numba
 
     reports = job.run(lambda phase: coordinator.run(job.pipelines[phase], job.settings(phase)))
-    if host() is None or keep:  # a suite runs each check once, for its numbers
-        reports = job.diagnosed(reports)
     explanations = job.explanations(reports) if explain else ()
     return job.report(reports if keep else {name: _light(report) for name, report in reports.items()}, explanations)
 

@@ -54,7 +54,7 @@ def with_diagnoses(case: NetworkCase, baseline: Baseline, reports: Mapping[str, 
         return dict(reports)
     with np.errstate(all="ignore"):
         network = _Diagnosing(case, baseline, failed, _passed(reports))
-        return {name: network.told(report) for name, report in reports.items()}
+        return {name: network.completed(report) for name, report in reports.items()}
 
 
 def _passed(reports: Mapping[str, Report]) -> set[str]:
@@ -74,17 +74,17 @@ class _Diagnosing:
         self._kept = {name: _kept(one) for name, one in self._suspects.items() if one.failed}
         self._found: list[Diagnosis] | None = None
 
-    def told(self, report: Report) -> Report:
+    def completed(self, report: Report) -> Report:
         """Return a report with its diagnoses."""
         values = self._case.point.params
-        told = diagnosed(report, self._kept, self._case.grads, values, self._explain)
+        report = diagnosed(report, self._kept, self._case.grads, values, self._explain)
         tensors = {
             name: replace(tensor, diagnosis=tensor.diagnosis | {"culprit": self._places[name]})
             if tensor.diagnosis and name in self._places
             else tensor
-            for name, tensor in told.tensors.items()
+            for name, tensor in report.tensors.items()
         }
-        return replace(told, tensors=tensors)
+        return replace(report, tensors=tensors)
 
     def _explain(self, failed: Failed) -> list[Diagnosis]:
         if self._found is None:
@@ -147,10 +147,10 @@ class _Diagnosing:
 
     def _other_penalties(self, found: Mapping[Share, list[str]]) -> dict[str, list[str]]:
         """Return wrong formulas of the regularisation's gradient, and the tensors in which they stand alone."""
-        told = {name for names in found.values() for name in names}
+        known = {name for names in found.values() for name in names}
         others: dict[str, list[str]] = {}
         for name, one in self._suspects.items():
-            for words, formula in PENALTIES.items() if one.failed and name not in told else ():
+            for words, formula in PENALTIES.items() if one.failed and name not in known else ():
                 if one.is_made(one.reference, formula(one.penalty, one.values)):
                     others.setdefault(words, []).append(name)
         return others
@@ -170,7 +170,7 @@ class _Diagnosing:
                 known.shares |= one.shares
                 known.residuals |= one.residuals
         right = [name for name, one in self._suspects.items() if not one.failed or name in settled]
-        for one in reversed(merged.values()):  # those found first are told first, and say where
+        for one in reversed(merged.values()):  # those found first say where
             self._places |= dict.fromkeys(one.shares, self._ways.of_mistake(one.rows, one.shares, right))
         for one in merged.values():
             yield from self._of_finding(one)

@@ -209,21 +209,9 @@ class NetworkJob:
                 self._cases[name], self._baseline, reports[name], self._settings, self._arguments.chosen
             )
 
-    def diagnosed(self, reports: Mapping[str, Report]) -> dict[str, Report]:
-        """Return the phases' reports with a diagnosis of every tensor that failed."""
-        from fastcheck.networks.diagnosed import with_diagnoses
-
-        if any(_ends(report) for report in reports.values()):
-            return dict(reports)
-        if self._data is None:  # both phases check one gradient, the whole
-            return with_diagnoses(self._cases[list(self._cases)[-1]], self._baseline, reports)
-        told = dict[str, Report]()
-        for name, report in reports.items():
-            told |= with_diagnoses(self._cases[name], self._baseline, {name: report})
-        return told
-
     def report(self, reports: Mapping[str, Report], explanations: tuple[Explanation, ...] = ()) -> NetworkReport:
-        """Return the phases' reports as one, with the checklist of good practice."""
+        """Return the phases' reports as one, with the diagnoses of what fails and the checklist of good practice."""
+        reports = self._diagnosed(reports)
         facts = hygiene.Facts(
             network=self._arguments.network,
             point=self._arguments.point,
@@ -239,7 +227,7 @@ class NetworkJob:
         )
         suite = SuiteReport.of(reports, self._settings.threads)
         interrupted = any(report.interrupted for report in reports.values())
-        return NetworkReport(dict(reports), interrupted, suite.run, hygiene.panel(facts), explanations)
+        return NetworkReport(reports, interrupted, suite.run, hygiene.panel(facts), explanations)
 
     def run(self, check: Callable[[str], Report]) -> dict[str, Report]:
         """Check phase after phase, until one is interrupted or finds another loss than the declared one."""
@@ -249,6 +237,19 @@ class NetworkJob:
             if _ends(reports[name]):
                 break
         return reports
+
+    def _diagnosed(self, reports: Mapping[str, Report]) -> dict[str, Report]:
+        """Return the phases' reports with a diagnosis of every tensor that failed."""
+        from fastcheck.networks.diagnosed import with_diagnoses
+
+        if any(_ends(report) for report in reports.values()):
+            return dict(reports)
+        if self._data is None:  # both phases check one gradient, the whole
+            return with_diagnoses(self._cases[list(self._cases)[-1]], self._baseline, reports)
+        completed = dict[str, Report]()
+        for name, report in reports.items():
+            completed |= with_diagnoses(self._cases[name], self._baseline, {name: report})
+        return completed
 
 
 def _ends(report: Report) -> bool:

@@ -408,13 +408,13 @@ def test_a_right_gradient_has_no_diagnosis():
     assert not network_bugs.told(report)
 
 
-def test_a_suite_that_hosts_a_check_has_it_undiagnosed():
+def test_a_check_that_a_suite_hosts_is_diagnosed_too():
     at = point(CNN)
     network, params, x, y, _ = at
     with ThreadPoolExecutor(1) as pool, hosted(lambda pipeline, settings: _in_a_suite(pipeline, settings, pool)):
         report = check(network, params, wrong(at, "relu", {"relu2"}, passes), x, y)
     assert not report
-    assert not any(network_bugs.told(report).values())
+    assert all("in relu2" in network_bugs.said(one) for one in network_bugs.told(report).values())
 
 
 def _in_a_suite(pipeline, settings, pool):

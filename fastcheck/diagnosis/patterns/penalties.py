@@ -47,7 +47,7 @@ def factor_and_penalty(part: Evidence, known: Known) -> Proposals:
 
 
 def _two(part: Evidence) -> tuple[float, float]:
-    """Return a factor and a multiple of the parameter that make the gradient; nan where they are not told."""
+    """Return a factor and a multiple of the parameter that make the gradient; nan where they are not known."""
     factor, c = factors.fitted(part, part.seen, part.numeric, parameter(part))
     return float(factor), float(c)
 

@@ -109,18 +109,18 @@ def _every_second(index: np.ndarray, k: int) -> np.ndarray:
 
 
 def _weights(terms: Terms, sums: np.ndarray, rest: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield how often each index counts, where these are numbers that have a meaning; 1 where it is not told."""
+    """Yield how often each index counts, where these are numbers that have a meaning; 1 where that is not known."""
     if sums.shape[1] > len(sums) // 2:
         return
     scale = 1 / terms.unsure[:, None]
     size = np.linalg.norm(sums * scale, axis=0)
-    told = size > 1e-3 * size.max()
-    target = (terms.entries.seen - rest - sums[:, ~told].sum(axis=1)) * scale[:, 0]
-    found, _, rank, _ = np.linalg.lstsq(sums[:, told] * scale / size[told], target, rcond=1e-10)
-    if rank < np.count_nonzero(told):
+    known = size > 1e-3 * size.max()
+    target = (terms.entries.seen - rest - sums[:, ~known].sum(axis=1)) * scale[:, 0]
+    found, _, rank, _ = np.linalg.lstsq(sums[:, known] * scale / size[known], target, rcond=1e-10)
+    if rank < np.count_nonzero(known):
         return
     weights = np.ones(sums.shape[1])
-    weights[told] = found / size[told]
+    weights[known] = found / size[known]
     settled = np.rint(weights)
     if (np.abs(weights - settled) <= _NEAR).all() and set(np.unique(settled)) <= {1, *_DOES}:
         yield settled
