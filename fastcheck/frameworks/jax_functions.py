@@ -96,6 +96,7 @@ class JaxFunction:
             kinds = listed(sorted({_kind(leaf) for leaf in self._given.values()})) or "nothing"
             raise FastcheckError(f"inputs are {kinds}: expected an array of floating-point numbers among them")
         self.inputs = Labelled({name: np.array(leaf) for name, leaf in wanted.items()})  # which may share memory in JAX
+        self.inputs.held = {name: leaf for name, leaf in self._given.items() if name not in wanted}
         self.types = sorted({type_of(leaf) for leaf in wanted.values()} - {*_DOUBLE})
         self.narrow = list[str]()
         self._outputs = self._first_call()

@@ -112,6 +112,7 @@ class TorchFunction:
         refuse_unusable(call.given)
         self._call, self._double = call, double
         self.inputs = Labelled({name: call.given[name].detach() for name in call.differentiated})
+        self.inputs.held = {name: value for name, value in call.given.items() if name not in self.inputs}
         self.start = {name: in_double(value) if double else value for name, value in self.inputs.items()}
         self._threads, self._thread = torch.get_num_threads(), threading.local()
         self._generators = generators(call.given.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,23 @@ from fastcheck.common.naming import listed, nearest, offered, quoted
 from fastcheck.functions.parts import Parts
 from fastcheck.functions.state import Arrays
 
+_WHOLE = ("int", "uint", "bool")
+"""What names of the types of integers and truth values begin with."""
+
 _OVERLAPS = 10_000
 """Work that goes into the question whether two arrays share memory, before they count as sharing it."""
 
 
 class Labelled(dict[str, Any]):
-    """Inputs by the names that messages give them, or outputs by the ends of these, which are not the user's keys."""
+    """Inputs by the names that messages give them, or outputs by the ends of these, which are not the user's keys.
+
+    Attributes
+    ----------
+    held : mapping of str to object
+        Further inputs that the functions have already, and are not called with.
+    """
+
+    held: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -37,12 +49,15 @@ class Inputs:
         Those that are differentiated.
     arrays : dict of str to float64 array
         The same, by part.
+    held : mapping of str to object
+        Further inputs that the functions have already.
     """
 
     given: dict[str, Any]
     kind: type
     parts: Parts
     arrays: Arrays
+    held: Mapping[str, Any]
 
     @classmethod
     def of(cls, inputs: Any, precision: str | None) -> Inputs:
@@ -69,7 +84,7 @@ class Inputs:
         labels = {name: f"inputs[{name!r}]" if kind is dict else name for name in given}
         wanted = [name for name, value in given.items() if _is_differentiated(labels[name], value)]
         parts = Parts.named(wanted, [name for name in wanted if is_complex(given[name])])
-        made = cls(given, kind, parts, {})
+        made = cls(given, kind, parts, {}, getattr(inputs, "held", {}))
         for name in wanted:
             for part, one in parts.split(name, labels[name], given[name], precision).items():
                 made.arrays[part] = finite(made.label(part), one.values)
@@ -90,9 +105,9 @@ class Inputs:
 
     def integers(self) -> Arrays:
         """Return the inputs that are arrays of integers or truth values."""
-        others = {name: value for name, value in self.given.items() if name not in self.parts.of}
-        arrays = {name: as_array(name, value) for name, value in others.items() if hasattr(value, "__array__")}
-        return {name: array for name, array in arrays.items() if array.dtype.kind in "iub"}
+        others = {**self.held, **{name: value for name, value in self.given.items() if name not in self.parts.of}}
+        whole = {name: value for name, value in others.items() if _kind(value).startswith(_WHOLE)}
+        return {name: as_array(name, value) for name, value in whole.items() if hasattr(value, "__array__")}
 
     def made(
         self, arrays: Mapping[str, np.ndarray], own_type: bool, layout: Callable[[Any], Any] = lambda value: value

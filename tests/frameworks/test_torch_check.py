@@ -84,7 +84,9 @@ def test_integers_and_other_objects_are_passed_on():
 
     report = _check(Assigned.apply, rows, table)
     assert report.verdict == "fail"
-    assert {one.index[0] for one in report.tensors["input 1"].worst if one.verdict == "fail"} == {2}
+    table = report.tensors["input 1"]
+    assert {one.index[0] for one in table.worst if one.verdict == "fail"} == {2}
+    assert "where input 0 names a row several times, only the last occurrence" in str(table.diagnosis)
 
 
 def test_float32_is_converted_and_the_report_says_so():
