@@ -59,31 +59,36 @@ NETWORKS: dict[str, tuple[ModuleType, str]] = {
 """Tables of networks' mistakes by their headings, with lines of a right backward pass."""
 
 
+def examples() -> dict[str, dict[str, Example]]:
+    """Return the lines of code with each bug, by table."""
+    return tomllib.loads(EXAMPLES.read_text())
+
+
 def sections() -> dict[str, str]:
     """Return the parts of the page that are written here, by the names of their marks."""
-    examples = tomllib.loads(EXAMPLES.read_text())
+    of = examples()
     return {
-        "gradients of convolutions": "\n".join(_convolutions(examples["convolution"])),
-        "outputs of convolutions": "\n".join(_outputs(examples["forward"])),
-        "any gradient": "\n".join(_fitted(examples["fitted"])),
+        "gradients of convolutions": "\n".join(_convolutions(of["convolution"])),
+        "outputs of convolutions": "\n".join(_outputs(of["forward"])),
+        "any gradient": "\n".join(_fitted(of["fitted"])),
         "networks": "\n".join(_networks()),
     }
 
 
-def _convolutions(examples: Mapping[str, Example]) -> Iterator[str]:
+def _convolutions(code: Mapping[str, Example]) -> Iterator[str]:
     for one in catalogue.CATALOGUE:
         hidden = ", or where ".join(words for _, words in one.hidden)
-        yield from _entry(one.bug, examples[one.name], one.advice, looks_of(one.name), hidden)
+        yield from _entry(one.bug, code[one.name], one.advice, looks_of(one.name), hidden)
 
 
-def _outputs(examples: Mapping[str, Example]) -> Iterator[str]:
+def _outputs(code: Mapping[str, Example]) -> Iterator[str]:
     for one in forward_catalogue.FORWARD_CATALOGUE:
-        yield from _entry(one.bug, examples[one.name], one.advice)
+        yield from _entry(one.bug, code[one.name], one.advice)
 
 
-def _fitted(examples: Mapping[str, Example]) -> Iterator[str]:
+def _fitted(code: Mapping[str, Example]) -> Iterator[str]:
     for one in PATTERNS:
-        example = examples[one.name]
+        example = code[one.name]
         advice = "" if "{advice}" in one.advice else re.sub(r"\{(\w+)\}", r"*\1*", one.advice)
         yield from _entry(example.get("title", one.bug), example, advice)
 
@@ -114,8 +119,8 @@ def _networks() -> Iterator[str]:
 
 def _kinds(kinds: tuple[str, ...]) -> str:
     """Return the kinds of layers or losses that can have a mistake, in words."""
-    every = {"mean", "sum"} <= set(kinds)
-    words = "any loss" if every else ", ".join(kind.replace("_", " ") for kind in kinds[:4])
+    every = "mean" in kinds
+    words = "any loss" if "sum" in kinds else "any averaged loss" if every else ", ".join(kind.replace("_", " ") for kind in kinds[:4])
     return words + (" and more" if len(kinds) > 4 and not every else "")
 
 

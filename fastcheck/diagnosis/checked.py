@@ -17,6 +17,7 @@ from fastcheck.diagnosis.diagnosed import KEPT, SAMPLE, Explain, Marked, diagnos
 from fastcheck.diagnosis.evidence import Diagnosis, Failed
 from fastcheck.diagnosis.fitted import fitted, is_in_part
 from fastcheck.diagnosis.marks import marked
+from fastcheck.diagnosis.recognised import Recognised, convolution_in
 from fastcheck.engine.hosting import host, hosted
 from fastcheck.engine.pipeline import Case
 from fastcheck.engine.settings import Settings
@@ -64,8 +65,7 @@ def _completed_convolution(
     from fastcheck.diagnosis.convolutions import replayed
 
     def explain(failed: Failed) -> list[Diagnosis]:
-        found = [*fitted(failed, counts=_counts(case)), *replayed(case, failed)]
-        return sorted(found, key=lambda one: (is_in_part(one), -len(one.tensors)))  # one cause of all comes first
+        return _ranked([*fitted(failed, counts=_counts(case)), *replayed(case, failed)])
 
     if report.verdict == "pass":
         blind = noted(case)
@@ -78,14 +78,26 @@ def _completed_convolution(
 def _completed_function(
     case: FunctionCase, settings: Settings, report: Report, kept: Mapping[str, Kept] | None
 ) -> Report:
-    around = _around(case)
+    around, convolution = _around(case), _convolution_in(case)
 
     def explain(failed: Failed) -> list[Diagnosis]:
         labelled = {case.label(name): array for name, array in case.params.items()} | dict(around.outputs)
-        return sorted(fitted(failed, counts=counts_of(labelled), around=around), key=is_in_part)
+        counts = {} if convolution is None else _counts(convolution.case)
+        others = {words: value for words, value in counts_of(labelled).items() if value not in counts.values()}
+        found = fitted(failed, counts=counts | others, around=around)
+        return _ranked([*found, *([] if convolution is None else convolution.explained(failed))])
 
     mark = functools.partial(marked, around=around)
     return _diagnosed(case, settings, report, kept, case.params, explain, mark)
+
+
+def _ranked(found: list[Diagnosis]) -> list[Diagnosis]:
+    """Return diagnoses by what comes first: one cause of all."""
+    return sorted(found, key=lambda one: (is_in_part(one), -len(one.tensors)))
+
+
+def _convolution_in(case: FunctionCase) -> Recognised | None:
+    return convolution_in(case) if isinstance(case, VjpCase) else None
 
 
 def _around(case: FunctionCase) -> Around:

@@ -26,6 +26,8 @@ class Evidence:
         The derivative there, and how far the analytic value may be from it.
     value : float64 array or None
         The tensor itself, of a parameter that may be regularised.
+    label : str
+        What it is called in words; its name by default.
     """
 
     name: str
@@ -34,6 +36,12 @@ class Evidence:
     numeric: np.ndarray
     error_bar: np.ndarray
     value: np.ndarray | None = None
+    label: str = ""
+
+    @property
+    def words(self) -> str:
+        """What it is called in words."""
+        return self.label or self.name
 
     @property
     def shape(self) -> Shape:

@@ -105,7 +105,8 @@ def _diagnosis(bug: str, fits: Sequence[Found]) -> Diagnosis:
     explained = sum(fit.explained * count for fit, count in zip(fits, failing, strict=True)) / sum(failing)
     residual = max(fit.residual for fit in fits)
     every = "all" if explained == 1 else f"{100 * explained:.2f} % of the"
-    equals, wrong = f"{joined(names)} {'equals' if len(names) == 1 else 'equal'} the gradient", "fail"
+    labels = [fit.trial.evidence.words for fit in fits]
+    equals, wrong = f"{joined(labels)} {'equals' if len(names) == 1 else 'equal'} the gradient", "fail"
     if names == (OUTPUT,):
         equals, wrong = "it equals what was declared", "differ"
     return Diagnosis(
