@@ -120,7 +120,13 @@ def _networks() -> Iterator[str]:
 def _kinds(kinds: tuple[str, ...]) -> str:
     """Return the kinds of layers or losses that can have a mistake, in words."""
     every = "mean" in kinds
-    words = "any loss" if "sum" in kinds else "any averaged loss" if every else ", ".join(kind.replace("_", " ") for kind in kinds[:4])
+    words = (
+        "any loss"
+        if "sum" in kinds
+        else "any averaged loss"
+        if every
+        else ", ".join(kind.replace("_", " ") for kind in kinds[:4])
+    )
     return words + (" and more" if len(kinds) > 4 and not every else "")
 
 

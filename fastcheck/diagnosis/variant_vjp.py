@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from copy import copy
 from dataclasses import dataclass, replace
@@ -15,9 +16,18 @@ from fastcheck.convolutions import error_bars
 from fastcheck.convolutions.case import ConvCase
 from fastcheck.diagnosis.mistakes.variant import Variant
 from fastcheck.diagnosis.problem import Problem, gradient, grouped, of_operands, slope
+from fastcheck.engine import random_signs
+from fastcheck.engine.magnitudes import rms
 
 _OPERANDS = {"input": "x", "weight": "w", "bias": "bias"}
 """The attributes of a problem that hold a case's operands."""
+
+
+_LARGE = 2**17
+"""Entries of an operand from which its gradient is compared by sums: entry by entry takes much memory."""
+
+_SUMS = 12
+"""Sums of a large gradient with random signs: an entry that is wrong is missed with a chance of 2^-12."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,20 @@ class _Gather:
 def right_gradients(
     case: ConvCase, variant: Variant, factor: float, output: np.ndarray | None, pool: Executor
 ) -> list[str] | None:
-    """Return which of a case's gradients are those of what a variant of the forward pass computes, rounding aside.
+    """Return which of a case's gradients are those of what a variant of the forward pass computes.
+
+    None where they are not known: see `compared`, which has the parameters.
+    """
+    answers = dict(compared(case, variant, factor, output, pool))
+    return [name for name, right in answers.items() if right] if len(answers) == len(case.grads) else None
+
+
+def compared(
+    case: ConvCase, variant: Variant, factor: float, output: np.ndarray | None, pool: Executor
+) -> Iterator[tuple[str, bool]]:
+    """Yield whether each of a case's gradients is that of what a variant of the forward pass computes, rounding aside.
+
+    Gradients of operands that the variant does not only rearrange are not known here: it ends there.
 
     Parameters
     ----------
@@ -64,46 +87,67 @@ def right_gradients(
     output : array or None
         What the variant computes, where that is known.
     pool : Executor
-
-    Returns
-    -------
-    list of str or None
-        Names, in the order of the case; None where the variant is no rearrangement, so that its gradients are not known
-        here.
     """
     if variant.gradient is not gradient:
-        return None
+        return
     problem = of_operands(case)
     changed = variant.within(variant.before(problem))
-    gathers = {name: _gather_of(case, variant, name) for name in case.grads}
     raw = gradient(changed, "output", pool)
     if output is None:
         output = factor * variant.after(raw).reshape(case.geometry.output_shape)
     after = None if variant.slope else _gather(variant.after, raw.shape)
-    if any(one is None for one in gathers.values()) or (after is None and variant.slope is None):
-        return None
+    if after is None and variant.slope is None:
+        return
     sloped, most = _cotangents(case, output, _magnitude(changed, pool))
     v, size = (_before(grouped(one, case.geometry.groups), raw, variant, after, factor) for one in (sloped, most))
     changed = replace(changed, sources=())
-    signed, sizes = changed.having(v=v), _sizes(changed).having(v=np.abs(size))
-    found = list[str]()
-    for name, gather in gathers.items():
-        assert gather is not None
-        grad, bound = gather.back(_of_operand(signed, name, pool)), gather.back(_of_operand(sizes, name, pool), True)
-        bar = _bar(case, name, grad, bound, gather.copies)
-        found += [name] if (np.abs(case.grads[name] - grad) <= bar).all() else []
-    return found
+    for name in case.grads:
+        signed = _of_operand(changed.having(v=v), name, pool)
+        if case.operand(name).size > _LARGE:
+            yield name, _is_right_along_signs(case, variant, name, signed)
+            continue
+        gather = _gather(_rearrange(case, variant, name), case.operand(name).shape)
+        if gather is None:
+            return
+        bound = gather.back(_of_operand(_sizes(changed).having(v=np.abs(size)), name, pool), True)
+        grad = gather.back(signed)
+        yield name, bool((np.abs(case.grads[name] - grad) <= _bar(case, name, grad, bound, gather.copies)).all())
 
 
-def _gather_of(case: ConvCase, variant: Variant, name: str) -> _Gather | None:
-    """Return how a variant rearranges an operand; None where it does not only rearrange it."""
+def _is_right_along_signs(case: ConvCase, variant: Variant, name: str, changed: np.ndarray) -> bool:
+    """Return whether a large gradient has the sums with random signs that it should have.
+
+    The sum of its entries with signs is that of the rearranged operand's gradient with the rearranged signs. Any entry
+    that is off by more than twice what rounding allows changes one of two such sums by more than that.
+    """
+    given, rearrange, allowed = case.grads[name], _rearrange(case, variant, name), _rounding(case, name)
+    for number in range(_SUMS):
+        drawn = random_signs.signs(0, number, 0, given.size).reshape(given.shape)
+        own = math.fsum(float((row * one).sum()) for row, one in zip(given, drawn, strict=True))
+        moved = rearrange(drawn.astype(np.float64)).reshape(changed.shape)
+        others = math.fsum(float((row * one).sum()) for row, one in zip(changed, moved, strict=True))
+        if not abs(own - others) <= allowed:
+            return False
+    return True
+
+
+def _rounding(case: ConvCase, name: str) -> float:
+    """Return how far a sum of a gradient's entries with random signs may be off by rounding."""
+    grad = case.grads[name]
+    typical = np.array(rms(grad))
+    size = typical * 4 * math.sqrt(_terms(case, name, 1))  # of terms with signs at random, which cancel
+    return 8 * math.sqrt(grad.size) * float(_bar(case, name, typical, size, 1))
+
+
+def _rearrange(case: ConvCase, variant: Variant, name: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what a variant does to an operand."""
 
     def rearranged(operand: np.ndarray) -> np.ndarray:
         other = copy(case)
         setattr(other, name, operand)
         return np.asarray(getattr(variant.within(variant.before(of_operands(other))), _OPERANDS[name]))
 
-    return _gather(rearranged, case.operand(name).shape)
+    return rearranged
 
 
 def _gather(rearrange: Callable[[np.ndarray], np.ndarray], shape: Shape) -> _Gather | None:
@@ -156,10 +200,14 @@ def _of_operand(problem: Problem, name: str, pool: Executor) -> np.ndarray:
 
 
 def _bar(case: ConvCase, name: str, grad: np.ndarray, magnitude: np.ndarray, copies: int) -> np.ndarray:
+    factors = (case.input, case.weight, case.grad_output)
+    precision = Precision.of(case.grads[name].dtype, case.declared_precision(f"grad_{name}"), factors)
+    return error_bars.forward_bar(grad, magnitude, _terms(case, name, copies), precision)
+
+
+def _terms(case: ConvCase, name: str, copies: int) -> int:
+    """Return the most terms that an entry of a gradient adds up."""
     geometry = case.geometry
     outputs = len(case.grad_output) * int(np.prod(case.grad_output.shape[2:]))
     terms = copies * (geometry.filters // geometry.groups * geometry.taps if name == "input" else outputs)
-    terms += 0 if case.loss == "vjp" else 2 * geometry.terms + 8  # of the output, at which the slope is taken
-    factors = (case.input, case.weight, case.grad_output)
-    declared = case.declared_precision(f"grad_{name}")
-    return error_bars.forward_bar(grad, magnitude, terms, Precision.of(case.grads[name].dtype, declared, factors))
+    return terms + (0 if case.loss == "vjp" else 2 * geometry.terms + 8)  # of the output, where the slope is taken

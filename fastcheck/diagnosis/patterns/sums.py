@@ -70,30 +70,30 @@ class _Sums(NamedTuple):
 
 def mean_missing(part: Evidence, known: Known) -> Proposals:
     """The gradient is right once its own mean is taken away."""
-    for sums in (every := list(_sets(part.shape))):
+    for sums in (every := _of_function(part, known)):
         grad = sums.view(part.analytic)
         yield _hypothesis(part, sums, grad - sums.mean(grad), len(every))
 
 
 def variance_missing(part: Evidence, known: Known) -> Proposals:
     """The gradient is right once the part along the normalised values is taken away."""
-    yield from _along_normalised(part, centred=True, mean=False)
+    yield from _along_normalised(part, known, centred=True, mean=False)
 
 
 def statistics_constant(part: Evidence, known: Known) -> Proposals:
     """The gradient is right once both its mean and the part along the normalised values are taken away."""
-    yield from _along_normalised(part, centred=True, mean=True)
+    yield from _along_normalised(part, known, centred=True, mean=True)
 
 
 def norm_missing(part: Evidence, known: Known) -> Proposals:
     """The gradient is right once the part along the tensor itself is taken away."""
-    yield from _along_normalised(part, centred=False, mean=False)
+    yield from _along_normalised(part, known, centred=False, mean=False)
 
 
-def _along_normalised(part: Evidence, centred: bool, mean: bool) -> Proposals:
+def _along_normalised(part: Evidence, known: Known, centred: bool, mean: bool) -> Proposals:
     if part.value is None:
         return
-    every = [sums for sums in _sets(part.shape) if sums.size > _ALWAYS_ZERO or not centred]
+    every = [sums for sums in _of_function(part, known) if sums.size > _ALWAYS_ZERO or not centred]
     for sums in every:
         grad, value = sums.view(part.analytic), sums.view(part.value)
         grad = grad - sums.mean(grad) if mean else grad
@@ -121,7 +121,7 @@ def softmax_missing(part: Evidence, known: Known) -> Proposals:
     """The gradient is right once its sum, times the softmax, is taken away."""
     if part.value is None:
         return
-    for sums in (every := list(_sets(part.shape))):
+    for sums in (every := _of_function(part, known)):
         grad = sums.view(part.analytic)
         yield _hypothesis(part, sums, grad - softmax(sums.view(part.value), sums.axes) * sums.total(grad), len(every))
 
@@ -181,6 +181,11 @@ _OF_SOFTMAX: dict[str, Callable[[np.ndarray, np.ndarray, _Total], np.ndarray]] =
 
 def _hypothesis(part: Evidence, sums: _Sums, right: np.ndarray, tried: int, free: int = 0) -> Hypothesis:
     return Hypothesis({"axes": sums.words}, corrected(part, right), free=free, tried=tried)
+
+
+def _of_function(part: Evidence, known: Known) -> list[_Sums]:
+    """Return the sets of axes that a function may have normalised; none of a convolution, or a network's layer."""
+    return list(_sets(part.shape)) if known.around.inputs else []
 
 
 def _sets(shape: Shape) -> Iterator[_Sums]:
