@@ -173,7 +173,8 @@ CATALOGUE: tuple[Hypothesis, ...] = (
         "the stride is missing: the cotangent is used as if the stride were 1",
         BOTH,
         "place output o at o * stride in the input: put stride - 1 zeros between the cotangent's entries (as a "
-        "dilation) before the gradient is computed by a convolution",
+        "dilation) before the gradient is computed by a convolution; the input gradient of a transposed convolution "
+        "is a convolution of the cotangent with that stride",
         strides.missing_stride,
         (_STRIDE_ONE, ONE_OUTPUT),
     ),

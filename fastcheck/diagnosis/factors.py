@@ -47,8 +47,8 @@ _DROPOUTS = (0.1, 0.2, 0.25, 0.3, 0.4)
 _MEAN = "look for a mean where the loss takes a sum, or one mean too many"
 _SUM = "look for a sum where the loss takes a mean, or a division that is missing"
 _ROOT = "look for a scale like the 1 / sqrt(d) of attention: it belongs once in each pass"
-_DROPOUT = "look at where dropout scales by 1 / (1 - p): forward and backward pass must do the same"
-_TWICE = "look for a gradient that is added to stale values (never set to zero), or for two paths that each add all"
+_DROPOUT = "look for a constant that forward has and backward lacks, or the reverse, such as the 1 / (1 - p) of dropout"
+_TWICE = "look for a 1/2 of the forward pass, a gradient that is added to stale values, or two paths that each add all"
 _HALF = "look for the 2 of a square's derivative, a mean over two, or a symmetric half that is not added"
 
 
@@ -72,7 +72,9 @@ def meanings(factor: float, counts: Mapping[str, float]) -> Iterator[Meaning]:
 
 
 def _positive(counts: Mapping[str, float]) -> Iterator[Meaning]:
-    yield Meaning(2.0, "is twice what it should be: added to stale gradients, or counted twice", _TWICE)
+    yield Meaning(
+        2.0, "is twice what it should be: a factor of 1/2 is missing, or it is added or counted twice", _TWICE
+    )
     yield Meaning(0.5, "is half of what it should be", _HALF)
     for value, names in _by_value(counts).items():
         of_root = names.startswith(ROOT)
@@ -82,7 +84,7 @@ def _positive(counts: Mapping[str, float]) -> Iterator[Meaning]:
         yield Meaning(value, f"is multiplied by {name}", advice)
         yield Meaning(1 / value, f"is divided by {name}", advice)
     for rate in _DROPOUTS:
-        words = f"by {1 - rate:g}, which would be 1 - p of a dropout of {rate:g}"
+        words = f"by {1 - rate:g}: a constant such as a temperature, or the 1 - p of a dropout of {rate:g}"
         yield Meaning(1 - rate, f"is multiplied {words}", _DROPOUT)
         yield Meaning(1 / (1 - rate), f"is divided {words}", _DROPOUT)
 

@@ -97,7 +97,8 @@ def _explained(by: Mapping[str, Fit]) -> int:
 def _diagnosis(bug: str, advice: str, by: Mapping[str, Fit]) -> Diagnosis:
     """Return a pattern that fits some tensors."""
     failing, explained = sum(fit.failing for fit in by.values()), _explained(by)
-    count = f"all {failing:,}" if explained == failing else f"{explained:,} of {failing:,}"
+    every = "both" if failing == 2 else f"all {failing:,}"
+    count = every if explained == failing else f"{explained:,} of {failing:,}"
     entries = f"{count} entries that fail" if failing > 1 else "the only entry that fails"
     residual = math.hypot(*(fit.left for fit in by.values())) / math.hypot(*(fit.gap for fit in by.values()))
     some = ", as far as was looked at" if any(fit.of_some for fit in by.values()) else ""

@@ -62,7 +62,7 @@ def unwritten_memory(tensors: Sequence[str]) -> HealthFinding:
         "unwritten memory",
         f"where new memory was filled with nan first, backward returns nan in {listed(tensors)}: it reads, or leaves, "
         "memory that it never wrote",
-        "begin with np.zeros in place of np.empty, or write every entry",
+        "begin with zeros in place of empty memory, or write every entry",
         "fail",
         tuple(tensors),
     )

@@ -251,7 +251,7 @@ def test_a_wrong_forward_has_a_row_with_the_bug(reports, run, tmp_path):
     code, out, _ = run("show", night, "--csv", tmp_path / "n.csv")
     assert code == 1
     (row,) = ledgers.rows(tmp_path / "n.csv")
-    bug = "the output is twice what it should be: added to stale values, or counted twice"
+    bug = "the output is twice what it should be: a factor of 1/2 is missing, or it is added or counted twice"
     assert (row["case"], row["tensor"], row["verdict"], row["bug"]) == ("conv1", "", "fail", bug)
     assert f"1 fail (conv1: {bug});" in out.splitlines()[-1]
 

@@ -70,8 +70,8 @@ PLANTED = {
     "is multiplied by ln 10": _scaled(math.log(10)),
     "is divided by ln 2": _scaled(1 / math.log(2)),
     "is divided by the square root of 2 pi": _scaled(1 / math.sqrt(2 * math.pi)),
-    "is multiplied by 0.9, which would be 1 - p of a dropout of 0.1": _scaled(0.9),
-    "is divided by 0.7, which would be 1 - p of a dropout of 0.3": _scaled(1 / 0.7),
+    "is multiplied by 0.9: a constant such as a temperature, or the 1 - p of a dropout of 0.1": _scaled(0.9),
+    "is divided by 0.7: a constant such as a temperature, or the 1 - p of a dropout of 0.3": _scaled(1 / 0.7),
     "has a factor of 0.3711 everywhere": _scaled(0.3711),
     "has a factor of -1.0001 everywhere": _scaled(-1.0001),
     "it was never written": lambda n, random: np.zeros_like(n),
@@ -121,7 +121,7 @@ PENALTIES = {
     "0.02 times the parameter is too much": (1.0, 0.02),
     "is divided by N (8), with 0.5 times the parameter added": (1 / 8, 0.5),
     "is multiplied by 1.7, with 0.02 times the parameter taken away": (1.7, -0.02),
-    "is twice what it should be: added to stale gradients, or counted twice, with 0.3 times the parameter": (2, 0.3),
+    "or it is added or counted twice, with 0.3 times the parameter": (2, 0.3),
 }
 
 

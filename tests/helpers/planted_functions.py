@@ -394,6 +394,19 @@ def _flushed(random):
     return Planted(lambda x: x * x, lambda v, x: [2 * x * v], wrong, [x])
 
 
+def _ignoring(random):
+    """A function that ignores some rows, as integers say, and a backward pass that does not."""
+    x, keep = random.normal(size=(12, 5)), (np.arange(12) % 3 > 0).astype(int)
+
+    def right(v, x, keep):
+        return [v * np.exp(np.sin(x)) * np.cos(x) * keep[:, None], None]
+
+    def wrong(v, x, keep):
+        return [v * np.exp(np.sin(x)) * np.cos(x) * (keep[:, None] + np.cos(3 * x) * (1 - keep[:, None])), None]
+
+    return Planted(lambda x, keep: np.exp(np.sin(x)) * keep[:, None], right, wrong, [x, keep])
+
+
 PLANTED = {
     "the gradient is grad_output, handed on unchanged": _unary(_relu, lambda v, x: v * (x > 0), lambda v, x: v),
     "the gradient is grad_output where input 1 is positive": _two(
@@ -477,6 +490,22 @@ PLANTED = {
     "mixed with the axis beside it": _heads,
     "is that of a grad_output which has its axes in another order": _bias(lambda v: v.sum(1)),
     "values of at most": _flushed,
+    "the gradient lacks the factor input 0": _two(
+        lambda a, b: a * np.sin(b),
+        lambda v, a, b: [v * np.sin(b), v * a * np.cos(b)],
+        lambda v, a, b: [v * np.sin(b), v * np.cos(b)],
+    ),
+    "the gradient is multiplied by input 1 once too often": _two(
+        lambda x, y: np.exp(np.sin(x)) * y,
+        lambda v, x, y: [v * np.exp(np.sin(x)) * np.cos(x) * y, v * np.exp(np.sin(x))],
+        lambda v, x, y: [v * np.exp(np.sin(x)) * np.cos(x) * y * y, v * np.exp(np.sin(x))],
+    ),
+    "the gradient does not contain grad_output: it is that of the number itself": _unary(
+        lambda x: np.mean(np.tanh(x)),
+        lambda v, x: v * (1 - np.tanh(x) ** 2) / x.size,
+        lambda v, x: (1 - np.tanh(x) ** 2) / x.size,
+    ),
+    "where it fails, the gradient is not zero, though forward does not depend on these entries": _ignoring,
 }
 """The words that name each mistake, and the mistake. What is in brackets at the end is not in the words."""
 

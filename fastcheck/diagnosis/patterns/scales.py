@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from fastcheck.diagnosis import factors
+from fastcheck.diagnosis.around import cotangent_of
 from fastcheck.diagnosis.counts import ROOT
 from fastcheck.diagnosis.evidence import Evidence
 from fastcheck.diagnosis.hypotheses import Compared, Hypothesis, Known, at
@@ -64,6 +65,21 @@ def part_named_factor(part: Evidence, known: Known) -> Proposals:
 def part_factor(part: Evidence, known: Known) -> Proposals:
     """Any factor, where it fails."""
     yield from map(where_it_fails, any_factor(at(part, part.failing), known))
+
+
+def scalar_cotangent(part: Evidence, known: Known) -> Proposals:
+    """The gradient of an output that is one number, without its cotangent."""
+    cotangents = known.around.cotangents
+    for output, array in cotangents.items():
+        if len(cotangents) == array.size == 1 and array.item() not in (0, 1):
+            yield Hypothesis({"of": cotangent_of(output)}, times(1 / array.item()))
+
+
+def flat_in_part(part: Evidence, known: Known) -> Proposals:
+    """Derivatives that are zero wherever it fails, and not elsewhere, where the gradient is not."""
+    failing = part.failing
+    if (part.numeric[~failing] != 0).any() and (np.abs(part.numeric) <= part.error_bar)[failing].all():
+        yield where_it_fails(Hypothesis({}, lambda one: Compared(one.numeric, np.zeros(len(one.dims)), one.error_bar)))
 
 
 def norm_clip(part: Evidence, known: Known) -> Proposals:

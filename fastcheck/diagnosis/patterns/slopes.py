@@ -11,7 +11,7 @@ from fastcheck.diagnosis import factors
 from fastcheck.diagnosis.around import aligned, cotangent_of
 from fastcheck.diagnosis.evidence import Evidence
 from fastcheck.diagnosis.hypotheses import Compared, Hypothesis, Known
-from fastcheck.diagnosis.patterns.pattern import Proposals, replayed
+from fastcheck.diagnosis.patterns.pattern import Proposals, corrected, replayed
 
 _Named = Iterator[tuple[str, np.ndarray]]
 
@@ -75,6 +75,31 @@ _MASKS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "where t is at least 1 in size": lambda t: np.abs(t) >= 1,
 }
 """Masks that programs write, of some array t."""
+
+
+def operand_missing(part: Evidence, known: Known) -> Proposals:
+    """The gradient is right once it is multiplied by another array."""
+    for name, array in (every := list(_operands(part, known))):
+        yield Hypothesis({"name": name}, corrected(part, part.analytic * array), tried=len(every))
+
+
+def operand_too_many(part: Evidence, known: Known) -> Proposals:
+    """The gradient is the derivative times another array."""
+    for name, array in (every := list(_operands(part, known))):
+
+        def compare(one: Evidence, array: np.ndarray = array) -> Compared:
+            factor = array.reshape(-1)[one.dims]
+            return Compared(one.seen, factor * one.numeric, one.error_bar * np.maximum(1.0, np.abs(factor)))
+
+        yield Hypothesis({"name": name}, compare, tried=len(every))
+
+
+def _operands(part: Evidence, known: Known) -> _Named:
+    """Yield other inputs, and outputs, as they meet a tensor's entries; none that is one number throughout."""
+    arrays = {name: array for name, array in known.around.inputs.items() if name != part.name}
+    for name, array in (arrays | dict(known.around.outputs)).items():
+        if np.ptp(array) if array.size else 0.0:
+            yield from ((name, one) for one in aligned(array, part.shape))
 
 
 def handed_on(part: Evidence, known: Known) -> Proposals:

@@ -23,7 +23,7 @@ _OF_DECAY = (
 
 _REACHED = "look at how the code reaches the entries that fail: the ends of a loop or slice, an index"
 
-_FACTORS = ("zeros", "named factor", "norm clip", "factor")
+_FACTORS = ("zeros", "scalar cotangent", "named factor", "norm clip", "factor")
 
 _OF_BOTH = "look for a scale that acts on the data's part of the loss and not on the penalty, or the reverse"
 
@@ -56,19 +56,26 @@ _OF_ARRAYS = (
         "estimator, that no difference confirms; otherwise look for a forward that does not read the tensor",
         ("earlier call", "added to earlier"),
     ),
-    Pattern("named factor", scales.named_factor, "the gradient {words}", _ADVISED),
+    Pattern(
+        "scalar cotangent",
+        scales.scalar_cotangent,
+        "the gradient does not contain {of}: it is that of the number itself",
+        "multiply by {of}, which is 1 only where nothing follows: a loss may be scaled, or be one of several",
+    ),
+    Pattern("named factor", scales.named_factor, "the gradient {words}", _ADVISED, ("scalar cotangent",)),
     Pattern(
         "norm clip",
         scales.norm_clip,
         "the gradient is clipped by norm: the norm of {of} is {limit}",
         "check the gradient before it is clipped, or leave the clipping out",
+        ("scalar cotangent",),
     ),
     Pattern(
         "factor",
         scales.any_factor,
         "the gradient has a factor of {factor} everywhere",
-        "look for a scale that is missing or applied twice: a temperature, a learning rate, a gradient scaler",
-        ("named factor", "norm clip", "zeros"),
+        "look for a constant that is missing, wrong or applied twice: a temperature, a learning rate, a loss scaler",
+        ("scalar cotangent", "named factor", "norm clip", "zeros"),
     ),
     Pattern("penalty", penalties.penalty, "{words}", _OF_DECAY),
     Pattern(
@@ -238,6 +245,20 @@ _OF_ARRAYS = (
         _FACTORS,
     ),
     Pattern(
+        "operand missing",
+        slopes.operand_missing,
+        "the gradient lacks the factor {name}",
+        "look at the product in which {name} takes part: the gradient of one factor is multiplied by the others",
+        (*_FACTORS, "handed on", "masked", "cotangent forgotten"),
+    ),
+    Pattern(
+        "operand too many",
+        slopes.operand_too_many,
+        "the gradient is multiplied by {name} once too often",
+        "look at the product in which {name} takes part: the gradient of one factor is multiplied by the others, once",
+        (*_FACTORS, "handed on", "masked", "slope", "cotangent twice", "slope twice"),
+    ),
+    Pattern(
         "flushed",
         values.flushed,
         "values of at most {size} in size are zero{of}",
@@ -250,6 +271,13 @@ _OF_ARRAYS = (
         f"{IN_PART} is zero: never written, or set to zero",
         f"{_REACHED}, a mask",
         (*_FACTORS, "value clip", "mask too many", "masked", "flushed"),
+    ),
+    Pattern(
+        "part flat",
+        scales.flat_in_part,
+        f"{IN_PART} is not zero, though forward does not depend on these entries",
+        "look for a mask that backward lacks: of rows that are ignored or padded, of a ReLU, a clip or a dropout",
+        (*_FACTORS, "value clip", "handed on", "masked"),
     ),
     Pattern(
         "part named factor",
