@@ -15,7 +15,7 @@ from fastcheck.diagnosis.catalogue import CATALOGUE
 from fastcheck.diagnosis.forward_catalogue import FORWARD_CATALOGUE
 
 EVERY = [pytest.param(bug, plant, id=plant.__name__) for bug, plants in PLANTS.items() for plant in plants]
-GEOMETRIES = 20 if SIZE == "whole" else 4
+GEOMETRIES = 20 if SIZE == "whole" else 2
 
 
 def diagnosis(case):

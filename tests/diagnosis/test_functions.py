@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from searches import SIZE
 
 import fastcheck
 from fastcheck.diagnosis.diagnosed import UNKNOWN
 from tests.helpers.planted_functions import PLANTED, named
 
-SEEDS = range(6)
+SEEDS = range(6 if SIZE == "whole" else 3)
 """Of each mistake; `bench/diagnosis.py` takes more."""
 
 

@@ -1,5 +1,6 @@
 """Diagnoses of whole networks: the bug's name, the layer that is the culprit, and the layers behind it."""
 
+import itertools
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -63,9 +64,13 @@ def named(report):
     return {name: network_bugs.said(one) for name, one in network_bugs.told(report).items()}
 
 
+# In short, every second mistake in float32.
+IN_TURNS = list(zip(MISTAKES, itertools.cycle((torch.float64, torch.float32)), strict=False))
+PLANTED = list(itertools.product(MISTAKES, (torch.float64, torch.float32)))
+
+
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.parametrize(("name", "dtype"), PLANTED if SIZE == "whole" else IN_TURNS)
 def test_every_planted_mistake_is_named(name, dtype, seed):
     network, params, x, y, masks = CASES[MISTAKES[name].case](seed)
     grads = network_bugs.gradients(name, network, params, x, y, masks, dtype)

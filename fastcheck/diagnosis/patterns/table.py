@@ -60,7 +60,7 @@ _OF_ARRAYS = (
         "scalar cotangent",
         scales.scalar_cotangent,
         "the gradient does not contain {of}: it is that of the number itself",
-        "multiply by {of}, which is 1 only where nothing follows: a loss may be scaled, or be one of several",
+        "multiply by {of}, which is 1 only where nothing follows: the number may be scaled, or be one of several",
     ),
     Pattern("named factor", scales.named_factor, "the gradient {words}", _ADVISED, ("scalar cotangent",)),
     Pattern(
@@ -74,7 +74,7 @@ _OF_ARRAYS = (
         "factor",
         scales.any_factor,
         "the gradient has a factor of {factor} everywhere",
-        "look for a constant that is missing, wrong or applied twice: a temperature, a learning rate, a loss scaler",
+        "look for a constant that is missing, wrong or used twice: a temperature, a learning rate, a gradient scaler",
         ("scalar cotangent", "named factor", "norm clip", "zeros"),
     ),
     Pattern("penalty", penalties.penalty, "{words}", _OF_DECAY),
