@@ -17,7 +17,7 @@ from fastcheck.diagnosis.diagnosed import KEPT, SAMPLE, Explain, Marked, diagnos
 from fastcheck.diagnosis.evidence import Diagnosis, Failed
 from fastcheck.diagnosis.fitted import fitted, is_in_part
 from fastcheck.diagnosis.marks import marked
-from fastcheck.diagnosis.recognised import Recognised, convolution_in
+from fastcheck.diagnosis.recognised import convolution_in
 from fastcheck.engine.hosting import host, hosted
 from fastcheck.engine.pipeline import Case
 from fastcheck.engine.settings import Settings
@@ -78,9 +78,10 @@ def _completed_convolution(
 def _completed_function(
     case: FunctionCase, settings: Settings, report: Report, kept: Mapping[str, Kept] | None
 ) -> Report:
-    around, convolution = _around(case), _convolution_in(case)
+    around = _around(case)
 
     def explain(failed: Failed) -> list[Diagnosis]:
+        convolution = convolution_in(case) if isinstance(case, VjpCase) else None
         labelled = {case.label(name): array for name, array in case.params.items()} | dict(around.outputs)
         counts = {} if convolution is None else _counts(convolution.case)
         others = {words: value for words, value in counts_of(labelled).items() if value not in counts.values()}
@@ -94,10 +95,6 @@ def _completed_function(
 def _ranked(found: list[Diagnosis]) -> list[Diagnosis]:
     """Return diagnoses by what comes first: one cause of all."""
     return sorted(found, key=lambda one: (is_in_part(one), -len(one.tensors)))
-
-
-def _convolution_in(case: FunctionCase) -> Recognised | None:
-    return convolution_in(case) if isinstance(case, VjpCase) else None
 
 
 def _around(case: FunctionCase) -> Around:
