@@ -72,7 +72,8 @@ def _diagnosis(failed: Failed, function: Candidate) -> Diagnosis:
     count = sum(int(np.count_nonzero(evidence.failing)) for evidence in failed.values())
     return Diagnosis(
         bug=f"the right gradients, but of another function than the declared convolution: {function.bug}",
-        evidence=f"the gradients of that function equal {joined(list(failed))} at all {count:,} entries that fail",
+        evidence=f"the gradients of that function equal {joined(list(failed))}, in which {count:,} entries fail, "
+        "within rounding",
         advice=f"if that function is meant, declare it; if not, {function.advice}",
         tensors=tuple(failed),
         explained=1.0,

@@ -18,7 +18,7 @@ from fastcheck.common.errors import FastcheckError
 from fastcheck.functions.state import Arrays
 
 CONVENTIONS = ("torch", "jax")
-"""Of complex gradients, by the library whose autograd returns them."""
+"""Conventions of complex gradients, by the library whose autograd returns them."""
 
 _REAL, _IMAG = ".real", ".imag"
 

@@ -70,7 +70,7 @@ class Vjp:
     cotangent : dict of str to float64 array
         Their weights in the loss.
     convention : str
-        Of complex gradients.
+        The convention of complex gradients.
     has_cache : bool
     reference : callable or None
     """

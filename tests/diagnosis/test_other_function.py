@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import fastcheck
+from fastcheck.diagnosis import variant_vjp
 
 conv2d = torch.nn.functional.conv2d
 
@@ -74,3 +75,11 @@ def test_a_mistake_of_one_gradient_is_not_another_function():
     right = lambda x, w, b: conv2d(x, w, b, padding=1)  # noqa: E731
     turned = lambda grads: {**grads, "weight": np.ascontiguousarray(grads["weight"][:, :, ::-1, ::-1])}  # noqa: E731
     assert OPENING not in str(_report(right, spoil=turned).tensors["weight"].diagnosis)
+
+
+@pytest.mark.parametrize("bug", FUNCTIONS)
+def test_large_gradients_are_compared_by_sums_with_the_same_outcome(bug, monkeypatch):
+    monkeypatch.setattr(variant_vjp, "_LARGE", 0)
+    test_right_gradients_of_another_function_are_one_diagnosis(bug, "vjp")
+    for name in ("input", "weight", "bias"):
+        test_they_are_not_where_one_gradient_is_wrong_for_it(bug, name)

@@ -30,7 +30,7 @@ _LARGEST_EPSILON = 0.5
 
 
 _ALWAYS_ZERO = 2
-"""Of two normalised entries, both gradients are zero whatever the cotangent: they say nothing."""
+"""Two normalised entries have gradients of zero whatever the cotangent: they say nothing."""
 
 
 class _Sums(NamedTuple):
